@@ -1,0 +1,78 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Errors that a user can act on.
+
+Every error that this package raises on purpose is an :class:`AmiError`. Its
+text is one line: what is wrong, with which file or id, and, where there is
+something to do about it, a hint that says what.
+"""
+
+
+class AmiError(Exception):
+    """Anything that keeps a command from doing what was asked.
+
+    :param message: what is wrong, naming the file or id; no final period.
+    :param hint: what the user can do next, as a clause; None if nothing.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f'{self.message}; {self.hint}' if self.hint else self.message
+
+
+class UsageError(AmiError):
+    """Options that are malformed or exclude each other."""
+
+
+class SourceError(AmiError):
+    """The source, kernel or ramdisk is missing or not what it must be."""
+
+
+class BusyError(SourceError):
+    """The source is mounted or written to by somebody else."""
+
+
+class DamagedError(SourceError):
+    """The filesystem is damaged beyond what preening mends."""
+
+
+class UnsupportedError(SourceError):
+    """The filesystem has a feature that e2fsprogs cannot shrink."""
+
+
+class NoSpaceError(AmiError):
+    """There is no room for a copy or an output file."""
+
+
+class ProgramError(AmiError):
+    """Another program is missing, too old, or failed."""
+
+
+class CloudError(AmiError):
+    """The cloud refused, or does not hold what it was asked for."""
+
+
+class NotFoundError(CloudError):
+    """No such image."""
+
+
+class TransferError(CloudError):
+    """Data did not arrive, or did not arrive as it was sent."""
+
+
+class CancelledError(AmiError):
+    """The work was given up because another part of it failed."""

@@ -1,0 +1,35 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""A root filesystem that lies in a file or on a block device."""
+
+import dataclasses
+import pathlib
+
+from amiclient.ext import superblock as superblock_
+
+
+@dataclasses.dataclass(frozen=True)
+class RootImage:
+    """An ext2, ext3 or ext4 filesystem that starts at byte 0 of something.
+
+    :param path: the file or block device.
+    :param size: bytes of the file or device, which may be more than the
+        filesystem takes.
+    :param is_device: whether it is a block device.
+    :param superblock: what its superblock says.
+    """
+
+    path: pathlib.Path
+    size: int
+    is_device: bool
+    superblock: superblock_.Superblock

@@ -1,0 +1,142 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The records of the cloud side: images as they are, and as they shall be."""
+
+from collections.abc import Mapping
+import dataclasses
+import datetime
+import enum
+import pathlib
+import types
+from typing import Any
+
+
+class Kind(enum.Enum):
+    """What an image is within a triple; the value is Glance's format."""
+
+    AMI = 'ami'
+    AKI = 'aki'
+    ARI = 'ari'
+
+    @property
+    def noun(self) -> str:
+        """What to call it in a sentence."""
+        return {'ami': 'image', 'aki': 'kernel', 'ari': 'ramdisk'}[self.value]
+
+
+@dataclasses.dataclass(frozen=True)
+class NewImage:
+    """An image that is to be created.
+
+    What is None is left for Glance to choose. ``properties`` holds every
+    further property, ``kernel_id`` and ``ramdisk_id`` included.
+
+    :param min_disk: GiB. :param min_ram: MiB.
+    """
+
+    name: str
+    disk_format: str
+    container_format: str
+    id: str | None = None
+    visibility: str | None = None
+    protected: bool | None = None
+    hidden: bool | None = None
+    owner: str | None = None
+    min_disk: int = 0
+    min_ram: int = 0
+    tags: tuple[str, ...] = ()
+    properties: Mapping[str, str] = types.MappingProxyType({})
+
+
+@dataclasses.dataclass(frozen=True)
+class Payload:
+    """The bytes that are to become an image's data.
+
+    :param path: the file or block device that holds them, from byte 0.
+    :param size: how many of its bytes to send; it may hold more.
+    :param blank: how many bytes at the beginning are sent as zeros, whatever
+        the file holds there (an old boot sector: see the design notes).
+    """
+
+    path: pathlib.Path
+    size: int
+    blank: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageRecord:
+    """An image as Glance describes it.
+
+    :param size: bytes; None until it has data.
+    :param hash_value: hex digest by ``hash_algo``, of the stored data.
+    :param checksum: MD5 in hex; operators may disable it.
+    """
+
+    id: str
+    name: str | None
+    status: str
+    disk_format: str | None
+    container_format: str | None
+    size: int | None
+    min_disk: int
+    min_ram: int
+    visibility: str
+    protected: bool
+    hidden: bool
+    owner: str | None
+    hash_algo: str | None
+    hash_value: str | None
+    checksum: str | None
+    created_at: datetime.datetime | None
+    updated_at: datetime.datetime | None
+    tags: tuple[str, ...]
+    properties: Mapping[str, Any]
+
+    @property
+    def kernel_id(self) -> str | None:
+        """The id of the AKI that this image links to."""
+        return self.properties.get('kernel_id') or None
+
+    @property
+    def ramdisk_id(self) -> str | None:
+        """The id of the ARI that this image links to."""
+        return self.properties.get('ramdisk_id') or None
+
+
+@dataclasses.dataclass(frozen=True)
+class Sent:
+    """What one upload did.
+
+    :param record: the image as Glance describes it afterwards, verified.
+    :param uploaded: bytes sent by the attempt that succeeded.
+    :param sha512: hex digest of the bytes that were sent.
+    """
+
+    record: ImageRecord
+    uploaded: int
+    sha512: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Triple:
+    """An AMI with the kernel and ramdisk that it links to.
+
+    :param uploaded: bytes that were sent for the three together.
+    :param reused: ids of images that were in the cloud before.
+    """
+
+    ami: ImageRecord
+    kernel: ImageRecord | None
+    ramdisk: ImageRecord | None
+    uploaded: int = 0
+    reused: tuple[str, ...] = ()

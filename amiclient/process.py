@@ -1,0 +1,198 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The one door to other programs.
+
+Nothing else in this package starts a process. A program is named by a list of
+arguments, never by a shell line; it is looked up in ``PATH`` and in the
+``sbin`` folders (where ordinary users on Debian do not look, but where
+e2fsprogs live); it runs in the C locale, with stdin closed, in a session of
+its own so that a Ctrl-C at the terminal reaches this process alone, which
+then decides what becomes of the child.
+"""
+
+from collections.abc import Container, Mapping, Sequence
+import dataclasses
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import threading
+
+from amiclient import exceptions
+
+_SBIN = ('/usr/local/sbin', '/usr/sbin', '/sbin')
+
+#: Debian's name of the package that holds a program, for the hint.
+_PACKAGES = {
+    'debugfs': 'e2fsprogs',
+    'dumpe2fs': 'e2fsprogs',
+    'e2fsck': 'e2fsprogs',
+    'e2image': 'e2fsprogs',
+    'mke2fs': 'e2fsprogs',
+    'resize2fs': 'e2fsprogs',
+    'tune2fs': 'e2fsprogs',
+    'lz4': 'lz4',
+    'qemu-img': 'qemu-utils',
+    'zstd': 'zstd',
+}
+
+#: How much of a failed program's stderr goes into the error message.
+_TAIL = 300
+
+#: Seconds a child has between SIGTERM and SIGKILL.
+_GRACE = 2.0
+
+#: Seconds between two looks at the cancel event.
+_POLL = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a finished program left behind."""
+
+    argv: tuple[str, ...]
+    status: int
+    stdout: bytes
+    stderr: str
+
+    @property
+    def text(self) -> str:
+        """Standard output as text; bytes that are not UTF-8 are escaped."""
+        return self.stdout.decode('utf-8', 'backslashreplace')
+
+    def tail(self) -> str:
+        """The last words on stderr, as one line."""
+        return ' '.join(self.stderr.split())[-_TAIL:]
+
+
+class ProgramFailed(exceptions.ProgramError):
+    """A program ended with a status that was not allowed for.
+
+    :param result: what it left behind.
+    """
+
+    def __init__(self, result: Result) -> None:
+        name = os.path.basename(result.argv[0])
+        if result.status < 0:
+            how = f'was killed by {signal.Signals(-result.status).name}'
+        else:
+            how = f'failed with exit status {result.status}'
+        words = result.tail() or ' '.join(result.text.split())[-_TAIL:]
+        super().__init__(f'{name} {how}: {words}' if words else f'{name} {how}')
+        self.result = result
+
+
+def find(program: str) -> str:
+    """Find a program.
+
+    :param program: its name, without a folder.
+    :returns: its path.
+    :raises ProgramError: if it is not installed.
+    """
+    path = os.pathsep.join((os.environ.get('PATH', os.defpath), *_SBIN))
+    found = shutil.which(program, path=path)
+    if found is None:
+        package = _PACKAGES.get(program)
+        raise exceptions.ProgramError(
+            f'{program} was not found',
+            hint=f'install the package {package}' if package else None,
+        )
+    return found
+
+
+def run(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    ok: Container[int] = (0,),
+    env: Mapping[str, str] | None = None,
+    input: bytes | None = None,
+    cwd: pathlib.Path | None = None,
+    interruptible: bool = True,
+    cancel: threading.Event | None = None,
+) -> Result:
+    """Run a program to its end.
+
+    :param argv: its name, without a folder, and its arguments.
+    :param ok: the exit statuses that are not failures.
+    :param env: variables to add to the environment.
+    :param input: what it gets on stdin; nothing (``/dev/null``) if None.
+    :param cwd: the folder it runs in.
+    :param interruptible: if false, an exception that arrives meanwhile (a
+        Ctrl-C, say) is held back until the program has ended: for what would
+        leave the only copy of something half written.
+    :param cancel: when set, the program is ended and CancelledError raised.
+    :raises ProgramError: if it is missing, or ends with another status.
+    :raises CancelledError: if ``cancel`` was set meanwhile.
+    """
+    command = (find(os.fspath(argv[0])), *(os.fspath(a) for a in argv[1:]))
+    environment = {**os.environ, 'LC_ALL': 'C', **(env or {})}
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=cwd,
+        env=environment,
+        start_new_session=True,
+    ) as child:
+        stdout, stderr = _communicate(child, input, interruptible, cancel)
+    result = Result(
+        command,
+        child.returncode,
+        stdout,
+        stderr.decode('utf-8', 'backslashreplace'),
+    )
+    if result.status not in ok:
+        raise ProgramFailed(result)
+    return result
+
+
+def _communicate(
+    child: subprocess.Popen[bytes],
+    input: bytes | None,
+    interruptible: bool,
+    cancel: threading.Event | None,
+) -> tuple[bytes, bytes]:
+    held: BaseException | None = None
+    while True:
+        try:
+            # After a time-out, communicate() goes on where it was.
+            out, err = child.communicate(
+                input, timeout=_POLL if cancel is not None else None
+            )
+        except subprocess.TimeoutExpired:
+            input = None
+            if cancel is None or not cancel.is_set() or not interruptible:
+                continue
+            _end(child)
+            raise exceptions.CancelledError('given up') from None
+        except BaseException as error:
+            if interruptible:
+                _end(child)
+                raise
+            held = error
+        else:
+            break
+    if held is not None:
+        raise held
+    return out, err
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    child.terminate()
+    try:
+        child.wait(_GRACE)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()

@@ -1,0 +1,102 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Sizes as users write and read them.
+
+The suffixes are those of qemu-img and resize2fs: K, M, G, T are powers of
+1024, and so are KiB and so on; kB, MB, GB and TB are decimal.
+"""
+
+import dataclasses
+import re
+
+from amiclient import exceptions
+
+_BINARY = {'': 1, 'k': 2**10, 'm': 2**20, 'g': 2**30, 't': 2**40}
+_DECIMAL = {'kb': 10**3, 'mb': 10**6, 'gb': 10**9, 'tb': 10**12}
+_SIZE = re.compile(r'(\d+)\s*([A-Za-z]*)', re.ASCII)
+_PERCENT = re.compile(r'(\d+(?:\.\d+)?)\s*%', re.ASCII)
+
+
+def parse_size(text: str) -> int:
+    """Parse a SIZE.
+
+    :param text: an integer with an optional suffix, such as ``64M``.
+    :returns: bytes.
+    :raises UsageError: if it is not of that form.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match:
+        number, suffix = int(match[1]), match[2].lower()
+        if suffix in _DECIMAL:
+            return number * _DECIMAL[suffix]
+        for ending in ('ib', 'b', ''):
+            unit = suffix.removesuffix(ending)
+            if suffix.endswith(ending) and unit in _BINARY:
+                if ending != 'ib' or unit:
+                    return number * _BINARY[unit]
+    raise exceptions.UsageError(
+        f'{text!r} is not a size',
+        hint='write an integer with K, M, G or T, such as 64M',
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Headroom:
+    """Free space to leave in a filesystem.
+
+    :param size: bytes.
+    :param percent: of what is in use, instead of bytes.
+    """
+
+    size: int = 0
+    percent: float = 0.0
+
+    def of(self, in_use: int) -> int:
+        """Tell the bytes to leave free in a filesystem.
+
+        :param in_use: bytes that are in use in it.
+        """
+        return self.size + int(in_use * self.percent / 100)
+
+    def __str__(self) -> str:
+        return f'{self.percent:g}%' if self.percent else format_size(self.size)
+
+
+def parse_headroom(text: str) -> Headroom:
+    """Parse a SIZE or a PERCENT.
+
+    :param text: a size, or a number with a percent sign, such as ``5%``.
+    :raises UsageError: if it is neither.
+    """
+    match = _PERCENT.fullmatch(text.strip())
+    if match:
+        return Headroom(percent=float(match[1]))
+    try:
+        return Headroom(size=parse_size(text))
+    except exceptions.UsageError as error:
+        raise exceptions.UsageError(
+            f'{text!r} is neither a size nor a percentage',
+            hint='write 64M or 5%',
+        ) from error
+
+
+def format_size(size: int) -> str:
+    """Write a number of bytes for people, such as ``664.1 MiB``."""
+    if size < 1024:
+        return f'{size} bytes'
+    number = float(size)
+    for unit in ('KiB', 'MiB', 'GiB', 'TiB'):
+        number /= 1024
+        if number < 1024 or unit == 'TiB':
+            break
+    return f'{number:.1f} {unit}'
