@@ -89,7 +89,9 @@ class ProgramFailed(exceptions.ProgramError):
         else:
             how = f'failed with exit status {result.status}'
         words = result.tail() or ' '.join(result.text.split())[-_TAIL:]
-        super().__init__(f'{name} {how}: {words}' if words else f'{name} {how}')
+        super().__init__(
+            f'{name} {how}: {words}' if words else f'{name} {how}'
+        )
         self.result = result
 
 

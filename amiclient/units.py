@@ -41,9 +41,9 @@ def parse_size(text: str) -> int:
             return number * _DECIMAL[suffix]
         for ending in ('ib', 'b', ''):
             unit = suffix.removesuffix(ending)
-            if suffix.endswith(ending) and unit in _BINARY:
-                if ending != 'ib' or unit:
-                    return number * _BINARY[unit]
+            plain = ending == 'ib' and not unit
+            if suffix.endswith(ending) and unit in _BINARY and not plain:
+                return number * _BINARY[unit]
     raise exceptions.UsageError(
         f'{text!r} is not a size',
         hint='write an integer with K, M, G or T, such as 64M',

@@ -1,0 +1,54 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What makes this package a plugin of the ``openstack`` command.
+
+The command imports this module, and every module that the entry points of
+``openstack.ami.v1`` name, whenever it runs, whatever it was asked for. A name
+that is missing here would break every command of every plugin.
+"""
+
+import argparse
+
+DEFAULT_API_VERSION = '1'
+
+#: The option that chooses among :data:`API_VERSIONS`, as an attribute.
+API_VERSION_OPTION = 'os_ami_api_version'
+
+#: What the entry points' group is named after: ``openstack.ami.v1``.
+API_NAME = 'ami'
+
+#: The version of our commands. There is no such service: Glance is asked.
+API_VERSIONS = ('1',)
+
+
+def make_client(instance: object) -> None:
+    """Make nothing: the commands use the connection to Glance.
+
+    osc-lib calls this for ``client_manager.ami``, which has to exist.
+
+    :param instance: osc-lib's client manager.
+    """
+
+
+def build_option_parser(
+    parser: argparse.ArgumentParser,
+) -> argparse.ArgumentParser:
+    """Add the plugin's global options, of which there are none.
+
+    An ``--os-ami-api-version`` could only ever be 1, and would be one more
+    line in the help of every command.
+
+    :param parser: the parser of ``openstack``.
+    :returns: the same.
+    """
+    return parser

@@ -1,0 +1,49 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What every test case starts from."""
+
+import os
+import pathlib
+import random
+
+import fixtures
+import testtools
+
+
+class TestCase(testtools.TestCase):
+    """A test whose folders go away, and whose random data is the same.
+
+    The environment is the tester's but for what would make a test depend on
+    it: the variables of a cloud and of proxies.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.random = random.Random(self.id())
+        self.useFixture(CleanEnvironment())
+
+    def tmp(self) -> pathlib.Path:
+        """A fresh, empty folder that goes away with the test."""
+        return pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+
+
+class CleanEnvironment(fixtures.Fixture):
+    """No cloud and no proxy in the environment."""
+
+    def _setUp(self) -> None:
+        for name in list(os.environ):
+            if name.startswith('OS_') and not name.startswith('OS_TEST'):
+                self.useFixture(fixtures.EnvironmentVariable(name))
+        self.useFixture(
+            fixtures.EnvironmentVariable('NO_PROXY', '127.0.0.1,localhost')
+        )
