@@ -1,0 +1,464 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""A small real cloud: Keystone and Glance on sqlite and a file store.
+
+It lives in one folder, listens on free ports of the loopback interface and
+runs with the interpreter that runs this module. The functional tests use it
+as a fixture (:class:`amiclient.tests.fixtures.EmbeddedCloud`); on the command
+line it is::
+
+    python -m amiclient.tests.cloud start FOLDER
+    python -m amiclient.tests.cloud stop FOLDER
+    python -m amiclient.tests.cloud run [FOLDER] -- COMMAND ...
+
+A stopped cloud keeps its images and can be started again. ``run`` without a
+folder takes a new one, and leaves it behind only if the command fails.
+"""
+
+import argparse
+from collections.abc import Callable
+import concurrent.futures
+import contextlib
+import dataclasses
+import http.client
+import json
+import os
+import pathlib
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+from amiclient.tests import cloud_server
+
+#: Seconds that the servers have to answer, and to end.
+START_TIMEOUT = 60.0
+STOP_TIMEOUT = 15.0
+
+_SERVER = (sys.executable, '-m', 'amiclient.tests.cloud_server')
+
+_OPENRC = """\
+# Source this file: `openstack` then talks to the embedded cloud, as the
+# member {user} of the project {user}. Others: --os-cloud {others}
+export OS_CLIENT_CONFIG_FILE={folder}/clouds.yaml
+export OS_CLOUD={user}
+export NO_PROXY=127.0.0.1,localhost
+export no_proxy=127.0.0.1,localhost
+case ":$PATH:" in
+    *:{bin}:*) ;;
+    *) export PATH={bin}:$PATH ;;
+esac
+"""
+
+
+class CloudFailed(Exception):
+    """The cloud did not start, or did not stop."""
+
+
+@dataclasses.dataclass(frozen=True)
+class User:
+    """Somebody who can log in; clouds.yaml has a cloud of that name.
+
+    :param project: the project that the user logs in to.
+    :param role: the user's role in it.
+    """
+
+    name: str
+    project: str
+    role: str
+
+
+USERS = (
+    User('demo', 'demo', 'member'),
+    User('reader', 'demo', 'reader'),
+    User('other', 'other', 'member'),
+    User('admin', 'admin', 'admin'),
+)
+
+#: Glance itself, which asks Keystone whose tokens it gets.
+_SERVICE = User('glance', 'service', 'service')
+
+
+class Cloud:
+    """A cloud in a folder, running or not.
+
+    :param folder: where everything of it is, or is to be.
+    """
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.folder = folder.resolve()
+        self.logs = self.folder / 'log'
+        self.store = self.folder / 'images'
+        self.clouds_yaml = self.folder / 'clouds.yaml'
+        self.openrc = self.folder / 'openrc'
+        self._state_file = self.folder / 'cloud.json'
+
+    @property
+    def auth_url(self) -> str:
+        """Where Keystone answers."""
+        return f'http://127.0.0.1:{self.state["keystone"]}/v3'
+
+    @property
+    def image_url(self) -> str:
+        """Where Glance answers."""
+        return f'http://127.0.0.1:{self.state["glance"]}'
+
+    @property
+    def state(self) -> dict[str, str]:
+        """Ports, and the password of all users."""
+        return json.loads(self._state_file.read_text())
+
+    def auth(self, user: str = 'demo') -> dict[str, str]:
+        """Tell what a client needs to log in, as in clouds.yaml.
+
+        :param user: the name of one of :data:`USERS`.
+        """
+        project = next(u.project for u in USERS if u.name == user)
+        return {
+            'auth_url': self.auth_url,
+            'username': user,
+            'password': self.state['password'],
+            'project_name': project,
+            'user_domain_id': 'default',
+            'project_domain_id': 'default',
+        }
+
+    def environment(self, user: str = 'demo') -> dict[str, str]:
+        """Tell the variables that make a client talk to this cloud.
+
+        :param user: the name of one of :data:`USERS`.
+        """
+        return {
+            'OS_CLIENT_CONFIG_FILE': str(self.clouds_yaml),
+            'OS_CLOUD': user,
+            'NO_PROXY': '127.0.0.1,localhost',
+            'no_proxy': '127.0.0.1,localhost',
+        }
+
+    def running(self) -> bool:
+        """Tell whether both servers run."""
+        return all(self._pid(name) for name in ('keystone', 'glance'))
+
+    def start(self, *, tied: bool = False) -> None:
+        """Start the servers; the first time, make the cloud.
+
+        :param tied: whether they end when this process does, however it
+            ends; for this it must be called in the main thread.
+        :raises CloudFailed: naming the log, if one does not come up.
+        """
+        if self.running():
+            return
+        self.stop()
+        self._settle()
+        try:
+            with concurrent.futures.ThreadPoolExecutor() as pool:
+                made = [
+                    pool.submit(self._manage, name)
+                    for name in ('glance', 'keystone')
+                ]
+            for future in made:
+                future.result()
+            for name in ('keystone', 'glance'):
+                self._serve(name, tied)
+            self._await('keystone', '/v3')
+            self._provision()
+            self._await('glance', '/versions')
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End the servers, by their process ids.
+
+        :raises CloudFailed: if one of them does not end.
+        """
+        ending = {}
+        for name in ('glance', 'keystone'):
+            pid = self._pid(name)
+            if pid:
+                os.kill(pid, signal.SIGTERM)
+                ending[name] = pid
+        for name, pid in ending.items():
+            if not _wait(lambda pid=pid: _gone(pid), STOP_TIMEOUT):
+                # Each of them leads a process group of its own.
+                os.killpg(pid, signal.SIGKILL)
+                if not _wait(lambda pid=pid: _gone(pid), 2):
+                    raise CloudFailed(f'{name} (process {pid}) does not end')
+        for name in ('glance', 'keystone'):
+            (self.folder / f'{name}.pid').unlink(missing_ok=True)
+
+    def tail(self, size: int = 4000) -> str:
+        """The ends of the logs, for a message about a failure."""
+        return '\n'.join(
+            f'--- {log}\n{log.read_text(errors="replace")[-size:]}'
+            for log in sorted(self.logs.glob('*.log'))
+        )
+
+    def _settle(self) -> None:
+        """Choose ports, those of the last time if they are free."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.logs.mkdir(exist_ok=True)
+        try:
+            state = self.state
+        except FileNotFoundError:
+            state = {'password': secrets.token_hex(16)}
+        for name in ('keystone', 'glance'):
+            state[name] = str(_free_port(int(state.get(name, 0))))
+        _write_private(self._state_file, json.dumps(state))
+        cloud_server.write(self.folder, state)
+        clouds = {
+            user.name: {
+                'region_name': 'RegionOne',
+                'identity_api_version': '3',
+                'auth': self.auth(user.name),
+            }
+            for user in USERS
+        }
+        # Every JSON document is a YAML document.
+        _write_private(
+            self.clouds_yaml, json.dumps({'clouds': clouds}, indent=2) + '\n'
+        )
+        self.openrc.write_text(
+            _OPENRC.format(
+                user=USERS[0].name,
+                others=', '.join(user.name for user in USERS[1:]),
+                folder=self.folder,
+                bin=pathlib.Path(sys.executable).parent,
+            )
+        )
+
+    def _environ(self) -> dict[str, str]:
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith('OS_') and 'proxy' not in name.lower()
+        }
+        return {
+            **kept,
+            'OS_KEYSTONE_CONFIG_DIR': str(self.folder / 'keystone'),
+            'OS_GLANCE_CONFIG_DIR': str(self.folder / 'glance'),
+            'PYTHONWARNINGS': 'ignore',
+        }
+
+    def _spawn(self, action: str, name: str, *options: str) -> subprocess.Popen:
+        suffix = '' if action == 'serve' else f'-{action}'
+        with open(self.logs / f'{name}{suffix}.log', 'ab') as log:
+            return subprocess.Popen(
+                [*_SERVER, action, name, str(self.folder), *options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environ(),
+                start_new_session=True,
+            )
+
+    def _manage(self, name: str) -> None:
+        if self._spawn('manage', name).wait():
+            raise CloudFailed(
+                f'the database of {name} could not be made:'
+                f' see {self.logs / name}-manage.log'
+            )
+
+    def _serve(self, name: str, tied: bool) -> None:
+        options = ('--tied', str(os.getpid())) if tied else ()
+        process = self._spawn('serve', name, *options)
+        (self.folder / f'{name}.pid').write_text(
+            f'{process.pid} {_born(process.pid)}'
+        )
+        # It goes on when this object is gone; stop() goes by the id.
+        process.returncode = 0
+
+    def _pid(self, name: str) -> int | None:
+        """The process id of a server; None if it does not run."""
+        try:
+            text = (self.folder / f'{name}.pid').read_text()
+        except FileNotFoundError:
+            return None
+        pid, born = text.split()
+        # The number may be another process's by now.
+        return int(pid) if _born(int(pid)) == born else None
+
+    def _await(self, name: str, path: str) -> None:
+        def ready() -> bool:
+            if not self._pid(name):
+                raise CloudFailed(f'{name} ended: see {log}')
+            return _answers(port, path)
+
+        log = self.logs / f'{name}.log'
+        port = int(self.state[name])
+        if not _wait(ready, START_TIMEOUT):
+            raise CloudFailed(f'{name} does not answer: see {log}')
+
+    def _provision(self) -> None:
+        """Make projects, users and Glance's endpoint, where missing."""
+        # It takes half a second; stopping a cloud does without.
+        import openstack
+
+        with openstack.connect(
+            load_yaml_config=False,
+            load_envvars=False,
+            region_name='RegionOne',
+            auth=self.auth('admin'),
+        ) as connection:
+            _make_users(connection.identity, self.state['password'])
+            _make_endpoints(connection.identity, self.image_url)
+
+
+def _make_users(identity, password: str) -> None:
+    roles = {role.name: role for role in identity.roles()}
+    projects = {project.name: project for project in identity.projects()}
+    users = {user.name for user in identity.users()}
+    for user in (*USERS, _SERVICE):
+        if user.project not in projects:
+            projects[user.project] = identity.create_project(
+                name=user.project, domain_id='default'
+            )
+        if user.name not in users:
+            made = identity.create_user(
+                name=user.name, password=password, domain_id='default'
+            )
+            identity.assign_project_role_to_user(
+                projects[user.project], made, roles[user.role]
+            )
+
+
+def _make_endpoints(identity, url: str) -> None:
+    service = next(iter(identity.services(type='image')), None)
+    service = service or identity.create_service(type='image', name='glance')
+    known = {e.interface: e for e in identity.endpoints(service_id=service.id)}
+    for interface in ('public', 'internal', 'admin'):
+        if interface not in known:
+            identity.create_endpoint(
+                service_id=service.id,
+                interface=interface,
+                region_id='RegionOne',
+                url=url,
+            )
+        elif known[interface].url != url:
+            identity.update_endpoint(known[interface], url=url)
+
+
+def _write_private(path: pathlib.Path, text: str) -> None:
+    path.touch(mode=0o600)
+    path.write_text(text)
+
+
+def _free_port(wish: int) -> int:
+    for port in (wish, 0):
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            # As servers do: a connection of the last run may linger.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(('127.0.0.1', port))
+            return listener.getsockname()[1]
+    raise CloudFailed('there is no free port on the loopback interface')
+
+
+def _born(pid: int) -> str | None:
+    """When a process was started, in a unit that only compares; proc(5)."""
+    try:
+        text = pathlib.Path(f'/proc/{pid}/stat').read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = text.rpartition(')')[2].split()
+    return None if fields[0] == 'Z' else fields[19]
+
+
+def _gone(pid: int) -> bool:
+    # One that this process did not start is for others to wait for.
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+    return _born(pid) is None
+
+
+def _wait(condition: Callable[[], bool], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _answers(port: int, path: str) -> bool:
+    connection = http.client.HTTPConnection('127.0.0.1', port, timeout=5)
+    try:
+        connection.request('GET', path)
+        return connection.getresponse().status < 400
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def run(folder: pathlib.Path | None, command: list[str]) -> int:
+    """Run a command with a cloud in its environment.
+
+    :param folder: the cloud's; a new one if None, kept if anything fails.
+    :param command: the program and its arguments.
+    :returns: its exit status.
+    """
+    temporary = folder is None
+    cloud = Cloud(folder or pathlib.Path(tempfile.mkdtemp(prefix='cloud-')))
+    status = 1
+    try:
+        cloud.start(tied=True)
+        status = subprocess.run(
+            command, env={**os.environ, **cloud.environment()}, check=False
+        ).returncode
+    finally:
+        cloud.stop()
+        if temporary and not status:
+            shutil.rmtree(cloud.folder)
+        elif temporary:
+            print(f'The logs are in {cloud.logs}', file=sys.stderr)
+    return status
+
+
+def main() -> int:
+    """Start, stop, or lend a cloud."""
+    parser = argparse.ArgumentParser(prog='python -m amiclient.tests.cloud')
+    actions = parser.add_subparsers(dest='action', required=True)
+    for name in ('start', 'stop', 'run'):
+        action = actions.add_parser(name)
+        action.add_argument(
+            'folder', type=pathlib.Path, nargs='?' if name == 'run' else None
+        )
+    # argparse would take the command's first word for the folder.
+    words, command = sys.argv[1:], []
+    if '--' in words:
+        split = words.index('--')
+        words, command = words[:split], words[split + 1 :]
+    arguments = parser.parse_args(words)
+    if arguments.action == 'run':
+        if not command:
+            parser.error('there is no command after --')
+        return run(arguments.folder, command)
+    cloud = Cloud(arguments.folder)
+    try:
+        if arguments.action == 'start':
+            cloud.start()
+            print(cloud.openrc)
+        else:
+            cloud.stop()
+    except CloudFailed as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

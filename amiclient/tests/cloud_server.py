@@ -1,0 +1,318 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The server side of the embedded cloud: configuration, databases, serving.
+
+:mod:`amiclient.tests.cloud` runs this module in a process for each server, in
+the interpreter where Keystone and Glance are installed::
+
+    python -m amiclient.tests.cloud_server manage|serve keystone|glance FOLDER
+"""
+
+import argparse
+import ctypes
+import importlib.metadata
+import json
+import os
+import pathlib
+import signal
+import sqlite3
+import sys
+
+#: Python threads in each process, and processes. A connection that a client
+#: keeps open holds a thread, and every thread of Glance may hold one of
+#: Keystone's, so Keystone has more of them than all of Glance.
+_WORKERS = {'keystone': (1, 96), 'glance': (2, 24)}
+
+#: A second writer waits this many seconds for the first.
+_DATABASE = 'sqlite:///{folder}/{name}.db?timeout=60'
+
+_KEYSTONE = """\
+[DEFAULT]
+use_stderr = true
+
+[database]
+connection = {database}
+# The cloud does not outlive a power failure, so it need not wait for disks.
+sqlite_synchronous = false
+
+[token]
+# A demonstration may last longer than the hour that is usual.
+expiration = 86400
+
+[fernet_tokens]
+key_repository = {folder}/keystone/fernet-keys
+
+[credential]
+key_repository = {folder}/keystone/credential-keys
+
+[identity]
+# As cheap as they may be: the passwords are random, and here only.
+password_hash_rounds = 4
+"""
+
+_GLANCE = """\
+[DEFAULT]
+use_stderr = true
+enabled_backends = main:file,second:file
+worker_self_reference_url = http://127.0.0.1:{port}
+enabled_import_methods = glance-direct,web-download,copy-image
+
+[database]
+connection = {database}
+sqlite_synchronous = false
+
+[glance_store]
+default_backend = main
+
+[main]
+filesystem_store_datadir = {folder}/images/main
+filesystem_store_chunk_size = 1048576
+
+[second]
+filesystem_store_datadir = {folder}/images/second
+filesystem_store_chunk_size = 1048576
+
+[os_glance_staging_store]
+filesystem_store_datadir = {folder}/images/staging
+
+[os_glance_tasks_store]
+filesystem_store_datadir = {folder}/images/tasks
+
+[keystone_authtoken]
+www_authenticate_uri = {auth_url}
+auth_url = {auth_url}
+auth_type = password
+username = glance
+password = {password}
+project_name = service
+user_domain_id = default
+project_domain_id = default
+
+[oslo_concurrency]
+lock_path = {folder}/glance/lock
+
+[paste_deploy]
+flavor = keystone
+config_file = {paste}
+"""
+
+#: Glance ships this one beside its sources, not in its package: what
+#: operators' packages install, and what makes Glance insist on ids.
+_ID = {
+    'type': ['null', 'string'],
+    'pattern': (
+        '^([0-9a-fA-F]){8}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}'
+        '-([0-9a-fA-F]){4}-([0-9a-fA-F]){12}$'
+    ),
+}
+_SCHEMA = {
+    'kernel_id': {
+        **_ID,
+        'description': 'ID of image stored in Glance that should be used as '
+        'the kernel when booting an AMI-style image.',
+    },
+    'ramdisk_id': {
+        **_ID,
+        'description': 'ID of image stored in Glance that should be used as '
+        'the ramdisk when booting an AMI-style image.',
+    },
+    'instance_uuid': {
+        'type': 'string',
+        'description': 'Metadata which can be used to record which instance '
+        'this image is associated with. (Informational only, does not '
+        'create an instance snapshot.)',
+    },
+    'architecture': {
+        'description': 'Operating system architecture as specified in '
+        'https://docs.openstack.org/python-glanceclient/latest/cli/'
+        'property-keys.html',
+        'type': 'string',
+    },
+    'os_distro': {
+        'description': 'Common name of operating system distribution as '
+        'specified in https://docs.openstack.org/python-glanceclient/latest/'
+        'cli/property-keys.html',
+        'type': 'string',
+    },
+    'os_version': {
+        'description': 'Operating system version as specified by the '
+        'distributor.',
+        'type': 'string',
+    },
+    'description': {
+        'description': 'A human-readable string describing this image.',
+        'type': 'string',
+    },
+}
+
+
+def write(folder: pathlib.Path, state: dict[str, str]) -> None:
+    """Write the configuration of both servers.
+
+    :param folder: the cloud's folder.
+    :param state: ports, and the password of all users.
+    """
+    for part in ('main', 'second', 'staging', 'tasks'):
+        (folder / 'images' / part).mkdir(parents=True, exist_ok=True)
+    (folder / 'keystone').mkdir(exist_ok=True)
+    (folder / 'glance' / 'lock').mkdir(parents=True, exist_ok=True)
+    texts = {
+        'keystone/keystone.conf': _KEYSTONE.format(
+            folder=folder,
+            database=_DATABASE.format(folder=folder, name='keystone'),
+        ),
+        'glance/glance-api.conf': _GLANCE.format(
+            folder=folder,
+            database=_DATABASE.format(folder=folder, name='glance'),
+            port=state['glance'],
+            auth_url=f'http://127.0.0.1:{state["keystone"]}/v3',
+            password=state['password'],
+            paste=_installed('glance', 'glance-api-paste.ini'),
+        ),
+        'glance/schema-image.json': json.dumps(_SCHEMA, indent=4),
+    }
+    for name, text in texts.items():
+        path = folder / name
+        path.touch(mode=0o600)
+        path.write_text(text)
+
+
+def _installed(package: str, name: str) -> pathlib.Path:
+    """Find a file that a package installed outside of its modules."""
+    for path in importlib.metadata.files(package) or ():
+        if path.name == name:
+            return pathlib.Path(path.locate()).resolve()
+    raise FileNotFoundError(f'{package} was installed without {name}')
+
+
+def manage_keystone(folder: pathlib.Path) -> None:
+    """Make or mend Keystone's database and keys."""
+    from keystone.cmd import cli
+
+    state = json.loads((folder / 'cloud.json').read_text())
+    config = ['--config-file', str(folder / 'keystone' / 'keystone.conf')]
+    url = f'http://127.0.0.1:{state["keystone"]}/v3'
+    us = ['--keystone-user', str(os.getuid())]
+    us += ['--keystone-group', str(os.getgid())]
+    _write_ahead(folder / 'keystone.db')
+    for command in (
+        ['fernet_setup', *us],
+        ['credential_setup', *us],
+        ['db_sync'],
+        [
+            'bootstrap',
+            *('--bootstrap-password', state['password']),
+            *('--bootstrap-region-id', 'RegionOne'),
+            *('--bootstrap-public-url', url),
+            *('--bootstrap-internal-url', url),
+            *('--bootstrap-admin-url', url),
+        ],
+    ):
+        # The command line can be run once only in a process, and takes
+        # longer to import than to run.
+        _fork(cli.main, ['keystone-manage', *config, *command])
+
+
+def manage_glance(folder: pathlib.Path) -> None:
+    """Make or mend Glance's database."""
+    from glance.cmd import manage
+
+    config = folder / 'glance' / 'glance-api.conf'
+    _write_ahead(folder / 'glance.db')
+    sys.argv = ['glance-manage', '--config-file', str(config), 'db', 'sync']
+    sys.exit(manage.main())
+
+
+def serve(name: str, folder: pathlib.Path) -> None:
+    """Become a server; returns when it has ended."""
+    import pyuwsgi
+
+    state = json.loads((folder / 'cloud.json').read_text())
+    processes, threads = _WORKERS[name]
+    pyuwsgi.run(
+        [
+            # Not --http-socket, which knows no keep-alive.
+            *('--http11-socket', f'127.0.0.1:{state[name]}'),
+            *('--module', f'{name}.wsgi.api:application'),
+            *('--processes', str(processes)),
+            *('--threads', str(threads)),
+            *('--procname-prefix', f'embedded {name}: '),
+            *('--buffer-size', '65535'),
+            # A body may stall for longer than the 4 s that it may by default.
+            *('--socket-timeout', '60'),
+            '--master',
+            '--die-on-term',
+            '--enable-threads',
+            '--lazy-apps',
+            '--need-app',
+            '--thunder-lock',
+        ]
+    )
+
+
+def _write_ahead(database: pathlib.Path) -> None:
+    """Let readers go on while somebody writes; sqlite.org/wal.html."""
+    connection = sqlite3.connect(database)
+    connection.execute('PRAGMA journal_mode = WAL')
+    connection.close()
+
+
+def _fork(function, *arguments) -> None:
+    """Run something in a process of its own, which leaves this one as it is.
+
+    :raises SystemExit: if it fails.
+    """
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            status = function(*arguments) or 0
+        except SystemExit as error:
+            status = 0 if error.code is None else int(error.code)
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status:
+        sys.exit(f'{arguments} failed with exit status {status}')
+
+
+def _tie(parent: int) -> None:
+    """End this process when its parent does; see prctl(2)."""
+    set_parent_death_signal = 1
+    library = ctypes.CDLL(None, use_errno=True)
+    library.prctl(set_parent_death_signal, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit('the parent ended before')
+
+
+def main() -> None:
+    """Run one server, or prepare for it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument('action', choices=('manage', 'serve'))
+    parser.add_argument('name', choices=('keystone', 'glance'))
+    parser.add_argument('folder', type=pathlib.Path)
+    parser.add_argument('--tied', type=int)
+    arguments = parser.parse_args()
+    if arguments.tied is not None:
+        _tie(arguments.tied)
+    if arguments.action == 'serve':
+        serve(arguments.name, arguments.folder)
+    elif arguments.name == 'keystone':
+        manage_keystone(arguments.folder)
+    else:
+        manage_glance(arguments.folder)
+
+
+if __name__ == '__main__':
+    main()
