@@ -18,7 +18,36 @@ import datetime
 import enum
 import pathlib
 import types
-from typing import Any
+from typing import Any, Self
+
+#: The names, by Glance, of what every image has; all others are properties.
+ATTRIBUTES = frozenset({
+    'checksum',
+    'container_format',
+    'created_at',
+    'direct_url',
+    'disk_format',
+    'file',
+    'id',
+    'locations',
+    'min_disk',
+    'min_ram',
+    'name',
+    'os_hash_algo',
+    'os_hash_value',
+    'os_hidden',
+    'owner',
+    'protected',
+    'schema',
+    'self',
+    'size',
+    'status',
+    'stores',
+    'tags',
+    'updated_at',
+    'virtual_size',
+    'visibility',
+})
 
 
 class Kind(enum.Enum):
@@ -102,6 +131,37 @@ class ImageRecord:
     tags: tuple[str, ...]
     properties: Mapping[str, Any]
 
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> Self:
+        """Take an image from an answer of Glance's.
+
+        :param body: the object of ``GET /v2/images/{id}``, or one of a list.
+            Its properties lie among its attributes.
+        """
+        return cls(
+            id=body['id'],
+            name=body.get('name'),
+            status=body['status'],
+            disk_format=body.get('disk_format'),
+            container_format=body.get('container_format'),
+            size=body.get('size'),
+            min_disk=body.get('min_disk') or 0,
+            min_ram=body.get('min_ram') or 0,
+            visibility=body.get('visibility') or 'private',
+            protected=bool(body.get('protected')),
+            hidden=bool(body.get('os_hidden')),
+            owner=body.get('owner'),
+            hash_algo=body.get('os_hash_algo'),
+            hash_value=body.get('os_hash_value'),
+            checksum=body.get('checksum'),
+            created_at=_instant(body.get('created_at')),
+            updated_at=_instant(body.get('updated_at')),
+            tags=tuple(body.get('tags') or ()),
+            properties=types.MappingProxyType(
+                {k: v for k, v in body.items() if k not in ATTRIBUTES}
+            ),
+        )
+
     @property
     def kernel_id(self) -> str | None:
         """The id of the AKI that this image links to."""
@@ -111,6 +171,10 @@ class ImageRecord:
     def ramdisk_id(self) -> str | None:
         """The id of the ARI that this image links to."""
         return self.properties.get('ramdisk_id') or None
+
+
+def _instant(text: str | None) -> datetime.datetime | None:
+    return datetime.datetime.fromisoformat(text) if text else None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,366 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Look-ups and changes of image records.
+
+The requests are made on openstacksdk's proxy, which knows the endpoint, the
+token and the region, but the answers are taken as Glance gives them: the
+proxy's own ``create_image`` adds properties nobody asked for, and its list
+evaluates here what Glance can filter there.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+import itertools
+import re
+from typing import Any, TYPE_CHECKING
+
+from amiclient import exceptions
+from amiclient.glance import errors
+from amiclient.glance import model
+
+if TYPE_CHECKING:
+    from openstack.image.v2 import _proxy
+    import requests
+
+_UUID = re.compile(
+    r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', re.IGNORECASE
+)
+
+#: Without it Glance writes its errors in HTML.
+_HEADERS = {'Accept': 'application/json'}
+
+#: RFC 6902 within Glance: here ``add`` replaces what is there already.
+_PATCH = {
+    **_HEADERS,
+    'Content-Type': 'application/openstack-images-v2.1-json-patch',
+}
+
+#: Images in one answer. Glance's own default is 25, its limit 1000.
+_PAGE = 250
+
+#: Ids in one request: 40 bytes each in a URL, of which 8 KiB are safe.
+_IDS = 100
+
+#: Who can see an image: each sees what the one before shows, and more.
+_VISIBILITIES = ('private', 'shared', 'community', 'public')
+
+#: Candidates that are listed when a name is ambiguous.
+_CANDIDATES = 5
+
+
+class Catalog:
+    """The images of one cloud, as far as the user can see them.
+
+    :param proxy: openstacksdk's, for version 2 of the image service.
+    """
+
+    def __init__(self, proxy: '_proxy.Proxy') -> None:
+        self._proxy = proxy
+
+    def get(self, id: str) -> model.ImageRecord:
+        """Get an image by its id.
+
+        :raises NotFoundError: if there is none, or none that can be seen.
+        :raises CloudError: if the cloud does not answer as it should.
+        """
+        return model.ImageRecord.from_json(
+            self._request('GET', f'/images/{id}', f'getting image {id}')
+        )
+
+    def find(self, name_or_id: str) -> model.ImageRecord:
+        """Find an image by its id or, if no id is like that, by its name.
+
+        Hidden images are found only if no other has the name.
+
+        :raises NotFoundError: if there is none.
+        :raises CloudError: if several have that name.
+        """
+        if _UUID.fullmatch(name_or_id):
+            try:
+                return self.get(name_or_id.lower())
+            except exceptions.NotFoundError:
+                pass  # A UUID makes a poor name, but it can be one.
+        found: list[model.ImageRecord] = []
+        for hidden in (False, True):
+            found = self._named(name_or_id, hidden=hidden)
+            if found:
+                break
+        if not found:
+            raise exceptions.NotFoundError(
+                f'no image has the name or id {name_or_id!r}',
+                hint='see `openstack image list`',
+            )
+        if len(found) > 1:
+            raise _ambiguous(name_or_id, found)
+        return found[0]
+
+    def _named(self, name: str, *, hidden: bool) -> list[model.ImageRecord]:
+        if not name:
+            return []
+        # With a colon in it, Glance takes what is before that for an operator
+        # (glance.common.utils.split_filter_op); what comes after its own
+        # operator may hold anything: colons, commas, quotes.
+        wanted = f'eq:{name}' if ':' in name else name
+        listed = self.images(name=wanted, os_hidden=hidden)
+        # Some databases compare without regard to case and trailing spaces.
+        return [image for image in listed if image.name == name]
+
+    def images(
+        self,
+        *,
+        limit: int | None = None,
+        marker: str | None = None,
+        **filters: str | bool | int | Collection[str],
+    ) -> Iterator[model.ImageRecord]:
+        """List images.
+
+        :param limit: how many at most.
+        :param marker: the id of the image after which to begin.
+        :param filters: query parameters of ``GET /v2/images``, by Glance's
+            names: ``visibility``, ``os_hidden``, ``tag`` (one or several),
+            ``sort``, any property.
+        :raises CloudError: if the cloud does not answer as it should.
+        """
+        params: dict[str, Any] = {
+            name: str(value).lower() if isinstance(value, bool) else value
+            for name, value in filters.items()
+        }
+        listed = self._pages(params, limit, marker)
+        return itertools.islice(listed, limit)
+
+    def _pages(
+        self, params: dict[str, Any], limit: int | None, marker: str | None
+    ) -> Iterator[model.ImageRecord]:
+        params['limit'] = min(limit or _PAGE, _PAGE)
+        while True:
+            if marker:
+                params['marker'] = marker
+            body = self._request(
+                'GET', '/images', 'listing images', params=params
+            )
+            images = body.get('images') or []
+            yield from map(model.ImageRecord.from_json, images)
+            if not images or not body.get('next'):
+                return
+            marker = images[-1]['id']
+
+    def get_many(
+        self, ids: Collection[str]
+    ) -> dict[str, model.ImageRecord]:
+        """Get several images, hidden and community ones too.
+
+        :returns: those that exist and can be seen, by their ids.
+        :raises CloudError: if the cloud does not answer as it should.
+        """
+        found: dict[str, model.ImageRecord] = {}
+        for hidden in (False, True):
+            missing = sorted({i for i in ids if _UUID.fullmatch(i)} - {*found})
+            for start in range(0, len(missing), _IDS):
+                some = missing[start : start + _IDS]
+                listed = self.images(
+                    id=f'in:{",".join(some)}',
+                    visibility='all',
+                    os_hidden=hidden,
+                )
+                found.update((image.id, image) for image in listed)
+        return found
+
+    def find_same(
+        self,
+        sha512: str,
+        size: int,
+        disk_format: str,
+        container_format: str,
+        *,
+        visibility_at_least: str | None = None,
+        owner: str | None = None,
+    ) -> model.ImageRecord | None:
+        """Find an image that could stand in for one that is to be uploaded.
+
+        It holds the same bytes, is active and not hidden, and whoever could
+        see the new one can see it.
+
+        :param sha512: hex digest of the data. :param size: bytes of it.
+        :param visibility_at_least: what the new image would have; Glance's
+            default, ``shared``, if None.
+        :param owner: the id of the project that would own the new image; the
+            session's if None.
+        :returns: the oldest of several; None if there is none.
+        :raises CloudError: if the cloud does not answer as it should.
+        """
+        wanted = visibility_at_least or 'shared'
+        listed = self.images(
+            os_hash_value=sha512,
+            status='active',
+            visibility='all',
+            sort='created_at:asc',
+        )
+        same = [
+            image
+            for image in listed
+            if image.hash_value == sha512
+            and image.status == 'active'
+            and not image.hidden
+            and image.size == size
+            and image.disk_format == disk_format
+            and image.container_format == container_format
+            and _rank(image.visibility) >= _rank(wanted)
+        ]
+        if not same:
+            return None
+        # A private image that an administrator sees may be anyone's, and the
+        # members of a shared one are its owner's choice.
+        project = owner or self._project()
+        for image in same:
+            if _rank(image.visibility) >= _rank('community'):
+                return image
+            if project is None or image.owner == project:
+                return image
+        return None
+
+    def _project(self) -> str | None:
+        with errors.translated('asking for the project'):
+            return self._proxy.get_project_id()
+
+    def create(self, new: model.NewImage) -> model.ImageRecord:
+        """Create an image that has no data yet.
+
+        :raises CloudError: if the cloud refuses.
+        """
+        body: dict[str, Any] = {
+            **new.properties,
+            'name': new.name,
+            'disk_format': new.disk_format,
+            'container_format': new.container_format,
+            'min_disk': new.min_disk,
+            'min_ram': new.min_ram,
+            'tags': list(new.tags),
+        }
+        optional = {
+            'id': new.id,
+            'visibility': new.visibility,
+            'protected': new.protected,
+            'os_hidden': new.hidden,
+            'owner': new.owner,
+        }
+        body.update((k, v) for k, v in optional.items() if v is not None)
+        return model.ImageRecord.from_json(
+            self._request(
+                'POST', '/images', f'creating image {new.name}', json=body
+            )
+        )
+
+    def update(
+        self, id: str, properties: Mapping[str, Any]
+    ) -> model.ImageRecord:
+        """Change attributes and properties of an image.
+
+        :param properties: new values, by Glance's names; None removes one.
+        :raises NotFoundError: if there is no such image.
+        :raises CloudError: if the cloud refuses.
+        """
+        doing = f'changing image {id}'
+        gone = {name for name, value in properties.items() if value is None}
+        if gone:
+            # To remove what is not there is a conflict.
+            gone &= self.get(id).properties.keys()
+        changes = [
+            {'op': 'add', 'path': _pointer(name), 'value': value}
+            for name, value in properties.items()
+            if value is not None
+        ] + [{'op': 'remove', 'path': _pointer(name)} for name in sorted(gone)]
+        if not changes:
+            return self.get(id)
+        return model.ImageRecord.from_json(
+            self._request(
+                'PATCH',
+                f'/images/{id}',
+                doing,
+                json=changes,
+                headers=_PATCH,
+            )
+        )
+
+    def delete(self, id: str) -> None:
+        """Delete an image.
+
+        :raises NotFoundError: if there is no such image.
+        :raises CloudError: if the cloud refuses: it is protected, or in use.
+        """
+        self._send('DELETE', f'/images/{id}', f'deleting image {id}')
+
+    def formats(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Tell what formats this cloud takes.
+
+        :returns: disk formats and container formats, from
+            ``GET /v2/schemas/image``.
+        :raises CloudError: if the cloud does not answer as it should.
+        """
+        body = self._request(
+            'GET', '/schemas/image', 'asking for the image formats'
+        )
+        properties = body.get('properties') or {}
+        disk, container = (
+            tuple(f for f in properties.get(name, {}).get('enum', ()) if f)
+            for name in ('disk_format', 'container_format')
+        )
+        return disk, container
+
+    def _request(
+        self, method: str, url: str, doing: str, **kwargs: Any
+    ) -> dict[str, Any]:
+        response = self._send(method, url, doing, **kwargs)
+        with errors.translated(doing):
+            body = response.json()
+        if not isinstance(body, dict):
+            raise exceptions.CloudError(
+                f'{doing} failed: the answer is not an object',
+                hint='check that the endpoint is that of an image service',
+            )
+        return body
+
+    def _send(
+        self, method: str, url: str, doing: str, **kwargs: Any
+    ) -> 'requests.Response':
+        kwargs.setdefault('headers', _HEADERS)
+        with errors.translated(doing):
+            response = self._proxy.request(
+                url, method, raise_exc=False, **kwargs
+            )
+        return errors.check(response, doing)
+
+
+def _rank(visibility: str) -> int:
+    return _VISIBILITIES.index(visibility)
+
+
+def _pointer(name: str) -> str:
+    """Write a name as a JSON pointer (RFC 6901, section 3)."""
+    return '/' + name.replace('~', '~0').replace('/', '~1')
+
+
+def _ambiguous(
+    name: str, found: list[model.ImageRecord]
+) -> exceptions.CloudError:
+    some = ', '.join(
+        f'{image.id} ({image.status}, created {image.created_at:%Y-%m-%d})'
+        if image.created_at
+        else f'{image.id} ({image.status})'
+        for image in found[:_CANDIDATES]
+    )
+    more = len(found) - _CANDIDATES
+    if more > 0:
+        some += f' and {more} more'
+    return exceptions.CloudError(
+        f'{len(found)} images are named {name!r}: {some}',
+        hint='give the id of one',
+    )

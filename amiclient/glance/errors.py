@@ -1,0 +1,205 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What the cloud's refusals and silences mean, in one line.
+
+Whatever openstacksdk, keystoneauth and requests raise becomes a
+:class:`amiclient.exceptions.CloudError` here, and so does any answer that is
+an error: nothing else in this package interprets either.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import html
+import re
+from typing import Any
+import urllib.parse
+
+from keystoneauth1 import exceptions as keystone_exceptions
+from openstack import exceptions as sdk_exceptions
+import requests
+
+from amiclient import exceptions
+
+#: How much of an error's text is passed on.
+_LENGTH = 300
+
+#: What Glance's HTML says twice, or for browsers only.
+_DECORATION = re.compile(
+    r'<(head|h1|script|style)\b.*?</\1\s*>', re.DOTALL | re.IGNORECASE
+)
+_TAG = re.compile(r'<[^<>]*>')
+
+_HINTS = {
+    401: 'check the credentials; the token may have expired',
+    403: 'ask the operator for the role that permits it',
+    413: 'delete images that are not needed, or ask for more quota',
+    429: 'try again later',
+}
+
+
+def explain(response: requests.Response) -> str:
+    """Find what an error answer says, in whatever form it says it.
+
+    Glance writes HTML, JSON or plain text, by the ``Accept`` header and by
+    what failed (webob.exc); a proxy in front of it writes what it likes.
+
+    :returns: one line; the status' name if the body says nothing.
+    """
+    text = ''
+    if 'json' in response.headers.get('Content-Type', ''):
+        with contextlib.suppress(requests.exceptions.JSONDecodeError):
+            text = _message(response.json())
+    text = _line(text or response.text)
+    return text or response.reason or 'no reason given'
+
+
+def _message(body: Any) -> str:
+    """Find the message in ``{"message": ...}`` or ``{"error": {...}}``."""
+    if isinstance(body, dict):
+        for key in ('message', 'error', 'title'):
+            found = body.get(key)
+            if isinstance(found, dict):
+                found = _message(found)
+            if found and isinstance(found, str):
+                return found
+    return ''
+
+
+def _line(text: str) -> str:
+    text = _TAG.sub(' ', _DECORATION.sub(' ', text))
+    return ' '.join(html.unescape(text).split())[:_LENGTH].rstrip('. ')
+
+
+def from_response(
+    response: requests.Response, doing: str
+) -> exceptions.CloudError:
+    """Make the error that an answer stands for.
+
+    :param doing: what was tried, such as ``deleting image 8f0c``.
+    """
+    status = response.status_code
+    message = f'{doing} failed: {explain(response)} (HTTP {status})'
+    if status == 404:
+        return exceptions.NotFoundError(message, status=status)
+    hint = _HINTS.get(status)
+    if status < 400:
+        where = response.headers.get('Location', 'somewhere else')
+        hint = f'the endpoint redirects to {where}: correct it'
+    elif status >= 500:
+        hint = 'try again later, or tell the operator'
+    return exceptions.CloudError(message, hint=hint, status=status)
+
+
+def check(response: requests.Response, doing: str) -> requests.Response:
+    """Pass on an answer that is a success.
+
+    :param doing: what was tried, such as ``deleting image 8f0c``.
+    :raises NotFoundError: if the answer is 404.
+    :raises CloudError: if it is another that is not a success; its cause is
+        openstacksdk's exception, with the ``status_code``.
+    """
+    with translated(doing):
+        sdk_exceptions.raise_from_response(response)
+    if response.status_code >= 300:
+        raise from_response(response, doing)
+    return response
+
+
+@contextlib.contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Translate whatever the libraries below raise.
+
+    :param doing: what is tried, such as ``deleting image 8f0c``.
+    :raises NotFoundError: for a 404. :raises CloudError: for the rest.
+    """
+    try:
+        yield
+    except (
+        sdk_exceptions.SDKException,
+        keystone_exceptions.ClientException,
+        requests.exceptions.RequestException,
+    ) as error:
+        raise from_exception(error, doing) from error
+
+
+def from_exception(error: Exception, doing: str) -> exceptions.CloudError:
+    """Make our error out of one of the libraries'.
+
+    :param doing: what was tried, such as ``deleting image 8f0c``.
+    """
+    response = getattr(error, 'response', None)
+    if isinstance(response, requests.Response):
+        return from_response(response, doing)
+    where = _endpoint(error)
+    cause = _cause(error)
+    if isinstance(error, keystone_exceptions.SSLError):
+        return exceptions.CloudError(
+            f'{doing} failed: no secure connection to {where}: {cause}',
+            hint='give the certificate authority with --os-cacert',
+        )
+    if isinstance(error, keystone_exceptions.ConnectionError):
+        return exceptions.CloudError(
+            f'{doing} failed: no connection to {where}: {cause}',
+            hint='check the endpoint, the network, and that the cloud is up',
+        )
+    if isinstance(error, requests.exceptions.JSONDecodeError):
+        return exceptions.CloudError(
+            f'{doing} failed: the answer is not JSON',
+            hint='check that the endpoint is that of an image service',
+        )
+    return exceptions.CloudError(
+        f'{doing} failed: {_line(str(error)) or type(error).__name__}'
+    )
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Walk from an exception to what brought it about.
+
+    urllib3 keeps the inner one in ``reason`` or among the arguments, requests
+    among the arguments, and keystoneauth nowhere but in the context.
+    """
+    seen: set[int] = set()
+    todo: list[object] = [error]
+    while todo:
+        inner = todo.pop(0)
+        if not isinstance(inner, BaseException) or id(inner) in seen:
+            continue
+        seen.add(id(inner))
+        yield inner
+        todo += [
+            getattr(inner, 'reason', None),
+            *inner.args,
+            inner.__cause__,
+            inner.__context__,
+        ]
+
+
+def _cause(error: BaseException) -> str:
+    """Say what the operating system said, or else the last in the chain."""
+    chain = list(_chain(error))
+    for inner in chain:
+        # requests' exceptions are OSErrors too, but without an errno.
+        if isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror
+    if any(isinstance(e, TimeoutError) for e in chain):
+        return 'timed out'
+    return _line(str(error))
+
+
+def _endpoint(error: BaseException) -> str:
+    for inner in _chain(error):
+        request = getattr(inner, 'request', None)
+        if request is not None and request.url:
+            parts = urllib.parse.urlsplit(request.url)
+            return f'{parts.scheme}://{parts.netloc}'
+    return 'the cloud'

@@ -1,0 +1,136 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The bytes of a payload, in chunks.
+
+Holes are not read: they are found with ``SEEK_DATA`` and ``SEEK_HOLE``
+(lseek(2)), and one block of zeros stands for them all. What is read goes into
+a ring of buffers that is used again and again, so that memory does not depend
+on the size.
+"""
+
+from collections.abc import Generator
+import errno
+import os
+import stat
+
+from amiclient import exceptions
+from amiclient.glance import model
+
+#: Bytes in a chunk: less costs system calls, more gains nothing (see the
+#: benchmarks) and costs memory.
+CHUNK = 512 * 1024
+
+
+def chunks(
+    payload: model.Payload, *, buffers: int = 1
+) -> Generator[memoryview, None, None]:
+    """Read a payload from its first byte to its last.
+
+    :param buffers: how many chunks are to stay valid at a time: each is
+        overwritten when that many further ones have been taken.
+    :raises SourceError: if the file cannot be opened, or is too short.
+    :raises TransferError: if it cannot be read to the end.
+    """
+    try:
+        fd = os.open(payload.path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise exceptions.SourceError(
+            f'{payload.path} cannot be opened: {error.strerror}'
+        ) from error
+    try:
+        if _size(fd) < payload.size:
+            raise exceptions.SourceError(
+                f'{payload.path} has {_size(fd)} bytes, '
+                f'{payload.size} were expected'
+            )
+        yield from _chunks(fd, payload, buffers)
+    finally:
+        os.close(fd)
+
+
+def _chunks(
+    fd: int, payload: model.Payload, buffers: int
+) -> Generator[memoryview, None, None]:
+    step = min(CHUNK, payload.size)
+    ring = [memoryview(bytearray(step)) for _ in range(buffers)]
+    zeros = memoryview(bytes(step))
+    turn = 0
+    # The next data and the end of it; before it lies a hole.
+    data = hole = 0
+    for offset in range(0, payload.size, CHUNK):
+        length = min(CHUNK, payload.size - offset)
+        if offset >= hole:
+            data, hole = _next_data(fd, offset, payload)
+        if offset + length <= data:
+            yield zeros[:length]
+            continue
+        chunk = ring[turn % buffers][:length]
+        turn += 1
+        _fill(fd, chunk, offset, payload)
+        if offset < payload.blank:
+            blank = min(length, payload.blank - offset)
+            chunk[:blank] = bytes(blank)
+        yield chunk
+
+
+def _next_data(
+    fd: int, offset: int, payload: model.Payload
+) -> tuple[int, int]:
+    """Find where data begins, at or after an offset, and where it ends."""
+    try:
+        data = os.lseek(fd, offset, os.SEEK_DATA)
+        return data, os.lseek(fd, data, os.SEEK_HOLE)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            # No data from here to the end, wherever the end is by now.
+            if _size(fd) < payload.size:
+                raise _truncated(payload, _size(fd)) from error
+            return payload.size, payload.size
+        if error.errno in {errno.EINVAL, errno.EOPNOTSUPP}:
+            # Block devices know no holes.
+            return offset, payload.size
+        raise
+
+
+def _fill(
+    fd: int, chunk: memoryview, offset: int, payload: model.Payload
+) -> None:
+    done = 0
+    while done < len(chunk):
+        try:
+            count = os.preadv(fd, [chunk[done:]], offset + done)
+        except OSError as error:
+            raise exceptions.TransferError(
+                f'{payload.path} cannot be read at byte {offset + done}: '
+                f'{error.strerror}'
+            ) from error
+        if not count:
+            raise _truncated(payload, offset + done)
+        done += count
+
+
+def _size(fd: int) -> int:
+    status = os.fstat(fd)
+    if stat.S_ISBLK(status.st_mode):
+        # st_size is 0; reading goes by pread(2) and minds no file offset.
+        return os.lseek(fd, 0, os.SEEK_END)
+    return status.st_size
+
+
+def _truncated(
+    payload: model.Payload, size: int
+) -> exceptions.TransferError:
+    return exceptions.TransferError(
+        f'{payload.path} was truncated to {size} bytes while it was read',
+        hint='let nothing else write to it',
+    )

@@ -1,0 +1,390 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The data of an image, on its way to the cloud.
+
+The upload is a loop of our own over openstacksdk's session. keystoneauth
+repeats a request after a 401 or a 503 without rewinding its body, which
+stores nothing and looks like a success; so here every attempt has a body of
+its own, and what Glance stored is compared with what was sent.
+
+In one attempt two threads share the work: one reads and sends, the other,
+which called, hashes, reports progress and watches for a reason to stop. A
+call that hangs in the network therefore never keeps a Ctrl-C waiting.
+"""
+
+import contextlib
+import dataclasses
+import email.utils
+import hashlib
+import random
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from keystoneauth1 import exceptions as keystone_exceptions
+import requests
+
+from amiclient import exceptions
+from amiclient.glance import body as body_
+from amiclient.glance import catalog as catalog_
+from amiclient.glance import errors
+from amiclient.glance import model
+from amiclient.glance import payload as payload_
+from amiclient import progress as progress_
+
+if TYPE_CHECKING:
+    from openstack.image.v2 import _proxy
+
+#: Answers after which the same request may succeed.
+_TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+
+#: The states of an image that is about to leave them.
+_PASSING = frozenset({'saving', 'uploading', 'importing'})
+
+
+@dataclasses.dataclass(frozen=True)
+class Patience:
+    """How long to wait for what, in seconds.
+
+    :param stall: for the cloud to accept a connection, and to take one more
+        chunk; urllib3 has one time-out for both.
+    :param answer: for the answer, once all is sent: a proxy may only then
+        pass it all on, and Glance may copy it to its store.
+    :param settle: for an image to become ``active``, or ``queued`` again.
+    :param poll: between two looks at an image, at first.
+    :param backoff: before the second attempt; doubled before each other.
+    :param longest: between two attempts, or two looks at an image.
+    :param retry_after: the most that the cloud may ask for.
+    """
+
+    stall: float = 60.0
+    answer: float = 900.0
+    settle: float = 600.0
+    poll: float = 0.2
+    backoff: float = 1.0
+    longest: float = 30.0
+    retry_after: float = 120.0
+
+
+def send(
+    proxy: '_proxy.Proxy',
+    image_id: str,
+    payload: model.Payload,
+    *,
+    description: str,
+    progress: progress_.Progress,
+    store: str | None = None,
+    cancel: threading.Event | None = None,
+    attempts: int = 5,
+    patience: Patience | None = None,
+) -> model.Sent:
+    """Send the data of an image that is queued, and verify it.
+
+    The image stays as it is if this fails; to delete it is up to the caller.
+
+    :param proxy: openstacksdk's, for version 2 of the image service.
+    :param store: the id of a store; the cloud's default if None.
+    :param description: what to call it, such as ``Sending kernel``.
+    :param cancel: when set, the work is given up.
+    :param attempts: how often to try, at most.
+    :raises SourceError: if the file cannot be opened, or is too short.
+    :raises TransferError: if the data did not arrive as it was sent.
+    :raises NotFoundError: if the image is gone.
+    :raises CloudError: if the cloud refuses.
+    :raises CancelledError: if ``cancel`` was set meanwhile.
+    """
+    with progress.task(description, payload.size) as task:
+        upload = _Upload(
+            proxy,
+            image_id,
+            payload,
+            store=store,
+            task=task,
+            cancel=cancel,
+            patience=patience or Patience(),
+        )
+        record, sent = upload.run(attempts)
+    sha512 = sent.sha512 or digest(
+        payload,
+        progress=progress,
+        description=f'{description}: verifying',
+        cancel=cancel,
+    )
+    _verify(
+        record,
+        payload,
+        sha512,
+        progress=progress,
+        description=f'{description}: verifying',
+        cancel=cancel,
+    )
+    return model.Sent(record=record, uploaded=sent.count, sha512=sha512)
+
+
+def digest(
+    payload: model.Payload,
+    *,
+    progress: progress_.Progress,
+    description: str,
+    cancel: threading.Event | None = None,
+    algorithm: str = 'sha512',
+) -> str:
+    """Compute the hash of what would be sent.
+
+    :param algorithm: a name that hashlib knows.
+    :returns: the hex digest.
+    :raises SourceError: if the file cannot be opened, or is too short.
+    :raises TransferError: if it cannot be read to the end.
+    :raises CancelledError: if ``cancel`` was set meanwhile.
+    """
+    hasher = hashlib.new(algorithm, usedforsecurity=False)
+    with (
+        progress.task(description, payload.size) as task,
+        contextlib.closing(payload_.chunks(payload)) as chunks,
+    ):
+        for chunk in chunks:
+            _check(cancel)
+            hasher.update(chunk)
+            task.advance(len(chunk))
+    return hasher.hexdigest()
+
+
+class _Upload:
+    """One payload on its way to one image."""
+
+    def __init__(
+        self,
+        proxy: '_proxy.Proxy',
+        image_id: str,
+        payload: model.Payload,
+        *,
+        store: str | None,
+        task: progress_.Task,
+        cancel: threading.Event | None,
+        patience: Patience,
+    ) -> None:
+        self._proxy = proxy
+        self._catalog = catalog_.Catalog(proxy)
+        self._id = image_id
+        self._doing = f'sending the data of image {image_id}'
+        self._payload = payload
+        self._store = store
+        self._task = task
+        self._cancel = cancel
+        self._patience = patience
+
+    def run(
+        self, attempts: int
+    ) -> tuple[model.ImageRecord, body_.Outcome]:
+        """Try until the image is active.
+
+        :returns: the image as it is then, and the attempt that made it so.
+        """
+        for attempt in range(1, attempts + 1):
+            if attempt > 1:
+                self._task.restart()
+            outcome = self._attempt()
+            answer = outcome.answer
+            asked = 0.0
+            if isinstance(answer, requests.Response):
+                if answer.status_code in {200, 204}:
+                    return self._settled('active'), outcome
+                failure = self._refused(answer, again=attempt > 1)
+                asked = _retry_after(answer)
+            else:
+                failure = self._lost(answer, outcome)
+            # An answer may be lost when the data is not.
+            record = self._settled('queued', 'active', failure=failure)
+            if record.status == 'active':
+                return record, outcome
+            if attempt < attempts:
+                self._sleep(self._delay(attempt, asked))
+        raise exceptions.TransferError(
+            f'{failure.message} (tried {attempts} times)', hint=failure.hint
+        )
+
+    def _attempt(self) -> body_.Outcome:
+        headers = {
+            'Accept': 'application/json',
+            'Content-Type': 'application/octet-stream',
+            'X-OpenStack-Image-Size': str(self._payload.size),
+        }
+        if self._store is not None:
+            headers['X-Image-Meta-Store'] = self._store
+
+        def put(body: body_.Body) -> requests.Response:
+            return self._proxy.put(
+                f'/images/{self._id}/file',
+                # requests takes a body of length 0 for one of unknown length.
+                data=body if len(body) else b'',
+                headers=headers,
+                timeout=(self._patience.stall, self._patience.answer),
+                raise_exc=False,
+                # Each of these would send the body a second time.
+                allow_reauth=False,
+                connect_retries=0,
+                redirect=False,
+                status_code_retries=0,
+            )
+
+        with errors.translated(self._doing):
+            return body_.deliver(
+                self._payload, put, task=self._task, cancel=self._cancel
+            )
+
+    def _lost(
+        self, error: Exception, outcome: body_.Outcome
+    ) -> exceptions.CloudError:
+        """Say how a connection was lost."""
+        failure = errors.from_exception(error, self._doing)
+        size = self._payload.size
+        return exceptions.CloudError(
+            f'{failure.message} after {outcome.count} of {size} bytes',
+            hint=failure.hint,
+        )
+
+    def _refused(
+        self, response: requests.Response, *, again: bool
+    ) -> exceptions.CloudError:
+        """Say why the cloud refused, if another try may help; else raise."""
+        failure = errors.from_response(response, self._doing)
+        status = response.status_code
+        if status in _TRANSIENT:
+            return failure
+        # The image may still have been busy with the attempt before.
+        if status == 409 and again:
+            return failure
+        if status == 401 and self._renew():
+            return failure
+        raise failure
+
+    def _renew(self) -> bool:
+        """Have the next request fetch a new token, if there is a way to."""
+        with contextlib.suppress(keystone_exceptions.MissingAuthPlugin):
+            return self._proxy.invalidate()
+        return False
+
+    def _settled(
+        self, *wanted: str, failure: exceptions.CloudError | None = None
+    ) -> model.ImageRecord:
+        """Wait for the image to come to one of several states.
+
+        :param failure: of the attempt before, to tell it if that is not all.
+        """
+        limit = time.monotonic() + self._patience.settle
+        pause = self._patience.poll
+        before = f'{failure.message}; then ' if failure else ''
+        while True:
+            try:
+                record = self._catalog.get(self._id)
+                status = record.status
+            except exceptions.NotFoundError as error:
+                raise exceptions.NotFoundError(
+                    f'{before}image {self._id} was gone',
+                    hint='Glance deletes it if the token expires meanwhile'
+                    if failure
+                    else None,
+                ) from error
+            except exceptions.CloudError as error:
+                # Whatever keeps the cloud from answering may pass as well.
+                status = error.message
+                if time.monotonic() > limit:
+                    raise
+            else:
+                if status in wanted:
+                    return record
+                if status not in _PASSING:
+                    raise exceptions.TransferError(
+                        f'{before}image {self._id} was {status}'
+                    )
+            if time.monotonic() > limit:
+                raise exceptions.TransferError(
+                    f'{before}image {self._id} was still {status} after '
+                    f'{self._patience.settle:g} s'
+                )
+            self._sleep(pause)
+            pause = min(pause * 2, self._patience.longest)
+
+    def _delay(self, attempt: int, asked: float) -> float:
+        patience = self._patience
+        delay = patience.backoff * float(2 ** (attempt - 1))
+        delay = min(delay, patience.longest)
+        # Jitter, so that clients that failed together do not return together.
+        delay *= random.uniform(0.5, 1)  # noqa: S311 - no secret
+        return max(delay, min(asked, patience.retry_after))
+
+    def _sleep(self, delay: float) -> None:
+        if self._cancel is None:
+            time.sleep(delay)
+        else:
+            self._cancel.wait(delay)
+            _check(self._cancel)
+
+
+def _retry_after(response: requests.Response) -> float:
+    """Read ``Retry-After`` (RFC 9110, section 10.2.3), in seconds."""
+    text = response.headers.get('Retry-After', '')
+    if text.isdecimal():
+        return float(text)
+    try:
+        moment = email.utils.parsedate_to_datetime(text)
+    except ValueError:
+        return 0.0
+    return max(0.0, moment.timestamp() - time.time())
+
+
+def _verify(
+    record: model.ImageRecord,
+    payload: model.Payload,
+    sha512: str,
+    *,
+    progress: progress_.Progress,
+    description: str,
+    cancel: threading.Event | None,
+) -> None:
+    """Compare what Glance stored with what was sent.
+
+    :raises TransferError: if it is not the same.
+    """
+    if record.size != payload.size:
+        raise exceptions.TransferError(
+            f'image {record.id} holds {record.size} bytes, '
+            f'{payload.size} were sent'
+        )
+    algorithm, stored = record.hash_algo or '', record.hash_value
+    if algorithm not in hashlib.algorithms_available or not stored:
+        algorithm, stored = 'md5', record.checksum
+    if not stored:
+        # The operator turned both off: the size is all there is.
+        return
+    if algorithm == 'sha512':
+        ours = sha512
+    else:
+        ours = digest(
+            payload,
+            progress=progress,
+            description=description,
+            cancel=cancel,
+            algorithm=algorithm,
+        )
+    if ours != stored:
+        raise exceptions.TransferError(
+            f'image {record.id} does not hold what was sent: its {algorithm} '
+            f'is {stored[:16]}..., not {ours[:16]}...',
+            hint='try again, and tell the operator if it stays so',
+        )
+
+
+def _check(cancel: threading.Event | None) -> None:
+    if cancel is not None and cancel.is_set():
+        raise exceptions.CancelledError('the upload was given up')
