@@ -84,7 +84,9 @@ class NewImage:
     min_disk: int = 0
     min_ram: int = 0
     tags: tuple[str, ...] = ()
-    properties: Mapping[str, str] = types.MappingProxyType({})
+    properties: Mapping[str, str] = dataclasses.field(
+        default_factory=lambda: types.MappingProxyType({})
+    )
 
 
 @dataclasses.dataclass(frozen=True)
