@@ -63,7 +63,20 @@ class ProgramError(AmiError):
 
 
 class CloudError(AmiError):
-    """The cloud refused, or does not hold what it was asked for."""
+    """The cloud refused, or does not hold what it was asked for.
+
+    :param status: the HTTP status that said so; None if there was no answer.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        status: int | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
 
 
 class NotFoundError(CloudError):

@@ -1,0 +1,95 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Ctrl-C, SIGTERM and SIGHUP as one exception, raised once.
+
+Cleaning up is what exceptions are for: whoever makes something takes it back
+when one passes by. So the signals that end a program are turned into one. The
+first is raised in the main thread; those that follow only say that cleaning
+is under way, for a user who presses Ctrl-C twice wants it to end sooner, not
+to be left with half of the cleaning.
+"""
+
+from collections.abc import Callable, Iterator
+import contextlib
+import signal
+import threading
+import types
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user, or the system, wants the program to end.
+
+    A ``KeyboardInterrupt``, so that nothing takes it for an error.
+
+    :param signum: the signal that said so.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__('interrupted')
+        self.signum = signum
+
+    @property
+    def status(self) -> int:
+        """The exit status that a shell gives for this signal."""
+        return 128 + self.signum
+
+
+@contextlib.contextmanager
+def _handled(
+    handler: Callable[[int, types.FrameType | None], None],
+) -> Iterator[None]:
+    """Handle the signals; what ``nohup`` has ignored stays ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        # Python delivers signals to the main thread, and lets only that one
+        # say what becomes of them.
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    ours = [n for n in _SIGNALS if before[n] not in (signal.SIG_IGN, None)]
+    try:
+        for number in ours:
+            signal.signal(number, handler)
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, before[number])
+
+
+@contextlib.contextmanager
+def raised(again: Callable[[], None] | None = None) -> Iterator[None]:
+    """Raise the first signal as :class:`Interrupted`, and ignore the rest.
+
+    :param again: is called at each signal that comes after the first.
+    """
+    raised_before = False
+
+    def handler(signum: int, frame: types.FrameType | None) -> None:
+        nonlocal raised_before
+        if not raised_before:
+            raised_before = True
+            raise Interrupted(signum)
+        if again is not None:
+            again()
+
+    with _handled(handler):
+        yield
+
+
+@contextlib.contextmanager
+def ignored() -> Iterator[None]:
+    """Let no signal get in the way: for undoing, which must be finished."""
+    with _handled(lambda signum, frame: None):
+        yield
