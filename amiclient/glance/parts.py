@@ -1,0 +1,189 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""The kernel and the ramdisk of a plan.
+
+Each is a file, or an image that the cloud holds already. A file whose bytes
+the cloud holds already is not sent again: ten AMIs of one distribution then
+share one kernel.
+"""
+
+from collections.abc import Iterable, Iterator
+import dataclasses
+import pathlib
+
+from amiclient import exceptions
+from amiclient.glance import catalog as catalog_
+from amiclient.glance import model
+from amiclient.glance import preflight
+from amiclient.glance import request as request_
+from amiclient.glance import transfer
+from amiclient import progress as progress_
+from amiclient.rootfs import kernels
+from amiclient.rootfs import ramdisks
+
+
+@dataclasses.dataclass(frozen=True)
+class PartFile:
+    """A file that was found to be a kernel or a ramdisk.
+
+    :param size: bytes.
+    :param architecture: of a kernel, as Nova calls it, if it says so.
+    """
+
+    kind: model.Kind
+    path: pathlib.Path
+    size: int
+    architecture: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class PartName:
+    """What is no file, and so has to be an image's id or name."""
+
+    kind: model.Kind
+    text: str
+
+
+Part = PartFile | PartName
+
+
+def identify(kind: model.Kind, text: str | None) -> Part | None:
+    """Tell whether a file or an image is meant, and check a file.
+
+    :param text: what the user gave: a path that exists, or that has a slash
+        in it, is a file.
+    :returns: None if there was nothing given.
+    :raises SourceError: if the file is not what it must be.
+    """
+    if text is None:
+        return None
+    path = pathlib.Path(text)
+    if '/' in text or path.exists():
+        return identify_file(kind, path)
+    return PartName(kind, text)
+
+
+def identify_file(kind: model.Kind, path: pathlib.Path) -> PartFile:
+    """Check that a file is a kernel or a ramdisk.
+
+    :raises SourceError: if it is not, saying what it is.
+    """
+    if kind is model.Kind.AKI:
+        kernel = kernels.identify_kernel(path)
+        return PartFile(kind, path, kernel.size, kernel.architecture)
+    ramdisk = ramdisks.identify_ramdisk(path)
+    return PartFile(kind, path, ramdisk.size)
+
+
+def plan(
+    part: Part | None,
+    traits: request_.Traits,
+    settings: request_.Settings,
+    catalog: catalog_.Catalog,
+    *,
+    progress: progress_.Progress,
+) -> request_.Step | None:
+    """Decide whether an image is created or one in the cloud is linked.
+
+    :raises CloudError: if what is to be linked is not there, or no use.
+    """
+    if part is None:
+        return None
+    if isinstance(part, PartName):
+        return _find(part, traits, catalog)
+    return plan_file(part, traits, settings, catalog, progress=progress)
+
+
+def plan_file(
+    part: PartFile,
+    traits: request_.Traits,
+    settings: request_.Settings,
+    catalog: catalog_.Catalog,
+    *,
+    progress: progress_.Progress,
+) -> request_.Step:
+    """Decide whether a file's bytes are sent, or are there already."""
+    name = traits.name or part.path.name
+    preflight.check_texts((name, *traits.tags, *traits.properties))
+    payload = model.Payload(part.path, part.size)
+    # An id that the user chose can only be that of a new image.
+    if settings.reuse and traits.id is None:
+        same = catalog.find_same(
+            transfer.digest(
+                payload,
+                progress=progress,
+                description=f'Hashing {part.kind.noun}',
+            ),
+            part.size,
+            part.kind.value,
+            part.kind.value,
+            visibility_at_least=settings.visibility,
+            owner=settings.owner,
+        )
+        if same is not None:
+            return request_.Reuse(part.kind, same)
+    architecture = traits.architecture or part.architecture
+    computed = {'architecture': architecture} if architecture else {}
+    new = model.NewImage(
+        name=name,
+        disk_format=part.kind.value,
+        container_format=part.kind.value,
+        id=traits.id,
+        visibility=settings.visibility,
+        hidden=settings.hidden or None,
+        owner=settings.owner,
+        tags=traits.tags,
+        properties={**computed, **traits.properties},
+    )
+    return request_.Creation(part.kind, new, payload)
+
+
+def _find(
+    part: PartName, traits: request_.Traits, catalog: catalog_.Catalog
+) -> request_.Reuse:
+    if traits.name is not None:
+        raise exceptions.UsageError(
+            f'{part.text!r} is an image already: it cannot be called '
+            f'{traits.name!r}',
+            hint=f'leave out --{part.kind.noun}-name',
+        )
+    try:
+        record = catalog.find(part.text)
+    except exceptions.NotFoundError as error:
+        raise exceptions.NotFoundError(
+            f'{part.text!r} is neither a file here nor an image in the cloud',
+            hint=f'give --{part.kind.noun} the path of one, or the id of the other',
+        ) from error
+    preflight.check_reference(record, part.kind)
+    return request_.Reuse(part.kind, record)
+
+
+def architecture(kernel: request_.Step | None) -> str | None:
+    """Tell what a kernel runs on, as Nova calls it; None if unknown."""
+    if kernel is None:
+        return None
+    if isinstance(kernel, request_.Reuse):
+        found = kernel.record.properties.get('architecture')
+    else:
+        found = kernel.new.properties.get('architecture')
+    return str(found) if found else None
+
+
+def created(
+    steps: Iterable[request_.Step | None],
+) -> Iterator[model.NewImage]:
+    """Pick what is going to be created."""
+    for step in steps:
+        if isinstance(step, request_.Creation):
+            yield step.new

@@ -1,0 +1,166 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Commands for AMIs as a whole: ``openstack ami upload, list, show``."""
+
+import argparse
+import pathlib
+
+from amiclient.glance import catalog
+from amiclient.glance import links
+from amiclient.glance import plan
+from amiclient.glance import register
+from amiclient.glance import request
+from amiclient.osc import columns
+from amiclient.osc import command
+from amiclient.osc import filters
+from amiclient.osc import options
+
+
+class UploadAmi(command.ShowOne):
+    """Shrink a root filesystem and register it with its kernel and ramdisk.
+
+    The source is left untouched: what is sent is a shrunk copy. Either all
+    three images are there in the end, linked and verified, or none that was
+    not there before. With --dry-run the same columns, and one more that lists
+    the images, say what would be; the status then is "planned".
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Define the options."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            'source',
+            metavar='<source>',
+            type=pathlib.Path,
+            help='File or block device with an ext2, ext3 or ext4 filesystem',
+        )
+        parser.add_argument(
+            '--name',
+            metavar='<name>',
+            help='Name of the new image (default: that of the source, without '
+            'its suffix)',
+        )
+        options.add_parts(parser)
+        parser.add_argument(
+            '--image-format',
+            choices=('ami', 'raw'),
+            default='ami',
+            help='Format of the root image: ami, or raw in a bare container, '
+            'which boots all the same (default: ami)',
+        )
+        parser.add_argument(
+            '--no-shrink',
+            dest='shrink',
+            action='store_false',
+            help='Send the filesystem as it is',
+        )
+        options.add_shrink(parser, headroom=options.UPLOAD_HEADROOM)
+        options.add_new_image(parser)
+        options.add_minimums(parser)
+        parser.add_argument(
+            '--work-directory',
+            metavar='<directory>',
+            type=pathlib.Path,
+            help='Where to make the shrunk copy (default: $TMPDIR or /tmp, '
+            'or beside the source if there is no room)',
+        )
+        options.add_run(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
+        """Register the triple."""
+        wanted = self._request(parsed_args)
+        proxy, watch = self.proxy(), self.watch(parsed_args)
+        planned = plan.plan(wanted, catalog.Catalog(proxy), progress=watch)
+        for warning in planned.warnings:
+            self.log.warning('%s', warning)
+        if parsed_args.dry_run:
+            return columns.planned(planned.steps)
+        triple = register.execute(planned, proxy, progress=watch)
+        return columns.uploaded(triple.ami, triple.uploaded, triple.reused)
+
+    def _request(
+        self, parsed_args: argparse.Namespace
+    ) -> request.UploadRequest:
+        return request.UploadRequest(
+            source=parsed_args.source,
+            kernel=options.chosen_part(parsed_args, 'kernel'),
+            ramdisk=options.chosen_part(parsed_args, 'ramdisk'),
+            kernel_name=parsed_args.kernel_name,
+            ramdisk_name=parsed_args.ramdisk_name,
+            image_format=parsed_args.image_format,
+            shrink=parsed_args.shrink,
+            headroom=parsed_args.headroom,
+            journal=parsed_args.journal,
+            repair=parsed_args.repair,
+            min_disk=parsed_args.min_disk,
+            min_ram=parsed_args.min_ram,
+            work_directory=parsed_args.work_directory,
+            traits=options.traits(parsed_args),
+            settings=options.settings(
+                parsed_args, self.project_id(parsed_args)
+            ),
+        )
+
+
+class ListAmi(command.Lister):
+    """List AMIs: the images that link to a kernel, whatever their format."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Define the options."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            '--long', action='store_true', help='List more of each image'
+        )
+        filters.add(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
+        """List them."""
+        cloud = catalog.Catalog(self.proxy())
+        found = links.listed(
+            cloud,
+            filters.query(parsed_args, cloud, self.project_id(parsed_args)),
+            limit=parsed_args.limit,
+            marker=filters.marker(parsed_args, cloud),
+            resolve=parsed_args.long,
+        )
+        return columns.many(columns.AMI_LIST, found, long=parsed_args.long)
+
+
+class ShowAmi(command.ShowOne):
+    """Show one AMI with its kernel and its ramdisk.
+
+    A kernel or ramdisk whose status is "missing" was deleted, or cannot be
+    seen by this project: no server boots from this AMI then.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Define the options."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            'ami', metavar='<ami>', help='Image to show (name or ID)'
+        )
+        parser.add_argument(
+            '--human-readable',
+            action='store_true',
+            help='Write sizes in tables for people, such as 664.1 MiB',
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
+        """Show it."""
+        found = links.show(catalog.Catalog(self.proxy()), parsed_args.ami)
+        shown = columns.ami_show(human_readable=parsed_args.human_readable)
+        return columns.one(shown, found)

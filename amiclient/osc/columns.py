@@ -1,0 +1,272 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""What commands print: columns with their header and where they come from.
+
+Values are raw: bytes are integers and absent ones None, whatever the format.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+import dataclasses
+from typing import Any, Generic, TypeVar
+
+from cliff import columns as cliff_columns
+from osc_lib.cli import format_columns
+
+from amiclient.ext import shrink
+from amiclient.glance import links
+from amiclient.glance import model
+from amiclient.glance import request
+from amiclient import units
+
+_T = TypeVar('_T')
+
+#: What a command's take_action() returns.
+Table = tuple[tuple[str, ...], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Column(Generic[_T]):
+    """One column, of records of one kind.
+
+    :param get: takes the value from a record.
+    :param long: whether only ``--long`` shows it.
+    """
+
+    header: str
+    get: Callable[[_T], Any]
+    long: bool = False
+
+
+def one(columns: Sequence[Column[_T]], record: _T) -> Table:
+    """Make the result of a command that shows one record."""
+    return (
+        tuple(column.header for column in columns),
+        tuple(column.get(record) for column in columns),
+    )
+
+
+def many(
+    columns: Sequence[Column[_T]], records: Iterable[_T], *, long: bool
+) -> Table:
+    """Make the result of a command that lists records."""
+    shown = [column for column in columns if long or not column.long]
+    return (
+        tuple(column.header for column in shown),
+        (tuple(column.get(record) for column in shown) for record in records),
+    )
+
+
+class HumanSize(cliff_columns.FormattableColumn[int | None]):
+    """Bytes that are written for people in tables, and raw elsewhere."""
+
+    def human_readable(self) -> str:
+        """Write the size."""
+        return str(self._value and units.format_size(self._value))
+
+
+@dataclasses.dataclass(frozen=True)
+class Uploaded:
+    """What an upload did, or would do.
+
+    :param steps: of a dry run.
+    """
+
+    id: str | None
+    name: str | None
+    status: str
+    disk_format: str | None
+    container_format: str | None
+    size: int | None
+    sha512: str | None
+    kernel_id: str | None
+    ramdisk_id: str | None
+    uploaded: int
+    reused: tuple[str, ...]
+    steps: tuple[request.Step, ...] = ()
+
+
+def uploaded(
+    record: model.ImageRecord, sent: int, reused: tuple[str, ...]
+) -> Table:
+    """Make the result of an upload.
+
+    :param record: the image whose id is the result.
+    :param sent: bytes, of all images.
+    :param reused: ids.
+    """
+    return one(
+        UPLOAD,
+        Uploaded(
+            id=record.id,
+            name=record.name,
+            status=record.status,
+            disk_format=record.disk_format,
+            container_format=record.container_format,
+            size=record.size,
+            sha512=record.hash_value,
+            kernel_id=record.kernel_id,
+            ramdisk_id=record.ramdisk_id,
+            uploaded=sent,
+            reused=reused,
+        ),
+    )
+
+
+def planned(steps: Sequence[request.Step]) -> Table:
+    """Make the result of an upload that was only planned.
+
+    :param steps: what would be done; the last one's image is the result.
+    """
+    reuse = {s.kind: s.record for s in steps if isinstance(s, request.Reuse)}
+    last = steps[-1]
+    links = reuse if last.kind is model.Kind.AMI else {}
+    kernel, ramdisk = links.get(model.Kind.AKI), links.get(model.Kind.ARI)
+    return one(
+        (*UPLOAD, Column('plan', _plan)),
+        Uploaded(
+            id=last.image.id,
+            name=last.image.name,
+            status='planned',
+            disk_format=last.image.disk_format,
+            container_format=last.image.container_format,
+            size=last.size,
+            sha512=None,
+            kernel_id=kernel.id if kernel else None,
+            ramdisk_id=ramdisk.id if ramdisk else None,
+            uploaded=sum(
+                step.payload.size
+                for step in steps
+                if isinstance(step, request.Creation)
+            ),
+            reused=tuple(record.id for record in reuse.values()),
+            steps=tuple(steps),
+        ),
+    )
+
+
+def _plan(result: Uploaded) -> format_columns.ListDictColumn:
+    return format_columns.ListDictColumn(
+        [_step_row(step) for step in result.steps]
+    )
+
+
+def _step_row(step: request.Step) -> dict[str, Any]:
+    return {
+        'role': step.kind.noun,
+        'action': step.action,
+        'id': step.image.id,
+        'name': step.image.name,
+        'disk_format': step.image.disk_format,
+        'container_format': step.image.container_format,
+        'size': step.size,
+    }
+
+
+UPLOAD: tuple[Column[Uploaded], ...] = (
+    Column('id', lambda r: r.id),
+    Column('name', lambda r: r.name),
+    Column('status', lambda r: r.status),
+    Column('disk_format', lambda r: r.disk_format),
+    Column('container_format', lambda r: r.container_format),
+    Column('size', lambda r: r.size),
+    Column('sha512', lambda r: r.sha512),
+    Column('kernel_id', lambda r: r.kernel_id),
+    Column('ramdisk_id', lambda r: r.ramdisk_id),
+    Column('uploaded', lambda r: r.uploaded),
+    Column('reused', lambda r: format_columns.ListColumn(list(r.reused))),
+)
+
+
+SHRUNK: tuple[Column[shrink.Shrunk], ...] = (
+    Column('image', lambda r: str(r.image)),
+    Column('output', lambda r: str(r.output)),
+    Column('filesystem', lambda r: r.filesystem),
+    Column('block_size', lambda r: r.block_size),
+    Column('block_count', lambda r: r.block_count),
+    Column('size', lambda r: r.size),
+    Column('size_before', lambda r: r.size_before),
+    Column('in_use', lambda r: r.in_use),
+    Column('lower_bound', lambda r: r.lower_bound),
+    Column('saved', lambda r: r.saved),
+)
+
+SHRINK_PLAN: tuple[Column[shrink.ShrinkPlan], ...] = (
+    Column('image', lambda r: str(r.request.image)),
+    Column('output', lambda r: str(r.output)),
+    Column('filesystem', lambda r: r.filesystem),
+    Column('block_size', lambda r: r.block_size),
+    Column('block_count', lambda r: r.block_count),
+    Column('size', lambda r: r.size),
+    Column('size_before', lambda r: r.size_before),
+    Column('in_use', lambda r: r.in_use),
+    Column('lower_bound', lambda r: r.lower_bound),
+    Column('saved', lambda r: r.size_before - r.size),
+)
+
+AMI_LIST: tuple[Column[links.Ami], ...] = (
+    Column('ID', lambda r: r.image.id),
+    Column('Name', lambda r: r.image.name),
+    Column('Status', lambda r: r.image.status),
+    Column('Kernel', lambda r: r.image.kernel_id),
+    Column('Ramdisk', lambda r: r.image.ramdisk_id),
+    Column('Kernel Name', lambda r: r.kernel and r.kernel.name, long=True),
+    Column('Ramdisk Name', lambda r: r.ramdisk and r.ramdisk.name, long=True),
+    Column('Disk Format', lambda r: r.image.disk_format, long=True),
+    Column('Size', lambda r: r.image.size, long=True),
+    Column('Visibility', lambda r: r.image.visibility, long=True),
+    Column('Protected', lambda r: r.image.protected, long=True),
+    Column('Project', lambda r: r.image.owner, long=True),
+    Column(
+        'Tags',
+        lambda r: format_columns.ListColumn(list(r.image.tags)),
+        long=True,
+    ),
+)
+
+
+def ami_show(*, human_readable: bool) -> tuple[Column[links.Ami], ...]:
+    """Tell the columns of one AMI.
+
+    :param human_readable: whether tables show sizes for people.
+    """
+
+    def size(value: int | None) -> Any:
+        return HumanSize(value) if human_readable else value
+
+    return (
+        Column('id', lambda r: r.image.id),
+        Column('name', lambda r: r.image.name),
+        Column('status', lambda r: r.image.status),
+        Column('disk_format', lambda r: r.image.disk_format),
+        Column('container_format', lambda r: r.image.container_format),
+        Column('size', lambda r: size(r.image.size)),
+        Column('visibility', lambda r: r.image.visibility),
+        Column('protected', lambda r: r.image.protected),
+        Column('owner', lambda r: r.image.owner),
+        Column(
+            'architecture', lambda r: r.image.properties.get('architecture')
+        ),
+        Column('min_disk', lambda r: r.image.min_disk),
+        Column('kernel_id', lambda r: r.image.kernel_id),
+        Column('kernel_name', lambda r: r.kernel and r.kernel.name),
+        Column('kernel_status', lambda r: r.kernel_status),
+        Column('kernel_size', lambda r: size(r.kernel and r.kernel.size)),
+        Column('ramdisk_id', lambda r: r.image.ramdisk_id),
+        Column('ramdisk_name', lambda r: r.ramdisk and r.ramdisk.name),
+        Column('ramdisk_status', lambda r: r.ramdisk_status),
+        Column('ramdisk_size', lambda r: size(r.ramdisk and r.ramdisk.size)),
+        Column(
+            'tags', lambda r: format_columns.ListColumn(list(r.image.tags))
+        ),
+    )

@@ -1,0 +1,140 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""What all commands have in common.
+
+A command ends in one of three ways: its result on stdout and exit status 0;
+one line on stderr and status 1; or, when it was interrupted, one line and the
+status that a shell gives for the signal, once all has been cleaned up.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+import contextlib
+import typing
+
+from openstack import utils as sdk_utils
+from osc_lib.command import command
+
+from amiclient import exceptions
+from amiclient.glance import errors
+from amiclient import interrupts
+from amiclient.osc import progress as bars
+
+if typing.TYPE_CHECKING:
+    from openstack.image.v2 import _proxy
+
+    from amiclient import progress
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """Turn errors of the system and of the SDK into ones for people.
+
+    :raises CloudError: for what the session or the SDK raised.
+    :raises AmiError: for what the operating system refused.
+    """
+    try:
+        with errors.translated('talking to the cloud'):
+            yield
+    except BrokenPipeError:
+        # cliff knows what to do when nobody reads stdout any more.
+        raise
+    except OSError as error:
+        what = error.strerror or ' '.join(str(error).split())
+        raise exceptions.AmiError(
+            f'{error.filename}: {what}' if error.filename else what
+        ) from error
+
+
+class _Base(command.Command):
+    """Errors, signals, the way to Glance, and who watches the progress."""
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        """Run the command.
+
+        :returns: the exit status.
+        """
+        return self._guarded(lambda: super(_Base, self).run(parsed_args))
+
+    def _guarded(self, run: Callable[[], int]) -> int:
+        try:
+            with interrupts.raised(again=self._say_wait), plain_errors():
+                return run()
+        except interrupts.Interrupted as error:
+            self._say_interrupted(error)
+            return error.status
+
+    def _say_interrupted(self, error: interrupts.Interrupted) -> None:
+        words = ['interrupted', *getattr(error, '__notes__', ())]
+        self.app.LOG.error('; '.join(words))
+        self.log.debug('interrupted here', exc_info=error)
+
+    def _say_wait(self) -> None:
+        # Straight to stderr: this is called by a signal handler, and a logger
+        # may hold its lock just now. So may the stream, which then says so.
+        with contextlib.suppress(RuntimeError):
+            self.app.stderr.write('cleaning up, please wait\n')
+
+    def proxy(self) -> '_proxy.Proxy':
+        """Get the way to Glance that the user's options lead to.
+
+        ``client_manager.image`` would answer for the first cloud only, where
+        one process talks to two.
+
+        :raises CloudError: if there is no image service of version 2.
+        """
+        image = self.app.client_manager.sdk_connection.image
+        narrow = getattr(sdk_utils, 'ensure_service_version', None)
+        if narrow is None:
+            # openstacksdk has it since 4.5.
+            return typing.cast('_proxy.Proxy', image)
+        return typing.cast('_proxy.Proxy', narrow(image, '2'))
+
+    def project_id(self, parsed_args: argparse.Namespace) -> str | None:
+        """Look up the project that ``--project`` names.
+
+        :returns: its id; None if the option was not given.
+        :raises CloudError: if there is no such project.
+        """
+        if parsed_args.project is None:
+            return None
+        # Loads the identity service's records, which few commands need.
+        from osc_lib.cli import identity
+
+        found = identity.find_project(
+            self.app.client_manager.sdk_connection,
+            parsed_args.project,
+            parsed_args.project_domain,
+        )
+        return str(found.id)
+
+    def watch(self, parsed_args: argparse.Namespace) -> 'progress.Progress':
+        """Choose who watches the progress of long work.
+
+        :returns: bars on a terminal; nobody with ``-q``, ``--no-progress``
+            or where stderr is no terminal.
+        """
+        return bars.watcher(
+            self.app.stderr,
+            wanted=not parsed_args.no_progress
+            and self.app.options.verbose_level > 0,
+        )
+
+
+class ShowOne(_Base, command.ShowOne):
+    """A command whose result is one record."""
+
+
+class Lister(_Base, command.Lister):
+    """A command whose result is a list of records."""

@@ -1,0 +1,128 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Options that narrow a list down, and the query that they make."""
+
+import argparse
+from collections.abc import Collection
+import uuid
+
+from amiclient import exceptions
+from amiclient.glance import catalog as catalog_
+from amiclient.glance import model
+from amiclient.osc import options
+
+#: Filters of Glance's, as far as we use them.
+Query = dict[str, str | bool | Collection[str]]
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the filters of a list of AMIs."""
+    parser.add_argument(
+        '--name', metavar='<name>', help='Only those of this name'
+    )
+    for noun in ('kernel', 'ramdisk'):
+        parser.add_argument(
+            f'--{noun}',
+            metavar='<image>',
+            help=f'Only those that link to this {noun} (name or ID)',
+        )
+    options.add_property(parser, 'Only those with this property')
+    options.add_tag(parser, 'Only those with this tag')
+    options.add_visibility(parser)
+    options.add_project(parser)
+    parser.add_argument(
+        '--hidden', action='store_true', help='Only those that are hidden'
+    )
+    parser.add_argument(
+        '--limit',
+        metavar='<number>',
+        type=options.count,
+        help='How many to list at most',
+    )
+    parser.add_argument(
+        '--marker',
+        metavar='<image>',
+        help='Begin after this image (name or ID)',
+    )
+    parser.add_argument(
+        '--sort',
+        metavar='<key>[:<direction>]',
+        default='name:asc',
+        help='Sort by these attributes, separated by commas, asc or desc '
+        '(default: name:asc)',
+    )
+
+
+def query(
+    parsed_args: argparse.Namespace,
+    catalog: catalog_.Catalog,
+    project_id: str | None,
+) -> Query:
+    """Make the query.
+
+    :param project_id: of the project that ``--project`` names.
+    :raises CloudError: if a kernel or ramdisk is named that is not there.
+    """
+    made: Query = {**(parsed_args.properties or {})}
+    chosen = {
+        'name': _literal(parsed_args.name),
+        'kernel_id': _link(parsed_args.kernel, model.Kind.AKI, catalog),
+        'ramdisk_id': _link(parsed_args.ramdisk, model.Kind.ARI, catalog),
+        'visibility': parsed_args.visibility,
+        'owner': project_id,
+        'sort': parsed_args.sort,
+    }
+    made.update({k: v for k, v in chosen.items() if v is not None})
+    if parsed_args.tags:
+        made['tag'] = parsed_args.tags
+    if parsed_args.hidden:
+        made['os_hidden'] = True
+    return made
+
+
+def marker(
+    parsed_args: argparse.Namespace, catalog: catalog_.Catalog
+) -> str | None:
+    """Find the image that ``--marker`` names.
+
+    :returns: its id; None if the option was not given.
+    :raises CloudError: if there is no such image, or several.
+    """
+    given: str | None = parsed_args.marker
+    return given and catalog.find(given).id
+
+
+def _literal(name: str | None) -> str | None:
+    # Glance takes what is before a colon for an operator.
+    return f'eq:{name}' if name and ':' in name else name
+
+
+def _link(
+    given: str | None, kind: model.Kind, catalog: catalog_.Catalog
+) -> str | None:
+    if given is None:
+        return None
+    try:
+        # Not looked up: AMIs whose kernel is gone can be asked for.
+        return str(uuid.UUID(given))
+    except ValueError:
+        pass
+    try:
+        return catalog.find(given).id
+    except exceptions.NotFoundError as error:
+        raise exceptions.NotFoundError(
+            f'no {kind.noun} has the name {given!r}',
+            hint=f'give its id; see `openstack image list --property '
+            f'disk_format={kind.value}`',
+        ) from error

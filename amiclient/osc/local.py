@@ -1,0 +1,75 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Commands that need no cloud: ``openstack ami shrink``."""
+
+import argparse
+import pathlib
+
+from amiclient.ext import shrink
+from amiclient.osc import columns
+from amiclient.osc import command
+from amiclient.osc import options
+
+
+class ShrinkImage(command.ShowOne):
+    """Shrink an ext2, ext3 or ext4 image to its true minimum.
+
+    The file is replaced atomically, once the new one is verified: whatever
+    happens meanwhile, it is the old or the new one, whole. A block device is
+    shrunk in place.
+    """
+
+    auth_required = False
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Define the options."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            'image',
+            metavar='<image>',
+            type=pathlib.Path,
+            help='File or block device with an ext2, ext3 or ext4 filesystem',
+        )
+        parser.add_argument(
+            '--output',
+            metavar='<file>',
+            type=pathlib.Path,
+            help='Write the result to this file, and leave <image> untouched',
+        )
+        options.add_shrink(parser, headroom='0')
+        parser.add_argument(
+            '--in-place',
+            action='store_true',
+            help='Resize the file itself: it takes no room for a copy, but a '
+            'crash meanwhile leaves it damaged',
+        )
+        options.add_run(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
+        """Shrink the image."""
+        request = shrink.ShrinkRequest(
+            image=parsed_args.image,
+            output=parsed_args.output,
+            headroom=parsed_args.headroom,
+            journal=parsed_args.journal,
+            repair=parsed_args.repair,
+            in_place=parsed_args.in_place,
+        )
+        watch = self.watch(parsed_args)
+        plan = shrink.plan(request, progress=watch)
+        if parsed_args.dry_run:
+            return columns.one(columns.SHRINK_PLAN, plan)
+        done = shrink.execute(plan, progress=watch)
+        return columns.one(columns.SHRUNK, done)

@@ -1,0 +1,315 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Options, each defined once, in groups that commands pick from."""
+
+import argparse
+from collections.abc import Callable
+from typing import TypeVar
+import uuid
+
+from osc_lib.cli import identity
+from osc_lib.cli import parseractions
+
+from amiclient import exceptions
+from amiclient.glance import request
+from amiclient import units
+
+_T = TypeVar('_T')
+
+#: What an upload leaves free for root, so that the guest gets far enough to
+#: grow its filesystem.
+UPLOAD_HEADROOM = '64M'
+
+_VISIBILITIES = {
+    'public': 'Everybody can use it',
+    'private': 'Only the project that owns it can use it',
+    'shared': 'The owner can share it with projects (default)',
+    'community': 'Everybody who knows its id can use it',
+}
+
+
+def _checked(parse: Callable[[str], _T]) -> Callable[[str], _T]:
+    """Let argparse say what is wrong with a value, in our words."""
+
+    def convert(text: str) -> _T:
+        try:
+            return parse(text)
+        except exceptions.UsageError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return convert
+
+
+def _journal(text: str) -> str | int:
+    if text in ('keep', 'none'):
+        return text
+    try:
+        return units.parse_size(text)
+    except exceptions.UsageError as error:
+        raise exceptions.UsageError(
+            f'{text!r} is no journal', hint='write keep, none or a size'
+        ) from error
+
+
+def _uuid(text: str) -> str:
+    try:
+        return str(uuid.UUID(text))
+    except ValueError as error:
+        raise exceptions.UsageError(f'{text!r} is not a UUID') from error
+
+
+def _count(text: str) -> int:
+    # isdigit() is true of digits that int() does not take.
+    if not (text.isascii() and text.isdigit()):
+        raise exceptions.UsageError(f'{text!r} is not a whole number')
+    return int(text)
+
+
+#: What argparse takes for a whole number that is not negative.
+count = _checked(_count)
+
+
+def add_shrink(parser: argparse.ArgumentParser, *, headroom: str) -> None:
+    """Add what decides how a filesystem is shrunk.
+
+    :param headroom: the default of ``--headroom``.
+    """
+    parser.add_argument(
+        '--headroom',
+        metavar='<size>|<percent>',
+        type=_checked(units.parse_headroom),
+        default=units.parse_headroom(headroom),
+        help=(
+            'Free space to leave in the filesystem, such as 64M or 5%%; '
+            f'percent are of what is in use (default: {headroom})'
+        ),
+    )
+    parser.add_argument(
+        '--journal',
+        metavar='keep|none|<size>',
+        type=_checked(_journal),
+        default='keep',
+        help='Keep the journal, drop it or resize it (default: keep)',
+    )
+    parser.add_argument(
+        '--repair',
+        action='store_true',
+        help='Let e2fsck fix what it would not fix without being asked',
+    )
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add what decides how a long command behaves."""
+    parser.add_argument(
+        '--dry-run',
+        action='store_true',
+        help='Check everything and show what would be done, but do nothing',
+    )
+    add_progress(parser)
+
+
+def add_progress(parser: argparse.ArgumentParser) -> None:
+    """Add ``--no-progress``."""
+    parser.add_argument(
+        '--no-progress',
+        action='store_true',
+        help='Show no progress bars (there are none either with -q, or if '
+        'stderr is not a terminal)',
+    )
+
+
+def add_visibility(parser: argparse.ArgumentParser) -> None:
+    """Add the four visibilities, of which there can be one."""
+    group = parser.add_mutually_exclusive_group()
+    for name, text in _VISIBILITIES.items():
+        group.add_argument(
+            f'--{name}',
+            dest='visibility',
+            action='store_const',
+            const=name,
+            help=text,
+        )
+
+
+def add_protected(parser: argparse.ArgumentParser) -> None:
+    """Add ``--protected`` and its opposite."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        '--protected',
+        action='store_true',
+        default=None,
+        help='Keep it from being deleted',
+    )
+    group.add_argument(
+        '--unprotected',
+        dest='protected',
+        action='store_false',
+        help='Allow that it is deleted (default)',
+    )
+
+
+def add_property(parser: argparse.ArgumentParser, help: str) -> None:
+    """Add ``--property``."""
+    parser.add_argument(
+        '--property',
+        dest='properties',
+        metavar='<key=value>',
+        action=parseractions.KeyValueAction,
+        default=None,
+        help=f'{help} (repeat it for several)',
+    )
+
+
+def add_tag(parser: argparse.ArgumentParser, help: str) -> None:
+    """Add ``--tag``."""
+    parser.add_argument(
+        '--tag',
+        dest='tags',
+        metavar='<tag>',
+        action='append',
+        default=[],
+        help=f'{help} (repeat it for several)',
+    )
+
+
+def add_project(parser: argparse.ArgumentParser) -> None:
+    """Add ``--project`` and ``--project-domain``."""
+    identity.add_project_owner_option_to_parser(parser)
+
+
+def add_new_image(parser: argparse.ArgumentParser) -> None:
+    """Add what a new image, of whatever kind, can be given."""
+    add_visibility(parser)
+    add_protected(parser)
+    parser.add_argument(
+        '--hidden',
+        action='store_true',
+        help='Leave it out of lists by default',
+    )
+    add_property(parser, 'Property to set, in place of a computed one too')
+    add_tag(parser, 'Tag to set')
+    parser.add_argument(
+        '--architecture',
+        metavar='<architecture>',
+        help='Architecture, such as x86_64 (default: that of the kernel)',
+    )
+    parser.add_argument(
+        '--id',
+        metavar='<uuid>',
+        type=_checked(_uuid),
+        help='Id of the new image (default: a random one)',
+    )
+    add_project(parser)
+    parser.add_argument(
+        '--store',
+        metavar='<store>',
+        help='Store that is to hold the data (default: the one that the cloud chooses)',
+    )
+    parser.add_argument(
+        '--no-reuse',
+        dest='reuse',
+        action='store_false',
+        help='Create a kernel or ramdisk even if the cloud holds the same '
+        'bytes already',
+    )
+    parser.add_argument(
+        '--keep-failed',
+        action='store_true',
+        help='If the upload fails, leave what it created in the cloud',
+    )
+
+
+def add_minimums(parser: argparse.ArgumentParser) -> None:
+    """Add ``--min-disk`` and ``--min-ram``."""
+    parser.add_argument(
+        '--min-disk',
+        metavar='<GiB>',
+        type=count,
+        help='Disk that a flavor must have (default: what the root '
+        'filesystem takes, rounded up)',
+    )
+    parser.add_argument(
+        '--min-ram',
+        metavar='<MiB>',
+        type=count,
+        default=0,
+        help='Memory that a flavor must have (default: 0)',
+    )
+
+
+def add_parts(parser: argparse.ArgumentParser) -> None:
+    """Add what says which kernel and ramdisk an AMI boots with."""
+    for noun, what in (('kernel', 'boot'), ('ramdisk', 'boot with')):
+        group = parser.add_mutually_exclusive_group()
+        group.add_argument(
+            f'--{noun}',
+            metavar='<file>|<image>',
+            help=f'The {noun} to {what}: a file, or the id or name of an '
+            'image that the cloud holds already',
+        )
+        group.add_argument(
+            f'--no-{noun}',
+            action='store_true',
+            help=f'Link to no {noun}',
+        )
+        parser.add_argument(
+            f'--{noun}-name',
+            metavar='<name>',
+            help=f'Name of the new {noun} image (default: that of the file)',
+        )
+
+
+def chosen_part(parsed_args: argparse.Namespace, noun: str) -> str | None:
+    """Tell which kernel or ramdisk the user wants.
+
+    :param noun: ``kernel`` or ``ramdisk``.
+    :returns: what was given, a file or an image; None if none is wanted.
+    :raises UsageError: if the user has not said.
+    """
+    given: str | None = getattr(parsed_args, noun)
+    if given is None and not getattr(parsed_args, f'no_{noun}'):
+        raise exceptions.UsageError(
+            f'which {noun} shall it boot with?',
+            hint=f'give --{noun} FILE or IMAGE, or --no-{noun}',
+        )
+    return given
+
+
+def traits(parsed_args: argparse.Namespace) -> request.Traits:
+    """Gather what one new image is given."""
+    return request.Traits(
+        name=parsed_args.name,
+        id=parsed_args.id,
+        architecture=parsed_args.architecture,
+        tags=tuple(dict.fromkeys(parsed_args.tags)),
+        properties=parsed_args.properties or {},
+    )
+
+
+def settings(
+    parsed_args: argparse.Namespace, project_id: str | None
+) -> request.Settings:
+    """Gather what applies to all new images.
+
+    :param project_id: of the project that ``--project`` names.
+    """
+    return request.Settings(
+        visibility=parsed_args.visibility,
+        protected=parsed_args.protected,
+        hidden=parsed_args.hidden,
+        owner=project_id,
+        store=parsed_args.store,
+        reuse=parsed_args.reuse,
+        keep_failed=parsed_args.keep_failed,
+    )

@@ -1,0 +1,28 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Commands for ramdisks: ``openstack ami ramdisk upload``."""
+
+from amiclient.glance import model
+from amiclient.osc import parts
+
+
+class UploadRamdisk(parts.UploadPart):
+    """Register a ramdisk as an ARI image.
+
+    If the cloud holds the same bytes as an ARI already, that image is the
+    result, and nothing is sent. With --dry-run the same columns, and one more
+    that lists the image, say what would be; the status then is "planned".
+    """
+
+    kind = model.Kind.ARI
