@@ -1,0 +1,89 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What is in a root filesystem: which distribution, which release of it."""
+
+import dataclasses
+import pathlib
+import re
+
+from amiclient import exceptions
+from amiclient.ext import browse
+
+#: os-release(5): the first one that exists counts, alone.
+_FILES = ('/etc/os-release', '/usr/lib/os-release')
+
+_LIMIT = 64 * 1024
+_ASSIGNMENT = re.compile(r"""([A-Z0-9_a-z]+)=(["']?)(.*)\2\s*""")
+_ESCAPE = re.compile(r'\\(["$`\\\'])')
+
+#: What becomes a property of an image, for all who may see that.
+_SANE = re.compile(r'[A-Za-z0-9._~+-]{1,64}')
+
+
+@dataclasses.dataclass(frozen=True)
+class Release:
+    """The operating system in a root filesystem.
+
+    :param distro: such as ``debian``; None if it does not say.
+    :param version: such as ``12``; None if it has none (Debian testing).
+    """
+
+    distro: str | None
+    version: str | None
+
+
+def read_release(image: pathlib.Path) -> Release:
+    """Tell which operating system is in a root filesystem image.
+
+    :returns: both None if it has no os-release file or that is of no use.
+    :raises DamagedError: if the filesystem cannot be read.
+    :raises ProgramError: if debugfs is missing.
+    """
+    for name in _FILES:
+        try:
+            data = browse.read_file(image, name, _LIMIT)
+        except exceptions.DamagedError:
+            raise
+        except exceptions.SourceError:
+            # Too long for what it should be.
+            break
+        if data is not None:
+            fields = parse(data)
+            return Release(
+                _sane(fields.get('ID')), _sane(fields.get('VERSION_ID'))
+            )
+    return Release(None, None)
+
+
+def parse(data: bytes) -> dict[str, str]:
+    """Parse an os-release file.
+
+    Source: os-release(5): lines of shell assignments, without expansion or
+    concatenation; comments; in quotes, a backslash before ``"``, ``$``, a
+    backquote, ``\\`` and ``'``. What is not of that form is passed over.
+    """
+    fields = {}
+    for line in data.decode('utf-8', 'replace').splitlines():
+        match = _ASSIGNMENT.fullmatch(line.strip())
+        if match:
+            name, quote, value = match.groups()
+            fields[name] = value if quote == "'" else _unescaped(value)
+    return fields
+
+
+def _unescaped(value: str) -> str:
+    return _ESCAPE.sub(r'\1', value)
+
+
+def _sane(value: str | None) -> str | None:
+    return value if value and _SANE.fullmatch(value) else None

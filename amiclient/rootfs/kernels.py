@@ -1,0 +1,72 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Whether what is given as a kernel is one."""
+
+import dataclasses
+import pathlib
+
+from amiclient import exceptions
+from amiclient.rootfs import kernel_formats
+from amiclient.rootfs import ramdisk_formats
+from amiclient.source import detect
+from amiclient.source import opening
+
+_WANTED = 'a Linux kernel'
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """A file that holds a Linux kernel.
+
+    :param format: such as ``bzImage``.
+    :param architecture: as Nova calls it, such as ``x86_64``; None if it is
+        one that is not known here.
+    :param release: as ``uname -r`` would say; None if not cheap to tell.
+    :param size: bytes.
+    """
+
+    path: pathlib.Path
+    format: str
+    architecture: str | None
+    release: str | None
+    size: int
+
+
+def identify_kernel(path: pathlib.Path) -> Kernel:
+    """Take a file for a kernel, if it is one.
+
+    :raises SourceError: if it is not there, cannot be read, or is not a
+        Linux kernel; the text tells what it is instead.
+    :raises ProgramError: if a program that decompresses it is missing.
+    """
+    name = opening.shown(path)
+    with opening.opened(path, wanted=_WANTED) as file:
+        size = file.seek(0, 2)
+        found = kernel_formats.recognise(file, name=name)
+        if found is not None:
+            return Kernel(
+                path, found.name, found.architecture, found.release, size
+            )
+        try:
+            swapped = ramdisk_formats.recognise(file, name=name)
+        except exceptions.SourceError:
+            # A damaged ramdisk is no kernel either.
+            swapped = None
+    if swapped is not None:
+        raise exceptions.SourceError(
+            f'{name}: an initramfs was given as kernel',
+            hint='swap --kernel and --ramdisk?',
+        )
+    raise exceptions.SourceError(
+        f'{name}: {detect.identify(path)}, not {_WANTED}'
+    )

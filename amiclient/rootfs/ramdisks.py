@@ -1,0 +1,80 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Whether what is given as a ramdisk is one."""
+
+import dataclasses
+import pathlib
+from typing import BinaryIO
+
+from amiclient import exceptions
+from amiclient.rootfs import kernel_formats
+from amiclient.rootfs import ramdisk_formats
+from amiclient.source import compression
+from amiclient.source import detect
+from amiclient.source import opening
+
+_WANTED = 'an initramfs'
+
+
+@dataclasses.dataclass(frozen=True)
+class Ramdisk:
+    """A file that holds an initramfs.
+
+    :param compression: ``none``, ``gzip``, ``xz``, ``lzma``, ``bzip2``,
+        ``zstd`` or ``lz4``.
+    :param microcode: whether an uncompressed archive with early files, such
+        as microcode, comes first.
+    :param size: bytes.
+    """
+
+    path: pathlib.Path
+    compression: str
+    microcode: bool
+    size: int
+
+
+def identify_ramdisk(path: pathlib.Path) -> Ramdisk:
+    """Take a file for a ramdisk, if it is one.
+
+    :raises SourceError: if it is not there, cannot be read, or is not an
+        initramfs that Linux would take; the text tells what it is instead.
+    :raises ProgramError: if the program that decompresses it is missing.
+    """
+    name = opening.shown(path)
+    with opening.opened(path, wanted=_WANTED) as file:
+        size = file.seek(0, 2)
+        found = ramdisk_formats.recognise(file, name=name)
+        if found is not None:
+            return Ramdisk(path, found.compression, found.early, size)
+        kernel = kernel_formats.recognise(file, name=name)
+        phrase = None if kernel else _inside(file, name)
+    if kernel is not None:
+        raise exceptions.SourceError(
+            f'{name}: a Linux kernel ({kernel.name}) was given as ramdisk',
+            hint='swap --kernel and --ramdisk?',
+        )
+    if phrase is None:
+        phrase = detect.identify(path)
+    raise exceptions.SourceError(f'{name}: {phrase}, not {_WANTED}')
+
+
+def _inside(file: BinaryIO, name: str) -> str | None:
+    """Tell what a compressed file holds; None if it is not compressed."""
+    file.seek(0)
+    kind = compression.tell(file.read(compression.MAGIC_SIZE))
+    if kind is None:
+        return None
+    data = compression.head(file, ramdisk_formats.HEAD, name=name)
+    if not data:
+        return f'damaged {kind} data'
+    return f'{detect.describe(data)} compressed with {kind}'

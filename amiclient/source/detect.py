@@ -1,0 +1,186 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Whatever a user may name as a source: what it is, and is it one."""
+
+import errno
+import os
+import pathlib
+import stat
+from typing import BinaryIO
+
+from amiclient import exceptions
+from amiclient.ext import image
+from amiclient.ext import superblock
+from amiclient.source import magic
+from amiclient.source import opening
+
+_WANTED = 'a root filesystem image'
+_ONLY = 'only ext2, ext3 and ext4 filesystems are taken'
+_DAMAGED = 'a damaged ext2, ext3 or ext4 filesystem'
+
+#: How much of the data of a file that begins with zeros is looked at before
+#: it is said to be nothing but zeros.
+_ZEROS = 64 * 1024 * 1024
+
+
+def identify(path: pathlib.Path) -> str:
+    """Tell what something is, by its content.
+
+    :returns: a short phrase, such as ``an XFS filesystem``.
+    :raises SourceError: if it is not there or cannot be read.
+    """
+    phrase = opening.special(path)
+    if phrase and phrase != 'a block device':
+        return phrase
+    with opening.opened(path, wanted=_WANTED, devices=True) as file:
+        try:
+            return _examine(file, opening.shown(path))[0].phrase
+        except exceptions.DamagedError:
+            return _DAMAGED
+
+
+def describe(data: bytes) -> str:
+    """Tell what data are of which only the beginning is at hand.
+
+    :param data: the more the better, up to 68 KiB.
+    :returns: a phrase as those of :func:`identify`.
+    """
+    try:
+        return _classify(data, b'', 1 << 62, 'data')[0].phrase
+    except exceptions.DamagedError:
+        return _DAMAGED
+
+
+def open_root(path: pathlib.Path) -> image.RootImage:
+    """Take a file or block device for a root filesystem, if it is one.
+
+    :raises SourceError: if it is not there, cannot be read, or is not an
+        ext2, ext3 or ext4 filesystem from byte 0 on. The text tells what it
+        is instead, and what to do about it.
+    :raises DamagedError: if its superblock makes no sense, or it is shorter
+        than that says.
+    """
+    name = opening.shown(path)
+    if opening.special(path) == magic.DIRECTORY.phrase:
+        raise _refused(name, magic.DIRECTORY)
+    with opening.opened(path, wanted=_WANTED, devices=True) as file:
+        is_device = stat.S_ISBLK(os.fstat(file.fileno()).st_mode)
+        size = file.seek(0, os.SEEK_END)
+        found, block = _examine(file, name)
+    if block is None:
+        raise _refused(name, found)
+    if block.size > size:
+        raise exceptions.DamagedError(
+            f'{name}: cut short: its {block.filesystem} filesystem takes '
+            f'{block.size} bytes, and {size} are there',
+            hint='get a whole copy of it',
+        )
+    return image.RootImage(path, size, is_device, block)
+
+
+def _refused(name: str, found: magic.Found) -> exceptions.SourceError:
+    return exceptions.SourceError(
+        f'{name}: {found.phrase}: {_ONLY}', hint=found.hint
+    )
+
+
+def _examine(
+    file: BinaryIO, name: str
+) -> tuple[magic.Found, superblock.Superblock | None]:
+    size = file.seek(0, os.SEEK_END)
+    if not size:
+        return magic.EMPTY, None
+    file.seek(0)
+    head = file.read(magic.HEAD)
+    file.seek(max(0, size - magic.TAIL))
+    tail = file.read(magic.TAIL)
+    found, block = _classify(head, tail, size, name)
+    if block is not None and _is_partitioned(file, head, size):
+        return magic.MBR, None
+    if not any(head):
+        found = magic.Found(_zeros(file, size))
+    return found, block
+
+
+def _classify(
+    head: bytes, tail: bytes, size: int, name: str
+) -> tuple[magic.Found, superblock.Superblock | None]:
+    if found := magic.before(head):
+        return found, None
+    data = head[superblock.OFFSET : superblock.OFFSET + superblock.SIZE]
+    if _is_journal(data):
+        return magic.JOURNAL, None
+    damaged: exceptions.DamagedError | None = None
+    try:
+        block = superblock.parse(data, name)
+    except superblock.NotExtError:
+        pass
+    except exceptions.DamagedError as error:
+        # Its magic number is two bytes only: it may be something else.
+        damaged = error
+    else:
+        return magic.Found(f'an {block.filesystem} filesystem'), block
+    if found := magic.after(head, tail, size):
+        return found, None
+    if damaged:
+        raise damaged
+    return magic.Found('unrecognised data'), None
+
+
+def _is_journal(data: bytes) -> bool:
+    """Tell an external journal, whose superblock has little else in it."""
+    incompat = int.from_bytes(data[0x60:0x64], 'little')
+    return data[0x38:0x3A] == b'\x53\xef' and bool(
+        incompat & superblock.INCOMPAT_JOURNAL_DEV
+    )
+
+
+def _is_partitioned(file: BinaryIO, head: bytes, size: int) -> bool:
+    """Tell if what looks like a filesystem has been partitioned since.
+
+    Partitioning a disk leaves the superblock of a filesystem that was on the
+    whole of it. On the other hand a filesystem may have an old boot sector.
+    So the partitions count if there is a filesystem in one of them.
+    """
+    for start in magic.partitions(head, size):
+        file.seek(start)
+        data = file.read(magic.HEAD)
+        found, block = None, None
+        try:
+            found, block = _classify(data, b'', size - start, '')
+        except exceptions.DamagedError:
+            continue
+        if block is not None or found.phrase.endswith('filesystem'):
+            return True
+    return False
+
+
+def _zeros(file: BinaryIO, size: int) -> str:
+    """Tell whether there is anything but zeros, without reading for ever."""
+    position, left = 0, _ZEROS
+    while left > 0:
+        try:
+            position = os.lseek(file.fileno(), position, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            # There are only holes from here to the end.
+            return 'nothing but zeros'
+        data = os.pread(file.fileno(), 1024 * 1024, position)
+        if any(data):
+            break
+        position += len(data)
+        left -= len(data)
+        if position >= size:
+            return 'nothing but zeros'
+    return 'unrecognised data that begin with zeros'

@@ -1,0 +1,115 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The one way in which a file that a user named is opened.
+
+Whatever the user named is looked at before it is opened, so that a FIFO does
+not block and a tape does not rewind; it is opened read-only; and whatever
+goes wrong is one line that names the file.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import os
+import pathlib
+import stat
+from typing import BinaryIO
+
+from amiclient import exceptions
+
+_SPECIAL = (
+    (stat.S_ISDIR, 'a directory'),
+    (stat.S_ISFIFO, 'a FIFO'),
+    (stat.S_ISSOCK, 'a socket'),
+    (stat.S_ISCHR, 'a character device'),
+    (stat.S_ISBLK, 'a block device'),
+)
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """Write a file name so that it fits into one line.
+
+    A name may hold newlines, escape sequences and bytes in no encoding; they
+    are escaped.
+    """
+    text = os.fsencode(path).decode('utf-8', 'backslashreplace')
+    return ''.join(
+        c if c.isprintable() else c.encode('unicode_escape').decode()
+        for c in text
+    )
+
+
+def special(path: pathlib.Path) -> str | None:
+    """Tell what a path is, if it is not a regular file.
+
+    :returns: a phrase such as ``a directory``; None for a regular file.
+    :raises SourceError: if there is nothing, or nothing that may be looked
+        at.
+    """
+    with _told(path):
+        try:
+            mode = os.stat(path).st_mode
+        except ValueError as error:
+            # A name with a NUL in it.
+            raise exceptions.SourceError(f'{shown(path)}: {error}') from error
+    for test, phrase in _SPECIAL:
+        if test(mode):
+            return phrase
+    return None
+
+
+@contextlib.contextmanager
+def opened(
+    path: pathlib.Path, *, wanted: str, devices: bool = False
+) -> Iterator[BinaryIO]:
+    """Open a regular file for reading, at its beginning.
+
+    While it is open, every OSError is taken to be a failure to read it.
+
+    :param wanted: what it should be, such as ``a Linux kernel``, for the
+        text of errors.
+    :param devices: whether a block device will do as well.
+    :raises SourceError: if there is no such file, or it is of another kind,
+        or it cannot be read.
+    """
+    _refuse_special(path, wanted, devices)
+    with _told(path):
+        # Should it have become a FIFO since: O_NONBLOCK does not wait.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(fd, 'rb') as file:
+            mode = os.fstat(fd).st_mode
+            if not (stat.S_ISREG(mode) or (devices and stat.S_ISBLK(mode))):
+                raise exceptions.SourceError(f'{shown(path)}: not a file')
+            yield file
+
+
+def _refuse_special(path: pathlib.Path, wanted: str, devices: bool) -> None:
+    phrase = special(path)
+    if phrase and not (devices and phrase == 'a block device'):
+        raise exceptions.SourceError(f'{shown(path)}: {phrase}, not {wanted}')
+
+
+@contextlib.contextmanager
+def _told(path: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise exceptions.SourceError(f'{shown(path)}: no such file') from error
+    except PermissionError as error:
+        raise exceptions.SourceError(
+            f'{shown(path)}: permission denied',
+            hint='run this as a user who may read it',
+        ) from error
+    except OSError as error:
+        raise exceptions.SourceError(
+            f'{shown(path)}: cannot be read: {error.strerror}'
+        ) from error
