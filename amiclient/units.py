@@ -100,3 +100,8 @@ def format_size(size: int) -> str:
         if number < 1024 or unit == 'TiB':
             break
     return f'{number:.1f} {unit}'
+
+
+def gib(size: int) -> int:
+    """Tell the whole GiB that some bytes take, as ``min_disk`` counts."""
+    return -(-size // 2**30)

@@ -26,6 +26,7 @@ import secrets
 import tempfile
 
 from amiclient import exceptions
+from amiclient.ext import busy
 from amiclient.ext import image as image_
 from amiclient.ext import shrink
 from amiclient.glance import catalog as catalog_
@@ -36,8 +37,7 @@ from amiclient.glance import request as request_
 from amiclient import progress as progress_
 from amiclient.rootfs import contents
 from amiclient.source import detect
-
-_GIB = 2**30
+from amiclient import units
 
 #: Suffixes that say what a file is, and are no part of a name.
 _SUFFIX = re.compile(r'\.(img|image|raw|bin|ami|fs|ext[234])$', re.IGNORECASE)
@@ -53,10 +53,13 @@ def plan(
     request: request_.UploadRequest,
     catalog: catalog_.Catalog,
     *,
+    exact: bool = False,
     progress: progress_.Progress,
 ) -> request_.RegisterPlan:
     """Check all that can be checked, and say what would be done.
 
+    :param exact: find out the size of the root filesystem to the byte; else
+        it is a lower bound, which takes no time.
     :param progress: who watches the hashing, and the looking for a size.
     :raises UsageError: for a request that contradicts itself.
     :raises SourceError: for a file that is not what it must be.
@@ -85,7 +88,7 @@ def plan(
     preflight.check_formats(
         catalog, [_formats(request), *parts.created(steps)]
     )
-    shrunk = _plan_shrink(request, progress)
+    shrunk = _plan_shrink(request, root, exact=exact, progress=progress)
     size = root.superblock.size if shrunk is None else shrunk.size
     payload = model.Payload(
         path=root.path if shrunk is None else shrunk.output,
@@ -144,6 +147,11 @@ def _check_request(request: request_.UploadRequest) -> None:
                 f'there is no {part} that could be called {name!r}',
                 hint=f'leave out --{part}-name',
             )
+    if not request.shrink and (request.repair or request.journal != 'keep'):
+        raise exceptions.UsageError(
+            'a filesystem that is sent as it is keeps its journal and damage',
+            hint='leave out --no-shrink, or --journal and --repair',
+        )
     preflight.check_properties(request.traits.properties)
 
 
@@ -167,23 +175,29 @@ def _formats(request: request_.UploadRequest) -> model.NewImage:
 
 
 def _plan_shrink(
-    request: request_.UploadRequest, progress: progress_.Progress
+    request: request_.UploadRequest,
+    root: image_.RootImage,
+    *,
+    exact: bool,
+    progress: progress_.Progress,
 ) -> shrink.ShrinkPlan | None:
     """Plan the copy, in the first place that has room for it."""
     if not request.shrink:
+        busy.refuse_busy(request.source)
         return None
     lack: exceptions.NoSpaceError | None = None
     for directory in _work_directories(request):
         wanted = shrink.ShrinkRequest(
-            image=request.source,
+            image=root,
             output=directory / f'ami-upload-{secrets.token_hex(8)}.img',
             headroom=request.headroom,
             journal=request.journal,
             repair=request.repair,
+            durable=False,
             work_directory=directory,
         )
         try:
-            return shrink.plan(wanted, progress=progress)
+            return shrink.plan(wanted, exact=exact, progress=progress)
         except exceptions.NoSpaceError as error:
             lack = lack or error
     if lack is None:
@@ -222,7 +236,7 @@ def _has_boot_sector(root: image_.RootImage) -> bool:
 
 
 def _min_disk(request: request_.UploadRequest, size: int) -> int:
-    needed = -(-size // _GIB)
+    needed = units.gib(size)
     if request.min_disk is None:
         return needed
     if request.min_disk < needed:

@@ -36,6 +36,7 @@ from amiclient.glance import request as request_
 from amiclient.glance import transaction
 from amiclient.glance import transfer
 from amiclient import progress as progress_
+from amiclient import units
 
 if typing.TYPE_CHECKING:
     from openstack.image.v2 import _proxy
@@ -60,10 +61,12 @@ def execute(
         it was logged what was.
     """
     keep = plan.settings.keep_failed
-    with transaction.Transaction(catalog_.Catalog(proxy), keep=keep) as made:
+    catalog = catalog_.Catalog(proxy)
+    with transaction.Transaction(catalog, keep=keep) as made:
         records = _create(plan, made)
         sent = _send(plan, records, _Sender(proxy, plan.settings, progress))
         records.update({kind: each.record for kind, each in sent.items()})
+        _raise_min_disk(records, catalog)
         if plan.settings.protected:
             for step in _creations(plan):
                 records[step.kind] = made.protect(records[step.kind].id)
@@ -132,6 +135,18 @@ def _create(
         records[step.kind] = record
         links[f'{step.kind.noun}_id'] = record.id
     return records
+
+
+def _raise_min_disk(
+    records: dict[model.Kind, model.ImageRecord], catalog: catalog_.Catalog
+) -> None:
+    """Keep the AMI from a disk that is too small, if it grew beyond a GiB."""
+    ami = records[model.Kind.AMI]
+    needed = units.gib(ami.size or 0)
+    if ami.min_disk < needed:
+        records[model.Kind.AMI] = catalog.update(
+            ami.id, {'min_disk': needed}
+        )
 
 
 class _Sender:

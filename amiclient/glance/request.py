@@ -20,14 +20,11 @@ that can be checked has been. Nothing here does anything.
 from collections.abc import Mapping
 import dataclasses
 import pathlib
-import types
 from typing import ClassVar
 
 from amiclient.ext import shrink
 from amiclient.glance import model
 from amiclient import units
-
-_NOTHING: Mapping[str, str] = types.MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,7 +62,7 @@ class Traits:
     id: str | None = None
     architecture: str | None = None
     tags: tuple[str, ...] = ()
-    properties: Mapping[str, str] = _NOTHING
+    properties: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,14 +89,16 @@ class UploadRequest:
     ramdisk_name: str | None = None
     image_format: str = 'ami'
     shrink: bool = True
-    headroom: units.Headroom = units.Headroom()
+    headroom: units.Headroom = dataclasses.field(
+        default_factory=units.Headroom
+    )
     journal: str | int = 'keep'
     repair: bool = False
     min_disk: int | None = None
     min_ram: int = 0
     work_directory: pathlib.Path | None = None
-    traits: Traits = Traits()
-    settings: Settings = Settings()
+    traits: Traits = dataclasses.field(default_factory=Traits)
+    settings: Settings = dataclasses.field(default_factory=Settings)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,8 +110,8 @@ class PartRequest:
 
     kind: model.Kind
     path: pathlib.Path
-    traits: Traits = Traits()
-    settings: Settings = Settings()
+    traits: Traits = dataclasses.field(default_factory=Traits)
+    settings: Settings = dataclasses.field(default_factory=Settings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,6 +165,9 @@ Step = Creation | Reuse
 @dataclasses.dataclass(frozen=True)
 class RegisterPlan:
     """How a triple is going to be registered.
+
+    The size of the AMI, and ``min_disk`` with it, is a lower bound if the
+    filesystem is going to be shrunk and that was not tried out.
 
     :param shrink: how the filesystem is going to be shrunk; None if not.
     :param warnings: what the user should know before.

@@ -82,7 +82,12 @@ class UploadAmi(command.ShowOne):
         """Register the triple."""
         wanted = self._request(parsed_args)
         proxy, watch = self.proxy(), self.watch(parsed_args)
-        planned = plan.plan(wanted, catalog.Catalog(proxy), progress=watch)
+        planned = plan.plan(
+            wanted,
+            catalog.Catalog(proxy),
+            exact=parsed_args.dry_run,
+            progress=watch,
+        )
         for warning in planned.warnings:
             self.log.warning('%s', warning)
         if parsed_args.dry_run:

@@ -202,7 +202,7 @@ SHRUNK: tuple[Column[shrink.Shrunk], ...] = (
 )
 
 SHRINK_PLAN: tuple[Column[shrink.ShrinkPlan], ...] = (
-    Column('image', lambda r: str(r.request.image)),
+    Column('image', lambda r: str(r.image.path)),
     Column('output', lambda r: str(r.output)),
     Column('filesystem', lambda r: r.filesystem),
     Column('block_size', lambda r: r.block_size),

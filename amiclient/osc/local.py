@@ -20,6 +20,7 @@ from amiclient.ext import shrink
 from amiclient.osc import columns
 from amiclient.osc import command
 from amiclient.osc import options
+from amiclient.source import detect
 
 
 class ShrinkImage(command.ShowOne):
@@ -60,7 +61,7 @@ class ShrinkImage(command.ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
         """Shrink the image."""
         request = shrink.ShrinkRequest(
-            image=parsed_args.image,
+            image=detect.open_root(parsed_args.image),
             output=parsed_args.output,
             headroom=parsed_args.headroom,
             journal=parsed_args.journal,
@@ -68,7 +69,9 @@ class ShrinkImage(command.ShowOne):
             in_place=parsed_args.in_place,
         )
         watch = self.watch(parsed_args)
-        plan = shrink.plan(request, progress=watch)
+        plan = shrink.plan(
+            request, exact=parsed_args.dry_run, progress=watch
+        )
         if parsed_args.dry_run:
             return columns.one(columns.SHRINK_PLAN, plan)
         done = shrink.execute(plan, progress=watch)

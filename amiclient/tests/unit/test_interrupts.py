@@ -1,0 +1,94 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+import os
+import signal
+import threading
+
+from amiclient import interrupts
+from amiclient.tests import base
+
+
+class TestRaised(base.TestCase):
+    def test_each_signal_is_raised_with_its_status(self):
+        for number, status in (
+            (signal.SIGINT, 130),
+            (signal.SIGTERM, 143),
+            (signal.SIGHUP, 129),
+        ):
+            with interrupts.raised():
+                error = self.assertRaises(
+                    interrupts.Interrupted, signal.raise_signal, number
+                )
+            self.assertEqual(status, error.status)
+
+    def test_handlers_are_put_back(self):
+        before = [signal.getsignal(n) for n in interrupts._SIGNALS]
+        with interrupts.raised():
+            self.assertNotEqual(before[0], signal.getsignal(signal.SIGINT))
+        after = [signal.getsignal(n) for n in interrupts._SIGNALS]
+        self.assertEqual(before, after)
+
+    def test_only_the_first_is_raised(self):
+        again = []
+        with interrupts.raised(again=lambda: again.append(1)):
+            self.assertRaises(
+                interrupts.Interrupted, signal.raise_signal, signal.SIGINT
+            )
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
+        self.assertEqual([1, 1], again)
+
+    def test_what_is_ignored_stays_ignored(self):
+        # As `nohup` does it.
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self.addCleanup(signal.signal, signal.SIGHUP, before)
+        with interrupts.raised():
+            os.kill(os.getpid(), signal.SIGHUP)
+        self.assertEqual(signal.SIG_IGN, signal.getsignal(signal.SIGHUP))
+
+    def test_another_thread_does_without(self):
+        done = []
+
+        def work():
+            with interrupts.raised(), interrupts.ignored():
+                done.append(1)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        self.assertEqual([1], done)
+
+    def test_a_wait_for_a_thread_is_interrupted(self):
+        forever = threading.Event()
+        timer = threading.Timer(
+            0.1, os.kill, (os.getpid(), signal.SIGTERM)
+        )
+        with interrupts.raised():
+            timer.start()
+            self.assertRaises(interrupts.Interrupted, forever.wait, 10)
+
+
+class TestIgnored(base.TestCase):
+    def test_nothing_gets_in_the_way(self):
+        with interrupts.raised(), interrupts.ignored():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
+
+    def test_afterwards_signals_count_again(self):
+        with interrupts.raised():
+            with interrupts.ignored():
+                signal.raise_signal(signal.SIGINT)
+            self.assertRaises(
+                interrupts.Interrupted, signal.raise_signal, signal.SIGINT
+            )
