@@ -26,9 +26,7 @@ import pathlib
 import struct
 from types import TracebackType
 
-INCOMPAT_FILETYPE = 0x2
 INCOMPAT_RECOVER = 0x4
-INCOMPAT_JOURNAL_DEV = 0x8
 INCOMPAT_META_BG = 0x10
 INCOMPAT_64BIT = 0x80
 _INCOMPAT_KNOWN = (
@@ -48,7 +46,6 @@ _INCOMPAT_KNOWN = (
 )
 _COMPAT_SPARSE_SUPER2 = 0x200
 _RO_COMPAT_SPARSE_SUPER = 0x1
-RO_COMPAT_HUGE_FILE = 0x8
 
 FLAG_ENCRYPT = 0x800
 FLAG_INDEX = 0x1000
@@ -205,11 +202,11 @@ class Filesystem:
         (self.inode_count, low) = struct.unpack_from('<II', raw, 0)
         if raw[0x38:0x3A] != b'\x53\xef':
             raise TreeError(f'{self.path} holds no ext2/3/4 superblock')
-        (self._first, log, log_cluster, self._per_group) = struct.unpack_from(
+        (self._first, log, log_cluster, self.blocks_per_group) = struct.unpack_from(
             '<IIII', raw, 0x14
         )
         self.block_size = 1024 << log
-        (self._inodes_per_group,) = struct.unpack_from('<I', raw, 0x28)
+        (self.inodes_per_group,) = struct.unpack_from('<I', raw, 0x28)
         (revision,) = struct.unpack_from('<I', raw, 0x4C)
         self.inode_size = 128
         if revision:
@@ -256,12 +253,12 @@ class Filesystem:
         if not self.incompat & INCOMPAT_META_BG or index < self._first_meta_bg:
             return self._first + 1 + index + shift
         group = index * (self.block_size // self._descriptor_size)
-        first = self._first + group * self._per_group
+        first = self._first + group * self.blocks_per_group
         return first + self._has_super(group) + (shift if index == 0 else 0)
 
     def _read_descriptors(self) -> list[int]:
         blocks = self.block_count - self._first
-        groups = -(-blocks // self._per_group)
+        self.group_count = groups = -(-blocks // self.blocks_per_group)
         per_block = self.block_size // self._descriptor_size
         tables = []
         for index in range(-(-groups // per_block)):
@@ -275,16 +272,23 @@ class Filesystem:
                 tables.append(table)
         return tables[:groups]
 
-    def inode(self, number: int) -> Inode:
-        """Read an inode.
+    def inode_offset(self, number: int) -> int:
+        """Tell where in the image an inode is.
 
         :raises TreeError: if there can be no such inode.
         """
         if not 1 <= number <= self.inode_count:
             raise TreeError(f'inode {number} is out of range')
-        group, index = divmod(number - 1, self._inodes_per_group)
-        block, at = divmod(index * self.inode_size, self.block_size)
-        raw = self._table_block(self._tables[group] + block)
+        group, index = divmod(number - 1, self.inodes_per_group)
+        return self._tables[group] * self.block_size + index * self.inode_size
+
+    def inode(self, number: int) -> Inode:
+        """Read an inode.
+
+        :raises TreeError: if there can be no such inode.
+        """
+        block, at = divmod(self.inode_offset(number), self.block_size)
+        raw = self._table_block(block)
         return Inode(number, raw[at : at + self.inode_size])
 
     def runs(self, inode: Inode) -> list[Run]:

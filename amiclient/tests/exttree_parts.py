@@ -88,16 +88,13 @@ def attributes(
     return found, found.pop(_INLINE_REST, b'')
 
 
-def _records(
-    filesystem: disk.Filesystem, area: bytes
-) -> Iterator[tuple[bytes, int]]:
+def _records(area: bytes) -> Iterator[tuple[bytes, int]]:
     # Checksums at the end of a block and the nodes of a hash tree pose as
-    # records without an inode.
+    # records without an inode. The length of a name has 16 bits where there
+    # are no types, but is never above 255.
     at = 0
     while at + 8 <= len(area):
-        inode, length, size, kind = struct.unpack_from('<IHBB', area, at)
-        if not filesystem.incompat & disk.INCOMPAT_FILETYPE:
-            size |= kind << 8
+        inode, length, size = struct.unpack_from('<IHB', area, at)
         if length in (0, 65535) and len(area) == 65536:
             length = 65536
         if length < 8 or at + length > len(area) or size > length - 8:
@@ -126,7 +123,7 @@ def listing(
         areas = [data[at : at + step] for at in range(0, len(data), step)]
     names: dict[bytes, int] = {}
     for area in areas:
-        for name, number in _records(filesystem, area):
+        for name, number in _records(area):
             if name in names:
                 raise disk.TreeError(
                     f'inode {inode.number} lists {name!r} twice'
