@@ -54,3 +54,7 @@ class Quiet:
         self, description: str, total: int | None = None
     ) -> contextlib.AbstractContextManager[Task]:
         return contextlib.nullcontext(_Silent())
+
+
+#: For whoever is not told who watches.
+QUIET = Quiet()

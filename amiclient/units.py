@@ -72,6 +72,10 @@ class Headroom:
         return f'{self.percent:g}%' if self.percent else format_size(self.size)
 
 
+#: Nothing is left free.
+NO_HEADROOM = Headroom()
+
+
 def parse_headroom(text: str) -> Headroom:
     """Parse a SIZE or a PERCENT.
 

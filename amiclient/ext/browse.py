@@ -31,8 +31,7 @@ import tempfile
 import threading
 import time
 
-from amiclient import exceptions
-from amiclient import process
+from amiclient import exceptions, process
 
 _ROOT_INODE = 2
 
@@ -149,7 +148,7 @@ class _Reader:
         if link.size > _PATH:
             return None
         text = self._run(f'stat <{link.inode}>')
-        start, quote, rest = text.partition(b'\nFast link dest: "')
+        _, quote, rest = text.partition(b'\nFast link dest: "')
         if quote:
             return rest.rpartition(b'"')[0][: link.size]
         return self._run(f'cat <{link.inode}>')[: link.size]

@@ -102,7 +102,9 @@ class Layout:
     def metadata(self) -> list[Run]:
         """Tell the blocks of all groups' own metadata, in use or not."""
         return merge(
-            run for group in self.groups for run in self._own(group, whole=True)
+            run
+            for group in self.groups
+            for run in self._own(group, whole=True)
         )
 
     def inode_runs(self, group: Group) -> list[Run]:

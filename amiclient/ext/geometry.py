@@ -1,0 +1,186 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The arithmetic of a shrink: how small a filesystem's content can be packed.
+
+What is in use consists of data and of the block groups' own metadata
+(superblock copies, group descriptor tables, bitmaps, inode tables). The data
+stays the same when the filesystem shrinks; the metadata of the groups that go
+away goes too. The lower bound is the smallest number of blocks that holds the
+data and the metadata of the groups which that many blocks make.
+"""
+
+import dataclasses
+import math
+
+from amiclient.ext import groups as groups_
+from amiclient.ext import superblock as superblock_
+
+#: resize2fs drops a last group that has less room than this for data
+#: (adjust_fs_info() in e2fsprogs, resize/resize2fs.c).
+_LAST_GROUP_MINIMUM = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class Geometry:
+    """What of a filesystem decides its smallest size.
+
+    :param data: blocks in use that are no group's own metadata.
+    :param inodes: inodes in use, the reserved ones included.
+    :param metadata: runs of the metadata of each group: (first block, blocks,
+        group number).
+    """
+
+    superblock: superblock_.Superblock
+    data: int
+    inodes: int
+    metadata: tuple[tuple[int, int, int], ...]
+    used: tuple[groups_.Run, ...]
+
+    def overhead(self, count: int) -> int:
+        """Tell the blocks that the metadata of the first groups takes."""
+        found = self.superblock
+        backups = sum(
+            self._has_backup(number, count) for number in range(count)
+        )
+        blocks = count * (2 + found.inode_blocks)
+        blocks += backups * (1 + self._descriptor_blocks(count))
+        if found.incompat & superblock_.INCOMPAT_META_BG:
+            per_block = found.block_size // found.desc_size
+            for number in range(found.first_meta_bg * per_block, count):
+                blocks += number % per_block in (0, 1, per_block - 1)
+        return blocks
+
+    def groups(self, blocks: int) -> int:
+        """Tell how many block groups a number of blocks makes."""
+        found = self.superblock
+        return -(-(blocks - found.first_data_block) // found.blocks_per_group)
+
+    def fit(self, blocks: int) -> int:
+        """Round a number of blocks up to one that resize2fs leaves alone."""
+        found = self.superblock
+        ratio = found.cluster_ratio
+        blocks = -(-blocks // ratio) * ratio
+        rest = (blocks - found.first_data_block) % found.blocks_per_group
+        count = self.groups(blocks)
+        if not rest or count == 1:
+            return blocks
+        own = self.overhead(count) - self.overhead(count - 1)
+        lowest = 2 + found.inode_blocks + _LAST_GROUP_MINIMUM
+        if self._has_backup(count - 1, count):
+            lowest += 1 + self._descriptor_blocks(count)
+        lowest = max(lowest, own + _LAST_GROUP_MINIMUM)
+        return blocks + max(0, -(-(lowest - rest) // ratio) * ratio)
+
+    def need(self, extra: int = 0, *, packed: bool = True) -> int:
+        """Tell the smallest number of blocks that can hold everything.
+
+        :param extra: blocks to have free beyond that.
+        :param packed: if false, what one pass of resize2fs can reach: it
+            cannot move data to where the metadata of a group that goes away
+            is still lying (free_gdp_blocks() in resize/resize2fs.c reserves
+            those blocks for the duration of the pass).
+        """
+        found = self.superblock
+        count = max(
+            1,
+            -(-self.inodes // found.inodes_per_group),
+            (self.data + extra) // found.blocks_per_group,
+        )
+        while True:
+            start = found.first_data_block + (count - 1) * (
+                found.blocks_per_group
+            )
+            end = start + found.blocks_per_group
+            blocks = (
+                found.first_data_block
+                + self.data
+                + self.overhead(count)
+                + extra
+            )
+            if not packed:
+                blocks += self._left_behind(count, end)
+            blocks = max(blocks, start + 1)
+            if blocks <= end:
+                fitted = self.fit(blocks)
+                if fitted <= end:
+                    return fitted
+            count += 1
+
+    def moved(self, blocks: int) -> int:
+        """Tell how many blocks lie behind a new end, and so must move."""
+        total = groups_.count(self.used)
+        return total - groups_.count(self.used, below=blocks)
+
+    def _left_behind(self, count: int, end: int) -> int:
+        return sum(
+            min(first + length, end) - first
+            for first, length, number in self.metadata
+            if number >= count and first < end
+        )
+
+    def _has_backup(self, number: int, count: int) -> bool:
+        found = self.superblock
+        if found.compat & superblock_.COMPAT_SPARSE_SUPER2:
+            # The second backup moves along with the last group.
+            second = found.backup_groups[1]
+            return number in (0, found.backup_groups[0]) or (
+                second != 0 and number == count - 1
+            )
+        return found.has_backup(number)
+
+    def _descriptor_blocks(self, count: int) -> int:
+        # adjust_reserved_gdt_blocks() in e2fsprogs: the region keeps its
+        # size as long as the reserve does not exceed what it can be.
+        found = self.superblock
+        reserved = found.reserved_gdt_blocks
+        if found.incompat & superblock_.INCOMPAT_META_BG:
+            return found.first_meta_bg + reserved
+        per_block = found.block_size // found.desc_size
+        old = -(-found.group_count // per_block)
+        new = math.ceil(count / per_block)
+        if found.compat & superblock_.COMPAT_RESIZE_INODE:
+            reserved = min(reserved + old - new, found.block_size // 4)
+        return new + max(0, reserved)
+
+
+def measure(layout: groups_.Layout) -> Geometry:
+    """Measure a filesystem.
+
+    :param layout: its block groups.
+    :raises DamagedError: if the bitmaps cannot be read.
+    """
+    found = layout.superblock
+    ratio = found.cluster_ratio
+    used = layout.in_use()
+    metadata = layout.metadata()
+    if ratio > 1:
+        # What shares a cluster with metadata is no data.
+        metadata = groups_.merge(
+            (first // ratio * ratio, -(-end // ratio) * ratio)
+            for first, end in metadata
+        )
+    tables = []
+    for group in layout.groups:
+        tables.append((group.block_bitmap, 1, group.number))
+        tables.append((group.inode_bitmap, 1, group.number))
+        tables.append((group.inode_table, found.inode_blocks, group.number))
+    # Block 0 is the boot block where the first group begins behind it.
+    before = groups_.count(used, below=found.first_data_block)
+    data = groups_.count(groups_.subtract(used, metadata)) - before
+    return Geometry(
+        superblock=found,
+        data=data,
+        inodes=found.inode_count - found.free_inodes,
+        metadata=tuple(tables),
+        used=tuple(used),
+    )

@@ -1,0 +1,121 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Inodes: the few fields of them that a shrink must know.
+
+``struct ext2_inode_large`` in e2fsprogs, lib/ext2fs/ext2_fs.h.
+"""
+
+from collections.abc import Iterator
+import dataclasses
+import os
+import stat
+import struct
+
+from amiclient.ext import groups as groups_
+
+#: Bytes of an inode that every revision of the filesystem has.
+_SMALL = 128
+
+#: Inodes that are read at a time.
+_BATCH = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Times:
+    """When an inode was changed, as it lies on disk.
+
+    :param ctime: the low 32 bits of the seconds; so ``mtime``.
+    :param ctime_extra: nanoseconds and further bits of the seconds; None
+        where the inode has no room for it; so ``mtime_extra``.
+    """
+
+    ctime: int
+    mtime: int
+    ctime_extra: int | None
+    mtime_extra: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Inode:
+    """One inode in use.
+
+    :param size: bytes.
+    """
+
+    number: int
+    is_directory: bool
+    size: int
+    times: Times
+
+
+class Table:
+    """The inode tables of a filesystem, for one inode at a time or all.
+
+    :param layout: its block groups.
+    """
+
+    def __init__(self, layout: groups_.Layout) -> None:
+        self._layout = layout
+        found = layout.superblock
+        self._size = found.inode_size
+        self._per_group = found.inodes_per_group
+
+    def read(self, number: int) -> Inode:
+        """Read one inode, in use or not."""
+        group, index = divmod(number - 1, self._per_group)
+        offset = self._offset(self._layout.groups[group], index)
+        data = os.pread(self._layout.descriptor, self._size, offset)
+        return _parse(data, 0, number, self._size)
+
+    def in_use(self) -> Iterator[Inode]:
+        """Read all inodes in use."""
+        for group in self._layout.groups:
+            base = group.number * self._per_group + 1
+            for first, end in self._layout.inode_runs(group):
+                for index in range(first, end, _BATCH):
+                    stop = min(index + _BATCH, end)
+                    data = os.pread(
+                        self._layout.descriptor,
+                        (stop - index) * self._size,
+                        self._offset(group, index),
+                    )
+                    for slot in range(len(data) // self._size):
+                        yield _parse(
+                            data,
+                            slot * self._size,
+                            base + index + slot,
+                            self._size,
+                        )
+
+    def _offset(self, group: groups_.Group, index: int) -> int:
+        block_size = self._layout.superblock.block_size
+        return group.inode_table * block_size + index * self._size
+
+
+def _parse(data: bytes, offset: int, number: int, size: int) -> Inode:
+    mode, low = struct.unpack_from('<H2xI', data, offset)
+    ctime, mtime = struct.unpack_from('<II', data, offset + 0x0C)
+    (high,) = struct.unpack_from('<I', data, offset + 0x6C)
+    ctime_extra = mtime_extra = None
+    if size > _SMALL:
+        (extra,) = struct.unpack_from('<H', data, offset + 0x80)
+        if extra >= 12:
+            ctime_extra, mtime_extra = struct.unpack_from(
+                '<II', data, offset + 0x84
+            )
+    return Inode(
+        number,
+        stat.S_ISDIR(mode),
+        low | high << 32,
+        Times(ctime, mtime, ctime_extra, mtime_extra),
+    )

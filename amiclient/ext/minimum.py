@@ -1,0 +1,274 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The search for the smallest size that a filesystem can be shrunk to.
+
+resize2fs thinks its minimum to be far above what it can do when it is forced.
+So it is forced: first to what one pass can reach, then further down in passes
+that move the few blocks at the end only. A size that is too small makes it
+fail before it has moved anything; whether that is really so is checked each
+time, because the search works on a copy that can be made again.
+
+The journal is taken out first and made anew at the end, as large as it was:
+old transactions hold what was deleted since, and moving it would write it out
+in full although it is empty.
+"""
+
+from collections.abc import Iterable, Sequence
+import dataclasses
+import os
+import pathlib
+
+from amiclient import exceptions, process
+from amiclient.ext import copy, geometry
+from amiclient.ext import groups as groups_
+from amiclient.ext import superblock as superblock_
+from amiclient.ext import tools as tools_
+
+#: The words by which resize2fs says that the size is too small.
+_TOO_SMALL = ('No space left', 'Could not allocate')
+
+#: The search ends when it is as near to the lower bound as this part of it.
+_NEAR = 1000
+
+#: The part of the distance to the lower bound that a pass leaves; the next
+#: one each time that it turned out to be too small.
+_PARTS = (0.25, 0.5, 0.75, 0.9)
+
+#: The first pass has as much more room as this part of the data: moving data
+#: into small holes takes extent tree blocks.
+_SLACK = 100
+
+#: A journal has this many blocks at least (mke2fs(8), -J size=).
+_SMALLEST_JOURNAL = 1024
+
+
+class SpoiledError(exceptions.AmiError):
+    """A failed step left the copy damaged; it must be made again.
+
+    :param steps: the steps before that one, which may be replayed.
+    :param shrunk: whether they lead to a filesystem that will do.
+    """
+
+    def __init__(
+        self, message: str, steps: Sequence['Step'], shrunk: bool
+    ) -> None:
+        super().__init__(message)
+        self.steps = tuple(steps)
+        self.shrunk = shrunk
+
+
+@dataclasses.dataclass(frozen=True)
+class Goal:
+    """What the search is to arrive at.
+
+    :param headroom: blocks that shall be free at the end.
+    :param drop_journal: whether to take out the journal that is there.
+    :param journal: MiB of the journal to make at the end; 0 for none.
+    :param limit: blocks that there is room for while at it; None for any.
+    :param keeps_journal: whether the journal may as well move along.
+    :param slack: by which factor the first pass has more room than usual.
+    """
+
+    headroom: int
+    drop_journal: bool
+    journal: int
+    limit: int | None = None
+    keeps_journal: bool = False
+    slack: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One change to a filesystem, such that it can be done again elsewhere.
+
+    :param blocks: resize it to this size, unless 0.
+    :param drop_journal: take out the journal.
+    :param journal: make a journal of so many MiB, unless 0 ...
+    :param location: ... looking for room from this block on.
+    """
+
+    blocks: int = 0
+    drop_journal: bool = False
+    journal: int = 0
+    location: int = 0
+
+
+class Track:
+    """The steps that were done, and where they put the inodes.
+
+    :ivar moved: the inodes that have another number now: old to new.
+    """
+
+    def __init__(self, path: pathlib.Path, tools: tools_.Toolbox) -> None:
+        self.path = path
+        self.tools = tools
+        self.steps: list[Step] = []
+        self.moved: dict[int, int] = {}
+
+    def take(self, step: Step) -> None:
+        """Do a step.
+
+        :raises ProgramFailed: if that did not work.
+        """
+        if step.drop_journal:
+            self.tools.drop_journal(self.path)
+        elif step.journal:
+            self.tools.add_journal(self.path, step.journal, step.location)
+        else:
+            self._note(self.tools.resize(self.path, step.blocks))
+        self.steps.append(step)
+
+    def _note(self, moved: dict[int, int]) -> None:
+        if moved:
+            back = {new: old for old, new in self.moved.items()}
+            for old, new in moved.items():
+                self.moved[back.get(old, old)] = new
+
+
+def search(path: pathlib.Path, goal: Goal, tools: tools_.Toolbox) -> Track:
+    """Shrink a copy of a filesystem as far as it goes.
+
+    :param path: the copy, in order by e2fsck's standards.
+    :returns: the steps that led there.
+    :raises UnsupportedError: if resize2fs cannot shrink such a filesystem.
+    :raises SpoiledError: if the copy must be made again.
+    """
+    track = Track(path, tools)
+    tight = False
+    try:
+        if goal.drop_journal:
+            track.take(Step(drop_journal=True))
+        # With a journal to be made, the headroom comes at the end.
+        _descend(track, 0 if goal.journal else goal.headroom, goal.slack)
+        if goal.journal:
+            _make_journal(track, goal)
+        tight = True
+        _tighten(track, goal.headroom)
+    except process.ProgramFailed as error:
+        if error.result.status < 0:
+            # Killed, for want of memory perhaps; that says nothing of sizes.
+            raise
+        raise SpoiledError(str(error), track.steps, tight) from error
+    return track
+
+
+def replay(
+    path: pathlib.Path, steps: Iterable[Step], tools: tools_.Toolbox
+) -> Track:
+    """Do with a filesystem what led to the goal with a copy of it."""
+    track = Track(path, tools)
+    for step in steps:
+        track.take(step)
+    return track
+
+
+def lower_bound(
+    measured: geometry.Geometry, headroom: int, journal: int
+) -> int:
+    """Tell the blocks below which nothing can get.
+
+    :param measured: the filesystem, with the journal that it has.
+    :param headroom: blocks to leave free.
+    :param journal: blocks by which the journal is to grow, or (negative) to
+        shrink.
+    """
+    return measured.need(headroom + journal)
+
+
+def _descend(track: Track, headroom: int, factor: int) -> None:
+    # The first pass, which moves nearly all that is ever moved.
+    measured = _measure(track.path)
+    now = measured.superblock.block_count
+    slack = factor * (measured.data // _SLACK + 64)
+    while True:
+        size = measured.need(headroom + slack, packed=False)
+        if size >= now or _shrink(track, size):
+            return
+        slack *= 2
+
+
+def _make_journal(track: Track, goal: Goal) -> None:
+    measured = _measure(track.path)
+    found = measured.superblock
+    blocks = (goal.journal << 20) // found.block_size
+    # tune2fs insists on twice the room.
+    room = measured.need(2 * blocks + blocks // _SLACK + 64)
+    if goal.limit is not None and room > goal.limit:
+        raise SpoiledError(
+            'no room to make the journal anew', track.steps, False
+        )
+    if found.block_count < room:
+        track.take(Step(blocks=room))
+    location = min(found.block_count, room - 1)
+    track.take(Step(journal=goal.journal, location=location))
+
+
+def _tighten(track: Track, headroom: int) -> None:
+    # Each pass leaves a part of the distance, as room for the extent tree
+    # blocks that it takes to move blocks into small holes: without any, it
+    # fails half way.
+    parts = iter(_PARTS)
+    part = next(parts)
+    while True:
+        measured = _measure(track.path)
+        high = measured.superblock.block_count
+        low = measured.need(headroom)
+        size = measured.fit(low + int((high - low) * part))
+        if high - low <= max(1, low // _NEAR) or size >= high:
+            return
+        if not _shrink(track, size):
+            part = next(parts, 1.0)
+
+
+def _shrink(track: Track, blocks: int) -> bool:
+    try:
+        track.take(Step(blocks=blocks))
+    except process.ProgramFailed as error:
+        if error.result.status < 0:
+            raise
+        if not any(words in error.result.stderr for words in _TOO_SMALL):
+            raise exceptions.UnsupportedError(
+                f'resize2fs cannot shrink this filesystem: {_words(error)}'
+            ) from error
+        if not track.tools.check(track.path):
+            # It failed half way: to be told apart by search().
+            raise
+        return False
+    return True
+
+
+def _words(error: process.ProgramFailed) -> str:
+    lines = [
+        line.strip()
+        for line in error.result.stderr.splitlines()
+        if line.strip()
+        and not line.startswith('resize2fs 1.')
+        and not line.startswith('Please run')
+    ]
+    return ' '.join(lines)[:200]
+
+
+def _measure(path: pathlib.Path) -> geometry.Geometry:
+    with copy.opened(path, os.O_RDONLY) as descriptor:
+        layout = groups_.Layout(descriptor, superblock_.read(path))
+        return geometry.measure(layout)
+
+
+def journal_in_mib(size: int, block_size: int) -> int | None:
+    """Tell the MiB of a journal, or None if tune2fs cannot make one like it.
+
+    :param size: bytes.
+    """
+    if size % (1 << 20) or size // block_size < _SMALLEST_JOURNAL:
+        return None
+    return size >> 20

@@ -1,0 +1,279 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The stages of a shrink: a clean source, its copy, and the finish."""
+
+from collections.abc import Iterator, Mapping
+import contextlib
+import errno
+import os
+import pathlib
+import tempfile
+import threading
+
+from amiclient import exceptions, files, units
+from amiclient import progress as progress_
+from amiclient.ext import copy, times
+from amiclient.ext import groups as groups_
+from amiclient.ext import image as image_
+from amiclient.ext import superblock as superblock_
+from amiclient.ext import tools as tools_
+
+_BEYOND_PREENING = 'use --repair to let e2fsck mend a copy of it'
+
+
+class CleanSource:
+    """A filesystem in order, to be copied from; it is never written to.
+
+    :param path: where it lies.
+    """
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path = path
+        self._state = _state(path)
+
+    def copy_to(
+        self,
+        target: pathlib.Path,
+        progress: progress_.Progress,
+        cancel: threading.Event | None,
+    ) -> None:
+        """Copy what is in use.
+
+        :param target: an empty file.
+        """
+        copy_in_use(self.path, target, progress=progress, cancel=cancel)
+
+    def refuse_changed(self) -> None:
+        """Make sure that the source is what it was at the beginning.
+
+        :raises BusyError: if it was written to meanwhile.
+        """
+        if _state(self.path) != self._state:
+            raise exceptions.BusyError(
+                f'{self.path} was changed while it was being copied',
+                hint='end whatever writes to it first',
+            )
+
+
+@contextlib.contextmanager
+def clean_source(
+    image: image_.RootImage,
+    folder: pathlib.Path,
+    tools: tools_.Toolbox,
+    *,
+    recover: bool,
+    repair: bool,
+    progress: progress_.Progress,
+) -> Iterator[CleanSource]:
+    """Provide a filesystem that is in order.
+
+    That is the source itself, if e2fsck has nothing to object to. Where the
+    journal must be replayed or something be mended, it is a full copy on
+    which that was done: by its bitmaps alone, data would be lost whose
+    allocation is only in the journal yet.
+
+    :param folder: where a full copy is made.
+    :param recover: whether it is known to be needed.
+    :param repair: whether e2fsck may mend more than preening does.
+    :raises DamagedError: if it is damaged beyond what it may mend.
+    """
+    with blamed(image.path):
+        if not recover:
+            with progress.task('Checking'):
+                recover = not tools.check(image.path)
+        if not recover:
+            yield CleanSource(image.path)
+            return
+    with workshop(folder) as room:
+        mended = room / 'full'
+        _copy_everything(image, mended, tools.cancel, progress)
+        with progress.task('Repairing'):
+            mend(mended, tools, recover=True, repair=repair, name=image.path)
+        yield CleanSource(mended)
+
+
+def mend(
+    path: pathlib.Path,
+    tools: tools_.Toolbox,
+    *,
+    recover: bool,
+    repair: bool,
+    name: pathlib.Path | None = None,
+) -> None:
+    """Bring a filesystem in order, itself.
+
+    :param recover: whether it is known to need that.
+    :param repair: whether e2fsck may mend more than preening does.
+    :param name: what to call it in errors.
+    :raises DamagedError: if it is damaged beyond what it may mend.
+    """
+    if not recover and tools.check(path):
+        return
+    if tools.preen(path) or (repair and tools.repair(path)):
+        return
+    raise exceptions.DamagedError(
+        f'{name or path}: the filesystem is damaged: {tools.objections(path)}',
+        hint='e2fsck cannot mend it' if repair else _BEYOND_PREENING,
+    )
+
+
+def copy_in_use(
+    source: pathlib.Path,
+    target: pathlib.Path,
+    *,
+    progress: progress_.Progress,
+    cancel: threading.Event | None,
+) -> None:
+    """Copy a filesystem's blocks and inodes in use, and nothing else.
+
+    :param target: an empty file.
+    """
+    found = superblock_.read(source)
+    with (
+        copy.opened(source, os.O_RDONLY) as reader,
+        copy.opened(target, os.O_RDWR) as writer,
+    ):
+        layout = groups_.Layout(reader, found)
+        unused = list(layout.unused_inode_bytes())
+        used = copy.bytes_of(layout.in_use(), found.block_size)
+        with progress.task('Copying', groups_.count(used)) as task:
+            if copy.clone(reader, writer):
+                os.truncate(writer, found.size)
+                copy.clear(writer, groups_.complement(used, found.size))
+                copy.clear(writer, unused)
+                return
+            os.truncate(writer, found.size)
+            copy.copy_runs(
+                reader,
+                writer,
+                groups_.subtract(used, unused),
+                task=task,
+                cancel=cancel,
+            )
+
+
+def copy_sparse(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Copy a file with its holes."""
+    with (
+        copy.opened(source, os.O_RDONLY) as reader,
+        copy.opened(target, os.O_RDWR | os.O_CREAT | os.O_TRUNC) as writer,
+    ):
+        size = os.fstat(reader).st_size
+        os.truncate(writer, size)
+        if not copy.clone(reader, writer):
+            with progress_.QUIET.task('') as task:
+                copy.copy_runs(reader, writer, [(0, size)], task=task)
+
+
+def finish(
+    original: pathlib.Path,
+    path: pathlib.Path,
+    moved: Mapping[int, int],
+    tools: tools_.Toolbox,
+) -> None:
+    """Put the time stamps back, clear what is free, and verify the whole.
+
+    :param original: the filesystem before, or a copy of its metadata.
+    :param moved: the inodes that got another number: old to new.
+    :raises DamagedError: if e2fsck has something to object to.
+    """
+    times.restore(original, path, moved, tools)
+    found = superblock_.read(path)
+    with copy.opened(path, os.O_RDWR) as descriptor:
+        layout = groups_.Layout(descriptor, found)
+        copy.clear(descriptor, copy.bytes_of(layout.free(), found.block_size))
+    if not tools.check(path):
+        raise exceptions.DamagedError(
+            f'the shrunk filesystem is not in order: {tools.objections(path)}',
+            hint='please report this as a bug',
+        )
+
+
+def check_room(folder: pathlib.Path, needed: int) -> None:
+    """Make sure that there is room for the work.
+
+    :param needed: bytes.
+    :raises NoSpaceError: if there is not.
+    """
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        free = files.room(folder)
+        if free < needed:
+            raise _no_space(
+                folder,
+                f': {units.format_size(needed)} are needed, '
+                f'{units.format_size(free)} are free',
+            )
+
+
+@contextlib.contextmanager
+def full_disk(folder: pathlib.Path) -> Iterator[None]:
+    """Say it in plain words if the disk gets full meanwhile."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise _no_space(folder, '') from error
+
+
+@contextlib.contextmanager
+def workshop(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Provide a private folder for temporary files."""
+    with files.told(folder):
+        made = tempfile.TemporaryDirectory(prefix='.amiclient-', dir=folder)
+    with made as name:
+        yield pathlib.Path(name)
+
+
+@contextlib.contextmanager
+def blamed(path: pathlib.Path) -> Iterator[None]:
+    """Name the file in errors that do not know it."""
+    try:
+        yield
+    except exceptions.DamagedError as error:
+        if str(path) in error.message:
+            raise
+        raise exceptions.DamagedError(
+            f'{path}: {error.message}', hint=error.hint
+        ) from error
+
+
+def _copy_everything(
+    image: image_.RootImage,
+    target: pathlib.Path,
+    cancel: threading.Event | None,
+    progress: progress_.Progress,
+) -> None:
+    size = image.superblock.size
+    with (
+        copy.opened(image.path, os.O_RDONLY) as reader,
+        copy.opened(target, os.O_RDWR | os.O_CREAT | os.O_EXCL) as writer,
+        progress.task('Copying', size) as task,
+    ):
+        if not copy.clone(reader, writer):
+            copy.copy_runs(
+                reader, writer, [(0, size)], task=task, cancel=cancel
+            )
+        os.truncate(writer, size)
+
+
+def _state(path: pathlib.Path) -> tuple[int, int, int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _no_space(folder: pathlib.Path, figures: str) -> exceptions.NoSpaceError:
+    return exceptions.NoSpaceError(
+        f'{folder}: no room for the copy{figures}',
+        hint='make room there, or write the result elsewhere with --output',
+    )

@@ -1,0 +1,179 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The programs of e2fsprogs, each as one function.
+
+Every one of them gets ``E2FSPROGS_FAKE_TIME``, so that what it writes depends
+on its input only and not on when it ran.
+"""
+
+from collections.abc import Iterable, Sequence
+import dataclasses
+import pathlib
+import re
+import threading
+
+from amiclient import exceptions, process
+
+#: Older ones know too few features, and resize2fs has bugs that lose data
+#: (1.45 came with 64-bit and metadata_csum fixes to off-line shrinking).
+_OLDEST = (1, 45)
+
+#: e2fsck(8), EXIT CODE: a bit mask. 1 corrected, 2 corrected and wants a
+#: reboot, 4 left uncorrected, 8 operational error, which is also what it
+#: calls a filesystem that is too damaged to be opened. The others (16 usage,
+#: 32 cancelled, 128 library) say nothing of the filesystem.
+_FSCK_VERDICTS = range(16)
+
+#: resize2fs(8), -d: print "Inode moved OLD->NEW" (RESIZE_DEBUG_INODEMAP in
+#: resize2fs.h; compiled in by default).
+_DEBUG_INODE_MAP = '4'
+_INODE_MOVED = re.compile(rb'^Inode moved (\d+)->(\d+)$', re.MULTILINE)
+_VERSION = re.compile(r'(\d+)\.(\d+)')
+
+
+@dataclasses.dataclass(frozen=True)
+class Toolbox:
+    """How to run e2fsprogs for one piece of work.
+
+    :param time: what they take for the present, seconds since the epoch.
+    :param cancel: when set, the program that runs is ended.
+    :param interruptible: whether a program that writes may be ended before
+        it is through; false where it works on the only copy.
+    """
+
+    time: int
+    cancel: threading.Event | None = None
+    interruptible: bool = True
+
+    def check(self, path: pathlib.Path) -> bool:
+        """Check a filesystem without writing to it.
+
+        :returns: whether e2fsck has nothing to object to.
+        :raises ProgramError: if e2fsck could not do its work.
+        """
+        result = self._run(['e2fsck', '-f', '-n', path], ok=_FSCK_VERDICTS)
+        return result.status == 0
+
+    def objections(self, path: pathlib.Path) -> str:
+        """Tell what e2fsck has to object to, as one line."""
+        result = self._run(['e2fsck', '-f', '-n', path], ok=_FSCK_VERDICTS)
+        lines = [line.strip() for line in result.text.splitlines()]
+        wanted = [
+            line
+            for line in lines
+            if line
+            and not line.startswith(('Pass ', 'e2fsck '))
+            and ' files (' not in line
+        ]
+        return ' '.join(wanted)[:200]
+
+    def preen(self, path: pathlib.Path) -> bool:
+        """Replay the journal and mend what is safe to mend.
+
+        :returns: whether the filesystem is in order now.
+        """
+        return self._mend(path, '-p')
+
+    def repair(self, path: pathlib.Path) -> bool:
+        """Mend whatever e2fsck can mend.
+
+        :returns: whether the filesystem is in order now.
+        """
+        return self._mend(path, '-y')
+
+    def resize(self, path: pathlib.Path, blocks: int) -> dict[int, int]:
+        """Resize a filesystem, whatever resize2fs thinks its minimum is.
+
+        :param blocks: the new size, in blocks of the filesystem.
+        :returns: the inodes that got another number: old to new.
+        :raises ProgramFailed: if that did not work.
+        """
+        result = self._run(
+            ['resize2fs', '-f', '-d', _DEBUG_INODE_MAP, path, str(blocks)],
+            writes=True,
+        )
+        return {
+            int(old): int(new)
+            for old, new in _INODE_MOVED.findall(result.stdout)
+        }
+
+    def drop_journal(self, path: pathlib.Path) -> None:
+        """Remove the journal; its blocks become free."""
+        self._run(['tune2fs', '-f', '-O', '^has_journal', path], writes=True)
+
+    def add_journal(self, path: pathlib.Path, mib: int, block: int) -> None:
+        """Make a journal.
+
+        :param mib: its size in MiB.
+        :param block: where to look first for room.
+        """
+        where = f'size={mib},location={block}'
+        self._run(['tune2fs', '-f', '-J', where, path], writes=True)
+
+    def copy_metadata(self, path: pathlib.Path, target: pathlib.Path) -> None:
+        """Copy a filesystem without the content of its files, sparsely."""
+        self._run(['e2image', '-r', path, target])
+
+    def edit(self, path: pathlib.Path, commands: Iterable[str]) -> None:
+        """Have debugfs change a filesystem.
+
+        :param commands: debugfs commands, one a line. They must not contain
+            anything that comes from a filesystem but numbers.
+        """
+        script = ''.join(f'{command}\n' for command in commands)
+        self._run(
+            ['debugfs', '-w', '-f', '/dev/stdin', path],
+            writes=True,
+            input=script.encode('ascii'),
+        )
+
+    def _mend(self, path: pathlib.Path, how: str) -> bool:
+        # A second run, because the first may have stopped in the middle to
+        # start anew, and because only a run that changes nothing proves it.
+        self._run(['e2fsck', '-f', how, path], ok=_FSCK_VERDICTS, writes=True)
+        return self.check(path)
+
+    def _run(
+        self,
+        argv: Sequence[str | pathlib.Path],
+        *,
+        ok: Iterable[int] = (0,),
+        writes: bool = False,
+        input: bytes | None = None,
+    ) -> process.Result:
+        return process.run(
+            argv,
+            ok=frozenset(ok),
+            env={'E2FSPROGS_FAKE_TIME': str(self.time)},
+            input=input,
+            interruptible=self.interruptible or not writes,
+            cancel=self.cancel,
+        )
+
+
+def require() -> None:
+    """Make sure that e2fsprogs are there and not too old.
+
+    :raises ProgramError: if not.
+    """
+    for program in ('e2fsck', 'tune2fs', 'debugfs', 'e2image'):
+        process.find(program)
+    # resize2fs prints its version with its usage, e2fsck with -V.
+    process.find('resize2fs')
+    result = process.run(['e2fsck', '-V'], ok=range(256))
+    match = _VERSION.search(result.stderr)
+    if match and (int(match[1]), int(match[2])) < _OLDEST:
+        raise exceptions.ProgramError(
+            f'e2fsprogs {match[0]} is too old',
+            hint='version {}.{} or newer is needed'.format(*_OLDEST),
+        )

@@ -1,0 +1,139 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Files that are there completely or not at all."""
+
+from collections.abc import Iterator
+import contextlib
+import errno
+import os
+import pathlib
+import tempfile
+
+from amiclient import exceptions
+
+#: What open(2) and rename(2) say when a folder cannot take a file.
+_REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class Output:
+    """A file in the making: beside its target, and private, until kept.
+
+    Used as a context manager, it is removed at the end unless it was kept.
+
+    :param target: the path that it is to have.
+    :raises AmiError: if its folder is missing or cannot be written to.
+    """
+
+    def __init__(self, target: pathlib.Path) -> None:
+        self.target = target
+        self._kept = False
+        with told(target.parent):
+            descriptor, name = tempfile.mkstemp(
+                dir=target.parent, prefix=f'.{target.name[:100]}.'
+            )
+        os.close(descriptor)
+        self.path = pathlib.Path(name)
+
+    def __enter__(self) -> 'Output':
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._kept:
+            with contextlib.suppress(FileNotFoundError):
+                self.path.unlink()
+
+    def empty(self) -> None:
+        """Begin again with an empty file."""
+        os.truncate(self.path, 0)
+
+    def keep(
+        self, like: pathlib.Path | None = None, *, durable: bool = True
+    ) -> None:
+        """Give the file its name, once all of its data is there.
+
+        :param durable: false if it need not survive a power failure.
+        :param like: a file whose owner, mode and extended attributes (and
+            so its access control list) it gets; else it gets the mode that
+            the umask leaves.
+        """
+        if like is None:
+            os.chmod(self.path, 0o666 & ~_umask())
+        else:
+            _imitate(like, self.path)
+        if durable:
+            sync(self.path)
+        os.replace(self.path, self.target)
+        self._kept = True
+        if durable:
+            sync(self.target.parent)
+
+
+@contextlib.contextmanager
+def told(folder: pathlib.Path) -> Iterator[None]:
+    """Say it in plain words if a folder cannot take a file.
+
+    :raises AmiError: if it is missing or cannot be written to.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise exceptions.AmiError(
+            f'{folder}: no such directory', hint='make it first'
+        ) from error
+    except NotADirectoryError as error:
+        raise exceptions.AmiError(f'{folder}: not a directory') from error
+    except OSError as error:
+        if error.errno in _REFUSALS:
+            raise exceptions.AmiError(
+                f'{folder}: {os.strerror(error.errno or 0)}',
+                hint='choose a directory that you may write to',
+            ) from error
+        raise
+
+
+def room(folder: pathlib.Path) -> int:
+    """Tell the bytes that a folder's filesystem has room for."""
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize
+
+
+def _umask() -> int:
+    # There is no way to read it without setting it.
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _imitate(like: pathlib.Path, path: pathlib.Path) -> None:
+    status = like.stat()
+    current = path.stat()
+    if (status.st_uid, status.st_gid) != (current.st_uid, current.st_gid):
+        os.chown(path, status.st_uid, status.st_gid)
+    os.chmod(path, status.st_mode & 0o7777)
+    try:
+        names = os.listxattr(like)
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            return
+        raise
+    for name in names:
+        os.setxattr(path, name, os.getxattr(like, name))
+
+
+def sync(path: pathlib.Path) -> None:
+    """Wait until a file or folder is on disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
