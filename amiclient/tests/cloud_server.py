@@ -65,7 +65,7 @@ _GLANCE = """\
 use_stderr = true
 enabled_backends = main:file,second:file
 worker_self_reference_url = http://127.0.0.1:{port}
-enabled_import_methods = glance-direct,web-download,copy-image
+enabled_import_methods = [glance-direct,web-download,copy-image]
 
 [database]
 connection = {database}
@@ -239,6 +239,7 @@ def serve(name: str, folder: pathlib.Path) -> None:
 
     state = json.loads((folder / 'cloud.json').read_text())
     processes, threads = _WORKERS[name]
+    _write_in_turn()
     pyuwsgi.run(
         [
             # Not --http-socket, which knows no keep-alive.
@@ -265,6 +266,22 @@ def _write_ahead(database: pathlib.Path) -> None:
     connection = sqlite3.connect(database)
     connection.execute('PRAGMA journal_mode = WAL')
     connection.close()
+
+
+def _write_in_turn() -> None:
+    """Let every transaction wait for its turn before it begins.
+
+    oslo.db begins it as one that only reads. When it comes to write and
+    another has written since, no waiting helps, and sqlite says "database is
+    locked" at once (sqlite.org/lang_transaction.html): Glance answers 500.
+    """
+    import sqlalchemy
+
+    @sqlalchemy.event.listens_for(sqlalchemy.Engine, 'begin')
+    def begin(connection):
+        connection.exec_driver_sql('BEGIN IMMEDIATE')
+        # Where oslo.db, which is asked next, looks.
+        connection.info['in_transaction'] = True
 
 
 def _fork(function, *arguments) -> None:
