@@ -31,7 +31,8 @@ import tempfile
 import threading
 import time
 
-from amiclient import exceptions, process
+from amiclient import exceptions
+from amiclient import process
 
 _ROOT_INODE = 2
 

@@ -23,7 +23,9 @@ from amiclient.ext import browse
 _FILES = ('/etc/os-release', '/usr/lib/os-release')
 
 _LIMIT = 64 * 1024
-_ASSIGNMENT = re.compile(r"""([A-Z0-9_a-z]+)=(["']?)(.*)\2\s*""")
+_ASSIGNMENT = re.compile(
+    r"""([A-Z0-9_a-z]+)=(?:"((?:[^"\\]|\\.)*)"|'([^']*)'|([^\s"'\\]*))"""
+)
 _ESCAPE = re.compile(r'\\(["$`\\\'])')
 
 #: What becomes a property of an image, for all who may see that.
@@ -73,16 +75,14 @@ def parse(data: bytes) -> dict[str, str]:
     backquote, ``\\`` and ``'``. What is not of that form is passed over.
     """
     fields = {}
-    for line in data.decode('utf-8', 'replace').splitlines():
+    for line in data.decode('utf-8', 'replace').split('\n'):
         match = _ASSIGNMENT.fullmatch(line.strip())
         if match:
-            name, quote, value = match.groups()
-            fields[name] = value if quote == "'" else _unescaped(value)
+            name, double, single, bare = match.groups()
+            if double is not None:
+                double = _ESCAPE.sub(r'\1', double)
+            fields[name] = double or single or bare or ''
     return fields
-
-
-def _unescaped(value: str) -> str:
-    return _ESCAPE.sub(r'\1', value)
 
 
 def _sane(value: str | None) -> str | None:

@@ -106,17 +106,17 @@ def recognise(file: BinaryIO, *, name: str) -> KernelFormat | None:
     size = file.seek(0, 2)
     file.seek(0)
     head = file.read(_HEAD)
+    kind = compression.tell(head[: compression.MAGIC_SIZE])
+    if kind == 'lzop':
+        return None
+    if kind:
+        return _compressed(file, kind, name)
     if len(head) < _SMALLEST:
         return None
     if head[0x202:0x206] == b'HdrS' and head[0x1FE:0x200] == b'\x55\xaa':
         return _x86(file, head, size, name)
     if head[4:8] == b'zimg' and head[:2] == b'MZ':
         return _zboot(file, head, size, name)
-    kind = compression.tell(head[: compression.MAGIC_SIZE])
-    if kind == 'lzop':
-        return None
-    if kind:
-        return _compressed(file, kind, name)
     if found := _raw(head, _pieces(file)):
         return found
     if _is_unified(head):

@@ -230,11 +230,13 @@ def _standard(
 
 
 def _zstd_prefix(file: BinaryIO, limit: int) -> bytes:
-    """Read as many blocks of a frame as hold up to ``limit`` bytes.
+    """Read as many blocks of a frame as hold little more than ``limit``.
 
     Source: RFC 8878, sections 3.1.1.1 (frame header) and 3.1.1.2 (blocks).
     """
-    blocks = max(1, limit // _ZSTD_BLOCK)
+    # One more than that, because what ends without the last block's mark is
+    # not always unpacked to its end.
+    blocks = limit // _ZSTD_BLOCK + 2
     data = file.read((blocks + 1) * _ZSTD_BLOCK)
     if len(data) < 5:
         return data

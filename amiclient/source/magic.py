@@ -226,7 +226,8 @@ def _article(word: str) -> str:
 
 
 def _text(head: bytes) -> Found | None:
-    text = head.removeprefix(b'\xef\xbb\xbf').lstrip()[:512].lower()
+    head = head.removeprefix(b'\xef\xbb\xbf')
+    text = head.lstrip()[:512].lower()
     # A character may be cut in two where the head ends.
     decoded = head[:4096].decode('utf-8', 'replace').rstrip('\ufffd')
     if not text or not all(

@@ -1,0 +1,218 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+import os
+import pathlib
+import subprocess
+
+from amiclient import exceptions
+from amiclient.rootfs import ramdisks
+from amiclient.tests import base
+from amiclient.tests.unit.rootfs import samples
+from amiclient.tests.unit.source import test_compression
+from amiclient.tests.unit.source import test_detect
+
+
+class TestRamdisks(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = self.tmp()
+
+    def file(self, content: bytes) -> pathlib.Path:
+        path = self.folder / 'initrd.img'
+        path.write_bytes(content)
+        return path
+
+    def ramdisk(self, content: bytes) -> tuple[str, bool]:
+        path = self.file(content)
+        found = ramdisks.identify_ramdisk(path)
+        self.assertEqual((path, len(content)), (found.path, found.size))
+        return found.compression, found.microcode
+
+    def refused(self, content: bytes) -> str:
+        return self.refused_path(self.file(content))
+
+    def refused_path(self, path: pathlib.Path) -> str:
+        error = self.assertRaises(
+            exceptions.SourceError, ramdisks.identify_ramdisk, path
+        )
+        text = str(error)
+        self.assertTrue(text.startswith(f'{path}: '), text)
+        self.assertNotIn('\n', text)
+        return text.removeprefix(f'{path}: ')
+
+    def test_installed_ramdisks(self) -> None:
+        for path in pathlib.Path('/boot').glob('initrd.img-*'):
+            if os.access(path, os.R_OK):
+                found = ramdisks.identify_ramdisk(path)
+                self.assertEqual(os.stat(path).st_size, found.size)
+
+    def test_every_compression(self) -> None:
+        # More than a block of each, most of it noise.
+        content = samples.initramfs(self.random.randbytes(300_000))
+        self.assertEqual(('none', False), self.ramdisk(content))
+        for kind in test_compression.KINDS:
+            packed = test_compression.pack(kind, content)
+            name = kind.partition('-')[0]
+            self.assertEqual((name, False), self.ramdisk(packed))
+            for early in (
+                samples.microcode(),
+                samples.microcode() + bytes(4096),
+                samples.microcode() + samples.microcode(),
+                samples.microcode() + samples.initramfs(),
+            ):
+                self.assertEqual((name, True), self.ramdisk(early + packed))
+
+    def test_plain_archives(self) -> None:
+        content = samples.initramfs()
+        self.assertEqual(
+            ('none', True), self.ramdisk(samples.microcode() + content)
+        )
+        self.assertEqual(('none', True), self.ramdisk(samples.microcode()))
+        crc = samples.cpio(['init.sh'], magic=b'070702')
+        self.assertEqual(('none', False), self.ramdisk(crc))
+        # Padded as cpio does, and followed by something.
+        self.assertEqual(('none', False), self.ramdisk(content + bytes(999)))
+        garbage = self.random.randbytes(999)
+        self.assertEqual(('none', False), self.ramdisk(content + garbage))
+
+    def test_archive_by_cpio(self) -> None:
+        """What the real program writes, file contents and all."""
+        if not os.path.exists('/usr/bin/cpio'):
+            self.assertFalse(os.path.exists('/bin/cpio'))
+            return
+        for name in ('init', 'a', 'bb', 'ccc'):
+            (self.folder / name).write_bytes(
+                self.random.randbytes(self.random.randrange(9999))
+            )
+        names = b'.\ninit\na\nbb\nccc\n'
+        for how, taken in (
+            ('newc', True), ('crc', True), ('odc', False), ('bin', False),
+        ):  # fmt: skip
+            content = subprocess.run(
+                ['cpio', '--create', '--quiet', f'--format={how}'],
+                input=names, cwd=self.folder, capture_output=True, check=True,
+            ).stdout  # fmt: skip
+            for kind in ('none', 'gzip', 'zstd'):
+                packed = content
+                if kind != 'none':
+                    packed = test_compression.pack(kind, content)
+                if taken:
+                    self.assertEqual((kind, False), self.ramdisk(packed))
+                else:
+                    self.assertIn(
+                        'an old format, which Linux does not take',
+                        self.refused(packed),
+                    )
+
+    def test_cut_short(self) -> None:
+        content = samples.initramfs(self.random.randbytes(20_000))
+        for size in (100, 5000, 20_000, len(content) - 8):
+            self.assertIn(
+                'a cpio archive that was cut short',
+                self.refused(content[:size]),
+            )
+        packed = test_compression.pack('gzip', content)
+        # Only the head is looked at.
+        self.assertEqual('gzip', self.ramdisk(packed[:-9000])[0])
+        self.assertIn('not an initramfs', self.refused(packed[:12]))
+
+    def test_damaged(self) -> None:
+        content = bytearray(samples.initramfs())
+        content[54:62] = b'zzzzzzzz'
+        self.assertEqual(
+            'a damaged cpio archive', self.refused(bytes(content))
+        )
+        content = bytearray(samples.initramfs())
+        content[94:102] = b'ffffffff'
+        self.assertEqual(
+            'a damaged cpio archive', self.refused(bytes(content))
+        )
+        self.assertIn(
+            'damaged gzip data', self.refused(b'\x1f\x8b\x08' + b'\xff' * 99)
+        )
+
+    def test_early_files_and_nothing_to_boot(self) -> None:
+        for rest, phrase in (
+            (self.random.randbytes(5000), 'unrecognised data'),
+            (samples.bzimage(), 'a Linux kernel (bzImage)'),
+            (test_compression.pack('gzip', b'hi'), 'a gzip-compressed file'),
+        ):
+            self.assertEqual(
+                f'early files that are followed by {phrase}, not by an '
+                f'initramfs',
+                self.refused(samples.microcode() + rest),
+            )
+
+    def test_kernel_given_as_ramdisk(self) -> None:
+        for name, content in (
+            ('bzImage', samples.bzimage()),
+            ('ARM64 Image', samples.arm64()),
+            ('vmlinux', samples.elf(21)),
+            ('gzip-compressed ARM64 Image',
+             test_compression.pack('gzip', samples.arm64())),
+        ):  # fmt: skip
+            self.assertEqual(
+                f'a Linux kernel ({name}) was given as ramdisk; swap '
+                f'--kernel and --ramdisk?',
+                self.refused(content),
+            )
+
+    def test_something_else(self) -> None:
+        path = self.folder / 'initrd.img'
+        test_detect.mkfs(path, '-t', 'ext4')
+        self.assertEqual(
+            'an ext4 filesystem, not an initramfs', self.refused_path(path)
+        )
+        packed = test_compression.pack('gzip', path.read_bytes())
+        self.assertEqual(
+            'an ext4 filesystem compressed with gzip, not an initramfs',
+            self.refused(packed),
+        )
+        for content, phrase in (
+            (b'', 'an empty file'),
+            (b'<html>404 not found</html>', 'an HTML page'),
+            (bytes(9999), 'nothing but zeros'),
+            (b'07070', 'a text file'),
+            (self.random.randbytes(9999), 'unrecognised data'),
+            (
+                test_compression.pack('xz', b'hi'),
+                'a text file compressed with xz',
+            ),
+        ):
+            self.assertEqual(
+                f'{phrase}, not an initramfs', self.refused(content)
+            )
+        self.assertIn('lzop', self.refused(b'\x89LZO\x00\r\n\x1a\n' * 9))
+
+    def test_no_file(self) -> None:
+        self.assertEqual(
+            'a directory, not an initramfs', self.refused_path(self.folder)
+        )
+        self.assertEqual('no such file', self.refused_path(self.folder / 'no'))
+        fifo = self.folder / 'fifo'
+        os.mkfifo(fifo)
+        self.assertEqual('a FIFO, not an initramfs', self.refused_path(fifo))
+
+    def test_headers_full_of_noise(self) -> None:
+        """Whatever is in them: an answer or one line, never a traceback."""
+        content = samples.microcode() + samples.initramfs()
+        for _ in range(400):
+            noise = bytearray(content)
+            for _ in range(8):
+                place = self.random.randrange(6, len(content))
+                noise[place] = self.random.choice(b'0123456789abcdef\0z-')
+            path = self.file(bytes(noise))
+            try:
+                ramdisks.identify_ramdisk(path)
+            except exceptions.SourceError as error:
+                self.assertNotIn('\n', str(error))
