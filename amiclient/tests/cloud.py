@@ -254,7 +254,9 @@ class Cloud:
             'PYTHONWARNINGS': 'ignore',
         }
 
-    def _spawn(self, action: str, name: str, *options: str) -> subprocess.Popen:
+    def _spawn(
+        self, action: str, name: str, *options: str
+    ) -> subprocess.Popen:
         suffix = '' if action == 'serve' else f'-{action}'
         with open(self.logs / f'{name}{suffix}.log', 'ab') as log:
             return subprocess.Popen(

@@ -1,0 +1,112 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The embedded cloud as a fixture."""
+
+import atexit
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+
+import fixtures
+
+from amiclient.tests import cloud as cloud_
+
+#: Names the folder of a cloud that runs already, to be used instead of one
+#: that is made for the run: handy while writing a test.
+VARIABLE = 'AMICLIENT_TEST_CLOUD'
+
+
+class _Shared:
+    """The one cloud of this process, started when first asked for."""
+
+    def __init__(self) -> None:
+        self.cloud: cloud_.Cloud | None = None
+        self.failed = False
+
+    def get(self) -> cloud_.Cloud:
+        if self.cloud is None:
+            lent = os.environ.get(VARIABLE)
+            if lent:
+                self.cloud = cloud_.Cloud(pathlib.Path(lent))
+                return self.cloud
+            folder = pathlib.Path(tempfile.mkdtemp(prefix='amiclient-cloud-'))
+            cloud = cloud_.Cloud(folder)
+            try:
+                # Nobody else would end it if this process were killed.
+                cloud.start(tied=True)
+            except cloud_.CloudFailed as error:
+                raise cloud_.CloudFailed(f'{error}\n{cloud.tail()}') from None
+            atexit.register(self._end)
+            self.cloud = cloud
+        return self.cloud
+
+    def _end(self) -> None:
+        if self.cloud is None:
+            return
+        self.cloud.stop()
+        if self.failed:
+            # Images are large and known; what was logged is not.
+            shutil.rmtree(self.cloud.store, ignore_errors=True)
+            print(f'The logs are in {self.cloud.logs}', file=sys.stderr)
+        else:
+            shutil.rmtree(self.cloud.folder, ignore_errors=True)
+
+
+_shared = _Shared()
+
+
+class EmbeddedCloud(fixtures.Fixture):
+    """A cloud that is started once in a process, and without images.
+
+    After the test, images that it left behind are removed.
+    """
+
+    cloud: cloud_.Cloud
+
+    def _setUp(self) -> None:
+        self.cloud = _shared.get()
+        self.addCleanup(self.remove_images)
+
+    def keep_logs(self) -> None:
+        """Say that something failed, and that the logs may tell why."""
+        _shared.failed = True
+
+    def connection(self, user: str = 'demo'):
+        """Connect to the cloud.
+
+        :param user: the name of one of the cloud's users.
+        :returns: an :class:`openstack.connection.Connection`; it is closed
+            with the fixture.
+        """
+        import openstack
+
+        connection = openstack.connect(
+            load_yaml_config=False,
+            load_envvars=False,
+            region_name='RegionOne',
+            auth=self.cloud.auth(user),
+        )
+        self.addCleanup(connection.close)
+        return connection
+
+    def remove_images(self) -> None:
+        """Remove every image of every project, protected or not."""
+        image = self.connection('admin').image
+        for hidden in (False, True):
+            found = image.images(visibility='all', is_hidden=hidden)
+            for record in list(found):
+                if record.is_protected:
+                    image.update_image(record, is_protected=False)
+                image.delete_image(record, ignore_missing=True)

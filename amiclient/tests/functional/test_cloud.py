@@ -1,0 +1,75 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The embedded cloud is a cloud."""
+
+import io
+import uuid
+
+from amiclient.tests.functional import base
+
+
+class TestCloud(base.TestCase):
+    def test_token(self) -> None:
+        token = self.openstack_json('token', 'issue')
+        self.assertEqual({'id', 'expires', 'project_id', 'user_id'}, {*token})
+
+    def test_images_of_nobody(self) -> None:
+        self.assertEqual([], self.openstack_json('image', 'list'))
+
+    def test_subprocess(self) -> None:
+        finished = self.spawn_openstack('image', 'list', '-f', 'value')
+        self.assertEqual(
+            (0, '', ''), (finished.status, finished.stdout, finished.stderr)
+        )
+
+    def test_error_is_told(self) -> None:
+        finished = self.run_openstack('image', 'show', 'nosuch')
+        self.assertEqual(1, finished.status)
+        self.assertIn('nosuch', finished.stderr)
+
+    def test_roles(self) -> None:
+        create = ('image', 'create', '--disk-format', 'aki')
+        create = (*create, '--container-format', 'aki', '-c', 'id')
+        self.openstack(*create, 'mine')
+        self.assertEqual(1, len(self.openstack_json('image', 'list')))
+        for user, count in (('reader', 1), ('other', 0)):
+            seen = self.openstack_json('image', 'list', user=user)
+            self.assertEqual(count, len(seen), user)
+        refused = self.run_openstack(*create, 'no', user='reader')
+        self.assertIn('403', refused.stderr)
+        refused = self.run_openstack(*create, 'no', '--public')
+        self.assertIn('403', refused.stderr)
+        self.openstack(*create, 'all', '--public', user='admin')
+
+    def test_links_are_ids(self) -> None:
+        image = self.embedded.connection().image
+        body = {'disk_format': 'ami', 'container_format': 'ami'}
+        for link, status in (('a name', 400), (str(uuid.uuid4()), 201)):
+            answer = image.post('/images', json={**body, 'kernel_id': link})
+            self.assertEqual(status, answer.status_code, answer.text)
+
+    def test_data_come_back(self) -> None:
+        image = self.embedded.connection().image
+        answer = image.post(
+            '/images', json={'disk_format': 'aki', 'container_format': 'aki'}
+        )
+        path = f'/images/{answer.json()["id"]}'
+        data = self.random.randbytes(3 << 20)
+        kind = {'Content-Type': 'application/octet-stream'}
+        answer = image.put(f'{path}/file', data=io.BytesIO(data), headers=kind)
+        self.assertEqual(204, answer.status_code, answer.text)
+        self.assertEqual(data, image.get(f'{path}/file').content)
+        record = image.get(path).json()
+        self.assertEqual(
+            ('active', 'sha512'), (record['status'], record['os_hash_algo'])
+        )
