@@ -61,6 +61,7 @@ class Patience:
     :param answer: for the answer, once all is sent: a proxy may only then
         pass it all on, and Glance may copy it to its store.
     :param settle: for an image to become ``active``, or ``queued`` again.
+    :param away: for the cloud to answer at all, when it did before.
     :param poll: between two looks at an image, at first.
     :param backoff: before the second attempt; doubled before each other.
     :param longest: between two attempts, or two looks at an image.
@@ -70,6 +71,7 @@ class Patience:
     stall: float = 60.0
     answer: float = 900.0
     settle: float = 600.0
+    away: float = 120.0
     poll: float = 0.2
     backoff: float = 1.0
     longest: float = 30.0
@@ -281,13 +283,13 @@ class _Upload:
 
         :param failure: of the attempt before, to tell it if that is not all.
         """
-        limit = time.monotonic() + self._patience.settle
+        begin = time.monotonic()
         pause = self._patience.poll
         before = f'{failure.message}; then ' if failure else ''
         while True:
+            waited = time.monotonic() - begin
             try:
                 record = self._catalog.get(self._id)
-                status = record.status
             except exceptions.NotFoundError as error:
                 raise exceptions.NotFoundError(
                     f'{before}image {self._id} was gone',
@@ -295,23 +297,22 @@ class _Upload:
                     if failure
                     else None,
                 ) from error
-            except exceptions.CloudError as error:
+            except exceptions.CloudError:
                 # Whatever keeps the cloud from answering may pass as well.
-                status = error.message
-                if time.monotonic() > limit:
+                if waited > self._patience.away:
                     raise
             else:
-                if status in wanted:
+                if record.status in wanted:
                     return record
-                if status not in _PASSING:
+                if record.status not in _PASSING:
                     raise exceptions.TransferError(
-                        f'{before}image {self._id} was {status}'
+                        f'{before}image {self._id} was {record.status}'
                     )
-            if time.monotonic() > limit:
-                raise exceptions.TransferError(
-                    f'{before}image {self._id} was still {status} after '
-                    f'{self._patience.settle:g} s'
-                )
+                if waited > self._patience.settle:
+                    raise exceptions.TransferError(
+                        f'{before}image {self._id} was still '
+                        f'{record.status} after {self._patience.settle:g} s'
+                    )
             self._sleep(pause)
             pause = min(pause * 2, self._patience.longest)
 
