@@ -315,6 +315,19 @@ class Catalog:
         )
         return disk, container
 
+    def stores(self) -> tuple[str, ...] | None:
+        """Tell where this cloud can keep data.
+
+        :returns: the stores' ids, from ``GET /v2/info/stores``; None if the
+            operator gives no choice.
+        :raises CloudError: if the cloud does not answer as it should.
+        """
+        try:
+            body = self._request('GET', '/info/stores', 'asking for stores')
+        except exceptions.NotFoundError:
+            return None
+        return tuple(store['id'] for store in body.get('stores') or ())
+
     def _request(
         self, method: str, url: str, doing: str, **kwargs: Any
     ) -> dict[str, Any]:

@@ -72,6 +72,7 @@ def plan(
     kernel = parts.identify(model.Kind.AKI, request.kernel)
     ramdisk = parts.identify(model.Kind.ARI, request.ramdisk)
     preflight.check_id(catalog, request.traits.id)
+    preflight.check_store(catalog, request.settings.store)
     steps = [
         parts.plan(
             part,
@@ -124,6 +125,7 @@ def plan_part(
     preflight.check_properties(request.traits.properties)
     part = parts.identify_file(request.kind, request.path)
     preflight.check_id(catalog, request.traits.id)
+    preflight.check_store(catalog, request.settings.store)
     step = parts.plan_file(
         part, request.traits, request.settings, catalog, progress=progress
     )

@@ -110,6 +110,26 @@ def check_formats(
                 )
 
 
+def check_store(catalog: catalog_.Catalog, store: str | None) -> None:
+    """Check that the cloud has a store.
+
+    :param store: its id; None, if any will do.
+    :raises CloudError: if it has not.
+    """
+    if store is None:
+        return
+    stores = catalog.stores()
+    if stores is None:
+        raise exceptions.CloudError(
+            'this cloud gives no choice of stores', hint='leave out --store'
+        )
+    if store not in stores:
+        raise exceptions.CloudError(
+            f'this cloud has no store {store!r}',
+            hint=f'choose among: {", ".join(stores)}',
+        )
+
+
 def check_id(catalog: catalog_.Catalog, image_id: str | None) -> None:
     """Check that an id is free.
 

@@ -75,6 +75,20 @@ class HumanSize(cliff_columns.FormattableColumn[int | None]):
         return str(self._value and units.format_size(self._value))
 
 
+class Steps(cliff_columns.FormattableColumn[list[dict[str, Any]]]):
+    """What would be done: a line for each image, or a list of records."""
+
+    def human_readable(self) -> str:
+        """Write the lines."""
+        return '\n'.join(
+            f'{step["action"]} {step["role"]} {step["name"]}: '
+            f'{step["disk_format"]}/{step["container_format"]}, '
+            f'{step["size"]} bytes'
+            + (f', id {step["id"]}' if step['id'] else '')
+            for step in self._value
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Uploaded:
     """What an upload did, or would do.
@@ -133,7 +147,10 @@ def planned(steps: Sequence[request.Step]) -> Table:
     links = reuse if last.kind is model.Kind.AMI else {}
     kernel, ramdisk = links.get(model.Kind.AKI), links.get(model.Kind.ARI)
     return one(
-        (*UPLOAD, Column('plan', _plan)),
+        (
+            *UPLOAD,
+            Column('plan', lambda r: Steps([_step_row(s) for s in r.steps])),
+        ),
         Uploaded(
             id=last.image.id,
             name=last.image.name,
@@ -152,12 +169,6 @@ def planned(steps: Sequence[request.Step]) -> Table:
             reused=tuple(record.id for record in reuse.values()),
             steps=tuple(steps),
         ),
-    )
-
-
-def _plan(result: Uploaded) -> format_columns.ListDictColumn:
-    return format_columns.ListDictColumn(
-        [_step_row(step) for step in result.steps]
     )
 
 

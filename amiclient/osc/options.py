@@ -280,7 +280,7 @@ def chosen_part(parsed_args: argparse.Namespace, noun: str) -> str | None:
     given: str | None = getattr(parsed_args, noun)
     if given is None and not getattr(parsed_args, f'no_{noun}'):
         raise exceptions.UsageError(
-            f'which {noun} shall it boot with?',
+            f'no {noun} was named',
             hint=f'give --{noun} FILE or IMAGE, or --no-{noun}',
         )
     return given

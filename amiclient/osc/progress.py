@@ -99,7 +99,7 @@ class Bars:
         display = rich_progress.Progress(
             rich_progress.TextColumn('{task.description}'),
             rich_progress.BarColumn(),
-            rich_progress.DownloadColumn(binary_units=True),
+            rich_progress.DownloadColumn(),
             rich_progress.TransferSpeedColumn(),
             rich_progress.TimeRemainingColumn(),
             console=console.Console(file=self._stream),

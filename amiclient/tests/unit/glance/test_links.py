@@ -1,0 +1,74 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+from unittest import mock
+
+from amiclient import exceptions
+from amiclient.glance import catalog
+from amiclient.glance import links
+from amiclient.tests import base
+from amiclient.tests.unit.glance import records
+
+KERNEL = records.kernel().id
+RAMDISK = records.ramdisk().id
+
+
+class TestLinks(base.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.catalog = mock.create_autospec(catalog.Catalog, instance=True)
+        self.catalog.get_many.return_value = {KERNEL: records.kernel()}
+
+    def test_an_ami_is_what_links_to_a_kernel(self):
+        self.catalog.images.return_value = iter([
+            records.record(id='1', kernel_id=KERNEL),
+            records.record(id='2'),
+            records.record(id='3', kernel_id=KERNEL, disk_format='qcow2'),
+            records.record(id='4', ramdisk_id=RAMDISK),
+            records.record(id='5', kernel_id=KERNEL),
+        ])
+        found = list(links.listed(self.catalog, {'name': 'x'}, limit=2))
+        self.assertEqual(['1', '3'], [ami.image.id for ami in found])
+        self.catalog.images.assert_called_once_with(marker=None, name='x')
+        self.catalog.get_many.assert_not_called()
+
+    def test_links_are_resolved_in_one_go(self):
+        self.catalog.images.return_value = iter([
+            records.record(id='1', kernel_id=KERNEL, ramdisk_id=RAMDISK),
+            records.record(id='2', kernel_id=KERNEL),
+        ])
+        found = list(links.listed(self.catalog, {}, resolve=True))
+        self.catalog.get_many.assert_called_once_with({KERNEL, RAMDISK})
+        self.assertEqual('vmlinuz', found[0].kernel.name)
+        self.assertIsNone(found[0].ramdisk)
+        self.assertEqual('missing', found[0].ramdisk_status)
+        self.assertIsNone(found[1].ramdisk_status)
+
+    def test_a_kernel_that_is_queued_shows_as_such(self):
+        self.catalog.get_many.return_value = {
+            KERNEL: records.kernel(status='queued')
+        }
+        self.catalog.find.return_value = records.record(kernel_id=KERNEL)
+        self.assertEqual(
+            'queued', links.show(self.catalog, 'x').kernel_status
+        )
+
+    def test_an_ami_without_a_kernel_can_be_shown(self):
+        self.catalog.find.return_value = records.record()
+        self.assertIsNone(links.show(self.catalog, 'x').kernel_status)
+
+    def test_another_image_is_no_ami(self):
+        self.catalog.find.return_value = records.record(disk_format='qcow2')
+        self.assertRaises(
+            exceptions.CloudError, links.show, self.catalog, 'x'
+        )

@@ -1,0 +1,176 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+import argparse
+import io
+import logging
+import signal
+import types
+
+import fixtures
+from keystoneauth1 import exceptions as auth_exceptions
+from openstack import exceptions as sdk_exceptions
+
+from amiclient import exceptions
+from amiclient import interrupts
+from amiclient.osc import command
+from amiclient import progress
+from amiclient.tests import base
+
+
+class Stream(io.StringIO):
+    """A terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class Show(command.ShowOne):
+    """A command that does what a test wants."""
+
+    def take_action(self, parsed_args):
+        return (('id',), (self.work(),))
+
+
+def make(work=lambda: 1, **options):
+    """Make a command, and the arguments that it is run with."""
+    app = types.SimpleNamespace(
+        LOG=logging.getLogger('openstack'),
+        stdout=io.StringIO(),
+        stderr=Stream(),
+        options=types.SimpleNamespace(debug=False, verbose_level=1, **options),
+    )
+    made = Show(app, None)
+    made.work = work
+    parser = made.get_parser('show')
+    return made, parser.parse_args(['-f', 'value'])
+
+
+def raising(error):
+    def work():
+        raise error
+
+    return work
+
+
+class TestRun(base.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.log = self.useFixture(fixtures.FakeLogger(level=logging.INFO))
+
+    def test_success_is_0_and_the_result(self):
+        made, args = make()
+        self.assertEqual(0, made.run(args))
+        self.assertEqual('1\n', made.app.stdout.getvalue())
+        self.assertEqual('', self.log.output)
+
+    def test_each_signal_ends_in_one_line(self):
+        for number, status in (
+            (signal.SIGINT, 130),
+            (signal.SIGTERM, 143),
+            (signal.SIGHUP, 129),
+        ):
+            log = self.useFixture(fixtures.FakeLogger(level=logging.INFO))
+            made, args = make(lambda n=number: signal.raise_signal(n))
+            self.assertEqual(status, made.run(args))
+            self.assertEqual('interrupted\n', log.output)
+            self.assertEqual('', made.app.stdout.getvalue())
+
+    def test_notes_of_who_cleaned_up_are_told(self):
+        error = interrupts.Interrupted(signal.SIGINT)
+        error.add_note('nothing was left behind')
+        made, args = make(raising(error))
+        self.assertEqual(130, made.run(args))
+        self.assertEqual(
+            'interrupted; nothing was left behind\n', self.log.output
+        )
+
+    def test_a_second_signal_waits_for_the_cleaning(self):
+        cleaned = []
+
+        def work():
+            try:
+                signal.raise_signal(signal.SIGINT)
+            finally:
+                signal.raise_signal(signal.SIGINT)
+                cleaned.append(1)
+
+        made, args = make(work)
+        self.assertEqual(130, made.run(args))
+        self.assertEqual([1], cleaned)
+        self.assertIn('please wait', made.app.stderr.getvalue())
+
+    def test_our_errors_pass(self):
+        error = exceptions.SourceError('x: not a kernel')
+        made, args = make(raising(error))
+        self.assertIs(
+            error, self.assertRaises(exceptions.SourceError, made.run, args)
+        )
+
+    def test_errors_of_the_system_name_the_file(self):
+        made, args = make(raising(PermissionError(13, 'Denied', '/x/y')))
+        error = self.assertRaises(exceptions.AmiError, made.run, args)
+        self.assertEqual('/x/y: Denied', str(error))
+
+    def test_a_closed_pipe_is_for_cliff(self):
+        made, args = make(raising(BrokenPipeError(32, 'Broken pipe')))
+        self.assertRaises(BrokenPipeError, made.run, args)
+
+    def test_errors_of_the_cloud_take_one_line(self):
+        for error in (
+            auth_exceptions.EndpointNotFound('no\nsuch\n\nendpoint'),
+            auth_exceptions.Unauthorized('no\ntoken'),
+            sdk_exceptions.SDKException('no\nversion'),
+        ):
+            made, args = make(raising(error))
+            told = self.assertRaises(exceptions.CloudError, made.run, args)
+            self.assertNotIn('\n', str(told))
+            self.assertIs(error, told.__cause__)
+
+
+class TestProxy(base.TestCase):
+    def proxy(self, version):
+        image = types.SimpleNamespace(api_version=version)
+        made, _ = make()
+        made.app.client_manager = types.SimpleNamespace(
+            sdk_connection=types.SimpleNamespace(image=image)
+        )
+        return image, made.proxy
+
+    def test_version_2_is_what_is_wanted(self):
+        image, proxy = self.proxy('2')
+        self.assertIs(image, proxy())
+
+    def test_version_1_will_not_do(self):
+        _, proxy = self.proxy('1')
+        self.assertRaises(sdk_exceptions.SDKException, proxy)
+
+
+class TestWatch(base.TestCase):
+    def watch(self, *, no_progress=False, verbose_level=1, terminal=True):
+        made, _ = make()
+        made.app.options.verbose_level = verbose_level
+        if not terminal:
+            made.app.stderr = io.StringIO()
+        return made.watch(argparse.Namespace(no_progress=no_progress))
+
+    def test_bars_are_for_terminals(self):
+        self.assertNotIsInstance(self.watch(), progress.Quiet)
+        self.assertIsInstance(self.watch(terminal=False), progress.Quiet)
+
+    def test_there_are_none_if_none_are_wanted(self):
+        self.assertIsInstance(self.watch(no_progress=True), progress.Quiet)
+        self.assertIsInstance(self.watch(verbose_level=0), progress.Quiet)
+
+    def assertNotIsInstance(self, found, kind):
+        self.assertFalse(isinstance(found, kind), found)

@@ -1,0 +1,78 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+from unittest import mock
+
+from amiclient import exceptions
+from amiclient.glance import catalog
+from amiclient.osc import ami
+from amiclient.osc import filters
+from amiclient.tests import base
+from amiclient.tests.unit.glance import records
+
+UUID = 'd5abc5a6-3263-4f4c-900a-f1ad6ff16bfa'
+
+
+class TestQuery(base.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.catalog = mock.create_autospec(catalog.Catalog, instance=True)
+
+    def query(self, *words, project=None):
+        parser = ami.ListAmi(None, None).get_parser('openstack ami list')
+        return filters.query(parser.parse_args(words), self.catalog, project)
+
+    def test_by_default_only_the_order(self):
+        self.assertEqual({'sort': 'name:asc'}, self.query())
+
+    def test_everything_is_left_to_glance(self):
+        self.assertEqual(
+            {
+                'name': 'root',
+                'os_distro': 'debian',
+                'tag': ['a', 'b'],
+                'visibility': 'public',
+                'owner': 'p',
+                'os_hidden': True,
+                'sort': 'created_at:desc',
+            },
+            self.query(
+                '--name=root',
+                '--property=os_distro=debian',
+                '--tag=a',
+                '--tag=b',
+                '--public',
+                '--hidden',
+                '--sort=created_at:desc',
+                project='p',
+            ),
+        )
+
+    def test_a_name_with_a_colon_is_no_operator(self):
+        self.assertEqual('eq:in:a', self.query('--name', 'in:a')['name'])
+
+    def test_a_kernel_that_is_gone_can_be_asked_for(self):
+        self.assertEqual(UUID, self.query('--kernel', UUID)['kernel_id'])
+        self.catalog.find.assert_not_called()
+
+    def test_a_ramdisk_can_be_named(self):
+        self.catalog.find.return_value = records.ramdisk()
+        made = self.query('--ramdisk', 'initrd')
+        self.assertEqual(records.ramdisk().id, made['ramdisk_id'])
+
+    def test_a_name_that_nothing_has(self):
+        self.catalog.find.side_effect = exceptions.NotFoundError('none')
+        error = self.assertRaises(
+            exceptions.NotFoundError, self.query, '--kernel', 'nosuch'
+        )
+        self.assertIn("'nosuch'", str(error))

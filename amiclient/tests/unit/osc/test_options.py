@@ -1,0 +1,158 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+import contextlib
+import io
+import pathlib
+
+import testscenarios
+
+from amiclient import exceptions
+from amiclient.osc import ami
+from amiclient.osc import kernel
+from amiclient.osc import local
+from amiclient.osc import options
+from amiclient.osc import ramdisk
+from amiclient.tests import base
+from amiclient import units
+
+load_tests = testscenarios.load_tests_apply_scenarios
+
+COMMANDS = (
+    ami.ListAmi,
+    ami.ShowAmi,
+    ami.UploadAmi,
+    kernel.UploadKernel,
+    local.ShrinkImage,
+    ramdisk.UploadRamdisk,
+)
+
+
+def parse(command, *words):
+    """Parse as the documentation's builder does: without an application."""
+    return command(None, None).get_parser('openstack').parse_args(words)
+
+
+class TestParsers(base.TestCase):
+    scenarios = [(c.__name__, {'command': c}) for c in COMMANDS]
+
+    def test_help_names_every_option(self):
+        text = self.command(None, None).get_parser('openstack').format_help()
+        self.assertNotIn('%(', text)
+        self.assertIn('--help', text)
+
+    def test_every_option_has_a_help_text(self):
+        parser = self.command(None, None).get_parser('openstack')
+        for action in parser._actions:
+            self.assertTrue(action.help, action)
+
+    def test_the_command_says_what_it_does(self):
+        text = self.command(None, None).get_description()
+        self.assertGreater(len(text), 20)
+
+
+class TestRefused(base.TestCase):
+    scenarios = [
+        (' '.join(words), {'words': words})
+        for words in (
+            ('--public', '--private'),
+            ('--protected', '--unprotected'),
+            ('--kernel', 'a', '--no-kernel'),
+            ('--ramdisk', 'a', '--no-ramdisk'),
+            ('--headroom', 'much'),
+            ('--journal', 'yes'),
+            ('--id', '123'),
+            ('--min-disk', '-1'),
+            ('--min-ram', '1G'),
+            ('--image-format', 'qcow2'),
+            ('--property', 'novalue'),
+        )
+    ]
+
+    def test_with_usage_and_status_2(self):
+        stderr = io.StringIO()
+        with contextlib.redirect_stderr(stderr):
+            error = self.assertRaises(
+                SystemExit, parse, ami.UploadAmi, 'root.img', *self.words
+            )
+        self.assertEqual(2, error.code)
+        self.assertIn(self.words[-2], stderr.getvalue())
+
+
+class TestValues(base.TestCase):
+    def test_headroom(self):
+        self.assertEqual(
+            units.Headroom(64 * 2**20),
+            parse(ami.UploadAmi, 'root.img').headroom,
+        )
+        self.assertEqual(
+            units.Headroom(), parse(local.ShrinkImage, 'root.img').headroom
+        )
+        self.assertEqual(
+            units.Headroom(percent=5.0),
+            parse(local.ShrinkImage, 'root.img', '--headroom', '5%').headroom,
+        )
+
+    def test_journal(self):
+        for text, value in (('none', 'none'), ('keep', 'keep'), ('8M', 2**23)):
+            self.assertEqual(
+                value,
+                parse(local.ShrinkImage, 'root.img', '--journal', text).journal,
+            )
+
+    def test_traits_and_settings(self):
+        args = parse(
+            kernel.UploadKernel,
+            'vmlinuz',
+            '--public',
+            '--protected',
+            '--no-reuse',
+            '--tag=b',
+            '--tag=a',
+            '--tag=b',
+            '--property=a=b=c',
+            '--id=D5ABC5A6-3263-4F4C-900A-F1AD6FF16BFA',
+            '--store=fast',
+        )
+        traits = options.traits(args)
+        self.assertEqual(('b', 'a'), traits.tags)
+        self.assertEqual({'a': 'b=c'}, traits.properties)
+        self.assertEqual('d5abc5a6-3263-4f4c-900a-f1ad6ff16bfa', traits.id)
+        settings = options.settings(args, 'a-project')
+        self.assertEqual('public', settings.visibility)
+        self.assertEqual('a-project', settings.owner)
+        self.assertEqual('fast', settings.store)
+        self.assertTrue(settings.protected)
+        self.assertFalse(settings.reuse)
+        self.assertFalse(settings.hidden)
+
+    def test_paths_are_paths(self):
+        args = parse(ami.UploadAmi, 'a.img', '--work-directory', 'b')
+        self.assertEqual(pathlib.Path('a.img'), args.source)
+        self.assertEqual(pathlib.Path('b'), args.work_directory)
+
+
+class TestChosenPart(base.TestCase):
+    def chosen(self, *words):
+        args = parse(ami.UploadAmi, 'root.img', *words)
+        return options.chosen_part(args, 'kernel')
+
+    def test_one_is_given(self):
+        self.assertEqual('vmlinuz', self.chosen('--kernel', 'vmlinuz'))
+
+    def test_none_is_wanted(self):
+        self.assertIsNone(self.chosen('--no-kernel'))
+
+    def test_nothing_was_said(self):
+        error = self.assertRaises(exceptions.UsageError, self.chosen)
+        self.assertIn('--no-kernel', str(error))
