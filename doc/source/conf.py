@@ -1,0 +1,29 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+project = 'python-amiclient'
+copyright = 'python-amiclient contributors'
+
+extensions = ['cliff.sphinxext', 'openstackdocstheme']
+source_suffix = {'.rst': 'restructuredtext'}
+root_doc = 'index'
+html_theme = 'openstackdocs'
+pygments_style = 'native'
+templates_path = []
+exclude_patterns = []
+
+openstackdocs_auto_name = False
+# There is no bug tracker whose link could be made up.
+html_theme_options = {'display_global_toc_section': True}
+
+# Every command of the plugin is one of these: `ami shrink`, say.
+autoprogram_cliff_application = 'openstack'

@@ -1,0 +1,110 @@
+# Sourced by tools/test and tools/demo: packages and the virtual environment.
+
+set -euo pipefail
+
+root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
+venv=$root/.venv
+cd -- "$root"
+
+say() {
+    printf '%s\n' "$*" >&2
+}
+
+die() {
+    say "$(basename -- "$0"): $*"
+    exit 1
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo -- "$@"
+    else
+        die "please run as root: $*"
+    fi
+}
+
+# Where ordinary users on Debian do not look, but where e2fsprogs live.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+
+# need_packages PROFILE: install what bindep.txt wants for it and is missing.
+need_packages() {
+    local name missing=()
+    if ! command -v dpkg-query >/dev/null; then
+        say "This is not Debian or Ubuntu: please see that what bindep.txt" \
+            "lists for '$1' is installed"
+        return
+    fi
+    while read -r name; do
+        case $name in
+        # A python3 that is not the distribution's brings its own, and there
+        # may be a git of another make.
+        python3-venv) "$python" -c 'import ensurepip, venv' 2>/dev/null ;;
+        git) command -v git >/dev/null ;;
+        *)
+            dpkg-query --show --showformat='${db:Status-Status}\n' "$name" \
+                2>/dev/null | grep -qx installed
+            ;;
+        esac || missing+=("$name")
+    done < <(packages "$1")
+    if [ ${#missing[@]} -gt 0 ]; then
+        say "Installing ${missing[*]}"
+        as_root apt-get -qq update
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes \
+            --no-install-recommends "${missing[@]}" >/dev/null
+    fi
+}
+
+# The names in bindep.txt that are for everything, or for this profile.
+packages() {
+    awk -v profile="$1" '
+        /^[a-z]/ {
+            name = $1
+            wanted = 1
+            gsub(/.*\[|\].*/, "")
+            for (i = split($0, word, " "); i > 0; i--) {
+                if (word[i] == profile) { wanted = 1; break }
+                if (word[i] !~ /^platform:dpkg$/) wanted = 0
+            }
+            if (wanted) print name
+        }' bindep.txt
+}
+
+need_python() {
+    python=${PYTHON:-python3}
+    command -v "$python" >/dev/null || die "$python was not found"
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+        die "$("$python" --version) is too old: Python 3.11 or later is needed" \
+            "(PYTHON=... chooses another)"
+}
+
+# need_venv NAME REQUIREMENTS...: have them, and this project, in .venv.
+need_venv() {
+    local stamp=$venv/$1.stamp wanted file
+    shift
+    wanted=$(
+        "$python" --version
+        printf '%s\n' "$root"
+        cat setup.cfg pyproject.toml requirements.txt "$@"
+    )
+    if [ -e "$stamp" ] && [ "$wanted" = "$(cat "$stamp")" ] &&
+        "$venv/bin/python" -c 'import amiclient' 2>/dev/null; then
+        return
+    fi
+    say "Installing the project and what it needs into $venv"
+    if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+        "$python" -m venv --clear "$venv"
+    fi
+    if ! git -C "$root" rev-parse HEAD >/dev/null 2>&1; then
+        # Not a clone, or somebody else's: pbr cannot ask git.
+        export PBR_VERSION=${PBR_VERSION:-0.1.0.dev0}
+    fi
+    local requirements=()
+    for file in "$@"; do
+        requirements+=(--requirement "$file")
+    done
+    "$venv/bin/python" -m pip --quiet --disable-pip-version-check install \
+        "${requirements[@]}" --editable .
+    printf '%s\n' "$wanted" >"$stamp"
+}
