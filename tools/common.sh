@@ -104,7 +104,7 @@ need_venv() {
     for file in "$@"; do
         requirements+=(--requirement "$file")
     done
-    "$venv/bin/python" -m pip --quiet --disable-pip-version-check install \
+    "$venv/bin/python" -m pip -qq --disable-pip-version-check install \
         "${requirements[@]}" --editable .
     printf '%s\n' "$wanted" >"$stamp"
 }

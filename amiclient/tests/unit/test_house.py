@@ -1,0 +1,143 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The directions of imports, and the sizes of rooms, are what they shall be.
+
+See "The house" in the contributors' documentation.
+"""
+
+import ast
+import pathlib
+
+import amiclient
+from amiclient.tests import base
+
+_PACKAGE = pathlib.Path(amiclient.__file__).parent
+
+#: Lines that a file may have, of the product and of its tests.
+_LINES = 400
+_TEST_LINES = 500
+
+#: Who may not import what: a part of the package, and modules.
+_FORBIDDEN = {
+    # The domain does not know that there is a command line.
+    '': ('amiclient.osc', 'amiclient.tests', 'cliff', 'osc_lib'),
+    # What is on disk does not know that there is a cloud.
+    'boot': ('amiclient.glance', 'keystoneauth1', 'openstack'),
+    'ext': ('amiclient.glance', 'keystoneauth1', 'openstack'),
+    'rootfs': ('amiclient.glance', 'keystoneauth1', 'openstack'),
+    'source': ('amiclient.glance', 'keystoneauth1', 'openstack'),
+    # The command line asks the domain, which asks programs.
+    'osc': ('amiclient.process', 'amiclient.tests'),
+}
+
+#: The one door to other programs, and what others would go round it by.
+_DOOR = 'process.py'
+_PROGRAMS = ('subprocess', 'pty', 'multiprocessing')
+_CALLS = ('system', 'popen', 'fork', 'execv', 'execve', 'posix_spawn')
+
+
+def imports(tree: ast.AST) -> set[str]:
+    """Name every module that is imported, anywhere in a file.
+
+    ``from a import b`` names both ``a`` and ``a.b``, which may be a module.
+    """
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            # Relative imports are not in use: hacking (H304) refuses them.
+            found.add(node.module or '')
+            found.update(f'{node.module}.{a.name}' for a in node.names)
+    return found
+
+
+def offending(names: set[str], forbidden: tuple[str, ...]) -> list[str]:
+    """Choose the names that are forbidden modules, or within one."""
+    return sorted(
+        name
+        for name in names
+        if any(name == f or name.startswith(f'{f}.') for f in forbidden)
+    )
+
+
+def calls(tree: ast.AST) -> list[str]:
+    """Name the functions of ``os`` that start programs and are used."""
+    return [
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == 'os'
+        and node.attr in _CALLS
+    ]
+
+
+class TestHouse(base.TestCase):
+    def product(self) -> dict[pathlib.Path, ast.AST]:
+        """Every file of the product, by its path within the package."""
+        found = {
+            path.relative_to(_PACKAGE): ast.parse(path.read_text())
+            for path in _PACKAGE.rglob('*.py')
+            if path.relative_to(_PACKAGE).parts[0] != 'tests'
+        }
+        self.assertIn(pathlib.Path(_DOOR), found)
+        return found
+
+    def test_directions(self) -> None:
+        wrong = []
+        for path, tree in self.product().items():
+            part = path.parts[0] if len(path.parts) > 1 else ''
+            general = () if part == 'osc' else _FORBIDDEN['']
+            forbidden = general + _FORBIDDEN.get(part, ())
+            names = offending(imports(tree), forbidden)
+            wrong.extend(f'{path} imports {name}' for name in names)
+        self.assertEqual([], wrong)
+
+    def test_one_door_to_programs(self) -> None:
+        wrong = []
+        for path, tree in self.product().items():
+            if path != pathlib.Path(_DOOR):
+                names = offending(imports(tree), _PROGRAMS) + calls(tree)
+                wrong.extend(f'{path} uses {name}' for name in names)
+        self.assertEqual([], wrong)
+
+    def test_sizes(self) -> None:
+        wrong = []
+        for path in _PACKAGE.rglob('*.py'):
+            part = path.relative_to(_PACKAGE).parts[0]
+            limit = _TEST_LINES if part == 'tests' else _LINES
+            lines = len(path.read_text().splitlines())
+            if lines > limit:
+                wrong.append(f'{path} has {lines} lines, more than {limit}')
+        self.assertEqual([], wrong)
+
+    def test_the_test(self) -> None:
+        tree = ast.parse(
+            'import openstack.image\n'
+            'def f():\n'
+            '    from amiclient import glance\n'
+            '    from amiclient.osc import command\n'
+            '    os.system("ls")\n'
+        )
+        names = imports(tree)
+        self.assertEqual(
+            ['amiclient.glance', 'openstack.image'],
+            offending(names, _FORBIDDEN['ext']),
+        )
+        self.assertEqual(
+            ['amiclient.osc', 'amiclient.osc.command'],
+            offending(names, _FORBIDDEN['']),
+        )
+        self.assertEqual([], offending(names, ('amiclient.gl', 'open')))
+        self.assertEqual(['system'], calls(tree))
