@@ -177,7 +177,7 @@ def _entry(
         ctime=inode.time(0xC, 0x84),
         crtime=crtime,
         flags=inode.flags & ~_FLAGS_THAT_MAY_CHANGE,
-        generation=inode.u32(0x64),
+        generation=inode.generation,
         version=inode.u32(0x24) | (inode.extra(0x98) or 0) << 32,
         project=inode.extra(0x9C) or 0,
         xattrs=xattrs,

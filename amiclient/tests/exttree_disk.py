@@ -28,6 +28,7 @@ from types import TracebackType
 
 INCOMPAT_RECOVER = 0x4
 INCOMPAT_META_BG = 0x10
+INCOMPAT_EXTENTS = 0x40
 INCOMPAT_64BIT = 0x80
 _INCOMPAT_KNOWN = (
     0x2  # filetype
@@ -46,6 +47,9 @@ _INCOMPAT_KNOWN = (
 )
 _COMPAT_SPARSE_SUPER2 = 0x200
 _RO_COMPAT_SPARSE_SUPER = 0x1
+_RO_COMPAT_BIGALLOC = 0x200
+RO_COMPAT_PROJECT = 0x2000
+RO_COMPAT_GROUP_CHECKSUMS = 0x10 | 0x400
 
 FLAG_ENCRYPT = 0x800
 FLAG_INDEX = 0x1000
@@ -113,6 +117,11 @@ class Inode:
     def flags(self) -> int:
         """All flags."""
         return self.u32(0x20)
+
+    @property
+    def generation(self) -> int:
+        """What NFS file handles contain."""
+        return self.u32(0x64)
 
     @property
     def body(self) -> bytes:
@@ -198,15 +207,20 @@ class Filesystem:
             raise TreeError(f'block {number} (+{count}) is out of range')
 
     def _read_superblock(self) -> None:
+        self.first_block: int
+        self.blocks_per_group: int
+        self.inodes_per_group: int
         raw = self.read(1024, 1024)
         (self.inode_count, low) = struct.unpack_from('<II', raw, 0)
         if raw[0x38:0x3A] != b'\x53\xef':
             raise TreeError(f'{self.path} holds no ext2/3/4 superblock')
-        (self._first, log, log_cluster, self.blocks_per_group) = struct.unpack_from(
-            '<IIII', raw, 0x14
+        self.first_block, log, log_cluster = struct.unpack_from(
+            '<III', raw, 0x14
         )
-        self.block_size = 1024 << log
-        (self.inodes_per_group,) = struct.unpack_from('<I', raw, 0x28)
+        self.block_size: int = 1024 << log
+        self.blocks_per_group, _, self.inodes_per_group = struct.unpack_from(
+            '<III', raw, 0x20
+        )
         (revision,) = struct.unpack_from('<I', raw, 0x4C)
         self.inode_size = 128
         if revision:
@@ -226,8 +240,9 @@ class Filesystem:
         self.block_count = low | high << 32
         (self._first_meta_bg,) = struct.unpack_from('<I', raw, 0x104)
         self._backups = struct.unpack_from('<II', raw, 0x24C)
+        self.groups_per_flex = 1 << raw[0x174]
         self._ratio = 1
-        if self.ro_compat & 0x200:
+        if self.ro_compat & _RO_COMPAT_BIGALLOC:
             self._ratio = 1 << (log_cluster - log)
         self.cluster_size = self.block_size * self._ratio
 
@@ -251,20 +266,20 @@ class Filesystem:
         # are so small that the superblock is block 1.
         shift = int(self.block_size == 1024 and self._ratio > 1)
         if not self.incompat & INCOMPAT_META_BG or index < self._first_meta_bg:
-            return self._first + 1 + index + shift
+            return self.first_block + 1 + index + shift
         group = index * (self.block_size // self._descriptor_size)
-        first = self._first + group * self.blocks_per_group
+        first = self.first_block + group * self.blocks_per_group
         return first + self._has_super(group) + (shift if index == 0 else 0)
 
     def _read_descriptors(self) -> list[int]:
-        blocks = self.block_count - self._first
+        blocks = self.block_count - self.first_block
         self.group_count = groups = -(-blocks // self.blocks_per_group)
         per_block = self.block_size // self._descriptor_size
         tables = []
         for index in range(-(-groups // per_block)):
             raw = self.block(self._descriptor_block(index))
-            for at in range(0, per_block * self._descriptor_size,
-                            self._descriptor_size):
+            for slot in range(per_block):
+                at = slot * self._descriptor_size
                 (table,) = struct.unpack_from('<I', raw, at + 8)
                 if self._descriptor_size >= 64:
                     (high,) = struct.unpack_from('<I', raw, at + 0x28)

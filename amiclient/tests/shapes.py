@@ -29,6 +29,7 @@ from amiclient import process
 from amiclient.tests import exttree
 from amiclient.tests import shapes_broken as broken
 from amiclient.tests import shapes_content as content
+from amiclient.tests import shapes_tree as tree
 
 _UUID = 'f0a1c3de-5b77-4c1e-9a60-2d1e8b7c9f10'
 _MIB = 1 << 20
@@ -93,7 +94,7 @@ def make(name: str, directory: pathlib.Path) -> pathlib.Path:
         source = job.work / 'tree'
         source.mkdir()
         if not shape.is_empty:
-            content.sample(source, job.random)
+            tree.sample(source, job.random)
         features = _FEATURES[shape.filesystem]
         if shape.features:
             features += f',{shape.features}'
@@ -115,7 +116,8 @@ def make(name: str, directory: pathlib.Path) -> pathlib.Path:
         )  # fmt: skip
         shutil.rmtree(source)
         if not shape.is_empty:
-            content.decorate(job)
+            content.add_odd(job)
+            content.dress(job)
         job.settle()
         for step in shape.steps:
             step(job)
@@ -232,15 +234,18 @@ _ALL = (
     *(
         _quick(
             f'{kind}-{size // 1024}k', f'{kind}, blocks of {size} bytes',
-            filesystem=kind, block_size=size, size=128 * _MIB,
+            filesystem=kind, block_size=size,
         )
         for kind in ('ext2', 'ext3', 'ext4')
         for size in (1024, 2048, 4096)
     ),
     # Features.
-    _quick('bigalloc', 'clusters of 16 blocks', features='bigalloc'),
+    _quick('bigalloc', 'clusters of 16 blocks', features='bigalloc',
+           steps=()),
+    _quick('bigalloc-8k', 'clusters of two blocks', features='bigalloc',
+           size=_GIB, options=('-C', '8192')),
     _quick('bigalloc-1k', 'clusters of 4 KiB', features='bigalloc',
-           options=('-C', '4096'), **_SMALL),
+           options=('-C', '4096'), size=128 * _MIB, block_size=1024),
     _quick('meta-bg', 'descriptors in their groups',
            features='meta_bg,^resize_inode', size=2 * _GIB),
     _quick('meta-bg-1k', 'descriptors in their groups',
@@ -285,11 +290,12 @@ _ALL = (
            features='fast_commit'),
     _quick('mmp', 'protected from two mounts',
            steps=(content.spread, content.protect)),
-    _quick('stride', 'laid out for RAID', extended='stride=16,stripe_width=64'),
+    _quick('stride', 'laid out for RAID',
+           extended='stride=16,stripe_width=64'),
     _refused('stable-inodes', 'inodes that must not be renumbered',
              features='stable_inodes'),
     # Not at rest.
-    _quick('needs-recovery', 'a journal to be replayed', size=128 * _MIB,
+    _quick('needs-recovery', 'a journal to be replayed', size=384 * _MIB,
            steps=(content.spread, broken.crash)),
     _refused('external-journal', 'a journal elsewhere',
              features='^has_journal',
@@ -298,9 +304,9 @@ _ALL = (
            steps=(content.spread, broken.boot_signature)),
     _quick('trailing-bytes', 'a file longer than the filesystem',
            steps=(content.spread, broken.trailing_bytes)),
-    _quick('scratched', 'damage that preening mends', size=128 * _MIB,
+    _quick('scratched', 'damage that preening mends',
            steps=(content.spread, broken.scratch)),
-    _quick('error-flag', 'the kernel met an error', size=128 * _MIB,
+    _quick('error-flag', 'the kernel met an error',
            steps=(content.spread, broken.flag_error)),
     _damaged('lost-directory', broken.lose_directory, 'repairable'),
     _damaged('shared-blocks', broken.share_blocks, 'repairable'),

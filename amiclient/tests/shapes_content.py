@@ -16,11 +16,11 @@ Everything is made with mke2fs and debugfs, so that no rights are needed, and
 from seeded random data, so that it is the same each time.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 import dataclasses
-import os
 import pathlib
 import random
+import re
 import stat
 import struct
 
@@ -38,8 +38,9 @@ ENVIRONMENT = {
     'E2FSCK_CONFIG': '/nonexistent/e2fsck.conf',
 }
 
-_RO_COMPAT_CHECKSUMS = 0x10 | 0x400
 _FLAG_CASEFOLD = 0x40000000
+#: What debugfs says on stderr when nothing is wrong.
+_HARMLESS = re.compile(r'|debugfs 1\..*|setb: Warning: block \d+ already set')
 #: Append-only, no dump, no atime, synchronous: flags that change nothing in
 #: how the file is stored.
 _HARMLESS_FLAGS = (0, 0, 0, 0x20, 0x40, 0x80, 0x8)
@@ -83,7 +84,7 @@ class Job:
         wrong = [
             line
             for line in result.stderr.splitlines()
-            if line and not line.startswith(('debugfs 1.', 'Warning: '))
+            if not _HARMLESS.fullmatch(line)
         ]
         if wrong:
             raise AssertionError(f'{self.image}: debugfs: {wrong[:5]}')
@@ -103,104 +104,39 @@ class Job:
         return int(line.split(':')[1])
 
 
-def sample(folder: pathlib.Path, rng: random.Random) -> None:
-    """Fill a folder with everything that `mke2fs -d` can copy."""
-    root = os.fsencode(folder)
-
-    def put(name: bytes, size: int) -> None:
-        with open(os.path.join(root, name), 'wb') as file:
-            file.write(rng.randbytes(size))
-
-    for name in (b'etc', b'boot', b'var', b'var/empty', b'names', b'many',
-                 b'links', b'sizes', b'deep'):
-        os.mkdir(os.path.join(root, name))
-    (folder / 'etc/os-release').write_text('ID=debian\nVERSION_ID="12"\n')
-    put(b'boot/vmlinuz', 600_000)
-    put(b'boot/initrd.img', 1_500_000)
-    for name in (b'caf\xe9', b'\xff\xfe', b'new\nline', b'tab\tspace ',
-                 b'quote\'s "double"', b'back\\slash', b'-rf', b' ', b'*?[]',
-                 'größe-日本語-😀'.encode(), b'\x01\x7f', b'n' * 255):
-        put(b'names/' + name, rng.randrange(1, 5000))
-    for size in (0, 1, 59, 60, 61, 150, 1023, 1024, 1025, 4095, 4096, 4097,
-                 12288, 12289, 65536, 300_000):
-        put(b'sizes/%d' % size, size)
-    for index in range(80):
-        put(b'var/small%d' % index, int(rng.expovariate(1 / 6000)))
-    for index in range(12):
-        put(b'var/middle%d' % index, rng.randrange(20_000, 150_000))
-    for index in range(500):
-        put(b'many/a-name-long-enough-for-several-blocks-%04d' % index,
-            0 if index % 4 else 100)
-    _links(root, put)
-    _sparse(root, rng)
-    deep = os.path.join(root, b'deep')
-    for index in range(30):
-        deep = os.path.join(deep, b'd%d' % index)
-        os.mkdir(deep)
-    os.mkfifo(os.path.join(root, b'var/fifo'))
-    os.mknod(os.path.join(root, b'var/socket'), stat.S_IFSOCK | 0o600)
+def add_odd(job: Job) -> None:
+    """Add what `mke2fs -d` does not copy: devices, unwritten blocks, gaps."""
+    commands = list(_devices())
+    commands += [f'write {job.payload(40960)} punched', 'punch punched 2 4']
+    with disk.Filesystem(job.image) as filesystem:
+        if filesystem.incompat & disk.INCOMPAT_EXTENTS:
+            commands += [
+                f'write {job.payload(8192)} unwritten',
+                'fallocate unwritten 3 20',
+            ]
+    job.debugfs(commands)
 
 
-def _links(root: bytes, put: Callable[[bytes, int], None]) -> None:
-    os.mkdir(os.path.join(root, b'links/other'))
-    put(b'links/first', 7000)
-    for name in (b'links/second', b'links/other/third', b'etc/fourth'):
-        os.link(os.path.join(root, b'links/first'), os.path.join(root, name))
-    put(b'links/small', 20)
-    os.link(
-        os.path.join(root, b'links/small'), os.path.join(root, b'links/twin')
-    )
-    for length in (1, 58, 59, 60, 61, 120, 700, 1000):
-        target = (b'/long' * 200)[:length]
-        os.symlink(target, os.path.join(root, b'links/to%d' % length))
-    os.symlink(b'caf\xe9\n', os.path.join(root, b'links/odd'))
-
-
-def _sparse(root: bytes, rng: random.Random) -> None:
-    for name, size, places in (
-        (b'sizes/hole-first', 700_000, (600_000,)),
-        (b'sizes/hole-last', 900_000, (0,)),
-        (b'sizes/holes', 9 << 20, (0, 70_000, 1 << 20, 5 << 20)),
-        (b'sizes/hole-only', 5 << 20, ()),
-        # Beyond what double indirect blocks of 1 KiB reach.
-        (b'sizes/hole-huge', 400 << 20, (1 << 20, 100 << 20, 399 << 20)),
-    ):
-        with open(os.path.join(root, name), 'wb') as file:
-            file.truncate(size)
-            for place in places:
-                file.seek(place)
-                file.write(rng.randbytes(10_000))
-
-
-def decorate(job: Job) -> None:
+def dress(job: Job) -> None:
     """Give every inode owners, times, modes, attributes and flags.
 
-    Some depend on the machine after `mke2fs -d`, and most are dull.
+    Some depend on the machine after `mke2fs -d`, and most are dull. What is
+    dressed has a generation, and is passed over the next time.
     """
-    commands = list(_devices())
-    commands += [
-        f'write {job.payload(8192)} unwritten',
-        'fallocate unwritten 3 20',
-        f'write {job.payload(40960)} punched',
-        'punch punched 2 4',
-    ]
     with disk.Filesystem(job.image) as filesystem:
-        if not filesystem.incompat & 0x40:
-            commands = [c for c in commands if 'unwritten' not in c]
         block_size = filesystem.block_size
-    job.debugfs(commands)
+        has_project = bool(filesystem.ro_compat & disk.RO_COMPAT_PROJECT)
+        numbers = set(exttree.inode_numbers(job.image).values())
+        inodes = [filesystem.inode(n) for n in sorted(numbers)]
     (job.work / 'acl').write_bytes(_acl())
     (job.work / 'cap').write_bytes(
         struct.pack('<IIIII', 0x02000001, 0x2400, 0, 0, 0)
     )
     (job.work / 'big').write_bytes(job.random.randbytes(block_size - 400))
-    numbers = exttree.inode_numbers(job.image)
-    with disk.Filesystem(job.image) as filesystem:
-        inodes = [filesystem.inode(n) for n in sorted(set(numbers.values()))]
-        has_project = bool(filesystem.ro_compat & 0x2000)
-    commands = []
+    commands: list[str] = []
     for inode in inodes:
-        commands += _dress(inode, job.random, has_project)
+        if not inode.generation:
+            commands += _dress(inode, job.random, has_project)
     job.debugfs(commands)
 
 
@@ -237,7 +173,7 @@ def _dress(
     owners = (0, 0, 1, 1000, 65534, 65536, 100000, 2000000000)
     yield f'sif {spec} uid {rng.choice(owners)}'
     yield f'sif {spec} gid {rng.choice(owners)}'
-    yield f'sif {spec} generation {rng.getrandbits(32)}'
+    yield f'sif {spec} generation {rng.randrange(1, 2**32)}'
     has_extra = inode.extra(0x94) is not None
     for name in ('atime', 'mtime', 'ctime', 'crtime')[: 4 if has_extra else 3]:
         second = rng.randrange(10**9, 17 * 10**8)
@@ -259,9 +195,7 @@ def _dress(
     if kind in (stat.S_IFREG, stat.S_IFDIR):
         flags = inode.flags | rng.choice(_HARMLESS_FLAGS)
         yield f'sif {spec} flags {flags:#x}'
-        # Attributes of a directory with inline data could push the data out.
-        if not inode.flags & disk.FLAG_INLINE_DATA:
-            yield from _attributes(spec, kind, rng)
+        yield from _attributes(spec, kind, rng)
 
 
 def _attributes(spec: str, kind: int, rng: random.Random) -> Iterator[str]:
@@ -283,31 +217,41 @@ def _attributes(spec: str, kind: int, rng: random.Random) -> Iterator[str]:
 def spread(job: Job, *, parts: int = 4, files: int = 24) -> None:
     """Write files into block groups all over the filesystem.
 
-    libext2fs takes the first free inode, and blocks near it: so those that
-    come before are marked as used until e2fsck says otherwise.
+    libext2fs takes the first free inode, and free blocks from the beginning
+    of its flexible group: so those that come before are marked as used until
+    e2fsck says otherwise.
 
     :param parts: in how many groups; fewer if there are not as many.
     :param files: how many files in each of them.
     """
-    used = max(exttree.inode_numbers(job.image).values())
+    at = max(11, *exttree.inode_numbers(job.image).values()) + 1
     with disk.Filesystem(job.image) as filesystem:
-        groups, size = filesystem.group_count, filesystem.inodes_per_group
-        uninit = filesystem.ro_compat & _RO_COMPAT_CHECKSUMS
+        groups = filesystem.group_count
+        per_group = filesystem.blocks_per_group
+        first_block = filesystem.first_block
+        inodes = filesystem.inodes_per_group
+        flex = filesystem.groups_per_flex
+        has_checksums = filesystem.ro_compat & disk.RO_COMPAT_GROUP_CHECKSUMS
     commands = []
-    if uninit:
+    if has_checksums:
         # The marks in a group that was never used would be forgotten.
         commands = [f'set_bg {g} flags 0x4' for g in range(groups)]
-    chosen = sorted({(groups - 1) * n // max(parts - 1, 1)
-                     for n in range(parts)})
-    at = max(used, 11) + 1
-    for group in chosen:
-        first = group * size + 1
-        if first > at:
-            commands.append(f'seti <{at}> {first - at}')
-            at = first
+    marked, parts = 0, min(parts, groups)
+    for part in range(parts):
+        group = (groups - 1) * part // max(parts - 1, 1)
+        if group * inodes + 1 > at:
+            commands.append(f'seti <{at}> {group * inodes + 1 - at}')
+            at = group * inodes + 1
+        marked = max(marked, group - group % flex)
+        if group > marked:
+            start = first_block + marked * per_group
+            count = (group - marked) * per_group
+            commands.append(f'setb {start or 1} {count}')
+            marked = group
         commands += _folder(job, f'part{group}', files)
         at += files + 1
     job.debugfs(commands)
+    dress(job)
     job.settle()
 
 
@@ -335,6 +279,7 @@ def churn(job: Job, *, rounds: int = 3, files: int = 120) -> None:
         commands += [f'rm {n}' for n in names[: len(names) // 3]]
         del names[: len(names) // 3]
     job.debugfs(commands)
+    dress(job)
     job.settle()
 
 
@@ -361,6 +306,7 @@ def fragment(job: Job, *, blocks: int = 1500) -> None:
     commands += [f'rm g{n}' for n in range(0, blocks, 2)]
     commands.append(f'write {job.payload(size * (blocks // 2))} scattered')
     job.debugfs(commands)
+    dress(job)
     job.settle()
 
 
@@ -387,6 +333,7 @@ def fold_case(job: Job) -> None:
     job.debugfs(
         [f'write {job.payload(1500)} folded/{name}' for name in names]
     )
+    dress(job)
     job.settle()
 
 
