@@ -70,16 +70,33 @@ class Geometry:
         found = self.superblock
         ratio = found.cluster_ratio
         blocks = -(-blocks // ratio) * ratio
-        rest = (blocks - found.first_data_block) % found.blocks_per_group
-        count = self.groups(blocks)
-        if not rest or count == 1:
+        rest = self._rest(blocks)
+        if not rest or self.groups(blocks) == 1:
             return blocks
+        lacking = self._lowest(self.groups(blocks)) - rest
+        return blocks + max(0, -(-lacking // ratio) * ratio)
+
+    def fit_down(self, blocks: int) -> int:
+        """Round a number of blocks down to one that resize2fs leaves alone."""
+        blocks -= blocks % self.superblock.cluster_ratio
+        rest = self._rest(blocks)
+        count = self.groups(blocks)
+        if rest and count > 1 and rest < self._lowest(count):
+            blocks -= rest
+        return blocks
+
+    def _rest(self, blocks: int) -> int:
+        """Tell the blocks in the last group, 0 for a full one."""
+        found = self.superblock
+        return (blocks - found.first_data_block) % found.blocks_per_group
+
+    def _lowest(self, count: int) -> int:
+        """Tell how many blocks the last of so many groups must have."""
         own = self.overhead(count) - self.overhead(count - 1)
-        lowest = 2 + found.inode_blocks + _LAST_GROUP_MINIMUM
+        lowest = 2 + self.superblock.inode_blocks
         if self._has_backup(count - 1, count):
             lowest += 1 + self._descriptor_blocks(count)
-        lowest = max(lowest, own + _LAST_GROUP_MINIMUM)
-        return blocks + max(0, -(-(lowest - rest) // ratio) * ratio)
+        return max(lowest, own) + _LAST_GROUP_MINIMUM
 
     def need(self, extra: int = 0, *, packed: bool = True) -> int:
         """Tell the smallest number of blocks that can hold everything.
@@ -180,7 +197,7 @@ def measure(layout: groups_.Layout) -> Geometry:
     return Geometry(
         superblock=found,
         data=data,
-        inodes=found.inode_count - found.free_inodes,
+        inodes=found.used_inodes,
         metadata=tuple(tables),
         used=tuple(used),
     )

@@ -42,7 +42,7 @@ _NEAR = 1000
 
 #: The part of the distance to the lower bound that a pass leaves; the next
 #: one each time that it turned out to be too small.
-_PARTS = (0.25, 0.5, 0.75, 0.9)
+_PARTS = (0.25, 0.5, 0.75, 0.9, 1)
 
 #: The first pass has as much more room as this part of the data: moving data
 #: into small holes takes extent tree blocks.
@@ -126,7 +126,14 @@ class Track:
             self.tools.add_journal(self.path, step.journal, step.location)
         else:
             self._note(self.tools.resize(self.path, step.blocks))
+            self._count()
         self.steps.append(step)
+
+    def _count(self) -> None:
+        # resize2fs 1.47.0 leaves wrong counts of free blocks if there are
+        # clusters; e2fsck counts anew.
+        if superblock_.read(self.path).cluster_ratio > 1:
+            self.tools.preen(self.path)
 
     def _note(self, moved: dict[int, int]) -> None:
         if moved:
@@ -223,11 +230,16 @@ def _tighten(track: Track, headroom: int) -> None:
         measured = _measure(track.path)
         high = measured.superblock.block_count
         low = measured.need(headroom)
-        size = measured.fit(low + int((high - low) * part))
-        if high - low <= max(1, low // _NEAR) or size >= high:
+        if high - low <= max(1, low // _NEAR):
             return
-        if not _shrink(track, size):
-            part = next(parts, 1.0)
+        size = measured.fit(low + int((high - low) * part))
+        if size >= high:
+            # Nothing between: the last group goes as a whole, or stays.
+            size = measured.fit_down(high - 1)
+        if size < low or not _shrink(track, size):
+            if part == 1:
+                return
+            part = next(parts, 1)
 
 
 def _shrink(track: Track, blocks: int) -> bool:

@@ -35,11 +35,12 @@ class CleanSource:
     """A filesystem in order, to be copied from; it is never written to.
 
     :param path: where it lies.
+    :param origin: the user's file, which that is or was made from.
     """
 
-    def __init__(self, path: pathlib.Path) -> None:
+    def __init__(self, path: pathlib.Path, origin: '_Origin') -> None:
         self.path = path
-        self._state = _state(path)
+        self.origin = origin
 
     def copy_to(
         self,
@@ -53,14 +54,22 @@ class CleanSource:
         """
         copy_in_use(self.path, target, progress=progress, cancel=cancel)
 
+
+class _Origin:
+    """A file that must stay as it is for a while."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self._path = path
+        self._state = _state(path)
+
     def refuse_changed(self) -> None:
-        """Make sure that the source is what it was at the beginning.
+        """Make sure that the file is what it was at the beginning.
 
         :raises BusyError: if it was written to meanwhile.
         """
-        if _state(self.path) != self._state:
+        if _state(self._path) != self._state:
             raise exceptions.BusyError(
-                f'{self.path} was changed while it was being copied',
+                f'{self._path} was changed while it was being copied',
                 hint='end whatever writes to it first',
             )
 
@@ -87,19 +96,20 @@ def clean_source(
     :param repair: whether e2fsck may mend more than preening does.
     :raises DamagedError: if it is damaged beyond what it may mend.
     """
+    origin = _Origin(image.path)
     with blamed(image.path):
         if not recover:
             with progress.task('Checking'):
                 recover = not tools.check(image.path)
         if not recover:
-            yield CleanSource(image.path)
+            yield CleanSource(image.path, origin)
             return
     with workshop(folder) as room:
         mended = room / 'full'
         _copy_everything(image, mended, tools.cancel, progress)
         with progress.task('Repairing'):
             mend(mended, tools, recover=True, repair=repair, name=image.path)
-        yield CleanSource(mended)
+        yield CleanSource(mended, origin)
 
 
 def mend(
@@ -188,7 +198,13 @@ def finish(
     :raises DamagedError: if e2fsck has something to object to.
     """
     times.restore(original, path, moved, tools)
-    found = superblock_.read(path)
+    before, found = superblock_.read(original), superblock_.read(path)
+    if before.used_inodes != found.used_inodes:
+        raise exceptions.DamagedError(
+            f'the shrunk filesystem has {found.used_inodes} inodes in use '
+            f'instead of {before.used_inodes}',
+            hint='please report this as a bug',
+        )
     with copy.opened(path, os.O_RDWR) as descriptor:
         layout = groups_.Layout(descriptor, found)
         copy.clear(descriptor, copy.bytes_of(layout.free(), found.block_size))
@@ -240,10 +256,10 @@ def blamed(path: pathlib.Path) -> Iterator[None]:
     """Name the file in errors that do not know it."""
     try:
         yield
-    except exceptions.DamagedError as error:
+    except (exceptions.DamagedError, exceptions.UnsupportedError) as error:
         if str(path) in error.message:
             raise
-        raise exceptions.DamagedError(
+        raise type(error)(
             f'{path}: {error.message}', hint=error.hint
         ) from error
 

@@ -164,7 +164,13 @@ class Superblock:
     @property
     def in_use(self) -> int:
         """Bytes in use, metadata included."""
-        return (self.block_count - self.free_blocks) * self.block_size
+        # The count is wrong after resize2fs has shrunk a bigalloc filesystem.
+        return max(0, self.block_count - self.free_blocks) * self.block_size
+
+    @property
+    def used_inodes(self) -> int:
+        """The number of inodes in use, the reserved ones included."""
+        return self.inode_count - self.free_inodes
 
     @property
     def group_count(self) -> int:
@@ -257,8 +263,7 @@ def parse(data: bytes, name: str) -> Superblock:
         block_size=1024 << log_block,
         block_count=_u32(data, 0x04) | high * _u32(data, 0x150) << 32,
         reserved_blocks=_u32(data, 0x08) | high * _u32(data, 0x154) << 32,
-        free_blocks=(_u32(data, 0x0C) | high * _u32(data, 0x158) << 32)
-        * ratio,
+        free_blocks=_u32(data, 0x0C) | high * _u32(data, 0x158) << 32,
         cluster_ratio=ratio,
         first_data_block=_u32(data, 0x14),
         blocks_per_group=_u32(data, 0x20),
@@ -323,7 +328,6 @@ def _check(found: Superblock, name: str) -> None:
         and found.desc_size <= found.block_size
         and found.first_data_block in (0, 1)
         and found.block_count > found.first_data_block
-        and found.free_blocks <= found.block_count
         and found.free_inodes <= found.inode_count
         and found.inode_count == found.inodes_per_group * found.group_count
         and found.reserved_gdt_blocks <= found.block_size // 4

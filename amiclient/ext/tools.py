@@ -17,12 +17,16 @@ on its input only and not on when it ran.
 """
 
 from collections.abc import Iterable, Sequence
+import contextlib
 import dataclasses
+import os
 import pathlib
 import re
 import threading
 
-from amiclient import exceptions, process
+from amiclient import exceptions
+from amiclient import process
+from amiclient.ext import copy
 
 #: Older ones know too few features, and resize2fs has bugs that lose data
 #: (1.45 came with 64-bit and metadata_csum fixes to off-line shrinking).
@@ -151,14 +155,32 @@ class Toolbox:
         writes: bool = False,
         input: bytes | None = None,
     ) -> process.Result:
-        return process.run(
-            argv,
-            ok=frozenset(ok),
-            env={'E2FSPROGS_FAKE_TIME': str(self.time)},
-            input=input,
-            interruptible=self.interruptible or not writes,
-            cancel=self.cancel,
-        )
+        with contextlib.ExitStack() as stack:
+            return process.run(
+                [
+                    _opened(word, stack)
+                    if isinstance(word, pathlib.Path)
+                    else word
+                    for word in argv
+                ],
+                ok=frozenset(ok),
+                env={'E2FSPROGS_FAKE_TIME': str(self.time)},
+                input=input,
+                interruptible=self.interruptible or not writes,
+                cancel=self.cancel,
+            )
+
+
+def _opened(path: pathlib.Path, stack: contextlib.ExitStack) -> str:
+    # e2fsprogs take what follows a question mark in a file name for options
+    # of the I/O manager (ext2fs_open2() in lib/ext2fs/openfs.c).
+    if '?' not in str(path):
+        return str(path.absolute())
+    # A target that is to be made has a name of our own, in such a folder.
+    if not path.exists():
+        path.touch(mode=0o600)
+    descriptor = stack.enter_context(copy.opened(path, os.O_RDONLY))
+    return f'/proc/{os.getpid()}/fd/{descriptor}'
 
 
 def require() -> None:

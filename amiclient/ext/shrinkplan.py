@@ -1,0 +1,261 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What to shrink and how: requests, checks, and plans.
+
+Nothing here writes. Whatever can be found out beforehand is found out here.
+"""
+
+import dataclasses
+import os
+import pathlib
+import tempfile
+
+from amiclient import exceptions
+from amiclient.ext import busy
+from amiclient.ext import copy
+from amiclient.ext import geometry
+from amiclient.ext import groups as groups_
+from amiclient.ext import image as image_
+from amiclient.ext import inodes
+from amiclient.ext import minimum
+from amiclient.ext import stage
+from amiclient.ext import superblock as superblock_
+from amiclient.ext import tools as tools_
+from amiclient import units
+
+#: What has no number of MiB: the journal stays as large as it is, or goes.
+KEEP = 'keep'
+NONE = 'none'
+
+
+@dataclasses.dataclass(frozen=True)
+class ShrinkRequest:
+    """What a user wants.
+
+    :param image: the filesystem to shrink.
+    :param output: where the result shall go; None to replace the file.
+    :param headroom: free space to leave in it.
+    :param journal: ``keep``, ``none``, or the bytes of a new one.
+    :param repair: let e2fsck fix what it would not fix without being asked.
+    :param in_place: resize the file itself, as always with a block device.
+    :param durable: false if the result need not survive a power failure.
+    :param work_directory: for temporary files; beside the output if None.
+    """
+
+    image: image_.RootImage
+    output: pathlib.Path | None = None
+    headroom: units.Headroom = units.NO_HEADROOM
+    journal: str | int = KEEP
+    repair: bool = False
+    in_place: bool = False
+    durable: bool = True
+    work_directory: pathlib.Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ShrinkPlan:
+    """What will be done. All sizes but ``block_count`` are bytes.
+
+    :param output: the path that the result will have.
+    :param in_place: whether the source itself is resized.
+    :param recover: whether a journal must be replayed, or deleted files
+        cleaned up, before anything else.
+    :param folder: where temporary files go.
+    :param block_count: blocks that the result will have: exactly, if the
+        shrink was tried out, else the lower bound.
+    :param in_use: bytes in use before.
+    :param room: bytes of disk that the work takes.
+    """
+
+    request: ShrinkRequest
+    image: image_.RootImage
+    output: pathlib.Path
+    in_place: bool
+    recover: bool
+    folder: pathlib.Path
+    filesystem: str
+    block_size: int
+    block_count: int
+    size_before: int
+    in_use: int
+    lower_bound: int
+    room: int
+
+    @property
+    def size(self) -> int:
+        """Bytes that the result will have."""
+        return self.block_count * self.block_size
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """Where the shrink of one filesystem shall lead.
+
+    :param goal: what the search is to arrive at.
+    :param bound: blocks below which nothing can get.
+    :param room: bytes of disk that a copy, and what moves in it, takes.
+    :param moved: bytes that move.
+    """
+
+    goal: minimum.Goal
+    bound: int
+    room: int
+    moved: int
+
+
+def prepare(request: ShrinkRequest) -> ShrinkPlan:
+    """Check everything that can be checked without trying.
+
+    :returns: a plan whose ``block_count`` is the lower bound.
+    :raises SourceError: if the filesystem is busy, damaged or of a kind that
+        cannot be shrunk.
+    :raises NoSpaceError: if there is no room for the copy.
+    :raises ProgramError: if e2fsprogs are missing or too old.
+    """
+    tools_.require()
+    image = request.image
+    found = image.superblock
+    _refuse(request)
+    busy.refuse_busy(image.path)
+    with stage.blamed(image.path):
+        target = aim(request, image.path)
+    in_place = request.in_place or (image.is_device and request.output is None)
+    output = _output(request, in_place)
+    planned = ShrinkPlan(
+        request=request,
+        image=image,
+        output=output,
+        in_place=in_place,
+        recover=found.needs_recovery or found.orphans,
+        folder=_folder(request, output, in_place),
+        filesystem=found.filesystem,
+        block_size=found.block_size,
+        block_count=target.bound,
+        size_before=found.size,
+        in_use=found.in_use,
+        lower_bound=target.bound * found.block_size,
+        room=target.moved if in_place else target.room,
+    )
+    stage.check_room(planned.folder, planned.room)
+    return planned
+
+
+def aim(request: ShrinkRequest, path: pathlib.Path) -> Target:
+    """Compute where a shrink shall lead.
+
+    :param path: the filesystem of the request, or a mended copy of it.
+    :raises DamagedError: if its block groups cannot be read.
+    """
+    found = superblock_.read(path)
+    with copy.opened(path, os.O_RDONLY) as descriptor:
+        layout = groups_.Layout(descriptor, found)
+        measured = geometry.measure(layout)
+        journal = 0
+        if found.has_journal and found.journal_inode:
+            journal = inodes.Table(layout).read(found.journal_inode).size
+    goal, growth = _goal(request, measured, journal)
+    bound = minimum.lower_bound(measured, goal.headroom, growth)
+    used = groups_.count(measured.used) * found.block_size
+    moved = measured.moved(bound) * found.block_size
+    return Target(goal, bound, used + moved, moved)
+
+
+def _refuse(request: ShrinkRequest) -> None:
+    path, found = request.image.path, request.image.superblock
+    if found.journal_device:
+        raise exceptions.UnsupportedError(
+            f'{path}: its journal is on another device',
+            hint='give it one of its own first: tune2fs -O ^has_journal, '
+            'then tune2fs -j',
+        )
+    if request.image.size < found.size:
+        raise exceptions.DamagedError(
+            f'{path}: cut short: the filesystem takes {found.size} bytes, '
+            f'but there are only {request.image.size}',
+            hint='get it again from where it came',
+        )
+    if request.in_place and request.output is not None:
+        raise exceptions.UsageError(
+            '--in-place and --output exclude each other'
+        )
+    if not request.in_place and not request.output:
+        status = path.stat()
+        if status.st_nlink > 1 and not request.image.is_device:
+            raise exceptions.UsageError(
+                f'{path}: has {status.st_nlink} names (hard links), and only '
+                'one would be replaced',
+                hint='use --output or --in-place',
+            )
+
+
+def _output(request: ShrinkRequest, in_place: bool) -> pathlib.Path:
+    # A symbolic link stays one; what it points to is replaced.
+    source = request.image.path.resolve()
+    if in_place or request.output is None:
+        return source if not request.image.is_device else request.image.path
+    target = request.output
+    if target.is_dir():
+        raise exceptions.UsageError(
+            f'{target}: a directory', hint='name a file in it'
+        )
+    if target.exists():
+        if target.samefile(source):
+            raise exceptions.UsageError(
+                f'{target}: the same file as the source',
+                hint='leave out --output to replace it',
+            )
+        if not target.is_file():
+            raise exceptions.UsageError(
+                f'{target}: not a regular file',
+                hint='name a file, and copy that to the device',
+            )
+    return target.parent.resolve() / target.name
+
+
+def _goal(
+    request: ShrinkRequest, measured: geometry.Geometry, journal: int
+) -> tuple[minimum.Goal, int]:
+    """Set the goal, and tell by how many blocks the journal grows."""
+    found = measured.superblock
+    size = found.block_size
+    headroom = -(-request.headroom.of(found.in_use) // size)
+    device = request.image.is_device and request.output is None
+    limit = request.image.size // size if device else None
+    if request.journal == NONE:
+        goal = minimum.Goal(headroom, bool(journal), 0, limit)
+        return goal, -(journal // size)
+    if isinstance(request.journal, int):
+        mib = minimum.journal_in_mib(request.journal, size)
+        if mib is None:
+            raise exceptions.UsageError(
+                f'a journal of {request.journal} bytes is impossible here',
+                hint='it takes a whole number of MiB and at least 1024 '
+                f'blocks of {size} bytes',
+            )
+        growth = (request.journal - journal) // size
+        return minimum.Goal(headroom, bool(journal), mib, limit), growth
+    mib = minimum.journal_in_mib(journal, size) if journal else 0
+    fast_commit = found.compat & superblock_.COMPAT_FAST_COMMIT
+    if not mib or fast_commit:
+        return minimum.Goal(headroom, False, 0, limit), 0
+    return minimum.Goal(headroom, True, mib, limit, keeps_journal=True), 0
+
+
+def _folder(
+    request: ShrinkRequest, output: pathlib.Path, in_place: bool
+) -> pathlib.Path:
+    if request.work_directory is not None:
+        return request.work_directory
+    if request.image.is_device and in_place:
+        return pathlib.Path(tempfile.gettempdir())
+    return output.parent
