@@ -27,8 +27,9 @@ from amiclient.glance import model
 from amiclient.glance import payload as payload_
 from amiclient import progress as progress_
 
-#: Chunks under way. With fewer, hashing and sending wait for each other.
-_BUFFERS = 4
+#: Chunks under way: one is sent, one is hashed, and one is in hand, so that
+#: neither waits for the other. More would not stay in the caches.
+_BUFFERS = 3
 
 #: Seconds between two looks at the cancel event.
 _POLL = 0.1

@@ -56,9 +56,9 @@ def explain(response: requests.Response) -> str:
     :returns: one line; the status' name if the body says nothing.
     """
     text = ''
-    if 'json' in response.headers.get('Content-Type', ''):
-        with contextlib.suppress(requests.exceptions.JSONDecodeError):
-            text = _message(response.json())
+    # Told by content: some say `text/html` to all that they write.
+    with contextlib.suppress(requests.exceptions.JSONDecodeError):
+        text = _message(response.json())
     text = _line(text or response.text)
     return text or response.reason or 'no reason given'
 

@@ -31,7 +31,7 @@ from amiclient.tests.unit.glance import stub
 MIB = 1 << 20
 
 #: More than the socket buffers of both sides hold.
-SIZE = 16 * MIB + 123
+SIZE = 12 * MIB + 123
 
 QUICK = transfer.Patience(
     stall=0.5,

@@ -1,0 +1,197 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What the libraries below raise, in one line that helps."""
+
+import socket
+import ssl
+from typing import Any
+
+from keystoneauth1 import exceptions as keystone_exceptions
+from openstack import exceptions as sdk_exceptions
+import requests
+import urllib3
+
+from amiclient import exceptions
+from amiclient.glance import errors
+from amiclient.tests import base
+
+
+def response(
+    status: int, text: str = '', kind: str = 'text/html', **headers: str
+) -> requests.Response:
+    made = requests.Response()
+    made.status_code = status
+    made.reason = 'Reason'
+    made.headers['Content-Type'] = kind
+    made.headers.update(headers)
+    made._content = text.encode()
+    return made
+
+
+class ExplainTest(base.TestCase):
+    def test_every_form(self) -> None:
+        for text, expected in (
+            ('', 'Reason'),
+            ('<html><body></body></html>', 'Reason'),
+            ('No room.\n', 'No room'),
+            ('<h1>413 Too Large</h1>No <b>room</b>.<br />', 'No room'),
+            ('<style>b {\ncolor: red}</style>&quot;No&quot;', '"No"'),
+            ('{"message": "No room<br /><br />\\n", "code": "413"}', 'No room'),
+            ('{"error": {"code": 413, "message": "No"}}', 'No'),
+            ('{"title": "No"}', 'No'),
+            ('{"oops": 1}', '{"oops": 1}'),
+            ('[1]', '[1]'),
+            ('a < b\nc', 'a < b c'),
+        ):
+            self.assertEqual(expected, errors.explain(response(413, text)))
+
+    def test_not_too_long(self) -> None:
+        self.assertEqual(300, len(errors.explain(response(500, 'x' * 999))))
+
+
+class CheckTest(base.TestCase):
+    def test_success(self) -> None:
+        fine = response(204)
+        self.assertIs(fine, errors.check(fine, 'trying'))
+
+    def test_failures(self) -> None:
+        for status, hint in (
+            (302, 'the endpoint redirects to http://a/: correct it'),
+            (400, None),
+            (401, 'check the credentials; the token may have expired'),
+            (403, 'ask the operator for the role that permits it'),
+            (409, None),
+            (429, 'try again later'),
+            (502, 'try again later, or tell the operator'),
+        ):
+            error = self.assertRaises(
+                exceptions.CloudError,
+                errors.check,
+                response(status, 'because', Location='http://a/'),
+                'trying',
+            )
+            self.assertEqual(
+                f'trying failed: because (HTTP {status})', error.message
+            )
+            self.assertEqual(hint, error.hint)
+            self.assertNotIsInstance(error, exceptions.NotFoundError)
+
+    def test_not_found(self) -> None:
+        self.assertRaises(
+            exceptions.NotFoundError, errors.check, response(404), 'trying'
+        )
+
+
+class TranslatedTest(base.TestCase):
+    def translate(self, error: Exception) -> exceptions.CloudError:
+        def fail() -> None:
+            with errors.translated('trying'):
+                raise error
+
+        translated = self.assertRaises(exceptions.CloudError, fail)
+        self.assertIs(error, translated.__cause__)
+        self.assertNotIn('\n', str(translated))
+        return translated
+
+    def test_our_own_pass(self) -> None:
+        for error in (exceptions.SourceError('x'), KeyError('x')):
+
+            def fail(error: Exception = error) -> None:
+                with errors.translated('trying'):
+                    raise error
+
+            self.assertRaises(type(error), fail)
+
+    def test_answers(self) -> None:
+        for error in (
+            sdk_exceptions.HttpException('x', response=response(413, 'full')),
+            keystone_exceptions.HttpError('x', response=response(413, 'full')),
+        ):
+            translated = self.translate(error)
+            self.assertEqual(
+                'trying failed: full (HTTP 413)', translated.message
+            )
+
+    def test_no_credentials(self) -> None:
+        translated = self.translate(
+            keystone_exceptions.MissingRequiredOptions([])
+        )
+        self.assertIn('trying failed: Auth plugin requires', str(translated))
+
+    def test_no_text(self) -> None:
+        self.assertEqual(
+            'trying failed: SDKException',
+            str(self.translate(sdk_exceptions.SDKException(''))),
+        )
+
+
+class ConnectionTest(base.TestCase):
+    """With real sockets: how the libraries nest the cause is theirs."""
+
+    def connect(self, url: str, **kwargs: Any) -> str:
+        from keystoneauth1 import session
+
+        def get() -> None:
+            with errors.translated('trying'):
+                session.Session().get(url, **kwargs)
+
+        return str(self.assertRaises(exceptions.CloudError, get))
+
+    def listen(self) -> tuple[socket.socket, int]:
+        listener = socket.create_server(('127.0.0.1', 0))
+        self.addCleanup(listener.close)
+        return listener, listener.getsockname()[1]
+
+    def test_refused(self) -> None:
+        listener, port = self.listen()
+        listener.close()
+        self.assertEqual(
+            f'trying failed: no connection to http://127.0.0.1:{port}: '
+            'Connection refused; check the endpoint, the network, and that '
+            'the cloud is up',
+            self.connect(f'http://127.0.0.1:{port}/v2/images'),
+        )
+
+    def test_no_answer(self) -> None:
+        _listener, port = self.listen()
+        self.assertIn(
+            f'http://127.0.0.1:{port}: timed out',
+            self.connect(f'http://127.0.0.1:{port}/', timeout=0.1),
+        )
+
+    def test_unknown_host(self) -> None:
+        error = urllib3.exceptions.NameResolutionError(
+            'nosuch.example',
+            urllib3.connection.HTTPConnection('nosuch.example'),
+            socket.gaierror(-2, 'Name or service not known'),
+        )
+        outer = requests.exceptions.ConnectionError(
+            urllib3.exceptions.MaxRetryError(
+                urllib3.HTTPConnectionPool('nosuch.example'), '/', error
+            )
+        )
+        self.assertIn(
+            'Name or service not known', errors._cause(outer)
+        )
+
+    def test_certificate(self) -> None:
+        error = requests.exceptions.SSLError(
+            ssl.SSLCertVerificationError(
+                1, 'certificate verify failed: self-signed certificate'
+            )
+        )
+        outer = keystone_exceptions.SSLError('SSL exception')
+        outer.__context__ = error
+        translated = errors.from_exception(outer, 'trying')
+        self.assertIn('self-signed certificate', translated.message)
+        self.assertIn('--os-cacert', str(translated.hint))
