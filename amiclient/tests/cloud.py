@@ -27,9 +27,7 @@ folder takes a new one, and leaves it behind only if the command fails.
 
 import argparse
 from collections.abc import Callable
-import concurrent.futures
 import contextlib
-import dataclasses
 import http.client
 import json
 import os
@@ -43,7 +41,10 @@ import sys
 import tempfile
 import time
 
+from amiclient.tests import cloud_accounts
 from amiclient.tests import cloud_server
+
+USERS = cloud_accounts.USERS
 
 #: Seconds that the servers have to answer, and to end.
 START_TIMEOUT = 60.0
@@ -67,30 +68,6 @@ esac
 
 class CloudFailed(Exception):
     """The cloud did not start, or did not stop."""
-
-
-@dataclasses.dataclass(frozen=True)
-class User:
-    """Somebody who can log in; clouds.yaml has a cloud of that name.
-
-    :param project: the project that the user logs in to.
-    :param role: the user's role in it.
-    """
-
-    name: str
-    project: str
-    role: str
-
-
-USERS = (
-    User('demo', 'demo', 'member'),
-    User('reader', 'demo', 'reader'),
-    User('other', 'other', 'member'),
-    User('admin', 'admin', 'admin'),
-)
-
-#: Glance itself, which asks Keystone whose tokens it gets.
-_SERVICE = User('glance', 'service', 'service')
 
 
 class Cloud:
@@ -165,18 +142,18 @@ class Cloud:
         self.stop()
         self._settle()
         try:
-            with concurrent.futures.ThreadPoolExecutor() as pool:
-                made = [
-                    pool.submit(self._manage, name)
-                    for name in ('glance', 'keystone')
-                ]
-            for future in made:
-                future.result()
+            # Databases and keys are made or mended unless they are as the
+            # last run left them.
+            made = self.folder / 'made.json'
+            wanted = json.dumps([self.state, cloud_server.versions()])
+            fresh = not made.exists() or made.read_text() != wanted
             for name in ('keystone', 'glance'):
-                self._serve(name, tied)
+                self._serve(name, tied=tied, make=fresh)
             self._await('keystone', '/v3')
-            self._provision()
+            if fresh:
+                cloud_accounts.provide(self.auth('admin'), self.image_url)
             self._await('glance', '/versions')
+            _write_private(made, wanted)
         except BaseException:
             self.stop()
             raise
@@ -254,30 +231,21 @@ class Cloud:
             'PYTHONWARNINGS': 'ignore',
         }
 
-    def _spawn(
-        self, action: str, name: str, *options: str
-    ) -> subprocess.Popen:
-        suffix = '' if action == 'serve' else f'-{action}'
-        with open(self.logs / f'{name}{suffix}.log', 'ab') as log:
-            return subprocess.Popen(
-                [*_SERVER, action, name, str(self.folder), *options],
+    def _serve(self, name: str, *, tied: bool, make: bool) -> None:
+        command = [*_SERVER, name, str(self.folder)]
+        if tied:
+            command += ['--tied', str(os.getpid())]
+        if make:
+            command += ['--make']
+        with open(self.logs / f'{name}.log', 'ab') as log:
+            process = subprocess.Popen(
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=self._environ(),
                 start_new_session=True,
             )
-
-    def _manage(self, name: str) -> None:
-        if self._spawn('manage', name).wait():
-            raise CloudFailed(
-                f'the database of {name} could not be made:'
-                f' see {self.logs / name}-manage.log'
-            )
-
-    def _serve(self, name: str, tied: bool) -> None:
-        options = ('--tied', str(os.getpid())) if tied else ()
-        process = self._spawn('serve', name, *options)
         (self.folder / f'{name}.pid').write_text(
             f'{process.pid} {_born(process.pid)}'
         )
@@ -304,54 +272,6 @@ class Cloud:
         port = int(self.state[name])
         if not _wait(ready, START_TIMEOUT):
             raise CloudFailed(f'{name} does not answer: see {log}')
-
-    def _provision(self) -> None:
-        """Make projects, users and Glance's endpoint, where missing."""
-        # It takes half a second; stopping a cloud does without.
-        import openstack
-
-        with openstack.connect(
-            load_yaml_config=False,
-            load_envvars=False,
-            region_name='RegionOne',
-            auth=self.auth('admin'),
-        ) as connection:
-            _make_users(connection.identity, self.state['password'])
-            _make_endpoints(connection.identity, self.image_url)
-
-
-def _make_users(identity, password: str) -> None:
-    roles = {role.name: role for role in identity.roles()}
-    projects = {project.name: project for project in identity.projects()}
-    users = {user.name for user in identity.users()}
-    for user in (*USERS, _SERVICE):
-        if user.project not in projects:
-            projects[user.project] = identity.create_project(
-                name=user.project, domain_id='default'
-            )
-        if user.name not in users:
-            made = identity.create_user(
-                name=user.name, password=password, domain_id='default'
-            )
-            identity.assign_project_role_to_user(
-                projects[user.project], made, roles[user.role]
-            )
-
-
-def _make_endpoints(identity, url: str) -> None:
-    service = next(iter(identity.services(type='image')), None)
-    service = service or identity.create_service(type='image', name='glance')
-    known = {e.interface: e for e in identity.endpoints(service_id=service.id)}
-    for interface in ('public', 'internal', 'admin'):
-        if interface not in known:
-            identity.create_endpoint(
-                service_id=service.id,
-                interface=interface,
-                region_id='RegionOne',
-                url=url,
-            )
-        elif known[interface].url != url:
-            identity.update_endpoint(known[interface], url=url)
 
 
 def _write_private(path: pathlib.Path, text: str) -> None:

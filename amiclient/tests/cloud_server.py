@@ -15,7 +15,7 @@
 :mod:`amiclient.tests.cloud` runs this module in a process for each server, in
 the interpreter where Keystone and Glance are installed::
 
-    python -m amiclient.tests.cloud_server manage|serve keystone|glance FOLDER
+    python -m amiclient.tests.cloud_server keystone|glance FOLDER [--make]
 """
 
 import argparse
@@ -32,6 +32,26 @@ import sys
 #: keeps open holds a thread, and every thread of Glance may hold one of
 #: Keystone's, so Keystone has more of them than all of Glance.
 _WORKERS = {'keystone': (1, 96), 'glance': (2, 24)}
+
+#: What takes long to import, and is to be imported once only: before the
+#: process forks. Not Glance itself, which looks whether uWSGI is there.
+_HEAVY = {
+    'keystone': ('keystone.cmd.cli', 'keystone.server.flask.application'),
+    'glance': (
+        'alembic',
+        'castellan',
+        'cursive',
+        'glance_store',
+        'jsonschema',
+        'keystonemiddleware.auth_token',
+        'oslo_db.sqlalchemy.enginefacade',
+        'oslo_messaging',
+        'oslo_policy.policy',
+        'routes',
+        'taskflow.engines',
+        'webob',
+    ),
+}
 
 #: A second writer waits this many seconds for the first.
 _DATABASE = 'sqlite:///{folder}/{name}.db?timeout=60'
@@ -187,6 +207,11 @@ def write(folder: pathlib.Path, state: dict[str, str]) -> None:
         path.write_text(text)
 
 
+def versions() -> dict[str, str]:
+    """Tell which servers are installed: their databases depend on it."""
+    return {name: importlib.metadata.version(name) for name in _WORKERS}
+
+
 def _installed(package: str, name: str) -> pathlib.Path:
     """Find a file that a package installed outside of its modules."""
     for path in importlib.metadata.files(package) or ():
@@ -195,7 +220,7 @@ def _installed(package: str, name: str) -> pathlib.Path:
     raise FileNotFoundError(f'{package} was installed without {name}')
 
 
-def manage_keystone(folder: pathlib.Path) -> None:
+def make_keystone(folder: pathlib.Path) -> None:
     """Make or mend Keystone's database and keys."""
     from keystone.cmd import cli
 
@@ -204,7 +229,6 @@ def manage_keystone(folder: pathlib.Path) -> None:
     url = f'http://127.0.0.1:{state["keystone"]}/v3'
     us = ['--keystone-user', str(os.getuid())]
     us += ['--keystone-group', str(os.getgid())]
-    _write_ahead(folder / 'keystone.db')
     for command in (
         ['fernet_setup', *us],
         ['credential_setup', *us],
@@ -218,17 +242,15 @@ def manage_keystone(folder: pathlib.Path) -> None:
             *('--bootstrap-admin-url', url),
         ],
     ):
-        # The command line can be run once only in a process, and takes
-        # longer to import than to run.
+        # The command line can be run once only in a process.
         _fork(cli.main, ['keystone-manage', *config, *command])
 
 
-def manage_glance(folder: pathlib.Path) -> None:
+def make_glance(folder: pathlib.Path) -> None:
     """Make or mend Glance's database."""
     from glance.cmd import manage
 
     config = folder / 'glance' / 'glance-api.conf'
-    _write_ahead(folder / 'glance.db')
     sys.argv = ['glance-manage', '--config-file', str(config), 'db', 'sync']
     sys.exit(manage.main())
 
@@ -314,21 +336,23 @@ def _tie(parent: int) -> None:
 
 
 def main() -> None:
-    """Run one server, or prepare for it."""
+    """Run one server; prepare for it before, if that is asked for."""
     parser = argparse.ArgumentParser()
-    parser.add_argument('action', choices=('manage', 'serve'))
-    parser.add_argument('name', choices=('keystone', 'glance'))
+    parser.add_argument('name', choices=tuple(_WORKERS))
     parser.add_argument('folder', type=pathlib.Path)
-    parser.add_argument('--tied', type=int)
+    parser.add_argument('--make', action='store_true')
+    parser.add_argument('--tied', type=int, metavar='PARENT')
     arguments = parser.parse_args()
     if arguments.tied is not None:
         _tie(arguments.tied)
-    if arguments.action == 'serve':
-        serve(arguments.name, arguments.folder)
-    elif arguments.name == 'keystone':
-        manage_keystone(arguments.folder)
-    else:
-        manage_glance(arguments.folder)
+    name, folder = arguments.name, arguments.folder
+    for module in _HEAVY[name]:
+        importlib.import_module(module)
+    if arguments.make:
+        _write_ahead(folder / f'{name}.db')
+        make = {'keystone': make_keystone, 'glance': make_glance}[name]
+        _fork(make, folder)
+    serve(name, folder)
 
 
 if __name__ == '__main__':
