@@ -31,9 +31,7 @@ if TYPE_CHECKING:
     from openstack.image.v2 import _proxy
     import requests
 
-_UUID = re.compile(
-    r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', re.IGNORECASE
-)
+_UUID = re.compile(r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', re.IGNORECASE)
 
 #: Without it Glance writes its errors in HTML.
 _HEADERS = {'Accept': 'application/json'}
@@ -153,9 +151,7 @@ class Catalog:
                 return
             marker = images[-1]['id']
 
-    def get_many(
-        self, ids: Collection[str]
-    ) -> dict[str, model.ImageRecord]:
+    def get_many(self, ids: Collection[str]) -> dict[str, model.ImageRecord]:
         """Get several images, hidden and community ones too.
 
         :returns: those that exist and can be seen, by their ids.

@@ -59,7 +59,8 @@ def explain(response: requests.Response) -> str:
     # Told by content: some say `text/html` to all that they write.
     with contextlib.suppress(requests.exceptions.JSONDecodeError):
         text = _message(response.json())
-    text = _line(text or response.text)
+    # After its first sentence, jsonschema repeats the whole schema.
+    text = _line(text or response.text).partition(' Failed validating ')[0]
     return text or response.reason or 'no reason given'
 
 
@@ -77,7 +78,7 @@ def _message(body: Any) -> str:
 
 def _line(text: str) -> str:
     text = _TAG.sub(' ', _DECORATION.sub(' ', text))
-    return ' '.join(html.unescape(text).split())[:_LENGTH].rstrip('. ')
+    return ' '.join(html.unescape(text).split())[:_LENGTH].rstrip('. :')
 
 
 def from_response(
@@ -92,6 +93,8 @@ def from_response(
     if status == 404:
         return exceptions.NotFoundError(message, status=status)
     hint = _HINTS.get(status)
+    if status == 403 and 'is protected' in message:
+        hint = 'unprotect it first'
     if status < 400:
         where = response.headers.get('Location', 'somewhere else')
         hint = f'the endpoint redirects to {where}: correct it'

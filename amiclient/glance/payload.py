@@ -99,7 +99,7 @@ def _next_data(
         if error.errno in {errno.EINVAL, errno.EOPNOTSUPP}:
             # Block devices know no holes.
             return offset, payload.size
-        raise
+        raise _unreadable(payload, offset, error) from error
 
 
 def _fill(
@@ -110,10 +110,7 @@ def _fill(
         try:
             count = os.preadv(fd, [chunk[done:]], offset + done)
         except OSError as error:
-            raise exceptions.TransferError(
-                f'{payload.path} cannot be read at byte {offset + done}: '
-                f'{error.strerror}'
-            ) from error
+            raise _unreadable(payload, offset + done, error) from error
         if not count:
             raise _truncated(payload, offset + done)
         done += count
@@ -127,9 +124,16 @@ def _size(fd: int) -> int:
     return status.st_size
 
 
-def _truncated(
-    payload: model.Payload, size: int
+def _unreadable(
+    payload: model.Payload, offset: int, error: OSError
 ) -> exceptions.TransferError:
+    # No OSError may reach urllib3, which would take it for the network's.
+    return exceptions.TransferError(
+        f'{payload.path} cannot be read at byte {offset}: {error.strerror}'
+    )
+
+
+def _truncated(payload: model.Payload, size: int) -> exceptions.TransferError:
     return exceptions.TransferError(
         f'{payload.path} was truncated to {size} bytes while it was read',
         hint='let nothing else write to it',

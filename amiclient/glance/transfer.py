@@ -185,9 +185,7 @@ class _Upload:
         self._cancel = cancel
         self._patience = patience
 
-    def run(
-        self, attempts: int
-    ) -> tuple[model.ImageRecord, body_.Outcome]:
+    def run(self, attempts: int) -> tuple[model.ImageRecord, body_.Outcome]:
         """Try until the image is active.
 
         :returns: the image as it is then, and the attempt that made it so.

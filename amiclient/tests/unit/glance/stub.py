@@ -39,9 +39,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
-    def answer(
-        self, status: int, body: bytes = b'', **headers: str
-    ) -> None:
+    def answer(self, status: int, body: bytes = b'', **headers: str) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace('_', '-'), value)

@@ -26,6 +26,9 @@ from amiclient.glance import errors
 from amiclient.tests import base
 
 
+_ENUM = "'x' is not one of ['y']"
+
+
 def response(
     status: int, text: str = '', kind: str = 'text/html', **headers: str
 ) -> requests.Response:
@@ -46,11 +49,12 @@ class ExplainTest(base.TestCase):
             ('No room.\n', 'No room'),
             ('<h1>413 Too Large</h1>No <b>room</b>.<br />', 'No room'),
             ('<style>b {\ncolor: red}</style>&quot;No&quot;', '"No"'),
-            ('{"message": "No room<br /><br />\\n", "code": "413"}', 'No room'),
+            ('{"message": "No room<br /><br />\\n", "code": 1}', 'No room'),
             ('{"error": {"code": 413, "message": "No"}}', 'No'),
             ('{"title": "No"}', 'No'),
             ('{"oops": 1}', '{"oops": 1}'),
             ('[1]', '[1]'),
+            (f'{_ENUM}\n\nFailed validating because of y', _ENUM),
             ('a < b\nc', 'a < b c'),
         ):
             self.assertEqual(expected, errors.explain(response(413, text)))
@@ -85,6 +89,11 @@ class CheckTest(base.TestCase):
             )
             self.assertEqual(hint, error.hint)
             self.assertNotIsInstance(error, exceptions.NotFoundError)
+
+    def test_protected(self) -> None:
+        text = 'Image x is protected and cannot be deleted.'
+        error = errors.from_response(response(403, text), 'deleting image x')
+        self.assertEqual('unprotect it first', error.hint)
 
     def test_not_found(self) -> None:
         self.assertRaises(
@@ -180,9 +189,7 @@ class ConnectionTest(base.TestCase):
                 urllib3.HTTPConnectionPool('nosuch.example'), '/', error
             )
         )
-        self.assertIn(
-            'Name or service not known', errors._cause(outer)
-        )
+        self.assertIn('Name or service not known', errors._cause(outer))
 
     def test_certificate(self) -> None:
         error = requests.exceptions.SSLError(

@@ -68,9 +68,7 @@ class ChunksTest(base.TestCase):
         data = self.random.randbytes(3 * payload.CHUNK)
         self.path.write_bytes(data)
         chunks = list(
-            payload.chunks(
-                model.Payload(self.path, len(data)), buffers=3
-            )
+            payload.chunks(model.Payload(self.path, len(data)), buffers=3)
         )
         self.assertEqual(data, b''.join(chunks))
 
@@ -158,9 +156,7 @@ class ChunksTest(base.TestCase):
 
         real = os.preadv
         self.useFixture(fixtures.MockPatchObject(os, 'preadv', preadv))
-        error = self.assertRaises(
-            exceptions.TransferError, self.read, 4 * MIB
-        )
+        error = self.assertRaises(exceptions.TransferError, self.read, 4 * MIB)
         self.assertEqual(
             f'{self.path} cannot be read at byte {spot}: Input/output error',
             str(error),

@@ -1,0 +1,213 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Reuse and changes of images, request by request."""
+
+import json
+from typing import Any
+
+from amiclient import exceptions
+from amiclient.glance import model
+from amiclient.tests.unit.glance import wire
+
+
+class FindSameTest(wire.CatalogTest):
+    def find(self, *images: dict[str, Any], **kwargs: Any) -> str | None:
+        self.answer('GET', '/images', {'images': list(images)})
+        found = self.catalog.find_same(
+            wire.SHA512, 1234, 'ami', 'ami', **kwargs
+        )
+        return found and found.id
+
+    def test_asked_for_by_hash(self) -> None:
+        self.assertEqual(wire.ID, self.find(wire.image()))
+        query = (
+            f'os_hash_value={wire.SHA512}&status=active&visibility=all'
+            '&sort=created_at:asc&limit=250'
+        )
+        self.assertEqual(
+            [('GET', f'/v2/images?{query}')],
+            self.asked(),
+        )
+
+    def test_none(self) -> None:
+        self.assertIsNone(self.find())
+
+    def test_not_quite_the_same(self) -> None:
+        for name, value in (
+            ('size', 1235),
+            ('disk_format', 'raw'),
+            ('container_format', 'bare'),
+            ('status', 'deactivated'),
+            ('os_hidden', True),
+            ('os_hash_value', 'cd' * 64),
+        ):
+            self.assertIsNone(self.find(wire.image(**{name: value})), name)
+
+    def test_visibility(self) -> None:
+        order = ('private', 'shared', 'community', 'public')
+        for wanted in order:
+            for there in order:
+                found = self.find(
+                    wire.image(visibility=there), visibility_at_least=wanted
+                )
+                enough = order.index(there) >= order.index(wanted)
+                self.assertEqual(wire.ID if enough else None, found)
+        self.assertIsNone(self.find(wire.image(visibility='private')))
+
+    def test_owner(self) -> None:
+        for there in ('private', 'shared'):
+            own = wire.image(visibility=there)
+            kwargs = {'visibility_at_least': there}
+            self.assertEqual(wire.ID, self.find(own, owner='p1', **kwargs))
+            self.assertIsNone(self.find(own, owner='p2', **kwargs))
+        for there in ('community', 'public'):
+            self.assertEqual(
+                wire.ID, self.find(wire.image(visibility=there), owner='p2')
+            )
+
+    def test_of_several(self) -> None:
+        other = wire.image(id=wire.OTHER, owner='p2')
+        self.assertEqual(wire.ID, self.find(other, wire.image(), owner='p1'))
+
+
+class ChangeTest(wire.CatalogTest):
+    def body(self) -> Any:
+        return json.loads(self.wire.last_request.body)
+
+    def test_create_what_was_asked_for(self) -> None:
+        self.answer('POST', '/images', wire.image(status='queued', size=None))
+        record = self.catalog.create(
+            model.NewImage(
+                name='web', disk_format='ami', container_format='ami'
+            )
+        )
+        self.assertEqual('queued', record.status)
+        self.assertEqual(
+            {
+                'name': 'web',
+                'disk_format': 'ami',
+                'container_format': 'ami',
+                'min_disk': 0,
+                'min_ram': 0,
+                'tags': [],
+            },
+            self.body(),
+        )
+
+    def test_create_with_everything(self) -> None:
+        self.answer('POST', '/images', wire.image())
+        self.catalog.create(
+            model.NewImage(
+                name='web',
+                disk_format='ami',
+                container_format='ami',
+                id=wire.ID,
+                visibility='public',
+                protected=True,
+                hidden=False,
+                owner='p1',
+                min_disk=2,
+                min_ram=512,
+                tags=('a', 'b'),
+                properties={'kernel_id': wire.OTHER, 'os_type': 'linux'},
+            )
+        )
+        self.assertEqual(
+            {
+                'id': wire.ID,
+                'name': 'web',
+                'disk_format': 'ami',
+                'container_format': 'ami',
+                'visibility': 'public',
+                'protected': True,
+                'os_hidden': False,
+                'owner': 'p1',
+                'min_disk': 2,
+                'min_ram': 512,
+                'tags': ['a', 'b'],
+                'kernel_id': wire.OTHER,
+                'os_type': 'linux',
+            },
+            self.body(),
+        )
+
+    def test_not_allowed_to_create(self) -> None:
+        text = 'You are not authorized to complete publicize_image action.'
+        self.answer('POST', '/images', status_code=403, json={'message': text})
+        error = self.assertRaises(
+            exceptions.CloudError,
+            self.catalog.create,
+            model.NewImage('web', 'ami', 'ami', visibility='public'),
+        )
+        self.assertEqual(
+            'creating image web failed: You are not authorized to complete '
+            'publicize_image action (HTTP 403); ask the operator for the '
+            'role that permits it',
+            str(error),
+        )
+        # What undoes a transaction tells a refusal from silence by this.
+        self.assertEqual(403, error.__cause__.status_code)
+
+    def test_update(self) -> None:
+        self.answer('GET', f'/images/{wire.ID}', wire.image(**{'a/b': '1'}))
+        self.answer('PATCH', f'/images/{wire.ID}', wire.image(name='db'))
+        record = self.catalog.update(
+            wire.ID,
+            {'name': 'db', 'a~/b': 'x', 'os_type': None, 'nosuch': None},
+        )
+        self.assertEqual('db', record.name)
+        self.assertEqual(
+            'application/openstack-images-v2.1-json-patch',
+            self.wire.last_request.headers['Content-Type'],
+        )
+        self.assertEqual(
+            [
+                {'op': 'add', 'path': '/name', 'value': 'db'},
+                {'op': 'add', 'path': '/a~0~1b', 'value': 'x'},
+                {'op': 'remove', 'path': '/os_type'},
+            ],
+            self.body(),
+        )
+
+    def test_update_nothing(self) -> None:
+        self.answer('GET', f'/images/{wire.ID}', wire.image())
+        self.assertEqual(
+            wire.ID, self.catalog.update(wire.ID, {'nosuch': None}).id
+        )
+
+    def test_delete(self) -> None:
+        self.answer('DELETE', f'/images/{wire.ID}', status_code=204)
+        self.catalog.delete(wire.ID)
+        self.assertEqual([('DELETE', f'/v2/images/{wire.ID}')], self.asked())
+
+    def test_delete_what_is_gone(self) -> None:
+        self.answer('DELETE', f'/images/{wire.ID}', None)
+        self.assertRaises(
+            exceptions.NotFoundError, self.catalog.delete, wire.ID
+        )
+
+    def test_delete_what_is_in_use(self) -> None:
+        self.answer(
+            'DELETE',
+            f'/images/{wire.ID}',
+            status_code=409,
+            headers={'Content-Type': 'text/html'},
+            text='<html><head><title>409 Conflict</title></head><body>'
+            '<h1>409 Conflict</h1>\nImage is in use:\n backend &lt;rbd&gt;'
+            '.<br /><br />\n</body></html>',
+        )
+        self.assertEqual(
+            f'deleting image {wire.ID} failed: Image is in use: backend <rbd> '
+            '(HTTP 409)',
+            self.fail(self.catalog.delete, wire.ID),
+        )

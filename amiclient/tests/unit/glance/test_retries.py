@@ -1,0 +1,162 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Uploads over a real socket, to a Glance that fails in every way."""
+
+import time
+
+from amiclient import exceptions
+from amiclient.glance import transfer
+from amiclient.tests.unit.glance import stub
+from amiclient.tests.unit.glance import uploads
+
+FULL = b"""<html>
+ <head>
+  <title>413 Request Entity Too Large</title>
+ </head>
+ <body>
+  <h1>413 Request Entity Too Large</h1>
+  Image storage media is full: There is not enough disk space &amp; so on.
+  <br /><br />
+ </body>
+</html>"""
+
+
+class RetryTest(uploads.UploadTest):
+    def test_again_after_an_answer_that_passes(self) -> None:
+        for status in (408, 429, 500, 502, 503, 504):
+            glance = self.glance(stub.say(status), stub.say(status))
+            self.watcher.restarts = 0
+            self.assertStored(glance, self.send(glance, payload=self.small))
+            self.assertEqual(3, len(glance.puts))
+            self.assertEqual(2, self.watcher.restarts)
+            self.assertEqual(uploads.MIB, self.watcher.done)
+
+    def test_again_after_a_reset(self) -> None:
+        glance = self.glance(stub.reset)
+        sent = self.send(glance)
+        self.assertStored(glance, sent)
+        self.assertEqual(uploads.SIZE, sent.uploaded)
+        self.assertEqual(2, len(glance.puts))
+
+    def test_again_after_a_stall(self) -> None:
+        glance = self.glance(stub.stall)
+        self.assertStored(glance, self.send(glance))
+        self.assertEqual(2, len(glance.puts))
+
+    def test_again_once_the_image_is_queued(self) -> None:
+        glance = self.glance(stub.reset)
+        glance.passing = ['saving', 'saving', 'queued']
+        self.assertStored(glance, self.send(glance))
+        self.assertEqual(4, glance.looks)
+
+    def test_not_again_if_only_the_answer_was_lost(self) -> None:
+        glance = self.glance(stub.lose)
+        self.assertStored(glance, self.send(glance))
+        self.assertEqual(1, len(glance.puts))
+
+    def test_not_again_if_the_answer_came_late(self) -> None:
+        glance = self.glance(stub.silence)
+        glance.passing = ['saving']
+        patience = transfer.Patience(
+            stall=1, answer=0.1, settle=0.1, poll=0.01, backoff=0.01
+        )
+        message = self.fail(
+            exceptions.TransferError, glance, patience=patience
+        )
+        self.assertIn('timed out', message)
+        self.assertIn('was still saving after 0.1 s', message)
+        self.assertEqual(1, len(glance.puts))
+
+    def test_with_a_new_token(self) -> None:
+        glance = self.glance(stub.say(401))
+        self.assertStored(
+            glance, self.send(glance, proxy=glance.authenticated())
+        )
+        self.assertEqual(
+            ['old', 'new'], [put['X-Auth-Token'] for put in glance.puts]
+        )
+
+    def test_no_new_token_to_be_had(self) -> None:
+        glance = self.glance(stub.say(401, b'no'))
+        message = self.fail(exceptions.CloudError, glance)
+        self.assertIn('no (HTTP 401)', message)
+        self.assertEqual(1, len(glance.puts))
+
+    def test_the_token_expired_and_the_image_is_gone(self) -> None:
+        glance = self.glance(stub.vanish)
+        message = self.fail(
+            exceptions.NotFoundError, glance, proxy=glance.authenticated()
+        )
+        self.assertIn('the token may have expired (HTTP 401)', message)
+        self.assertIn(f'then image {stub.IMAGE} was gone', message)
+
+    def test_given_up_in_the_end(self) -> None:
+        glance = self.glance(*[stub.say(503, b'busy')] * 9)
+        message = self.fail(exceptions.TransferError, glance, attempts=3)
+        self.assertEqual(
+            f'sending the data of image {stub.IMAGE} failed: busy (HTTP 503) '
+            '(tried 3 times); try again later, or tell the operator',
+            message,
+        )
+        self.assertEqual(3, len(glance.puts))
+
+    def test_when_the_cloud_asks_for_a_pause(self) -> None:
+        glance = self.glance(stub.say(503, Retry_After='1'))
+        begin = time.monotonic()
+        self.send(glance)
+        self.assertGreaterEqual(time.monotonic() - begin, 1)
+
+    def test_when_the_cloud_asks_for_too_long_a_pause(self) -> None:
+        glance = self.glance(stub.say(503, Retry_After='3600'))
+        patience = transfer.Patience(backoff=0, poll=0.01, retry_after=0.1)
+        self.assertStored(glance, self.send(glance, patience=patience))
+
+    def test_refused_for_good(self) -> None:
+        for status in (400, 403, 404, 409, 410, 413, 415, 501):
+            glance = self.glance(stub.say(status, b'because'))
+            message = self.fail(
+                exceptions.CloudError, glance, payload=self.small
+            )
+            self.assertIn(f'because (HTTP {status})', message)
+            self.assertEqual(1, len(glance.puts))
+
+    def test_refused_while_sending(self) -> None:
+        glance = self.glance(stub.interrupt(413, FULL))
+        message = self.fail(exceptions.CloudError, glance)
+        self.assertEqual(
+            f'sending the data of image {stub.IMAGE} failed: Image storage '
+            'media is full: There is not enough disk space & so on '
+            '(HTTP 413); delete images that are not needed, or ask for more '
+            'quota',
+            message,
+        )
+        self.assertEqual(1, len(glance.puts))
+
+    def test_sent_somewhere_else(self) -> None:
+        glance = self.glance(
+            stub.say(307, Location='https://elsewhere.example/')
+        )
+        message = self.fail(exceptions.CloudError, glance)
+        self.assertIn('redirects to https://elsewhere.example/', message)
+
+    def test_nobody_there_any_more(self) -> None:
+        glance = self.glance(stub.leave)
+        message = self.fail(exceptions.CloudError, glance)
+        self.assertIn('Connection refused', message)
+        self.assertIn(glance.endpoint, message)
+
+    def test_image_killed(self) -> None:
+        glance = self.glance(stub.reset)
+        glance.passing = ['killed']
+        message = self.fail(exceptions.TransferError, glance)
+        self.assertIn(f'then image {stub.IMAGE} was killed', message)

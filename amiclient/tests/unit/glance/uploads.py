@@ -1,0 +1,100 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What tests of uploads share."""
+
+import hashlib
+from typing import Any
+
+from amiclient.glance import model
+from amiclient.glance import transfer
+from amiclient.tests import base
+from amiclient.tests.unit.glance import stub
+
+MIB = 1 << 20
+
+#: More than the socket buffers of both sides hold.
+SIZE = 12 * MIB + 123
+
+QUICK = transfer.Patience(
+    stall=0.5,
+    answer=5,
+    settle=0.5,
+    away=0.2,
+    poll=0.01,
+    backoff=0.01,
+    longest=0.05,
+)
+
+
+class Watcher:
+    """A progress that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.tasks: list[tuple[str, int | None]] = []
+        self.done = 0
+        self.restarts = 0
+
+    def task(self, description: str, total: int | None = None) -> 'Watcher':
+        self.tasks.append((description, total))
+        self.done = 0
+        return self
+
+    def __enter__(self) -> 'Watcher':
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        pass
+
+    def advance(self, amount: int) -> None:
+        self.done += amount
+
+    def restart(self) -> None:
+        self.done = 0
+        self.restarts += 1
+
+
+class UploadTest(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.path = self.tmp() / 'image'
+        self.data = self.random.randbytes(SIZE)
+        self.path.write_bytes(self.data)
+        self.payload = model.Payload(self.path, SIZE)
+        self.small = model.Payload(self.path, MIB)
+        self.watcher = Watcher()
+
+    def glance(self, *script: stub.Step, **changes: Any) -> stub.Glance:
+        return self.useFixture(stub.Glance(*script, **changes))
+
+    def send(self, glance: stub.Glance, **kwargs: Any) -> model.Sent:
+        kwargs.setdefault('proxy', glance.proxy)
+        kwargs.setdefault('payload', self.payload)
+        kwargs.setdefault('patience', QUICK)
+        return transfer.send(
+            image_id=stub.IMAGE,
+            description='Sending image',
+            progress=self.watcher,
+            **kwargs,
+        )
+
+    def fail(
+        self, kind: type[Exception], glance: stub.Glance, **kwargs: Any
+    ) -> str:
+        return str(self.assertRaises(kind, self.send, glance, **kwargs))
+
+    def assertStored(self, glance: stub.Glance, sent: model.Sent) -> None:
+        expected = self.data[: sent.uploaded]
+        self.assertTrue(glance.data == expected, 'other data was stored')
+        self.assertEqual(hashlib.sha512(expected).hexdigest(), sent.sha512)
+        self.assertEqual(sent.uploaded, sent.record.size)
+        self.assertEqual('active', sent.record.status)
