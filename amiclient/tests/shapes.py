@@ -174,7 +174,7 @@ def _slow(name: str, about: str, **rest: Any) -> Shape:
 def _damaged(name: str, step: Step, *tags: str, **rest: Any) -> Shape:
     about = (step.__doc__ or '').splitlines()[0]
     return _refused(
-        name, about, 'damaged', *tags, size=128 * _MIB, steps=(step,), **rest
+        name, about, 'damaged', *tags, steps=(content.spread, step), **rest
     )
 
 
