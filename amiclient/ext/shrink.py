@@ -20,9 +20,11 @@ cleared, it is verified, and only then it gets its name.
 from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import threading
+from typing import TypeVar
 
 from amiclient import exceptions
 from amiclient.ext import busy
@@ -84,17 +86,22 @@ def plan(
     :raises ProgramError: if e2fsprogs are missing or too old.
     """
     planned = shrinkplan.prepare(request)
-    if not exact:
-        return planned
+    return _redone(_rehearse, planned, progress) if exact else planned
+
+
+def _rehearse(planned: ShrinkPlan, progress: progress_.Progress) -> ShrinkPlan:
+    """Find out how many blocks the result will have."""
+    tools = _tools(planned)
     with (
         stage.blamed(planned.image.path),
         stage.workshop(planned.folder) as folder,
         stage.full_disk(planned.folder),
-        _clean_source(planned, _tools(planned), progress) as source,
+        _clean_source(planned, tools, progress) as source,
         progress.task('Trying the shrink out'),
     ):
-        target = shrinkplan.aim(request, source.path)
-        track = _try_out(target.goal, source.path, folder, _tools(planned))
+        source.wait()
+        target = shrinkplan.aim(planned.request, source.path)
+        track = _try_out(target.goal, source.path, folder, tools)
         found = superblock_.read(track.path)
     return dataclasses.replace(
         planned,
@@ -121,13 +128,33 @@ def execute(
     with stage.blamed(planned.image.path), stage.full_disk(planned.folder):
         if planned.in_place:
             return _in_place(planned, progress)
-        return _on_copy(planned, progress, _tools(planned, cancel))
+        return _redone(
+            functools.partial(_on_copy, cancel=cancel), planned, progress
+        )
+
+
+_T = TypeVar('_T')
+
+
+def _redone(
+    work: Callable[[ShrinkPlan, progress_.Progress], _T],
+    planned: ShrinkPlan,
+    progress: progress_.Progress,
+) -> _T:
+    """Do some work, again with a mended copy if the source needs that."""
+    try:
+        return work(planned, progress)
+    except stage.UncleanError:
+        return work(dataclasses.replace(planned, recover=True), progress)
 
 
 def _on_copy(
-    planned: ShrinkPlan, progress: progress_.Progress, tools: tools_.Toolbox
+    planned: ShrinkPlan,
+    progress: progress_.Progress,
+    cancel: threading.Event | None,
 ) -> Shrunk:
     request = planned.request
+    tools = _tools(planned, cancel)
     with (
         files.Output(planned.output) as output,
         _clean_source(planned, tools, progress) as source,
@@ -136,10 +163,16 @@ def _on_copy(
 
         def fresh() -> pathlib.Path:
             output.empty()
-            source.copy_to(output.path, progress, tools.cancel)
+            source.copy_to(output.path, progress)
             return output.path
 
-        track = _search(target.goal, fresh, tools, progress)
+        try:
+            track = _search(target.goal, fresh, tools, progress)
+        except exceptions.AmiError:
+            # A source that is not in order explains any failure.
+            source.wait()
+            raise
+        source.wait()
         with progress.task('Verifying'):
             stage.finish(source.path, output.path, track.moved, tools)
         source.origin.refuse_changed()

@@ -127,8 +127,17 @@ def prepare(request: ShrinkRequest) -> ShrinkPlan:
     found = image.superblock
     _refuse(request)
     busy.refuse_busy(image.path)
-    with stage.blamed(image.path):
+    recover = found.needs_recovery or found.orphans
+    try:
         target = aim(request, image.path)
+    except exceptions.DamagedError:
+        # How much e2fsck can mend is found out when it is tried.
+        recover = True
+        target = Target(minimum.Goal(0, False, 0), found.block_count, 0, 0)
+    if recover:
+        # There is going to be a copy of everything first.
+        everything = image.path.stat().st_blocks * 512 or image.size
+        target = dataclasses.replace(target, room=target.room + everything)
     in_place = request.in_place or (image.is_device and request.output is None)
     output = _output(request, in_place)
     planned = ShrinkPlan(
@@ -136,7 +145,7 @@ def prepare(request: ShrinkRequest) -> ShrinkPlan:
         image=image,
         output=output,
         in_place=in_place,
-        recover=found.needs_recovery or found.orphans,
+        recover=recover,
         folder=_folder(request, output, in_place),
         filesystem=found.filesystem,
         block_size=found.block_size,

@@ -12,7 +12,8 @@
 
 """The stages of a shrink: a clean source, its copy, and the finish."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent import futures
 import contextlib
 import errno
 import os
@@ -31,28 +32,56 @@ from amiclient.ext import tools as tools_
 _BEYOND_PREENING = 'use --repair to let e2fsck mend a copy of it'
 
 
+class UncleanError(Exception):
+    """What was copied turned out not to be in order."""
+
+
 class CleanSource:
     """A filesystem in order, to be copied from; it is never written to.
 
     :param path: where it lies.
     :param origin: the user's file, which that is or was made from.
+    :param verdict: whether it is in order, as soon as e2fsck is through.
     """
 
-    def __init__(self, path: pathlib.Path, origin: '_Origin') -> None:
+    def __init__(
+        self,
+        path: pathlib.Path,
+        origin: '_Origin',
+        verdict: futures.Future[bool],
+        tools: tools_.Toolbox,
+    ) -> None:
         self.path = path
         self.origin = origin
+        self._verdict = verdict
+        self._tools = tools
+
+    def wait(self) -> None:
+        """Wait for the verdict.
+
+        :raises UncleanError: if it is not in order.
+        """
+        if not self._verdict.result():
+            raise UncleanError
 
     def copy_to(
-        self,
-        target: pathlib.Path,
-        progress: progress_.Progress,
-        cancel: threading.Event | None,
+        self, target: pathlib.Path, progress: progress_.Progress
     ) -> None:
-        """Copy what is in use.
+        """Copy what is in use, but for the journal's old transactions.
 
         :param target: an empty file.
         """
-        copy_in_use(self.path, target, progress=progress, cancel=cancel)
+        found = superblock_.read(self.path)
+        leave: list[groups_.Run] = []
+        if found.has_journal:
+            leave = self._tools.journal_content(self.path, found.journal_inode)
+        copy_in_use(
+            self.path,
+            target,
+            leave,
+            progress=progress,
+            cancel=self._tools.cancel,
+        )
 
 
 class _Origin:
@@ -84,12 +113,13 @@ def clean_source(
     repair: bool,
     progress: progress_.Progress,
 ) -> Iterator[CleanSource]:
-    """Provide a filesystem that is in order.
+    """Provide a filesystem that is in order, or seems to be.
 
-    That is the source itself, if e2fsck has nothing to object to. Where the
-    journal must be replayed or something be mended, it is a full copy on
-    which that was done: by its bitmaps alone, data would be lost whose
-    allocation is only in the journal yet.
+    That is the source itself; whether e2fsck has something to object to is
+    found out beside the copying. Where the journal must be replayed or
+    something be mended, it is a full copy on which that was done: by its
+    bitmaps alone, data would be lost whose allocation is only in the journal
+    yet.
 
     :param folder: where a full copy is made.
     :param recover: whether it is known to be needed.
@@ -97,19 +127,19 @@ def clean_source(
     :raises DamagedError: if it is damaged beyond what it may mend.
     """
     origin = _Origin(image.path)
-    with blamed(image.path):
-        if not recover:
-            with progress.task('Checking'):
-                recover = not tools.check(image.path)
-        if not recover:
-            yield CleanSource(image.path, origin)
-            return
+    if not recover:
+        with futures.ThreadPoolExecutor(1) as pool:
+            verdict = pool.submit(tools.check, image.path)
+            yield CleanSource(image.path, origin, verdict, tools)
+        return
     with workshop(folder) as room:
         mended = room / 'full'
         _copy_everything(image, mended, tools.cancel, progress)
         with progress.task('Repairing'):
             mend(mended, tools, recover=True, repair=repair, name=image.path)
-        yield CleanSource(mended, origin)
+        verdict = futures.Future()
+        verdict.set_result(True)
+        yield CleanSource(mended, origin, verdict, tools)
 
 
 def mend(
@@ -140,6 +170,7 @@ def mend(
 def copy_in_use(
     source: pathlib.Path,
     target: pathlib.Path,
+    leave: Iterable[groups_.Run],
     *,
     progress: progress_.Progress,
     cancel: threading.Event | None,
@@ -147,6 +178,7 @@ def copy_in_use(
     """Copy a filesystem's blocks and inodes in use, and nothing else.
 
     :param target: an empty file.
+    :param leave: runs of blocks, ascending, that are to be zeros instead.
     """
     found = superblock_.read(source)
     with (
@@ -155,7 +187,10 @@ def copy_in_use(
     ):
         layout = groups_.Layout(reader, found)
         unused = list(layout.unused_inode_bytes())
-        used = copy.bytes_of(layout.in_use(), found.block_size)
+        used = copy.bytes_of(
+            groups_.subtract(layout.in_use(), groups_.merge(leave)),
+            found.block_size,
+        )
         with progress.task('Copying', groups_.count(used)) as task:
             if copy.clone(reader, writer):
                 os.truncate(writer, found.size)

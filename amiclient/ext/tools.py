@@ -42,6 +42,9 @@ _FSCK_VERDICTS = range(16)
 #: resize2fs.h; compiled in by default).
 _DEBUG_INODE_MAP = '4'
 _INODE_MOVED = re.compile(rb'^Inode moved (\d+)->(\d+)$', re.MULTILINE)
+#: What debugfs prints of a file's blocks: (0-11):787-798, (12):799; those
+#: of its extent tree and its indirect blocks have letters in brackets.
+_STRETCH = re.compile(r'\((\d+)(?:-\d+)?\):(\d+)(?:-(\d+))?')
 _VERSION = re.compile(r'(\d+)\.(\d+)')
 
 
@@ -110,6 +113,24 @@ class Toolbox:
             int(old): int(new)
             for old, new in _INODE_MOVED.findall(result.stdout)
         }
+
+    def journal_content(
+        self, path: pathlib.Path, inode: int
+    ) -> list[tuple[int, int]]:
+        """Tell where the transactions of a journal lie.
+
+        :param inode: the number of the journal's inode.
+        :returns: pairs of first block and end, excluded; the journal's own
+            superblock, its first block, is not among them.
+        """
+        result = self._run(['debugfs', '-R', f'stat <{inode}>', path])
+        _, _, blocks = result.text.rpartition('EXTENTS:')
+        _, _, blocks = blocks.rpartition('BLOCKS:')
+        runs = []
+        for logical, first, last in _STRETCH.findall(blocks):
+            start = int(first) + (int(logical) == 0)
+            runs.append((start, int(last or first) + 1))
+        return sorted(run for run in runs if run[0] < run[1])
 
     def drop_journal(self, path: pathlib.Path) -> None:
         """Remove the journal; its blocks become free."""
