@@ -29,7 +29,7 @@ import os
 import pathlib
 
 from amiclient import exceptions, process
-from amiclient.ext import copy, geometry
+from amiclient.ext import copy, evict, geometry
 from amiclient.ext import groups as groups_
 from amiclient.ext import superblock as superblock_
 from amiclient.ext import tools as tools_
@@ -95,12 +95,14 @@ class Step:
     :param drop_journal: take out the journal.
     :param journal: make a journal of so many MiB, unless 0 ...
     :param location: ... looking for room from this block on.
+    :param evict: take the last group's metadata into that group.
     """
 
     blocks: int = 0
     drop_journal: bool = False
     journal: int = 0
     location: int = 0
+    evict: bool = False
 
 
 class Track:
@@ -124,6 +126,9 @@ class Track:
             self.tools.drop_journal(self.path)
         elif step.journal:
             self.tools.add_journal(self.path, step.journal, step.location)
+        elif step.evict:
+            if not evict.evict(self.path, self.tools):
+                raise SpoiledError('no room for metadata', self.steps, True)
         else:
             self._note(self.tools.resize(self.path, step.blocks))
             self._count()
@@ -224,22 +229,47 @@ def _tighten(track: Track, headroom: int) -> None:
     # Each pass leaves a part of the distance, as room for the extent tree
     # blocks that it takes to move blocks into small holes: without any, it
     # fails half way.
-    parts = iter(_PARTS)
-    part = next(parts)
+    parts = list(_PARTS)
+    evicted = False
     while True:
         measured = _measure(track.path)
         high = measured.superblock.block_count
         low = measured.need(headroom)
         if high - low <= max(1, low // _NEAR):
             return
-        size = measured.fit(low + int((high - low) * part))
+        size = measured.fit(low + int((high - low) * parts[0]))
         if size >= high:
             # Nothing between: the last group goes as a whole, or stays.
             size = measured.fit_down(high - 1)
-        if size < low or not _shrink(track, size):
-            if part == 1:
-                return
-            part = next(parts, 1)
+        if low <= size and _shrink(track, size):
+            continue
+        if len(parts) > 1:
+            del parts[0]
+            continue
+        if evicted or not _drop_last_group(track, measured, low):
+            return
+        evicted = True
+        parts = list(_PARTS)
+
+
+def _drop_last_group(
+    track: Track, measured: geometry.Geometry, low: int
+) -> bool:
+    """Shrink to where the last group begins, by way of taking it apart."""
+    found = measured.superblock
+    rest = (found.block_count - found.first_data_block) % (
+        found.blocks_per_group
+    )
+    size = found.block_count - rest
+    room = evict.room(measured)
+    if not rest or room is None or size < low:
+        return False
+    track.take(Step(blocks=room))
+    track.take(Step(evict=True))
+    if _shrink(track, size):
+        return True
+    track.take(Step(blocks=found.block_count))
+    return False
 
 
 def _shrink(track: Track, blocks: int) -> bool:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent import futures
 import contextlib
 import errno
+import logging
 import os
 import pathlib
 import tempfile
@@ -28,6 +29,8 @@ from amiclient.ext import groups as groups_
 from amiclient.ext import image as image_
 from amiclient.ext import superblock as superblock_
 from amiclient.ext import tools as tools_
+
+_LOG = logging.getLogger(__name__)
 
 _BEYOND_PREENING = 'use --repair to let e2fsck mend a copy of it'
 
@@ -159,7 +162,19 @@ def mend(
     """
     if not recover and tools.check(path):
         return
-    if tools.preen(path) or (repair and tools.repair(path)):
+    # Never one after the other: what preening has given up on, it leaves in a
+    # state in which e2fsck -y throws away what it could have saved.
+    before = superblock_.read(path).used_inodes
+    if tools.repair(path) if repair else tools.preen(path):
+        left = superblock_.read(path).used_inodes
+        if repair and left < before:
+            _LOG.warning(
+                '%s: e2fsck could save %d of %d inodes only; look for them '
+                'in lost+found',
+                name or path,
+                left,
+                before,
+            )
         return
     raise exceptions.DamagedError(
         f'{name or path}: the filesystem is damaged: {tools.objections(path)}',
