@@ -163,7 +163,7 @@ def _find(
     except exceptions.NotFoundError as error:
         raise exceptions.NotFoundError(
             f'{part.text!r} is neither a file here nor an image in the cloud',
-            hint=f'give --{part.kind.noun} the path of one, or the id of the other',
+            hint=f'give --{part.kind.noun} a path, or an id or a name',
         ) from error
     preflight.check_reference(record, part.kind)
     return request_.Reuse(part.kind, record)

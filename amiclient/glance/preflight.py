@@ -21,33 +21,35 @@ from amiclient.glance import model
 
 #: What every image has: no property of that name can be set. Glance answers
 #: such a request with an error about its schema (``GET /v2/schemas/image``).
-_BASE = frozenset({
-    'checksum',
-    'container_format',
-    'created_at',
-    'direct_url',
-    'disk_format',
-    'file',
-    'id',
-    'locations',
-    'min_disk',
-    'min_ram',
-    'name',
-    'os_hash_algo',
-    'os_hash_value',
-    'os_hidden',
-    'owner',
-    'protected',
-    'schema',
-    'self',
-    'size',
-    'status',
-    'stores',
-    'tags',
-    'updated_at',
-    'virtual_size',
-    'visibility',
-})
+_BASE = frozenset(
+    {
+        'checksum',
+        'container_format',
+        'created_at',
+        'direct_url',
+        'disk_format',
+        'file',
+        'id',
+        'locations',
+        'min_disk',
+        'min_ram',
+        'name',
+        'os_hash_algo',
+        'os_hash_value',
+        'os_hidden',
+        'owner',
+        'protected',
+        'schema',
+        'self',
+        'size',
+        'status',
+        'stores',
+        'tags',
+        'updated_at',
+        'virtual_size',
+        'visibility',
+    }
+)
 
 _LINKS = {'kernel_id': '--kernel', 'ramdisk_id': '--ramdisk'}
 

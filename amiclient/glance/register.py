@@ -144,9 +144,7 @@ def _raise_min_disk(
     ami = records[model.Kind.AMI]
     needed = units.gib(ami.size or 0)
     if ami.min_disk < needed:
-        records[model.Kind.AMI] = catalog.update(
-            ami.id, {'min_disk': needed}
-        )
+        records[model.Kind.AMI] = catalog.update(ami.id, {'min_disk': needed})
 
 
 class _Sender:

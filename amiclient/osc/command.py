@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 import contextlib
 import typing
 
+from openstack import exceptions as sdk_exceptions
 from openstack import utils as sdk_utils
 from osc_lib.command import command
 
@@ -94,7 +95,21 @@ class _Base(command.Command):
 
         :raises CloudError: if there is no image service of version 2.
         """
-        image = self.app.client_manager.sdk_connection.image
+        sdk = self.app.client_manager.sdk_connection
+        try:
+            image = sdk.image
+        except (
+            sdk_exceptions.NotSupported,
+            sdk_exceptions.ServiceDiscoveryException,
+        ) as error:
+            # The SDK keeps to itself where it looked.
+            where = sdk.config.get_endpoint('image') or sdk.endpoint_for(
+                'image'
+            )
+            raise exceptions.CloudError(
+                f'no image service answers at {where}',
+                hint='check the endpoint, and that the service is up',
+            ) from error
         narrow = getattr(sdk_utils, 'ensure_service_version', None)
         if narrow is None:
             # openstacksdk has it since 4.5.

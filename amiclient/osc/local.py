@@ -69,9 +69,7 @@ class ShrinkImage(command.ShowOne):
             in_place=parsed_args.in_place,
         )
         watch = self.watch(parsed_args)
-        plan = shrink.plan(
-            request, exact=parsed_args.dry_run, progress=watch
-        )
+        plan = shrink.plan(request, exact=parsed_args.dry_run, progress=watch)
         if parsed_args.dry_run:
             return columns.one(columns.SHRINK_PLAN, plan)
         done = shrink.execute(plan, progress=watch)

@@ -214,7 +214,7 @@ def add_new_image(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--store',
         metavar='<store>',
-        help='Store that is to hold the data (default: the one that the cloud chooses)',
+        help='Store that is to hold the data (default: up to the cloud)',
     )
     parser.add_argument(
         '--no-reuse',

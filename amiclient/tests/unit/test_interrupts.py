@@ -71,9 +71,7 @@ class TestRaised(base.TestCase):
 
     def test_a_wait_for_a_thread_is_interrupted(self):
         forever = threading.Event()
-        timer = threading.Timer(
-            0.1, os.kill, (os.getpid(), signal.SIGTERM)
-        )
+        timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM))
         with interrupts.raised():
             timer.start()
             self.assertRaises(interrupts.Interrupted, forever.wait, 10)

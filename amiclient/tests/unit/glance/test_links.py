@@ -30,23 +30,27 @@ class TestLinks(base.TestCase):
         self.catalog.get_many.return_value = {KERNEL: records.kernel()}
 
     def test_an_ami_is_what_links_to_a_kernel(self):
-        self.catalog.images.return_value = iter([
-            records.record(id='1', kernel_id=KERNEL),
-            records.record(id='2'),
-            records.record(id='3', kernel_id=KERNEL, disk_format='qcow2'),
-            records.record(id='4', ramdisk_id=RAMDISK),
-            records.record(id='5', kernel_id=KERNEL),
-        ])
+        self.catalog.images.return_value = iter(
+            [
+                records.record(id='1', kernel_id=KERNEL),
+                records.record(id='2'),
+                records.record(id='3', kernel_id=KERNEL, disk_format='qcow2'),
+                records.record(id='4', ramdisk_id=RAMDISK),
+                records.record(id='5', kernel_id=KERNEL),
+            ]
+        )
         found = list(links.listed(self.catalog, {'name': 'x'}, limit=2))
         self.assertEqual(['1', '3'], [ami.image.id for ami in found])
         self.catalog.images.assert_called_once_with(marker=None, name='x')
         self.catalog.get_many.assert_not_called()
 
     def test_links_are_resolved_in_one_go(self):
-        self.catalog.images.return_value = iter([
-            records.record(id='1', kernel_id=KERNEL, ramdisk_id=RAMDISK),
-            records.record(id='2', kernel_id=KERNEL),
-        ])
+        self.catalog.images.return_value = iter(
+            [
+                records.record(id='1', kernel_id=KERNEL, ramdisk_id=RAMDISK),
+                records.record(id='2', kernel_id=KERNEL),
+            ]
+        )
         found = list(links.listed(self.catalog, {}, resolve=True))
         self.catalog.get_many.assert_called_once_with({KERNEL, RAMDISK})
         self.assertEqual('vmlinuz', found[0].kernel.name)
@@ -59,9 +63,7 @@ class TestLinks(base.TestCase):
             KERNEL: records.kernel(status='queued')
         }
         self.catalog.find.return_value = records.record(kernel_id=KERNEL)
-        self.assertEqual(
-            'queued', links.show(self.catalog, 'x').kernel_status
-        )
+        self.assertEqual('queued', links.show(self.catalog, 'x').kernel_status)
 
     def test_an_ami_without_a_kernel_can_be_shown(self):
         self.catalog.find.return_value = records.record()
@@ -69,6 +71,4 @@ class TestLinks(base.TestCase):
 
     def test_another_image_is_no_ami(self):
         self.catalog.find.return_value = records.record(disk_format='qcow2')
-        self.assertRaises(
-            exceptions.CloudError, links.show, self.catalog, 'x'
-        )
+        self.assertRaises(exceptions.CloudError, links.show, self.catalog, 'x')

@@ -36,9 +36,7 @@ class TestTransaction(base.TestCase):
         self.catalog = mock.create_autospec(catalog.Catalog, instance=True)
         self.catalog.create.side_effect = records.created
         self.log = self.useFixture(fixtures.FakeLogger())
-        self.useFixture(
-            fixtures.MockPatchObject(transaction, '_PAUSE', 0.001)
-        )
+        self.useFixture(fixtures.MockPatchObject(transaction, '_PAUSE', 0.001))
 
     def transaction(self, *, keep=False):
         return transaction.Transaction(self.catalog, keep=keep)

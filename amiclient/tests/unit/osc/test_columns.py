@@ -92,12 +92,14 @@ class TestUpload(base.TestCase):
             ],
         )
         human = table[1][-1].human_readable().splitlines()
-        self.assertEqual('create ramdisk initrd: ari/ari, 2000 bytes', human[1])
+        self.assertEqual(
+            'create ramdisk initrd: ari/ari, 2000 bytes', human[1]
+        )
 
     def test_a_part_has_no_links(self):
-        table = columns.planned([
-            request.Reuse(model.Kind.AKI, records.kernel())
-        ])
+        table = columns.planned(
+            [request.Reuse(model.Kind.AKI, records.kernel())]
+        )
         found = as_dict(table)
         self.assertEqual(records.kernel().id, found['id'])
         self.assertIsNone(found['kernel_id'])

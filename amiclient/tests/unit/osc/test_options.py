@@ -44,7 +44,7 @@ def parse(command, *words):
 
 
 class TestParsers(base.TestCase):
-    scenarios = [(c.__name__, {'command': c}) for c in COMMANDS]
+    scenarios = tuple((c.__name__, {'command': c}) for c in COMMANDS)
 
     def test_help_names_every_option(self):
         text = self.command(None, None).get_parser('openstack').format_help()
@@ -62,7 +62,7 @@ class TestParsers(base.TestCase):
 
 
 class TestRefused(base.TestCase):
-    scenarios = [
+    scenarios = tuple(
         (' '.join(words), {'words': words})
         for words in (
             ('--public', '--private'),
@@ -77,7 +77,7 @@ class TestRefused(base.TestCase):
             ('--image-format', 'qcow2'),
             ('--property', 'novalue'),
         )
-    ]
+    )
 
     def test_with_usage_and_status_2(self):
         stderr = io.StringIO()
@@ -107,7 +107,9 @@ class TestValues(base.TestCase):
         for text, value in (('none', 'none'), ('keep', 'keep'), ('8M', 2**23)):
             self.assertEqual(
                 value,
-                parse(local.ShrinkImage, 'root.img', '--journal', text).journal,
+                parse(
+                    local.ShrinkImage, 'root.img', '--journal', text
+                ).journal,
             )
 
     def test_traits_and_settings(self):

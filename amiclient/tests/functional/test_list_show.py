@@ -1,0 +1,180 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""``openstack ami list`` and ``openstack ami show``, against a real Glance."""
+
+import uuid
+
+from amiclient.tests.functional import base
+
+
+class TestCase(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.connection = self.embedded.connection()
+        self.kernel = self.create('linux-6', 'aki', 'aki')
+        self.ramdisk = self.create('initrd-6', 'ari', 'ari')
+        self.links = {'kernel_id': self.kernel, 'ramdisk_id': self.ramdisk}
+
+    def create(self, name, disk_format, container_format, **attributes) -> str:
+        body = {
+            'name': name,
+            'disk_format': disk_format,
+            'container_format': container_format,
+            **attributes,
+        }
+        answer = self.connection.image.post('/images', json=body)
+        self.assertEqual(201, answer.status_code, answer.text)
+        image_id: str = answer.json()['id']
+        return image_id
+
+    def listed(self, *words, **options) -> list[str]:
+        rows = self.openstack_json('ami', 'list', *words, **options)
+        return [row['ID'] for row in rows]
+
+
+class TestList(TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.b = self.create('b', 'ami', 'ami', **self.links, tags=['t'])
+        self.a = self.create(
+            'a', 'raw', 'bare', kernel_id=self.kernel, os_distro='debian'
+        )
+        self.create('plain', 'qcow2', 'bare')
+
+    def test_an_ami_is_what_links_to_a_kernel(self) -> None:
+        rows = self.openstack_json('ami', 'list')
+        self.assertEqual(
+            [
+                {
+                    'ID': self.a,
+                    'Name': 'a',
+                    'Status': 'queued',
+                    'Kernel': self.kernel,
+                    'Ramdisk': None,
+                },
+                {
+                    'ID': self.b,
+                    'Name': 'b',
+                    'Status': 'queued',
+                    'Kernel': self.kernel,
+                    'Ramdisk': self.ramdisk,
+                },
+            ],
+            rows,
+        )
+
+    def test_long(self) -> None:
+        row = self.openstack_json('ami', 'list', '--long')[1]
+        self.assertEqual('linux-6', row['Kernel Name'])
+        self.assertEqual('initrd-6', row['Ramdisk Name'])
+        self.assertEqual('shared', row['Visibility'])
+        self.assertIs(False, row['Protected'])
+        self.assertIsNone(row['Size'])
+        self.assertEqual(['t'], row['Tags'])
+        self.assertEqual(self.connection.current_project_id, row['Project'])
+
+    def test_filters(self) -> None:
+        for words, expected in (
+            (('--name', 'a'), [self.a]),
+            (('--name', 'plain'), []),
+            (('--kernel', 'linux-6'), [self.a, self.b]),
+            (('--kernel', str(uuid.UUID(int=5))), []),
+            (('--ramdisk', self.ramdisk), [self.b]),
+            (('--tag', 't'), [self.b]),
+            (('--property', 'os_distro=debian'), [self.a]),
+            (('--public',), []),
+            (('--shared',), [self.a, self.b]),
+            (('--hidden',), []),
+            (('--limit', '1'), [self.a]),
+            (('--marker', 'a'), [self.b]),
+            (('--sort', 'name:desc'), [self.b, self.a]),
+            (('--sort-column', 'Name', '--sort-descending'), [self.b, self.a]),
+        ):
+            self.assertEqual(expected, self.listed(*words), words)
+
+    def test_limit_counts_amis(self) -> None:
+        # Glance would count the images between them as well.
+        self.assertEqual(
+            [self.a, self.b], self.listed('--limit', '2', '--sort', 'name:asc')
+        )
+
+    def test_project(self) -> None:
+        project = ('--project', 'demo', '--project-domain', 'default')
+        self.assertEqual([], self.listed(user='other'))
+        self.assertEqual([self.a, self.b], self.listed(*project, user='admin'))
+
+    def test_hidden(self) -> None:
+        hidden = self.create('h', 'ami', 'ami', **self.links, os_hidden=True)
+        self.assertEqual([hidden], self.listed('--hidden'))
+
+    def test_a_filter_that_glance_does_not_know(self) -> None:
+        finished = self.run_openstack('ami', 'list', '--sort', 'nosuch:asc')
+        self.assertEqual(1, finished.status)
+        self.assertEqual(1, finished.stderr.count('\n'), finished.stderr)
+
+
+class TestShow(TestCase):
+    def test_with_what_it_links_to(self) -> None:
+        ami = self.create('debian', 'ami', 'ami', **self.links)
+        told = self.openstack_json('ami', 'show', 'debian')
+        expected = {
+            'id': ami,
+            'name': 'debian',
+            'status': 'queued',
+            'kernel_id': self.kernel,
+            'kernel_name': 'linux-6',
+            'kernel_status': 'queued',
+            'ramdisk_id': self.ramdisk,
+            'ramdisk_name': 'initrd-6',
+            'ramdisk_status': 'queued',
+        }
+        self.assertEqual(expected, {key: told[key] for key in expected})
+        self.assertEqual(told, self.openstack_json('ami', 'show', ami))
+
+    def test_a_link_to_nothing(self) -> None:
+        ami = self.create('debian', 'ami', 'ami', **self.links)
+        self.connection.image.delete(f'/images/{self.kernel}')
+        told = self.openstack_json('ami', 'show', ami)
+        self.assertEqual('missing', told['kernel_status'])
+        self.assertEqual(self.kernel, told['kernel_id'])
+        self.assertIsNone(told['kernel_name'])
+        self.assertEqual('queued', told['ramdisk_status'])
+
+    def test_a_hidden_kernel_is_not_missing(self) -> None:
+        kernel = self.create('k', 'aki', 'aki', os_hidden=True)
+        ami = self.create('debian', 'ami', 'ami', kernel_id=kernel)
+        told = self.openstack_json('ami', 'show', ami)
+        self.assertEqual('queued', told['kernel_status'])
+
+    def test_human_readable(self) -> None:
+        ami = self.create('debian', 'ami', 'ami', **self.links)
+        data = self.random.randbytes(1536 * 1024)
+        self.connection.image.put(
+            f'/images/{ami}/file',
+            data=data,
+            headers={'Content-Type': 'application/octet-stream'},
+        )
+        table = self.openstack('ami', 'show', ami, '--human-readable')
+        self.assertIn('1.5 MiB', table)
+        self.assertIn(str(len(data)), self.openstack('ami', 'show', ami))
+        told = self.openstack_json('ami', 'show', ami, '--human-readable')
+        self.assertEqual(len(data), told['size'])
+
+    def test_another_image(self) -> None:
+        self.create('plain', 'qcow2', 'bare')
+        for name in ('plain', 'nosuch'):
+            finished = self.run_openstack('ami', 'show', name)
+            self.assertEqual(1, finished.status)
+            self.assertEqual(1, finished.stderr.count('\n'), finished.stderr)
+            self.assertIn(name, finished.stderr)

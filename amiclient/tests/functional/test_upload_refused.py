@@ -1,0 +1,114 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Uploads that are refused: in one line, and before any effect."""
+
+import fixtures
+import yaml
+
+from amiclient import process
+from amiclient.tests.functional import upload
+
+
+class TestRefused(upload.UploadCase):
+    def test_swapped(self) -> None:
+        text = self.refused(
+            *('ami', 'upload', self.root),
+            *('--kernel', self.ramdisk, '--ramdisk', self.kernel),
+        )
+        self.assertIn('initramfs', text)
+
+    def test_no_filesystem(self) -> None:
+        text = self.refused('ami', 'upload', self.kernel, *self.parts)
+        self.assertIn('only ext2, ext3 and ext4', text)
+
+    def test_no_kernel_named(self) -> None:
+        text = self.refused('ami', 'upload', self.root)
+        self.assertIn('--no-kernel', text)
+        text = self.refused(
+            'ami', 'upload', self.root, '--kernel', self.kernel
+        )
+        self.assertIn('--no-ramdisk', text)
+        text = self.refused(
+            *('ami', 'upload', self.root, '--no-kernel'),
+            *('--ramdisk', self.ramdisk),
+        )
+        self.assertIn('without a kernel', text)
+
+    def test_no_such_image(self) -> None:
+        text = self.refused(
+            *('ami', 'upload', self.root),
+            *('--kernel', 'nosuch', '--no-ramdisk'),
+        )
+        self.assertIn('neither a file here nor an image', text)
+
+    def test_an_ambiguous_name(self) -> None:
+        for _ in range(2):
+            self.openstack(
+                *('ami', 'kernel', 'upload', self.kernel),
+                *('--name', 'linux', '--no-reuse'),
+            )
+        text = self.refused(
+            'ami', 'upload', self.root, '--kernel', 'linux', '--no-ramdisk'
+        )
+        for image in self.images():
+            self.assertIn(image, text)
+
+    def test_what_only_an_operator_may(self) -> None:
+        text = self.refused(
+            'ami', 'upload', self.root, *self.parts, '--public'
+        )
+        self.assertIn('403', text)
+
+    def test_no_such_store(self) -> None:
+        text = self.refused(
+            'ami', 'upload', self.root, *self.parts, '--store', 'nosuch'
+        )
+        self.assertIn('store', text)
+
+    def test_a_damaged_filesystem(self) -> None:
+        process.run(
+            [
+                *('debugfs', '-w', '-R'),
+                *('copy_inode /data /etc/os-release', self.root),
+            ]
+        )
+        text = self.refused('ami', 'upload', self.root, *self.parts)
+        self.assertIn('--repair', text)
+        self.upload('--repair')
+
+    def test_bad_usage(self) -> None:
+        finished = self.run_openstack('ami', 'upload', '--headroom', 'much')
+        self.assertEqual(2, finished.status)
+        self.assertIn("'much'", finished.stderr)
+
+    def test_a_cloud_that_is_not_there(self) -> None:
+        auth = ('--os-auth-url', 'http://127.0.0.1:1/v3')
+        finished = self.run_openstack(*auth, 'ami', 'list')
+        self.assertEqual(1, finished.status)
+        self.assertNotIn('Traceback', finished.stderr)
+
+    def test_a_glance_that_is_not_there(self) -> None:
+        clouds = yaml.safe_load(self.cloud.clouds_yaml.read_text())
+        clouds['clouds']['demo']['image_endpoint_override'] = (
+            'http://127.0.0.1:1'
+        )
+        path = self.folder / 'clouds.yaml'
+        path.write_text(yaml.safe_dump(clouds))
+        self.useFixture(
+            fixtures.EnvironmentVariable('OS_CLIENT_CONFIG_FILE', str(path))
+        )
+        finished = self.run_openstack('ami', 'list')
+        self.assertEqual(1, finished.status)
+        self.assertEqual(1, finished.stderr.count('\n'), finished.stderr)
+        self.assertIn('127.0.0.1:1', finished.stderr)

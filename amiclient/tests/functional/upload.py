@@ -1,0 +1,73 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""What the tests of uploads have in common."""
+
+import pathlib
+import tempfile
+
+import fixtures
+
+from amiclient.tests.functional import base
+from amiclient.tests import triple
+
+
+class UploadCase(base.TestCase):
+    """A test that has a root filesystem, a kernel and a ramdisk."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = self.tmp()
+        self.root = triple.root(self.folder, data=2 * 2**20)
+        self.kernel = triple.kernel(self.folder)
+        self.ramdisk = triple.ramdisk(self.folder)
+        # Where copies are made, to see that none is left behind.
+        self.work = self.tmp()
+        self.useFixture(fixtures.EnvironmentVariable('TMPDIR', str(self.work)))
+        self.useFixture(
+            fixtures.MockPatchObject(tempfile, 'tempdir', str(self.work))
+        )
+        self.parts = ('--kernel', self.kernel, '--ramdisk', self.ramdisk)
+        self.image = self.embedded.connection().image
+
+    def upload(self, *words, **options):
+        """Upload the triple; tell what the command printed."""
+        return self.openstack_json(
+            'ami', 'upload', self.root, *self.parts, *words, **options
+        )
+
+    def refused(self, *words, status=1):
+        """Run a command that is refused in one line, and has no effect."""
+        before = self.images()
+        finished = self.run_openstack(*words)
+        self.assertEqual(status, finished.status, finished)
+        self.assertEqual('', finished.stdout)
+        self.assertEqual(1, finished.stderr.count('\n'), finished.stderr)
+        self.assertEqual(before, self.images())
+        self.assertNothingLeft()
+        return finished.stderr
+
+    def images(self):
+        found = self.image.get('/images?visibility=all&limit=100').json()
+        return sorted(image['id'] for image in found['images'])
+
+    def get(self, image_id):
+        return self.image.get(f'/images/{image_id}').json()
+
+    def download(self, image_id) -> pathlib.Path:
+        path = self.folder / image_id
+        path.write_bytes(self.image.get(f'/images/{image_id}/file').content)
+        return path
+
+    def assertNothingLeft(self):
+        self.assertEqual([], sorted(self.work.iterdir()))

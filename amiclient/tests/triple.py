@@ -1,0 +1,57 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Real files to register: a filesystem, a kernel and a ramdisk."""
+
+import pathlib
+import random
+
+from amiclient import process
+from amiclient.tests.unit.rootfs import samples
+
+
+def root(
+    folder: pathlib.Path,
+    *,
+    size: int = 16 * 2**20,
+    data: int = 0,
+    name: str = 'root.img',
+) -> pathlib.Path:
+    """Make an ext4 filesystem with an os-release in it.
+
+    :param size: bytes.
+    :param data: bytes of random data in a file of its own.
+    """
+    etc = folder / 'tree' / 'etc'
+    etc.mkdir(parents=True, exist_ok=True)
+    (etc / 'os-release').write_text('ID=debian\nVERSION_ID="12"\n')
+    (etc.parent / 'data').write_bytes(random.Random(data).randbytes(data))
+    path = folder / name
+    with path.open('wb') as file:
+        file.truncate(size)
+    process.run(['mke2fs', '-q', '-F', '-t', 'ext4', '-d', etc.parent, path])
+    return path
+
+
+def kernel(folder: pathlib.Path) -> pathlib.Path:
+    """Make a kernel for x86_64."""
+    path = folder / 'vmlinuz'
+    path.write_bytes(samples.bzimage())
+    return path
+
+
+def ramdisk(folder: pathlib.Path) -> pathlib.Path:
+    """Make a ramdisk."""
+    path = folder / 'initrd'
+    path.write_bytes(samples.initramfs())
+    return path

@@ -1,0 +1,68 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""What the tests of plans have in common."""
+
+import dataclasses
+from unittest import mock
+
+
+from amiclient import exceptions
+from amiclient.glance import catalog
+from amiclient.glance import plan
+from amiclient.glance import request
+from amiclient import progress
+from amiclient.tests import base
+from amiclient.tests import triple
+
+
+class PlanCase(base.TestCase):
+    """A test that plans with real files and a stand-in of Glance."""
+
+    def setUp(self):
+        super().setUp()
+        self.folder = self.tmp()
+        self.root = triple.root(self.folder)
+        self.kernel = triple.kernel(self.folder)
+        self.ramdisk = triple.ramdisk(self.folder)
+        self.catalog = mock.create_autospec(catalog.Catalog, instance=True)
+        self.catalog.formats.return_value = (
+            ('ami', 'aki', 'ari', 'raw'),
+            ('ami', 'aki', 'ari', 'bare'),
+        )
+        self.catalog.find_same.return_value = None
+        self.catalog.find.side_effect = exceptions.NotFoundError('none')
+        self.catalog.get.side_effect = exceptions.NotFoundError('none')
+        self.catalog.stores.return_value = None
+
+    def plan(self, *, exact=False, **changes):
+        wanted = request.UploadRequest(
+            source=self.root,
+            kernel=str(self.kernel),
+            ramdisk=str(self.ramdisk),
+            work_directory=self.folder,
+        )
+        return plan.plan(
+            dataclasses.replace(wanted, **changes),
+            self.catalog,
+            exact=exact,
+            progress=progress.QUIET,
+        )
+
+    def refused(self, kind, **changes):
+        """Make a plan that is refused without any write; tell the text."""
+        error = self.assertRaises(kind, self.plan, **changes)
+        for method in ('create', 'update', 'delete'):
+            getattr(self.catalog, method).assert_not_called()
+        self.assertNotIn('\n', str(error))
+        return str(error)

@@ -1,0 +1,249 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+import hashlib
+from unittest import mock
+
+from amiclient import exceptions
+from amiclient.ext import shrink
+from amiclient.glance import model
+from amiclient.glance import plan
+from amiclient.glance import request
+from amiclient import progress
+from amiclient.tests.unit.glance import planning
+from amiclient.tests.unit.glance import records
+
+ID = '55555555-5555-4555-8555-555555555555'
+
+
+class TestPlan(planning.PlanCase):
+    def test_three_images_with_their_formats(self):
+        made = self.plan()
+        self.assertEqual(
+            [
+                ('kernel', 'vmlinuz', 'aki', 'aki'),
+                ('ramdisk', 'initrd', 'ari', 'ari'),
+                ('image', 'root', 'ami', 'ami'),
+            ],
+            [
+                (
+                    step.kind.noun,
+                    step.image.name,
+                    step.image.disk_format,
+                    step.image.container_format,
+                )
+                for step in made.steps
+            ],
+        )
+        self.assertEqual(self.kernel.stat().st_size, made.kernel.size)
+        self.assertEqual((), made.warnings)
+
+    def test_properties_come_from_the_content(self):
+        made = self.plan()
+        self.assertEqual(
+            {
+                'architecture': 'x86_64',
+                'os_type': 'linux',
+                'os_distro': 'debian',
+                'os_version': '12',
+            },
+            made.ami.new.properties,
+        )
+        self.assertEqual(
+            {'architecture': 'x86_64'}, made.kernel.new.properties
+        )
+        self.assertEqual({}, made.ramdisk.new.properties)
+
+    def test_the_users_properties_win(self):
+        made = self.plan(
+            traits=request.Traits(
+                properties={'os_version': '13', 'hw_disk_bus': 'scsi'},
+                architecture='aarch64',
+                tags=('a',),
+                name='mine',
+            )
+        )
+        found = made.ami.new.properties
+        self.assertEqual('13', found['os_version'])
+        self.assertEqual('scsi', found['hw_disk_bus'])
+        self.assertEqual('aarch64', found['architecture'])
+        self.assertEqual('mine', made.ami.new.name)
+        self.assertEqual(('a',), made.ami.new.tags)
+
+    def test_a_dry_run_knows_the_size_to_the_byte(self):
+        made = self.plan(exact=True)
+        done = shrink.execute(made.shrink)
+        self.assertEqual(done.size, made.ami.size)
+        self.assertLess(done.size, self.root.stat().st_size)
+        self.assertEqual(made.ami.payload.path, done.output)
+
+    def test_a_plan_writes_nothing(self):
+        before = sorted(self.folder.iterdir())
+        self.plan(exact=True)
+        self.assertEqual(before, sorted(self.folder.iterdir()))
+
+    def test_without_shrinking_the_source_is_sent(self):
+        with self.root.open('ab') as file:
+            file.write(b'what a larger device holds after it')
+        made = self.plan(shrink=False)
+        self.assertEqual(
+            model.Payload(self.root, 16 * 2**20), made.ami.payload
+        )
+        self.assertIsNone(made.shrink)
+
+    def test_raw_is_raw_in_bare(self):
+        new = self.plan(image_format='raw').ami.new
+        self.assertEqual('raw', new.disk_format)
+        self.assertEqual('bare', new.container_format)
+
+    def test_min_disk_is_rounded_up(self):
+        self.assertEqual(1, self.plan().ami.new.min_disk)
+        self.assertEqual(7, self.plan(min_disk=7).ami.new.min_disk)
+
+    def test_an_old_boot_sector_is_blanked_and_told(self):
+        with self.root.open('r+b') as file:
+            file.seek(510)
+            file.write(b'\x55\xaa')
+        made = self.plan()
+        self.assertEqual(1024, made.ami.payload.blank)
+        self.assertIn('boot sector', made.warnings[0])
+
+    def test_what_applies_to_all_applies_to_all(self):
+        made = self.plan(
+            settings=request.Settings(
+                visibility='public', owner='p', hidden=True, protected=True
+            )
+        )
+        for step in made.steps:
+            self.assertEqual(
+                ('public', 'p', True, None),
+                (
+                    step.new.visibility,
+                    step.new.owner,
+                    step.new.hidden,
+                    # That comes last, or the images could not be removed.
+                    step.new.protected,
+                ),
+            )
+
+    def test_no_kernel_and_no_ramdisk(self):
+        made = self.plan(kernel=None, ramdisk=None)
+        self.assertEqual([made.ami], list(made.steps))
+        self.assertNotIn('architecture', made.ami.new.properties)
+
+
+class TestReuse(planning.PlanCase):
+    def test_the_same_bytes_are_not_sent_again(self):
+        same = records.kernel(architecture='x86_64')
+        self.catalog.find_same.side_effect = lambda *a, **k: (
+            same if a[2] == 'aki' else None
+        )
+        made = self.plan(settings=request.Settings(visibility='public'))
+        self.assertEqual(request.Reuse(model.Kind.AKI, same), made.kernel)
+        self.assertIsInstance(made.ramdisk, request.Creation)
+        self.assertEqual('x86_64', made.ami.new.properties['architecture'])
+        data = self.kernel.read_bytes()
+        self.assertEqual(
+            mock.call(
+                hashlib.sha512(data).hexdigest(),
+                len(data),
+                'aki',
+                'aki',
+                visibility_at_least='public',
+                owner=None,
+            ),
+            self.catalog.find_same.call_args_list[0],
+        )
+
+    def test_no_reuse_does_not_even_look(self):
+        self.plan(settings=request.Settings(reuse=False))
+        self.catalog.find_same.assert_not_called()
+
+    def test_an_image_can_be_named(self):
+        self.catalog.find.side_effect = None
+        self.catalog.find.return_value = records.kernel(visibility='public')
+        made = self.plan(kernel='my-kernel', ramdisk=None)
+        self.catalog.find.assert_called_once_with('my-kernel')
+        self.assertEqual('reuse', made.kernel.action)
+        self.assertEqual((), made.warnings)
+
+    def test_a_kernel_that_others_cannot_see_is_told(self):
+        self.catalog.find.side_effect = None
+        self.catalog.find.return_value = records.kernel(visibility='private')
+        made = self.plan(
+            kernel='my-kernel',
+            ramdisk=None,
+            settings=request.Settings(visibility='public'),
+        )
+        self.assertIn('other projects cannot boot', made.warnings[0])
+
+    def test_a_file_here_goes_before_an_image(self):
+        self.catalog.find.side_effect = None
+        self.catalog.find.return_value = records.kernel()
+        made = self.plan(kernel=str(self.kernel))
+        self.catalog.find.assert_not_called()
+        self.assertEqual('create', made.kernel.action)
+
+
+class TestRoom(planning.PlanCase):
+    def test_the_next_folder_is_tried(self):
+        real = shrink.plan
+        tried = []
+
+        def crowded(wanted, **options):
+            tried.append(wanted.output.parent)
+            if len(tried) == 1:
+                raise exceptions.NoSpaceError('no room', hint='--output')
+            return real(wanted, **options)
+
+        with mock.patch.object(shrink, 'plan', crowded):
+            made = self.plan(work_directory=None)
+        self.assertEqual(2, len(tried))
+        self.assertEqual(self.root.parent, made.shrink.output.parent)
+
+    def test_no_folder_has_room(self):
+        error = exceptions.NoSpaceError('no room', hint='--output')
+        with mock.patch.object(
+            shrink, 'plan', autospec=True, side_effect=error
+        ):
+            text = self.refused(exceptions.NoSpaceError, work_directory=None)
+        self.assertIn('--work-directory', text)
+
+
+class TestPart(planning.PlanCase):
+    def plan_part(self, kind, path, **traits):
+        wanted = request.PartRequest(
+            kind=kind, path=path, traits=request.Traits(**traits)
+        )
+        return plan.plan_part(
+            wanted, self.catalog, progress=progress.QUIET
+        ).step
+
+    def test_a_kernel(self):
+        step = self.plan_part(model.Kind.AKI, self.kernel, tags=('t',))
+        self.assertEqual('vmlinuz', step.new.name)
+        self.assertEqual(('t',), step.new.tags)
+        self.assertEqual({'architecture': 'x86_64'}, step.new.properties)
+
+    def test_a_chosen_id_makes_a_new_image(self):
+        self.catalog.find_same.return_value = records.ramdisk()
+        step = self.plan_part(model.Kind.ARI, self.ramdisk, id=ID)
+        self.assertEqual(ID, step.new.id)
+
+    def test_the_wrong_kind(self):
+        self.assertRaises(
+            exceptions.SourceError,
+            self.plan_part,
+            model.Kind.ARI,
+            self.kernel,
+        )

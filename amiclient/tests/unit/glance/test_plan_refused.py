@@ -1,0 +1,180 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+import testscenarios
+
+from amiclient import exceptions
+from amiclient.glance import request
+from amiclient.tests.unit.glance import planning
+from amiclient.tests.unit.glance import records
+
+load_tests = testscenarios.load_tests_apply_scenarios
+
+ID = '55555555-5555-4555-8555-555555555555'
+
+
+class TestRefused(planning.PlanCase):
+    scenarios = (
+        (
+            'a ramdisk without a kernel',
+            {
+                'changes': {'kernel': None},
+                'error': exceptions.UsageError,
+                'words': 'without a kernel',
+            },
+        ),
+        (
+            'a name for no kernel',
+            {
+                'changes': {
+                    'kernel': None,
+                    'ramdisk': None,
+                    'kernel_name': 'x',
+                },
+                'error': exceptions.UsageError,
+                'words': '--kernel-name',
+            },
+        ),
+        (
+            'a file that is not there',
+            {
+                'changes': {'kernel': './nosuch'},
+                'error': exceptions.SourceError,
+                'words': 'nosuch',
+            },
+        ),
+        (
+            'neither a file nor an image',
+            {
+                'changes': {'kernel': 'nosuch'},
+                'error': exceptions.NotFoundError,
+                'words': 'neither a file here nor an image',
+            },
+        ),
+        (
+            'a link as a property',
+            {
+                'changes': {
+                    'traits': request.Traits(properties={'kernel_id': ID})
+                },
+                'error': exceptions.UsageError,
+                'words': '--kernel',
+            },
+        ),
+        (
+            'an attribute as a property',
+            {
+                'changes': {
+                    'traits': request.Traits(properties={'os_hidden': '1'})
+                },
+                'error': exceptions.UsageError,
+                'words': 'os_hidden',
+            },
+        ),
+        (
+            'a name that is too long',
+            {
+                'changes': {'traits': request.Traits(name='x' * 256)},
+                'error': exceptions.UsageError,
+                'words': '255',
+            },
+        ),
+        (
+            'a disk that is too small',
+            {
+                'changes': {'min_disk': 0},
+                'error': exceptions.UsageError,
+                'words': '1 GiB',
+            },
+        ),
+        (
+            'a store where there is no choice',
+            {
+                'changes': {'settings': request.Settings(store='fast')},
+                'error': exceptions.CloudError,
+                'words': '--store',
+            },
+        ),
+        (
+            'a journal of a filesystem that is not touched',
+            {
+                'changes': {'shrink': False, 'journal': 'none'},
+                'error': exceptions.UsageError,
+                'words': '--no-shrink',
+            },
+        ),
+    )
+
+    def test_in_one_line(self):
+        self.assertIn(self.words, self.refused(self.error, **self.changes))
+
+
+class TestRefusedByContent(planning.PlanCase):
+    def test_kernel_and_ramdisk_swapped(self):
+        text = self.refused(
+            exceptions.SourceError,
+            kernel=str(self.ramdisk),
+            ramdisk=str(self.kernel),
+        )
+        self.assertIn('initramfs', text)
+        # Before the cloud was even asked for anything.
+        self.assertEqual([], self.catalog.mock_calls)
+
+    def test_a_source_that_is_no_filesystem(self):
+        self.root.write_bytes(self.random.randbytes(2**20))
+        self.refused(exceptions.SourceError)
+        self.assertEqual([], self.catalog.mock_calls)
+
+    def test_a_work_directory_that_is_none(self):
+        self.refused(
+            exceptions.UsageError, work_directory=self.folder / 'nosuch'
+        )
+
+
+class TestRefusedByCloud(planning.PlanCase):
+    def test_an_id_that_is_taken(self):
+        self.catalog.get.side_effect = None
+        self.catalog.get.return_value = records.record(id=ID, name='theirs')
+        text = self.refused(
+            exceptions.CloudError, traits=request.Traits(id=ID)
+        )
+        self.assertIn('theirs', text)
+
+    def test_formats_that_the_operator_removed(self):
+        self.catalog.formats.return_value = (('raw', 'aki'), ('bare', 'aki'))
+        text = self.refused(exceptions.CloudError, ramdisk=None)
+        self.assertIn('--image-format raw', text)
+
+    def test_a_kernel_that_is_none(self):
+        self.catalog.find.side_effect = None
+        self.catalog.find.return_value = records.record(name='root')
+        text = self.refused(exceptions.CloudError, kernel='root', ramdisk=None)
+        self.assertIn('aki/aki', text)
+
+    def test_a_kernel_without_data(self):
+        self.catalog.find.side_effect = None
+        self.catalog.find.return_value = records.kernel(status='queued')
+        text = self.refused(
+            exceptions.CloudError, kernel='vmlinuz-6', ramdisk=None
+        )
+        self.assertIn('queued', text)
+
+    def test_an_image_that_is_to_be_renamed(self):
+        self.catalog.find.side_effect = None
+        self.catalog.find.return_value = records.kernel()
+        self.refused(
+            exceptions.UsageError,
+            kernel='vmlinuz-6',
+            kernel_name='other',
+            ramdisk=None,
+        )

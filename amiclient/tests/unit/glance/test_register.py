@@ -1,0 +1,342 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+import contextlib
+import threading
+from unittest import mock
+
+import fixtures
+
+from amiclient import exceptions
+from amiclient.ext import shrink
+from amiclient.glance import catalog
+from amiclient.glance import model
+from amiclient.glance import register
+from amiclient.glance import request
+from amiclient.glance import transfer
+from amiclient import interrupts
+from amiclient import progress
+from amiclient.tests import base
+from amiclient.tests.unit.glance import records
+
+#: Seconds after which what should have happened has not.
+LATE = 10
+
+
+class TestCase(base.TestCase):
+    """A triple that is registered by stand-ins of Glance and shrink."""
+
+    def setUp(self):
+        super().setUp()
+        self.log = self.useFixture(fixtures.FakeLogger())
+        self.folder = self.tmp()
+        self.copy = self.folder / 'copy.img'
+        self.events = []
+        self.cloud = mock.create_autospec(catalog.Catalog, instance=True)
+        self.cloud.create.side_effect = self.create
+        self.cloud.delete.side_effect = lambda i: self.note('delete', i)
+        self.cloud.update.side_effect = self.update
+        self.made = {}
+        for where, name, by in (
+            (catalog, 'Catalog', lambda proxy: self.cloud),
+            (transfer, 'send', self.send),
+            (shrink, 'execute', self.shrink),
+        ):
+            patch = mock.patch.object(where, name, by)
+            patch.start()
+            self.addCleanup(patch.stop)
+
+    def note(self, event, image_id):
+        record = self.made.get(image_id)
+        self.events.append((event, record.name if record else image_id))
+
+    def create(self, new):
+        record = records.created(new)
+        self.made[record.id] = record
+        self.note('create', record.id)
+        return record
+
+    def update(self, image_id, changes):
+        self.note(str(changes), image_id)
+        before = self.made[image_id]
+        return records.record(id=image_id, name=before.name, **changes)
+
+    def send(self, proxy, image_id, payload, *, cancel=None, **options):
+        self.note('send', image_id)
+        record = records.record(
+            id=image_id,
+            name=self.made[image_id].name,
+            size=payload.size,
+            min_disk=1,
+            **self.made[image_id].properties,
+        )
+        return model.Sent(record, payload.size, 'f' * 128)
+
+    def shrink(self, planned, *, progress, cancel):
+        self.copy.write_bytes(b'shrunk')
+        self.events.append(('shrink', 'root'))
+        return mock.Mock(spec=shrink.Shrunk, output=self.copy, size=3 * 2**20)
+
+    def plan(self, *, kernel=None, ramdisk=None, **settings):
+        def creation(name, kind):
+            new = model.NewImage(name, kind.value, kind.value)
+            return request.Creation(
+                kind, new, model.Payload(self.folder / name, 1000)
+            )
+
+        return request.RegisterPlan(
+            ami=creation('root', model.Kind.AMI),
+            kernel=kernel or creation('vmlinuz', model.Kind.AKI),
+            ramdisk=ramdisk or creation('initrd', model.Kind.ARI),
+            shrink=mock.Mock(spec=shrink.ShrinkPlan, output=self.copy),
+            settings=request.Settings(**settings),
+        )
+
+    def execute(self, plan):
+        return register.execute(plan, None, progress=progress.QUIET)
+
+    def failing(self, kind, plan):
+        error = self.assertRaises(kind, self.execute, plan)
+        self.assertFalse(self.copy.exists())
+        return error
+
+    def deleted(self):
+        return [name for event, name in self.events if event == 'delete']
+
+
+class TestExecute(TestCase):
+    def test_the_order(self):
+        triple = self.execute(self.plan())
+        create = [e for e in self.events if e[0] == 'create']
+        self.assertEqual(
+            [('create', n) for n in ('vmlinuz', 'initrd', 'root')], create
+        )
+        self.assertEqual(create, self.events[:3])
+        # The AMI's data comes last.
+        self.assertEqual(('send', 'root'), self.events[-1])
+        self.assertEqual(2000 + 3 * 2**20, triple.uploaded)
+        self.assertEqual((), triple.reused)
+
+    def test_the_ami_has_its_links_from_the_start(self):
+        triple = self.execute(self.plan())
+        kernel, ramdisk, ami = (
+            call.args[0] for call in self.cloud.create.call_args_list
+        )
+        self.assertEqual(
+            {'kernel_id': kernel.id, 'ramdisk_id': ramdisk.id},
+            ami.properties,
+        )
+        self.assertEqual(kernel.id, triple.ami.kernel_id)
+        self.assertEqual({}, ramdisk.properties)
+
+    def test_the_copy_goes(self):
+        self.execute(self.plan())
+        self.assertIn(('shrink', 'root'), self.events)
+        self.assertFalse(self.copy.exists())
+
+    def test_what_is_reused_is_linked_and_not_touched(self):
+        plan = self.plan(
+            kernel=request.Reuse(model.Kind.AKI, records.kernel()),
+            protected=True,
+        )
+        triple = self.execute(plan)
+        self.assertEqual((records.kernel().id,), triple.reused)
+        self.assertEqual('vmlinuz', triple.kernel.name)
+        self.assertEqual(
+            ["{'protected': True}"] * 2,
+            [e[0] for e in self.events if 'protected' in e[0]],
+        )
+        touched = {name for _, name in self.events}
+        self.assertEqual({'initrd', 'root'}, touched)
+
+    def test_protection_comes_last(self):
+        self.execute(self.plan(protected=True))
+        self.assertEqual(
+            [
+                ("{'protected': True}", n)
+                for n in ('vmlinuz', 'initrd', 'root')
+            ],
+            self.events[-3:],
+        )
+
+    def test_a_result_beyond_the_bound_raises_min_disk(self):
+        def grown(planned, **options):
+            self.copy.write_bytes(b'')
+            return mock.Mock(
+                spec=shrink.Shrunk, output=self.copy, size=2**30 + 1
+            )
+
+        with mock.patch.object(shrink, 'execute', grown):
+            self.execute(self.plan())
+        self.cloud.update.assert_called_once_with(mock.ANY, {'min_disk': 2})
+
+
+class TestFailure(TestCase):
+    def test_a_create_that_is_refused(self):
+        def refuse(new):
+            if new.name == 'initrd':
+                raise exceptions.CloudError('quota', status=413)
+            return self.create(new)
+
+        self.cloud.create.side_effect = refuse
+        self.failing(exceptions.CloudError, self.plan())
+        self.assertEqual(['vmlinuz'], self.deleted())
+
+    def test_the_last_data(self):
+        real = self.send
+
+        def fail(proxy, image_id, payload, **options):
+            if self.made[image_id].name == 'root':
+                raise exceptions.TransferError('another hash')
+            return real(proxy, image_id, payload, **options)
+
+        with mock.patch.object(transfer, 'send', fail):
+            error = self.failing(exceptions.TransferError, self.plan())
+        self.assertEqual(['root', 'initrd', 'vmlinuz'], self.deleted())
+        self.assertEqual(['nothing was left behind'], error.__notes__)
+
+    def test_what_is_reused_stays(self):
+        plan = self.plan(
+            kernel=request.Reuse(model.Kind.AKI, records.kernel())
+        )
+        with mock.patch.object(
+            shrink,
+            'execute',
+            autospec=True,
+            side_effect=exceptions.DamagedError('x'),
+        ):
+            self.failing(exceptions.DamagedError, plan)
+        self.assertEqual(['root', 'initrd'], self.deleted())
+
+    def test_a_shrink_that_fails_ends_the_sending(self):
+        sending = threading.Event()
+        ended = threading.Event()
+
+        def send(proxy, image_id, payload, *, cancel, **options):
+            sending.set()
+            if cancel.wait(LATE):
+                ended.set()
+            raise exceptions.CancelledError('given up')
+
+        def fail(planned, **options):
+            sending.wait(LATE)
+            raise exceptions.DamagedError('damaged')
+
+        with (
+            mock.patch.object(transfer, 'send', send),
+            mock.patch.object(shrink, 'execute', fail),
+        ):
+            self.failing(exceptions.DamagedError, self.plan())
+        self.assertTrue(ended.is_set())
+        self.assertEqual(3, len(self.deleted()))
+
+    def test_a_sending_that_fails_ends_the_shrink(self):
+        def send(proxy, image_id, payload, **options):
+            raise exceptions.TransferError('no route')
+
+        def wait(planned, *, progress, cancel):
+            self.copy.write_bytes(b'half')
+            self.assertTrue(cancel.wait(LATE))
+            raise exceptions.CancelledError('given up')
+
+        with (
+            mock.patch.object(transfer, 'send', send),
+            mock.patch.object(shrink, 'execute', wait),
+        ):
+            # The reason is told, not that the shrink was given up.
+            self.failing(exceptions.TransferError, self.plan())
+        self.assertEqual(3, len(self.deleted()))
+
+    def test_ctrl_c_while_shrinking(self):
+        with mock.patch.object(
+            shrink,
+            'execute',
+            autospec=True,
+            side_effect=interrupts.Interrupted(2),
+        ):
+            error = self.failing(interrupts.Interrupted, self.plan())
+        self.assertEqual(['nothing was left behind'], error.__notes__)
+        self.assertEqual(3, len(self.deleted()))
+
+    def test_protection_that_is_refused(self):
+        def refuse(image_id, changes):
+            if changes.get('protected') and self.made[image_id].name == 'root':
+                raise exceptions.CloudError('no', status=403)
+            return self.update(image_id, changes)
+
+        self.cloud.update.side_effect = refuse
+        self.failing(exceptions.CloudError, self.plan(protected=True))
+        # None that was protected could be deleted.
+        for name in ('vmlinuz', 'initrd'):
+            self.assertLess(
+                self.events.index(("{'protected': False}", name)),
+                self.events.index(('delete', name)),
+            )
+        self.assertEqual(3, len(self.deleted()))
+
+    def test_keep_failed(self):
+        with (
+            mock.patch.object(
+                shrink,
+                'execute',
+                autospec=True,
+                side_effect=exceptions.DamagedError('x'),
+            ),
+            contextlib.suppress(exceptions.DamagedError),
+        ):
+            self.execute(self.plan(keep_failed=True))
+        self.assertEqual([], self.deleted())
+        self.assertIn('openstack image delete', self.log.output)
+
+
+class TestPart(TestCase):
+    def creation(self):
+        return request.Creation(
+            model.Kind.AKI,
+            model.NewImage('vmlinuz', 'aki', 'aki'),
+            model.Payload(self.folder / 'vmlinuz', 1000),
+        )
+
+    def execute_part(self, step, **settings):
+        plan = request.PartPlan(step, request.Settings(**settings))
+        return register.execute_part(plan, None, progress=progress.QUIET)
+
+    def test_one_image(self):
+        done = self.execute_part(self.creation(), protected=True)
+        self.assertEqual(1000, done.uploaded)
+        self.assertEqual(
+            [
+                ('create', 'vmlinuz'),
+                ('send', 'vmlinuz'),
+                ("{'protected': True}", 'vmlinuz'),
+            ],
+            self.events,
+        )
+
+    def test_one_that_is_there(self):
+        done = self.execute_part(
+            request.Reuse(model.Kind.AKI, records.kernel())
+        )
+        self.assertEqual((records.kernel().id,), done.reused)
+        self.assertEqual(0, done.uploaded)
+        self.assertEqual([], self.events)
+
+    def test_a_failure(self):
+        error = exceptions.TransferError('no')
+        with mock.patch.object(
+            transfer, 'send', autospec=True, side_effect=error
+        ):
+            self.assertRaises(
+                exceptions.TransferError, self.execute_part, self.creation()
+            )
+        self.assertEqual(['vmlinuz'], self.deleted())
