@@ -13,18 +13,19 @@
 
 """Commands for AMIs as a whole: ``openstack ami upload, list, show``."""
 
+from __future__ import annotations
+
 import argparse
 import pathlib
+import typing
 
-from amiclient.glance import catalog
-from amiclient.glance import links
-from amiclient.glance import plan
-from amiclient.glance import register
-from amiclient.glance import request
 from amiclient.osc import columns
 from amiclient.osc import command
 from amiclient.osc import filters
 from amiclient.osc import options
+
+if typing.TYPE_CHECKING:
+    from amiclient.glance import request
 
 
 class UploadAmi(command.ShowOne):
@@ -80,6 +81,11 @@ class UploadAmi(command.ShowOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
         """Register the triple."""
+        # Not at the top: see amiclient.osc.
+        from amiclient.glance import catalog
+        from amiclient.glance import plan
+        from amiclient.glance import register
+
         wanted = self._request(parsed_args)
         proxy, watch = self.proxy(), self.watch(parsed_args)
         planned = plan.plan(
@@ -98,6 +104,8 @@ class UploadAmi(command.ShowOne):
     def _request(
         self, parsed_args: argparse.Namespace
     ) -> request.UploadRequest:
+        from amiclient.glance import request
+
         return request.UploadRequest(
             source=parsed_args.source,
             kernel=options.chosen_part(parsed_args, 'kernel'),
@@ -133,6 +141,10 @@ class ListAmi(command.Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
         """List them."""
+        # Not at the top: see amiclient.osc.
+        from amiclient.glance import catalog
+        from amiclient.glance import links
+
         cloud = catalog.Catalog(self.proxy())
         found = links.listed(
             cloud,
@@ -166,6 +178,10 @@ class ShowAmi(command.ShowOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
         """Show it."""
+        # Not at the top: see amiclient.osc.
+        from amiclient.glance import catalog
+        from amiclient.glance import links
+
         found = links.show(catalog.Catalog(self.proxy()), parsed_args.ami)
         shown = columns.ami_show(human_readable=parsed_args.human_readable)
         return columns.one(shown, found)

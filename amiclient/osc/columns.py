@@ -16,18 +16,23 @@
 Values are raw: bytes are integers and absent ones None, whatever the format.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Sequence
 import dataclasses
+import typing
 from typing import Any, Generic, TypeVar
 
 from cliff import columns as cliff_columns
 from osc_lib.cli import format_columns
 
-from amiclient.ext import shrink
-from amiclient.glance import links
-from amiclient.glance import model
-from amiclient.glance import request
 from amiclient import units
+
+if typing.TYPE_CHECKING:
+    from amiclient.ext import shrink
+    from amiclient.glance import links
+    from amiclient.glance import model
+    from amiclient.glance import request
 
 _T = TypeVar('_T')
 
@@ -142,6 +147,10 @@ def planned(steps: Sequence[request.Step]) -> Table:
 
     :param steps: what would be done; the last one's image is the result.
     """
+    # Not at the top: see amiclient.osc.
+    from amiclient.glance import model
+    from amiclient.glance import request
+
     reuse = {s.kind: s.record for s in steps if isinstance(s, request.Reuse)}
     last = steps[-1]
     links = reuse if last.kind is model.Kind.AMI else {}

@@ -13,14 +13,19 @@
 
 """Options that narrow a list down, and the query that they make."""
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Collection
+import typing
 import uuid
 
 from amiclient import exceptions
-from amiclient.glance import catalog as catalog_
-from amiclient.glance import model
 from amiclient.osc import options
+
+if typing.TYPE_CHECKING:
+    from amiclient.glance import catalog as catalog_
+    from amiclient.glance import model
 
 #: Filters of Glance's, as far as we use them.
 Query = dict[str, str | bool | Collection[str]]
@@ -74,6 +79,9 @@ def query(
     :param project_id: of the project that ``--project`` names.
     :raises CloudError: if a kernel or ramdisk is named that is not there.
     """
+    # Not at the top: see amiclient.osc.
+    from amiclient.glance import model
+
     made: Query = {**(parsed_args.properties or {})}
     chosen = {
         'name': _literal(parsed_args.name),

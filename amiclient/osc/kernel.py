@@ -13,7 +13,6 @@
 
 """Commands for kernels: ``openstack ami kernel upload``."""
 
-from amiclient.glance import model
 from amiclient.osc import parts
 
 
@@ -25,4 +24,5 @@ class UploadKernel(parts.UploadPart):
     that lists the image, say what would be; the status then is "planned".
     """
 
-    kind = model.Kind.AKI
+    noun = 'kernel'
+    format = 'aki'

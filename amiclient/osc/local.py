@@ -16,11 +16,9 @@
 import argparse
 import pathlib
 
-from amiclient.ext import shrink
 from amiclient.osc import columns
 from amiclient.osc import command
 from amiclient.osc import options
-from amiclient.source import detect
 
 
 class ShrinkImage(command.ShowOne):
@@ -60,6 +58,10 @@ class ShrinkImage(command.ShowOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
         """Shrink the image."""
+        # Not at the top: see amiclient.osc.
+        from amiclient.ext import shrink
+        from amiclient.source import detect
+
         request = shrink.ShrinkRequest(
             image=detect.open_root(parsed_args.image),
             output=parsed_args.output,

@@ -13,19 +13,23 @@
 
 """Options, each defined once, in groups that commands pick from."""
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Callable
-from typing import TypeVar
+import typing
 import uuid
 
 from osc_lib.cli import identity
 from osc_lib.cli import parseractions
 
 from amiclient import exceptions
-from amiclient.glance import request
 from amiclient import units
 
-_T = TypeVar('_T')
+if typing.TYPE_CHECKING:
+    from amiclient.glance import request
+
+_T = typing.TypeVar('_T')
 
 #: What an upload leaves free for root, so that the guest gets far enough to
 #: grow its filesystem.
@@ -288,6 +292,9 @@ def chosen_part(parsed_args: argparse.Namespace, noun: str) -> str | None:
 
 def traits(parsed_args: argparse.Namespace) -> request.Traits:
     """Gather what one new image is given."""
+    # Not at the top: see amiclient.osc.
+    from amiclient.glance import request
+
     return request.Traits(
         name=parsed_args.name,
         id=parsed_args.id,
@@ -304,6 +311,9 @@ def settings(
 
     :param project_id: of the project that ``--project`` names.
     """
+    # Not at the top: see amiclient.osc.
+    from amiclient.glance import request
+
     return request.Settings(
         visibility=parsed_args.visibility,
         protected=parsed_args.protected,

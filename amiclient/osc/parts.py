@@ -17,11 +17,6 @@ import argparse
 import pathlib
 from typing import ClassVar
 
-from amiclient.glance import catalog
-from amiclient.glance import model
-from amiclient.glance import plan
-from amiclient.glance import register
-from amiclient.glance import request
 from amiclient.osc import columns
 from amiclient.osc import command
 from amiclient.osc import options
@@ -30,7 +25,9 @@ from amiclient.osc import options
 class UploadPart(command.ShowOne):
     """The upload of one file."""
 
-    kind: ClassVar[model.Kind]
+    #: What to call it, and Glance's format.
+    noun: ClassVar[str]
+    format: ClassVar[str]
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Define the options."""
@@ -39,7 +36,7 @@ class UploadPart(command.ShowOne):
             'file',
             metavar='<file>',
             type=pathlib.Path,
-            help=f'File with the {self.kind.noun}',
+            help=f'File with the {self.noun}',
         )
         parser.add_argument(
             '--name',
@@ -52,8 +49,15 @@ class UploadPart(command.ShowOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
         """Register it."""
+        # Not at the top: see amiclient.osc.
+        from amiclient.glance import catalog
+        from amiclient.glance import model
+        from amiclient.glance import plan
+        from amiclient.glance import register
+        from amiclient.glance import request
+
         wanted = request.PartRequest(
-            kind=self.kind,
+            kind=model.Kind(self.format),
             path=parsed_args.file,
             traits=options.traits(parsed_args),
             settings=options.settings(

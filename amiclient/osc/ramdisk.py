@@ -13,7 +13,6 @@
 
 """Commands for ramdisks: ``openstack ami ramdisk upload``."""
 
-from amiclient.glance import model
 from amiclient.osc import parts
 
 
@@ -25,4 +24,5 @@ class UploadRamdisk(parts.UploadPart):
     that lists the image, say what would be; the status then is "planned".
     """
 
-    kind = model.Kind.ARI
+    noun = 'ramdisk'
+    format = 'ari'
