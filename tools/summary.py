@@ -10,9 +10,8 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Tell which tests of the last run failed, and why, and count them all."""
+"""Tell which tests of a run failed, and why, and count them all."""
 
-import subprocess
 import sys
 
 import subunit
@@ -21,22 +20,23 @@ import testtools
 _GOOD = ('success', 'skip', 'xfail')
 
 
-def main(log: str) -> int:
-    """Read what stestr kept of its last run.
+def main(stream: str, log: str) -> int:
+    """Read what a run of stestr left behind.
 
-    :param log: the file with what ``stestr run`` printed; it is shown if
-        there was no test.
+    :param stream: the file with what ``stestr run --subunit`` wrote: results
+        in subunit's format; or text, if it did not come to run tests.
+    :param log: the file with what it wrote on stderr.
     :returns: the exit status: 0 if there were tests, and none failed.
     """
-    with subprocess.Popen(
-        ['stestr', 'last', '--subunit'], stdout=subprocess.PIPE
-    ) as process:
-        tests: list[dict] = []
-        result = testtools.StreamToDict(tests.append)
-        result.startTestRun()
-        subunit.ByteStreamToStreamResult(process.stdout).run(result)
-        result.stopTestRun()
-    # What is left of a test case's class or a broken worker has no times.
+    tests: list[dict] = []
+    result = testtools.StreamToDict(tests.append)
+    result.startTestRun()
+    with open(stream, 'rb') as file:
+        # Text between the results would be an error without a name.
+        subunit.ByteStreamToStreamResult(file, 'text').run(result)
+    result.stopTestRun()
+    tests = [t for t in tests if t['id'] and t['status'] != 'exists']
+    # One that a worker took with it when it broke down never got a status.
     failed = [test for test in tests if test['status'] not in _GOOD]
     skipped = sum(test['status'] == 'skip' for test in tests)
     for test in failed:
@@ -46,8 +46,9 @@ def main(log: str) -> int:
             if text:
                 print(f'{name}:\n{text}')
     if not tests:
-        with open(log) as file:
-            print(file.read())
+        for name in (stream, log):
+            with open(name, errors='replace') as file:
+                print(file.read().strip())
     if skipped:
         print(f'{skipped} skipped')
     print(f'{len(tests) - len(failed) - skipped} passed, {len(failed)} failed')
@@ -55,4 +56,4 @@ def main(log: str) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))
