@@ -29,6 +29,17 @@ import types
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+class _Again:
+    """What is called at signals that have no effect any more."""
+
+    call: Callable[[], None] | None = None
+
+
+def _have_no_effect(signum: int, frame: types.FrameType | None) -> None:
+    if _Again.call is not None:
+        _Again.call()
+
+
 class Interrupted(KeyboardInterrupt):
     """The user, or the system, wants the program to end.
 
@@ -72,7 +83,8 @@ def _handled(
 def raised(again: Callable[[], None] | None = None) -> Iterator[None]:
     """Raise the first signal as :class:`Interrupted`, and ignore the rest.
 
-    :param again: is called at each signal that comes after the first.
+    :param again: is called at each signal that comes after the first, or
+        while signals are ignored.
     """
     raised_before = False
 
@@ -81,15 +93,18 @@ def raised(again: Callable[[], None] | None = None) -> Iterator[None]:
         if not raised_before:
             raised_before = True
             raise Interrupted(signum)
-        if again is not None:
-            again()
+        _have_no_effect(signum, frame)
 
-    with _handled(handler):
-        yield
+    before, _Again.call = _Again.call, again
+    try:
+        with _handled(handler):
+            yield
+    finally:
+        _Again.call = before
 
 
 @contextlib.contextmanager
 def ignored() -> Iterator[None]:
     """Let no signal get in the way: for undoing, which must be finished."""
-    with _handled(lambda signum, frame: None):
+    with _handled(_have_no_effect):
         yield

@@ -36,6 +36,9 @@ _UUID = re.compile(r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', re.IGNORECASE)
 #: Without it Glance writes its errors in HTML.
 _HEADERS = {'Accept': 'application/json'}
 
+#: Seconds for the cloud to accept a connection, and to answer.
+_TIMEOUT = (30.0, 120.0)
+
 #: RFC 6902 within Glance: here ``add`` replaces what is there already.
 _PATCH = {
     **_HEADERS,
@@ -341,6 +344,10 @@ class Catalog:
         self, method: str, url: str, doing: str, **kwargs: Any
     ) -> 'requests.Response':
         kwargs.setdefault('headers', _HEADERS)
+        if self._proxy.session.timeout is None:
+            # Unless the user chose one (api_timeout in clouds.yaml), there is
+            # none, and removing what an upload made could last for ever.
+            kwargs.setdefault('timeout', _TIMEOUT)
         with errors.translated(doing):
             response = self._proxy.request(
                 url, method, raise_exc=False, **kwargs

@@ -144,6 +144,9 @@ class Transaction:
                 problem = None
             except exceptions.CloudError as error:
                 problem = error
+                if error.status is None:
+                    # Nobody answers; each try could take minutes.
+                    break
         if problem is not None:
             LOG.error('%s (%s): %s', made.name, made.id, problem)
         return problem is None

@@ -83,6 +83,16 @@ class TestIgnored(base.TestCase):
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGTERM)
 
+    def test_the_user_is_told(self):
+        again = []
+        with interrupts.raised(again=lambda: again.append(1)):
+            with interrupts.ignored():
+                signal.raise_signal(signal.SIGINT)
+        self.assertEqual([1], again)
+        with interrupts.ignored():
+            signal.raise_signal(signal.SIGINT)
+        self.assertEqual([1], again)
+
     def test_afterwards_signals_count_again(self):
         with interrupts.raised():
             with interrupts.ignored():

@@ -157,6 +157,20 @@ class TestTransaction(base.TestCase):
         self.assertIn('in use', self.log.output)
         self.assertFalse(hasattr(error, '__notes__'))
 
+    def test_a_cloud_that_does_not_answer_is_not_waited_for(self):
+        self.catalog.delete.side_effect = exceptions.CloudError('timed out')
+        with self.transaction() as made:
+            ids = [made.create(new(n)).id for n in ('a', 'b')]
+            self.assertRaises(
+                exceptions.CloudError,
+                self.break_off,
+                made,
+                exceptions.CloudError('no'),
+            )
+            made.commit()
+        self.assertEqual(ids[::-1], self.deleted())
+        self.assertIn(f'delete {ids[0]} {ids[1]}', self.log.output)
+
     def test_a_passing_refusal_is_overcome(self):
         self.catalog.delete.side_effect = [
             exceptions.CloudError('database is locked', status=500),
