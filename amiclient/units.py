@@ -55,7 +55,7 @@ class Headroom:
     """Free space to leave in a filesystem.
 
     :param size: bytes.
-    :param percent: of what is in use, instead of bytes.
+    :param percent: of what it takes without, instead of bytes.
     """
 
     size: int = 0
@@ -64,7 +64,7 @@ class Headroom:
     def of(self, in_use: int) -> int:
         """Tell the bytes to leave free in a filesystem.
 
-        :param in_use: bytes that are in use in it.
+        :param in_use: bytes that it takes with none.
         """
         return self.size + int(in_use * self.percent / 100)
 

@@ -29,7 +29,7 @@ import os
 import pathlib
 
 from amiclient import exceptions, process
-from amiclient.ext import copy, evict, geometry
+from amiclient.ext import copy, cut, evict, geometry
 from amiclient.ext import groups as groups_
 from amiclient.ext import superblock as superblock_
 from amiclient.ext import tools as tools_
@@ -76,6 +76,7 @@ class Goal:
     :param journal: MiB of the journal to make at the end; 0 for none.
     :param limit: blocks that there is room for while at it; None for any.
     :param keeps_journal: whether the journal may as well move along.
+    :param cut: whether groups at the end may be cut off, as in a copy.
     :param slack: by which factor the first pass has more room than usual.
     """
 
@@ -84,6 +85,7 @@ class Goal:
     journal: int
     limit: int | None = None
     keeps_journal: bool = False
+    cut: bool = False
     slack: int = 1
 
 
@@ -96,6 +98,7 @@ class Step:
     :param journal: make a journal of so many MiB, unless 0 ...
     :param location: ... looking for room from this block on.
     :param evict: take the last group's metadata into that group.
+    :param keep: cut all but the first so many groups off, unless 0.
     """
 
     blocks: int = 0
@@ -103,6 +106,7 @@ class Step:
     journal: int = 0
     location: int = 0
     evict: bool = False
+    keep: int = 0
 
 
 class Track:
@@ -126,6 +130,9 @@ class Track:
             self.tools.drop_journal(self.path)
         elif step.journal:
             self.tools.add_journal(self.path, step.journal, step.location)
+        elif step.keep:
+            if not cut.cut(self.path, step.keep, self.tools):
+                raise SpoiledError('cut too much off', self.steps, False)
         elif step.evict:
             if not evict.evict(self.path, self.tools):
                 raise SpoiledError('no room for metadata', self.steps, True)
@@ -160,6 +167,9 @@ def search(path: pathlib.Path, goal: Goal, tools: tools_.Toolbox) -> Track:
     try:
         if goal.drop_journal:
             track.take(Step(drop_journal=True))
+        keep = cut.groups_to_keep(path) if goal.cut else None
+        if keep is not None:
+            track.take(Step(keep=keep))
         # With a journal to be made, the headroom comes at the end.
         _descend(track, 0 if goal.journal else goal.headroom, goal.slack)
         if goal.journal:

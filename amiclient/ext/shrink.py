@@ -254,7 +254,7 @@ def _search(
 
 def _attempts(goal: minimum.Goal) -> Iterator[minimum.Goal]:
     yield goal
-    roomy = dataclasses.replace(goal, slack=_ROOMY * goal.slack)
+    roomy = dataclasses.replace(goal, slack=_ROOMY * goal.slack, cut=False)
     yield roomy
     # If the journal cannot be made anew, it moves along as it is.
     if goal.keeps_journal:

@@ -138,7 +138,7 @@ def prepare(request: ShrinkRequest) -> ShrinkPlan:
         # There is going to be a copy of everything first.
         everything = image.path.stat().st_blocks * 512 or image.size
         target = dataclasses.replace(target, room=target.room + everything)
-    in_place = request.in_place or (image.is_device and request.output is None)
+    in_place = _in_place(request)
     output = _output(request, in_place)
     planned = ShrinkPlan(
         request=request,
@@ -173,10 +173,17 @@ def aim(request: ShrinkRequest, path: pathlib.Path) -> Target:
         if found.has_journal and found.journal_inode:
             journal = inodes.Table(layout).read(found.journal_inode).size
     goal, growth = _goal(request, measured, journal)
+    goal = dataclasses.replace(goal, cut=not _in_place(request))
     bound = minimum.lower_bound(measured, goal.headroom, growth)
     used = groups_.count(measured.used) * found.block_size
     moved = measured.moved(bound) * found.block_size
     return Target(goal, bound, used + moved, moved)
+
+
+def _in_place(request: ShrinkRequest) -> bool:
+    return request.in_place or (
+        request.image.is_device and request.output is None
+    )
 
 
 def _refuse(request: ShrinkRequest) -> None:
@@ -237,7 +244,9 @@ def _goal(
     """Set the goal, and tell by how many blocks the journal grows."""
     found = measured.superblock
     size = found.block_size
-    headroom = -(-request.headroom.of(found.in_use) // size)
+    # Percent are of what is there after a shrink: of a large filesystem, most
+    # that is in use are inode tables that go away.
+    headroom = -(-request.headroom.of(measured.need() * size) // size)
     device = request.image.is_device and request.output is None
     limit = request.image.size // size if device else None
     if request.journal == NONE:

@@ -98,6 +98,12 @@ class Toolbox:
         """
         return self._mend(path, '-y')
 
+    def settle(self, path: pathlib.Path) -> None:
+        """Mend whatever e2fsck can mend, and leave the judgement to later."""
+        self._run(
+            ['e2fsck', '-f', '-y', path], ok=_FSCK_VERDICTS, writes=True
+        )
+
     def resize(self, path: pathlib.Path, blocks: int) -> dict[int, int]:
         """Resize a filesystem, whatever resize2fs thinks its minimum is.
 

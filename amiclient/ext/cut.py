@@ -1,0 +1,104 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Cutting the block groups at the end off that hold nothing.
+
+resize2fs looks at every single block of the filesystem that it shrinks, in
+use or not, which takes it seconds a TiB. Groups at the end that hold no file
+can be cut off by changing the superblock's counts; e2fsck then frees what was
+their metadata. That is done to copies only, and what is left is compared.
+"""
+
+import os
+import pathlib
+
+from amiclient.ext import copy
+from amiclient.ext import geometry
+from amiclient.ext import groups as groups_
+from amiclient.ext import superblock as superblock_
+from amiclient.ext import tools as tools_
+
+#: Groups of a flex group: fewer at the end would be a special case.
+_FLEX = 16
+
+#: It pays if so many groups go: 64 GiB of them, in blocks of 4 KiB.
+_WORTHWHILE = 512
+
+_ODD = (
+    superblock_.COMPAT_SPARSE_SUPER2,
+    superblock_.INCOMPAT_META_BG,
+    superblock_.RO_COMPAT_BIGALLOC,
+)
+
+
+def groups_to_keep(path: pathlib.Path) -> int | None:
+    """Tell how many groups there are up to the last that holds anything.
+
+    :returns: their number; None if cutting the rest off does not pay.
+    """
+    found = superblock_.read(path)
+    if any(
+        word & odd
+        for word, odd in zip(
+            (found.compat, found.incompat, found.ro_compat), _ODD, strict=True
+        )
+    ):
+        return None
+    with copy.opened(path, os.O_RDONLY) as descriptor:
+        layout = groups_.Layout(descriptor, found)
+        data = groups_.subtract(layout.in_use(), layout.metadata())
+        last = 0
+        if data:
+            end = data[-1][1] - 1 - found.first_data_block
+            last = max(0, end // found.blocks_per_group)
+        for group in reversed(layout.groups[last + 1 :]):
+            if layout.inode_runs(group):
+                last = group.number
+                break
+    keep = -(-(last + 1) // _FLEX) * _FLEX
+    return keep if found.group_count - keep >= _WORTHWHILE else None
+
+
+def cut(path: pathlib.Path, keep: int, tools: tools_.Toolbox) -> bool:
+    """Cut all groups but the first ones off.
+
+    :param keep: how many there shall be.
+    :returns: whether all that was in use is still there.
+    """
+    found = superblock_.read(path)
+    before = _content(path, found)
+    blocks = found.first_data_block + keep * found.blocks_per_group
+    inodes = keep * found.inodes_per_group
+    reserved = found.reserved_blocks * blocks // found.block_count
+    used = found.block_count - found.free_blocks
+    tools.edit(
+        path,
+        (
+            f'ssv blocks_count {blocks}',
+            f'ssv r_blocks_count {reserved}',
+            f'ssv free_blocks_count {max(0, blocks - used)}',
+            f'ssv inodes_count {inodes}',
+            f'ssv free_inodes_count {inodes - found.used_inodes}',
+        ),
+    )
+    os.truncate(path, blocks * found.block_size)
+    # Whether that was right is checked at the end, when it is quicker.
+    tools.settle(path)
+    return _content(path, superblock_.read(path)) == before
+
+
+def _content(
+    path: pathlib.Path, found: superblock_.Superblock
+) -> tuple[int, int]:
+    with copy.opened(path, os.O_RDONLY) as descriptor:
+        measured = geometry.measure(groups_.Layout(descriptor, found))
+    return measured.data, measured.inodes
