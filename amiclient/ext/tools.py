@@ -98,11 +98,12 @@ class Toolbox:
         """
         return self._mend(path, '-y')
 
-    def settle(self, path: pathlib.Path) -> None:
+    def settle(self, path: pathlib.Path, how: str = '-y') -> None:
         """Mend whatever e2fsck can mend, and leave the judgement to later."""
-        self._run(
-            ['e2fsck', '-f', '-y', path], ok=_FSCK_VERDICTS, writes=True
-        )
+        # Without that option it would also rewrite what is in order, but
+        # could be better.
+        options = ('-f', how, '-E', 'fixes_only')
+        self._run(['e2fsck', *options, path], ok=_FSCK_VERDICTS, writes=True)
 
     def resize(self, path: pathlib.Path, blocks: int) -> dict[int, int]:
         """Resize a filesystem, whatever resize2fs thinks its minimum is.
@@ -171,7 +172,7 @@ class Toolbox:
     def _mend(self, path: pathlib.Path, how: str) -> bool:
         # A second run, because the first may have stopped in the middle to
         # start anew, and because only a run that changes nothing proves it.
-        self._run(['e2fsck', '-f', how, path], ok=_FSCK_VERDICTS, writes=True)
+        self.settle(path, how)
         return self.check(path)
 
     def _run(
