@@ -73,11 +73,14 @@ class Shrunk:
 def plan(
     request: ShrinkRequest,
     *,
+    check: bool = False,
     exact: bool = False,
     progress: progress_.Progress = progress_.QUIET,
 ) -> ShrinkPlan:
-    """Check everything that can be checked, and say what would be done.
+    """Check what can be checked quickly, and say what would be done.
 
+    :param check: have e2fsck check the filesystem now, and try out what needs
+        mending, rather than while executing.
     :param exact: try the shrink out on a copy of the metadata, so that the
         size is known to the block.
     :raises SourceError: if the filesystem is busy, damaged or of a kind that
@@ -86,7 +89,15 @@ def plan(
     :raises ProgramError: if e2fsprogs are missing or too old.
     """
     planned = shrinkplan.prepare(request)
-    return _redone(_rehearse, planned, progress) if exact else planned
+    if check and not planned.recover:
+        with progress.task('Checking'):
+            clean = _tools(planned).check(planned.image.path)
+        planned = dataclasses.replace(
+            planned, checked=clean, recover=not clean
+        )
+    if exact or (check and planned.recover):
+        planned = _redone(_rehearse, planned, progress)
+    return planned
 
 
 def _rehearse(planned: ShrinkPlan, progress: progress_.Progress) -> ShrinkPlan:
@@ -268,6 +279,7 @@ def _clean_source(
         planned.image,
         planned.folder,
         tools,
+        checked=planned.checked,
         recover=planned.recover,
         repair=planned.request.repair,
         progress=progress,

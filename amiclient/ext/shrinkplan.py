@@ -70,6 +70,7 @@ class ShrinkPlan:
     :param in_place: whether the source itself is resized.
     :param recover: whether a journal must be replayed, or deleted files
         cleaned up, before anything else.
+    :param checked: whether e2fsck was seen to have no objection.
     :param folder: where temporary files go.
     :param block_count: blocks that the result will have: exactly, if the
         shrink was tried out, else the lower bound.
@@ -90,6 +91,7 @@ class ShrinkPlan:
     in_use: int
     lower_bound: int
     room: int
+    checked: bool = False
 
     @property
     def size(self) -> int:
@@ -193,6 +195,13 @@ def _refuse(request: ShrinkRequest) -> None:
             f'{path}: its journal is on another device',
             hint='give it one of its own first: tune2fs -O ^has_journal, '
             'then tune2fs -j',
+        )
+    if found.compat & superblock_.COMPAT_STABLE_INODES:
+        raise exceptions.UnsupportedError(
+            f'{path}: resize2fs cannot shrink a filesystem with the feature '
+            'stable_inodes',
+            hint='it keeps encrypted files readable; clear it with debugfs '
+            'if there are none',
         )
     if request.image.size < found.size:
         raise exceptions.DamagedError(

@@ -112,6 +112,7 @@ def clean_source(
     folder: pathlib.Path,
     tools: tools_.Toolbox,
     *,
+    checked: bool,
     recover: bool,
     repair: bool,
     progress: progress_.Progress,
@@ -125,11 +126,17 @@ def clean_source(
     yet.
 
     :param folder: where a full copy is made.
+    :param checked: whether it is known not to be needed.
     :param recover: whether it is known to be needed.
     :param repair: whether e2fsck may mend more than preening does.
     :raises DamagedError: if it is damaged beyond what it may mend.
     """
     origin = _Origin(image.path)
+    good: futures.Future[bool] = futures.Future()
+    good.set_result(True)
+    if checked:
+        yield CleanSource(image.path, origin, good, tools)
+        return
     if not recover:
         with futures.ThreadPoolExecutor(1) as pool:
             verdict = pool.submit(tools.check, image.path)
@@ -140,9 +147,7 @@ def clean_source(
         _copy_everything(image, mended, tools.cancel, progress)
         with progress.task('Repairing'):
             mend(mended, tools, recover=True, repair=repair, name=image.path)
-        verdict = futures.Future()
-        verdict.set_result(True)
-        yield CleanSource(mended, origin, verdict, tools)
+        yield CleanSource(mended, origin, good, tools)
 
 
 def mend(
@@ -176,10 +181,31 @@ def mend(
                 before,
             )
         return
+    objections = tools.objections(path)
+    if 'unsupported feature' in objections:
+        raise exceptions.UnsupportedError(
+            f'{name or path}: {objections}',
+            hint='a newer version of e2fsprogs may know them',
+        )
     raise exceptions.DamagedError(
-        f'{name or path}: the filesystem is damaged: {tools.objections(path)}',
+        f'{name or path}: the filesystem is damaged: {objections}',
         hint='e2fsck cannot mend it' if repair else _BEYOND_PREENING,
     )
+
+
+def refuse_unclean(image: image_.RootImage) -> None:
+    """Make sure that a filesystem is in order as it is.
+
+    :raises DamagedError: if it is not.
+    """
+    found = image.superblock
+    tools = tools_.Toolbox(found.written)
+    if found.needs_recovery or found.orphans or not tools.check(image.path):
+        raise exceptions.DamagedError(
+            f'{image.path}: the filesystem was not unmounted cleanly, or is '
+            'damaged',
+            hint='shrink it, which mends a copy, or run e2fsck on it',
+        )
 
 
 def copy_in_use(
