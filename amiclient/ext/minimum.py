@@ -163,6 +163,7 @@ def search(path: pathlib.Path, goal: Goal, tools: tools_.Toolbox) -> Track:
     :raises SpoiledError: if the copy must be made again.
     """
     track = Track(path, tools)
+    before = superblock_.read(path).block_count
     tight = False
     try:
         if goal.drop_journal:
@@ -176,12 +177,21 @@ def search(path: pathlib.Path, goal: Goal, tools: tools_.Toolbox) -> Track:
             _make_journal(track, goal)
         tight = True
         _tighten(track, goal.headroom)
+        if goal.keeps_journal and not goal.headroom:
+            _refuse_grown(track, before)
     except process.ProgramFailed as error:
         if error.result.status < 0:
             # Killed, for want of memory perhaps; that says nothing of sizes.
             raise
         raise SpoiledError(str(error), track.steps, tight) from error
     return track
+
+
+def _refuse_grown(track: Track, before: int) -> None:
+    # Without a block to spare, a journal made anew lies so scattered that it
+    # takes more than before.
+    if superblock_.read(track.path).block_count > before:
+        raise SpoiledError('it would grow', track.steps, False)
 
 
 def replay(
@@ -246,6 +256,7 @@ def _tighten(track: Track, headroom: int) -> None:
         high = measured.superblock.block_count
         low = measured.need(headroom)
         if high - low <= max(1, low // _NEAR):
+            _finish(track, measured, low)
             return
         size = measured.fit(low + int((high - low) * parts[0]))
         if size >= high:
@@ -260,6 +271,14 @@ def _tighten(track: Track, headroom: int) -> None:
             return
         evicted = True
         parts = list(_PARTS)
+
+
+def _finish(track: Track, measured: geometry.Geometry, low: int) -> None:
+    # To where resize2fs -M, again and again, would end.
+    for size in (low + 1, low):
+        high = measured.superblock.block_count
+        if measured.fit(size) == size < high and not _shrink(track, size):
+            return
 
 
 def _drop_last_group(

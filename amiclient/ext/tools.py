@@ -12,8 +12,8 @@
 
 """The programs of e2fsprogs, each as one function.
 
-Every one of them gets ``E2FSPROGS_FAKE_TIME``, so that what it writes depends
-on its input only and not on when it ran.
+Every one of them gets ``E2FSPROGS_FAKE_TIME``, and e2fsck its ``E2FSCK_TIME``,
+so that what it writes depends on its input only and not on when it ran.
 """
 
 from collections.abc import Iterable, Sequence
@@ -192,7 +192,10 @@ class Toolbox:
                     for word in argv
                 ],
                 ok=frozenset(ok),
-                env={'E2FSPROGS_FAKE_TIME': str(self.time)},
+                env={
+                    'E2FSPROGS_FAKE_TIME': str(self.time),
+                    'E2FSCK_TIME': str(self.time),
+                },
                 input=input,
                 interruptible=self.interruptible or not writes,
                 cancel=self.cancel,
