@@ -1,0 +1,330 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Compare ``openstack ami upload`` with what a user would do otherwise.
+
+``benchmarks/run`` runs this with all that it needs; README.rst says what is
+measured and how.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import sys
+import tempfile
+import time
+
+from amiclient.tests import cloud as cloud_
+from benchmarks import figures
+from benchmarks import loading
+from benchmarks import machine
+from benchmarks import measure
+from benchmarks import throughput
+from benchmarks import triple
+
+_PARTS = ('triple', 'client', 'loading')
+
+#: How many times more rounds the loading gets, which is a small difference
+#: between two long times.
+_LOADING = 6
+
+_Figures = list[figures.Figure]
+
+
+def main() -> int:
+    """Measure, and print the tables.
+
+    :returns: 1 if a target was missed.
+    """
+    arguments = _parser().parse_args()
+    # Where ordinary users on Debian do not look.
+    os.environ['PATH'] += ':/usr/sbin:/sbin'
+    tables: dict[str, _Figures] = {}
+    with tempfile.TemporaryDirectory(
+        prefix='benchmark-', dir=arguments.work_directory
+    ) as folder:
+        work = pathlib.Path(folder)
+        described = machine.describe(work)
+        for part in arguments.part or _PARTS:
+            begin = time.monotonic()
+            tables.update(_MEASURES[part](arguments, work))
+            _say(f'{part}: {time.monotonic() - begin:.0f} s')
+    for title, rows in tables.items():
+        print(f'{figures.table(title, rows)}\n')
+    for name, value in described.items():
+        print(f'{name}: {value}')
+    if arguments.json:
+        result = {
+            'machine': described,
+            'rounds': arguments.rounds,
+            'figures': {
+                title: [figure.json() for figure in rows]
+                for title, rows in tables.items()
+            },
+        }
+        arguments.json.write_text(json.dumps(result, indent=2) + '\n')
+    missed = [
+        f for rows in tables.values() for f in rows if f.reached is False
+    ]
+    return 1 if missed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='benchmarks/run')
+    for part in ('image', 'kernel', 'ramdisk'):
+        parser.add_argument(f'--{part}', type=pathlib.Path, required=True)
+    parser.add_argument(
+        '--rounds', type=int, default=5, help='how often (default: 5)'
+    )
+    parser.add_argument(
+        '--size',
+        type=int,
+        default=4,
+        metavar='GIB',
+        help='of what is sent to the server that only reads (default: 4)',
+    )
+    parser.add_argument(
+        '--work-directory',
+        type=pathlib.Path,
+        help='a folder for copies and payloads (default: the usual one)',
+    )
+    parser.add_argument(
+        '--part',
+        action='append',
+        choices=_PARTS,
+        help='measure this only; may be repeated',
+    )
+    parser.add_argument(
+        '--json', type=pathlib.Path, metavar='FILE', help='write it all here'
+    )
+    return parser
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _environment(work: pathlib.Path) -> dict[str, str]:
+    """The environment of all commands."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        # Without their bytecode, modules would be compiled again and again.
+        if not name.startswith(('OS_', 'PYTHON'))
+        and 'proxy' not in name.lower()
+    }
+    cache = work / 'cache'
+    return {
+        **kept,
+        'PATH': f'{pathlib.Path(sys.executable).parent}:{kept["PATH"]}',
+        'TMPDIR': str(work),
+        'XDG_CACHE_HOME': str(cache),
+    }
+
+
+def _triple(
+    arguments: argparse.Namespace, work: pathlib.Path
+) -> dict[str, _Figures]:
+    cloud = cloud_.Cloud(work / 'cloud')
+    cloud.start(tied=True)
+    try:
+        series = triple.compare(
+            triple.Files(arguments.image, arguments.kernel, arguments.ramdisk),
+            cloud,
+            work=work,
+            env=_environment(work),
+            rounds=arguments.rounds,
+        )
+    finally:
+        cloud.stop()
+    return {
+        subject: _beside_recipe(series, subject, most)
+        for subject, most in ((triple.TIGHT, 0.62), (triple.DEFAULT, 0.68))
+    }
+
+
+def _beside_recipe(
+    series: measure.Series, subject: str, most: float
+) -> _Figures:
+    def figure(
+        name: str, unit: str, key: str, scale: float, target: float | None
+    ) -> figures.Figure:
+        return figures.Figure(
+            name=name,
+            unit=unit,
+            ours=[value / scale for value in series.of(subject, key)],
+            other=triple.BY_HAND,
+            theirs=[value / scale for value in series.of(triple.BY_HAND, key)],
+            target=target,
+        )
+
+    return [
+        figure('sent', 'MiB', 'sent', figures.MIB, most),
+        figure('wall time', 's', 'wall', 1, 0.6),
+        figure('CPU time', 's', 'cpu', 1, None),
+        figure('memory, openstack', 'MiB', 'client', figures.MIB, None),
+        figure('memory, others', 'MiB', 'others', figures.MIB, None),
+        figure('written to disk', 'MiB', 'written', figures.MIB, None),
+    ]
+
+
+def _client(
+    arguments: argparse.Namespace, work: pathlib.Path
+) -> dict[str, _Figures]:
+    size = arguments.size * throughput.GIB
+    with throughput.sink() as endpoint:
+        series = throughput.Bench(
+            endpoint,
+            big=throughput.payload(work / 'big.img', size),
+            tiny=throughput.payload(work / 'tiny.img', throughput.TINY),
+            monster=throughput.huge(work / 'huge.img'),
+            env=_environment(work),
+        ).run(arguments.rounds)
+    return {
+        f'The client, sending {arguments.size} GiB': [
+            *_rates(series, size),
+            *_processor_time(series, size),
+        ],
+        'Peak memory of the client': _memory(series, arguments.size),
+    }
+
+
+def _rates(series: measure.Series, size: int) -> _Figures:
+    """Bytes by second, between a tiny payload's time and the big one's."""
+
+    def rate(subject: str) -> list[float]:
+        return series.combined(
+            lambda big, tiny: (size - throughput.TINY) / (big - tiny) / 2**20,
+            (subject, 'wall'),
+            (throughput.tiny(subject), 'wall'),
+        )
+
+    ours = rate(throughput.UPLOAD)
+    alone = series.combined(
+        lambda wall: size / wall / 2**20, (throughput.SHA512, 'wall')
+    )
+    rates = [
+        (throughput.SHA512, alone, 0.8),
+        (throughput.CREATE, rate(throughput.CREATE), None),
+        (throughput.CURL, rate(throughput.CURL), None),
+    ]
+    return [
+        figures.Figure(
+            name='throughput',
+            unit='MiB/s',
+            ours=ours,
+            other=other,
+            theirs=theirs,
+            target=target,
+            at_least=True,
+        )
+        for other, theirs, target in rates
+    ]
+
+
+def _processor_time(series: measure.Series, size: int) -> _Figures:
+    """Seconds by GiB, above those of a command that does nothing."""
+    gib = size / throughput.GIB
+    sha512 = (throughput.SHA512, 'cpu')
+    rows = []
+    for name, base, target in (
+        ('CPU time above --version', lambda _: throughput.VERSION, 0.5),
+        ('CPU time above a tiny payload', throughput.tiny, None),
+    ):
+        rows.append(
+            figures.Figure(
+                name=name,
+                unit='s/GiB',
+                ours=series.combined(
+                    lambda all_, base, hash_: (all_ - base - hash_) / gib,
+                    (throughput.UPLOAD, 'cpu'),
+                    (base(throughput.UPLOAD), 'cpu'),
+                    sha512,
+                ),
+                other=throughput.CREATE,
+                theirs=series.combined(
+                    lambda all_, base: (all_ - base) / gib,
+                    (throughput.CREATE, 'cpu'),
+                    (base(throughput.CREATE), 'cpu'),
+                ),
+                target=target,
+            )
+        )
+    return rows
+
+
+def _memory(series: measure.Series, gib: int) -> _Figures:
+    def mib(subject: str) -> list[float]:
+        return series.combined(
+            lambda client: client / figures.MIB, (subject, 'client')
+        )
+
+    return [
+        figures.Figure(
+            name=name,
+            unit='MiB',
+            ours=mib(subject),
+            other=throughput.LIST,
+            theirs=mib(throughput.LIST),
+            difference=True,
+            target=20.0,
+        )
+        for name, subject in (
+            ('sending 16 MiB', throughput.tiny(throughput.UPLOAD)),
+            (f'sending {gib} GiB', throughput.UPLOAD),
+            ('shrinking 1 TiB', throughput.HUGE),
+        )
+    ]
+
+
+def _loading(
+    arguments: argparse.Namespace, work: pathlib.Path
+) -> dict[str, _Figures]:
+    folder = work / 'loading'
+    folder.mkdir()
+    series = loading.compare(
+        folder,
+        env=_environment(work),
+        rounds=arguments.rounds * _LOADING,
+    )
+
+    def figure(name: str, key: str, target: float | None) -> figures.Figure:
+        return figures.Figure(
+            name=name,
+            unit='ms',
+            ours=[1000 * v for v in series.of(loading.WITH, key)],
+            other='without',
+            theirs=[1000 * v for v in series.of(loading.WITHOUT, key)],
+            difference=True,
+            target=target,
+        )
+
+    return {
+        'Loading the plugin': [
+            figure('any command, CPU time', 'cpu', 15.0),
+            figure('any command, wall time', 'wall', None),
+            figures.Figure(
+                name='importing its modules',
+                unit='ms',
+                ours=[1000 * v for v in series.of(loading.IMPORTS, 'wall')],
+                target=15.0,
+            ),
+        ]
+    }
+
+
+_MEASURES = {'triple': _triple, 'client': _client, 'loading': _loading}
+
+
+if __name__ == '__main__':
+    sys.exit(main())

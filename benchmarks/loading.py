@@ -1,0 +1,119 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What the plugin costs every ``openstack`` call that is not its own.
+
+The same interpreter runs the same command with the same packages; only the
+folder that holds this project, installed as pip installs it, is in the module
+path or is not.
+"""
+
+from collections.abc import Mapping
+import compileall
+import importlib.metadata
+import pathlib
+import shutil
+import site
+import subprocess
+import sys
+
+from benchmarks import measure
+
+WITH = 'with the plugin'
+WITHOUT = 'without the plugin'
+IMPORTS = 'its modules'
+
+#: Imports every command module, but needs no cloud.
+_COMMAND = ('module', 'list', '-f', 'value')
+
+_MAIN = (
+    'import sys; sys.path += sys.argv.pop(1).split(":");'
+    'from openstackclient import shell; sys.exit(shell.main())'
+)
+
+_PACKAGE = pathlib.Path(__file__).parent.parent / 'amiclient'
+
+
+def compare(
+    work: pathlib.Path, *, env: Mapping[str, str], rounds: int
+) -> measure.Series:
+    """Measure with and without, in turns.
+
+    :param work: an empty folder.
+    """
+    others, ours = _shadow(work / 'others'), _install(work / 'ours')
+    paths = {WITHOUT: f'{others}', WITH: f'{others}:{ours}'}
+    series = measure.Series()
+    for number in range(rounds + 1):
+        # Whoever comes second finds warmer caches.
+        for subject in sorted(paths, reverse=bool(number % 2)):
+            argv = [*_python(), '-c', _MAIN, paths[subject], *_COMMAND]
+            cost = measure.run(argv, env=env)
+            if number:
+                series.add_cost(subject, cost)
+        taken = _import_time(paths[WITH], env)
+        if number:
+            series.add(IMPORTS, wall=taken)
+    return series
+
+
+def _python() -> tuple[str, ...]:
+    # -I and -S: nothing is in the module path but what we put there.
+    return sys.executable, '-I', '-S'
+
+
+def _shadow(folder: pathlib.Path) -> pathlib.Path:
+    """Make a folder with all packages that are installed, but for ours."""
+    folder.mkdir()
+    for installed in map(pathlib.Path, site.getsitepackages()):
+        for path in installed.iterdir() if installed.is_dir() else ():
+            link = folder / path.name
+            if 'amiclient' not in path.name and not link.exists():
+                link.symlink_to(path)
+    return folder
+
+
+def _install(folder: pathlib.Path) -> pathlib.Path:
+    """Make a folder with our package as pip would install it."""
+    shutil.copytree(
+        _PACKAGE,
+        folder / 'amiclient',
+        ignore=shutil.ignore_patterns('tests', '__pycache__'),
+    )
+    compileall.compile_dir(folder, quiet=1)
+    metadata = folder / 'python_amiclient.dist-info'
+    metadata.mkdir()
+    ours = importlib.metadata.distribution('python-amiclient')
+    for name in ('METADATA', 'entry_points.txt'):
+        (metadata / name).write_text(ours.read_text(name) or '')
+    return folder
+
+
+def _import_time(path: str, env: Mapping[str, str]) -> float:
+    """Add up what Python says that importing our modules took, in seconds."""
+    result = subprocess.run(
+        [*_python(), '-X', 'importtime', '-c', _MAIN, path, *_COMMAND],
+        env=env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    fields = [line.split('|') for line in result.stderr.splitlines()]
+    taken = [
+        int(row[0].rpartition(':')[2])
+        for row in fields
+        if len(row) == 3 and row[2].strip().partition('.')[0] == 'amiclient'
+    ]
+    if not taken:
+        raise measure.CommandFailed('the plugin was not loaded')
+    return sum(taken) / 1e6

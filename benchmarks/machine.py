@@ -1,0 +1,81 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What the figures were measured on."""
+
+import importlib.metadata
+import os
+import pathlib
+import platform
+import re
+import shutil
+import subprocess
+
+_PACKAGES = (
+    'python-openstackclient',
+    'openstacksdk',
+    'keystoneauth1',
+    'requests',
+    'urllib3',
+    'glance',
+    'keystone',
+    'pyuwsgi',
+)
+
+
+def describe(work: pathlib.Path) -> dict[str, str]:
+    """Tell what the figures depend on.
+
+    :param work: the folder of the copies.
+    """
+    memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    return {
+        'processor': _processor(),
+        'cores': str(len(os.sched_getaffinity(0))),
+        'memory': f'{memory / 2**30:.0f} GiB',
+        'filesystem of the copies': _filesystem(work),
+        'kernel': platform.release(),
+        'python': platform.python_version(),
+        'e2fsprogs': _version('e2fsck', '-V'),
+        'curl': _version('curl', '--version'),
+        **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        'load before': f'{os.getloadavg()[0]:.2f}',
+    }
+
+
+def _processor() -> str:
+    match = re.search(
+        r'^model name\s*: (.+)$',
+        pathlib.Path('/proc/cpuinfo').read_text(),
+        re.MULTILINE,
+    )
+    return match[1] if match else platform.machine()
+
+
+def _filesystem(path: pathlib.Path) -> str:
+    result = subprocess.run(
+        ['stat', '--file-system', '--format=%T', path],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return result.stdout.strip()
+
+
+def _version(program: str, option: str) -> str:
+    if not shutil.which(program):
+        return 'missing'
+    result = subprocess.run(
+        [program, option], capture_output=True, text=True, check=True
+    )
+    match = re.search(r'\d+(\.\d+)+', result.stdout + result.stderr)
+    return match[0] if match else 'unknown'

@@ -1,0 +1,197 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The client alone, against a server that only reads.
+
+The payload is a filesystem whose free space is random bytes, sent as it is, so
+nothing can be left out. A tiny one beside it tells what a command takes before
+and after the transfer.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import random
+import subprocess
+import sys
+import time
+import urllib.request
+
+from benchmarks import measure
+
+UPLOAD = 'ami upload'
+CREATE = 'image create --file'
+CURL = 'curl -T'
+SHA512 = 'sha512'
+VERSION = '--version'
+LIST = 'image list'
+HUGE = 'ami upload, 1 TiB shrunk'
+
+GIB = 2**30
+
+#: Bytes of the payload that all others are compared with.
+TINY = 16 * 2**20
+
+#: Bytes hashed at a time.
+_CHUNK = 2**20
+
+_Argv = list[str | pathlib.Path]
+
+
+@contextlib.contextmanager
+def sink() -> Iterator[str]:
+    """Run the server in a process of its own; give its endpoint."""
+    with subprocess.Popen(
+        [sys.executable, '-m', 'benchmarks.sink'],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+
+
+def payload(path: pathlib.Path, size: int) -> pathlib.Path:
+    """Make an ext4 filesystem without a hole: random bytes wherever free.
+
+    :param size: bytes, a multiple of a MiB.
+    """
+    source = random.Random(size)
+    with path.open('wb') as file:
+        for _ in range(size // _CHUNK):
+            file.write(source.randbytes(_CHUNK))
+    _make_filesystem(path, '-E', 'nodiscard')
+    return path
+
+
+def huge(path: pathlib.Path) -> pathlib.Path:
+    """Make an empty filesystem of 1 TiB, in a file that is mostly a hole."""
+    path.touch()
+    os.truncate(path, 2**40)
+    _make_filesystem(path)
+    return path
+
+
+def _make_filesystem(path: pathlib.Path, *options: str) -> None:
+    subprocess.run(
+        ['mke2fs', '-q', '-F', '-t', 'ext4', *options, path], check=True
+    )
+    with path.open('rb') as file:
+        os.fsync(file)
+
+
+class Bench:
+    """Measures the commands round by round.
+
+    :param endpoint: the server's.
+    :param big: a payload.
+    :param tiny: another, of :data:`TINY` bytes.
+    :param monster: a filesystem of 1 TiB.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        big: pathlib.Path,
+        tiny: pathlib.Path,
+        monster: pathlib.Path,
+        env: Mapping[str, str],
+    ) -> None:
+        self._endpoint = endpoint
+        self._big = big
+        self._tiny = tiny
+        self._monster = monster
+        self._env = env
+
+    def run(self, rounds: int) -> measure.Series:
+        """Measure; the first round warms up, and is dropped."""
+        series = measure.Series()
+        warmer = measure.Series()
+        for number in range(rounds + 1):
+            self._round(series if number else warmer)
+        return series
+
+    def _round(self, series: measure.Series) -> None:
+        hash_sha512(self._big, series)
+        for subject, argv in (
+            (VERSION, ['openstack', '--version']),
+            (LIST, self._openstack('image', 'list')),
+            (HUGE, self._upload(self._monster, '--headroom', '0')),
+        ):
+            series.add_cost(subject, measure.run(argv, env=self._env))
+        commands: dict[str, Callable[[pathlib.Path], _Argv]] = {
+            UPLOAD: lambda path: self._upload(path, '--no-shrink'),
+            CREATE: self._create,
+            CURL: self._curl,
+        }
+        for subject, command in commands.items():
+            for path in (self._tiny, self._big):
+                cost = measure.run(command(path), env=self._env)
+                name = subject if path == self._big else tiny(subject)
+                series.add_cost(name, cost)
+
+    def _openstack(self, *arguments: str | pathlib.Path) -> _Argv:
+        return [
+            *('openstack', '--os-auth-type', 'none'),
+            *('--os-endpoint', self._endpoint, *arguments),
+        ]
+
+    def _upload(self, path: pathlib.Path, *options: str) -> _Argv:
+        return self._openstack(
+            *('ami', 'upload', path, '--no-kernel', '--no-ramdisk'), *options
+        )
+
+    def _create(self, path: pathlib.Path) -> _Argv:
+        formats = ('--disk-format', 'ami', '--container-format', 'ami')
+        return self._openstack(
+            'image', 'create', *formats, '--file', path, path.name
+        )
+
+    def _curl(self, path: pathlib.Path) -> _Argv:
+        # curl makes no record; the one it fills is made here.
+        wanted = urllib.request.Request(
+            f'{self._endpoint}/v2/images',
+            data=json.dumps({'name': path.name}).encode(),
+            headers={'Content-Type': 'application/json'},
+        )
+        with urllib.request.urlopen(wanted) as answer:
+            image = json.load(answer)['id']
+        return [
+            *('curl', '--silent', '--show-error', '--fail', '-T', path),
+            *('-H', 'Content-Type: application/octet-stream'),
+            f'{self._endpoint}/v2/images/{image}/file',
+        ]
+
+
+def tiny(subject: str) -> str:
+    """Name the same command with the tiny payload."""
+    return f'{subject}, tiny'
+
+
+def hash_sha512(path: pathlib.Path, series: measure.Series) -> None:
+    """Hash a payload, and nothing else: reading it is not counted."""
+    hasher = hashlib.sha512()
+    chunk = memoryview(bytearray(_CHUNK))
+    wall = cpu = 0.0
+    with path.open('rb', buffering=0) as file:
+        while count := file.readinto(chunk):
+            begin, cpu_begin = time.perf_counter(), time.thread_time()
+            hasher.update(chunk[:count])
+            cpu += time.thread_time() - cpu_begin
+            wall += time.perf_counter() - begin
+    series.add(SHA512, wall=wall, cpu=cpu)
