@@ -26,8 +26,8 @@ import stat
 import threading
 
 from amiclient import exceptions
-from amiclient import progress as progress_
 from amiclient.ext import groups as groups_
+from amiclient import progress as progress_
 
 #: Bytes that are read and written at a time.
 _CHUNK = 1 << 20
@@ -104,6 +104,8 @@ def data_in(descriptor: int, first: int, end: int) -> Iterator[groups_.Run]:
 
     lseek(2), SEEK_DATA. Where that is not supported (block devices, some
     network filesystems), all of it is data.
+
+    :raises SourceError: if the file ends within the range.
     """
     position = first
     while position < end:
@@ -112,6 +114,10 @@ def data_in(descriptor: int, first: int, end: int) -> Iterator[groups_.Run]:
             stop = os.lseek(descriptor, start, os.SEEK_HOLE)
         except OSError as error:
             if error.errno == errno.ENXIO:
+                # A hole up to the end of the file, wherever that is.
+                size = os.fstat(descriptor).st_size
+                if size < end:
+                    raise _cut_short(size) from error
                 return
             if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
                 raise
@@ -168,12 +174,15 @@ def _read(descriptor: int, count: int, offset: int) -> bytes:
     if len(data) < count:
         # A short read happens at the end of the file only: it was shorter
         # than its filesystem from the start, or was cut while we read.
-        raise exceptions.SourceError(
-            f'the source ends at byte {offset + len(data)}, within its '
-            'filesystem',
-            hint='it was cut short; get it again from where it came',
-        )
+        raise _cut_short(offset + len(data))
     return data
+
+
+def _cut_short(size: int) -> exceptions.SourceError:
+    return exceptions.SourceError(
+        f'the source ends at byte {size}, within its filesystem',
+        hint='it was cut short; get it again from where it came',
+    )
 
 
 def _write(target: int, data: bytes, offset: int) -> None:

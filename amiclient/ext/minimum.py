@@ -28,11 +28,15 @@ import dataclasses
 import os
 import pathlib
 
-from amiclient import exceptions, process
-from amiclient.ext import copy, cut, evict, geometry
+from amiclient import exceptions
+from amiclient.ext import copy
+from amiclient.ext import cut
+from amiclient.ext import evict
+from amiclient.ext import geometry
 from amiclient.ext import groups as groups_
 from amiclient.ext import superblock as superblock_
 from amiclient.ext import tools as tools_
+from amiclient import process
 
 #: The words by which resize2fs says that the size is too small.
 _TOO_SMALL = ('No space left', 'Could not allocate')
@@ -175,6 +179,7 @@ def search(path: pathlib.Path, goal: Goal, tools: tools_.Toolbox) -> Track:
         _descend(track, 0 if goal.journal else goal.headroom, goal.slack)
         if goal.journal:
             _make_journal(track, goal)
+        _make_room(track, goal)
         tight = True
         _tighten(track, goal.headroom)
         if goal.keeps_journal and not goal.headroom:
@@ -243,6 +248,17 @@ def _make_journal(track: Track, goal: Goal) -> None:
         track.take(Step(blocks=room))
     location = min(found.block_count, room - 1)
     track.take(Step(journal=goal.journal, location=location))
+
+
+def _make_room(track: Track, goal: Goal) -> None:
+    # What is promised to be free may be more than ever was.
+    size = _measure(track.path).need(goal.headroom)
+    if superblock_.read(track.path).block_count < size:
+        if goal.limit is not None and size > goal.limit:
+            raise exceptions.NoSpaceError(
+                'there is no room for the headroom', hint='leave less free'
+            )
+        track.take(Step(blocks=size))
 
 
 def _tighten(track: Track, headroom: int) -> None:

@@ -196,9 +196,12 @@ def _on_copy(
 def _in_place(planned: ShrinkPlan, progress: progress_.Progress) -> Shrunk:
     path = planned.image.path
     tools = dataclasses.replace(_tools(planned), interruptible=False)
-    stage.mend(
-        path, tools, recover=planned.recover, repair=planned.request.repair
-    )
+    repair = planned.request.repair
+    recover = planned.recover or not tools.check(path)
+    if recover and not repair:
+        with stage.workshop(planned.folder) as folder:
+            stage.refuse_damaged(path, folder / _METADATA, _tools(planned))
+    stage.mend(path, tools, recover=recover, repair=repair)
     target = shrinkplan.aim(planned.request, path)
     with stage.workshop(planned.folder) as folder:
         with progress.task('Trying the shrink out'):

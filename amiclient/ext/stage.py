@@ -22,13 +22,17 @@ import pathlib
 import tempfile
 import threading
 
-from amiclient import exceptions, files, units
-from amiclient import progress as progress_
-from amiclient.ext import copy, times
+from amiclient import exceptions
+from amiclient.ext import copy
 from amiclient.ext import groups as groups_
 from amiclient.ext import image as image_
 from amiclient.ext import superblock as superblock_
+from amiclient.ext import times
 from amiclient.ext import tools as tools_
+from amiclient import files
+from amiclient import process
+from amiclient import progress as progress_
+from amiclient import units
 
 _LOG = logging.getLogger(__name__)
 
@@ -191,6 +195,24 @@ def mend(
         f'{name or path}: the filesystem is damaged: {objections}',
         hint='e2fsck cannot mend it' if repair else _BEYOND_PREENING,
     )
+
+
+def refuse_damaged(
+    path: pathlib.Path, copied: pathlib.Path, tools: tools_.Toolbox
+) -> None:
+    """Make sure that preening will do, before it is done to the only copy.
+
+    :param copied: where a copy of the metadata, to try it on, is made.
+    :raises DamagedError: if it will not.
+    """
+    try:
+        tools.copy_metadata(path, copied)
+    except process.ProgramFailed as error:
+        raise exceptions.DamagedError(
+            f'{path}: the filesystem is damaged: {tools.objections(path)}',
+            hint=_BEYOND_PREENING,
+        ) from error
+    mend(copied, tools, recover=True, repair=False, name=path)
 
 
 def refuse_unclean(image: image_.RootImage) -> None:

@@ -21,8 +21,9 @@ from collections.abc import Iterator, Mapping
 import os
 import pathlib
 
-from amiclient.ext import copy, inodes
+from amiclient.ext import copy
 from amiclient.ext import groups as groups_
+from amiclient.ext import inodes
 from amiclient.ext import superblock as superblock_
 from amiclient.ext import tools as tools_
 

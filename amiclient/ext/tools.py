@@ -25,8 +25,8 @@ import re
 import threading
 
 from amiclient import exceptions
-from amiclient import process
 from amiclient.ext import copy
+from amiclient import process
 
 #: Older ones know too few features, and resize2fs has bugs that lose data
 #: (1.45 came with 64-bit and metadata_csum fixes to off-line shrinking).
