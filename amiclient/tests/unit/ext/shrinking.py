@@ -1,0 +1,239 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What the tests of shrinking have in common."""
+
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import hashlib
+import os
+import pathlib
+import re
+import random
+import threading
+from typing import Any, TypeVar
+
+import fixtures
+
+from amiclient.ext import shrink
+from amiclient import process
+from amiclient import progress as progress_
+from amiclient.source import detect
+from amiclient.tests import exttree
+from amiclient.tests import exttree_disk as disk
+from amiclient.tests import shapes_tree as tree
+
+#: Set it to run what takes minutes too.
+SLOW = bool(os.environ.get('AMICLIENT_SLOW_TESTS'))
+
+#: What tests plant, and look for.
+SECRET = b'the-combination-of-the-vault'
+
+#: Makes mke2fs and debugfs do the same each time.
+ENVIRONMENT = {'E2FSPROGS_FAKE_TIME': '1700000000'}
+
+_CHUNK = 1 << 20
+_MIB = 1 << 20
+
+_T = TypeVar('_T', bound=type)
+
+
+def for_each(*names: str) -> Callable[[_T], _T]:
+    """Make each method ``check_x(name)`` of a class one test for each name."""
+
+    def decorate(cls: _T) -> _T:
+        for check in [n for n in dir(cls) if n.startswith('check_')]:
+            for name in names:
+                about = check.removeprefix('check_')
+                title = f'test_{about}_{re.sub(r"[^a-z0-9]", "_", name)}'
+                setattr(cls, title, _bound(check, name, title))
+        return cls
+
+    return decorate
+
+
+def _bound(check: str, name: str, title: str) -> Callable[[Any], None]:
+    def test(self: Any) -> None:
+        getattr(self, check)(name)
+
+    test.__name__ = title
+    return test
+
+
+def request(image: pathlib.Path, **rest: Any) -> shrink.ShrinkRequest:
+    """Ask for an image to be shrunk."""
+    return shrink.ShrinkRequest(image=detect.open_root(image), **rest)
+
+
+def shrunk(
+    image: pathlib.Path,
+    *,
+    progress: progress_.Progress = progress_.QUIET,
+    cancel: threading.Event | None = None,
+    **rest: Any,
+) -> shrink.Shrunk:
+    """Plan, and execute."""
+    planned = shrink.plan(request(image, **rest))
+    return shrink.execute(planned, progress=progress, cancel=cancel)
+
+
+def small(
+    folder: pathlib.Path,
+    *,
+    size: int = 24 * _MIB,
+    features: str = 'has_journal',
+    name: str = 'small.img',
+    data: int = 0,
+    options: Sequence[str] = (),
+) -> pathlib.Path:
+    """Make a small filesystem with a bit of everything in it, quickly.
+
+    :param features: to add to those that every ext4 has.
+    :param data: bytes of random data in one more file.
+    """
+
+
+    source = folder / 'tree'
+    if not source.exists():
+        source.mkdir()
+        tree.sample(source, random.Random(1))
+        if data:
+            (source / 'data').write_bytes(random.Random(2).randbytes(data))
+    image = folder / name
+    process.run(
+        [
+            'mke2fs', '-q', '-F', '-t', 'ext4', '-b', '1024', '-m', '0',
+            '-O', 'none,sparse_super,large_file,filetype,resize_inode,'
+            'dir_index,ext_attr,extent,huge_file,flex_bg,metadata_csum,'
+            f'64bit,dir_nlink,extra_isize,{features}',
+            '-U', 'f0a1c3de-5b77-4c1e-9a60-2d1e8b7c9f10',
+            '-E', 'hash_seed=f0a1c3de-5b77-4c1e-9a60-2d1e8b7c9f10,'
+            'root_owner=0:0',
+            *options, '-d', source, image, f'{size // 1024}k',
+        ],
+        env=ENVIRONMENT,
+    )  # fmt: skip
+    return image
+
+
+def pieces(path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
+    """Read what is not zeros of a file.
+
+    :returns: offsets and data, the same however holes are laid out.
+    """
+    with path.open('rb') as file:
+        size = file.seek(0, os.SEEK_END)
+        position = 0
+        while position < size:
+            try:
+                start = os.lseek(file.fileno(), position, os.SEEK_DATA)
+            except OSError:
+                return
+            position = max(position, start - start % _CHUNK)
+            data = os.pread(file.fileno(), _CHUNK, position)
+            if data.count(0) < len(data):
+                yield position, data
+            position += len(data)
+
+
+def digest(path: pathlib.Path) -> str:
+    """Tell a digest of a file's content and size, holes being zeros."""
+    found = hashlib.sha256(str(path.stat().st_size).encode())
+    for offset, data in pieces(path):
+        found.update(f'{offset} {len(data)} '.encode())
+        found.update(data)
+    return found.hexdigest()
+
+
+def holds(path: pathlib.Path, secret: bytes = SECRET) -> bool:
+    """Tell whether something is anywhere in a file."""
+    end, last = 0, b''
+    for offset, data in pieces(path):
+        before = last if offset == end else b''
+        if secret in before + data:
+            return True
+        end, last = offset + len(data), data[1 - len(secret) :]
+    return False
+
+
+def is_sound(image: pathlib.Path) -> bool:
+    """Tell whether e2fsck has nothing to object to."""
+    result = process.run(['e2fsck', '-f', '-n', image], ok=range(256))
+    return result.status == 0
+
+
+def header(image: pathlib.Path) -> dict[str, str]:
+    """Tell what dumpe2fs says of a whole filesystem, by name."""
+    text = process.run(['dumpe2fs', '-h', image]).text
+    pairs = (line.split(':', 1) for line in text.splitlines() if ':' in line)
+    return {name.strip(): value.strip() for name, value in pairs}
+
+
+def free_runs(image: pathlib.Path) -> list[tuple[int, int]]:
+    """Tell the free blocks as dumpe2fs does, in runs."""
+    text = process.run(['dumpe2fs', image]).text
+    runs: list[tuple[int, int]] = []
+    for line in re.findall(r'^  Free blocks: (.+)$', text, re.MULTILINE):
+        for first, last in re.findall(r'(\d+)(?:-(\d+))?', line):
+            start, end = int(first), int(last or first) + 1
+            if runs and runs[-1][1] == start:
+                runs[-1] = runs[-1][0], end
+            else:
+                runs.append((start, end))
+    return runs
+
+
+def journal_blocks(image: pathlib.Path) -> list[int]:
+    """Tell the blocks of a journal, but for its superblock."""
+    with disk.Filesystem(image) as filesystem:
+        return [
+            run.physical + index
+            for run in filesystem.runs(filesystem.inode(8))
+            for index in range(run.count)
+            if run.logical + index
+        ]
+
+
+def overwrite(image: pathlib.Path, offset: int, data: bytes) -> None:
+    """Write into the middle of a file."""
+    with image.open('r+b') as file:
+        file.seek(offset)
+        file.write(data)
+
+
+def differences(
+    before: pathlib.Path, after: pathlib.Path, ignore: Sequence[str] = ()
+) -> list[str]:
+    """Tell how two images differ in what they hold."""
+    return exttree.diff_trees(
+        exttree.read_tree(before), exttree.read_tree(after), ignore=ignore
+    )
+
+
+def variable(name: str, value: str) -> fixtures.Fixture:
+    """Set a variable of the environment."""
+    return fixtures.EnvironmentVariable(name, value)
+
+
+class Watch:
+    """Someone who watches, and may do something at the beginning of tasks."""
+
+    def begun(self, description: str) -> None:
+        """A task has begun."""
+
+    @contextlib.contextmanager
+    def task(
+        self, description: str, total: int | None = None
+    ) -> Iterator[progress_.Task]:
+        self.begun(description)
+        with progress_.QUIET.task(description, total) as task:
+            yield task
