@@ -306,6 +306,7 @@ def finish(
     with copy.opened(path, os.O_RDWR) as descriptor:
         layout = groups_.Layout(descriptor, found)
         copy.clear(descriptor, copy.bytes_of(layout.free(), found.block_size))
+        copy.clear(descriptor, layout.unused_inode_bytes())
     if not tools.check(path):
         raise exceptions.DamagedError(
             f'the shrunk filesystem is not in order: {tools.objections(path)}',

@@ -12,13 +12,17 @@
 
 """What the tests of shrinking have in common."""
 
+import atexit
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
+import functools
 import hashlib
 import os
 import pathlib
-import re
 import random
+import re
+import shutil
+import tempfile
 import threading
 from typing import Any, TypeVar
 
@@ -30,6 +34,7 @@ from amiclient import progress as progress_
 from amiclient.source import detect
 from amiclient.tests import exttree
 from amiclient.tests import exttree_disk as disk
+from amiclient.tests import shapes
 from amiclient.tests import shapes_tree as tree
 
 #: Set it to run what takes minutes too.
@@ -70,8 +75,13 @@ def _bound(check: str, name: str, title: str) -> Callable[[Any], None]:
 
 
 def request(image: pathlib.Path, **rest: Any) -> shrink.ShrinkRequest:
-    """Ask for an image to be shrunk."""
-    return shrink.ShrinkRequest(image=detect.open_root(image), **rest)
+    """Ask for an image to be shrunk.
+
+    No result of a test has to survive a power failure, unless it says so.
+    """
+    return shrink.ShrinkRequest(
+        image=detect.open_root(image), **{'durable': False, **rest}
+    )
 
 
 def shrunk(
@@ -84,6 +94,25 @@ def shrunk(
     """Plan, and execute."""
     planned = shrink.plan(request(image, **rest))
     return shrink.execute(planned, progress=progress, cancel=cancel)
+
+
+def shape(name: str, folder: pathlib.Path) -> pathlib.Path:
+    """Make one of the shapes, or copy it where it was made before."""
+    image = folder / f'{name}.img'
+    process.run(['cp', '--sparse=always', _made(name), image])
+    return image
+
+
+@functools.cache
+def _made(name: str) -> pathlib.Path:
+    return shapes.make(name, _folder())
+
+
+@functools.cache
+def _folder() -> pathlib.Path:
+    folder = tempfile.mkdtemp(prefix='amiclient-shapes-')
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return pathlib.Path(folder)
 
 
 def small(

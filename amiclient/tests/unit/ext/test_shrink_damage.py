@@ -1,0 +1,188 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Filesystems that are not at rest: journals to be replayed, and damage."""
+
+import os
+import pathlib
+
+import fixtures
+
+from amiclient import exceptions
+from amiclient.ext import shrink
+from amiclient import process
+from amiclient.tests import base
+from amiclient.tests import exttree
+from amiclient.tests import shapes
+from amiclient.tests import shapes_broken as broken
+from amiclient.tests.unit.ext import shrinking
+
+_REPAIRABLE = sorted(
+    name
+    for name, shape in shapes.SHAPES.items()
+    if 'repairable' in shape.tags
+)
+
+
+class TestRecovery(base.TestCase):
+    """Blocks whose allocation is in the journal alone are not lost."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = self.tmp()
+        self.image = shrinking.shape('needs-recovery', self.folder)
+        self.want = shapes.settled_tree(self.image)
+
+    def check(self, path: pathlib.Path) -> None:
+        found = exttree.read_tree(path)
+        self.assertEqual([], exttree.diff_trees(self.want, found))
+        self.assertEqual(2_000_000, found[broken.JOURNALED].size)
+        self.assertTrue(shrinking.is_sound(path))
+        self.assertNotIn(
+            'needs_recovery', shrinking.header(path)['Filesystem features']
+        )
+        self.assertEqual(
+            [], [n for n in os.listdir(self.folder) if n.startswith('.')]
+        )
+
+    def test_output(self) -> None:
+        before = shrinking.digest(self.image)
+        output = self.folder / 'output'
+        request = shrinking.request(self.image, output=output)
+        planned = shrink.plan(request, exact=True)
+        done = shrink.execute(planned)
+        self.assertEqual(planned.size, done.size)
+        self.check(output)
+        self.assertEqual(before, shrinking.digest(self.image))
+
+    def test_replaced(self) -> None:
+        shrinking.shrunk(self.image)
+        self.check(self.image)
+
+    def test_in_place(self) -> None:
+        shrinking.shrunk(self.image, in_place=True)
+        self.check(self.image)
+
+    def test_without_a_journal_in_the_end(self) -> None:
+        output = self.folder / 'output'
+        shrinking.shrunk(self.image, output=output, journal='none')
+        self.check(output)
+
+    def test_room_for_the_full_copy_is_counted(self) -> None:
+        calm = shrink.plan(
+            shrinking.request(shrinking.shape('ext4-4k', self.tmp()))
+        )
+        planned = shrink.plan(shrinking.request(self.image))
+        taken = self.image.stat().st_blocks * 512
+        self.assertTrue(planned.recover)
+        self.assertFalse(calm.recover)
+        self.assertGreater(planned.room, taken + planned.in_use // 2)
+
+    def test_orphans(self) -> None:
+        # Deleted, but still open when the power failed.
+        image = shrinking.small(self.tmp())
+        payload = image.with_name('payload')
+        payload.write_bytes(shrinking.SECRET * 1000)
+        process.run(
+            ['debugfs', '-w', '-R', f'write {payload} orphan', image]
+        )
+        number = exttree.inode_numbers(image)[b'/orphan']
+        for command in (
+            'unlink orphan', f'sif <{number}> links_count 0',
+            f'sif <{number}> dtime 0', f'ssv last_orphan {number}',
+        ):  # fmt: skip
+            process.run(['debugfs', '-w', '-R', command, image])
+        output = image.with_name('output')
+        want = shapes.settled_tree(image)
+        shrinking.shrunk(image, output=output)
+        self.assertEqual(
+            [], exttree.diff_trees(want, exttree.read_tree(output))
+        )
+        self.assertFalse(shrinking.holds(output))
+        self.assertTrue(shrinking.is_sound(output))
+
+
+@shrinking.for_each('scratched', 'error-flag')
+class TestPreening(base.TestCase):
+    """Damage that preening mends is mended, on a copy."""
+
+    def check_mended(self, name: str) -> None:
+        folder = self.tmp()
+        image = shrinking.shape(name, folder)
+        before, want = shrinking.digest(image), shapes.settled_tree(image)
+        self.assertFalse(shrinking.is_sound(image) and name == 'scratched')
+        output = folder / 'output'
+        shrinking.shrunk(image, output=output)
+        self.assertTrue(shrinking.is_sound(output))
+        self.assertEqual('clean', shrinking.header(output)['Filesystem state'])
+        self.assertEqual(before, shrinking.digest(image))
+        for rest in ({'in_place': True}, {}):
+            shrinking.shrunk(image, **rest)
+            self.assertTrue(shrinking.is_sound(image))
+            self.assertEqual(
+                [], exttree.diff_trees(want, exttree.read_tree(image))
+            )
+
+
+@shrinking.for_each(*_REPAIRABLE)
+class TestRepair(base.TestCase):
+    """Damage beyond preening is refused, unless repair is asked for."""
+
+    def check_repair(self, name: str) -> None:
+        folder = self.tmp()
+        image = shrinking.shape(name, folder)
+        before = shrinking.digest(image)
+        for rest in ({}, {'output': folder / 'output'}, {'in_place': True}):
+            error = self.assertRaises(
+                exceptions.DamagedError, shrinking.shrunk, image, **rest
+            )
+            self.assertIn(str(image), str(error))
+            self.assertIn('use --repair', str(error))
+            self.assertNotIn('\n', str(error))
+            self.assertEqual(before, shrinking.digest(image))
+            self.assertEqual([image.name], os.listdir(folder))
+        want = shapes.settled_tree(image)
+        log = self.useFixture(fixtures.FakeLogger())
+        output = folder / 'output'
+        request = shrinking.request(image, output=output, repair=True)
+        planned = shrink.plan(request, exact=True)
+        self.assertEqual(before, shrinking.digest(image))
+        done = shrink.execute(planned)
+        self.assertEqual(planned.size, done.size)
+        self.assertEqual(before, shrinking.digest(image))
+        self.assertTrue(shrinking.is_sound(output))
+        self.assertEqual(
+            [], exttree.diff_trees(want, exttree.read_tree(output))
+        )
+        self.assertLess(done.size, done.lower_bound * 1.01)
+        # Whoever has lost something is told.
+        self.assertEqual(
+            name == 'lost-directory', 'look for them in lost+found' in (
+                log.output
+            )
+        )
+
+
+class TestHopeless(base.TestCase):
+    def test_no_groups_left(self) -> None:
+        # Group descriptors and all their backups.
+        image = shrinking.small(self.tmp())
+        for number in (2, 8194, 24578 - 8192):
+            shrinking.overwrite(image, number * 1024, b'\xa5' * 1024)
+        before = shrinking.digest(image)
+        for rest in ({}, {'in_place': True}):
+            error = self.assertRaises(
+                exceptions.DamagedError, shrinking.shrunk, image, **rest
+            )
+            self.assertIn('--repair', str(error))
+            self.assertNotIn('\n', str(error))
+            self.assertEqual(before, shrinking.digest(image))
