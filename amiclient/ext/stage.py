@@ -296,6 +296,9 @@ def finish(
     :raises DamagedError: if e2fsck has something to object to.
     """
     times.restore(original, path, moved, tools)
+    if not superblock_.read(path).clean:
+        # A size that was too small leaves that behind, and nothing else.
+        tools.forgive(path)
     before, found = superblock_.read(original), superblock_.read(path)
     if before.used_inodes != found.used_inodes:
         raise exceptions.DamagedError(

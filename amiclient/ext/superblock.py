@@ -47,7 +47,8 @@ RO_COMPAT_BIGALLOC = 0x0200
 RO_COMPAT_METADATA_CSUM = 0x0400
 RO_COMPAT_ORPHAN_PRESENT = 0x10000
 
-_STATE_CLEAN = 0x0001
+#: Values of s_state.
+STATE_CLEAN = 0x0001
 _STATE_ERRORS = 0x0002
 
 #: The names that mke2fs, tune2fs and dumpe2fs use, by bit.
@@ -283,8 +284,8 @@ def parse(data: bytes, name: str) -> Superblock:
         ro_compat=ro_compat,
         uuid=str(uuid.UUID(bytes=data[0x68:0x78])),
         label=data[0x78:0x88].split(b'\0')[0].decode('utf-8', 'replace'),
-        clean=_u16(data, 0x3A) & (_STATE_CLEAN | _STATE_ERRORS)
-        == _STATE_CLEAN,
+        clean=_u16(data, 0x3A) & (STATE_CLEAN | _STATE_ERRORS)
+        == STATE_CLEAN,
         orphans=_u32(data, 0xE8) != 0
         or bool(ro_compat & RO_COMPAT_ORPHAN_PRESENT),
         journal_inode=_u32(data, 0xE0),

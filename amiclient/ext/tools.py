@@ -26,6 +26,7 @@ import threading
 
 from amiclient import exceptions
 from amiclient.ext import copy
+from amiclient.ext import superblock as superblock_
 from amiclient import process
 
 #: Older ones know too few features, and resize2fs has bugs that lose data
@@ -155,6 +156,10 @@ class Toolbox:
     def copy_metadata(self, path: pathlib.Path, target: pathlib.Path) -> None:
         """Copy a filesystem without the content of its files, sparsely."""
         self._run(['e2image', '-r', path, target])
+
+    def forgive(self, path: pathlib.Path) -> None:
+        """Mark a filesystem as clean, such as every unmounted one is."""
+        self.edit(path, [f'ssv state {superblock_.STATE_CLEAN}'])
 
     def edit(self, path: pathlib.Path, commands: Iterable[str]) -> None:
         """Have debugfs change a filesystem.
