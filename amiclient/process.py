@@ -139,6 +139,8 @@ def run(
     """
     command = (find(os.fspath(argv[0])), *(os.fspath(a) for a in argv[1:]))
     environment = {**os.environ, 'LC_ALL': 'C', **(env or {})}
+    if cancel is not None and cancel.is_set() and interruptible:
+        raise exceptions.CancelledError('given up')
     with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,

@@ -180,6 +180,7 @@ def _on_copy(
         try:
             track = _search(target.goal, fresh, tools, progress)
         except exceptions.AmiError:
+            stage.refuse_full(output.path.parent)
             # A source that is not in order explains any failure.
             source.wait()
             raise

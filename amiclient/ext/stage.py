@@ -36,6 +36,9 @@ from amiclient import units
 
 _LOG = logging.getLogger(__name__)
 
+#: Bytes of room that are as good as none.
+_HARDLY = 1 << 20
+
 _BEYOND_PREENING = 'use --repair to let e2fsck mend a copy of it'
 
 
@@ -342,6 +345,17 @@ def full_disk(folder: pathlib.Path) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise _no_space(folder, '') from error
+
+
+def refuse_full(folder: pathlib.Path) -> None:
+    """Blame a full disk, if there is one, for the failure of a program.
+
+    Programs that cannot write say so in many ways, some of them misleading.
+
+    :raises NoSpaceError: if there is hardly any room.
+    """
+    if files.room(folder) < _HARDLY:
+        raise _no_space(folder, '')
 
 
 @contextlib.contextmanager

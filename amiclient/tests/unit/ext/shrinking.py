@@ -15,18 +15,24 @@
 import atexit
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
+import errno
 import functools
 import hashlib
+import json
 import os
 import pathlib
 import random
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 from typing import Any, TypeVar
 
 import fixtures
+
+import amiclient
 
 from amiclient.ext import shrink
 from amiclient import process
@@ -47,6 +53,7 @@ SECRET = b'the-combination-of-the-vault'
 ENVIRONMENT = {'E2FSPROGS_FAKE_TIME': '1700000000'}
 
 _CHUNK = 1 << 20
+_ROOT = pathlib.Path(amiclient.__file__).parents[1]
 _MIB = 1 << 20
 
 _T = TypeVar('_T', bound=type)
@@ -59,7 +66,8 @@ def for_each(*names: str) -> Callable[[_T], _T]:
         for check in [n for n in dir(cls) if n.startswith('check_')]:
             for name in names:
                 about = check.removeprefix('check_')
-                title = f'test_{about}_{re.sub(r"[^a-z0-9]", "_", name)}'
+                words = re.sub('[^a-z0-9]', '_', name.lower())
+                title = f'test_{about}_{words}'
                 setattr(cls, title, _bound(check, name, title))
         return cls
 
@@ -136,7 +144,10 @@ def small(
         source.mkdir()
         tree.sample(source, random.Random(1))
         if data:
-            (source / 'data').write_bytes(random.Random(2).randbytes(data))
+            rng = random.Random(2)
+            with (source / 'data').open('wb') as file:
+                for start in range(0, data, _CHUNK):
+                    file.write(rng.randbytes(min(_CHUNK, data - start)))
     image = folder / name
     process.run(
         [
@@ -165,8 +176,11 @@ def pieces(path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
         while position < size:
             try:
                 start = os.lseek(file.fileno(), position, os.SEEK_DATA)
-            except OSError:
-                return
+            except OSError as error:
+                if error.errno == errno.ENXIO:
+                    return
+                # A block device.
+                start = position
             position = max(position, start - start % _CHUNK)
             data = os.pread(file.fileno(), _CHUNK, position)
             if data.count(0) < len(data):
@@ -266,3 +280,78 @@ class Watch:
         self.begun(description)
         with progress_.QUIET.task(description, total) as task:
             yield task
+
+
+#: Shrinks an image in a process of its own, and tells what it is about. Its
+#: arguments: image, and what to call shrink.ShrinkRequest with, as JSON.
+_CHILD = """
+import contextlib, json, pathlib, signal, sys
+from amiclient import exceptions, interrupts, progress
+from amiclient.ext import shrink
+from amiclient.source import detect
+
+class Loud:
+    @contextlib.contextmanager
+    def task(self, description, total=None):
+        print(description, flush=True)
+        with progress.QUIET.task(description, total) as task:
+            yield task
+
+def peak():
+    for line in open('/proc/self/status'):
+        if line.startswith('VmHWM:'):
+            return int(line.split()[1]) * 1024
+
+# What nohup and shells in the background leave ignored is not ignored here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+rest = json.loads(sys.argv[2])
+for key in ('output', 'work_directory'):
+    if key in rest:
+        rest[key] = pathlib.Path(rest[key])
+before = peak()
+try:
+    with interrupts.raised():
+        image = detect.open_root(pathlib.Path(sys.argv[1]))
+        planned = shrink.plan(shrink.ShrinkRequest(image=image, **rest))
+        print('Planned', flush=True)
+        sys.stdin.readline()
+        done = shrink.execute(planned, progress=Loud())
+except interrupts.Interrupted as error:
+    print('Interrupted', flush=True)
+    sys.exit(error.status)
+except exceptions.AmiError as error:
+    print(type(error).__name__, error, flush=True)
+    sys.exit(1)
+print('Done', done.size, before, peak(), flush=True)
+"""
+
+
+def child(
+    image: pathlib.Path,
+    *,
+    waits: bool = False,
+    preexec: Callable[[], None] | None = None,
+    **rest: Any,
+) -> subprocess.Popen[str]:
+    """Shrink an image in another process.
+
+    :param waits: whether it waits for a line, once it has its plan.
+    :param preexec: what to do in that process first.
+    """
+    words = {
+        key: str(value) if isinstance(value, pathlib.Path) else value
+        for key, value in rest.items()
+    }
+    started = subprocess.Popen(
+        [sys.executable, '-c', _CHILD, str(image), json.dumps(words)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': str(_ROOT)},
+        preexec_fn=preexec,
+    )
+    if not waits and started.stdin:
+        started.stdin.write('\n')
+        started.stdin.flush()
+    return started

@@ -1,0 +1,204 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""A shrink that is ended half way leaves the source, and nothing else."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+
+from amiclient import exceptions
+from amiclient.ext import shrink
+from amiclient.tests import base
+from amiclient.tests import exttree
+from amiclient.tests.unit.ext import shrinking
+
+_MIB = 1 << 20
+_MOMENTS = ('Planned', 'Copying', 'Shrinking', 'Verifying')
+_SECONDS = 30
+
+
+class _EndsTest(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = self.tmp()
+        self.image = shrinking.small(
+            self.folder, size=128 * _MIB, data=48 * _MIB
+        )
+        self.names = sorted(os.listdir(self.folder))
+        self.before = shrinking.digest(self.image)
+        self.status = self.image.stat()
+
+    def untouched(self) -> None:
+        self.assertEqual(self.before, shrinking.digest(self.image))
+        now = self.image.stat()
+        self.assertEqual(self.status.st_ino, now.st_ino)
+        self.assertEqual(self.status.st_mtime_ns, now.st_mtime_ns)
+
+    def end(
+        self, moment: str, number: int, **rest: object
+    ) -> subprocess.Popen[str]:
+        """Send a signal at the beginning of a task, and wait for the end."""
+        child = shrinking.child(self.image, waits=moment == 'Planned', **rest)
+        self.addCleanup(self._reap, child)
+        for line in child.stdout:
+            if line.strip() == moment:
+                break
+        else:
+            self.fail(child.stderr.read())
+        os.kill(child.pid, number)
+        child.wait(_SECONDS)
+        return child
+
+    def _reap(self, child: subprocess.Popen[str]) -> None:
+        child.kill()
+        child.communicate()
+
+
+@shrinking.for_each(*_MOMENTS)
+class TestSignals(_EndsTest):
+    def check_ctrl_c(self, moment: str) -> None:
+        child = self.end(moment, signal.SIGINT)
+        self.assertEqual(130, child.returncode, child.stderr.read())
+        self.assertEqual(self.names, sorted(os.listdir(self.folder)))
+        self.untouched()
+
+    def check_terminate(self, moment: str) -> None:
+        output = self.tmp() / 'output'
+        child = self.end(moment, signal.SIGTERM, output=output)
+        self.assertEqual(143, child.returncode, child.stderr.read())
+        self.assertEqual([], os.listdir(output.parent))
+        self.untouched()
+
+    def check_kill(self, moment: str) -> None:
+        output = self.folder / 'output'
+        child = self.end(moment, signal.SIGKILL, output=output)
+        self.assertEqual(-signal.SIGKILL, child.returncode)
+        self.assertFalse(output.exists())
+        self.untouched()
+
+    def check_killed_while_replacing(self, moment: str) -> None:
+        self.end(moment, signal.SIGKILL)
+        # The old one, whole, under its name.
+        self.untouched()
+
+
+@shrinking.for_each('Trying the shrink out', 'Shrinking', 'Verifying')
+class TestSignalsInPlace(_EndsTest):
+    def check_ctrl_c(self, moment: str) -> None:
+        tree = exttree.read_tree(self.image)
+        child = self.end(moment, signal.SIGINT, in_place=True)
+        self.assertEqual(130, child.returncode, child.stderr.read())
+        self.assertEqual(self.names, sorted(os.listdir(self.folder)))
+        if moment == 'Trying the shrink out':
+            self.untouched()
+        # What had begun was ended: whatever size, it is in order.
+        self.assertTrue(shrinking.is_sound(self.image))
+        self.assertEqual(
+            [],
+            exttree.diff_trees(
+                tree, exttree.read_tree(self.image), ignore=('mtime', 'ctime')
+            ),
+        )
+
+
+class TestJournalToBeReplayed(_EndsTest):
+    def setUp(self) -> None:
+        super().setUp()
+        self.image = shrinking.shape('needs-recovery', self.folder)
+        self.names = sorted(os.listdir(self.folder))
+        self.before = shrinking.digest(self.image)
+        self.status = self.image.stat()
+
+    def test_terminate(self) -> None:
+        for moment in ('Copying', 'Repairing'):
+            child = self.end(moment, signal.SIGTERM)
+            self.assertEqual(143, child.returncode, child.stderr.read())
+            self.assertEqual(self.names, sorted(os.listdir(self.folder)))
+            self.untouched()
+
+
+@shrinking.for_each('Copying', 'Shrinking', 'Verifying')
+class TestCancel(_EndsTest):
+    def check_cancel(self, moment: str) -> None:
+        event = threading.Event()
+        since: list[float] = []
+
+        class Watch(shrinking.Watch):
+            def begun(self, description: str) -> None:
+                if description == moment:
+                    event.set()
+                    since.append(time.monotonic())
+
+        output = self.folder / 'output'
+        planned = shrink.plan(shrinking.request(self.image, output=output))
+        self.assertRaises(
+            exceptions.CancelledError, shrink.execute, planned,
+            progress=Watch(), cancel=event,
+        )  # fmt: skip
+        self.assertLess(time.monotonic() - since[0], 5)
+        self.assertEqual(self.names, sorted(os.listdir(self.folder)))
+        self.untouched()
+
+
+class TestCancelInPlace(_EndsTest):
+    def test_goes_on(self) -> None:
+        # There is no way back from half of it.
+        event = threading.Event()
+
+        class Watch(shrinking.Watch):
+            def begun(self, description: str) -> None:
+                if description == 'Shrinking':
+                    event.set()
+
+        done = shrinking.shrunk(
+            self.image, in_place=True, cancel=event, progress=Watch()
+        )
+        self.assertTrue(event.is_set())
+        self.assertEqual(done.size, self.image.stat().st_size)
+        self.assertTrue(shrinking.is_sound(self.image))
+
+
+class TestChangedMeanwhile(_EndsTest):
+    def refused(self, change: object, moment: str) -> None:
+        class Watch(shrinking.Watch):
+            def begun(self, description: str) -> None:
+                if description == moment:
+                    change()
+
+        planned = shrink.plan(shrinking.request(self.image))
+        error = self.assertRaises(
+            exceptions.SourceError, shrink.execute, planned, progress=Watch()
+        )
+        self.assertIn(str(self.image), str(error))
+        self.assertNotIn('\n', str(error))
+        self.assertEqual(self.names, sorted(os.listdir(self.folder)))
+
+    def test_written_to(self) -> None:
+        for moment in ('Copying', 'Verifying'):
+            self.refused(
+                lambda: shrinking.overwrite(self.image, 0, b'changed'), moment
+            )
+
+    def test_replaced_by_another(self) -> None:
+        other = shrinking.small(self.tmp())
+
+        def replace() -> None:
+            os.replace(other, self.image)
+
+        self.refused(replace, 'Shrinking')
+        self.assertEqual(24 * _MIB, self.image.stat().st_size)
+
+    def test_cut_short(self) -> None:
+        self.refused(lambda: os.truncate(self.image, 30 * _MIB), 'Shrinking')

@@ -1,0 +1,258 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""How much a shrink takes: room on disk, memory, and time."""
+
+import os
+import pathlib
+import resource
+import signal
+import unittest
+
+from amiclient import exceptions
+from amiclient.ext import shrink
+from amiclient import process
+from amiclient.tests import base
+from amiclient.tests import exttree
+from amiclient.tests import shapes
+from amiclient.tests.unit.ext import shrinking
+from amiclient import units
+
+_MIB = 1 << 20
+_GIB = 1 << 30
+
+
+class TestRoom(base.TestCase):
+    """A disk that is full, or gets full meanwhile."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = self.tmp()
+        self.image = shrinking.small(
+            self.folder, size=64 * _MIB, data=20 * _MIB
+        )
+        self.before = shrinking.digest(self.image)
+
+    def disk(self, size: int) -> pathlib.Path:
+        """Make a disk of so many bytes."""
+        where = self.tmp()
+        try:
+            process.run(
+                ['mount', '-t', 'tmpfs', '-o', f'size={size}', 'none', where]
+            )
+        except exceptions.ProgramError as error:
+            self.skipTest(f'cannot mount: {error}')
+        self.addCleanup(process.run, ['umount', where])
+        return where
+
+    def test_known_before_it_starts(self) -> None:
+        where = self.disk(16 * _MIB)
+        request = shrinking.request(self.image, output=where / 'output')
+        for exact in (False, True):
+            error = self.assertRaises(
+                exceptions.NoSpaceError, shrink.plan, request, exact=exact
+            )
+            self.assertIn(f'{where}: no room for the copy', str(error))
+            self.assertIn('MiB are needed, 16.0 MiB are free', str(error))
+            self.assertIn('--output', str(error))
+            self.assertNotIn('\n', str(error))
+        self.assertEqual([], os.listdir(where))
+
+    def test_room_is_enough(self) -> None:
+        request = shrinking.request(
+            self.image, output=self.folder / 'output'
+        )
+        planned = shrink.plan(request)
+        # But for what a filesystem that is shrunk needs above what it holds.
+        where = self.disk(planned.room + 2 * _MIB)
+        done = shrinking.shrunk(self.image, output=where / 'output')
+        self.assertLess(planned.room, 2 * done.size)
+
+    def test_full_while_copying(self) -> None:
+        self.fill_up('Copying')
+
+    def test_full_while_shrinking(self) -> None:
+        self.fill_up('Shrinking')
+
+    def fill_up(self, moment: str) -> None:
+        where = self.disk(64 * _MIB)
+        request = shrinking.request(self.image, output=where / 'output')
+        planned = shrink.plan(request)
+
+        class Watch(shrinking.Watch):
+            def begun(self, description: str) -> None:
+                if description == moment:
+                    status = os.statvfs(where)
+                    free = status.f_bavail * status.f_frsize
+                    with (where / 'other').open('ab') as file:
+                        file.write(bytes(free))
+
+        error = self.assertRaises(
+            exceptions.NoSpaceError, shrink.execute, planned, progress=Watch()
+        )
+        self.assertIn(f'{where}: no room for the copy', str(error))
+        self.assertNotIn('\n', str(error))
+        self.assertEqual(['other'], os.listdir(where))
+        self.assertEqual(self.before, shrinking.digest(self.image))
+
+    def test_replacing_on_a_full_disk(self) -> None:
+        where = self.disk(40 * _MIB)
+        image = where / 'root.img'
+        process.run(['cp', '--sparse=always', self.image, image])
+        error = self.assertRaises(
+            exceptions.NoSpaceError, shrinking.shrunk, image
+        )
+        self.assertIn(str(where), str(error))
+        self.assertEqual(['root.img'], os.listdir(where))
+        self.assertEqual(self.before, shrinking.digest(image))
+        # In place, there is room.
+        done = shrinking.shrunk(image, in_place=True)
+        self.assertEqual(done.size, image.stat().st_size)
+        self.assertTrue(shrinking.is_sound(image))
+        self.assertEqual([], shrinking.differences(self.image, image))
+
+    def test_limit_of_file_sizes(self) -> None:
+        def limit() -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (8 * _MIB, 8 * _MIB))
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+        output = self.tmp() / 'output'
+        child = shrinking.child(self.image, preexec=limit, output=output)
+        stdout, stderr = child.communicate(timeout=60)
+        self.assertEqual('', stderr)
+        self.assertIn('NoSpaceError', stdout)
+        self.assertIn('no room for the copy', stdout)
+        self.assertEqual([], os.listdir(output.parent))
+        self.assertEqual(self.before, shrinking.digest(self.image))
+
+
+class TestMemory(base.TestCase):
+    _LIMIT = 100 * _MIB
+
+    def peak(self, image: pathlib.Path, **rest: object) -> int:
+        """Tell the bytes that a process takes for a shrink, all in all."""
+        output = self.tmp() / 'output'
+        child = shrinking.child(image, output=output, **rest)
+        stdout, stderr = child.communicate(timeout=600)
+        self.assertEqual((0, ''), (child.returncode, stderr), stdout)
+        _, _, before, peak = stdout.splitlines()[-1].split()
+        self.assertGreater(int(peak), int(before))
+        return int(peak)
+
+    def test_ordinary(self) -> None:
+        self.assertLess(
+            self.peak(shrinking.shape('ext4-4k', self.tmp())), self._LIMIT
+        )
+
+    def test_many_groups(self) -> None:
+        image = shrinking.small(
+            self.tmp(), size=2 * _GIB, options=('-g', '1024', '-N', '131072')
+        )
+        self.assertLess(self.peak(image), self._LIMIT)
+
+    def test_journal_to_be_replayed(self) -> None:
+        self.assertLess(
+            self.peak(shrinking.shape('needs-recovery', self.tmp())),
+            self._LIMIT,
+        )
+
+    @unittest.skipUnless(shrinking.SLOW, 'slow')
+    def test_large(self) -> None:
+        for name in ('sparse-1t-journal', 'scattered-20g'):
+            image = shapes.make(name, self.tmp())
+            self.assertLess(self.peak(image), self._LIMIT)
+            image.unlink()
+
+
+class TestManyGroups(base.TestCase):
+    """Groups at the end of a huge filesystem that hold nothing."""
+
+    def check(self, **rest: object) -> None:
+        folder = self.tmp()
+        image = shrinking.small(folder, **rest)
+        before = shrinking.digest(image)
+        output = folder / 'output'
+        planned = shrink.plan(
+            shrinking.request(image, output=output), exact=True
+        )
+        done = shrink.execute(planned)
+        self.assertEqual(planned.size, done.size)
+        self.assertLessEqual(done.size, done.lower_bound * 1.01)
+        self.assertTrue(shrinking.is_sound(output))
+        self.assertEqual([], shrinking.differences(image, output))
+        self.assertEqual(before, shrinking.digest(image))
+        old, new = shrinking.header(image), shrinking.header(output)
+        for key in ('Filesystem features', 'Journal inode', 'Inode size',
+                    'Total journal size', 'Directory Hash Seed'):  # fmt: skip
+            self.assertEqual(old.get(key), new.get(key), key)
+
+    def test_features(self) -> None:
+        for features in (
+            'has_journal', 'has_journal,^resize_inode', 'extent,^flex_bg',
+            'has_journal,meta_bg,^resize_inode', 'has_journal,orphan_file',
+            'has_journal,^metadata_csum,uninit_bg', 'has_journal,quota',
+            'sparse_super2,^resize_inode', 'has_journal,^metadata_csum',
+        ):  # fmt: skip
+            self.check(
+                size=_GIB, features=features,
+                options=('-g', '1024', '-N', '65536'),
+            )  # fmt: skip
+
+    def test_something_at_the_very_end(self) -> None:
+        folder = self.tmp()
+        image = shrinking.small(
+            folder, size=_GIB, options=('-g', '1024', '-N', '65536'),
+        )  # fmt: skip
+        payload = folder / 'payload'
+        payload.write_bytes(self.random.randbytes(3000))
+        last = shrinking.free_runs(image)[-1][1] - 100
+        for command in (f'setb 50 {last - 50}', f'write {payload} last',
+                        f'freeb 50 {last - 50}'):  # fmt: skip
+            process.run(['debugfs', '-w', '-R', command, image])
+        process.run(['e2fsck', '-f', '-y', image], ok=(0, 1))
+        output = folder / 'output'
+        done = shrinking.shrunk(image, output=output)
+        self.assertLessEqual(done.size, done.lower_bound * 1.01)
+        self.assertEqual([], shrinking.differences(image, output))
+        self.assertEqual(3000, exttree.read_tree(output)[b'/last'].size)
+
+
+@unittest.skipUnless(shrinking.SLOW, 'slow: set AMICLIENT_SLOW_TESTS')
+class TestCost(base.TestCase):
+    """What a shrink costs grows with the data, not with the disk."""
+
+    def cost(self, size: int) -> float:
+        folder = self.tmp()
+        image = shrinking.small(
+            folder, size=size, data=300 * _MIB, features='has_journal',
+            options=('-b', '4096', '-J', 'size=64'),
+        )  # fmt: skip
+        planned = shrink.plan(
+            shrinking.request(image, output=folder / 'output')
+        )
+        before = _seconds()
+        shrink.execute(planned)
+        return _seconds() - before
+
+    def test_tib_and_10_gib(self) -> None:
+        # The best of three: what else runs can only make it worse.
+        small, large = (
+            min(self.cost(size) for _ in range(3))
+            for size in (10 * _GIB, 1 << 40)
+        )
+        self.assertLess(large, 2 * small)
+
+
+def _seconds() -> float:
+    """Tell the CPU time of this process and those that it waited for."""
+    times = os.times()
+    return sum(times[:4])
