@@ -82,7 +82,12 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='benchmarks/run')
     for part in ('image', 'kernel', 'ramdisk'):
-        parser.add_argument(f'--{part}', type=pathlib.Path, required=True)
+        parser.add_argument(
+            f'--{part}',
+            type=pathlib.Path,
+            required=True,
+            help="a file (default: the demo's)",
+        )
     parser.add_argument(
         '--rounds', type=int, default=5, help='how often (default: 5)'
     )
