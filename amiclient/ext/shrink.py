@@ -28,6 +28,7 @@ from typing import TypeVar
 
 from amiclient import exceptions
 from amiclient.ext import busy
+from amiclient.ext import clean
 from amiclient.ext import minimum
 from amiclient.ext import shrinkplan
 from amiclient.ext import stage
@@ -155,7 +156,7 @@ def _redone(
     """Do some work, again with a mended copy if the source needs that."""
     try:
         return work(planned, progress)
-    except stage.UncleanError:
+    except clean.UncleanError:
         return work(dataclasses.replace(planned, recover=True), progress)
 
 
@@ -179,6 +180,8 @@ def _on_copy(
 
         try:
             track = _search(target.goal, fresh, tools, progress)
+        except exceptions.CancelledError:
+            raise
         except exceptions.AmiError:
             stage.refuse_full(output.path.parent)
             # A source that is not in order explains any failure.
@@ -201,8 +204,8 @@ def _in_place(planned: ShrinkPlan, progress: progress_.Progress) -> Shrunk:
     recover = planned.recover or not tools.check(path)
     if recover and not repair:
         with stage.workshop(planned.folder) as folder:
-            stage.refuse_damaged(path, folder / _METADATA, _tools(planned))
-    stage.mend(path, tools, recover=recover, repair=repair)
+            clean.refuse_damaged(path, folder / _METADATA, _tools(planned))
+    clean.mend(path, tools, recover=recover, repair=repair)
     target = shrinkplan.aim(planned.request, path)
     with stage.workshop(planned.folder) as folder:
         with progress.task('Trying the shrink out'):
@@ -278,8 +281,8 @@ def _attempts(goal: minimum.Goal) -> Iterator[minimum.Goal]:
 
 def _clean_source(
     planned: ShrinkPlan, tools: tools_.Toolbox, progress: progress_.Progress
-) -> contextlib.AbstractContextManager[stage.CleanSource]:
-    return stage.clean_source(
+) -> contextlib.AbstractContextManager[clean.CleanSource]:
+    return clean.clean_source(
         planned.image,
         planned.folder,
         tools,

@@ -10,13 +10,11 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""The stages of a shrink: a clean source, its copy, and the finish."""
+"""The stages of a shrink: the copy, the finish, and where they are done."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent import futures
 import contextlib
 import errno
-import logging
 import os
 import pathlib
 import tempfile
@@ -25,212 +23,15 @@ import threading
 from amiclient import exceptions
 from amiclient.ext import copy
 from amiclient.ext import groups as groups_
-from amiclient.ext import image as image_
 from amiclient.ext import superblock as superblock_
 from amiclient.ext import times
 from amiclient.ext import tools as tools_
 from amiclient import files
-from amiclient import process
 from amiclient import progress as progress_
 from amiclient import units
 
-_LOG = logging.getLogger(__name__)
-
 #: Bytes of room that are as good as none.
 _HARDLY = 1 << 20
-
-_BEYOND_PREENING = 'use --repair to let e2fsck mend a copy of it'
-
-
-class UncleanError(Exception):
-    """What was copied turned out not to be in order."""
-
-
-class CleanSource:
-    """A filesystem in order, to be copied from; it is never written to.
-
-    :param path: where it lies.
-    :param origin: the user's file, which that is or was made from.
-    :param verdict: whether it is in order, as soon as e2fsck is through.
-    """
-
-    def __init__(
-        self,
-        path: pathlib.Path,
-        origin: '_Origin',
-        verdict: futures.Future[bool],
-        tools: tools_.Toolbox,
-    ) -> None:
-        self.path = path
-        self.origin = origin
-        self._verdict = verdict
-        self._tools = tools
-
-    def wait(self) -> None:
-        """Wait for the verdict.
-
-        :raises UncleanError: if it is not in order.
-        """
-        if not self._verdict.result():
-            raise UncleanError
-
-    def copy_to(
-        self, target: pathlib.Path, progress: progress_.Progress
-    ) -> None:
-        """Copy what is in use, but for the journal's old transactions.
-
-        :param target: an empty file.
-        """
-        found = superblock_.read(self.path)
-        leave: list[groups_.Run] = []
-        if found.has_journal:
-            leave = self._tools.journal_content(self.path, found.journal_inode)
-        copy_in_use(
-            self.path,
-            target,
-            leave,
-            progress=progress,
-            cancel=self._tools.cancel,
-        )
-
-
-class _Origin:
-    """A file that must stay as it is for a while."""
-
-    def __init__(self, path: pathlib.Path) -> None:
-        self._path = path
-        self._state = _state(path)
-
-    def refuse_changed(self) -> None:
-        """Make sure that the file is what it was at the beginning.
-
-        :raises BusyError: if it was written to meanwhile.
-        """
-        if _state(self._path) != self._state:
-            raise exceptions.BusyError(
-                f'{self._path} was changed while it was being copied',
-                hint='end whatever writes to it first',
-            )
-
-
-@contextlib.contextmanager
-def clean_source(
-    image: image_.RootImage,
-    folder: pathlib.Path,
-    tools: tools_.Toolbox,
-    *,
-    checked: bool,
-    recover: bool,
-    repair: bool,
-    progress: progress_.Progress,
-) -> Iterator[CleanSource]:
-    """Provide a filesystem that is in order, or seems to be.
-
-    That is the source itself; whether e2fsck has something to object to is
-    found out beside the copying. Where the journal must be replayed or
-    something be mended, it is a full copy on which that was done: by its
-    bitmaps alone, data would be lost whose allocation is only in the journal
-    yet.
-
-    :param folder: where a full copy is made.
-    :param checked: whether it is known not to be needed.
-    :param recover: whether it is known to be needed.
-    :param repair: whether e2fsck may mend more than preening does.
-    :raises DamagedError: if it is damaged beyond what it may mend.
-    """
-    origin = _Origin(image.path)
-    good: futures.Future[bool] = futures.Future()
-    good.set_result(True)
-    if checked:
-        yield CleanSource(image.path, origin, good, tools)
-        return
-    if not recover:
-        with futures.ThreadPoolExecutor(1) as pool:
-            verdict = pool.submit(tools.check, image.path)
-            yield CleanSource(image.path, origin, verdict, tools)
-        return
-    with workshop(folder) as room:
-        mended = room / 'full'
-        _copy_everything(image, mended, tools.cancel, progress)
-        with progress.task('Repairing'):
-            mend(mended, tools, recover=True, repair=repair, name=image.path)
-        yield CleanSource(mended, origin, good, tools)
-
-
-def mend(
-    path: pathlib.Path,
-    tools: tools_.Toolbox,
-    *,
-    recover: bool,
-    repair: bool,
-    name: pathlib.Path | None = None,
-) -> None:
-    """Bring a filesystem in order, itself.
-
-    :param recover: whether it is known to need that.
-    :param repair: whether e2fsck may mend more than preening does.
-    :param name: what to call it in errors.
-    :raises DamagedError: if it is damaged beyond what it may mend.
-    """
-    if not recover and tools.check(path):
-        return
-    # Never one after the other: what preening has given up on, it leaves in a
-    # state in which e2fsck -y throws away what it could have saved.
-    before = superblock_.read(path).used_inodes
-    if tools.repair(path) if repair else tools.preen(path):
-        left = superblock_.read(path).used_inodes
-        if repair and left < before:
-            _LOG.warning(
-                '%s: e2fsck could save %d of %d inodes only; look for them '
-                'in lost+found',
-                name or path,
-                left,
-                before,
-            )
-        return
-    objections = tools.objections(path)
-    if 'unsupported feature' in objections:
-        raise exceptions.UnsupportedError(
-            f'{name or path}: {objections}',
-            hint='a newer version of e2fsprogs may know them',
-        )
-    raise exceptions.DamagedError(
-        f'{name or path}: the filesystem is damaged: {objections}',
-        hint='e2fsck cannot mend it' if repair else _BEYOND_PREENING,
-    )
-
-
-def refuse_damaged(
-    path: pathlib.Path, copied: pathlib.Path, tools: tools_.Toolbox
-) -> None:
-    """Make sure that preening will do, before it is done to the only copy.
-
-    :param copied: where a copy of the metadata, to try it on, is made.
-    :raises DamagedError: if it will not.
-    """
-    try:
-        tools.copy_metadata(path, copied)
-    except process.ProgramFailed as error:
-        raise exceptions.DamagedError(
-            f'{path}: the filesystem is damaged: {tools.objections(path)}',
-            hint=_BEYOND_PREENING,
-        ) from error
-    mend(copied, tools, recover=True, repair=False, name=path)
-
-
-def refuse_unclean(image: image_.RootImage) -> None:
-    """Make sure that a filesystem is in order as it is.
-
-    :raises DamagedError: if it is not.
-    """
-    found = image.superblock
-    tools = tools_.Toolbox(found.written)
-    if found.needs_recovery or found.orphans or not tools.check(image.path):
-        raise exceptions.DamagedError(
-            f'{image.path}: the filesystem was not unmounted cleanly, or is '
-            'damaged',
-            hint='shrink it, which mends a copy, or run e2fsck on it',
-        )
 
 
 def copy_in_use(
@@ -378,30 +179,6 @@ def blamed(path: pathlib.Path) -> Iterator[None]:
         raise type(error)(
             f'{path}: {error.message}', hint=error.hint
         ) from error
-
-
-def _copy_everything(
-    image: image_.RootImage,
-    target: pathlib.Path,
-    cancel: threading.Event | None,
-    progress: progress_.Progress,
-) -> None:
-    size = image.superblock.size
-    with (
-        copy.opened(image.path, os.O_RDONLY) as reader,
-        copy.opened(target, os.O_RDWR | os.O_CREAT | os.O_EXCL) as writer,
-        progress.task('Copying', size) as task,
-    ):
-        if not copy.clone(reader, writer):
-            copy.copy_runs(
-                reader, writer, [(0, size)], task=task, cancel=cancel
-            )
-        os.truncate(writer, size)
-
-
-def _state(path: pathlib.Path) -> tuple[int, int, int, int]:
-    status = path.stat()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _no_space(folder: pathlib.Path, figures: str) -> exceptions.NoSpaceError:

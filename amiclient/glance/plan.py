@@ -27,9 +27,9 @@ import tempfile
 
 from amiclient import exceptions
 from amiclient.ext import busy
+from amiclient.ext import clean
 from amiclient.ext import image as image_
 from amiclient.ext import shrink
-from amiclient.ext import stage
 from amiclient.glance import catalog as catalog_
 from amiclient.glance import model
 from amiclient.glance import parts
@@ -187,7 +187,7 @@ def _plan_shrink(
     """Plan the copy, in the first place that has room for it."""
     if not request.shrink:
         busy.refuse_busy(request.source)
-        stage.refuse_unclean(root)
+        clean.refuse_unclean(root)
         return None
     lack: exceptions.NoSpaceError | None = None
     for directory in _work_directories(request):
