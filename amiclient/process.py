@@ -20,13 +20,15 @@ its own so that a Ctrl-C at the terminal reaches this process alone, which
 then decides what becomes of the child.
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+import contextlib
 import dataclasses
 import os
 import pathlib
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 
 from amiclient import exceptions
@@ -141,16 +143,16 @@ def run(
     environment = {**os.environ, 'LC_ALL': 'C', **(env or {})}
     if cancel is not None and cancel.is_set() and interruptible:
         raise exceptions.CancelledError('given up')
-    with subprocess.Popen(
+    with _standard_input(input) as stdin, subprocess.Popen(
         command,
-        stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=cwd,
         env=environment,
         start_new_session=True,
     ) as child:
-        stdout, stderr = _communicate(child, input, interruptible, cancel)
+        stdout, stderr = _communicate(child, interruptible, cancel)
     result = Result(
         command,
         child.returncode,
@@ -162,9 +164,21 @@ def run(
     return result
 
 
+@contextlib.contextmanager
+def _standard_input(data: bytes | None) -> Iterator[int]:
+    if data is None:
+        yield subprocess.DEVNULL
+        return
+    # Not a pipe: after a time-out, communicate() of Python 3.11 does not
+    # write the rest of the input.
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.seek(0)
+        yield file.fileno()
+
+
 def _communicate(
     child: subprocess.Popen[bytes],
-    input: bytes | None,
     interruptible: bool,
     cancel: threading.Event | None,
 ) -> tuple[bytes, bytes]:
@@ -173,10 +187,9 @@ def _communicate(
         try:
             # After a time-out, communicate() goes on where it was.
             out, err = child.communicate(
-                input, timeout=_POLL if cancel is not None else None
+                timeout=_POLL if cancel is not None else None
             )
         except subprocess.TimeoutExpired:
-            input = None
             if cancel is None or not cancel.is_set() or not interruptible:
                 continue
             _end(child)

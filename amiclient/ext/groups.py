@@ -256,8 +256,10 @@ def complement(runs: Iterable[Run], count: int) -> list[Run]:
     left: list[Run] = []
     position = 0
     for first, end in runs:
+        if first >= count:
+            break
         if first > position:
-            left.append((position, min(first, count)))
+            left.append((position, first))
         position = max(position, end)
     if position < count:
         left.append((position, count))

@@ -267,6 +267,7 @@ def _tighten(track: Track, headroom: int) -> None:
     # fails half way.
     parts = list(_PARTS)
     evicted = False
+    failed = 0
     while True:
         measured = _measure(track.path)
         high = measured.superblock.block_count
@@ -278,14 +279,16 @@ def _tighten(track: Track, headroom: int) -> None:
         if size >= high:
             # Nothing between: the last group goes as a whole, or stays.
             size = measured.fit_down(high - 1)
-        if low <= size and _shrink(track, size):
+        if low <= size != failed and _shrink(track, size):
             continue
+        failed = size
         if len(parts) > 1:
             del parts[0]
             continue
         if evicted or not _drop_last_group(track, measured, low):
             return
         evicted = True
+        failed = 0
         parts = list(_PARTS)
 
 

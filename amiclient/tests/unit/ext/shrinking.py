@@ -224,10 +224,16 @@ def header(image: pathlib.Path) -> dict[str, str]:
 def free_runs(image: pathlib.Path) -> list[tuple[int, int]]:
     """Tell the free blocks as dumpe2fs does, in runs."""
     text = process.run(['dumpe2fs', image]).text
+    block, cluster = (
+        re.search(rf'^{unit} size: +(\d+)', text, re.MULTILINE)
+        for unit in ('Block', 'Cluster')
+    )
+    # Of a run of clusters it tells the first block of the last one.
+    ratio = int(cluster[1]) // int(block[1]) if cluster and block else 1
     runs: list[tuple[int, int]] = []
     for line in re.findall(r'^  Free blocks: (.+)$', text, re.MULTILINE):
         for first, last in re.findall(r'(\d+)(?:-(\d+))?', line):
-            start, end = int(first), int(last or first) + 1
+            start, end = int(first), int(last or first) + ratio
             if runs and runs[-1][1] == start:
                 runs[-1] = runs[-1][0], end
             else:
@@ -285,7 +291,7 @@ class Watch:
 #: Shrinks an image in a process of its own, and tells what it is about. Its
 #: arguments: image, and what to call shrink.ShrinkRequest with, as JSON.
 _CHILD = """
-import contextlib, json, pathlib, signal, sys
+import contextlib, json, pathlib, resource, signal, sys
 from amiclient import exceptions, interrupts, progress
 from amiclient.ext import shrink
 from amiclient.source import detect
@@ -308,6 +314,9 @@ rest = json.loads(sys.argv[2])
 for key in ('output', 'work_directory'):
     if key in rest:
         rest[key] = pathlib.Path(rest[key])
+limit = rest.pop('limit')
+if limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 before = peak()
 try:
     with interrupts.raised():
@@ -330,18 +339,19 @@ def child(
     image: pathlib.Path,
     *,
     waits: bool = False,
-    preexec: Callable[[], None] | None = None,
+    limit: int = 0,
     **rest: Any,
 ) -> subprocess.Popen[str]:
     """Shrink an image in another process.
 
     :param waits: whether it waits for a line, once it has its plan.
-    :param preexec: what to do in that process first.
+    :param limit: bytes above which it can write no file, unless 0.
     """
-    words = {
+    words: dict[str, Any] = {
         key: str(value) if isinstance(value, pathlib.Path) else value
         for key, value in rest.items()
     }
+    words['limit'] = limit
     started = subprocess.Popen(
         [sys.executable, '-c', _CHILD, str(image), json.dumps(words)],
         stdin=subprocess.PIPE,
@@ -349,7 +359,6 @@ def child(
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, 'PYTHONPATH': str(_ROOT)},
-        preexec_fn=preexec,
     )
     if not waits and started.stdin:
         started.stdin.write('\n')

@@ -1,0 +1,262 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Copies of ranges of files: holes, zeros, and what cannot be read."""
+
+import os
+import pathlib
+import threading
+from unittest import mock
+
+from amiclient import exceptions
+from amiclient.ext import copy
+from amiclient.ext import stage
+from amiclient.ext import superblock
+from amiclient import process
+from amiclient import progress
+from amiclient.tests import base
+from amiclient.tests.unit.ext import shrinking
+
+_KIB = 1 << 10
+_MIB = 1 << 20
+
+
+class _Task:
+    def __init__(self) -> None:
+        self.done = 0
+
+    def advance(self, amount: int) -> None:
+        self.done += amount
+
+    def restart(self) -> None:
+        self.done = 0
+
+
+class TestCopyRuns(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = self.tmp()
+        self.source = self.folder / 'source'
+        self.target = self.folder / 'target'
+        self.task = _Task()
+
+    def sparse(self, size: int, *runs: tuple[int, int]) -> bytes:
+        with self.source.open('wb') as file:
+            for first, end in runs:
+                file.seek(first)
+                file.write(self.random.randbytes(end - first))
+            file.truncate(size)
+        return self.source.read_bytes()
+
+    def copy(
+        self,
+        *runs: tuple[int, int],
+        cancel: threading.Event | None = None,
+    ) -> bytes:
+        with (
+            copy.opened(self.source, os.O_RDONLY) as source,
+            copy.opened(
+                self.target, os.O_RDWR | os.O_CREAT | os.O_TRUNC
+            ) as target,
+        ):
+            os.truncate(target, self.source.stat().st_size)
+            copy.copy_runs(
+                source, target, runs, task=self.task, cancel=cancel
+            )
+        return self.target.read_bytes()
+
+    def allocated(self) -> int:
+        return self.target.stat().st_blocks * 512
+
+    def test_ranges_and_nothing_else(self) -> None:
+        data = self.sparse(5 * _MIB, (0, 5 * _MIB))
+        runs = [(100, 4000), (_MIB - 1, 3 * _MIB + 1), (5 * _MIB - 7, 5 *
+                _MIB)]  # fmt: skip
+        want = bytearray(len(data))
+        for first, end in runs:
+            want[first:end] = data[first:end]
+        self.assertEqual(bytes(want), self.copy(*runs))
+        self.assertEqual(
+            sum(end - first for first, end in runs), self.task.done
+        )
+
+    def test_random_ranges(self) -> None:
+        size = 3 * _MIB
+        data = self.sparse(
+            size, (4 * _KIB, 300 * _KIB), (_MIB, 2 * _MIB + 77),
+        )  # fmt: skip
+        for _ in range(20):
+            cuts = sorted(self.random.sample(range(size + 1), 8))
+            runs = list(zip(cuts[::2], cuts[1::2], strict=True))
+            want = bytearray(size)
+            for first, end in runs:
+                want[first:end] = data[first:end]
+            self.assertEqual(bytes(want), self.copy(*runs))
+
+    def test_holes_stay_holes(self) -> None:
+        data = self.sparse(
+            64 * _MIB, (_MIB, 2 * _MIB), (50 * _MIB, 50 * _MIB + 5000)
+        )
+        self.assertEqual(data, self.copy((0, 64 * _MIB)))
+        self.assertLess(self.allocated(), 2 * _MIB)
+        self.assertEqual(64 * _MIB, self.task.done)
+
+    def test_zeros_become_holes(self) -> None:
+        self.source.write_bytes(bytes(8 * _MIB) + b'end')
+        self.copy((0, 8 * _MIB + 3))
+        self.assertEqual(b'end', self.target.read_bytes()[-3:])
+        self.assertLess(self.allocated(), 256 * _KIB)
+
+    def test_without_knowledge_of_holes(self) -> None:
+        # As on block devices and some network filesystems.
+        data = self.sparse(4 * _MIB, (_MIB, 2 * _MIB))
+        error = OSError(22, 'Invalid argument')
+        with mock.patch.object(os, 'lseek', side_effect=error):
+            self.assertEqual(data, self.copy((0, 4 * _MIB)))
+        self.assertLess(self.allocated(), 2 * _MIB)
+
+    def test_what_cannot_be_read(self) -> None:
+        self.sparse(_MIB, (0, _MIB))
+        error = OSError(5, 'Input/output error')
+        with mock.patch.object(os, 'pread', side_effect=error):
+            raised = self.assertRaises(
+                exceptions.SourceError, self.copy, (8192, _MIB)
+            )
+        self.assertIn('byte 8192', str(raised))
+        self.assertIn('Input/output error', str(raised))
+
+    def test_file_that_ends_too_early(self) -> None:
+        self.sparse(_MIB, (0, _MIB))
+        for runs in ([(0, 2 * _MIB)], [(_MIB + 5, 2 * _MIB)]):
+            error = self.assertRaises(
+                exceptions.SourceError, self.copy, *runs
+            )
+            self.assertIn(f'ends at byte {_MIB}', str(error))
+        self.sparse(_MIB)
+        self.assertRaises(exceptions.SourceError, self.copy, (0, 2 * _MIB))
+
+    def test_full_disk_is_told_apart(self) -> None:
+        self.sparse(_MIB, (0, _MIB))
+        error = OSError(28, 'No space left on device')
+        with mock.patch.object(os, 'pwrite', side_effect=error):
+            raised = self.assertRaises(OSError, self.copy, (0, _MIB))
+        self.assertEqual(28, raised.errno)
+
+    def test_cancelled(self) -> None:
+        self.sparse(8 * _MIB, (0, 8 * _MIB))
+        event = threading.Event()
+
+        def advance(amount: int) -> None:
+            self.task.done += amount
+            if self.task.done >= 3 * _MIB:
+                event.set()
+
+        task = mock.create_autospec(_Task, instance=True)
+        task.advance.side_effect = advance
+        done, self.task = self.task, task
+        self.task.done = 0
+        self.assertRaises(
+            exceptions.CancelledError, self.copy, (0, 8 * _MIB), cancel=event
+        )
+        self.assertEqual(3 * _MIB, self.task.done)
+        self.assertEqual(0, done.done)
+
+
+class TestClear(base.TestCase):
+    def check(self) -> None:
+        path = self.tmp() / 'file'
+        data = self.random.randbytes(4 * _MIB)
+        path.write_bytes(data)
+        runs = [(5, 6000), (_MIB, 3 * _MIB), (4 * _MIB - 10, 4 * _MIB)]
+        with copy.opened(path, os.O_RDWR) as descriptor:
+            copy.clear(descriptor, runs)
+        want = bytearray(data)
+        for first, end in runs:
+            want[first:end] = bytes(end - first)
+        self.assertEqual(bytes(want), path.read_bytes())
+        self.path = path
+
+    def test_holes(self) -> None:
+        self.check()
+        self.assertLess(self.path.stat().st_blocks * 512, 3 * _MIB)
+
+    def test_where_there_can_be_none(self) -> None:
+        with mock.patch.object(copy, '_punch', return_value=False):
+            self.check()
+
+
+class TestClone(base.TestCase):
+    """Reflinks, where the filesystem of the tests can do that."""
+
+    def test_both_ways_are_the_same(self) -> None:
+        folder = self.tmp()
+        image = shrinking.small(folder)
+        shrinking.overwrite(image, 20 * _MIB, shrinking.SECRET)
+        self.assertTrue(shrinking.holds(image))
+        results = []
+        for clone in (_clone, _no_clone):
+            target = folder / clone.__name__
+            target.touch()
+            with mock.patch.object(copy, 'clone', clone):
+                stage.copy_in_use(
+                    image, target, [], progress=progress.QUIET, cancel=None
+                )
+            results.append(shrinking.digest(target))
+            self.assertFalse(shrinking.holds(target))
+            self.assertTrue(shrinking.is_sound(target))
+            self.assertEqual([], shrinking.differences(image, target))
+        self.assertEqual(1, len(set(results)))
+
+    def test_shares_or_says_so(self) -> None:
+        folder = self.tmp()
+        source, target = folder / 'source', folder / 'target'
+        source.write_bytes(self.random.randbytes(_MIB))
+        target.touch()
+        with (
+            copy.opened(source, os.O_RDONLY) as reader,
+            copy.opened(target, os.O_RDWR) as writer,
+        ):
+            done = copy.clone(reader, writer)
+        want = source.read_bytes() if done else b''
+        self.assertEqual(want, target.read_bytes())
+
+    def test_journal_content_is_left_out(self) -> None:
+        folder = self.tmp()
+        image = shrinking.small(folder)
+        for number in shrinking.journal_blocks(image):
+            shrinking.overwrite(image, number * 1024, shrinking.SECRET)
+        blocks = shrinking.journal_blocks(image)
+        target = folder / 'target'
+        target.touch()
+        stage.copy_in_use(
+            image, target, [(n, n + 1) for n in blocks],
+            progress=progress.QUIET, cancel=None,
+        )  # fmt: skip
+        self.assertFalse(shrinking.holds(target))
+        self.assertTrue(shrinking.is_sound(target))
+        self.assertEqual(
+            superblock.read(image), superblock.read(target)
+        )
+
+
+def _clone(source: int, target: int) -> bool:
+    """Copy everything, as a filesystem that shares blocks would."""
+    path = pathlib.Path(f'/proc/{os.getpid()}/fd')
+    process.run(
+        ['dd', f'if={path / str(source)}', f'of={path / str(target)}',
+         'bs=1M', 'status=none']
+    )  # fmt: skip
+    return True
+
+
+def _no_clone(source: int, target: int) -> bool:
+    return False

@@ -1,0 +1,77 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Time stamps are put back where they were, to the nanosecond."""
+
+import pathlib
+
+from amiclient.ext import times
+from amiclient.ext import tools
+from amiclient import process
+from amiclient.tests import base
+from amiclient.tests import exttree
+from amiclient.tests.unit.ext import shrinking
+
+_TOOLS = tools.Toolbox(1_700_000_000)
+
+
+@shrinking.for_each('small-1k', 'inode-128')
+class TestRestore(base.TestCase):
+    def check_restored(self, name: str) -> None:
+        folder = self.tmp()
+        image = shrinking.shape(name, folder)
+        self._date(image)
+        target = folder / 'target'
+        process.run(['cp', '--sparse=always', image, target])
+        blocks = int(shrinking.header(image)['Block count']) // 2
+        moved = _TOOLS.resize(target, blocks)
+        self.assertTrue(moved)
+        spoiled = shrinking.differences(image, target)
+        self.assertTrue(any('ctime' in line for line in spoiled))
+        mended = times.restore(image, target, moved, _TOOLS)
+        self.assertGreaterEqual(mended, len(moved) // 2)
+        self.assertEqual([], shrinking.differences(image, target))
+        self.assertTrue(shrinking.is_sound(target))
+        # There is nothing left to do.
+        self.assertEqual(0, times.restore(image, target, moved, _TOOLS))
+
+    def _date(self, image: pathlib.Path) -> None:
+        """Give an inode that moves times that are easily got wrong."""
+        name = max(
+            (number, name)
+            for name, number in exttree.inode_numbers(image).items()
+        )[1].decode()
+        folder = name.rpartition('/')[0]
+        for path, seconds in ((name, -5), (folder, 2**31 - 1)):
+            for field in ('mtime', 'ctime'):
+                low = seconds & 0xFFFFFFFF
+                command = f'sif {path} {field}_lo {low}'
+                process.run(['debugfs', '-w', '-R', command, image])
+        if int(shrinking.header(image)['Inode size']) > 128:
+            for field in ('mtime', 'ctime'):
+                # The year 2242, and 999 999 999 nanoseconds.
+                command = f'sif {name} {field}_extra {2 | 999_999_999 << 2}'
+                process.run(['debugfs', '-w', '-R', command, image])
+        # Epoch bits that it had before make it another century.
+        seconds = exttree.read_tree(image)[folder.encode()].mtime // 10**9
+        self.assertEqual(2**31 - 1, seconds % 2**32)
+
+
+class TestNothingToDo(base.TestCase):
+    def test_same(self) -> None:
+        folder = self.tmp()
+        image = shrinking.small(folder)
+        before = shrinking.digest(image)
+        target = folder / 'target'
+        process.run(['cp', '--sparse=always', image, target])
+        self.assertEqual(0, times.restore(image, target, {}, _TOOLS))
+        self.assertEqual(before, shrinking.digest(target))

@@ -1,0 +1,181 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Output files: all there, or not at all."""
+
+import errno
+import os
+import pathlib
+from unittest import mock
+
+from amiclient import exceptions
+from amiclient import files
+from amiclient.tests import base
+
+
+class TestOutput(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = self.tmp()
+        self.target = self.folder / 'target'
+
+    def names(self) -> list[str]:
+        return sorted(os.listdir(self.folder))
+
+    def test_kept(self) -> None:
+        with files.Output(self.target) as output:
+            self.assertEqual(self.folder, output.path.parent)
+            self.assertEqual(0o100600, output.path.stat().st_mode)
+            output.path.write_bytes(b'all of it')
+            self.assertFalse(self.target.exists())
+            output.keep()
+        self.assertEqual(['target'], self.names())
+        self.assertEqual(b'all of it', self.target.read_bytes())
+
+    def test_not_kept(self) -> None:
+        self.target.write_bytes(b'before')
+        with files.Output(self.target) as output:
+            output.path.write_bytes(b'half of it')
+        self.assertEqual(['target'], self.names())
+        self.assertEqual(b'before', self.target.read_bytes())
+
+    def test_whatever_happens(self) -> None:
+        for kind in (ValueError, KeyboardInterrupt, SystemExit):
+            try:
+                with files.Output(self.target):
+                    raise kind
+            except kind:
+                pass
+            self.assertEqual([], self.names())
+
+    def test_removed_by_somebody_else(self) -> None:
+        with files.Output(self.target) as output:
+            output.path.unlink()
+        self.assertEqual([], self.names())
+
+    def test_emptied(self) -> None:
+        with files.Output(self.target) as output:
+            output.path.write_bytes(b'in vain')
+            output.empty()
+            self.assertEqual(b'', output.path.read_bytes())
+
+    def test_mode_by_umask(self) -> None:
+        for mask in (0o022, 0o077, 0o002):
+            before = os.umask(mask)
+            try:
+                with files.Output(self.target) as output:
+                    output.keep()
+                self.assertEqual(mask, os.umask(mask))
+            finally:
+                os.umask(before)
+            self.assertEqual(
+                0o666 & ~mask, self.target.stat().st_mode & 0o7777
+            )
+
+    def test_like_another(self) -> None:
+        like = self.folder / 'like'
+        like.write_bytes(b'')
+        if os.geteuid() == 0:
+            os.chown(like, 1234, 4321)
+        like.chmod(0o2751)
+        names = []
+        try:
+            os.setxattr(like, 'user.one', b'1')
+            names.append('user.one')
+        except OSError as error:
+            if error.errno != errno.ENOTSUP:
+                raise
+        with files.Output(self.target) as output:
+            output.keep(like)
+        old, new = like.stat(), self.target.stat()
+        self.assertEqual(
+            (old.st_mode, old.st_uid, old.st_gid),
+            (new.st_mode, new.st_uid, new.st_gid),
+        )
+        self.assertEqual(names, os.listxattr(self.target))
+
+    def test_like_another_without_attributes(self) -> None:
+        like = self.folder / 'like'
+        like.write_bytes(b'')
+        error = OSError(errno.EOPNOTSUPP, 'not here')
+        with (
+            mock.patch.object(os, 'listxattr', side_effect=error),
+            files.Output(self.target) as output,
+        ):
+            output.keep(like)
+        self.assertTrue(self.target.exists())
+
+    def test_failing_to_be_like_another(self) -> None:
+        with files.Output(self.target) as output:
+            self.assertRaises(
+                FileNotFoundError, output.keep, self.folder / 'nosuch'
+            )
+        self.assertEqual([], self.names())
+
+    def test_synced_before_it_gets_its_name(self) -> None:
+        calls = mock.Mock()
+        with files.Output(self.target) as output:
+            path = output.path
+            with (
+                mock.patch.object(files, 'sync', calls.sync),
+                mock.patch.object(os, 'replace', calls.replace),
+            ):
+                output.keep()
+                output.keep(durable=False)
+        self.assertEqual(
+            [
+                mock.call.sync(path),
+                mock.call.replace(path, self.target),
+                mock.call.sync(self.folder),
+                mock.call.replace(path, self.target),
+            ],
+            calls.mock_calls,
+        )
+        path.unlink()
+
+    def test_long_name(self) -> None:
+        target = self.folder / ('x' * 255)
+        with files.Output(target) as output:
+            output.keep()
+        self.assertEqual([target.name], self.names())
+
+    def test_no_folder(self) -> None:
+        for target, words in (
+            (self.folder / 'no' / 'target', 'no such directory'),
+            (pathlib.Path(__file__) / 'target', 'not a directory'),
+        ):
+            error = self.assertRaises(
+                exceptions.AmiError, files.Output, target
+            )
+            self.assertIn(f'{target.parent}: {words}', str(error))
+
+    def test_told(self) -> None:
+        for number in (errno.EACCES, errno.EPERM, errno.EROFS):
+            try:
+                with files.told(self.folder):
+                    raise OSError(number, os.strerror(number))
+            except exceptions.AmiError as error:
+                self.assertIn(
+                    f'{self.folder}: {os.strerror(number)}', str(error)
+                )
+        try:
+            with files.told(self.folder):
+                raise OSError(errno.EIO, 'broken')
+        except OSError as error:
+            self.assertEqual(errno.EIO, error.errno)
+
+    def test_room(self) -> None:
+        found = os.statvfs(self.folder)
+        self.assertLessEqual(
+            files.room(self.folder), found.f_blocks * found.f_frsize
+        )
+        self.assertGreater(files.room(self.folder), 0)

@@ -1,0 +1,221 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Programs are started, waited for, and ended."""
+
+import os
+import pathlib
+import signal
+import threading
+import time
+
+from amiclient import exceptions
+from amiclient import process
+from amiclient.tests import base
+from amiclient.tests.unit.ext import shrinking
+
+
+class TestFind(base.TestCase):
+    def test_missing(self) -> None:
+        error = self.assertRaises(
+            exceptions.ProgramError, process.run, ['no-such-program-here']
+        )
+        self.assertEqual('no-such-program-here was not found', str(error))
+
+    def test_missing_with_a_package_to_install(self) -> None:
+        self.useFixture(shrinking.variable('PATH', str(self.tmp())))
+        self.patch(process, '_SBIN', ())
+        error = self.assertRaises(
+            exceptions.ProgramError, process.find, 'resize2fs'
+        )
+        self.assertEqual(
+            'resize2fs was not found; install the package e2fsprogs',
+            str(error),
+        )
+
+    def test_where_ordinary_users_do_not_look(self) -> None:
+        self.useFixture(shrinking.variable('PATH', '/usr/bin:/bin'))
+        self.assertTrue(process.find('e2fsck').endswith('sbin/e2fsck'))
+
+    def test_users_choice_comes_first(self) -> None:
+        folder = self.tmp()
+        own = folder / 'e2fsck'
+        own.write_text('#!/bin/sh\n')
+        own.chmod(0o755)
+        self.useFixture(shrinking.variable('PATH', f'{folder}:/usr/bin'))
+        self.assertEqual(str(own), process.find('e2fsck'))
+
+
+class TestRun(base.TestCase):
+    def sh(self, script: str, **rest: object) -> process.Result:
+        return process.run(['sh', '-c', script], **rest)
+
+    def test_result(self) -> None:
+        result = self.sh('echo out; printf "one\\n two\\n" >&2')
+        self.assertEqual((0, b'out\n'), (result.status, result.stdout))
+        self.assertEqual('out\n', result.text)
+        self.assertEqual('one two', result.tail())
+
+    def test_bytes_that_are_no_text(self) -> None:
+        result = self.sh('printf "\\377\\n"; printf "\\376" >&2')
+        self.assertEqual(b'\xff\n', result.stdout)
+        self.assertEqual('\\xff\n', result.text)
+        self.assertEqual('\\xfe', result.stderr)
+
+    def test_status(self) -> None:
+        for status in (1, 4, 255):
+            error = self.assertRaises(
+                process.ProgramFailed, self.sh,
+                f'echo why >&2; exit {status}',
+            )  # fmt: skip
+            self.assertEqual(
+                f'sh failed with exit status {status}: why', str(error)
+            )
+            self.assertEqual(status, error.result.status)
+
+    def test_allowed_status(self) -> None:
+        self.assertEqual(3, self.sh('exit 3', ok=(0, 3)).status)
+        self.assertRaises(process.ProgramFailed, self.sh, 'true', ok=(3,))
+
+    def test_message_is_one_line_and_not_endless(self) -> None:
+        error = self.assertRaises(
+            process.ProgramFailed, self.sh,
+            'for i in $(seq 1000); do echo line $i >&2; done; exit 1',
+        )  # fmt: skip
+        self.assertNotIn('\n', str(error))
+        self.assertLess(len(str(error)), 400)
+        self.assertIn('line 1000', str(error))
+
+    def test_message_from_stdout_if_there_is_no_other(self) -> None:
+        error = self.assertRaises(
+            process.ProgramFailed, self.sh, 'echo so it is; exit 1'
+        )
+        self.assertIn('so it is', str(error))
+
+    def test_killed(self) -> None:
+        error = self.assertRaises(
+            process.ProgramFailed, self.sh, 'kill -SEGV $$', ok=range(256)
+        )
+        self.assertEqual('sh was killed by SIGSEGV', str(error))
+        self.assertEqual(-signal.SIGSEGV, error.result.status)
+
+    def test_environment(self) -> None:
+        self.useFixture(shrinking.variable('LC_ALL', 'de_DE.UTF-8'))
+        self.useFixture(shrinking.variable('KEPT', 'yes'))
+        result = self.sh('echo $LC_ALL $KEPT $MORE', env={'MORE': 'too'})
+        self.assertEqual('C yes too\n', result.text)
+        self.assertNotIn('MORE', os.environ)
+
+    def test_input(self) -> None:
+        self.assertEqual(b'', self.sh('cat').stdout)
+        data = self.random.randbytes(3_000_000)
+        self.assertEqual(data, self.sh('cat', input=data).stdout)
+        event = threading.Event()
+        self.assertEqual(
+            data, self.sh('sleep 0.3; cat', input=data, cancel=event).stdout
+        )
+
+    def test_folder(self) -> None:
+        folder = self.tmp()
+        result = process.run(['pwd', '-P'], cwd=folder)
+        self.assertEqual(f'{folder.resolve()}\n', result.text)
+
+    def test_paths_and_odd_words(self) -> None:
+        words = ['a b', '$HOME', '`id`', '*', '-n', "'", 'ä\udcff']
+        result = process.run(['printf', '%s\\n', *words, pathlib.Path('/x')])
+        self.assertEqual(
+            os.fsencode('\n'.join([*words, '/x', ''])), result.stdout
+        )
+
+    def test_of_a_session_of_its_own(self) -> None:
+        # So that a Ctrl-C at the terminal does not reach it.
+        result = process.run(['ps', '-o', 'sid=', '-p', str(os.getpid())])
+        own = self.sh('ps -o sid= -p $$')
+        self.assertNotEqual(result.text.strip(), own.text.strip())
+
+
+class TestEnding(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = self.tmp()
+        self.mark = self.folder / 'mark'
+        self.event = threading.Event()
+
+    def run_program(self, script: str, **rest: object) -> process.Result:
+        return process.run(['sh', '-c', script, 'sh', self.mark], **rest)
+
+    def after(self, seconds: float, action: object) -> None:
+        timer = threading.Timer(seconds, action)
+        timer.start()
+        self.addCleanup(timer.join)
+
+    def test_cancelled(self) -> None:
+        self.after(0.2, self.event.set)
+        began = time.monotonic()
+        self.assertRaises(
+            exceptions.CancelledError, self.run_program,
+            'echo $$ > "$1"; exec sleep 60', cancel=self.event,
+        )  # fmt: skip
+        self.assertLess(time.monotonic() - began, 5)
+        self.assert_ended()
+
+    def test_cancelled_before(self) -> None:
+        self.event.set()
+        self.assertRaises(
+            exceptions.CancelledError, self.run_program,
+            'echo $$ > "$1"', cancel=self.event,
+        )  # fmt: skip
+        self.assertFalse(self.mark.exists())
+
+    def test_cancelled_but_stubborn(self) -> None:
+        self.after(0.3, self.event.set)
+        self.patch(process, '_GRACE', 0.2)
+        self.assertRaises(
+            exceptions.CancelledError, self.run_program,
+            'trap "" TERM; echo $$ > "$1"; while :; do sleep 0.05; done',
+            cancel=self.event,
+        )  # fmt: skip
+        self.assert_ended()
+
+    def test_not_to_be_interrupted(self) -> None:
+        self.after(0.1, self.event.set)
+        self.run_program(
+            'sleep 0.5; echo done > "$1"', cancel=self.event,
+            interruptible=False,
+        )  # fmt: skip
+        self.assertEqual('done\n', self.mark.read_text())
+
+    def test_ctrl_c(self) -> None:
+        self.after(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
+        self.with_handler()
+        self.assertRaises(
+            KeyboardInterrupt, self.run_program,
+            'echo $$ > "$1"; exec sleep 60',
+        )  # fmt: skip
+        self.assert_ended()
+
+    def test_ctrl_c_is_held_back(self) -> None:
+        self.after(0.2, lambda: os.kill(os.getpid(), signal.SIGINT))
+        self.with_handler()
+        self.assertRaises(
+            KeyboardInterrupt, self.run_program,
+            'sleep 0.6; echo done > "$1"', interruptible=False,
+        )  # fmt: skip
+        self.assertEqual('done\n', self.mark.read_text())
+
+    def with_handler(self) -> None:
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.addCleanup(signal.signal, signal.SIGINT, before)
+
+    def assert_ended(self) -> None:
+        number = int(self.mark.read_text())
+        self.assertRaises(ProcessLookupError, os.kill, number, 0)
