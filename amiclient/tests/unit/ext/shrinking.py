@@ -55,6 +55,7 @@ ENVIRONMENT = {'E2FSPROGS_FAKE_TIME': '1700000000'}
 _CHUNK = 1 << 20
 _ROOT = pathlib.Path(amiclient.__file__).parents[1]
 _MIB = 1 << 20
+_MEMORY = '/dev/shm'
 
 _T = TypeVar('_T', bound=type)
 
@@ -118,9 +119,22 @@ def _made(name: str) -> pathlib.Path:
 
 @functools.cache
 def _folder() -> pathlib.Path:
-    folder = tempfile.mkdtemp(prefix='amiclient-shapes-')
+    folder = tempfile.mkdtemp(prefix='amiclient-shapes-', dir=memory())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return pathlib.Path(folder)
+
+
+def memory() -> str | None:
+    """Tell where there is a disk in memory, if it is large enough.
+
+    What makes many files is twice as quick there.
+    """
+    try:
+        status = os.statvfs(_MEMORY)
+    except FileNotFoundError:
+        return None
+    large = status.f_bavail * status.f_frsize > 4 << 30
+    return _MEMORY if large and os.access(_MEMORY, os.W_OK) else None
 
 
 def small(

@@ -22,7 +22,6 @@ from amiclient.ext import superblock
 from amiclient.tests import base
 from amiclient.tests import exttree
 from amiclient.tests import exttree_disk as disk
-from amiclient.tests import shapes
 from amiclient.tests.unit.ext import shrinking
 
 #: One of each geometry.
@@ -110,7 +109,7 @@ class TestLayout(base.TestCase):
         self.folder = self.tmp()
 
     def check_free_blocks(self, name: str) -> None:
-        image = shapes.make(name, self.folder)
+        image = shrinking.shape(name, self.folder)
         found = superblock.read(image)
         with copy.opened(image, os.O_RDONLY) as descriptor:
             layout = groups.Layout(descriptor, found)
@@ -129,7 +128,7 @@ class TestLayout(base.TestCase):
             want, found.block_count)))  # fmt: skip
 
     def check_inodes(self, name: str) -> None:
-        image = shapes.make(name, self.folder)
+        image = shrinking.shape(name, self.folder)
         found = superblock.read(image)
         with copy.opened(image, os.O_RDONLY) as descriptor:
             layout = groups.Layout(descriptor, found)

@@ -117,7 +117,9 @@ class Outcome:
 @functools.cache
 def _outcome(name: str) -> Outcome | Exception:
     """Shrink a shape, once."""
-    with tempfile.TemporaryDirectory(prefix='amiclient-shape-') as folder:
+    with tempfile.TemporaryDirectory(
+        prefix='amiclient-shape-', dir=shrinking.memory()
+    ) as folder:
         try:
             return _shrink(name, pathlib.Path(folder))
         except Exception as error:  # noqa: BLE001 - it is raised by each test
