@@ -73,9 +73,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _drain(self, size: int, buffer: memoryview) -> int:
         left = size
         while left:
-            count = self.rfile.readinto1(  # type: ignore[attr-defined]
-                buffer[: min(left, _BLOCK)]
-            )
+            count = self.rfile.readinto1(buffer[: min(left, _BLOCK)])
             if not count:
                 self.close_connection = True
                 break
