@@ -178,7 +178,9 @@ def aim(request: ShrinkRequest, path: pathlib.Path) -> Target:
     goal = dataclasses.replace(goal, cut=not _in_place(request))
     bound = minimum.lower_bound(measured, goal.headroom, growth)
     used = groups_.count(measured.used) * found.block_size
-    moved = measured.moved(bound) * found.block_size
+    # What is in use may be zeros, inode tables above all: holes in a file.
+    used = min(used, path.stat().st_blocks * 512 or used)
+    moved = min(used, measured.moved(bound) * found.block_size)
     return Target(goal, bound, used + moved, moved)
 
 

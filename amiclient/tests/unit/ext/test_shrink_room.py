@@ -75,6 +75,23 @@ class TestRoom(base.TestCase):
         done = shrinking.shrunk(self.image, output=where / 'output')
         self.assertLess(planned.room, 2 * done.size)
 
+    def test_holes_take_no_room(self) -> None:
+        # Inode tables that nobody has written to yet.
+        image = shrinking.small(
+            self.tmp(), size=4 * _GIB, features='extent',
+            options=('-b', '4096', '-E', 'lazy_itable_init=1'),
+        )  # fmt: skip
+        # Without checksums, nothing is known of what was never written to.
+        process.run(['tune2fs', '-O', '^metadata_csum', image])
+        process.run(['cp', '--sparse=always', image, f'{image}.sparse'])
+        image = image.with_name(f'{image.name}.sparse')
+        taken = image.stat().st_blocks * 512
+        planned = shrink.plan(shrinking.request(image))
+        self.assertGreater(planned.in_use, 64 * _MIB)
+        self.assertLess(taken, 16 * _MIB)
+        self.assertLessEqual(planned.room, 2 * taken)
+        self.assertGreater(planned.room, taken // 2)
+
     def test_full_while_copying(self) -> None:
         self.fill_up('Copying')
 
