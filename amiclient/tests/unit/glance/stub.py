@@ -49,7 +49,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def body(self) -> bytes:
-        return self.rfile.read(int(self.headers['Content-Length']))
+        length = int(self.headers['Content-Length'])
+        data = self.rfile.read(length)
+        if len(data) < length:
+            # As Glance does, take nothing that is cut short.
+            raise ConnectionAbortedError
+        return data
 
     def do_GET(self) -> None:
         glance = self.server.glance
