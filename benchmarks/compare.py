@@ -56,9 +56,12 @@ def main() -> int:
         work = pathlib.Path(folder)
         described = machine.describe(work)
         for part in arguments.part or _PARTS:
-            begin = time.monotonic()
+            begin, others = time.monotonic(), machine.others()
             tables.update(_MEASURES[part](arguments, work))
-            _say(f'{part}: {time.monotonic() - begin:.0f} s')
+            seconds = time.monotonic() - begin
+            others = (machine.others() - others) / seconds
+            described[f'cores that others took, {part}'] = f'{others:.2f}'
+            _say(f'{part}: {seconds:.0f} s')
     for title, rows in tables.items():
         print(f'{figures.table(title, rows)}\n')
     for name, value in described.items():

@@ -17,6 +17,7 @@ import os
 import pathlib
 import platform
 import re
+import resource
 import shutil
 import subprocess
 
@@ -48,8 +49,27 @@ def describe(work: pathlib.Path) -> dict[str, str]:
         'e2fsprogs': _version('e2fsck', '-V'),
         'curl': _version('curl', '--version'),
         **{name: importlib.metadata.version(name) for name in _PACKAGES},
-        'load before': f'{os.getloadavg()[0]:.2f}',
     }
+
+
+def others() -> float:
+    """Tell the processor time that others took until now, in seconds.
+
+    Others are what this process did not start, on the same cores, and other
+    machines on the same hardware (``steal``, proc(5)). What it started counts
+    once it has ended.
+    """
+    text = pathlib.Path('/proc/stat').read_text().splitlines()[0]
+    user, nice, system, _, _, irq, softirq, steal = map(int, text.split()[1:9])
+    busy = user + nice + system + irq + softirq + steal
+    ours = sum(
+        usage.ru_utime + usage.ru_stime
+        for usage in map(
+            resource.getrusage,
+            (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN),
+        )
+    )
+    return busy / os.sysconf('SC_CLK_TCK') - ours
 
 
 def _processor() -> str:
