@@ -100,9 +100,12 @@ def _tree(pid: int) -> Iterator[str]:
     while waiting:
         pid_ = waiting.pop()
         yield pid_
-        for children in pathlib.Path(f'/proc/{pid_}/task').glob('*/children'):
-            with contextlib.suppress(OSError):
-                waiting += children.read_text().split()
+        # Threads and processes may end meanwhile.
+        with contextlib.suppress(OSError):
+            for thread in pathlib.Path(f'/proc/{pid_}/task').iterdir():
+                with contextlib.suppress(OSError):
+                    children = (thread / 'children').read_text()
+                    waiting += children.split()
 
 
 def run(
