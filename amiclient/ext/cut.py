@@ -76,7 +76,7 @@ def cut(path: pathlib.Path, keep: int, tools: tools_.Toolbox) -> bool:
     """
     found = superblock_.read(path)
     before = _content(path, found)
-    blocks = found.first_data_block + keep * found.blocks_per_group
+    blocks = found.first_block(keep)
     inodes = keep * found.inodes_per_group
     reserved = found.reserved_blocks * blocks // found.block_count
     used = found.block_count - found.free_blocks

@@ -36,7 +36,7 @@ def room(measured: geometry.Geometry) -> int | None:
     """
     found = measured.superblock
     count = found.group_count
-    start = _first_block(found, count - 1)
+    start = found.first_block(count - 1)
     below = any(
         first < start
         for first, _, number in measured.metadata
@@ -85,7 +85,3 @@ def evict(path: pathlib.Path, tools: tools_.Toolbox) -> bool:
     )
     # debugfs leaves the groups' counts of free blocks as they were.
     return tools.preen(path)
-
-
-def _first_block(found: superblock_.Superblock, number: int) -> int:
-    return found.first_data_block + number * found.blocks_per_group

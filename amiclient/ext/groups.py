@@ -131,11 +131,6 @@ class Layout:
             if position < length:
                 yield start + position, start + length
 
-    def first_block(self, group: int) -> int:
-        """Tell the number of a group's first block."""
-        found = self.superblock
-        return found.first_data_block + group * found.blocks_per_group
-
     def _own(self, group: Group, whole: bool = False) -> Iterator[Run]:
         yield from self._backups(group.number)
         if whole or group.blocks_initialised:
@@ -148,7 +143,7 @@ class Layout:
     def _backups(self, number: int) -> Iterator[Run]:
         # ext2fs_super_and_bgd_loc2() in e2fsprogs.
         found = self.superblock
-        start = self.first_block(number)
+        start = self.superblock.first_block(number)
         backup = found.has_backup(number)
         if backup:
             yield start, start + 1
@@ -164,7 +159,7 @@ class Layout:
     def _marked(self, group: Group) -> list[Run]:
         found = self.superblock
         ratio = found.cluster_ratio
-        start = self.first_block(group.number)
+        start = self.superblock.first_block(group.number)
         count = min(found.blocks_per_group, found.block_count - start)
         bitmap = self.blocks(group.block_bitmap)
         return [
@@ -194,7 +189,7 @@ class Layout:
             # and blocks of 1 KiB, where that is 0 and it is in block 1.
             return superblock_.OFFSET // found.block_size + 1 + index
         number = index * (found.block_size // found.desc_size)
-        return self.first_block(number) + int(found.has_backup(number))
+        return found.first_block(number) + int(found.has_backup(number))
 
     def _parse(self, number: int, table: bytes, offset: int) -> Group:
         found = self.superblock

@@ -215,6 +215,10 @@ class Superblock:
             if word & bit
         )
 
+    def first_block(self, group: int) -> int:
+        """Tell the number of a group's first block."""
+        return self.first_data_block + group * self.blocks_per_group
+
     def has_backup(self, group: int) -> bool:
         """Tell whether a group begins with a copy of the superblock.
 

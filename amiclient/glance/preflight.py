@@ -19,38 +19,6 @@ from amiclient import exceptions
 from amiclient.glance import catalog as catalog_
 from amiclient.glance import model
 
-#: What every image has: no property of that name can be set. Glance answers
-#: such a request with an error about its schema (``GET /v2/schemas/image``).
-_BASE = frozenset(
-    {
-        'checksum',
-        'container_format',
-        'created_at',
-        'direct_url',
-        'disk_format',
-        'file',
-        'id',
-        'locations',
-        'min_disk',
-        'min_ram',
-        'name',
-        'os_hash_algo',
-        'os_hash_value',
-        'os_hidden',
-        'owner',
-        'protected',
-        'schema',
-        'self',
-        'size',
-        'status',
-        'stores',
-        'tags',
-        'updated_at',
-        'virtual_size',
-        'visibility',
-    }
-)
-
 _LINKS = {'kernel_id': '--kernel', 'ramdisk_id': '--ramdisk'}
 
 #: Characters that Glance stores of a name, a tag or a property's name.
@@ -71,7 +39,8 @@ def check_properties(properties: Mapping[str, str]) -> None:
                 f'the property {key} is the link that this command makes',
                 hint=f'use {_LINKS[key]}',
             )
-        if key in _BASE:
+        # Glance answers with an error about its schema.
+        if key in model.ATTRIBUTES:
             raise exceptions.UsageError(
                 f'{key} is an attribute that every image has, not a property',
                 hint='use the option of that name, if there is one',
