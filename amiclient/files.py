@@ -18,11 +18,15 @@ import errno
 import os
 import pathlib
 import tempfile
+import threading
 
 from amiclient import exceptions
 
 #: What open(2) and rename(2) say when a folder cannot take a file.
 _REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+_STATUS = pathlib.Path('/proc/self/status')
+_UMASK = threading.Lock()
 
 
 class Output:
@@ -67,7 +71,7 @@ class Output:
             the umask leaves.
         """
         if like is None:
-            os.chmod(self.path, 0o666 & ~_umask())
+            os.chmod(self.path, 0o666 & ~umask())
         else:
             _imitate(like, self.path)
         if durable:
@@ -107,10 +111,19 @@ def room(folder: pathlib.Path) -> int:
     return status.f_bavail * status.f_frsize
 
 
-def _umask() -> int:
-    # There is no way to read it without setting it.
-    mask = os.umask(0o077)
-    os.umask(mask)
+def umask() -> int:
+    """Read the umask, from any thread.
+
+    umask(2) cannot read it without setting it, for all threads at that; the
+    kernel also shows it in /proc/self/status, since Linux 4.7.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith('Umask:'):
+                return int(line.split()[1], 8)
+    with _UMASK:
+        mask = os.umask(0o077)
+        os.umask(mask)
     return mask
 
 
