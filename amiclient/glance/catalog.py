@@ -74,7 +74,7 @@ class Catalog:
         :raises CloudError: if the cloud does not answer as it should.
         """
         return model.ImageRecord.from_json(
-            self._request('GET', f'/images/{id}', f'getting image {id}')
+            self.request('GET', f'/images/{id}', f'getting image {id}')
         )
 
     def find(self, name_or_id: str) -> model.ImageRecord:
@@ -145,7 +145,7 @@ class Catalog:
         while True:
             if marker:
                 params['marker'] = marker
-            body = self._request(
+            body = self.request(
                 'GET', '/images', 'listing images', params=params
             )
             images = body.get('images') or []
@@ -218,7 +218,7 @@ class Catalog:
             return None
         # A private image that an administrator sees may be anyone's, and the
         # members of a shared one are its owner's choice.
-        project = owner or self._project()
+        project = owner or self.project()
         for image in same:
             if _rank(image.visibility) >= _rank('community'):
                 return image
@@ -226,7 +226,8 @@ class Catalog:
                 return image
         return None
 
-    def _project(self) -> str | None:
+    def project(self) -> str | None:
+        """Tell the id of the user's project; None if there is none."""
         with errors.translated('asking for the project'):
             return self._proxy.get_project_id()
 
@@ -253,7 +254,7 @@ class Catalog:
         }
         body.update((k, v) for k, v in optional.items() if v is not None)
         return model.ImageRecord.from_json(
-            self._request(
+            self.request(
                 'POST', '/images', f'creating image {new.name}', json=body
             )
         )
@@ -280,7 +281,7 @@ class Catalog:
         if not changes:
             return self.get(id)
         return model.ImageRecord.from_json(
-            self._request(
+            self.request(
                 'PATCH',
                 f'/images/{id}',
                 doing,
@@ -295,7 +296,7 @@ class Catalog:
         :raises NotFoundError: if there is no such image.
         :raises CloudError: if the cloud refuses: it is protected, or in use.
         """
-        self._send('DELETE', f'/images/{id}', f'deleting image {id}')
+        self.send('DELETE', f'/images/{id}', f'deleting image {id}')
 
     def formats(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Tell what formats this cloud takes.
@@ -304,7 +305,7 @@ class Catalog:
             ``GET /v2/schemas/image``.
         :raises CloudError: if the cloud does not answer as it should.
         """
-        body = self._request(
+        body = self.request(
             'GET', '/schemas/image', 'asking for the image formats'
         )
         properties = body.get('properties') or {}
@@ -322,15 +323,16 @@ class Catalog:
         :raises CloudError: if the cloud does not answer as it should.
         """
         try:
-            body = self._request('GET', '/info/stores', 'asking for stores')
+            body = self.request('GET', '/info/stores', 'asking for stores')
         except exceptions.NotFoundError:
             return None
         return tuple(store['id'] for store in body.get('stores') or ())
 
-    def _request(
+    def request(
         self, method: str, url: str, doing: str, **kwargs: Any
     ) -> dict[str, Any]:
-        response = self._send(method, url, doing, **kwargs)
+        """Make a request whose answer is an object: see :meth:`send`."""
+        response = self.send(method, url, doing, **kwargs)
         with errors.translated(doing):
             body = response.json()
         if not isinstance(body, dict):
@@ -340,9 +342,15 @@ class Catalog:
             )
         return body
 
-    def _send(
+    def send(
         self, method: str, url: str, doing: str, **kwargs: Any
     ) -> 'requests.Response':
+        """Make a request.
+
+        :param url: below the endpoint's ``/v2``.
+        :param doing: what is tried, such as ``deleting image 8f0c``.
+        :raises CloudError: if the answer is an error, or there is none.
+        """
         kwargs.setdefault('headers', _HEADERS)
         if self._proxy.session.timeout is None:
             # Unless the user chose one (api_timeout in clouds.yaml), there is

@@ -1,0 +1,105 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The projects that an image is shared with.
+
+Glance lets only images of visibility ``shared`` have members, but remembers
+those of an image that is made private or public: they are back when it is
+shared again, and cannot be asked for until then.
+"""
+
+import dataclasses
+import http
+import urllib.parse
+
+from amiclient import exceptions
+from amiclient.glance import catalog as catalog_
+from amiclient.glance import model
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """A project that an image is shared with.
+
+    :param project: its id.
+    :param status: ``accepted``, ``pending`` or ``rejected``. Whatever it is,
+        the project can boot the image by its id; lists show accepted ones.
+    """
+
+    project: str
+    status: str
+
+
+def of(
+    catalog: catalog_.Catalog, image: model.ImageRecord
+) -> tuple[Member, ...]:
+    """Tell whom an image is shared with.
+
+    Another project's image tells only that it is shared with the user's.
+
+    :returns: none, without a request, of an image that cannot have any.
+    :raises CloudError: if the cloud does not answer as it should.
+    """
+    if image.visibility != 'shared':
+        return ()
+    body = catalog.request(
+        'GET', _url(image.id), f'asking who shares image {image.id}'
+    )
+    return tuple(
+        Member(member['member_id'], member['status'])
+        for member in body.get('members') or ()
+    )
+
+
+def projects(
+    catalog: catalog_.Catalog, image: model.ImageRecord
+) -> frozenset[str]:
+    """Tell the ids of the projects that an image is shared with."""
+    return frozenset(member.project for member in of(catalog, image))
+
+
+def add(catalog: catalog_.Catalog, image_id: str, project: str) -> None:
+    """Share an image with a project; it may be shared with it already.
+
+    :param project: its id, which Glance does not look up.
+    :raises CloudError: if the cloud refuses.
+    """
+    try:
+        catalog.request(
+            'POST',
+            _url(image_id),
+            f'sharing image {image_id} with {project}',
+            json={'member': project},
+        )
+    except exceptions.CloudError as error:
+        if error.status != http.HTTPStatus.CONFLICT:
+            raise
+
+
+def remove(catalog: catalog_.Catalog, image_id: str, project: str) -> None:
+    """Share an image with a project no longer; it may not have been.
+
+    :raises CloudError: if the cloud refuses.
+    """
+    try:
+        catalog.send(
+            'DELETE',
+            f'{_url(image_id)}/{urllib.parse.quote(project, safe="")}',
+            f'sharing image {image_id} with {project} no longer',
+        )
+    except exceptions.NotFoundError:
+        # Then it is as it was to be, unless the image is gone.
+        catalog.get(image_id)
+
+
+def _url(image_id: str) -> str:
+    return f'/images/{image_id}/members'
