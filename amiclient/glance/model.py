@@ -111,6 +111,8 @@ class ImageRecord:
     :param size: bytes; None until it has data.
     :param hash_value: hex digest by ``hash_algo``, of the stored data.
     :param checksum: MD5 in hex; operators may disable it.
+    :param virtual_size: bytes of the disk that a guest sees; None where
+        Glance does not look into the format.
     """
 
     id: str
@@ -132,6 +134,7 @@ class ImageRecord:
     updated_at: datetime.datetime | None
     tags: tuple[str, ...]
     properties: Mapping[str, Any]
+    virtual_size: int | None = None
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> Self:
@@ -162,6 +165,7 @@ class ImageRecord:
             properties=types.MappingProxyType(
                 {k: v for k, v in body.items() if k not in ATTRIBUTES}
             ),
+            virtual_size=body.get('virtual_size'),
         )
 
     @property
