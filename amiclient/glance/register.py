@@ -94,19 +94,35 @@ def execute_part(
 
     :raises AmiError: as :func:`execute` does.
     """
+    keep = plan.settings.keep_failed
+    with transaction.Transaction(catalog_.Catalog(proxy), keep=keep) as made:
+        registered = add_part(plan, made, proxy, progress=progress)
+        made.commit()
+    return registered
+
+
+def add_part(
+    plan: request_.PartPlan,
+    made: transaction.Transaction,
+    proxy: '_proxy.Proxy',
+    *,
+    progress: progress_.Progress,
+) -> request_.Registered:
+    """Register a kernel or a ramdisk as a part of something larger.
+
+    :param made: removes it again, unless whoever has opened that commits.
+    :raises AmiError: whatever went wrong.
+    """
     step = plan.step
     if isinstance(step, request_.Reuse):
         return request_.Registered(step.record, reused=(step.record.id,))
-    keep = plan.settings.keep_failed
-    with transaction.Transaction(catalog_.Catalog(proxy), keep=keep) as made:
-        record = made.create(step.new)
-        sent = _Sender(proxy, plan.settings, progress).send(
-            record, step.kind, step.payload
-        )
-        record = sent.record
-        if plan.settings.protected:
-            record = made.protect(record.id)
-        made.commit()
+    record = made.create(step.new)
+    sent = _Sender(proxy, plan.settings, progress).send(
+        record, step.kind, step.payload
+    )
+    record = sent.record
+    if plan.settings.protected:
+        record = made.protect(record.id)
     return request_.Registered(record, uploaded=sent.uploaded)
 
 
