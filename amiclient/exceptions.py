@@ -66,6 +66,8 @@ class CloudError(AmiError):
     """The cloud refused, or does not hold what it was asked for.
 
     :param status: the HTTP status that said so; None if there was no answer.
+    :param again: None if the same request would fail again; if it may succeed
+        later, the seconds that the cloud asked to wait at least, or 0.
     """
 
     def __init__(
@@ -74,9 +76,11 @@ class CloudError(AmiError):
         *,
         hint: str | None = None,
         status: int | None = None,
+        again: float | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
         self.status = status
+        self.again = again
 
 
 class NotFoundError(CloudError):

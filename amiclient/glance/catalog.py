@@ -19,29 +19,21 @@ evaluates here what Glance can filter there.
 """
 
 from collections.abc import Collection, Iterator, Mapping
+import http
 import itertools
 import re
-from typing import Any, TYPE_CHECKING
+from typing import Any
 
 from amiclient import exceptions
+from amiclient.glance import channel
 from amiclient.glance import errors
 from amiclient.glance import model
 
-if TYPE_CHECKING:
-    from openstack.image.v2 import _proxy
-    import requests
-
 _UUID = re.compile(r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', re.IGNORECASE)
-
-#: Without it Glance writes its errors in HTML.
-_HEADERS = {'Accept': 'application/json'}
-
-#: Seconds for the cloud to accept a connection, and to answer.
-_TIMEOUT = (30.0, 120.0)
 
 #: RFC 6902 within Glance: here ``add`` replaces what is there already.
 _PATCH = {
-    **_HEADERS,
+    'Accept': 'application/json',
     'Content-Type': 'application/openstack-images-v2.1-json-patch',
 }
 
@@ -58,14 +50,8 @@ _VISIBILITIES = ('private', 'shared', 'community', 'public')
 _CANDIDATES = 5
 
 
-class Catalog:
-    """The images of one cloud, as far as the user can see them.
-
-    :param proxy: openstacksdk's, for version 2 of the image service.
-    """
-
-    def __init__(self, proxy: '_proxy.Proxy') -> None:
-        self._proxy = proxy
+class Catalog(channel.Channel):
+    """The images of one cloud, as far as the user can see them."""
 
     def get(self, id: str) -> model.ImageRecord:
         """Get an image by its id.
@@ -168,6 +154,8 @@ class Catalog:
                 listed = self.images(
                     id=f'in:{",".join(some)}',
                     visibility='all',
+                    # Shared ones that were not accepted boot all the same.
+                    member_status='all',
                     os_hidden=hidden,
                 )
                 found.update((image.id, image) for image in listed)
@@ -253,11 +241,23 @@ class Catalog:
             'owner': new.owner,
         }
         body.update((k, v) for k, v in optional.items() if v is not None)
-        return model.ImageRecord.from_json(
-            self.request(
-                'POST', '/images', f'creating image {new.name}', json=body
-            )
-        )
+        doing = f'creating image {new.name}'
+
+        def attempt(number: int) -> model.ImageRecord:
+            try:
+                answer = self.once('POST', '/images', doing, json=body)
+            except exceptions.CloudError as error:
+                if new.id is None:
+                    # There is no telling whether it was created.
+                    error.again = None
+                elif number > 1 and error.status == http.HTTPStatus.CONFLICT:
+                    found = self.get(new.id)
+                    if (found.name, found.status) == (new.name, 'queued'):
+                        return found
+                raise
+            return model.ImageRecord.from_json(channel.read(answer, doing))
+
+        return self.repeat(attempt)
 
     def update(
         self, id: str, properties: Mapping[str, Any]
@@ -268,6 +268,11 @@ class Catalog:
         :raises NotFoundError: if there is no such image.
         :raises CloudError: if the cloud refuses.
         """
+        return self.repeat(lambda _: self._update(id, properties))
+
+    def _update(
+        self, id: str, properties: Mapping[str, Any]
+    ) -> model.ImageRecord:
         doing = f'changing image {id}'
         gone = {name for name, value in properties.items() if value is None}
         if gone:
@@ -280,15 +285,10 @@ class Catalog:
         ] + [{'op': 'remove', 'path': _pointer(name)} for name in sorted(gone)]
         if not changes:
             return self.get(id)
-        return model.ImageRecord.from_json(
-            self.request(
-                'PATCH',
-                f'/images/{id}',
-                doing,
-                json=changes,
-                headers=_PATCH,
-            )
+        answer = self.once(
+            'PATCH', f'/images/{id}', doing, json=changes, headers=_PATCH
         )
+        return model.ImageRecord.from_json(channel.read(answer, doing))
 
     def delete(self, id: str) -> None:
         """Delete an image.
@@ -296,7 +296,17 @@ class Catalog:
         :raises NotFoundError: if there is no such image.
         :raises CloudError: if the cloud refuses: it is protected, or in use.
         """
-        self.send('DELETE', f'/images/{id}', f'deleting image {id}')
+
+        def attempt(number: int) -> None:
+            doing = f'deleting image {id}'
+            try:
+                self.once('DELETE', f'/images/{id}', doing)
+            except exceptions.NotFoundError:
+                # Only the answer to the first was lost, then.
+                if number == 1:
+                    raise
+
+        self.repeat(attempt)
 
     def formats(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Tell what formats this cloud takes.
@@ -327,40 +337,6 @@ class Catalog:
         except exceptions.NotFoundError:
             return None
         return tuple(store['id'] for store in body.get('stores') or ())
-
-    def request(
-        self, method: str, url: str, doing: str, **kwargs: Any
-    ) -> dict[str, Any]:
-        """Make a request whose answer is an object: see :meth:`send`."""
-        response = self.send(method, url, doing, **kwargs)
-        with errors.translated(doing):
-            body = response.json()
-        if not isinstance(body, dict):
-            raise exceptions.CloudError(
-                f'{doing} failed: the answer is not an object',
-                hint='check that the endpoint is that of an image service',
-            )
-        return body
-
-    def send(
-        self, method: str, url: str, doing: str, **kwargs: Any
-    ) -> 'requests.Response':
-        """Make a request.
-
-        :param url: below the endpoint's ``/v2``.
-        :param doing: what is tried, such as ``deleting image 8f0c``.
-        :raises CloudError: if the answer is an error, or there is none.
-        """
-        kwargs.setdefault('headers', _HEADERS)
-        if self._proxy.session.timeout is None:
-            # Unless the user chose one (api_timeout in clouds.yaml), there is
-            # none, and removing what an upload made could last for ever.
-            kwargs.setdefault('timeout', _TIMEOUT)
-        with errors.translated(doing):
-            response = self._proxy.request(
-                url, method, raise_exc=False, **kwargs
-            )
-        return errors.check(response, doing)
 
 
 def _rank(visibility: str) -> int:

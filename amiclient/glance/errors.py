@@ -21,7 +21,8 @@ from collections.abc import Iterator
 import contextlib
 import html
 import re
-from typing import Any
+import socket
+from typing import Any, TypeVar
 import urllib.parse
 
 from keystoneauth1 import exceptions as keystone_exceptions
@@ -29,6 +30,7 @@ from openstack import exceptions as sdk_exceptions
 import requests
 
 from amiclient import exceptions
+from amiclient.glance import retry
 
 #: How much of an error's text is passed on.
 _LENGTH = 300
@@ -39,10 +41,16 @@ _DECORATION = re.compile(
 )
 _TAG = re.compile(r'<[^<>]*>')
 
+_TIMED_OUT = 'timed out'
+
 _HINTS = {
     401: 'check the credentials; the token may have expired',
     403: 'ask the operator for the role that permits it',
+    408: 'check the network; --timeout waits longer',
+    410: 'somebody deleted the image meanwhile',
+    411: 'ask the operator which proxy drops Content-Length',
     413: 'delete images that are not needed, or ask for more quota',
+    415: 'the cloud takes no data of this kind for the format of the image',
     429: 'try again later',
 }
 
@@ -100,7 +108,12 @@ def from_response(
         hint = f'the endpoint redirects to {where}: correct it'
     elif status >= 500:
         hint = 'try again later, or tell the operator'
-    return exceptions.CloudError(message, hint=hint, status=status)
+    again = None
+    if status in retry.TRANSIENT:
+        again = retry.retry_after(response.headers)
+    return exceptions.CloudError(
+        message, hint=hint, status=status, again=again
+    )
 
 
 def check(response: requests.Response, doing: str) -> requests.Response:
@@ -142,19 +155,12 @@ def from_exception(error: Exception, doing: str) -> exceptions.CloudError:
     """
     response = getattr(error, 'response', None)
     if isinstance(response, requests.Response):
+        if isinstance(error, keystone_exceptions.HttpError) and response.url:
+            # Our own requests raise none: this one was the session's.
+            doing = f'{doing} failed: asking {_place(response.url)}'
         return from_response(response, doing)
-    where = _endpoint(error)
-    cause = _cause(error)
-    if isinstance(error, keystone_exceptions.SSLError):
-        return exceptions.CloudError(
-            f'{doing} failed: no secure connection to {where}: {cause}',
-            hint='give the certificate authority with --os-cacert',
-        )
     if isinstance(error, keystone_exceptions.ConnectionError):
-        return exceptions.CloudError(
-            f'{doing} failed: no connection to {where}: {cause}',
-            hint='check the endpoint, the network, and that the cloud is up',
-        )
+        return _unconnected(error, doing)
     if isinstance(error, requests.exceptions.JSONDecodeError):
         return exceptions.CloudError(
             f'{doing} failed: the answer is not JSON',
@@ -163,6 +169,41 @@ def from_exception(error: Exception, doing: str) -> exceptions.CloudError:
     return exceptions.CloudError(
         f'{doing} failed: {_line(str(error)) or type(error).__name__}'
     )
+
+
+def _unconnected(error: Exception, doing: str) -> exceptions.CloudError:
+    """Say why there was no answer, and what to check."""
+    where, why = _endpoint(error), cause(error)
+    unresolved = _first(error, socket.gaierror)
+    if isinstance(error, keystone_exceptions.SSLError):
+        return exceptions.CloudError(
+            f'{doing} failed: no secure connection to {where}: {why}',
+            hint='give the certificate authority with --os-cacert',
+        )
+    if unresolved is not None:
+        # Whether it is for ever, resolvers often do not know: EAI_AGAIN.
+        final = unresolved.errno != socket.EAI_AGAIN
+        return exceptions.CloudError(
+            f'{doing} failed: the host of {where} was not found: {why}',
+            hint='check the name in the endpoint, and the DNS',
+            again=None if final else 0.0,
+        )
+    hint = 'check the endpoint, the network, and that the cloud is up'
+    if why == _TIMED_OUT:
+        hint = 'check the network, and that the cloud is up; --timeout waits '
+        hint += 'longer'
+    return exceptions.CloudError(
+        f'{doing} failed: no connection to {where}: {why}',
+        hint=hint,
+        again=0.0,
+    )
+
+
+_E = TypeVar('_E', bound=BaseException)
+
+
+def _first(error: BaseException, kind: type[_E]) -> _E | None:
+    return next((e for e in _chain(error) if isinstance(e, kind)), None)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -187,7 +228,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         ]
 
 
-def _cause(error: BaseException) -> str:
+def cause(error: BaseException) -> str:
     """Say what the operating system said, or else the last in the chain."""
     chain = list(_chain(error))
     for inner in chain:
@@ -195,7 +236,7 @@ def _cause(error: BaseException) -> str:
         if isinstance(inner, OSError) and inner.strerror:
             return inner.strerror
     if any(isinstance(e, TimeoutError) for e in chain):
-        return 'timed out'
+        return _TIMED_OUT
     return _line(str(error))
 
 
@@ -203,6 +244,11 @@ def _endpoint(error: BaseException) -> str:
     for inner in _chain(error):
         request = getattr(inner, 'request', None)
         if request is not None and request.url:
-            parts = urllib.parse.urlsplit(request.url)
-            return f'{parts.scheme}://{parts.netloc}'
+            return _place(request.url)
     return 'the cloud'
+
+
+def _place(url: str) -> str:
+    """Leave out of a URL all but where it leads, passwords above all."""
+    parts = urllib.parse.urlsplit(url)
+    return f'{parts.scheme}://{parts.netloc.rpartition("@")[2]}'

@@ -189,7 +189,7 @@ class ConnectionTest(base.TestCase):
                 urllib3.HTTPConnectionPool('nosuch.example'), '/', error
             )
         )
-        self.assertIn('Name or service not known', errors._cause(outer))
+        self.assertIn('Name or service not known', errors.cause(outer))
 
     def test_certificate(self) -> None:
         error = requests.exceptions.SSLError(

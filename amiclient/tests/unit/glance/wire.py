@@ -20,6 +20,7 @@ from requests_mock.contrib import fixture
 
 from amiclient import exceptions
 from amiclient.glance import catalog
+from amiclient.glance import retry
 from amiclient.tests import base
 
 CLOUD = 'http://cloud.example:9292'
@@ -70,7 +71,9 @@ class CatalogTest(base.TestCase):
         proxy = openstack.connect(
             auth_type='none', endpoint=CLOUD, region_name='here'
         ).image
-        self.catalog = catalog.Catalog(proxy)
+        self.catalog = catalog.Catalog(
+            proxy, patience=retry.Patience(backoff=0.01)
+        )
 
     def answer(
         self,
