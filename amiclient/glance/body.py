@@ -55,8 +55,11 @@ class Outcome:
 class Body:
     """A request body of known length that is iterated once."""
 
-    def __init__(self, payload: model.Payload) -> None:
+    def __init__(
+        self, payload: model.Payload, *, mapped: bool = False
+    ) -> None:
         self._payload = payload
+        self._mapped = mapped
         self._room = threading.Semaphore(_BUFFERS)
         self._stopped = threading.Event()
         self._begun = False
@@ -74,7 +77,9 @@ class Body:
             raise exceptions.TransferError('the data was asked for twice')
         self._begun = True
         with contextlib.closing(
-            payload_.chunks(self._payload, buffers=_BUFFERS)
+            payload_.chunks(
+                self._payload, buffers=_BUFFERS, mapped=self._mapped
+            )
         ) as chunks:
             while True:
                 # The next chunk overwrites the oldest, which the network has
@@ -130,16 +135,20 @@ def deliver(
     *,
     task: progress_.Task,
     cancel: threading.Event | None,
+    mapped: bool = False,
 ) -> Outcome:
     """Make one request with a payload for its body.
 
     :param put: makes the request; it is called in another thread.
+    :param mapped: whether the file may be mapped. Only the kernel may then
+        read what is sent, as it does for a plain socket: it minds pages that
+        are gone, whereas a library that encrypts them would be killed.
     :raises SourceError: if the file cannot be opened, or is too short.
     :raises TransferError: if it cannot be read to the end.
     :raises CancelledError: if ``cancel`` was set meanwhile.
     :raises Exception: whatever ``put`` raises, but for failed connections.
     """
-    body = Body(payload)
+    body = Body(payload, mapped=mapped)
     sender = _Sender(body, put)
     hasher = hashlib.sha512()
     hashed = 0

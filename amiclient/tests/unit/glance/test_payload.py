@@ -35,13 +35,21 @@ class ChunksTest(base.TestCase):
         self.path = self.tmp() / 'image'
 
     def read(self, size: int, *, blank: int = 0, buffers: int = 1) -> bytes:
-        chunks = payload.chunks(
-            model.Payload(self.path, size, blank), buffers=buffers
+        wanted = model.Payload(self.path, size, blank)
+        read, mapped = (
+            b''.join(
+                bytes(chunk)
+                for chunk in payload.chunks(
+                    wanted, buffers=buffers, mapped=mapped
+                )
+            )
+            for mapped in (False, True)
         )
-        return b''.join(bytes(chunk) for chunk in chunks)
+        self.assertTrue(read == mapped, 'other bytes are mapped than read')
+        return read
 
     def test_everything_in_order(self) -> None:
-        for size in (1, payload.CHUNK - 1, payload.CHUNK, 3 * MIB + 5):
+        for size in (1, payload.CHUNK, 3 * MIB + 5, 9 * MIB - 1):
             data = self.random.randbytes(size)
             self.path.write_bytes(data)
             self.assertEqual(data, self.read(size))
@@ -67,10 +75,11 @@ class ChunksTest(base.TestCase):
     def test_chunks_stay_valid_as_long_as_promised(self) -> None:
         data = self.random.randbytes(3 * payload.CHUNK)
         self.path.write_bytes(data)
-        chunks = list(
-            payload.chunks(model.Payload(self.path, len(data)), buffers=3)
-        )
-        self.assertEqual(data, b''.join(chunks))
+        for mapped in (False, True):
+            chunks = payload.chunks(
+                model.Payload(self.path, len(data)), buffers=3, mapped=mapped
+            )
+            self.assertTrue(data == b''.join(list(chunks)))
 
     def test_scattered_data(self) -> None:
         size = 24 * MIB

@@ -23,6 +23,8 @@ import fixtures
 from amiclient import exceptions
 from amiclient.glance import body
 from amiclient.glance import model
+from amiclient.glance import payload
+from amiclient.glance import retry
 from amiclient.glance import transfer
 from amiclient import progress
 from amiclient.tests import base
@@ -114,12 +116,23 @@ class SendTest(uploads.UploadTest):
 
     def test_file_changed_meanwhile(self) -> None:
         glance = self.glance()
+        size = 12 * payload.MAPPED_CHUNK
+        self.path.write_bytes(self.random.randbytes(size))
+        # Who truncates has to wait until nothing is mapped any more.
+        other = threading.Thread(target=self.path.write_bytes, args=(b'',))
 
         def truncate(amount: int) -> None:
-            self.path.write_bytes(b'')
+            if other.ident is None:
+                other.start()
+            other.join(0.1)
 
         self.watcher.advance = truncate  # type: ignore[method-assign]
-        message = self.fail(exceptions.TransferError, glance)
+        message = self.fail(
+            exceptions.TransferError,
+            glance,
+            payload=model.Payload(self.path, size),
+        )
+        self.assertFalse(other.is_alive())
         self.assertIn(f'{self.path} was truncated to', message)
 
     def test_file_missing(self) -> None:
@@ -146,7 +159,7 @@ class SendTest(uploads.UploadTest):
             exceptions.CancelledError,
             glance,
             cancel=cancel,
-            patience=transfer.Patience(),
+            patience=retry.Patience(),
         )
         return time.monotonic() - begin[0]
 
@@ -165,7 +178,7 @@ class SendTest(uploads.UploadTest):
             exceptions.CancelledError,
             glance,
             cancel=cancel,
-            patience=transfer.Patience(backoff=20),
+            patience=retry.Patience(backoff=20),
         )
         self.assertLess(time.monotonic() - begin, 3)
 
