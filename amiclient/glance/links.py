@@ -26,6 +26,14 @@ from amiclient.glance import model
 #: deleted, or belongs to somebody who does not share it.
 MISSING = 'missing'
 
+#: Up to so many parts are asked for by their ids, 100 a request.
+_BY_ID = 200
+
+#: Images in a page when all parts of a cloud are listed; Glance's limit.
+_PAGE = 1000
+
+_PARTS = (model.Kind.AKI.value, model.Kind.ARI.value)
+
 
 @dataclasses.dataclass(frozen=True)
 class Ami:
@@ -62,13 +70,18 @@ def show(catalog: catalog_.Catalog, name_or_id: str) -> Ami:
     :raises CloudError: if it is no AMI.
     """
     image = catalog.find(name_or_id)
-    if image.kernel_id is None and image.disk_format != model.Kind.AMI.value:
+    # With a ramdisk alone it is a broken one, and somebody wants to know why.
+    is_ami = image.disk_format == model.Kind.AMI.value or not {
+        'kernel_id',
+        'ramdisk_id',
+    }.isdisjoint(image.properties)
+    if not is_ami:
         raise exceptions.CloudError(
             f'the image {image.name!r} ({image.id}) is no AMI: it links to no '
             'kernel',
             hint=f'see `openstack image show {image.id}`',
         )
-    return next(_resolve(catalog, [image]))
+    return next(_resolve(catalog, [image], {}))
 
 
 def listed(
@@ -84,28 +97,67 @@ def listed(
     :param filters: query parameters of Glance's.
     :param limit: how many AMIs at most.
     :param marker: id of the image to begin after.
-    :param resolve: whether kernels and ramdisks are looked up as well.
+    :param resolve: whether kernels and ramdisks are looked up as well. There
+        is a request or two for that, or a few for thousands of AMIs, but
+        none for each.
     """
-    # Glance cannot be asked for images that have a property of any value.
-    found = (
-        image
-        for image in catalog.images(marker=marker, **filters)
-        if image.kernel_id is not None
-    )
-    chosen = itertools.islice(found, limit)
-    if resolve:
-        return _resolve(catalog, list(chosen))
-    return (Ami(image) for image in chosen)
+    images = catalog.images(marker=marker, **filters)
+    if not resolve:
+        return (Ami(i) for i in itertools.islice(_amis(images, {}), limit))
+    parts: dict[str, model.ImageRecord] = {}
+    chosen = list(itertools.islice(_amis(images, parts), limit))
+    return _resolve(catalog, chosen, parts)
+
+
+def _amis(
+    images: Iterator[model.ImageRecord], parts: dict[str, model.ImageRecord]
+) -> Iterator[model.ImageRecord]:
+    """Choose the AMIs; Glance cannot be asked for them.
+
+    :param parts: gets the kernels and ramdisks among the rest, by their ids.
+    """
+    for image in images:
+        if image.kernel_id is not None:
+            yield image
+        elif image.disk_format in _PARTS:
+            parts[image.id] = image
 
 
 def _resolve(
-    catalog: catalog_.Catalog, images: Collection[model.ImageRecord]
+    catalog: catalog_.Catalog,
+    images: Collection[model.ImageRecord],
+    known: Mapping[str, model.ImageRecord],
 ) -> Iterator[Ami]:
+    """Find what images link to.
+
+    :param known: images that need not be asked for, by their ids.
+    """
     links = {i.kernel_id for i in images} | {i.ramdisk_id for i in images}
-    found = catalog.get_many({link for link in links if link})
+    wanted = {link for link in links if link}
+    found = {link: known[link] for link in wanted & known.keys()}
+    found |= _fetch(catalog, wanted - found.keys())
     for image in images:
         yield Ami(
             image,
             found.get(image.kernel_id or ''),
             found.get(image.ramdisk_id or ''),
         )
+
+
+def _fetch(
+    catalog: catalog_.Catalog, ids: Collection[str]
+) -> dict[str, model.ImageRecord]:
+    """Get images by their ids, with few requests, however many they are."""
+    found: dict[str, model.ImageRecord] = {}
+    if len(ids) > _BY_ID:
+        # A filtered list does not have them; but they are of two formats,
+        # most of them at least.
+        parts = catalog.images(
+            page_size=_PAGE,
+            disk_format=f'in:{",".join(_PARTS)}',
+            visibility='all',
+            member_status='all',
+        )
+        found = {part.id: part for part in parts if part.id in ids}
+    rest = set(ids) - found.keys()
+    return found | catalog.get_many(rest) if rest else found

@@ -27,6 +27,11 @@ if typing.TYPE_CHECKING:
     from amiclient.glance import catalog as catalog_
     from amiclient.glance import model
 
+#: What Glance takes for something else than the name of a property.
+_RESERVED = frozenset(
+    {'limit', 'marker', 'page_size', 'sort', 'sort_dir', 'sort_key'}
+)
+
 #: Filters of Glance's, as far as we use them.
 Query = dict[str, str | bool | Collection[str]]
 
@@ -78,11 +83,18 @@ def query(
 
     :param project_id: of the project that ``--project`` names.
     :raises CloudError: if a kernel or ramdisk is named that is not there.
+    :raises UsageError: if there can be no property of a name that was given.
     """
     # Not at the top: see amiclient.osc.
     from amiclient.glance import model
 
     made: Query = {**(parsed_args.properties or {})}
+    for name in sorted(_RESERVED & made.keys()):
+        raise exceptions.UsageError(
+            f'images cannot be chosen by a property {name!r}: Glance takes '
+            'that for something else',
+            hint='leave it out',
+        )
     chosen = {
         'name': _literal(parsed_args.name),
         'kernel_id': _link(parsed_args.kernel, model.Kind.AKI, catalog),
