@@ -61,7 +61,7 @@ def execute(
         it was logged what was.
     """
     keep = plan.settings.keep_failed
-    catalog = catalog_.Catalog(proxy)
+    catalog = catalog_.Catalog(proxy, patience=plan.settings.patience)
     with transaction.Transaction(catalog, keep=keep) as made:
         records = _create(plan, made)
         sent = _send(plan, records, _Sender(proxy, plan.settings, progress))
@@ -95,7 +95,8 @@ def execute_part(
     :raises AmiError: as :func:`execute` does.
     """
     keep = plan.settings.keep_failed
-    with transaction.Transaction(catalog_.Catalog(proxy), keep=keep) as made:
+    catalog = catalog_.Catalog(proxy, patience=plan.settings.patience)
+    with transaction.Transaction(catalog, keep=keep) as made:
         registered = add_part(plan, made, proxy, progress=progress)
         made.commit()
     return registered
@@ -174,6 +175,7 @@ class _Sender:
     ) -> None:
         self._proxy = proxy
         self._store = settings.store
+        self._patience = settings.patience
         self.progress = progress
 
     def send(
@@ -191,6 +193,7 @@ class _Sender:
             description=f'Sending {kind.noun}',
             progress=self.progress,
             cancel=cancel,
+            patience=self._patience,
         )
 
 

@@ -24,6 +24,7 @@ from typing import ClassVar
 
 from amiclient.ext import shrink
 from amiclient.glance import model
+from amiclient.glance import retry
 from amiclient import units
 
 
@@ -37,6 +38,9 @@ class Settings:
     :param reuse: whether a kernel or ramdisk that the cloud holds already is
         linked instead of sent again.
     :param keep_failed: whether images stay when the run fails.
+    :param linked: whether a kernel or ramdisk that is less visible than the
+        AMI is made as visible.
+    :param patience: how often to try, and how long to wait for what.
     """
 
     visibility: str | None = None
@@ -46,6 +50,10 @@ class Settings:
     store: str | None = None
     reuse: bool = True
     keep_failed: bool = False
+    linked: bool = False
+    patience: retry.Patience = dataclasses.field(
+        default_factory=retry.Patience
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,6 +128,7 @@ class Creation:
 
     :param payload: its data; where that is a shrunk filesystem, what the
         shrinking will have made by then.
+    :param notes: what the user should know before.
     """
 
     action: ClassVar[str] = 'create'
@@ -127,6 +136,7 @@ class Creation:
     kind: model.Kind
     new: model.NewImage
     payload: model.Payload
+    notes: tuple[str, ...] = ()
 
     @property
     def image(self) -> model.NewImage:

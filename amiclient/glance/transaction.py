@@ -120,8 +120,14 @@ class Transaction:
             error.add_note('nothing was left behind')
 
     def _undo(self) -> None:
+        # Nobody likes to wait for a network that is gone.
+        catalog = self._catalog.within()
         with interrupts.ignored():
-            left = [m for m in reversed(self._made) if not self._remove(m)]
+            left = [
+                made
+                for made in reversed(self._made)
+                if not self._remove(made, catalog)
+            ]
             self._made = left[::-1]
         if left:
             LOG.error(
@@ -129,13 +135,13 @@ class Transaction:
                 _command(self._made),
             )
 
-    def _remove(self, made: _Made) -> bool:
+    def _remove(self, made: _Made, catalog: catalog_.Catalog) -> bool:
         problem: exceptions.CloudError | None = None
         for attempt in range(_TRIES):
             if attempt:
                 time.sleep(_PAUSE)
             try:
-                self._delete(made)
+                self._delete(made, catalog)
                 return True
             except exceptions.NotFoundError:
                 if made.confirmed:
@@ -151,11 +157,11 @@ class Transaction:
             LOG.error('%s (%s): %s', made.name, made.id, problem)
         return problem is None
 
-    def _delete(self, made: _Made) -> None:
+    def _delete(self, made: _Made, catalog: catalog_.Catalog) -> None:
         if made.protected:
-            self._catalog.update(made.id, {'protected': False})
+            catalog.update(made.id, {'protected': False})
             made.protected = False
-        self._catalog.delete(made.id)
+        catalog.delete(made.id)
 
 
 def _refused(error: exceptions.CloudError, *, chosen: bool) -> bool:

@@ -24,9 +24,7 @@ call that hangs in the network therefore never keeps a Ctrl-C waiting.
 
 import contextlib
 import dataclasses
-import email.utils
 import hashlib
-import random
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -40,42 +38,14 @@ from amiclient.glance import catalog as catalog_
 from amiclient.glance import errors
 from amiclient.glance import model
 from amiclient.glance import payload as payload_
+from amiclient.glance import retry
 from amiclient import progress as progress_
 
 if TYPE_CHECKING:
     from openstack.image.v2 import _proxy
 
-#: Answers after which the same request may succeed.
-_TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
-
 #: The states of an image that is about to leave them.
 _PASSING = frozenset({'saving', 'uploading', 'importing'})
-
-
-@dataclasses.dataclass(frozen=True)
-class Patience:
-    """How long to wait for what, in seconds.
-
-    :param stall: for the cloud to accept a connection, and to take one more
-        chunk; urllib3 has one time-out for both.
-    :param answer: for the answer, once all is sent: a proxy may only then
-        pass it all on, and Glance may copy it to its store.
-    :param settle: for an image to become ``active``, or ``queued`` again.
-    :param away: for the cloud to answer at all, when it did before.
-    :param poll: between two looks at an image, at first.
-    :param backoff: before the second attempt; doubled before each other.
-    :param longest: between two attempts, or two looks at an image.
-    :param retry_after: the most that the cloud may ask for.
-    """
-
-    stall: float = 60.0
-    answer: float = 900.0
-    settle: float = 600.0
-    away: float = 120.0
-    poll: float = 0.2
-    backoff: float = 1.0
-    longest: float = 30.0
-    retry_after: float = 120.0
 
 
 def send(
@@ -87,8 +57,7 @@ def send(
     progress: progress_.Progress,
     store: str | None = None,
     cancel: threading.Event | None = None,
-    attempts: int = 5,
-    patience: Patience | None = None,
+    patience: retry.Patience | None = None,
 ) -> model.Sent:
     """Send the data of an image that is queued, and verify it.
 
@@ -98,7 +67,7 @@ def send(
     :param store: the id of a store; the cloud's default if None.
     :param description: what to call it, such as ``Sending kernel``.
     :param cancel: when set, the work is given up.
-    :param attempts: how often to try, at most.
+    :param patience: how often to try, and how long to wait for what.
     :raises SourceError: if the file cannot be opened, or is too short.
     :raises TransferError: if the data did not arrive as it was sent.
     :raises NotFoundError: if the image is gone.
@@ -113,9 +82,9 @@ def send(
             store=store,
             task=task,
             cancel=cancel,
-            patience=patience or Patience(),
+            patience=patience or retry.Patience(),
         )
-        record, sent = upload.run(attempts)
+        record, sent = upload.run()
     sha512 = sent.sha512 or digest(
         payload,
         progress=progress,
@@ -152,7 +121,7 @@ def digest(
     hasher = hashlib.new(algorithm, usedforsecurity=False)
     with (
         progress.task(description, payload.size) as task,
-        contextlib.closing(payload_.chunks(payload)) as chunks,
+        contextlib.closing(payload_.chunks(payload, mapped=True)) as chunks,
     ):
         for chunk in chunks:
             _check(cancel)
@@ -173,10 +142,16 @@ class _Upload:
         store: str | None,
         task: progress_.Task,
         cancel: threading.Event | None,
-        patience: Patience,
+        patience: retry.Patience,
     ) -> None:
         self._proxy = proxy
-        self._catalog = catalog_.Catalog(proxy)
+        self._clock = retry.Clock(cancel=cancel)
+        # The loop in _settled() is patient enough.
+        self._catalog = catalog_.Catalog(
+            proxy,
+            patience=dataclasses.replace(patience, attempts=1),
+            clock=self._clock,
+        )
         self._id = image_id
         self._doing = f'sending the data of image {image_id}'
         self._payload = payload
@@ -185,33 +160,35 @@ class _Upload:
         self._cancel = cancel
         self._patience = patience
 
-    def run(self, attempts: int) -> tuple[model.ImageRecord, body_.Outcome]:
+    def run(self) -> tuple[model.ImageRecord, body_.Outcome]:
         """Try until the image is active.
 
         :returns: the image as it is then, and the attempt that made it so.
         """
-        for attempt in range(1, attempts + 1):
-            if attempt > 1:
-                self._task.restart()
-            outcome = self._attempt()
-            answer = outcome.answer
-            asked = 0.0
-            if isinstance(answer, requests.Response):
-                if answer.status_code in {200, 204}:
-                    return self._settled('active'), outcome
-                failure = self._refused(answer, again=attempt > 1)
-                asked = _retry_after(answer)
-            else:
-                failure = self._lost(answer, outcome)
-            # An answer may be lost when the data is not.
-            record = self._settled('queued', 'active', failure=failure)
-            if record.status == 'active':
-                return record, outcome
-            if attempt < attempts:
-                self._sleep(self._delay(attempt, asked))
-        raise exceptions.TransferError(
-            f'{failure.message} (tried {attempts} times)', hint=failure.hint
+        return retry.call(
+            self._try, patience=self._patience, clock=self._clock
         )
+
+    def _try(self, attempt: int) -> tuple[model.ImageRecord, body_.Outcome]:
+        if attempt > 1:
+            self._task.restart()
+        outcome = self._attempt()
+        answer = outcome.answer
+        if not isinstance(answer, requests.Response):
+            failure = self._lost(answer, outcome)
+        elif answer.status_code in {200, 204}:
+            failure = exceptions.TransferError(
+                f'the data of image {self._id} was taken, but not by Glance',
+                hint='ask the operator what stands in front of it',
+                again=0.0,
+            )
+        else:
+            failure = self._refused(answer, again=attempt > 1)
+        # An answer may be lost when the data is not, or made up by a proxy.
+        record = self._settled(failure)
+        if record.status == 'active':
+            return record, outcome
+        raise failure
 
     def _attempt(self) -> body_.Outcome:
         headers = {
@@ -239,19 +216,27 @@ class _Upload:
 
         with errors.translated(self._doing):
             return body_.deliver(
-                self._payload, put, task=self._task, cancel=self._cancel
+                self._payload,
+                put,
+                task=self._task,
+                cancel=self._cancel,
+                mapped=self._plain(),
             )
+
+    def _plain(self) -> bool:
+        """Tell whether what is sent is not encrypted here."""
+        return str(self._proxy.get_endpoint()).startswith('http:')
 
     def _lost(
         self, error: Exception, outcome: body_.Outcome
     ) -> exceptions.CloudError:
-        """Say how a connection was lost."""
+        """Say how a connection was lost, if another try may help; or raise."""
         failure = errors.from_exception(error, self._doing)
+        if failure.again is None:
+            raise failure
         size = self._payload.size
-        return exceptions.CloudError(
-            f'{failure.message} after {outcome.count} of {size} bytes',
-            hint=failure.hint,
-        )
+        failure.message += f' after {outcome.count} of {size} bytes'
+        return failure
 
     def _refused(
         self, response: requests.Response, *, again: bool
@@ -259,14 +244,15 @@ class _Upload:
         """Say why the cloud refused, if another try may help; else raise."""
         failure = errors.from_response(response, self._doing)
         status = response.status_code
-        if status in _TRANSIENT:
-            return failure
-        # The image may still have been busy with the attempt before.
-        if status == 409 and again:
-            return failure
         if status == 401 and self._renew():
-            return failure
-        raise failure
+            failure.again = 0.0
+        elif status == 409:
+            # It is, or was, busy with an attempt before, of ours or of a
+            # proxy's: nobody else knows the id of this image.
+            failure.again = 0.0 if again else None
+        elif failure.again is None:
+            raise failure
+        return failure
 
     def _renew(self) -> bool:
         """Have the next request fetch a new token, if there is a way to."""
@@ -274,72 +260,44 @@ class _Upload:
             return self._proxy.invalidate()
         return False
 
-    def _settled(
-        self, *wanted: str, failure: exceptions.CloudError | None = None
-    ) -> model.ImageRecord:
-        """Wait for the image to come to one of several states.
+    def _settled(self, failure: exceptions.CloudError) -> model.ImageRecord:
+        """Wait for the image to become queued or active.
 
         :param failure: of the attempt before, to tell it if that is not all.
         """
         begin = time.monotonic()
         pause = self._patience.poll
-        before = f'{failure.message}; then ' if failure else ''
         while True:
             waited = time.monotonic() - begin
             try:
                 record = self._catalog.get(self._id)
             except exceptions.NotFoundError as error:
                 raise exceptions.NotFoundError(
-                    f'{before}image {self._id} was gone',
-                    hint='Glance deletes it if the token expires meanwhile'
-                    if failure
-                    else None,
+                    f'{failure.message}; then image {self._id} was gone',
+                    hint='Glance deletes it if the token expires meanwhile',
                 ) from error
-            except exceptions.CloudError:
+            except exceptions.CloudError as error:
                 # Whatever keeps the cloud from answering may pass as well.
                 if waited > self._patience.away:
-                    raise
+                    raise exceptions.TransferError(
+                        f'{failure.message}; then {error.message}',
+                        hint=error.hint,
+                    ) from error
             else:
-                if record.status in wanted:
+                if record.status in {'active', 'queued'}:
                     return record
                 if record.status not in _PASSING:
                     raise exceptions.TransferError(
-                        f'{before}image {self._id} was {record.status}'
+                        f'{failure.message}; then image {self._id} was '
+                        f'{record.status}'
                     )
                 if waited > self._patience.settle:
                     raise exceptions.TransferError(
-                        f'{before}image {self._id} was still '
+                        f'{failure.message}; then image {self._id} was still '
                         f'{record.status} after {self._patience.settle:g} s'
                     )
-            self._sleep(pause)
+            self._clock.sleep(pause)
             pause = min(pause * 2, self._patience.longest)
-
-    def _delay(self, attempt: int, asked: float) -> float:
-        patience = self._patience
-        delay = patience.backoff * float(2 ** (attempt - 1))
-        delay = min(delay, patience.longest)
-        # Jitter, so that clients that failed together do not return together.
-        delay *= random.uniform(0.5, 1)  # noqa: S311 - no secret
-        return max(delay, min(asked, patience.retry_after))
-
-    def _sleep(self, delay: float) -> None:
-        if self._cancel is None:
-            time.sleep(delay)
-        else:
-            self._cancel.wait(delay)
-            _check(self._cancel)
-
-
-def _retry_after(response: requests.Response) -> float:
-    """Read ``Retry-After`` (RFC 9110, section 10.2.3), in seconds."""
-    text = response.headers.get('Retry-After', '')
-    if text.isdecimal():
-        return float(text)
-    try:
-        moment = email.utils.parsedate_to_datetime(text)
-    except ValueError:
-        return 0.0
-    return max(0.0, moment.timestamp() - time.time())
 
 
 def _verify(
@@ -361,7 +319,7 @@ def _verify(
             f'{payload.size} were sent'
         )
     algorithm, stored = record.hash_algo or '', record.hash_value
-    if algorithm not in hashlib.algorithms_available or not stored:
+    if not stored or not _can(algorithm):
         algorithm, stored = 'md5', record.checksum
     if not stored:
         # The operator turned both off: the size is all there is.
@@ -382,6 +340,14 @@ def _verify(
             f'is {stored[:16]}..., not {ours[:16]}...',
             hint='try again, and tell the operator if it stays so',
         )
+
+
+def _can(algorithm: str) -> bool:
+    """Tell whether digests can be computed, and have but one length."""
+    return (
+        algorithm in hashlib.algorithms_available
+        and hashlib.new(algorithm, usedforsecurity=False).digest_size > 0
+    )
 
 
 def _check(cancel: threading.Event | None) -> None:

@@ -76,6 +76,7 @@ class UploadAmi(command.ShowOne):
             help='Where to make the shrunk copy (default: $TMPDIR or /tmp, '
             'or beside the source if there is no room)',
         )
+        options.add_network(parser)
         options.add_run(parser)
         return parser
 
@@ -90,7 +91,7 @@ class UploadAmi(command.ShowOne):
         proxy, watch = self.proxy(), self.watch(parsed_args)
         planned = plan.plan(
             wanted,
-            catalog.Catalog(proxy),
+            catalog.Catalog(proxy, patience=wanted.settings.patience),
             exact=parsed_args.dry_run,
             progress=watch,
         )

@@ -28,6 +28,7 @@ from amiclient import units
 
 if typing.TYPE_CHECKING:
     from amiclient.glance import request
+    from amiclient.glance import retry
 
 _T = typing.TypeVar('_T')
 
@@ -78,6 +79,17 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise exceptions.UsageError(f'{text!r} is not a whole number')
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    # Sockets count in milliseconds, and threads wait for a year or so.
+    if not 0.001 <= seconds <= 1e7:
+        raise exceptions.UsageError(f'{text!r} is not a number of seconds')
+    return seconds
 
 
 #: What argparse takes for a whole number that is not negative.
@@ -131,6 +143,38 @@ def add_progress(parser: argparse.ArgumentParser) -> None:
         help='Show no progress bars (there are none either with -q, or if '
         'stderr is not a terminal)',
     )
+
+
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """Add what decides how patient a command is with the network."""
+    parser.add_argument(
+        '--retries',
+        metavar='<number>',
+        type=count,
+        help='How often to try again what the network or the cloud kept '
+        'from succeeding (default: 4)',
+    )
+    parser.add_argument(
+        '--timeout',
+        metavar='<seconds>',
+        type=_checked(_seconds),
+        help='Give up an attempt when the network stands still for so long; '
+        'for answers that may take the cloud a while, wait longer in '
+        'proportion (default: 60)',
+    )
+
+
+def patience(parsed_args: argparse.Namespace) -> retry.Patience:
+    """Tell how patient to be with the network, by :func:`add_network`."""
+    # Not at the top: see amiclient.osc.
+    from amiclient.glance import retry
+
+    given = {
+        name: value
+        for name in ('retries', 'timeout')
+        if (value := getattr(parsed_args, name, None)) is not None
+    }
+    return retry.Patience.of(**given)
 
 
 def add_visibility(parser: argparse.ArgumentParser) -> None:
@@ -322,4 +366,5 @@ def settings(
         store=parsed_args.store,
         reuse=parsed_args.reuse,
         keep_failed=parsed_args.keep_failed,
+        patience=patience(parsed_args),
     )

@@ -44,6 +44,7 @@ class UploadPart(command.ShowOne):
             help='Name of the new image (default: that of the file)',
         )
         options.add_new_image(parser)
+        options.add_network(parser)
         options.add_run(parser)
         return parser
 
@@ -65,9 +66,8 @@ class UploadPart(command.ShowOne):
             ),
         )
         proxy, watch = self.proxy(), self.watch(parsed_args)
-        planned = plan.plan_part(
-            wanted, catalog.Catalog(proxy), progress=watch
-        )
+        cloud = catalog.Catalog(proxy, patience=wanted.settings.patience)
+        planned = plan.plan_part(wanted, cloud, progress=watch)
         if parsed_args.dry_run:
             return columns.planned([planned.step])
         done = register.execute_part(planned, proxy, progress=watch)

@@ -43,12 +43,13 @@ class TestCase(base.TestCase):
         self.copy = self.folder / 'copy.img'
         self.events = []
         self.cloud = mock.create_autospec(catalog.Catalog, instance=True)
+        self.cloud.within.return_value = self.cloud
         self.cloud.create.side_effect = self.create
         self.cloud.delete.side_effect = lambda i: self.note('delete', i)
         self.cloud.update.side_effect = self.update
         self.made = {}
         for where, name, by in (
-            (catalog, 'Catalog', lambda proxy: self.cloud),
+            (catalog, 'Catalog', lambda proxy, **kwargs: self.cloud),
             (transfer, 'send', self.send),
             (shrink, 'execute', self.shrink),
         ):

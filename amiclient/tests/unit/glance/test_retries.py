@@ -15,7 +15,7 @@
 import time
 
 from amiclient import exceptions
-from amiclient.glance import transfer
+from amiclient.glance import retry
 from amiclient.tests.unit.glance import stub
 from amiclient.tests.unit.glance import uploads
 
@@ -67,7 +67,7 @@ class RetryTest(uploads.UploadTest):
     def test_not_again_if_the_answer_came_late(self) -> None:
         glance = self.glance(stub.silence)
         glance.passing = ['saving']
-        patience = transfer.Patience(
+        patience = retry.Patience(
             stall=1, answer=0.1, settle=0.1, poll=0.01, backoff=0.01
         )
         message = self.fail(
@@ -102,7 +102,8 @@ class RetryTest(uploads.UploadTest):
 
     def test_given_up_in_the_end(self) -> None:
         glance = self.glance(*[stub.say(503, b'busy')] * 9)
-        message = self.fail(exceptions.TransferError, glance, attempts=3)
+        patience = retry.Patience(attempts=3, poll=0.01, backoff=0.01)
+        message = self.fail(exceptions.CloudError, glance, patience=patience)
         self.assertEqual(
             f'sending the data of image {stub.IMAGE} failed: busy (HTTP 503) '
             '(tried 3 times); try again later, or tell the operator',
@@ -118,7 +119,7 @@ class RetryTest(uploads.UploadTest):
 
     def test_when_the_cloud_asks_for_too_long_a_pause(self) -> None:
         glance = self.glance(stub.say(503, Retry_After='3600'))
-        patience = transfer.Patience(backoff=0, poll=0.01, retry_after=0.1)
+        patience = retry.Patience(backoff=0, poll=0.01, retry_after=0.1)
         self.assertStored(glance, self.send(glance, patience=patience))
 
     def test_refused_for_good(self) -> None:

@@ -34,6 +34,7 @@ class TestTransaction(base.TestCase):
     def setUp(self):
         super().setUp()
         self.catalog = mock.create_autospec(catalog.Catalog, instance=True)
+        self.catalog.within.return_value = self.catalog
         self.catalog.create.side_effect = records.created
         self.log = self.useFixture(fixtures.FakeLogger())
         self.useFixture(fixtures.MockPatchObject(transaction, '_PAUSE', 0.001))

@@ -16,6 +16,7 @@ import hashlib
 from typing import Any
 
 from amiclient.glance import model
+from amiclient.glance import retry
 from amiclient.glance import transfer
 from amiclient.tests import base
 from amiclient.tests.unit.glance import stub
@@ -25,7 +26,7 @@ MIB = 1 << 20
 #: More than the socket buffers of both sides hold.
 SIZE = 12 * MIB + 123
 
-QUICK = transfer.Patience(
+QUICK = retry.Patience(
     stall=0.5,
     answer=5,
     settle=0.5,
