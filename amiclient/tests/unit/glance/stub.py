@@ -193,6 +193,9 @@ class Glance(fixtures.Fixture):
     sent. ``passing`` holds the states that the next looks find it in.
     """
 
+    #: Who answers.
+    handler: type[Handler] = Handler
+
     def __init__(self, *script: Step, **changes: Any) -> None:
         self.script = list(script)
         self.changes = changes
@@ -211,7 +214,7 @@ class Glance(fixtures.Fixture):
         }
 
     def _setUp(self) -> None:
-        server = Server(('127.0.0.1', 0), Handler)
+        server = Server(('127.0.0.1', 0), self.handler)
         server.glance = self
         self.endpoint = f'http://127.0.0.1:{server.server_address[1]}'
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))

@@ -1,0 +1,243 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""A file on its way here: what of it is there already.
+
+It lies beside its target, private, under a name that says what it is part of,
+so that a second run finds it and goes on. Blocks of zeros become holes. Only
+when it is whole does it get its name.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import errno
+import fcntl
+import itertools
+import os
+import pathlib
+import stat
+import types
+from typing import Self
+
+from amiclient import exceptions
+from amiclient import files
+
+#: Bytes in one piece, as read and as written.
+CHUNK = 1024 * 1024
+
+#: What filesystems allocate, and so the least that makes a hole.
+_BLOCK = 4096
+
+_ZEROS = bytes(CHUNK)
+_ZERO_BLOCK = bytes(_BLOCK)
+
+#: What write(2) says when there is no room, for this user or at all.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+#: What flock(2) says where a filesystem has no locks.
+_LOCKLESS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
+
+#: How much of a target's name goes into that of its part: NAME_MAX is 255.
+_NAME = 120
+
+#: How often a file that vanishes while it is being opened is tried again.
+_TRIES = 5
+
+
+class Partial:
+    """A file that is being fetched, and may have been before.
+
+    Used as a context manager, it stays at the end, but for an empty one: see
+    :meth:`discard`.
+
+    :param target: the path that it is to have.
+    :param tag: what its content is; one with another tag is another file.
+    :raises AmiError: if its folder cannot take it, or another process is
+        fetching the same.
+    """
+
+    def __init__(self, target: pathlib.Path, tag: str) -> None:
+        name = os.fsdecode(os.fsencode(target.name)[:_NAME])
+        self.target = target
+        self.path = target.with_name(f'.{name}.{tag}.part')
+        self._keep = True
+        with files.told(target.parent):
+            self._fd = self._open()
+        #: Bytes that are there. The last ones may be there in part only.
+        self.offset = os.fstat(self._fd).st_size // _BLOCK * _BLOCK
+        os.ftruncate(self._fd, self.offset)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        with contextlib.suppress(OSError):
+            if self._keep and self.offset:
+                # It may end in a hole.
+                os.ftruncate(self._fd, self.offset)
+            else:
+                self.path.unlink(missing_ok=True)
+        os.close(self._fd)
+
+    def _open(self) -> int:
+        for _ in range(_TRIES):
+            fd = self._open_once()
+            if fd is None:
+                continue
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                os.close(fd)
+                raise exceptions.AmiError(
+                    f'{self.target} is being fetched by another process',
+                    hint='wait for it, or end it',
+                ) from error
+            except OSError as error:
+                if error.errno not in _LOCKLESS:
+                    os.close(fd)
+                    raise
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(fd), os.lstat(self.path)):
+                    return fd
+            # The one that held the lock has finished or removed it.
+            os.close(fd)
+        raise exceptions.AmiError(
+            f'{self.path} is changed by others all the time',
+            hint='choose another directory',
+        )
+
+    def _open_once(self) -> int | None:
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with contextlib.suppress(FileExistsError):
+            return os.open(self.path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            found = os.lstat(self.path)
+            if _is_ours(found):
+                fd = os.open(self.path, flags)
+                if os.path.samestat(found, os.fstat(fd)):
+                    os.fchmod(fd, 0o600)
+                    return fd
+                os.close(fd)
+            else:
+                # A link, or somebody else's, in a folder that is open to
+                # all: nothing of ours, and nothing to write to.
+                self.path.unlink()
+        except FileNotFoundError:
+            pass
+        return None
+
+    def contents(self) -> Iterator[bytes]:
+        """Read what is there."""
+        position = 0
+        while position < self.offset:
+            wanted = min(CHUNK, self.offset - position)
+            with _told(self.path, 'read'):
+                chunk = os.pread(self._fd, wanted, position)
+            if not chunk:
+                raise exceptions.AmiError(
+                    f'{self.path} became shorter while it was read',
+                    hint='let nothing else write to it',
+                )
+            yield chunk
+            position += len(chunk)
+
+    def restart(self) -> None:
+        """Begin again with nothing."""
+        with _told(self.path, 'written'):
+            os.ftruncate(self._fd, 0)
+        self.offset = 0
+
+    def write(self, data: bytes) -> None:
+        """Add to it.
+
+        :raises NoSpaceError: if there is no room.
+        """
+        view = memoryview(data)
+        with _told(self.path, 'written'):
+            for start, end in _runs(data, -self.offset % _BLOCK):
+                done = start
+                while done < end:
+                    done += os.pwrite(
+                        self._fd, view[done:end], self.offset + done
+                    )
+        self.offset += len(data)
+
+    def finish(self) -> None:
+        """Give it its name, once all of it is there.
+
+        :raises NoSpaceError: if there is no room.
+        """
+        with _told(self.path, 'written'):
+            os.ftruncate(self._fd, self.offset)
+            os.fchmod(self._fd, 0o666 & ~files.umask())
+            os.fsync(self._fd)
+            os.replace(self.path, self.target)
+            files.sync(self.target.parent)
+
+    def discard(self) -> None:
+        """Say that what is there is of no use."""
+        self._keep = False
+
+
+def _is_ours(status: os.stat_result) -> bool:
+    return (
+        stat.S_ISREG(status.st_mode)
+        and status.st_uid == os.geteuid()
+        and status.st_nlink == 1
+    )
+
+
+def _runs(data: bytes, first: int) -> Iterator[tuple[int, int]]:
+    """Find what has to be written: all but whole blocks of zeros.
+
+    :param first: where in the data the first block begins.
+    :returns: pairs of first byte and the one after the last.
+    """
+    if data == _ZEROS:
+        return
+    edges = sorted({0, *range(first, len(data), _BLOCK), len(data)})
+    begin: int | None = None
+    for start, end in itertools.pairwise(edges):
+        # The same as a comparison of slices, but nothing is copied.
+        if data.startswith(_ZERO_BLOCK[: end - start], start):
+            if begin is not None:
+                yield begin, start
+            begin = None
+        elif begin is None:
+            begin = start
+    if begin is not None:
+        yield begin, len(data)
+
+
+@contextlib.contextmanager
+def _told(path: pathlib.Path, done: str) -> Iterator[None]:
+    """Say in plain words what the filesystem refuses.
+
+    :param done: what was to be done, such as ``written``.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise exceptions.NoSpaceError(
+                f'{path.parent}: {error.strerror}',
+                hint='make room, or choose another directory',
+            ) from error
+        raise exceptions.AmiError(
+            f'{path} cannot be {done}: {error.strerror}'
+        ) from error

@@ -1,0 +1,461 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Downloads over a real socket, and what is made of what comes."""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+import stat
+import threading
+import time
+from typing import Any
+
+import fixtures
+
+from amiclient import exceptions
+from amiclient import files
+from amiclient.glance import download
+from amiclient.glance import retry
+from amiclient.tests import base
+from amiclient.tests.unit.glance import downloads
+from amiclient.tests.unit.glance import stub
+from amiclient.tests.unit.glance import uploads
+
+MIB = 2**20
+#: More than the socket buffers of both sides hold.
+SIZE = 6 * MIB + 123
+
+QUICK = retry.Patience(stall=0.3, backoff=0.01, longest=0.02)
+
+
+def flip(data: bytes) -> bytes:
+    """Change one bit in the middle."""
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+class DownloadTest(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = self.tmp()
+        self.target = self.folder / 'web.img'
+        self.data = self.random.randbytes(SIZE)
+        self.watcher = uploads.Watcher()
+
+    def shelf(self, *script: downloads.Step, **changes: Any) -> Any:
+        return self.useFixture(downloads.Shelf(self.data, *script, **changes))
+
+    def fetch(self, shelf: Any, **kwargs: Any) -> download.Fetched:
+        kwargs.setdefault('record', shelf.record)
+        kwargs.setdefault('patience', QUICK)
+        kwargs.setdefault('progress', self.watcher)
+        return download.fetch(
+            shelf.proxy,
+            target=self.target,
+            description='Fetching image',
+            **kwargs,
+        )
+
+    def refuse(self, kind: type[Exception], shelf: Any, **kwargs: Any) -> str:
+        message = str(self.assertRaises(kind, self.fetch, shelf, **kwargs))
+        self.assertFalse(self.target.exists())
+        self.assertNotIn('\n', message)
+        return message
+
+    def assertSame(self, data: bytes) -> None:
+        self.assertTrue(self.target.read_bytes() == data, 'other bytes')
+
+    def assertFetched(
+        self, found: download.Fetched, downloaded: int | None = None
+    ) -> None:
+        self.assertEqual(self.target, found.path)
+        self.assertSame(self.data)
+        self.assertEqual(len(self.data), found.size)
+        if downloaded is not None:
+            self.assertEqual(downloaded, found.downloaded)
+        self.assertEqual(['web.img'], os.listdir(self.folder))
+
+    def assertAgain(self, found: download.Fetched) -> None:
+        """About half was fetched in vain: what a reset takes is chance."""
+        self.assertFetched(found)
+        self.assertLess(SIZE, found.downloaded)
+        self.assertLess(found.downloaded, SIZE + 3 * MIB + 123)
+
+    def parts(self) -> list[pathlib.Path]:
+        return sorted(self.folder.glob('.web.img.*.part'))
+
+
+class TestFetch(DownloadTest):
+    def test_at_the_first_attempt(self) -> None:
+        found = self.fetch(self.shelf())
+        self.assertFetched(found, SIZE)
+        assert found.digest
+        self.assertEqual('sha512', found.digest.algorithm)
+        self.assertEqual([('Fetching image', SIZE)], self.watcher.tasks)
+        self.assertEqual(SIZE, self.watcher.done)
+
+    def test_mode_follows_the_umask(self) -> None:
+        self.addCleanup(os.umask, os.umask(0o027))
+        modes: set[int] = set()
+        advance = self.watcher.advance
+
+        def look(amount: int) -> None:
+            advance(amount)
+            modes.update(stat.S_IMODE(p.stat().st_mode) for p in self.parts())
+
+        self.watcher.advance = look  # type: ignore[method-assign]
+        self.fetch(self.shelf())
+        self.assertEqual({0o600}, modes)
+        self.assertEqual(0o640, stat.S_IMODE(self.target.stat().st_mode))
+
+    def test_zeros_become_holes(self) -> None:
+        data = bytearray(40 * MIB + 5)
+        data[5 * MIB + 10] = 1
+        data[20 * MIB + 4095 : 20 * MIB + 4097] = b'xx'
+        self.data = bytes(data)
+        for step in (downloads.give(), downloads.chunked):
+            self.fetch(self.shelf(step))
+            self.assertSame(self.data)
+            self.assertLessEqual(self.target.stat().st_blocks * 512, 16384)
+            self.target.unlink()
+
+    def test_in_chunks(self) -> None:
+        self.assertFetched(self.fetch(self.shelf(downloads.chunked)), SIZE)
+
+    def test_an_empty_image(self) -> None:
+        self.data = b''
+        self.assertFetched(self.fetch(self.shelf()), 0)
+
+    def test_other_hashes(self) -> None:
+        for name in ('sha256', 'blake2b', 'sha3_512'):
+            value = hashlib.new(name, self.data).hexdigest()
+            for good, hash_value in ((True, value), (False, '0' * 64)):
+                shelf = self.shelf(os_hash_algo=name, os_hash_value=hash_value)
+                if good:
+                    self.assertFetched(self.fetch(shelf), SIZE)
+                    self.target.unlink()
+                else:
+                    message = self.refuse(exceptions.TransferError, shelf)
+                    self.assertIn(f'its {name} is {value[:16]}', message)
+
+    def test_md5_only(self) -> None:
+        for name in ('nosuch', 'shake_128', None):
+            none = {'os_hash_algo': name, 'os_hash_value': None}
+            self.assertFetched(self.fetch(self.shelf(**none)), SIZE)
+            self.target.unlink()
+            shelf = self.shelf(**none, checksum='0')
+            self.assertIn('its md5', self.refuse(exceptions.AmiError, shelf))
+
+    def test_no_hash_at_all(self) -> None:
+        none = dict.fromkeys(('os_hash_algo', 'os_hash_value', 'checksum'))
+        found = self.fetch(self.shelf(**none))
+        self.assertFetched(found, SIZE)
+        self.assertIsNone(found.digest)
+
+    def test_not_active(self) -> None:
+        for status in ('queued', 'saving', 'deactivated', 'deleted'):
+            shelf = self.shelf(status=status)
+            message = self.refuse(exceptions.CloudError, shelf)
+            self.assertIn(f'is {status}, not active', message)
+            self.assertEqual([], shelf.asked)
+        self.assertEqual([], os.listdir(self.folder))
+
+
+class TestThere(DownloadTest):
+    """What is there already under the final name."""
+
+    def test_the_same(self) -> None:
+        self.target.write_bytes(self.data)
+        shelf = self.shelf()
+        self.assertFetched(self.fetch(shelf), 0)
+        self.assertEqual([], shelf.asked)
+
+    def test_another(self) -> None:
+        for data in (b'', b'mine', flip(self.data)):
+            self.target.write_bytes(data)
+            shelf = self.shelf()
+            error = self.assertRaises(exceptions.AmiError, self.fetch, shelf)
+            self.assertIn('is there already, and is not what', str(error))
+            self.assertEqual([], shelf.asked)
+            self.assertSame(data)
+
+    def test_another_that_may_go(self) -> None:
+        self.target.write_bytes(flip(self.data))
+        self.assertFetched(self.fetch(self.shelf(), replace=True), SIZE)
+
+    def test_a_link(self) -> None:
+        other = self.tmp() / 'other'
+        other.write_bytes(self.data)
+        self.target.symlink_to(other)
+        self.assertRaises(exceptions.AmiError, self.fetch, self.shelf())
+
+    def test_a_link_in_place_of_the_part(self) -> None:
+        victim = self.tmp() / 'victim'
+        victim.write_bytes(b'precious')
+        shelf = self.shelf()
+        part = self.part(shelf, b'')
+        part.unlink()
+        part.symlink_to(victim)
+        self.assertFetched(self.fetch(shelf), SIZE)
+        self.assertEqual(b'precious', victim.read_bytes())
+
+    def part(self, shelf: Any, data: bytes) -> pathlib.Path:
+        digest = shelf.image['os_hash_value'][:16]
+        path = self.folder / f'.web.img.{stub.IMAGE}-{digest}.part'
+        path.write_bytes(data)
+        return path
+
+    def test_a_part_of_it(self) -> None:
+        shelf = self.shelf()
+        self.part(shelf, self.data[: 5 * MIB + 1])
+        self.assertFetched(self.fetch(shelf), SIZE - 5 * MIB)
+        self.assertEqual([f'bytes={5 * MIB}-'], shelf.asked)
+        self.assertEqual(SIZE, self.watcher.done)
+
+    def test_a_part_that_is_damaged(self) -> None:
+        shelf = self.shelf()
+        self.part(shelf, flip(self.data[: 5 * MIB]))
+        self.assertFetched(self.fetch(shelf), SIZE - 5 * MIB + SIZE)
+        self.assertEqual([f'bytes={5 * MIB}-', None], shelf.asked)
+        self.assertEqual(1, self.watcher.restarts)
+
+    def test_a_part_that_is_too_long(self) -> None:
+        shelf = self.shelf()
+        self.part(shelf, self.data + bytes(8192))
+        self.assertFetched(self.fetch(shelf), SIZE)
+
+    def test_a_part_of_another_image(self) -> None:
+        shelf = self.shelf()
+        other = self.folder / f'.web.img.{"9" * 36}-0000.part'
+        other.write_bytes(self.data[:MIB])
+        self.fetch(shelf)
+        self.assertEqual([None], shelf.asked)
+        self.assertTrue(other.exists())
+
+    def test_a_part_without_a_hash(self) -> None:
+        none = dict.fromkeys(('os_hash_algo', 'os_hash_value', 'checksum'))
+        shelf = self.shelf(**none)
+        path = self.folder / f'.web.img.{stub.IMAGE}-{SIZE}.part'
+        path.write_bytes(bytes(MIB))
+        self.assertFetched(self.fetch(shelf), SIZE)
+        self.assertEqual([None], shelf.asked)
+
+    def test_two_at_once(self) -> None:
+        shelf = self.shelf(downloads.give(until=0.5, end=downloads.stall))
+        first = threading.Thread(target=lambda: self.fetch(shelf))
+        first.start()
+        shelf.stalled.wait(10)
+        message = self.refuse(exceptions.AmiError, shelf)
+        self.assertIn('is being fetched by another process', message)
+        first.join()
+        self.assertSame(self.data)
+
+
+class TestBreaks(DownloadTest):
+    def test_broken_off(self) -> None:
+        for until in (0.0, 0.01, 0.5, 0.99):
+            for end in (downloads.reset, downloads.close, downloads.stall):
+                step = downloads.give(until=until, end=end)
+                shelf = self.shelf(step)
+                self.assertFetched(self.fetch(shelf), SIZE)
+                self.assertEqual(2, len(shelf.asked))
+                self.assertEqual(0, self.watcher.restarts)
+                self.target.unlink()
+
+    def test_broken_off_for_good(self) -> None:
+        step = downloads.give(until=0.5, end=downloads.reset)
+        shelf = self.shelf(*[step] * 9)
+        message = self.refuse(exceptions.TransferError, shelf)
+        self.assertEqual(5, len(shelf.asked))
+        self.assertIn('the connection broke after', message)
+        self.assertIn('(tried 5 times); ', message)
+        (part,) = self.parts()
+        there = part.stat().st_size
+        self.assertIn(f'{there} of {SIZE} bytes are there: run it', message)
+        self.assertEqual(0o600, stat.S_IMODE(part.stat().st_mode))
+        shelf.script.clear()
+        self.assertFetched(self.fetch(shelf), SIZE - there // 4096 * 4096)
+
+    def test_broken_off_again_and_again(self) -> None:
+        """Attempts that get far are not counted."""
+        step = downloads.give(until=0.2, end=downloads.close)
+        shelf = self.shelf(*[step] * 9)
+        self.patch(download, '_STRIDE', MIB // 2)
+        self.assertFetched(self.fetch(shelf), SIZE)
+        self.assertEqual(10, len(shelf.asked))
+
+    def test_no_ranges(self) -> None:
+        broken = downloads.give(until=0.5, end=downloads.close)
+        for status in (400, 416, 501):
+            shelf = self.shelf(broken, downloads.say(status, b'no ranges'))
+            self.assertAgain(self.fetch(shelf))
+            self.assertIsNone(shelf.asked[-1])
+            self.assertEqual(3, len(shelf.asked))
+            self.target.unlink()
+
+    def test_ranges_ignored(self) -> None:
+        broken = downloads.give(until=0.5, end=downloads.close)
+        shelf = self.shelf(broken, downloads.whole)
+        self.assertAgain(self.fetch(shelf))
+        self.assertEqual(1, self.watcher.restarts)
+
+    def test_another_range(self) -> None:
+        def other(handler: downloads.Handler) -> None:
+            handler.head(7, SIZE - 7)
+            handler.wfile.write(handler.server.glance.data[7:])
+
+        broken = downloads.give(until=0.5, end=downloads.close)
+        shelf = self.shelf(broken, other)
+        self.assertAgain(self.fetch(shelf))
+
+    def test_transient_answers(self) -> None:
+        for status in (408, 429, 500, 502, 503, 504):
+            shelf = self.shelf(downloads.say(status, b'not now'))
+            self.assertFetched(self.fetch(shelf), SIZE)
+            self.target.unlink()
+
+    def test_retry_after(self) -> None:
+        shelf = self.shelf(downloads.say(503, Retry_After='1'))
+        begin = time.monotonic()
+        self.fetch(shelf)
+        self.assertGreaterEqual(time.monotonic() - begin, 1)
+
+    def test_transient_answers_for_good(self) -> None:
+        shelf = self.shelf(*[downloads.say(503, b'<p>not now</p>')] * 9)
+        message = self.refuse(exceptions.CloudError, shelf)
+        self.assertIn('not now (HTTP 503) (tried 5 times)', message)
+        self.assertEqual([], os.listdir(self.folder))
+
+    def test_gone(self) -> None:
+        broken = downloads.give(until=0.5, end=downloads.close)
+        for status in (404, 410):
+            shelf = self.shelf(broken, downloads.say(status, b'No image'))
+            message = self.refuse(exceptions.NotFoundError, shelf)
+            self.assertIn(f'No image (HTTP {status})', message)
+            self.assertEqual([], os.listdir(self.folder))
+
+    def test_refused(self) -> None:
+        for status in (400, 401, 403):
+            shelf = self.shelf(*[downloads.say(status, b'no')] * 3)
+            self.refuse(exceptions.CloudError, shelf)
+            self.assertEqual(1, len(shelf.asked))
+        self.assertEqual([], os.listdir(self.folder))
+
+    def test_token_expired(self) -> None:
+        broken = downloads.give(until=0.5, end=downloads.reset)
+        shelf = self.shelf(broken, downloads.say(401, b'expired'))
+        shelf.proxy = shelf.authenticated()
+        self.assertFetched(self.fetch(shelf), SIZE)
+        self.assertEqual(3, len(shelf.asked))
+
+    def test_less_than_there_is(self) -> None:
+        """A proxy that cuts it short, and says that this is all."""
+        step = downloads.give(change=lambda data: data[:MIB])
+        shelf = self.shelf(*[step] * 9)
+        message = self.refuse(exceptions.TransferError, shelf)
+        self.assertIn(f'the cloud gave {MIB} bytes, not {SIZE}', message)
+        self.assertEqual([], os.listdir(self.folder))
+
+    def test_more_than_there_is(self) -> None:
+        record = self.shelf().record
+        self.data += b'x' * 3 * MIB
+        for step in (downloads.whole, downloads.chunked):
+            shelf = self.shelf(*[step] * 9)
+            self.refuse(exceptions.TransferError, shelf, record=record)
+            self.assertEqual([], os.listdir(self.folder))
+
+    def test_something_else(self) -> None:
+        """A text instead of data, which says that all is well."""
+        step = downloads.say(200, b'<html>Log in first</html>')
+        shelf = self.shelf(*[step] * 9)
+        message = self.refuse(exceptions.TransferError, shelf)
+        self.assertIn('the cloud gave 25 bytes', message)
+
+    def test_nothing(self) -> None:
+        shelf = self.shelf(*[downloads.say(204)] * 9)
+        message = self.refuse(exceptions.TransferError, shelf)
+        self.assertIn('no data (HTTP 204)', message)
+
+    def test_altered_once(self) -> None:
+        shelf = self.shelf(downloads.give(change=flip))
+        self.assertFetched(self.fetch(shelf), 2 * SIZE)
+        self.assertEqual(1, self.watcher.restarts)
+
+    def test_altered(self) -> None:
+        shelf = self.shelf(*[downloads.give(change=flip)] * 9)
+        message = self.refuse(exceptions.TransferError, shelf)
+        self.assertIn('what came is not what image', message)
+        self.assertEqual(2, len(shelf.asked))
+        self.assertEqual([], os.listdir(self.folder))
+
+    def test_cancelled(self) -> None:
+        cancel = threading.Event()
+        shelf = self.shelf(downloads.give(until=0.5, end=downloads.stall))
+
+        def watch() -> None:
+            shelf.stalled.wait(10)
+            # What came before is to be taken first.
+            while self.watcher.done < 2 * MIB:
+                time.sleep(0.01)
+            cancel.set()
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        self.addCleanup(thread.join)
+        begin = time.monotonic()
+        self.refuse(
+            exceptions.CancelledError,
+            shelf,
+            cancel=cancel,
+            patience=retry.Patience(),
+        )
+        self.assertLess(time.monotonic() - begin, 5)
+        self.assertEqual(1, len(self.parts()))
+
+    def test_interrupted(self) -> None:
+        def interrupt(amount: int) -> None:
+            raise KeyboardInterrupt
+
+        self.watcher.advance = interrupt  # type: ignore[method-assign]
+        self.assertRaises(KeyboardInterrupt, self.fetch, self.shelf())
+        self.assertFalse(self.target.exists())
+
+
+class TestFolder(DownloadTest):
+    def test_no_room(self) -> None:
+        self.useFixture(
+            fixtures.MockPatchObject(files, 'room', lambda _: MIB)
+        )
+        shelf = self.shelf()
+        message = self.refuse(exceptions.NoSpaceError, shelf)
+        self.assertIn('has room for 1.0 MiB: web.img needs 6.0 MiB', message)
+        self.assertEqual([], shelf.asked)
+        self.assertEqual([], os.listdir(self.folder))
+
+    def test_missing(self) -> None:
+        self.target = self.folder / 'nosuch' / 'web.img'
+        message = self.refuse(exceptions.AmiError, self.shelf())
+        self.assertIn('nosuch: no such directory', message)
+
+    def test_long_names(self) -> None:
+        self.target = self.folder / ('ä' * 125)
+        self.fetch(self.shelf())
+        self.assertSame(self.data)
+
+    def test_records_stay(self) -> None:
+        shelf = self.shelf()
+        record = dataclasses.replace(shelf.record, size=None)
+        message = self.refuse(exceptions.CloudError, shelf, record=record)
+        self.assertIn('does not say how large', message)
