@@ -197,7 +197,7 @@ def measure(layout: groups_.Layout) -> Geometry:
     return Geometry(
         superblock=found,
         data=data,
-        inodes=found.used_inodes,
+        inodes=layout.used_inodes(),
         metadata=tuple(tables),
         used=tuple(used),
     )

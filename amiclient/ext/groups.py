@@ -114,6 +114,14 @@ class Layout:
         bits = self.superblock.inodes_per_group
         return _runs(self.blocks(group.inode_bitmap), bits)
 
+    def used_inodes(self) -> int:
+        """Count the inodes in use, the reserved ones included.
+
+        The superblock has a count of its own, which is right only after the
+        filesystem was unmounted: e2fsck mends it without a word.
+        """
+        return sum(count(self.inode_runs(group)) for group in self.groups)
+
     def unused_inode_bytes(self) -> Iterator[Run]:
         """Tell the bytes of the inode tables that hold no inode in use.
 

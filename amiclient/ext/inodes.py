@@ -21,6 +21,7 @@ import os
 import stat
 import struct
 
+from amiclient import exceptions
 from amiclient.ext import groups as groups_
 
 #: Bytes of an inode that every revision of the filesystem has.
@@ -71,10 +72,21 @@ class Table:
         self._per_group = found.inodes_per_group
 
     def read(self, number: int) -> Inode:
-        """Read one inode, in use or not."""
+        """Read one inode, in use or not.
+
+        :raises DamagedError: if there can be no such inode, or the file ends
+            before.
+        """
         group, index = divmod(number - 1, self._per_group)
-        offset = self._offset(self._layout.groups[group], index)
-        data = os.pread(self._layout.descriptor, self._size, offset)
+        data = b''
+        if 0 <= group < len(self._layout.groups):
+            offset = self._offset(self._layout.groups[group], index)
+            data = os.pread(self._layout.descriptor, self._size, offset)
+        if len(data) < self._size:
+            raise exceptions.DamagedError(
+                f'there is no inode {number}, which is needed',
+                hint='mend a copy with e2fsck',
+            )
         return _parse(data, 0, number, self._size)
 
     def in_use(self) -> Iterator[Inode]:

@@ -48,6 +48,10 @@ _INODE_MOVED = re.compile(rb'^Inode moved (\d+)->(\d+)$', re.MULTILINE)
 _STRETCH = re.compile(r'\((\d+)(?:-\d+)?\):(\d+)(?:-(\d+))?')
 _VERSION = re.compile(r'(\d+)\.(\d+)')
 
+#: How e2fsck says that the superblock or the descriptors cannot be used. That
+#: alone does not make its exit status anything but 0.
+_BACKUP = 'trying backup blocks'
+
 
 @dataclasses.dataclass(frozen=True)
 class Toolbox:
@@ -70,7 +74,8 @@ class Toolbox:
         :raises ProgramError: if e2fsck could not do its work.
         """
         result = self._run(['e2fsck', '-f', '-n', path], ok=_FSCK_VERDICTS)
-        return result.status == 0
+        # What it checked then was a backup; the first one is of no use.
+        return result.status == 0 and _BACKUP not in result.text
 
     def objections(self, path: pathlib.Path) -> str:
         """Tell what e2fsck has to object to, as one line."""
