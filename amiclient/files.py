@@ -17,10 +17,11 @@ import contextlib
 import errno
 import os
 import pathlib
-import tempfile
+import stat
 import threading
 
 from amiclient import exceptions
+from amiclient import temporary
 
 #: What open(2) and rename(2) say when a folder cannot take a file.
 _REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -34,27 +35,23 @@ class Output:
 
     Used as a context manager, it is removed at the end unless it was kept.
 
-    :param target: the path that it is to have.
+    :param target: the path that it is to have. What is there already is
+        replaced, not written to; if it is a symbolic link, it is the link.
     :raises AmiError: if its folder is missing or cannot be written to.
     """
 
     def __init__(self, target: pathlib.Path) -> None:
         self.target = target
-        self._kept = False
         with told(target.parent):
-            descriptor, name = tempfile.mkstemp(
-                dir=target.parent, prefix=f'.{target.name[:100]}.'
-            )
-        os.close(descriptor)
-        self.path = pathlib.Path(name)
+            self._temporary = temporary.File(target.parent, target.name)
+        #: How to get at it; its name may be another.
+        self.path = self._temporary.path
 
     def __enter__(self) -> 'Output':
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._kept:
-            with contextlib.suppress(FileNotFoundError):
-                self.path.unlink()
+        self._temporary.__exit__()
 
     def empty(self) -> None:
         """Begin again with an empty file."""
@@ -67,19 +64,36 @@ class Output:
 
         :param durable: false if it need not survive a power failure.
         :param like: a file whose owner, mode and extended attributes (and
-            so its access control list) it gets; else it gets the mode that
-            the umask leaves.
+            so its access control list) it gets; else it gets the mode of the
+            file that it replaces, if that is the user's own, or what the
+            umask leaves.
+        :raises AmiError: if somebody put another file in its place.
         """
         if like is None:
-            os.chmod(self.path, 0o666 & ~umask())
+            os.chmod(self.path, _mode(self.target))
         else:
             _imitate(like, self.path)
         if durable:
             sync(self.path)
-        os.replace(self.path, self.target)
-        self._kept = True
+        with told(self.target.parent):
+            self._temporary.rename(self.target.name)
         if durable:
-            sync(self.target.parent)
+            # A folder may take files, and yet not let itself be read.
+            with contextlib.suppress(PermissionError):
+                sync(self.target.parent)
+
+
+def _mode(target: pathlib.Path) -> int:
+    """Choose the mode of a file that may replace another."""
+    try:
+        status = target.lstat()
+    except FileNotFoundError:
+        pass
+    else:
+        # What others planted there decides nothing.
+        if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
+            return stat.S_IMODE(status.st_mode) & 0o777
+    return 0o666 & ~umask()
 
 
 @contextlib.contextmanager

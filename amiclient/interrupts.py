@@ -108,3 +108,23 @@ def ignored() -> Iterator[None]:
     """Let no signal get in the way: for undoing, which must be finished."""
     with _handled(_have_no_effect):
         yield
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Let a signal have its effect only after the block.
+
+    For what a signal must not cut in two: making something and writing down
+    that it was made, or what can only be finished once it has begun.
+    """
+    arrived: list[int] = []
+
+    def handler(signum: int, frame: types.FrameType | None) -> None:
+        arrived.append(signum)
+
+    try:
+        with _handled(handler):
+            yield
+    finally:
+        for number in arrived[:1]:
+            signal.raise_signal(number)

@@ -30,8 +30,11 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
+from typing import cast
 
 from amiclient import exceptions
+from amiclient import interrupts
 
 _SBIN = ('/usr/local/sbin', '/usr/sbin', '/sbin')
 
@@ -55,7 +58,7 @@ _TAIL = 300
 #: Seconds a child has between SIGTERM and SIGKILL.
 _GRACE = 2.0
 
-#: Seconds between two looks at the cancel event.
+#: Seconds between two looks at the cancel event, and at the clock.
 _POLL = 0.1
 
 
@@ -124,6 +127,7 @@ def run(
     cwd: pathlib.Path | None = None,
     interruptible: bool = True,
     cancel: threading.Event | None = None,
+    limit: float | None = None,
 ) -> Result:
     """Run a program to its end.
 
@@ -136,23 +140,21 @@ def run(
         Ctrl-C, say) is held back until the program has ended: for what would
         leave the only copy of something half written.
     :param cancel: when set, the program is ended and CancelledError raised.
-    :raises ProgramError: if it is missing, or ends with another status.
+    :param limit: the seconds that it may take, if it is interruptible; then
+        it is ended.
+    :raises ProgramError: if it is missing, takes too long, or ends with
+        another status.
     :raises CancelledError: if ``cancel`` was set meanwhile.
     """
     command = (find(os.fspath(argv[0])), *(os.fspath(a) for a in argv[1:]))
     environment = {**os.environ, 'LC_ALL': 'C', **(env or {})}
     if cancel is not None and cancel.is_set() and interruptible:
         raise exceptions.CancelledError('given up')
-    with _standard_input(input) as stdin, subprocess.Popen(
-        command,
-        stdin=stdin,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=cwd,
-        env=environment,
-        start_new_session=True,
-    ) as child:
-        stdout, stderr = _communicate(child, interruptible, cancel)
+    with (
+        _standard_input(input) as stdin,
+        _started(command, stdin, cwd, environment) as child,
+    ):
+        stdout, stderr = _communicate(child, interruptible, cancel, limit)
     result = Result(
         command,
         child.returncode,
@@ -177,23 +179,54 @@ def _standard_input(data: bytes | None) -> Iterator[int]:
         yield file.fileno()
 
 
+@contextlib.contextmanager
+def _started(
+    command: Sequence[str],
+    stdin: int,
+    cwd: pathlib.Path | None,
+    environment: Mapping[str, str],
+) -> Iterator[subprocess.Popen[bytes]]:
+    child: subprocess.Popen[bytes] | None = None
+    try:
+        # A signal in the middle would leave a program that nobody knows of.
+        with interrupts.held():
+            child = subprocess.Popen(
+                command,
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=cwd,
+                env=environment,
+                start_new_session=True,
+            )
+        with child:
+            yield child
+    except BaseException:
+        if child is not None and child.returncode is None:
+            _end(child)
+        raise
+
+
 def _communicate(
     child: subprocess.Popen[bytes],
     interruptible: bool,
     cancel: threading.Event | None,
+    limit: float | None,
 ) -> tuple[bytes, bytes]:
     held: BaseException | None = None
+    watched = interruptible and (cancel is not None or limit is not None)
+    begin = time.monotonic()
     while True:
         try:
             # After a time-out, communicate() goes on where it was.
-            out, err = child.communicate(
-                timeout=_POLL if cancel is not None else None
-            )
+            out, err = child.communicate(timeout=_POLL if watched else None)
         except subprocess.TimeoutExpired:
-            if cancel is None or not cancel.is_set() or not interruptible:
-                continue
-            _end(child)
-            raise exceptions.CancelledError('given up') from None
+            if cancel is not None and cancel.is_set():
+                _end(child)
+                raise exceptions.CancelledError('given up') from None
+            if limit is not None and time.monotonic() - begin > limit:
+                _end(child)
+                raise _too_slow(child, limit) from None
         except BaseException as error:
             if interruptible:
                 _end(child)
@@ -206,10 +239,26 @@ def _communicate(
     return out, err
 
 
+def _too_slow(
+    child: subprocess.Popen[bytes], limit: float
+) -> exceptions.ProgramError:
+    name = os.path.basename(cast(Sequence[str], child.args)[0])
+    return exceptions.ProgramError(
+        f'{name} was ended, for it took more than {limit:.0f} seconds',
+        hint='see whether the disk answers, and try again',
+    )
+
+
 def _end(child: subprocess.Popen[bytes]) -> None:
-    child.terminate()
+    _signal(child, signal.SIGTERM)
     try:
         child.wait(_GRACE)
     except subprocess.TimeoutExpired:
-        child.kill()
+        _signal(child, signal.SIGKILL)
         child.wait()
+
+
+def _signal(child: subprocess.Popen[bytes], number: int) -> None:
+    # It leads a group of its own: what it started in turn is meant as well.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, number)

@@ -224,7 +224,7 @@ def refuse_unclean(image: image_.RootImage) -> None:
     :raises DamagedError: if it is not.
     """
     found = image.superblock
-    tools = tools_.Toolbox(found.written)
+    tools = tools_.Toolbox.of(found)
     if found.needs_recovery or found.orphans or not tools.check(image.path):
         raise exceptions.DamagedError(
             f'{image.path}: the filesystem was not unmounted cleanly, or is '

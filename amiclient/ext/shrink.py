@@ -35,7 +35,9 @@ from amiclient.ext import stage
 from amiclient.ext import superblock as superblock_
 from amiclient.ext import tools as tools_
 from amiclient import files
+from amiclient import interrupts
 from amiclient import progress as progress_
+from amiclient import temporary
 
 ShrinkRequest = shrinkplan.ShrinkRequest
 ShrinkPlan = shrinkplan.ShrinkPlan
@@ -137,6 +139,8 @@ def execute(
     :raises CancelledError: if ``cancel`` was set meanwhile.
     """
     busy.refuse_busy(planned.image.path)
+    for folder in {planned.folder, planned.output.parent}:
+        temporary.sweep(folder)
     with stage.blamed(planned.image.path), stage.full_disk(planned.folder):
         if planned.in_place:
             return _in_place(planned, progress)
@@ -183,7 +187,7 @@ def _on_copy(
         except exceptions.CancelledError:
             raise
         except exceptions.AmiError:
-            stage.refuse_full(output.path.parent)
+            stage.refuse_full(planned.output.parent)
             # A source that is not in order explains any failure.
             source.wait()
             raise
@@ -210,15 +214,19 @@ def _in_place(planned: ShrinkPlan, progress: progress_.Progress) -> Shrunk:
     with stage.workshop(planned.folder) as folder:
         with progress.task('Trying the shrink out'):
             trial = _try_out(target.goal, path, folder, _tools(planned))
-        # From here on, what is half done can only be finished.
-        with progress.task('Shrinking'):
-            track = minimum.replay(path, trial.steps, tools)
-        with progress.task('Verifying'):
-            stage.finish(folder / _METADATA, path, track.moved, tools)
-    result = _result(planned, target, path)
-    if not planned.image.is_device:
-        os.truncate(path, result.size)
-    files.sync(path)
+        if not planned.image.is_device:
+            block_size = planned.image.superblock.block_size
+            stage.reserve(path, trial.highest * block_size)
+        # What is half done can only be finished.
+        with interrupts.held():
+            with progress.task('Shrinking'):
+                track = minimum.replay(path, trial.steps, tools)
+            with progress.task('Verifying'):
+                stage.finish(folder / _METADATA, path, track.moved, tools)
+            result = _result(planned, target, path)
+            if not planned.image.is_device:
+                os.truncate(path, result.size)
+            files.sync(path)
     return result
 
 
@@ -312,4 +320,4 @@ def _result(
 def _tools(
     planned: ShrinkPlan, cancel: threading.Event | None = None
 ) -> tools_.Toolbox:
-    return tools_.Toolbox(planned.image.superblock.written, cancel)
+    return tools_.Toolbox.of(planned.image.superblock, cancel)

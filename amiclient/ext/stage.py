@@ -17,7 +17,7 @@ import contextlib
 import errno
 import os
 import pathlib
-import tempfile
+import resource
 import threading
 
 from amiclient import exceptions
@@ -28,6 +28,7 @@ from amiclient.ext import times
 from amiclient.ext import tools as tools_
 from amiclient import files
 from amiclient import progress as progress_
+from amiclient import temporary
 from amiclient import units
 
 #: Bytes of room that are as good as none.
@@ -147,13 +148,35 @@ def check_room(folder: pathlib.Path, needed: int) -> None:
     :raises NoSpaceError: if there is not.
     """
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        free = files.room(folder)
+        free = files.room(folder) + temporary.reclaimable(folder)
         if free < needed:
             raise _no_space(
                 folder,
                 f': {units.format_size(needed)} are needed, '
                 f'{units.format_size(free)} are free',
             )
+
+
+def reserve(path: pathlib.Path, end: int) -> None:
+    """Give a file all the room on disk that what is written to it can take.
+
+    A file with holes is written to in places that it has no blocks for yet;
+    there must be some, for what moves has left its old place by then.
+
+    :param end: the byte up to which it is written to.
+    :raises NoSpaceError: if there is not that much room.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if limit != resource.RLIM_INFINITY and limit < path.stat().st_size:
+        raise exceptions.NoSpaceError(
+            f'{path}: files are limited to {limit} bytes here',
+            hint='raise the limit: ulimit -f',
+        )
+    with copy.opened(path, os.O_RDWR) as descriptor:
+        data = groups_.count(copy.data_in(descriptor, 0, end))
+        check_room(path.parent, end - data)
+        with full_disk(path.parent):
+            os.posix_fallocate(descriptor, 0, end)
 
 
 @contextlib.contextmanager
@@ -182,9 +205,9 @@ def refuse_full(folder: pathlib.Path) -> None:
 def workshop(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     """Provide a private folder for temporary files."""
     with files.told(folder):
-        made = tempfile.TemporaryDirectory(prefix='.amiclient-', dir=folder)
-    with made as name:
-        yield pathlib.Path(name)
+        made = temporary.Folder(folder)
+    with made:
+        yield made.path
 
 
 @contextlib.contextmanager

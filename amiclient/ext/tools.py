@@ -23,6 +23,7 @@ import os
 import pathlib
 import re
 import threading
+from typing import Self
 
 from amiclient import exceptions
 from amiclient.ext import copy
@@ -52,6 +53,12 @@ _VERSION = re.compile(r'(\d+)\.(\d+)')
 #: alone does not make its exit status anything but 0.
 _BACKUP = 'trying backup blocks'
 
+#: What a program may take: these seconds, and one for so many bytes of the
+#: filesystem. The slowest that was seen is several times as fast; something
+#: that hangs must still come to an end.
+_PATIENCE = 300.0
+_PACE = 4 << 20
+
 
 @dataclasses.dataclass(frozen=True)
 class Toolbox:
@@ -61,11 +68,25 @@ class Toolbox:
     :param cancel: when set, the program that runs is ended.
     :param interruptible: whether a program that writes may be ended before
         it is through; false where it works on the only copy.
+    :param limit: the seconds that one program may take, unless it writes and
+        is not interruptible; None for as long as it likes.
     """
 
     time: int
     cancel: threading.Event | None = None
     interruptible: bool = True
+    limit: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        found: superblock_.Superblock,
+        cancel: threading.Event | None = None,
+    ) -> Self:
+        """Choose what suits a filesystem: its time, and what it may take."""
+        return cls(
+            found.written, cancel, limit=_PATIENCE + found.size / _PACE
+        )
 
     def check(self, path: pathlib.Path) -> bool:
         """Check a filesystem without writing to it.
@@ -126,6 +147,11 @@ class Toolbox:
             int(old): int(new)
             for old, new in _INODE_MOVED.findall(result.stdout)
         }
+
+    def minimum(self, path: pathlib.Path) -> int:
+        """Tell to how many blocks ``resize2fs -M`` would shrink."""
+        result = self._run(['resize2fs', '-f', '-P', path])
+        return int(result.text.rpartition(':')[2])
 
     def journal_content(
         self, path: pathlib.Path, inode: int
@@ -209,6 +235,7 @@ class Toolbox:
                 input=input,
                 interruptible=self.interruptible or not writes,
                 cancel=self.cancel,
+                limit=self.limit,
             )
 
 

@@ -15,6 +15,7 @@
 import errno
 import os
 import pathlib
+import unittest
 from unittest import mock
 
 from amiclient import exceptions
@@ -80,6 +81,45 @@ class TestOutput(base.TestCase):
             self.assertEqual(
                 0o666 & ~mask, self.target.stat().st_mode & 0o7777
             )
+            self.target.unlink()
+
+    def test_mode_of_what_it_replaces(self) -> None:
+        self.target.touch()
+        self.target.chmod(0o640)
+        with files.Output(self.target) as output:
+            output.keep()
+        self.assertEqual(0o100640, self.target.stat().st_mode)
+
+    @unittest.skipUnless(os.geteuid() == 0, 'only root gives files away')
+    def test_mode_of_what_others_planted(self) -> None:
+        self.target.touch()
+        self.target.chmod(0o666)
+        os.chown(self.target, 1234, 1234)
+        before = os.umask(0o077)
+        self.addCleanup(os.umask, before)
+        with files.Output(self.target) as output:
+            output.keep()
+        status = self.target.stat()
+        self.assertEqual((0o100600, 0), (status.st_mode, status.st_uid))
+
+    def test_symbolic_link_is_replaced(self) -> None:
+        other = self.folder / 'other'
+        other.write_bytes(b'of somebody else')
+        self.target.symlink_to(other)
+        with files.Output(self.target) as output:
+            output.path.write_bytes(b'ours')
+            output.keep()
+        self.assertFalse(self.target.is_symlink())
+        self.assertEqual(b'of somebody else', other.read_bytes())
+        self.assertEqual(b'ours', self.target.read_bytes())
+
+    def test_folder_that_cannot_be_read(self) -> None:
+        # Like a drop box: mode 0300, for who is not root.
+        refusal = PermissionError(errno.EACCES, 'no', str(self.folder))
+        with files.Output(self.target) as output:
+            self.patch(files, 'sync', mock.Mock(side_effect=[None, refusal]))
+            output.keep()
+        self.assertEqual(['target'], self.names())
 
     def test_like_another(self) -> None:
         like = self.folder / 'like'
@@ -133,20 +173,21 @@ class TestOutput(base.TestCase):
                 output.keep(durable=False)
         self.assertEqual(
             [
-                mock.call.sync(path),
-                mock.call.replace(path, self.target),
-                mock.call.sync(self.folder),
-                mock.call.replace(path, self.target),
+                ('sync', (path,)),
+                ('replace', (path.name, 'target')),
+                ('sync', (self.folder,)),
+                ('replace', (path.name, 'target')),
             ],
-            calls.mock_calls,
+            [(name, args) for name, args, _ in calls.mock_calls],
         )
-        path.unlink()
 
     def test_long_name(self) -> None:
-        target = self.folder / ('x' * 255)
-        with files.Output(target) as output:
-            output.keep()
-        self.assertEqual([target.name], self.names())
+        for name in ('x' * 255, '\U0001f427' * 63, '\udcff' * 255):
+            target = self.folder / name
+            with files.Output(target) as output:
+                output.keep()
+            self.assertEqual([name], self.names())
+            target.unlink()
 
     def test_no_folder(self) -> None:
         for target, words in (

@@ -100,3 +100,54 @@ class TestIgnored(base.TestCase):
             self.assertRaises(
                 interrupts.Interrupted, signal.raise_signal, signal.SIGINT
             )
+
+
+class TestHeld(base.TestCase):
+    def test_takes_effect_afterwards(self):
+        done = []
+
+        def work():
+            with interrupts.held():
+                signal.raise_signal(signal.SIGTERM)
+                done.append('inside')
+            done.append('outside')
+
+        with interrupts.raised():
+            error = self.assertRaises(interrupts.Interrupted, work)
+        self.assertEqual(143, error.status)
+        self.assertEqual(['inside'], done)
+
+    def test_only_once(self):
+        again = []
+
+        def work():
+            with interrupts.held():
+                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                    signal.raise_signal(number)
+
+        with interrupts.raised(again=lambda: again.append(1)):
+            error = self.assertRaises(interrupts.Interrupted, work)
+            self.assertEqual(130, error.status)
+            # Now that cleaning is under way.
+            work()
+        self.assertEqual([1], again)
+
+    def test_one_in_another(self):
+        done = []
+
+        def work():
+            with interrupts.held():
+                with interrupts.held():
+                    signal.raise_signal(signal.SIGINT)
+                done.append(1)
+
+        with interrupts.raised():
+            self.assertRaises(interrupts.Interrupted, work)
+        self.assertEqual([1], done)
+
+    def test_without_a_signal(self):
+        before = [signal.getsignal(n) for n in interrupts._SIGNALS]
+        with interrupts.held():
+            pass
+        after = [signal.getsignal(n) for n in interrupts._SIGNALS]
+        self.assertEqual(before, after)

@@ -15,6 +15,7 @@
 import os
 import pathlib
 import signal
+import subprocess
 import threading
 import time
 
@@ -193,6 +194,53 @@ class TestEnding(base.TestCase):
             interruptible=False,
         )  # fmt: skip
         self.assertEqual('done\n', self.mark.read_text())
+
+    def test_too_slow(self) -> None:
+        began = time.monotonic()
+        error = self.assertRaises(
+            exceptions.ProgramError, self.run_program,
+            'echo $$ > "$1"; sleep 60; true', limit=0.3,
+        )  # fmt: skip
+        self.assertLess(time.monotonic() - began, 5)
+        self.assertIn('sh was ended, for it took more than', str(error))
+        self.assertNotIn('\n', str(error))
+        self.assert_ended()
+
+    def test_what_it_started_ends_as_well(self) -> None:
+        self.assertRaises(
+            exceptions.ProgramError, self.run_program,
+            'sleep 60 & echo $! > "$1"; wait', limit=0.3,
+        )  # fmt: skip
+        number = int(self.mark.read_text())
+        state = pathlib.Path(f'/proc/{number}/stat')
+        end = time.monotonic() + 5
+        while state.exists() and ' Z ' not in state.read_text():
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.01)
+
+    def test_what_must_not_be_interrupted_takes_its_time(self) -> None:
+        self.run_program(
+            'sleep 0.5; echo done > "$1"', limit=0.1, interruptible=False
+        )
+        self.assertEqual('done\n', self.mark.read_text())
+
+    def test_ctrl_c_while_it_starts(self) -> None:
+        # A program that was started, but is not known yet, could not be ended.
+        self.with_handler()
+        start = subprocess.Popen
+        children = []
+
+        def started(*args: object, **rest: object) -> object:
+            children.append(start(*args, **rest))
+            signal.raise_signal(signal.SIGINT)
+            return children[0]
+
+        self.patch(subprocess, 'Popen', started)
+        self.assertRaises(
+            KeyboardInterrupt, self.run_program,
+            'echo $$ > "$1"; exec sleep 60',
+        )  # fmt: skip
+        self.assertEqual(-signal.SIGTERM, children[0].returncode)
 
     def test_ctrl_c(self) -> None:
         self.after(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
