@@ -12,6 +12,8 @@
 
 """Checks of one AMI that ask the cloud for more than lists tell."""
 
+from collections.abc import Iterable, Iterator
+import dataclasses
 import http
 
 from amiclient import exceptions
@@ -25,6 +27,14 @@ from amiclient.glance import model
 
 #: Whom Glance's policies let change what belongs to others.
 _ADMIN = 'admin'
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """One AMI, and what was found about it; None if nobody looked."""
+
+    ami: links.Ami
+    found: tuple[findings.Finding, ...] | None = None
 
 
 def viewer(catalog: catalog_.Catalog) -> case_.Viewer:
@@ -82,3 +92,27 @@ def _members(
         if error.status != http.HTTPStatus.FORBIDDEN:
             raise
         return None
+
+
+def report(catalog: catalog_.Catalog, ami: links.Ami) -> Report:
+    """Check one AMI as :func:`check` does."""
+    return Report(ami, check(catalog, ami))
+
+
+def reports(
+    catalog: catalog_.Catalog, amis: Iterable[links.Ami], *, check: bool
+) -> Iterator[Report]:
+    """Report on many AMIs, without asking for more than is known of them.
+
+    Whether kernel and ramdisk are shared with the same projects takes a
+    request for each, so that remains for a check of one.
+
+    :param check: whether to look for anything that is wrong with them.
+    """
+    if not check:
+        yield from map(Report, amis)
+        return
+    who = viewer(catalog)
+    for ami in amis:
+        case = case_.Case(ami, viewer=who)
+        yield Report(ami, health.examine(case))

@@ -30,7 +30,6 @@ from amiclient import units
 
 if typing.TYPE_CHECKING:
     from amiclient.ext import shrink
-    from amiclient.glance import links
     from amiclient.glance import model
     from amiclient.glance import request
 
@@ -233,60 +232,3 @@ SHRINK_PLAN: tuple[Column[shrink.ShrinkPlan], ...] = (
     Column('lower_bound', lambda r: r.lower_bound),
     Column('saved', lambda r: r.size_before - r.size),
 )
-
-AMI_LIST: tuple[Column[links.Ami], ...] = (
-    Column('ID', lambda r: r.image.id),
-    Column('Name', lambda r: r.image.name),
-    Column('Status', lambda r: r.image.status),
-    Column('Kernel', lambda r: r.image.kernel_id),
-    Column('Ramdisk', lambda r: r.image.ramdisk_id),
-    Column('Kernel Name', lambda r: r.kernel and r.kernel.name, long=True),
-    Column('Ramdisk Name', lambda r: r.ramdisk and r.ramdisk.name, long=True),
-    Column('Disk Format', lambda r: r.image.disk_format, long=True),
-    Column('Size', lambda r: r.image.size, long=True),
-    Column('Visibility', lambda r: r.image.visibility, long=True),
-    Column('Protected', lambda r: r.image.protected, long=True),
-    Column('Project', lambda r: r.image.owner, long=True),
-    Column(
-        'Tags',
-        lambda r: format_columns.ListColumn(list(r.image.tags)),
-        long=True,
-    ),
-)
-
-
-def ami_show(*, human_readable: bool) -> tuple[Column[links.Ami], ...]:
-    """Tell the columns of one AMI.
-
-    :param human_readable: whether tables show sizes for people.
-    """
-
-    def size(value: int | None) -> Any:
-        return HumanSize(value) if human_readable else value
-
-    return (
-        Column('id', lambda r: r.image.id),
-        Column('name', lambda r: r.image.name),
-        Column('status', lambda r: r.image.status),
-        Column('disk_format', lambda r: r.image.disk_format),
-        Column('container_format', lambda r: r.image.container_format),
-        Column('size', lambda r: size(r.image.size)),
-        Column('visibility', lambda r: r.image.visibility),
-        Column('protected', lambda r: r.image.protected),
-        Column('owner', lambda r: r.image.owner),
-        Column(
-            'architecture', lambda r: r.image.properties.get('architecture')
-        ),
-        Column('min_disk', lambda r: r.image.min_disk),
-        Column('kernel_id', lambda r: r.image.kernel_id),
-        Column('kernel_name', lambda r: r.kernel and r.kernel.name),
-        Column('kernel_status', lambda r: r.kernel_status),
-        Column('kernel_size', lambda r: size(r.kernel and r.kernel.size)),
-        Column('ramdisk_id', lambda r: r.image.ramdisk_id),
-        Column('ramdisk_name', lambda r: r.ramdisk and r.ramdisk.name),
-        Column('ramdisk_status', lambda r: r.ramdisk_status),
-        Column('ramdisk_size', lambda r: size(r.ramdisk and r.ramdisk.size)),
-        Column(
-            'tags', lambda r: format_columns.ListColumn(list(r.image.tags))
-        ),
-    )

@@ -11,7 +11,6 @@
 #    under the License.
 
 
-from amiclient.glance import links
 from amiclient.glance import model
 from amiclient.glance import request
 from amiclient.osc import columns
@@ -104,45 +103,3 @@ class TestUpload(base.TestCase):
         self.assertEqual(records.kernel().id, found['id'])
         self.assertIsNone(found['kernel_id'])
         self.assertEqual(0, found['uploaded'])
-
-
-class TestAmi(base.TestCase):
-    def test_long_lists_have_more(self):
-        short, _ = columns.many(columns.AMI_LIST, [], long=False)
-        self.assertEqual(('ID', 'Name', 'Status', 'Kernel', 'Ramdisk'), short)
-        headers, rows = columns.many(
-            columns.AMI_LIST,
-            [
-                links.Ami(
-                    records.record(kernel_id='k', tags=['t']),
-                    records.kernel(),
-                )
-            ],
-            long=True,
-        )
-        self.assertEqual(short, headers[:5])
-        row = dict(zip(headers, map(machine, next(rows)), strict=True))
-        self.assertEqual('k', row['Kernel'])
-        self.assertEqual('vmlinuz', row['Kernel Name'])
-        self.assertIsNone(row['Ramdisk Name'])
-        self.assertEqual(['t'], row['Tags'])
-
-    def test_a_link_to_nothing_shows(self):
-        ami = links.Ami(records.record(kernel_id='k'))
-        found = as_dict(
-            columns.one(columns.ami_show(human_readable=False), ami)
-        )
-        self.assertEqual('missing', found['kernel_status'])
-        self.assertEqual('k', found['kernel_id'])
-        self.assertIsNone(found['kernel_name'])
-        self.assertIsNone(found['ramdisk_status'])
-
-    def test_human_readable_sizes_are_for_tables_only(self):
-        ami = links.Ami(records.record(size=3 * 2**20))
-        headers, values = columns.one(
-            columns.ami_show(human_readable=True), ami
-        )
-        row = dict(zip(headers, values, strict=True))
-        self.assertEqual('3.0 MiB', row['size'].human_readable())
-        self.assertEqual(3 * 2**20, row['size'].machine_readable())
-        self.assertEqual('None', row['kernel_size'].human_readable())
