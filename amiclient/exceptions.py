@@ -17,6 +17,8 @@ text is one line: what is wrong, with which file or id, and, where there is
 something to do about it, a hint that says what.
 """
 
+from amiclient import text
+
 
 class AmiError(Exception):
     """Anything that keeps a command from doing what was asked.
@@ -31,7 +33,9 @@ class AmiError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return f'{self.message}; {self.hint}' if self.hint else self.message
+        # The parts may come from an image or from the cloud.
+        words = f'{self.message}; {self.hint}' if self.hint else self.message
+        return text.safe(words)
 
 
 class UsageError(AmiError):

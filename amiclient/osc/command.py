@@ -19,7 +19,7 @@ status that a shell gives for the signal, once all has been cleaned up.
 """
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
 import typing
 
@@ -31,6 +31,7 @@ from amiclient import exceptions
 from amiclient.glance import errors
 from amiclient import interrupts
 from amiclient.osc import progress as bars
+from amiclient.osc import terminal
 
 if typing.TYPE_CHECKING:
     from openstack.image.v2 import _proxy
@@ -70,7 +71,12 @@ class _Base(command.Command):
 
     def _guarded(self, run: Callable[[], int]) -> int:
         try:
-            with interrupts.raised(again=self._say_wait), plain_errors():
+            with (
+                interrupts.raised(again=self._say_wait),
+                terminal.safe_logs(),
+                terminal.safe_errors(),
+                plain_errors(),
+            ):
                 return run()
         except interrupts.Interrupted as error:
             self._say_interrupted(error)
@@ -150,6 +156,28 @@ class _Base(command.Command):
 class ShowOne(_Base, command.ShowOne):
     """A command whose result is one record."""
 
+    def produce_output(
+        self,
+        parsed_args: argparse.Namespace,
+        column_names: Sequence[str],
+        data: Sequence[typing.Any],
+    ) -> int:
+        """Print the record."""
+        if terminal.must_be_safe(parsed_args.formatter, self.app.stdout):
+            data = terminal.safe_row(data)
+        return int(super().produce_output(parsed_args, column_names, data))
+
 
 class Lister(_Base, command.Lister):
     """A command whose result is a list of records."""
+
+    def produce_output(
+        self,
+        parsed_args: argparse.Namespace,
+        column_names: Sequence[str],
+        data: Iterable[Sequence[typing.Any]],
+    ) -> int:
+        """Print the records."""
+        if terminal.must_be_safe(parsed_args.formatter, self.app.stdout):
+            data = terminal.safe_rows(data)
+        return int(super().produce_output(parsed_args, column_names, data))

@@ -25,6 +25,7 @@ import stat
 from typing import BinaryIO
 
 from amiclient import exceptions
+from amiclient import text
 
 _SPECIAL = (
     (stat.S_ISDIR, 'a directory'),
@@ -36,16 +37,8 @@ _SPECIAL = (
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    """Write a file name so that it fits into one line.
-
-    A name may hold newlines, escape sequences and bytes in no encoding; they
-    are escaped.
-    """
-    text = os.fsencode(path).decode('utf-8', 'backslashreplace')
-    return ''.join(
-        c if c.isprintable() else c.encode('unicode_escape').decode()
-        for c in text
-    )
+    """Write a file name so that it fits into one line."""
+    return text.safe(os.fsdecode(path))
 
 
 def special(path: pathlib.Path) -> str | None:

@@ -1,0 +1,42 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Text that comes from elsewhere, made fit for a terminal.
+
+File names, what is in images, and what the cloud says may hold newlines,
+escape sequences and characters that turn the direction of writing: they could
+hide what is said, or make a terminal do things. What cannot be printed is
+written as Python would write it in a string.
+"""
+
+#: Bytes that are no UTF-8 are these code points in Python's file names
+#: (PEP 383).
+_BYTES = range(0xDC80, 0xDD00)
+
+
+def safe(text: str) -> str:
+    """Write text so that it is one line without control characters.
+
+    That goes for all that Unicode has for control, format (so the marks and
+    overrides of direction), private use and nothing, and for separators other
+    than the space. What is safe already stays as it is.
+    """
+    if text.isprintable():
+        return text
+    return ''.join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    if code in _BYTES:
+        return f'\\x{code & 0xFF:02x}'
+    return char.encode('unicode_escape').decode('ascii')
