@@ -215,17 +215,33 @@ def replay(
     return track
 
 
-def lower_bound(
-    measured: geometry.Geometry, headroom: int, journal: int
-) -> int:
-    """Tell the blocks below which nothing can get.
+def by_hand(
+    path: pathlib.Path, goal: Goal, tools: tools_.Toolbox
+) -> tuple[Step, ...]:
+    """Shrink a copy as it is done by hand: ``resize2fs -M``, again and again.
 
-    :param measured: the filesystem, with the journal that it has.
-    :param headroom: blocks to leave free.
-    :param journal: blocks by which the journal is to grow, or (negative) to
-        shrink.
+    That ends far above what :func:`search` reaches, nearly always. But how
+    many extents the blocks end up in, and so how many blocks the extent trees
+    take, is luck; where there are few groups, this may have more of it.
+
+    :returns: the steps, the last of which tells the size; none if even the
+        first of them fails.
     """
-    return measured.need(headroom + journal)
+    track = Track(path, tools)
+    try:
+        if goal.drop_journal and not goal.keeps_journal:
+            track.take(Step(drop_journal=True))
+        if goal.journal and not goal.keeps_journal:
+            track.take(Step(journal=goal.journal))
+        while True:
+            size = tools.minimum(path)
+            if size >= superblock_.read(path).block_count:
+                break
+            track.take(Step(blocks=size))
+    except process.ProgramFailed as error:
+        if error.result.status < 0:
+            raise
+    return tuple(track.steps) if any(s.blocks for s in track.steps) else ()
 
 
 def _descend(track: Track, headroom: int, factor: int) -> None:

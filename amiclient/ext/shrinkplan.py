@@ -15,10 +15,11 @@
 Nothing here writes. Whatever can be found out beforehand is found out here.
 """
 
+import contextlib
 import dataclasses
 import os
 import pathlib
-import tempfile
+import stat
 
 from amiclient import exceptions
 from amiclient.ext import busy
@@ -31,6 +32,9 @@ from amiclient.ext import minimum
 from amiclient.ext import stage
 from amiclient.ext import superblock as superblock_
 from amiclient.ext import tools as tools_
+from amiclient.ext import workplace
+from amiclient import files
+from amiclient import temporary
 from amiclient import units
 
 #: What has no number of MiB: the journal stays as large as it is, or goes.
@@ -136,11 +140,13 @@ def prepare(request: ShrinkRequest) -> ShrinkPlan:
         # How much e2fsck can mend is found out when it is tried.
         recover = True
         target = Target(minimum.Goal(0, False, 0), found.block_count, 0, 0)
-    if recover:
-        # There is going to be a copy of everything first.
-        everything = image.path.stat().st_blocks * 512 or image.size
-        target = dataclasses.replace(target, room=target.room + everything)
     in_place = _in_place(request)
+    # Of the result, where that is going to be, and of all before it.
+    room, work = target.room, 0
+    if in_place:
+        room, work = 0, target.moved
+    elif recover:
+        work = image.path.stat().st_blocks * 512 or image.size
     output = _output(request, in_place)
     planned = ShrinkPlan(
         request=request,
@@ -155,9 +161,14 @@ def prepare(request: ShrinkRequest) -> ShrinkPlan:
         size_before=found.size,
         in_use=found.in_use,
         lower_bound=target.bound * found.block_size,
-        room=target.moved if in_place else target.room,
+        room=room + work,
     )
-    stage.check_room(planned.folder, planned.room)
+    _refuse_unwritable(planned)
+    if _same_disk(planned.folder, output.parent):
+        stage.check_room(planned.folder, room + work)
+    else:
+        stage.check_room(planned.folder, work)
+        stage.check_room(output.parent, room)
     return planned
 
 
@@ -176,7 +187,7 @@ def aim(request: ShrinkRequest, path: pathlib.Path) -> Target:
             journal = inodes.Table(layout).read(found.journal_inode).size
     goal, growth = _goal(request, measured, journal)
     goal = dataclasses.replace(goal, cut=not _in_place(request))
-    bound = minimum.lower_bound(measured, goal.headroom, growth)
+    bound = measured.need(goal.headroom + growth)
     used = groups_.count(measured.used) * found.block_size
     # What is in use may be zeros, inode tables above all: holes in a file.
     used = min(used, path.stat().st_blocks * 512 or used)
@@ -280,11 +291,50 @@ def _goal(
     return minimum.Goal(headroom, True, mib, limit, keeps_journal=True), 0
 
 
+def _refuse_unwritable(planned: ShrinkPlan) -> None:
+    """Make sure that the result will get its name, as far as that is known."""
+    output, folder = planned.output, planned.output.parent
+    if planned.in_place:
+        if not os.access(output, os.W_OK):
+            raise exceptions.SourceError(
+                f'{output}: cannot be written to',
+                hint='use --output, or run this as a user who may',
+            )
+        return
+    with files.told(folder):
+        status = folder.stat()
+        if not os.access(folder, os.W_OK | os.X_OK):
+            # In the words that the system has for it.
+            temporary.File(folder, output.name).__exit__()
+    us = (status.st_uid, 0)
+    if status.st_mode & stat.S_ISVTX and os.geteuid() not in us:
+        with contextlib.suppress(FileNotFoundError):
+            if output.lstat().st_uid != os.geteuid():
+                # inode(7), the sticky bit.
+                raise exceptions.UsageError(
+                    f'{output}: a file of somebody else, in a directory '
+                    'where only its owner may replace it',
+                    hint='choose another name',
+                )
+
+
+def _same_disk(one: pathlib.Path, other: pathlib.Path) -> bool:
+    try:
+        return one.stat().st_dev == other.stat().st_dev
+    except OSError:
+        # Whoever makes something there says what is wrong.
+        return True
+
+
 def _folder(
     request: ShrinkRequest, output: pathlib.Path, in_place: bool
 ) -> pathlib.Path:
     if request.work_directory is not None:
-        return request.work_directory
+        places = workplace.candidates(request.work_directory, output)
+        return places[0]
     if request.image.is_device and in_place:
-        return pathlib.Path(tempfile.gettempdir())
+        # The device's own folder is in memory.
+        places = workplace.candidates(None, request.image.path)
+        if places:
+            return places[0]
     return output.parent

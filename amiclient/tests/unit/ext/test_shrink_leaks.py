@@ -15,9 +15,11 @@
 import os
 import pathlib
 import time
+from unittest import mock
 
 import fixtures
 
+from amiclient.ext import minimum
 from amiclient import process
 from amiclient.tests import base
 from amiclient.tests import exttree
@@ -89,6 +91,28 @@ class TestSecrets(base.TestCase):
         self.plant(spot)
         shrinking.shrunk(self.image, headroom=_ROOMY, in_place=True)
         self.assertEqual(spot == 'boot', shrinking.holds(self.image))
+
+
+class TestJournalThatMovesAlong(base.TestCase):
+    """With this shape, repeating resize2fs -M is best: the journal stays."""
+
+    def test_old_transactions(self) -> None:
+        folder = self.tmp()
+        for rest in ({'output': folder / 'output'}, {'in_place': True}):
+            image = shrinking.shape('no-flex-bg', folder)
+            old = shrinking.journal_blocks(image)
+            size = disk.Filesystem(image).block_size
+            for number in old[::5]:
+                shrinking.overwrite(image, number * size, shrinking.SECRET)
+            with mock.patch.object(
+                minimum, 'replay', wraps=minimum.replay
+            ) as replay:
+                shrinking.shrunk(image, **rest)
+            steps = replay.call_args.args[1]
+            self.assertFalse(any(step.drop_journal for step in steps))
+            output = rest.get('output', image)
+            self.assertTrue(shrinking.is_sound(output))
+            self.assertFalse(shrinking.holds(output))
 
 
 class TestFreeBlocks(base.TestCase):
