@@ -23,13 +23,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
 import typing
 
-from openstack import exceptions as sdk_exceptions
 from openstack import utils as sdk_utils
 from osc_lib.command import command
 
 from amiclient import exceptions
 from amiclient.glance import errors
 from amiclient import interrupts
+from amiclient.osc import login
 from amiclient.osc import progress as bars
 from amiclient.osc import terminal
 
@@ -62,12 +62,43 @@ def plain_errors() -> Iterator[None]:
 class _Base(command.Command):
     """Errors, signals, the way to Glance, and who watches the progress."""
 
+    #: Whether it needs a cloud; local commands say no.
+    auth_required: bool = True
+
+    def __init__(self, *args: typing.Any, **kwargs: typing.Any) -> None:
+        super().__init__(*args, **kwargs)
+        # The shell would log in before run(), where it would wait for ever
+        # for a Keystone that hangs, and explain a failure at length.
+        self._logs_in = self.auth_required
+        self.auth_required = False
+
     def run(self, parsed_args: argparse.Namespace) -> int:
         """Run the command.
 
         :returns: the exit status.
         """
-        return self._guarded(lambda: super(_Base, self).run(parsed_args))
+
+        def run() -> int:
+            with self._logged_in(parsed_args):
+                return super(_Base, self).run(parsed_args)
+
+        return self._guarded(run)
+
+    @contextlib.contextmanager
+    def _logged_in(self, parsed_args: argparse.Namespace) -> Iterator[None]:
+        """Log in to the cloud, if the command needs one.
+
+        :raises CloudError: if that fails.
+        """
+        if not self._logs_in:
+            yield
+            return
+        self.auth_required = True
+        given = getattr(parsed_args, 'timeout', None)
+        with login.limited(self.app, given):
+            with login.quiet(), errors.translated('logging in'):
+                self.app.prepare_to_run_command(self)
+            yield
 
     def _guarded(self, run: Callable[[], int]) -> int:
         try:
@@ -101,25 +132,11 @@ class _Base(command.Command):
 
         :raises CloudError: if there is no image service of version 2.
         """
-        sdk = self.app.client_manager.sdk_connection
-        try:
-            image = sdk.image
-        except (
-            sdk_exceptions.NotSupported,
-            sdk_exceptions.ServiceDiscoveryException,
-        ) as error:
-            # The SDK keeps to itself where it looked.
-            where = sdk.config.get_endpoint('image') or sdk.endpoint_for(
-                'image'
-            )
-            raise exceptions.CloudError(
-                f'no image service answers at {where}',
-                hint='check the endpoint, and that the service is up',
-            ) from error
+        image = login.image_service(self.app.client_manager.sdk_connection)
         narrow = getattr(sdk_utils, 'ensure_service_version', None)
         if narrow is None:
             # openstacksdk has it since 4.5.
-            return typing.cast('_proxy.Proxy', image)
+            return image
         return typing.cast('_proxy.Proxy', narrow(image, '2'))
 
     def project_id(self, parsed_args: argparse.Namespace) -> str | None:

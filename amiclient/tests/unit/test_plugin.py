@@ -116,8 +116,9 @@ class TestPlugin(base.TestCase):
         found = commands()
         for name, needed in (('ami_shrink', False), ('ami_upload', True)):
             made = found[name](None, None)
-            # What the shell goes by, and takes for granted.
-            self.assertEqual(needed, getattr(made, 'auth_required', True))
+            self.assertEqual(needed, made._logs_in)
+            # What the shell goes by: the command itself logs in.
+            self.assertFalse(made.auth_required)
 
 
 class TestLoading(base.TestCase):

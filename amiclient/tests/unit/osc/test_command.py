@@ -49,6 +49,9 @@ def make(work=lambda: 1, **options):
         stdout=io.StringIO(),
         stderr=Stream(),
         options=types.SimpleNamespace(debug=False, verbose_level=1, **options),
+        cloud=types.SimpleNamespace(config={}),
+        client_manager=types.SimpleNamespace(),
+        prepare_to_run_command=lambda command: None,
     )
     made = Show(app, None)
     made.work = work
