@@ -44,9 +44,6 @@ _PAGE = 250
 #: Ids in one request: 40 bytes each in a URL, of which 8 KiB are safe.
 _IDS = 100
 
-#: Who can see an image: each sees what the one before shows, and more.
-_VISIBILITIES = ('private', 'shared', 'community', 'public')
-
 #: Candidates that are listed when a name is ambiguous.
 _CANDIDATES = 5
 
@@ -79,7 +76,7 @@ class Catalog(channel.Channel):
                 pass  # A UUID makes a poor name, but it can be one.
         found: list[model.ImageRecord] = []
         for hidden in (False, True):
-            found = self._named(name_or_id, hidden=hidden)
+            found = self.named(name_or_id, hidden=hidden)
             if found:
                 break
         if not found:
@@ -91,7 +88,13 @@ class Catalog(channel.Channel):
             raise _ambiguous(name_or_id, found)
         return found[0]
 
-    def _named(self, name: str, *, hidden: bool) -> list[model.ImageRecord]:
+    def named(
+        self, name: str, *, hidden: bool = False
+    ) -> list[model.ImageRecord]:
+        """List the images that have a name, to the letter.
+
+        :raises CloudError: if the cloud does not answer as it should.
+        """
         if not name:
             return []
         # With a colon in it, Glance takes what is before that for an operator
@@ -164,59 +167,6 @@ class Catalog(channel.Channel):
                 found.update((image.id, image) for image in listed)
         return found
 
-    def find_same(
-        self,
-        sha512: str,
-        size: int,
-        disk_format: str,
-        container_format: str,
-        *,
-        visibility_at_least: str | None = None,
-        owner: str | None = None,
-    ) -> model.ImageRecord | None:
-        """Find an image that could stand in for one that is to be uploaded.
-
-        It holds the same bytes, is active and not hidden, and whoever could
-        see the new one can see it.
-
-        :param sha512: hex digest of the data. :param size: bytes of it.
-        :param visibility_at_least: what the new image would have; Glance's
-            default, ``shared``, if None.
-        :param owner: the id of the project that would own the new image; the
-            session's if None.
-        :returns: the oldest of several; None if there is none.
-        :raises CloudError: if the cloud does not answer as it should.
-        """
-        wanted = visibility_at_least or 'shared'
-        listed = self.images(
-            os_hash_value=sha512,
-            status='active',
-            visibility='all',
-            sort='created_at:asc',
-        )
-        same = [
-            image
-            for image in listed
-            if image.hash_value == sha512
-            and image.status == 'active'
-            and not image.hidden
-            and image.size == size
-            and image.disk_format == disk_format
-            and image.container_format == container_format
-            and _rank(image.visibility) >= _rank(wanted)
-        ]
-        if not same:
-            return None
-        # A private image that an administrator sees may be anyone's, and the
-        # members of a shared one are its owner's choice.
-        project = owner or self.project()
-        for image in same:
-            if _rank(image.visibility) >= _rank('community'):
-                return image
-            if project is None or image.owner == project:
-                return image
-        return None
-
     def project(self) -> str | None:
         """Tell the id of the user's project; None if there is none."""
         with errors.translated('asking for the project'):
@@ -275,24 +225,39 @@ class Catalog(channel.Channel):
         return self.repeat(attempt)
 
     def update(
-        self, id: str, properties: Mapping[str, Any]
+        self,
+        id: str,
+        properties: Mapping[str, Any],
+        *,
+        present: Collection[str] | None = None,
     ) -> model.ImageRecord:
         """Change attributes and properties of an image.
 
         :param properties: new values, by Glance's names; None removes one.
+        :param present: the properties that it has, to save looking.
         :raises NotFoundError: if there is no such image.
         :raises CloudError: if the cloud refuses.
         """
-        return self.repeat(lambda _: self._update(id, properties))
+        # The answer to the first attempt may be all that was lost.
+        return self.repeat(
+            lambda number: self._update(
+                id, properties, present if number == 1 else None
+            )
+        )
 
     def _update(
-        self, id: str, properties: Mapping[str, Any]
+        self,
+        id: str,
+        properties: Mapping[str, Any],
+        present: Collection[str] | None,
     ) -> model.ImageRecord:
         doing = f'changing image {id}'
         gone = {name for name, value in properties.items() if value is None}
         if gone:
             # To remove what is not there is a conflict.
-            gone &= self.get(id).properties.keys()
+            gone &= set(
+                self.get(id).properties if present is None else present
+            )
         changes = [
             {'op': 'add', 'path': _pointer(name), 'value': value}
             for name, value in properties.items()
@@ -323,22 +288,29 @@ class Catalog(channel.Channel):
 
         self.repeat(attempt)
 
-    def formats(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Tell what formats this cloud takes.
+    def schema(self) -> dict[str, Any]:
+        """Get the JSON schema of images, which the operator may have changed.
 
-        :returns: disk formats and container formats, from
-            ``GET /v2/schemas/image``.
         :raises CloudError: if the cloud does not answer as it should.
         """
-        body = self.request(
-            'GET', '/schemas/image', 'asking for the image formats'
+        return self.request(
+            'GET', '/schemas/image', 'asking for the schema of images'
         )
-        properties = body.get('properties') or {}
-        disk, container = (
-            tuple(f for f in properties.get(name, {}).get('enum', ()) if f)
-            for name in ('disk_format', 'container_format')
-        )
-        return disk, container
+
+    def usage(self) -> dict[str, Any]:
+        """Tell what the project uses of its quotas.
+
+        :returns: ``{name: {"usage": N, "limit": N}}``, as in
+            ``GET /v2/info/usage``; nothing where there are no such quotas.
+        :raises CloudError: if the cloud does not answer as it should.
+        """
+        try:
+            body = self.request('GET', '/info/usage', 'asking for quotas')
+        except exceptions.NotFoundError:
+            # Glance has it since API 2.13.
+            return {}
+        usage = body.get('usage')
+        return usage if isinstance(usage, dict) else {}
 
     def stores(self) -> tuple[str, ...] | None:
         """Tell where this cloud can keep data.
@@ -352,10 +324,6 @@ class Catalog(channel.Channel):
         except exceptions.NotFoundError:
             return None
         return tuple(store['id'] for store in body.get('stores') or ())
-
-
-def _rank(visibility: str) -> int:
-    return _VISIBILITIES.index(visibility)
 
 
 def _pointer(name: str) -> str:

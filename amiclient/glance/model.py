@@ -113,6 +113,7 @@ class ImageRecord:
     :param checksum: MD5 in hex; operators may disable it.
     :param virtual_size: bytes of the disk that a guest sees; None where
         Glance does not look into the format.
+    :param stores: ids of those that hold its data, where there is a choice.
     """
 
     id: str
@@ -135,6 +136,7 @@ class ImageRecord:
     tags: tuple[str, ...]
     properties: Mapping[str, Any]
     virtual_size: int | None = None
+    stores: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> Self:
@@ -166,6 +168,7 @@ class ImageRecord:
                 {k: v for k, v in body.items() if k not in ATTRIBUTES}
             ),
             virtual_size=body.get('virtual_size'),
+            stores=tuple(filter(None, (body.get('stores') or '').split(','))),
         )
 
     @property

@@ -20,6 +20,7 @@ share one kernel.
 
 from collections.abc import Iterable, Iterator
 import dataclasses
+import functools
 import pathlib
 
 from amiclient import exceptions
@@ -27,6 +28,8 @@ from amiclient.glance import catalog as catalog_
 from amiclient.glance import model
 from amiclient.glance import preflight
 from amiclient.glance import request as request_
+from amiclient.glance import reuse
+from amiclient.glance import rules as rules_
 from amiclient.glance import transfer
 from amiclient import progress as progress_
 from amiclient.rootfs import kernels
@@ -92,6 +95,7 @@ def plan(
     settings: request_.Settings,
     catalog: catalog_.Catalog,
     *,
+    rules: rules_.Rules | None = None,
     progress: progress_.Progress,
 ) -> request_.Step | None:
     """Decide whether an image is created or one in the cloud is linked.
@@ -102,7 +106,9 @@ def plan(
         return None
     if isinstance(part, PartName):
         return _find(part, traits, catalog)
-    return plan_file(part, traits, settings, catalog, progress=progress)
+    return plan_file(
+        part, traits, settings, catalog, rules=rules, progress=progress
+    )
 
 
 def plan_file(
@@ -111,30 +117,38 @@ def plan_file(
     settings: request_.Settings,
     catalog: catalog_.Catalog,
     *,
+    rules: rules_.Rules | None = None,
+    strict: bool = False,
     progress: progress_.Progress,
 ) -> request_.Step:
-    """Decide whether a file's bytes are sent, or are there already."""
+    """Decide whether a file's bytes are sent, or are there already.
+
+    :param rules: what the cloud takes, if that is known.
+    :param strict: whether an image that is there must be as the settings say
+        in every respect: it is the result, not only a part of it.
+    """
     name = traits.name or part.path.name
     preflight.check_texts((name, *traits.tags, *traits.properties))
     payload = model.Payload(part.path, part.size)
+    others: tuple[reuse.Other, ...] = ()
     # An id that the user chose can only be that of a new image.
     if settings.reuse and traits.id is None:
-        same = catalog.find_same(
-            transfer.digest(
-                payload,
-                progress=progress,
-                description=f'Hashing {part.kind.noun}',
-            ),
+        digest = functools.partial(
+            _digest, payload, part.kind.noun, progress=progress
+        )
+        same, others = reuse.find(
+            catalog,
+            _wanted(part, traits, settings, strict=strict),
             part.size,
-            part.kind.value,
-            part.kind.value,
-            visibility_at_least=settings.visibility,
-            owner=settings.owner,
+            functools.cache(digest),
         )
         if same is not None:
             return request_.Reuse(part.kind, same)
     architecture = traits.architecture or part.architecture
     computed = {'architecture': architecture} if architecture else {}
+    warnings: tuple[str, ...] = ()
+    if rules is not None and traits.architecture is None:
+        computed, warnings = rules.sift(computed)
     new = model.NewImage(
         name=name,
         disk_format=part.kind.value,
@@ -146,7 +160,52 @@ def plan_file(
         tags=traits.tags,
         properties={**computed, **traits.properties},
     )
-    return request_.Creation(part.kind, new, payload)
+    return request_.Creation(
+        part.kind, new, payload, notes=(*warnings, *reuse.told(others))
+    )
+
+
+def _digest(
+    payload: model.Payload,
+    noun: str,
+    algorithm: str,
+    *,
+    progress: progress_.Progress,
+) -> str:
+    return transfer.digest(
+        payload,
+        progress=progress,
+        description=f'Hashing {noun}',
+        algorithm=algorithm,
+    )
+
+
+def _wanted(
+    part: PartFile,
+    traits: request_.Traits,
+    settings: request_.Settings,
+    *,
+    strict: bool,
+) -> reuse.Wanted:
+    asked = dict(traits.properties)
+    if traits.architecture is not None:
+        asked.setdefault('architecture', traits.architecture)
+    wanted = reuse.Wanted(
+        formats=(part.kind.value, part.kind.value),
+        visibility=settings.visibility,
+        owner=settings.owner,
+        name=traits.name,
+        tags=traits.tags,
+        properties=asked,
+    )
+    if not strict:
+        return wanted
+    return dataclasses.replace(
+        wanted,
+        hidden=settings.hidden,
+        protected=settings.protected,
+        store=settings.store,
+    )
 
 
 def _find(

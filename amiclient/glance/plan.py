@@ -17,37 +17,24 @@ Planning only reads: files first, then the cloud. What the plan says is done by
 :mod:`amiclient.glance.register`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
+import contextlib
 import dataclasses
-import os
-import pathlib
-import re
-import secrets
-import tempfile
 
 from amiclient import exceptions
-from amiclient.ext import busy
-from amiclient.ext import clean
-from amiclient.ext import image as image_
-from amiclient.ext import shrink
 from amiclient.glance import catalog as catalog_
+from amiclient.glance import copying
+from amiclient.glance import marks
 from amiclient.glance import model
+from amiclient.glance import orphans
 from amiclient.glance import parts
 from amiclient.glance import preflight
 from amiclient.glance import request as request_
+from amiclient.glance import rootimage
+from amiclient.glance import rules as rules_
+from amiclient.glance import sameroot
 from amiclient import progress as progress_
-from amiclient.rootfs import contents
 from amiclient.source import detect
-from amiclient import units
-
-#: Suffixes that say what a file is, and are no part of a name.
-_SUFFIX = re.compile(r'\.(img|image|raw|bin|ami|fs|ext[234])$', re.IGNORECASE)
-
-#: Where a boot sector ends, and with what.
-_SIGNATURE_AT, _SIGNATURE = 510, b'\x55\xaa'
-
-#: What lies before the superblock, and is the boot sector's.
-_BOOT_SECTOR = 1024
 
 
 def plan(
@@ -59,8 +46,9 @@ def plan(
 ) -> request_.RegisterPlan:
     """Check all that can be checked, and say what would be done.
 
-    :param exact: find out the size of the root filesystem to the byte; else
-        it is a lower bound, which takes no time.
+    :param exact: find out the size of the root filesystem to the byte, and
+        whether it is in the cloud already; else the size is a lower bound,
+        which takes no time.
     :param progress: who watches the hashing, and the looking for a size.
     :raises UsageError: for a request that contradicts itself.
     :raises SourceError: for a file that is not what it must be.
@@ -72,14 +60,14 @@ def plan(
     root = detect.open_root(request.source)
     kernel = parts.identify(model.Kind.AKI, request.kernel)
     ramdisk = parts.identify(model.Kind.ARI, request.ramdisk)
-    preflight.check_id(catalog, request.traits.id)
-    preflight.check_store(catalog, request.settings.store)
+    rules = _ask(request.traits, request.settings, catalog)
     steps = [
         parts.plan(
             part,
             request_.Traits(name=name),
             request.settings,
             catalog,
+            rules=rules,
             progress=progress,
         )
         for part, name in (
@@ -87,28 +75,65 @@ def plan(
             (ramdisk, request.ramdisk_name),
         )
     ]
-    preflight.check_formats(
-        catalog, [_formats(request), *parts.created(steps)]
+    widened = _reach(request.settings, steps, catalog)
+    new, warnings = rootimage.describe(request, root, steps[0], rules)
+    for each in (*parts.created(steps), new):
+        rules.check(each)
+    shrunk = copying.plan(request, root, exact=exact, progress=progress)
+    ami = rootimage.create(request, root, shrunk, new)
+    alike, others = sameroot.look(
+        request, ami, steps[0], steps[1], shrunk, catalog, exact=exact
     )
-    shrunk = _plan_shrink(request, root, exact=exact, progress=progress)
-    size = root.superblock.size if shrunk is None else shrunk.size
-    payload = model.Payload(
-        path=root.path if shrunk is None else shrunk.output,
-        size=size,
-        blank=_BOOT_SECTOR if _has_boot_sector(root) else 0,
+    taken = tuple(
+        preflight.namesakes(catalog, new.name, hidden=request.settings.hidden)
     )
-    new = dataclasses.replace(
-        _formats(request),
-        min_disk=_min_disk(request, size),
-        properties=_properties(request, root, steps[0]),
+    creations = [s for s in steps if isinstance(s, request_.Creation)]
+    orphans_ = orphans.find(catalog, request.settings)
+    preflight.check_quota(
+        catalog,
+        [step.size for step in (*creations, *(() if alike else (ami,)))],
+        removed=len(orphans_),
     )
-    return request_.RegisterPlan(
-        ami=request_.Creation(model.Kind.AMI, new, payload),
+    planned = request_.RegisterPlan(
+        ami=ami,
         kernel=steps[0],
         ramdisk=steps[1],
         shrink=shrunk,
         settings=request.settings,
-        warnings=tuple(_warnings(request, payload, steps)),
+        warnings=(
+            *warnings,
+            *rootimage.warnings(request.source, ami.payload),
+            *(note for step in creations for note in step.notes),
+            *orphans.warnings(orphans_),
+        ),
+        alike=alike,
+        others=others,
+        created=taken,
+        orphans=orphans_,
+        widened=widened,
+        marked=rules.takes_property(marks.PROPERTY),
+    )
+    return _settled(planned, exact=exact, progress=progress)
+
+
+def _settled(
+    planned: request_.RegisterPlan,
+    *,
+    exact: bool,
+    progress: progress_.Progress,
+) -> request_.RegisterPlan:
+    """Decide what can be decided now on whether the AMI is reused."""
+    if planned.alike and (exact or planned.shrink is None):
+        with contextlib.ExitStack() as stack:
+            settled = sameroot.settle(planned, stack, progress=progress)
+        if isinstance(settled.ami, request_.Reuse):
+            return settled
+        # What was made for this is gone again.
+        planned = dataclasses.replace(planned, alike=())
+    if planned.alike:
+        return planned
+    return dataclasses.replace(
+        planned, warnings=(*planned.warnings, *planned.created), created=()
     )
 
 
@@ -125,13 +150,59 @@ def plan_part(
     """
     preflight.check_properties(request.traits.properties)
     part = parts.identify_file(request.kind, request.path)
-    preflight.check_id(catalog, request.traits.id)
-    preflight.check_store(catalog, request.settings.store)
+    rules = _ask(request.traits, request.settings, catalog)
     step = parts.plan_file(
-        part, request.traits, request.settings, catalog, progress=progress
+        part,
+        request.traits,
+        request.settings,
+        catalog,
+        rules=rules,
+        strict=True,
+        progress=progress,
     )
-    preflight.check_formats(catalog, parts.created([step]))
-    return request_.PartPlan(step, request.settings)
+    orphans_ = orphans.find(catalog, request.settings)
+    notes: tuple[str, ...] = ()
+    if isinstance(step, request_.Creation):
+        rules.check(step.new)
+        preflight.check_quota(catalog, [step.size], removed=len(orphans_))
+        notes = step.notes
+    return request_.PartPlan(
+        step,
+        request.settings,
+        warnings=(*notes, *orphans.warnings(orphans_)),
+        orphans=orphans_,
+        marked=rules.takes_property(marks.PROPERTY),
+    )
+
+
+def _ask(
+    traits: request_.Traits,
+    settings: request_.Settings,
+    catalog: catalog_.Catalog,
+) -> rules_.Rules:
+    """Check what the cloud says of id and store; get its rules."""
+    preflight.check_id(catalog, traits.id)
+    preflight.check_store(catalog, settings.store)
+    return rules_.Rules.of(catalog)
+
+
+def _reach(
+    settings: request_.Settings,
+    steps: Iterable[request_.Step | None],
+    catalog: catalog_.Catalog,
+) -> tuple[request_.Reuse, ...]:
+    """Tell which kernels and ramdisks have to be made more visible.
+
+    :raises CloudError: if there are any, but nobody asked for that.
+    """
+    return tuple(
+        step
+        for step in steps
+        if isinstance(step, request_.Reuse)
+        and preflight.is_out_of_reach(
+            catalog, step.record, step.kind, settings
+        )
+    )
 
 
 def _check_request(request: request_.UploadRequest) -> None:
@@ -156,141 +227,6 @@ def _check_request(request: request_.UploadRequest) -> None:
             hint='leave out --no-shrink, or --journal and --repair',
         )
     preflight.check_properties(request.traits.properties)
-
-
-def _formats(request: request_.UploadRequest) -> model.NewImage:
-    """Make the AMI's record, but for what depends on its content."""
-    traits, settings = request.traits, request.settings
-    name = traits.name or _SUFFIX.sub('', request.source.name)
-    preflight.check_texts((name, *traits.tags, *traits.properties))
-    raw = request.image_format == 'raw'
-    return model.NewImage(
-        name=name,
-        disk_format='raw' if raw else model.Kind.AMI.value,
-        container_format='bare' if raw else model.Kind.AMI.value,
-        id=traits.id,
-        visibility=settings.visibility,
-        hidden=settings.hidden or None,
-        owner=settings.owner,
-        min_ram=request.min_ram,
-        tags=traits.tags,
-    )
-
-
-def _plan_shrink(
-    request: request_.UploadRequest,
-    root: image_.RootImage,
-    *,
-    exact: bool,
-    progress: progress_.Progress,
-) -> shrink.ShrinkPlan | None:
-    """Plan the copy, in the first place that has room for it."""
-    if not request.shrink:
-        busy.refuse_busy(request.source)
-        clean.refuse_unclean(root)
-        return None
-    lack: exceptions.NoSpaceError | None = None
-    for directory in _work_directories(request):
-        wanted = shrink.ShrinkRequest(
-            image=root,
-            output=directory / f'ami-upload-{secrets.token_hex(8)}.img',
-            headroom=request.headroom,
-            journal=request.journal,
-            repair=request.repair,
-            durable=False,
-            work_directory=directory,
-        )
-        try:
-            return shrink.plan(
-                wanted, check=True, exact=exact, progress=progress
-            )
-        except exceptions.NoSpaceError as error:
-            lack = lack or error
-    if lack is None:
-        raise exceptions.NoSpaceError(
-            'there is no folder that the copy can be made in',
-            hint='name one with --work-directory',
-        )
-    raise exceptions.NoSpaceError(
-        lack.message, hint='name a folder with room by --work-directory'
-    ) from lack
-
-
-def _work_directories(
-    request: request_.UploadRequest,
-) -> tuple[pathlib.Path, ...]:
-    if request.work_directory is not None:
-        if not request.work_directory.is_dir():
-            raise exceptions.UsageError(
-                f'{request.work_directory} is no folder',
-                hint='create it, or name another by --work-directory',
-            )
-        return (request.work_directory,)
-    places = [pathlib.Path(tempfile.gettempdir())]
-    beside = request.source.parent
-    if request.source.is_file() and os.access(beside, os.W_OK | os.X_OK):
-        places.append(beside)
-    return tuple(places)
-
-
-def _has_boot_sector(root: image_.RootImage) -> bool:
-    # Nova takes an image that has one for a partitioned disk, and the server
-    # fails to build.
-    with root.path.open('rb') as file:
-        file.seek(_SIGNATURE_AT)
-        return file.read(len(_SIGNATURE)) == _SIGNATURE
-
-
-def _min_disk(request: request_.UploadRequest, size: int) -> int:
-    needed = units.gib(size)
-    if request.min_disk is None:
-        return needed
-    if request.min_disk < needed:
-        raise exceptions.UsageError(
-            f'--min-disk {request.min_disk}: the root filesystem takes '
-            f'{needed} GiB',
-            hint=f'give {needed} or more, or leave it out',
-        )
-    return request.min_disk
-
-
-def _properties(
-    request: request_.UploadRequest,
-    root: image_.RootImage,
-    kernel: request_.Step | None,
-) -> Mapping[str, str]:
-    release = contents.read_release(root.path)
-    computed = {
-        'architecture': request.traits.architecture
-        or parts.architecture(kernel),
-        'os_type': 'linux',
-        'os_distro': release.distro,
-        'os_version': release.version,
-    }
-    return {
-        **{key: value for key, value in computed.items() if value},
-        **request.traits.properties,
-    }
-
-
-def _warnings(
-    request: request_.UploadRequest,
-    payload: model.Payload,
-    steps: Iterable[request_.Step | None],
-) -> Iterator[str]:
-    if payload.blank:
-        yield (
-            f'{request.source}: an old boot sector in its first '
-            f'{payload.blank} bytes is sent as zeros, for Nova would take '
-            'the image for a partitioned disk'
-        )
-    for step in steps:
-        if isinstance(step, request_.Reuse):
-            warning = preflight.reach(
-                step.record,
-                step.kind,
-                visibility=request.settings.visibility,
-                owner=request.settings.owner,
-            )
-            if warning is not None:
-                yield warning
+    if request.kernel is not None:
+        # Without a kernel, Nova makes no use of it.
+        preflight.check_command_line(request.traits.properties)

@@ -13,16 +13,27 @@
 
 """What can be checked in the cloud before anything is created there."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from amiclient import exceptions
 from amiclient.glance import catalog as catalog_
+from amiclient.glance import members
 from amiclient.glance import model
+from amiclient.glance import request as request_
 
 _LINKS = {'kernel_id': '--kernel', 'ramdisk_id': '--ramdisk'}
 
 #: Characters that Glance stores of a name, a tag or a property's name.
 _LONGEST = 255
+
+#: What Nova gives to the kernel instead of its own (nova/virt/libvirt).
+_COMMAND_LINE = 'os_command_line'
+
+_MIB = 1 << 20
+
+#: What to do about quotas.
+_ROOM = 'delete images that are not needed, or ask for more quota'
+_PATIENCE = 'wait for other uploads of the project to end'
 
 #: What somebody of another project can see without being invited.
 _OPEN = ('public', 'community')
@@ -57,28 +68,6 @@ def check_texts(texts: Iterable[str]) -> None:
             raise exceptions.UsageError(
                 f'{text[:40]!r}... is longer than {_LONGEST} characters'
             )
-
-
-def check_formats(
-    catalog: catalog_.Catalog, images: Iterable[model.NewImage]
-) -> None:
-    """Check that the cloud takes the formats of new images.
-
-    :raises CloudError: if an operator has removed one of them.
-    """
-    disk_formats, container_formats = catalog.formats()
-    for new in images:
-        for name, taken in (
-            (new.disk_format, disk_formats),
-            (new.container_format, container_formats),
-        ):
-            if name not in taken:
-                raise exceptions.CloudError(
-                    f'this cloud takes no images of format {name}',
-                    hint='--image-format raw may do'
-                    if name == model.Kind.AMI.value
-                    else 'ask its operator, or link images that it holds',
-                )
 
 
 def check_store(catalog: catalog_.Catalog, store: str | None) -> None:
@@ -140,31 +129,111 @@ def check_reference(record: model.ImageRecord, kind: model.Kind) -> None:
         )
 
 
-def reach(
+def check_command_line(properties: Mapping[str, str]) -> None:
+    """Refuse a kernel's command line that names no root filesystem.
+
+    :raises UsageError: Nova puts it in place of its own, ``root=`` and all.
+    """
+    line = properties.get(_COMMAND_LINE)
+    if line is None:
+        return
+    if not any(word.startswith('root=') for word in line.split()):
+        raise exceptions.UsageError(
+            f'the property {_COMMAND_LINE} has no root=: it replaces all of '
+            'what Nova would say, so the kernel would find no root filesystem',
+            hint=f"write --property {_COMMAND_LINE}='root=/dev/vda "
+            f"console=tty0 console=ttyS0 {line}'",
+        )
+
+
+def namesakes(
+    catalog: catalog_.Catalog, name: str, *, hidden: bool
+) -> Iterator[str]:
+    """Warn of images that have the name of one that is to be created."""
+    found = [] if hidden else catalog.named(name)
+    if found:
+        more = f' and {len(found) - 1} more' if found[1:] else ''
+        yield (
+            f'the name {name!r} is taken already, by the image {found[0].id}'
+            f'{more}: who goes by name will find several'
+        )
+
+
+def check_quota(
+    catalog: catalog_.Catalog, sizes: Sequence[int], *, removed: int = 0
+) -> None:
+    """Check that new images fit into the project's quotas.
+
+    :param sizes: bytes of each, in the order that they are sent in.
+    :param removed: how many images are removed before.
+    :raises CloudError: if one of them certainly would be refused.
+    """
+    if not sizes:
+        return
+    usage = catalog.usage()
+    # Glance adds whole MiB of each image to whole MiB of what is there.
+    before, last = sum(sizes[:-1]) // _MIB, sizes[-1] // _MIB
+    for name, more, unit, hint in (
+        ('image_size_total', before + last, ' MiB', _ROOM),
+        ('image_count_total', len(sizes) - removed, ' images', _ROOM),
+        ('image_count_uploading', 1, ' uploads at a time', _PATIENCE),
+    ):
+        found = usage.get(name)
+        if not isinstance(found, dict):
+            continue
+        limit, used = found.get('limit'), found.get('usage')
+        # -1 stands for no limit.
+        if not isinstance(limit, int) or not isinstance(used, int):
+            continue
+        if 0 <= limit < used + more:
+            raise exceptions.CloudError(
+                f'the quota {name} is {limit}{unit}: {used} are taken, and '
+                f'this upload takes {more}',
+                hint=hint,
+            )
+
+
+def is_out_of_reach(
+    catalog: catalog_.Catalog,
     record: model.ImageRecord,
     kind: model.Kind,
-    *,
-    visibility: str | None,
-    owner: str | None,
-) -> str | None:
-    """Tell who could use an AMI, but not the image that it links to.
+    settings: request_.Settings,
+) -> bool:
+    """Tell whether a kernel or ramdisk has to be made as visible as the AMI.
 
     Nova fetches kernel and ramdisk as the user who boots.
 
     :param record: the image that is linked to.
-    :param visibility: of the AMI.
-    :param owner: of the AMI; None for the user's project.
-    :returns: a warning; None if all is well.
+    :param settings: those of the AMI.
+    :returns: false if all can see it who see the AMI; true if not, and if
+        the user wants it to be changed.
+    :raises CloudError: if not, and the user has not said so.
     """
     if record.visibility in _OPEN:
-        return None
-    if visibility in _OPEN:
-        who = 'other projects'
-    elif owner is not None and owner != record.owner:
-        who = f'the project {owner}'
-    else:
-        return None
-    return (
-        f'the {kind.noun} {record.name!r} ({record.id}) is '
-        f'{record.visibility}: {who} cannot boot the image that links to it'
-    )
+        return False
+    image = f'the {kind.noun} {record.name!r} ({record.id})'
+    if settings.visibility in _OPEN or (
+        settings.visibility == 'shared' and record.visibility == 'private'
+    ):
+        if settings.linked:
+            return True
+        raise exceptions.CloudError(
+            f'{image} is {record.visibility}: other projects could not boot '
+            'the image that links to it',
+            hint=f'openstack image set --{settings.visibility} {record.id} '
+            'shows it to them, and so does --linked here',
+        )
+    owner = settings.owner
+    if owner is None or owner == record.owner:
+        return False
+    if owner not in members.projects(catalog, record):
+        raise exceptions.CloudError(
+            f'{image} is {record.visibility}: the project {owner} could not '
+            'boot the image that links to it',
+            hint=f'openstack image add project {record.id} {owner} shows it '
+            'to them'
+            if record.visibility == 'shared'
+            else f'openstack image set --shared {record.id}, then openstack '
+            f'image add project {record.id} {owner} show it to them',
+        )
+    return False

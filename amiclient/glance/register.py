@@ -19,20 +19,22 @@ shrunk; the AMI's own data comes last, so that an AMI that is active has all
 that it needs. Whatever goes wrong, what was created is removed.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from concurrent import futures
+from collections.abc import Iterator, Mapping
 import contextlib
 import dataclasses
-import pathlib
+import logging
 import threading
-import types
 import typing
+from typing import Any
 
 from amiclient import exceptions
-from amiclient.ext import shrink
 from amiclient.glance import catalog as catalog_
+from amiclient.glance import copying
+from amiclient.glance import courier as courier_
 from amiclient.glance import model
+from amiclient.glance import orphans
 from amiclient.glance import request as request_
+from amiclient.glance import sameroot
 from amiclient.glance import transaction
 from amiclient.glance import transfer
 from amiclient import progress as progress_
@@ -41,9 +43,7 @@ from amiclient import units
 if typing.TYPE_CHECKING:
     from openstack.image.v2 import _proxy
 
-#: Seconds that a transfer which was given up has to notice. One that hangs
-#: in the network is left to itself: the image is removed all the same.
-_PATIENCE = 10.0
+LOG = logging.getLogger(__name__)
 
 
 def execute(
@@ -60,17 +60,26 @@ def execute(
     :raises AmiError: whatever went wrong; then nothing was left behind, or
         it was logged what was.
     """
-    keep = plan.settings.keep_failed
     catalog = catalog_.Catalog(proxy, patience=plan.settings.patience)
-    with transaction.Transaction(catalog, keep=keep) as made:
+    with contextlib.ExitStack() as stack:
+        orphans.remove(catalog, plan.orphans)
+        plan = sameroot.settle(plan, stack, progress=progress)
+        if isinstance(plan.ami, request_.Creation):
+            for line in plan.created:
+                LOG.warning('%s', line)
+        made = stack.enter_context(
+            transaction.Transaction(
+                catalog, keep=plan.settings.keep_failed, marked=plan.marked
+            )
+        )
         records = _create(plan, made)
         sent = _send(plan, records, _Sender(proxy, plan.settings, progress))
         records.update({kind: each.record for kind, each in sent.items()})
-        _raise_min_disk(records, catalog)
-        if plan.settings.protected:
-            for step in _creations(plan):
-                records[step.kind] = made.protect(records[step.kind].id)
+        _finish(plan, records, made)
         made.commit()
+        _clear(plan, records, catalog)
+    if model.Kind.AMI in sent:
+        sameroot.tell_others(plan, sent[model.Kind.AMI])
     return model.Triple(
         ami=records[model.Kind.AMI],
         kernel=records.get(model.Kind.AKI),
@@ -94,9 +103,13 @@ def execute_part(
 
     :raises AmiError: as :func:`execute` does.
     """
-    keep = plan.settings.keep_failed
     catalog = catalog_.Catalog(proxy, patience=plan.settings.patience)
-    with transaction.Transaction(catalog, keep=keep) as made:
+    orphans.remove(catalog, plan.orphans)
+    if isinstance(plan.step, request_.Reuse):
+        orphans.clear(catalog, plan.step.record)
+    with transaction.Transaction(
+        catalog, keep=plan.settings.keep_failed, marked=plan.marked
+    ) as made:
         registered = add_part(plan, made, proxy, progress=progress)
         made.commit()
     return registered
@@ -121,9 +134,8 @@ def add_part(
     sent = _Sender(proxy, plan.settings, progress).send(
         record, step.kind, step.payload
     )
-    record = sent.record
-    if plan.settings.protected:
-        record = made.protect(record.id)
+    changes = {'protected': True} if plan.settings.protected else {}
+    record = made.finish(sent.record, changes)
     return request_.Registered(record, uploaded=sent.uploaded)
 
 
@@ -139,6 +151,18 @@ def _create(
     """Create what is to be created, the AMI with its links from the start."""
     records: dict[model.Kind, model.ImageRecord] = {}
     links: dict[str, str] = {}
+    for part in plan.widened:
+        visibility = plan.settings.visibility or part.record.visibility
+        made.widen(part.record, visibility)
+        LOG.warning(
+            'the %s %r (%s) was %s and is %s now, as is the image that links '
+            'to it',
+            part.kind.noun,
+            part.record.name,
+            part.record.id,
+            part.record.visibility,
+            visibility,
+        )
     for step in plan.steps:
         if isinstance(step, request_.Reuse):
             record = step.record
@@ -154,14 +178,37 @@ def _create(
     return records
 
 
-def _raise_min_disk(
-    records: dict[model.Kind, model.ImageRecord], catalog: catalog_.Catalog
+def _finish(
+    plan: request_.RegisterPlan,
+    records: dict[model.Kind, model.ImageRecord],
+    made: transaction.Transaction,
 ) -> None:
-    """Keep the AMI from a disk that is too small, if it grew beyond a GiB."""
-    ami = records[model.Kind.AMI]
-    needed = units.gib(ami.size or 0)
-    if ami.min_disk < needed:
-        records[model.Kind.AMI] = catalog.update(ami.id, {'min_disk': needed})
+    """Change what can be changed only now that all is there.
+
+    The AMI comes first and the kernel last: whoever finds a kernel without a
+    mark may link to it, and nothing may undo it any more.
+    """
+    for step in reversed(list(_creations(plan))):
+        record = records[step.kind]
+        changes: dict[str, Any] = {}
+        needed = units.gib(record.size or 0)
+        if step.kind is model.Kind.AMI and record.min_disk < needed:
+            # It grew beyond a GiB, and must not come to a disk too small.
+            changes['min_disk'] = needed
+        if plan.settings.protected:
+            changes['protected'] = True
+        records[step.kind] = made.finish(record, changes)
+
+
+def _clear(
+    plan: request_.RegisterPlan,
+    records: dict[model.Kind, model.ImageRecord],
+    catalog: catalog_.Catalog,
+) -> None:
+    """Clear marks that a killed run left on what is reused."""
+    for step in plan.steps:
+        if isinstance(step, request_.Reuse):
+            records[step.kind] = orphans.clear(catalog, records[step.kind])
 
 
 class _Sender:
@@ -203,6 +250,10 @@ def _send(
     sender: _Sender,
 ) -> dict[model.Kind, model.Sent]:
     """Send all data: kernel and ramdisk beside the shrinking, then the AMI."""
+    if isinstance(plan.ami, request_.Reuse):
+        # Then its kernel and ramdisk are there, too.
+        return {}
+    ami = plan.ami
     cancel = threading.Event()
 
     def send_parts() -> dict[model.Kind, model.Sent]:
@@ -215,83 +266,23 @@ def _send(
         }
 
     with contextlib.ExitStack() as stack:
-        courier = stack.enter_context(_Courier(send_parts, cancel))
-        try:
-            payload = _payload(plan, stack, sender.progress, cancel)
-        except exceptions.CancelledError:
-            # Then it was the courier that failed, and says why.
-            courier.result()
-            raise
+        courier = stack.enter_context(courier_.Courier(send_parts, cancel))
+        payload = ami.payload
+        if plan.shrink is not None:
+            try:
+                payload = copying.make(
+                    plan.shrink,
+                    payload,
+                    stack,
+                    progress=sender.progress,
+                    cancel=cancel,
+                )
+            except exceptions.CancelledError:
+                # Then it was the courier that failed, and says why.
+                courier.result()
+                raise
         sent = courier.result()
         sent[model.Kind.AMI] = sender.send(
             records[model.Kind.AMI], model.Kind.AMI, payload
         )
     return sent
-
-
-def _payload(
-    plan: request_.RegisterPlan,
-    stack: contextlib.ExitStack,
-    progress: progress_.Progress,
-    cancel: threading.Event,
-) -> model.Payload:
-    """Shrink the filesystem, if that is planned.
-
-    :param stack: removes the copy when it is closed.
-    """
-    if plan.shrink is None:
-        return plan.ami.payload
-    stack.callback(_unlink, plan.shrink.output)
-    shrunk = shrink.execute(plan.shrink, progress=progress, cancel=cancel)
-    return dataclasses.replace(
-        plan.ami.payload, path=shrunk.output, size=shrunk.size
-    )
-
-
-def _unlink(path: pathlib.Path) -> None:
-    path.unlink(missing_ok=True)
-
-
-_Result = dict[model.Kind, model.Sent]
-
-
-class _Courier:
-    """Does some work in a thread, for as long as the block lasts.
-
-    :param work: what to do.
-    :param cancel: is set when either side fails, and ends the other.
-    """
-
-    def __init__(
-        self, work: Callable[[], _Result], cancel: threading.Event
-    ) -> None:
-        self._work = work
-        self._cancel = cancel
-        self._done: futures.Future[_Result] = futures.Future()
-        # A daemon, so that a request that hangs does not keep the program
-        # from ending.
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def _run(self) -> None:
-        try:
-            self._done.set_result(self._work())
-        except BaseException as error:  # noqa: BLE001 (result() raises it)
-            self._cancel.set()
-            self._done.set_exception(error)
-
-    def result(self) -> _Result:
-        """Wait for the work to be done; raise what it raised."""
-        return self._done.result()
-
-    def __enter__(self) -> typing.Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
-    ) -> None:
-        self._cancel.set()
-        self._thread.join(_PATIENCE)

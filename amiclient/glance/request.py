@@ -25,6 +25,7 @@ from typing import ClassVar
 from amiclient.ext import shrink
 from amiclient.glance import model
 from amiclient.glance import retry
+from amiclient.glance import reuse
 from amiclient import units
 
 
@@ -80,7 +81,8 @@ class UploadRequest:
     :param source: what holds the root filesystem.
     :param kernel: a file, or an image's id or name; None for no kernel.
     :param ramdisk: the same.
-    :param image_format: ``ami``, or ``raw`` for a raw/bare root image.
+    :param image_format: ``ami``, ``raw`` for a raw/bare root image, or
+        ``auto`` for raw only if the cloud takes no ami.
     :param shrink: false to send the filesystem as it is.
     :param headroom: free space to leave in it.
     :param journal: ``keep``, ``none`` or bytes.
@@ -181,14 +183,28 @@ class RegisterPlan:
 
     :param shrink: how the filesystem is going to be shrunk; None if not.
     :param warnings: what the user should know before.
+    :param alike: images that are as the AMI would be. If one of them turns
+        out to hold the same bytes, it is reused.
+    :param others: images that may hold the same bytes, but will not do.
+    :param created: what the user should know if the AMI has to be created,
+        though there are images like it.
+    :param orphans: what a run that was killed has left, to be removed.
+    :param widened: kernels and ramdisks that are to be as visible as the AMI.
+    :param marked: whether new images are marked as unfinished.
     """
 
-    ami: Creation
+    ami: Step
     kernel: Step | None
     ramdisk: Step | None
     shrink: shrink.ShrinkPlan | None
     settings: Settings
     warnings: tuple[str, ...] = ()
+    alike: tuple[model.ImageRecord, ...] = ()
+    others: tuple[reuse.Other, ...] = ()
+    created: tuple[str, ...] = ()
+    orphans: tuple[model.ImageRecord, ...] = ()
+    widened: tuple[Reuse, ...] = ()
+    marked: bool = True
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -201,10 +217,18 @@ class RegisterPlan:
 
 @dataclasses.dataclass(frozen=True)
 class PartPlan:
-    """How a kernel or a ramdisk is going to be registered."""
+    """How a kernel or a ramdisk is going to be registered.
+
+    :param warnings: what the user should know before.
+    :param orphans: what a run that was killed has left, to be removed.
+    :param marked: whether new images are marked as unfinished.
+    """
 
     step: Step
     settings: Settings
+    warnings: tuple[str, ...] = ()
+    orphans: tuple[model.ImageRecord, ...] = ()
+    marked: bool = True
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,19 +11,27 @@
 #    under the License.
 
 
-"""Images that are all created, or not at all."""
+"""Images that are all created, or not at all.
 
-from collections.abc import Iterable
+Until all of them are complete they have the mark that
+:mod:`amiclient.glance.marks` tells of, so that another run can see what is
+left of one that could undo nothing.
+"""
+
+from collections.abc import Iterable, Mapping
+import contextlib
 import dataclasses
 import http
 import logging
 import time
 import types
 import typing
+from typing import Any
 import uuid
 
 from amiclient import exceptions
 from amiclient.glance import catalog as catalog_
+from amiclient.glance import marks
 from amiclient.glance import model
 from amiclient import interrupts
 
@@ -43,6 +51,15 @@ class _Made:
     name: str
     confirmed: bool = False
     protected: bool = False
+    marked: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class _Widened:
+    """An image that was there before, and is to become what it was."""
+
+    id: str
+    visibility: str
 
 
 class Transaction:
@@ -52,12 +69,17 @@ class Transaction:
     the answer to the request that creates it never comes.
 
     :param keep: whether images stay if something fails.
+    :param marked: whether they are marked as unfinished.
     """
 
-    def __init__(self, catalog: catalog_.Catalog, *, keep: bool) -> None:
+    def __init__(
+        self, catalog: catalog_.Catalog, *, keep: bool, marked: bool = True
+    ) -> None:
         self._catalog = catalog
         self._keep = keep
+        self._marked = marked
         self._made: list[_Made] = []
+        self._widened: list[_Widened] = []
 
     def __enter__(self) -> typing.Self:
         return self
@@ -66,21 +88,87 @@ class Transaction:
         """Create an image, queued and unprotected.
 
         An image that is protected could not be removed any more: see
-        :meth:`protect`.
+        :meth:`finish`.
 
         :raises CloudError: if the cloud refuses it.
         """
-        made = _Made(id=new.id or str(uuid.uuid4()), name=new.name)
-        self._made.append(made)
+        chosen = new.id is not None
+        new = dataclasses.replace(
+            new, id=new.id or str(uuid.uuid4()), protected=None
+        )
         try:
-            record = self._catalog.create(
-                dataclasses.replace(new, id=made.id, protected=None)
-            )
+            return self._create(new, chosen=chosen, marked=self._marked)
         except exceptions.CloudError as error:
-            if _refused(error, chosen=new.id is not None):
+            # Operators can reserve properties for themselves; the mark is no
+            # reason to fail.
+            if not self._marked or marks.PROPERTY not in error.message:
+                raise
+            LOG.debug('the mark is refused: %s', error)
+            return self._create(new, chosen=chosen, marked=False)
+
+    def _create(
+        self, new: model.NewImage, *, chosen: bool, marked: bool
+    ) -> model.ImageRecord:
+        made = _Made(id=new.id or '', name=new.name, marked=marked)
+        self._made.append(made)
+        if marked:
+            mark = {marks.PROPERTY: str(marks.Run.this())}
+            new = dataclasses.replace(
+                new, properties={**new.properties, **mark}
+            )
+        try:
+            record = self._catalog.create(new)
+        except exceptions.CloudError as error:
+            if _refused(error, chosen=chosen):
                 self._made.remove(made)
             raise
         made.confirmed = True
+        return record
+
+    def widen(
+        self, record: model.ImageRecord, visibility: str
+    ) -> model.ImageRecord:
+        """Make an image that is there already more visible.
+
+        :raises CloudError: if the cloud refuses it.
+        """
+        self._widened.append(_Widened(record.id, record.visibility))
+        return self._catalog.update(record.id, {'visibility': visibility})
+
+    def finish(
+        self,
+        record: model.ImageRecord,
+        changes: Mapping[str, Any] = types.MappingProxyType({}),
+    ) -> model.ImageRecord:
+        """Change one of the images for the last time, and clear its mark.
+
+        :param changes: what else of it changes: ``{'protected': True}``.
+        :returns: the image as it is then.
+        :raises CloudError: if the cloud refuses the changes.
+        """
+        made = next(m for m in self._made if m.id == record.id)
+        made.protected = bool(changes.get('protected'))
+        last = dict(changes)
+        if made.marked:
+            last[marks.PROPERTY] = None
+        if not last:
+            return record
+        try:
+            record = self._catalog.update(
+                made.id, last, present=record.properties.keys()
+            )
+        except exceptions.CloudError as error:
+            if changes:
+                raise
+            # It is complete all the same.
+            LOG.warning(
+                '%s; this removes a mark that has no use any more: openstack '
+                'image unset --property %s %s',
+                error.message,
+                marks.PROPERTY,
+                made.id,
+            )
+        made.marked = False
         return record
 
     def protect(self, image_id: str) -> model.ImageRecord:
@@ -88,14 +176,23 @@ class Transaction:
 
         :raises CloudError: if the cloud refuses it.
         """
-        for made in self._made:
-            if made.id == image_id:
-                made.protected = True
-        return self._catalog.update(image_id, {'protected': True})
+        return self.finish(self._catalog.get(image_id), {'protected': True})
 
     def commit(self) -> None:
         """Say that all went well: from now on the images stay."""
+        self._unmark()
         self._made = []
+        self._widened = []
+
+    def _unmark(self) -> None:
+        """Clear the marks that are left, the first image's last.
+
+        Others may use a kernel once it has lost its mark; so this is when
+        nothing else can fail.
+        """
+        for made in reversed(self._made):
+            if made.marked:
+                self.finish(self._catalog.get(made.id))
 
     def __exit__(
         self,
@@ -103,9 +200,10 @@ class Transaction:
         error: BaseException | None,
         trace: types.TracebackType | None,
     ) -> None:
-        if error is None or not self._made:
+        if error is None or not (self._made or self._widened):
             return
         if self._keep:
+            self._give_up_marks()
             LOG.warning(
                 'kept what was created; this removes it: %s',
                 _command(self._made),
@@ -123,6 +221,7 @@ class Transaction:
         # Nobody likes to wait for a network that is gone.
         catalog = self._catalog.within()
         with interrupts.ignored():
+            self._narrow(catalog)
             left = [
                 made
                 for made in reversed(self._made)
@@ -134,6 +233,29 @@ class Transaction:
                 'could not remove what was created; this does: %s',
                 _command(self._made),
             )
+
+    def _narrow(self, catalog: catalog_.Catalog) -> None:
+        while self._widened:
+            image = self._widened.pop()
+            try:
+                catalog.update(image.id, {'visibility': image.visibility})
+            except exceptions.CloudError as error:
+                LOG.error(  # noqa: TRY400 (no traceback for users)
+                    '%s; this undoes it: openstack image set --%s %s',
+                    error.message,
+                    image.visibility,
+                    image.id,
+                )
+
+    def _give_up_marks(self) -> None:
+        # What the user wants to keep must not go with the next upload.
+        with interrupts.ignored():
+            for made in self._made:
+                if made.marked:
+                    with contextlib.suppress(exceptions.CloudError):
+                        self._catalog.within().update(
+                            made.id, {marks.PROPERTY: None}
+                        )
 
     def _remove(self, made: _Made, catalog: catalog_.Catalog) -> bool:
         problem: exceptions.CloudError | None = None

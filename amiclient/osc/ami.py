@@ -56,10 +56,11 @@ class UploadAmi(command.ShowOne):
         options.add_parts(parser)
         parser.add_argument(
             '--image-format',
-            choices=('ami', 'raw'),
+            choices=('ami', 'raw', 'auto'),
             default='ami',
             help='Format of the root image: ami, or raw in a bare container, '
-            'which boots all the same (default: ami)',
+            'which boots all the same, or auto for raw only if the cloud '
+            'takes no ami (default: ami)',
         )
         parser.add_argument(
             '--no-shrink',
@@ -69,6 +70,7 @@ class UploadAmi(command.ShowOne):
         )
         options.add_shrink(parser, headroom=options.UPLOAD_HEADROOM)
         options.add_new_image(parser)
+        options.add_linked(parser)
         options.add_minimums(parser)
         parser.add_argument(
             '--work-directory',

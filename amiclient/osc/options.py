@@ -268,13 +268,23 @@ def add_new_image(parser: argparse.ArgumentParser) -> None:
         '--no-reuse',
         dest='reuse',
         action='store_false',
-        help='Create a kernel or ramdisk even if the cloud holds the same '
-        'bytes already',
+        help='Create new images even if the cloud holds the same bytes '
+        'already',
     )
     parser.add_argument(
         '--keep-failed',
         action='store_true',
         help='If the upload fails, leave what it created in the cloud',
+    )
+
+
+def add_linked(parser: argparse.ArgumentParser) -> None:
+    """Add ``--linked``, for an upload."""
+    parser.add_argument(
+        '--linked',
+        action='store_true',
+        help='Make a kernel or ramdisk that is in the cloud already as '
+        'visible as the new image',
     )
 
 
@@ -366,5 +376,6 @@ def settings(
         store=parsed_args.store,
         reuse=parsed_args.reuse,
         keep_failed=parsed_args.keep_failed,
+        linked=getattr(parsed_args, 'linked', False),
         patience=patience(parsed_args),
     )

@@ -68,6 +68,8 @@ class UploadPart(command.ShowOne):
         proxy, watch = self.proxy(), self.watch(parsed_args)
         cloud = catalog.Catalog(proxy, patience=wanted.settings.patience)
         planned = plan.plan_part(wanted, cloud, progress=watch)
+        for warning in planned.warnings:
+            self.log.warning('%s', warning)
         if parsed_args.dry_run:
             return columns.planned([planned.step])
         done = register.execute_part(planned, proxy, progress=watch)

@@ -1,0 +1,201 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Whose unfinished images are: the mark that an upload puts on them.
+
+An image has the property ``amiclient_upload`` from when it is created until
+the whole upload is complete. Its value tells which run of this program is at
+work on it, so that another run can tell an image that is about to be filled
+from one that a killed run left behind:
+
+- A run on the same host, in the same namespace of process ids, and since the
+  same boot: by its process. Number and time of start tell it from a later
+  process that got the same number.
+- A run on the same host before it was booted: has ended.
+- Any other, on another host or in another container: has ended if the image
+  was last changed a day ago.
+"""
+
+import dataclasses
+import datetime
+import functools
+import hashlib
+import os
+import pathlib
+import platform
+from typing import Self
+
+from amiclient.glance import model
+
+#: The property.
+PROPERTY = 'amiclient_upload'
+
+#: After this, a run that cannot be asked is taken for ended. None shrinks
+#: for so long without Glance changing one of its images.
+_LATE = datetime.timedelta(days=1)
+
+#: How wrong the clocks of this host and of the cloud may be.
+_SLACK = datetime.timedelta(minutes=10)
+
+#: States of a process that is no more: zombie, dead; proc(5).
+_ENDED = ('Z', 'X')
+
+_PROC = pathlib.Path('/proc')
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A process, among all those of all hosts.
+
+    :param host: tells hosts apart, and says nothing else of them.
+    :param boot: tells apart when the host was booted.
+    :param space: the namespace that ``pid`` is a number in.
+    :param pid: its number.
+    :param born: when it started, in ticks since the boot.
+    """
+
+    host: str
+    boot: str
+    space: str
+    pid: int
+    born: str
+
+    @classmethod
+    def this(cls) -> Self:
+        """Describe the process that asks."""
+        return cls(
+            host=_host(),
+            boot=_read(_PROC / 'sys/kernel/random/boot_id'),
+            space=_space(),
+            pid=os.getpid(),
+            born=_status(os.getpid())[1] or '0',
+        )
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Read a mark; None if it is none that this version writes."""
+        words = dict(word.partition('=')[::2] for word in text.split())
+        try:
+            return cls(
+                host=words['host'],
+                boot=words['boot'],
+                space=words['space'],
+                pid=int(words['pid']),
+                born=words['born'],
+            )
+        except (KeyError, ValueError):
+            return None
+
+    def __str__(self) -> str:
+        return (
+            f'host={self.host} boot={self.boot} space={self.space} '
+            f'pid={self.pid} born={self.born}'
+        )
+
+    def ended(
+        self,
+        created: datetime.datetime | None,
+        changed: datetime.datetime | None,
+    ) -> bool:
+        """Tell whether it is certain, or a day ago, that the run ended.
+
+        :param created: when its image was created.
+        :param changed: when its image was changed last.
+        """
+        here = Run.this()
+        if self.host == here.host and self.boot == here.boot:
+            if self.boot and self.space and self.space == here.space:
+                return not self._runs()
+        elif self.host == here.host and created is not None:
+            # Copies of a virtual machine may have one host id; but what ran
+            # before this one was booted cannot be at work on it now.
+            booted = _booted()
+            if booted is not None and created + _SLACK < booted:
+                return True
+        now = datetime.datetime.now(datetime.UTC)
+        return changed is not None and changed + _LATE < now
+
+    def _runs(self) -> bool:
+        try:
+            os.kill(self.pid, 0)
+        except (ProcessLookupError, OverflowError):
+            return False
+        except PermissionError:
+            # Somebody else's; who may not be shown when it was started.
+            pass
+        state, born = _status(self.pid)
+        if state in _ENDED:
+            # Killed, but its parent has not asked how it ended.
+            return False
+        return born is None or born == self.born
+
+
+def is_marked(record: model.ImageRecord) -> bool:
+    """Tell whether an image has a mark, of whatever run."""
+    return PROPERTY in record.properties
+
+
+def is_alive(record: model.ImageRecord) -> bool:
+    """Tell whether a run may still be at work on an image, or undo it."""
+    return is_marked(record) and not is_left(record)
+
+
+def is_left(record: model.ImageRecord) -> bool:
+    """Tell whether a run that has ended left its mark on an image."""
+    run = Run.parse(str(record.properties.get(PROPERTY, '')))
+    return run is not None and run.ended(record.created_at, record.updated_at)
+
+
+@functools.cache
+def _host() -> str:
+    """Make an id of this host that cannot be traced back to it.
+
+    A machine id should not be told to others as it is: machine-id(5). Copies
+    of a machine share it, so the name of the host is part of this, too.
+    """
+    for name in ('/etc/machine-id', '/var/lib/dbus/machine-id'):
+        machine = _read(pathlib.Path(name))
+        if machine:
+            break
+    text = f'amiclient {machine} {platform.node()}'
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _space() -> str:
+    try:
+        return str((_PROC / 'self/ns/pid').stat().st_ino)
+    except OSError:
+        return ''
+
+
+def _status(pid: int) -> tuple[str | None, str | None]:
+    """Tell the state of a process, and when it started: proc(5)."""
+    text = _read(_PROC / str(pid) / 'stat')
+    # The name of the program comes before, and may hold anything.
+    fields = text.rpartition(')')[2].split()
+    return (fields[0], fields[19]) if len(fields) > 19 else (None, None)
+
+
+def _booted() -> datetime.datetime | None:
+    for line in _read(_PROC / 'stat').splitlines():
+        name, _, value = line.partition(' ')
+        if name == 'btime':
+            return datetime.datetime.fromtimestamp(int(value), datetime.UTC)
+    return None
+
+
+def _read(path: pathlib.Path) -> str:
+    try:
+        return path.read_text(errors='replace').strip()
+    except OSError:
+        # Some containers have no such file; then less is certain.
+        return ''

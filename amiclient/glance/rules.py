@@ -1,0 +1,173 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The cloud's own rules for images, from its schema.
+
+Operators can restrict formats, require properties, and say what values they
+may have. Glance says so itself, but only when the image is created, in words
+about its schema, and for one image after the other.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+import re
+from typing import Any
+
+from amiclient import exceptions
+from amiclient.glance import catalog as catalog_
+from amiclient.glance import model
+
+#: How much of a pattern is told.
+_LONGEST = 80
+
+#: The types of JSON schema that a value given as text can be of. Glance keeps
+#: text only, so that other types are its own attributes'.
+_TEXT = 'string'
+
+
+class Rules:
+    """What a cloud takes.
+
+    :param schema: the answer to ``GET /v2/schemas/image``: a JSON schema
+        (json-schema.org, draft 4), of which this knows what Glance uses.
+    """
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        found = schema.get('properties')
+        self._known: Mapping[str, Any] = (
+            found if isinstance(found, dict) else {}
+        )
+        further = schema.get('additionalProperties')
+        self._further: Any = {} if further is None else further
+        required = schema.get('required')
+        self._required = tuple(required if isinstance(required, list) else ())
+
+    @classmethod
+    def of(cls, catalog: catalog_.Catalog) -> 'Rules':
+        """Ask a cloud for its rules.
+
+        :raises CloudError: if the cloud does not answer as it should.
+        """
+        return cls(catalog.schema())
+
+    def takes_formats(self, disk_format: str, container_format: str) -> bool:
+        """Tell whether images of these formats are taken."""
+        return disk_format in self._formats(
+            'disk_format'
+        ) and container_format in self._formats('container_format')
+
+    def takes_property(self, key: str) -> bool:
+        """Tell whether images may have a property of this name at all."""
+        return self._rule(key) is not False
+
+    def objection(self, key: str, value: str) -> str | None:
+        """Tell what speaks against a property.
+
+        :returns: a clause whose subject is the property; None if nothing.
+        """
+        rule = self._rule(key)
+        if rule is False:
+            return 'it takes no such property'
+        if not isinstance(rule, dict):
+            return None
+        return next(_objections(rule, value), None)
+
+    def check(self, new: model.NewImage) -> None:
+        """Check that an image would be taken.
+
+        :raises CloudError: saying what of it would be refused.
+        """
+        for name, format_ in (
+            ('disk_format', new.disk_format),
+            ('container_format', new.container_format),
+        ):
+            if format_ not in self._formats(name):
+                raise exceptions.CloudError(
+                    f'this cloud takes no images of format {format_}',
+                    hint='--image-format raw may do'
+                    if format_ == model.Kind.AMI.value
+                    else 'ask its operator, or link images that it holds',
+                )
+        for key, value in new.properties.items():
+            why = self.objection(key, value)
+            if why is not None:
+                raise exceptions.CloudError(
+                    f'this cloud refuses the property {key}={value}: {why}',
+                    hint=f'give another value: --property {key}=...',
+                )
+        given = new.properties.keys() | model.ATTRIBUTES
+        for key in self._required:
+            if key not in given:
+                raise exceptions.CloudError(
+                    f'this cloud takes no images without the property {key}',
+                    hint=f'give it: --property {key}=...',
+                )
+
+    def sift(
+        self, computed: Mapping[str, str]
+    ) -> tuple[dict[str, str], tuple[str, ...]]:
+        """Leave out computed properties that the cloud would refuse.
+
+        Nobody asked for them, so they must not keep an image from the cloud.
+
+        :returns: those that it takes, and a warning for each other.
+        """
+        taken: dict[str, str] = {}
+        warnings: list[str] = []
+        for key, value in computed.items():
+            why = self.objection(key, value)
+            if why is None:
+                taken[key] = value
+            else:
+                warnings.append(
+                    f'the property {key}={value} is left out, for this cloud '
+                    f'refuses it: {why}'
+                )
+        return taken, tuple(warnings)
+
+    def _formats(self, name: str) -> Iterable[str]:
+        rule = self._known.get(name)
+        enum = rule.get('enum') if isinstance(rule, dict) else None
+        return [f for f in enum or () if isinstance(f, str)]
+
+    def _rule(self, key: str) -> Any:
+        return self._known.get(key, self._further)
+
+
+def _objections(rule: Mapping[str, Any], value: str) -> Iterator[str]:
+    """Check a text against a JSON schema.
+
+    Keywords that are not known here object to nothing: Glance has the last
+    word.
+    """
+    types = rule.get('type', _TEXT)
+    if _TEXT not in (types if isinstance(types, list) else [types]):
+        yield f'it must be of type {types}'
+        return
+    enum = rule.get('enum')
+    if isinstance(enum, list) and value not in enum:
+        yield f'it must be one of {", ".join(map(str, filter(None, enum)))}'
+    longest, shortest = rule.get('maxLength'), rule.get('minLength')
+    if isinstance(longest, int) and len(value) > longest:
+        yield f'it must have {longest} characters at most'
+    if isinstance(shortest, int) and len(value) < shortest:
+        yield f'it must have {shortest} characters at least'
+    pattern = rule.get('pattern')
+    if isinstance(pattern, str) and not _matches(pattern, value):
+        yield f'it must match {pattern[:_LONGEST]}'
+
+
+def _matches(pattern: str, value: str) -> bool:
+    try:
+        return re.search(pattern, value) is not None
+    except re.error:
+        # Of another dialect: Glance has the last word.
+        return True
