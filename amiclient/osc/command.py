@@ -32,6 +32,7 @@ from amiclient import interrupts
 from amiclient.osc import login
 from amiclient.osc import progress as bars
 from amiclient.osc import terminal
+from amiclient import text
 
 if typing.TYPE_CHECKING:
     from openstack.image.v2 import _proxy
@@ -147,14 +148,25 @@ class _Base(command.Command):
         """
         if parsed_args.project is None:
             return None
+        return self.find_project(
+            parsed_args.project, parsed_args.project_domain
+        )
+
+    def find_project(self, name_or_id: str, domain: str | None = None) -> str:
+        """Look up a project.
+
+        :param domain: that it is in; its name or id.
+        :returns: its id; what was given, if Keystone does not let the user
+            look up projects.
+        :raises CloudError: if there is no such project, or domain.
+        """
         # Loads the identity service's records, which few commands need.
         from osc_lib.cli import identity
 
-        found = identity.find_project(
-            self.app.client_manager.sdk_connection,
-            parsed_args.project,
-            parsed_args.project_domain,
-        )
+        with errors.translated(f'looking up the project {name_or_id!r}'):
+            found = identity.find_project(
+                self.app.client_manager.sdk_connection, name_or_id, domain
+            )
         return str(found.id)
 
     def watch(self, parsed_args: argparse.Namespace) -> 'progress.Progress':
@@ -168,6 +180,20 @@ class _Base(command.Command):
             wanted=not parsed_args.no_progress
             and self.app.options.verbose_level > 0,
         )
+
+
+class Action(_Base):
+    """A command that says nothing if all went well."""
+
+    def say(self, lines: Iterable[str]) -> None:
+        """Print lines, as the result."""
+        for line in lines:
+            self.app.stdout.write(f'{text.safe(line)}\n')
+
+    def warn(self, lines: Iterable[str]) -> None:
+        """Tell the user something that is not the result."""
+        for line in lines:
+            self.log.warning('%s', line)
 
 
 class ShowOne(_Base, command.ShowOne):

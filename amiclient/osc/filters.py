@@ -36,12 +36,16 @@ _RESERVED = frozenset(
 Query = dict[str, str | bool | Collection[str]]
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    """Add the filters of a list of AMIs."""
+def add(parser: argparse.ArgumentParser, *, links: bool = True) -> None:
+    """Add the filters of a list.
+
+    :param links: whether the images can be chosen by what they link to.
+    """
     parser.add_argument(
         '--name', metavar='<name>', help='Only those of this name'
     )
-    for noun in ('kernel', 'ramdisk'):
+    parser.set_defaults(kernel=None, ramdisk=None)
+    for noun in ('kernel', 'ramdisk') if links else ():
         parser.add_argument(
             f'--{noun}',
             metavar='<image>',

@@ -39,7 +39,7 @@ UPLOAD_HEADROOM = '64M'
 _VISIBILITIES = {
     'public': 'Everybody can use it',
     'private': 'Only the project that owns it can use it',
-    'shared': 'The owner can share it with projects (default)',
+    'shared': 'The owner can share it with projects',
     'community': 'Everybody who knows its id can use it',
 }
 
@@ -135,6 +135,15 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     add_progress(parser)
 
 
+def add_dry_run(parser: argparse.ArgumentParser) -> None:
+    """Add ``--dry-run``, for a command that takes no time."""
+    parser.add_argument(
+        '--dry-run',
+        action='store_true',
+        help='Check everything and print what would be done, but do nothing',
+    )
+
+
 def add_progress(parser: argparse.ArgumentParser) -> None:
     """Add ``--no-progress``."""
     parser.add_argument(
@@ -177,10 +186,16 @@ def patience(parsed_args: argparse.Namespace) -> retry.Patience:
     return retry.Patience.of(**given)
 
 
-def add_visibility(parser: argparse.ArgumentParser) -> None:
-    """Add the four visibilities, of which there can be one."""
+def add_visibility(
+    parser: argparse.ArgumentParser, *, default: str | None = None
+) -> None:
+    """Add the four visibilities, of which there can be one.
+
+    :param default: what a new image has.
+    """
     group = parser.add_mutually_exclusive_group()
     for name, text in _VISIBILITIES.items():
+        text += ' (default)' if name == default else ''
         group.add_argument(
             f'--{name}',
             dest='visibility',
@@ -190,8 +205,13 @@ def add_visibility(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def add_protected(parser: argparse.ArgumentParser) -> None:
-    """Add ``--protected`` and its opposite."""
+def add_protected(
+    parser: argparse.ArgumentParser, *, default: str = ''
+) -> None:
+    """Add ``--protected`` and its opposite.
+
+    :param default: what is said about that.
+    """
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
         '--protected',
@@ -203,7 +223,7 @@ def add_protected(parser: argparse.ArgumentParser) -> None:
         '--unprotected',
         dest='protected',
         action='store_false',
-        help='Allow that it is deleted (default)',
+        help=f'Allow that it is deleted{default}',
     )
 
 
@@ -238,8 +258,8 @@ def add_project(parser: argparse.ArgumentParser) -> None:
 
 def add_new_image(parser: argparse.ArgumentParser) -> None:
     """Add what a new image, of whatever kind, can be given."""
-    add_visibility(parser)
-    add_protected(parser)
+    add_visibility(parser, default='shared')
+    add_protected(parser, default=' (default)')
     parser.add_argument(
         '--hidden',
         action='store_true',

@@ -13,13 +13,96 @@
 
 """What the commands of kernels and those of ramdisks have in common."""
 
+from __future__ import annotations
+
 import argparse
+import datetime
 import pathlib
-from typing import ClassVar
+import typing
+from typing import Any, ClassVar
+
+from cliff import columns as cliff_columns
+from osc_lib.cli import format_columns
 
 from amiclient.osc import columns
 from amiclient.osc import command
+from amiclient.osc import filters
 from amiclient.osc import options
+from amiclient.osc import removal
+
+if typing.TYPE_CHECKING:
+    from amiclient.glance import catalog as catalog_
+    from amiclient.glance import removal as removal_
+    from amiclient.glance import users
+
+
+class Users(cliff_columns.FormattableColumn[list[dict[str, Any]]]):
+    """The images that link to one: a line each, or a list of records."""
+
+    def human_readable(self) -> str:
+        """Write the lines."""
+        return '\n'.join(
+            f'{user["name"]} ({user["id"]})' for user in self._value
+        )
+
+
+_LIST: tuple[columns.Column[users.Part], ...] = (
+    columns.Column('ID', lambda r: r.image.id),
+    columns.Column('Name', lambda r: r.image.name),
+    columns.Column('Status', lambda r: r.image.status),
+    columns.Column(
+        'Architecture',
+        lambda r: r.image.properties.get('architecture'),
+        long=True,
+    ),
+    columns.Column('Size', lambda r: r.image.size, long=True),
+    columns.Column('Visibility', lambda r: r.image.visibility, long=True),
+    columns.Column('Protected', lambda r: r.image.protected, long=True),
+    columns.Column('Project', lambda r: r.image.owner, long=True),
+    columns.Column(
+        'Tags',
+        lambda r: format_columns.ListColumn(list(r.image.tags)),
+        long=True,
+    ),
+    columns.Column('Used By', lambda r: len(r.users or ()), long=True),
+)
+
+
+def _shown(*, human_readable: bool) -> tuple[columns.Column[users.Part], ...]:
+    def size(value: int | None) -> Any:
+        return columns.HumanSize(value) if human_readable else value
+
+    return (
+        columns.Column('id', lambda r: r.image.id),
+        columns.Column('name', lambda r: r.image.name),
+        columns.Column('status', lambda r: r.image.status),
+        columns.Column('disk_format', lambda r: r.image.disk_format),
+        columns.Column('container_format', lambda r: r.image.container_format),
+        columns.Column('size', lambda r: size(r.image.size)),
+        columns.Column('visibility', lambda r: r.image.visibility),
+        columns.Column('protected', lambda r: r.image.protected),
+        columns.Column('hidden', lambda r: r.image.hidden),
+        columns.Column('owner', lambda r: r.image.owner),
+        columns.Column(
+            'architecture', lambda r: r.image.properties.get('architecture')
+        ),
+        columns.Column('hash_algo', lambda r: r.image.hash_algo),
+        columns.Column('hash_value', lambda r: r.image.hash_value),
+        columns.Column('created_at', lambda r: _written(r.image.created_at)),
+        columns.Column(
+            'tags', lambda r: format_columns.ListColumn(list(r.image.tags))
+        ),
+        columns.Column(
+            'used_by',
+            lambda r: Users(
+                [{'id': u.id, 'name': u.name} for u in r.users or ()]
+            ),
+        ),
+    )
+
+
+def _written(instant: datetime.datetime | None) -> str | None:
+    return instant.isoformat() if instant else None
 
 
 class UploadPart(command.ShowOne):
@@ -74,3 +157,121 @@ class UploadPart(command.ShowOne):
             return columns.planned([planned.step])
         done = register.execute_part(planned, proxy, progress=watch)
         return columns.uploaded(done.record, done.uploaded, done.reused)
+
+
+class ListParts(command.Lister):
+    """The kernels or the ramdisks of a cloud."""
+
+    #: Glance's format.
+    format: ClassVar[str]
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Define the options."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            '--long',
+            action='store_true',
+            help='List more of each image, and how many images link to it',
+        )
+        filters.add(parser, links=False)
+        options.add_network(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
+        """List them."""
+        # Not at the top: see amiclient.osc.
+        from amiclient.glance import catalog
+        from amiclient.glance import model
+        from amiclient.glance import users
+
+        cloud = catalog.Catalog(
+            self.proxy(), patience=options.patience(parsed_args)
+        )
+        found = users.listed(
+            cloud,
+            model.Kind(self.format),
+            filters.query(parsed_args, cloud, self.project_id(parsed_args)),
+            limit=parsed_args.limit,
+            marker=filters.marker(parsed_args, cloud),
+            used=parsed_args.long,
+        )
+        return columns.many(_LIST, found, long=parsed_args.long)
+
+
+class ShowPart(command.ShowOne):
+    """One kernel or ramdisk, with the images that link to it."""
+
+    noun: ClassVar[str]
+    format: ClassVar[str]
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Define the options."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            self.noun,
+            metavar=f'<{self.noun}>',
+            help=f'The {self.noun} to show (name or ID)',
+        )
+        parser.add_argument(
+            '--human-readable',
+            action='store_true',
+            help='Write the size in tables for people, such as 7.9 MiB',
+        )
+        options.add_network(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
+        """Show it."""
+        # Not at the top: see amiclient.osc.
+        from amiclient.glance import catalog
+        from amiclient.glance import model
+        from amiclient.glance import users
+
+        found = users.find(
+            catalog.Catalog(
+                self.proxy(), patience=options.patience(parsed_args)
+            ),
+            model.Kind(self.format),
+            getattr(parsed_args, self.noun),
+        )
+        shown = _shown(human_readable=parsed_args.human_readable)
+        return columns.one(shown, found)
+
+
+class DeleteParts(removal.Delete):
+    """The deletion of kernels or of ramdisks."""
+
+    noun: ClassVar[str]
+    format: ClassVar[str]
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Define the options."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            self.noun,
+            metavar=f'<{self.noun}>',
+            nargs='+',
+            help=f'The {self.noun} to delete (name or ID)',
+        )
+        parser.add_argument(
+            '--force',
+            action='store_true',
+            help='Delete it even if images link to it, which do not boot any '
+            'more then',
+        )
+        return parser
+
+    def plan(
+        self, parsed_args: argparse.Namespace, cloud: catalog_.Catalog
+    ) -> removal_.RemovalPlan:
+        """Plan what is deleted."""
+        # Not at the top: see amiclient.osc.
+        from amiclient.glance import model
+        from amiclient.glance import removal
+
+        return removal.plan_parts(
+            cloud,
+            model.Kind(self.format),
+            getattr(parsed_args, self.noun),
+            force=parsed_args.force,
+        )

@@ -1,0 +1,127 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Commands that share AMIs: ``openstack ami add project`` and ``remove``."""
+
+from __future__ import annotations
+
+import argparse
+import typing
+
+from amiclient.osc import columns
+from amiclient.osc import command
+from amiclient.osc import options
+
+if typing.TYPE_CHECKING:
+    from amiclient.glance import sharing
+
+_SHARED: tuple[columns.Column[sharing.Shared], ...] = (
+    columns.Column('Role', lambda r: r.kind.noun),
+    columns.Column('Image', lambda r: r.image.id),
+    columns.Column('Name', lambda r: r.image.name),
+    columns.Column('Visibility', lambda r: r.image.visibility),
+    columns.Column('Project', lambda r: r.project),
+    columns.Column('Status', lambda r: r.status),
+)
+
+
+def _add_arguments(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument(
+        'ami', metavar='<ami>', help=f'Image to {what} (name or ID)'
+    )
+    parser.add_argument(
+        'projects',
+        metavar='<project>',
+        nargs='+',
+        help='Project (ID; or name, if you may look up projects)',
+    )
+    parser.add_argument(
+        '--project-domain',
+        metavar='<project-domain>',
+        help='Domain the project belongs to (name or ID), in case names of '
+        'projects collide',
+    )
+    options.add_network(parser)
+
+
+class AddProject(command.Lister):
+    """Share an AMI, and the kernel and ramdisk it links to, with projects.
+
+    The projects can boot it at once, by its id; their lists show it once they
+    have accepted it. Private images become shared. A project that it is
+    shared with already is fine.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Define the options."""
+        parser = super().get_parser(prog_name)
+        _add_arguments(parser, 'share')
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
+        """Share it."""
+        # Not at the top: see amiclient.osc.
+        from amiclient.glance import catalog
+        from amiclient.glance import sharing
+
+        cloud = catalog.Catalog(
+            self.proxy(), patience=options.patience(parsed_args)
+        )
+        domain = parsed_args.project_domain
+        projects = [
+            self.find_project(project, domain)
+            for project in parsed_args.projects
+        ]
+        planned = sharing.plan_add(cloud, parsed_args.ami, projects)
+        for warning in planned.warnings:
+            self.log.warning('%s', warning)
+        sharing.execute(planned, cloud)
+        made = sharing.shared(planned, cloud)
+        commands = sharing.accepting(made)
+        if commands:
+            self.log.warning(
+                'for their lists to show it, the projects accept it: %s',
+                ' && '.join(commands),
+            )
+        return columns.many(_SHARED, made, long=True)
+
+
+class RemoveProject(command.Action):
+    """Share an AMI, its kernel and its ramdisk with projects no longer.
+
+    A kernel or ramdisk stays shared with a project that can see another AMI
+    which links to it.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Define the options."""
+        parser = super().get_parser(prog_name)
+        _add_arguments(parser, 'share no longer')
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        """Share it no longer."""
+        # Not at the top: see amiclient.osc.
+        from amiclient.glance import catalog
+        from amiclient.glance import sharing
+
+        cloud = catalog.Catalog(
+            self.proxy(), patience=options.patience(parsed_args)
+        )
+        domain = parsed_args.project_domain
+        projects = [
+            self.find_project(project, domain)
+            for project in parsed_args.projects
+        ]
+        planned = sharing.plan_remove(cloud, parsed_args.ami, projects)
+        self.warn(planned.warnings)
+        sharing.execute(planned, cloud)
