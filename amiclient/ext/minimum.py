@@ -125,12 +125,6 @@ class Track:
         self.steps: list[Step] = []
         self.moved: dict[int, int] = {}
 
-    @property
-    def highest(self) -> int:
-        """The block below which whatever moves has been moved to."""
-        sizes = [step.blocks for step in self.steps if step.blocks]
-        return max([superblock_.read(self.path).block_count, *sizes])
-
     def take(self, step: Step) -> None:
         """Do a step.
 

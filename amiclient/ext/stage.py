@@ -157,13 +157,13 @@ def check_room(folder: pathlib.Path, needed: int) -> None:
             )
 
 
-def reserve(path: pathlib.Path, end: int) -> None:
-    """Give a file all the room on disk that what is written to it can take.
+def reserve(path: pathlib.Path, runs: Iterable[groups_.Run]) -> None:
+    """Give a file the room on disk that what is written to it will take.
 
-    A file with holes is written to in places that it has no blocks for yet;
-    there must be some, for what moves has left its old place by then.
+    A file with holes is written to in places that it has no blocks for yet.
+    There must be some then: what moves has left its old place.
 
-    :param end: the byte up to which it is written to.
+    :param runs: ranges of bytes that will be written to.
     :raises NoSpaceError: if there is not that much room.
     """
     limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -173,32 +173,40 @@ def reserve(path: pathlib.Path, end: int) -> None:
             hint='raise the limit: ulimit -f',
         )
     with copy.opened(path, os.O_RDWR) as descriptor:
-        data = groups_.count(copy.data_in(descriptor, 0, end))
-        check_room(path.parent, end - data)
+        size = os.fstat(descriptor).st_size
+        holes = groups_.subtract(
+            groups_.merge(runs), copy.data_in(descriptor, 0, size)
+        )
+        check_room(path.parent, groups_.count(holes))
         with full_disk(path.parent):
-            os.posix_fallocate(descriptor, 0, end)
+            for first, end in holes:
+                os.posix_fallocate(descriptor, first, end - first)
 
 
 @contextlib.contextmanager
-def full_disk(folder: pathlib.Path) -> Iterator[None]:
-    """Say it in plain words if the disk gets full meanwhile."""
+def full_disk(*folders: pathlib.Path) -> Iterator[None]:
+    """Say it in plain words if the disk gets full meanwhile.
+
+    :param folders: what is written to; the one with the least room is blamed.
+    """
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        raise _no_space(folder, '') from error
+        raise _no_space(min(folders, key=files.room), '') from error
 
 
-def refuse_full(folder: pathlib.Path) -> None:
+def refuse_full(*folders: pathlib.Path) -> None:
     """Blame a full disk, if there is one, for the failure of a program.
 
     Programs that cannot write say so in many ways, some of them misleading.
 
-    :raises NoSpaceError: if there is hardly any room.
+    :raises NoSpaceError: if there is hardly any room in one of some folders.
     """
-    if files.room(folder) < _HARDLY:
-        raise _no_space(folder, '')
+    for folder in folders:
+        if files.room(folder) < _HARDLY:
+            raise _no_space(folder, '')
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ from typing import Self
 
 from amiclient import exceptions
 from amiclient.ext import copy
+from amiclient.ext import groups as groups_
 from amiclient.ext import superblock as superblock_
 from amiclient import process
 
@@ -237,6 +238,33 @@ class Toolbox:
                 cancel=self.cancel,
                 limit=self.limit,
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorder(Toolbox):
+    """A toolbox that notes where what it writes to has ever had data.
+
+    :ivar written: ranges of bytes.
+    """
+
+    written: list[groups_.Run] = dataclasses.field(default_factory=list)
+
+    def _run(
+        self,
+        argv: Sequence[str | pathlib.Path],
+        *,
+        ok: Iterable[int] = (0,),
+        writes: bool = False,
+        input: bytes | None = None,
+    ) -> process.Result:
+        result = super()._run(argv, ok=ok, writes=writes, input=input)
+        for path in argv:
+            if writes and isinstance(path, pathlib.Path):
+                with copy.opened(path, os.O_RDONLY) as descriptor:
+                    size = os.fstat(descriptor).st_size
+                    found = copy.data_in(descriptor, 0, size)
+                    self.written[:] = groups_.merge([*self.written, *found])
+        return result
 
 
 def _opened(path: pathlib.Path, stack: contextlib.ExitStack) -> str:

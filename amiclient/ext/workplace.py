@@ -1,0 +1,66 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Where a copy of a filesystem can be made."""
+
+import os
+import pathlib
+
+from amiclient import exceptions
+
+#: file-hierarchy(7): what is large goes to /var/tmp, for /tmp is in memory on
+#: many systems.
+_LARGE = pathlib.Path('/var/tmp')  # noqa: S108 - temporary.py makes files
+_SMALL = pathlib.Path('/tmp')  # noqa: S108
+
+
+def candidates(
+    chosen: pathlib.Path | None, source: pathlib.Path
+) -> tuple[pathlib.Path, ...]:
+    """Tell the folders that a copy may be made in, the best one first.
+
+    What the user chose is the only one. Else it is ``$TMPDIR``, /var/tmp,
+    the folder of the source and /tmp, as far as they can be written to.
+
+    :param chosen: what the user chose; None for the usual ones.
+    :param source: the file or device that is copied.
+    :raises UsageError: if the one that was chosen cannot be written to.
+    """
+    if chosen is not None:
+        if not chosen.is_dir():
+            raise exceptions.UsageError(
+                f'{chosen} is no folder',
+                hint='create it, or name another by --work-directory',
+            )
+        if not _is_writable(chosen):
+            raise exceptions.UsageError(
+                f'{chosen} cannot be written to',
+                hint='name another by --work-directory',
+            )
+        return (chosen,)
+    places = [_LARGE, _SMALL]
+    if source.is_file():
+        # Not beside a device: /dev is in memory.
+        places.insert(1, source.resolve().parent)
+    wanted = os.environ.get('TMPDIR')
+    if wanted:
+        places.insert(0, pathlib.Path(wanted).absolute())
+    return tuple(place for place in dict.fromkeys(places) if _usable(place))
+
+
+def _usable(place: pathlib.Path) -> bool:
+    return place.is_dir() and _is_writable(place)
+
+
+def _is_writable(place: pathlib.Path) -> bool:
+    # This knows of read-only filesystems, too, and of access control lists.
+    return os.access(place, os.W_OK | os.X_OK)
