@@ -29,6 +29,7 @@ from typing import TypeVar
 from amiclient import exceptions
 from amiclient.ext import busy
 from amiclient.ext import clean
+from amiclient.ext import copy
 from amiclient.ext import minimum
 from amiclient.ext import shrinkplan
 from amiclient.ext import stage
@@ -115,7 +116,7 @@ def _rehearse(planned: ShrinkPlan, progress: progress_.Progress) -> ShrinkPlan:
     ):
         source.wait()
         target = shrinkplan.aim(planned.request, source.path)
-        track = _try_out(target.goal, source.path, folder, tools)
+        track = _try_out(target, source.path, folder, tools)
         found = superblock_.read(track.path)
     return dataclasses.replace(
         planned,
@@ -177,6 +178,7 @@ def _on_copy(
     with (
         files.Output(planned.output) as output,
         _clean_source(planned, tools, progress) as source,
+        contextlib.ExitStack() as stack,
     ):
         target = shrinkplan.aim(request, source.path)
 
@@ -185,8 +187,14 @@ def _on_copy(
             source.copy_to(output.path, progress)
             return output.path
 
+        def metadata() -> pathlib.Path:
+            source.wait()
+            folder = stack.enter_context(stage.workshop(planned.folder))
+            tools.copy_metadata(source.path, folder / _METADATA)
+            return folder / _METADATA
+
         try:
-            track = _search(target.goal, fresh, tools, progress)
+            track = _search(target, fresh, metadata, tools, progress)
         except exceptions.CancelledError:
             raise
         except exceptions.AmiError:
@@ -217,13 +225,14 @@ def _in_place(planned: ShrinkPlan, progress: progress_.Progress) -> Shrunk:
     with stage.workshop(planned.folder) as folder:
         with progress.task('Trying the shrink out'):
             recorder = tools_.Recorder.of(planned.image.superblock)
-            trial = _try_out(target.goal, path, folder, recorder)
+            trial = _try_out(target, path, folder, recorder)
         if not planned.image.is_device:
             stage.reserve(path, recorder.written)
         # What is half done can only be finished.
         with interrupts.held():
             with progress.task('Shrinking'):
                 track = minimum.replay(path, trial.steps, tools)
+                _forget_transactions(path, tools)
             with progress.task('Verifying'):
                 stage.finish(folder / _METADATA, path, track.moved, tools)
             result = _result(planned, target, path)
@@ -233,12 +242,23 @@ def _in_place(planned: ShrinkPlan, progress: progress_.Progress) -> Shrunk:
     return result
 
 
+def _forget_transactions(path: pathlib.Path, tools: tools_.Toolbox) -> None:
+    # A journal that moved along holds what was deleted since. A copy leaves
+    # that out.
+    found = superblock_.read(path)
+    if not found.has_journal:
+        return
+    runs = tools.journal_content(path, found.journal_inode)
+    with copy.opened(path, os.O_RDWR) as descriptor:
+        copy.clear(descriptor, copy.bytes_of(runs, found.block_size))
+
+
 #: The name of the copy that has no file's content in it.
 _METADATA = 'metadata'
 
 
 def _try_out(
-    goal: minimum.Goal,
+    target: shrinkplan.Target,
     path: pathlib.Path,
     folder: pathlib.Path,
     tools: tools_.Toolbox,
@@ -251,19 +271,45 @@ def _try_out(
         stage.copy_sparse(metadata, trial)
         return trial
 
-    return _search(goal, fresh, tools, progress_.QUIET)
+    def another() -> pathlib.Path:
+        stage.copy_sparse(metadata, folder / 'another')
+        return folder / 'another'
+
+    return _search(target, fresh, another, tools, progress_.QUIET)
 
 
 def _search(
+    target: shrinkplan.Target,
+    fresh: Callable[[], pathlib.Path],
+    metadata: Callable[[], pathlib.Path],
+    tools: tools_.Toolbox,
+    progress: progress_.Progress,
+) -> minimum.Track:
+    """Search for the smallest size.
+
+    :param fresh: makes a copy, which the search takes place in.
+    :param metadata: makes another that need not have the files' content.
+    """
+    track = _descend(target.goal, fresh, tools, progress)
+    blocks = superblock_.read(track.path).block_count
+    if target.goal.headroom or blocks <= target.bound:
+        return track
+    with progress.task('Shrinking'):
+        steps = minimum.by_hand(metadata(), target.goal, tools)
+    if not steps or steps[-1].blocks >= blocks:
+        return track
+    path = fresh()
+    with progress.task('Shrinking'):
+        return minimum.replay(path, steps, tools)
+
+
+def _descend(
     goal: minimum.Goal,
     fresh: Callable[[], pathlib.Path],
     tools: tools_.Toolbox,
     progress: progress_.Progress,
 ) -> minimum.Track:
-    """Search for the smallest size, from a fresh copy each time it fails.
-
-    :param fresh: makes a copy.
-    """
+    """Search from a fresh copy each time it fails."""
     for attempt in _attempts(goal):
         path = fresh()
         with progress.task('Shrinking'):

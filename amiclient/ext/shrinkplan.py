@@ -187,7 +187,7 @@ def aim(request: ShrinkRequest, path: pathlib.Path) -> Target:
             journal = inodes.Table(layout).read(found.journal_inode).size
     goal, growth = _goal(request, measured, journal)
     goal = dataclasses.replace(goal, cut=not _in_place(request))
-    bound = minimum.lower_bound(measured, goal.headroom, growth)
+    bound = measured.need(goal.headroom + growth)
     used = groups_.count(measured.used) * found.block_size
     # What is in use may be zeros, inode tables above all: holes in a file.
     used = min(used, path.stat().st_blocks * 512 or used)
