@@ -84,7 +84,7 @@ def _architecture(case: case_.Case) -> Iterator[findings.Finding]:
     wanted = case.image.properties.get('architecture')
     for kind, part in case.parts:
         own = part.properties.get('architecture')
-        if not (wanted and own) or _canonical(wanted) == _canonical(own):
+        if not (wanted and own) or canonical(wanted) == canonical(own):
             continue
         yield case_.found(
             case,
@@ -97,7 +97,8 @@ def _architecture(case: case_.Case) -> Iterator[findings.Finding]:
         )
 
 
-def _canonical(architecture: str) -> str:
+def canonical(architecture: str) -> str:
+    """Call an architecture as Nova does."""
     lower = architecture.lower()
     return _ARCHITECTURES.get(lower, lower)
 

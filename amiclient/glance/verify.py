@@ -10,109 +10,94 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Checks of one AMI that ask the cloud for more than lists tell."""
+"""The check of one AMI, as thorough as one wants."""
 
-from collections.abc import Iterable, Iterator
 import dataclasses
-import http
+import pathlib
+import tempfile
+from typing import TYPE_CHECKING
 
-from amiclient import exceptions
+from amiclient.ext import stage
 from amiclient import findings
-from amiclient.glance import case as case_
+from amiclient.glance import against
 from amiclient.glance import catalog as catalog_
+from amiclient.glance import deep
 from amiclient.glance import health
 from amiclient.glance import links
-from amiclient.glance import members as members_
 from amiclient.glance import model
+from amiclient.glance import reports
+from amiclient.glance import retry
+from amiclient import progress as progress_
+from amiclient.source import opening
 
-#: Whom Glance's policies let change what belongs to others.
-_ADMIN = 'admin'
+if TYPE_CHECKING:
+    from openstack.image.v2 import _proxy
+
+#: All rules, and so what ``--ignore`` takes.
+RULES = health.RULES | deep.RULES | against.RULES
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
-    """One AMI, and what was found about it; None if nobody looked."""
+class Request:
+    """What to check, and how thoroughly.
 
-    ami: links.Ami
-    found: tuple[findings.Finding, ...] | None = None
+    :param ami: a name or id.
+    :param deep: whether to fetch the data and look at it.
+    :param local: what to compare it with.
+    :param work_directory: for what is fetched, and for copies; $TMPDIR or
+        /tmp if None.
+    """
+
+    ami: str
+    deep: bool = False
+    local: against.Local | None = None
+    work_directory: pathlib.Path | None = None
+    patience: retry.Patience = dataclasses.field(
+        default_factory=retry.Patience
+    )
 
 
-def viewer(catalog: catalog_.Catalog) -> case_.Viewer:
-    """Tell who asks."""
-    return case_.Viewer(catalog.project(), _ADMIN in catalog.roles())
-
-
-def check(
-    catalog: catalog_.Catalog, ami: links.Ami
+def run(
+    request: Request,
+    proxy: '_proxy.Proxy',
+    *,
+    progress: progress_.Progress,
 ) -> tuple[findings.Finding, ...]:
-    """Find what keeps an AMI from booting, and whom.
+    """Find out what is wrong with one AMI.
 
-    :raises CloudError: if the cloud does not answer as it should.
+    :returns: what was found, the worst first.
+    :raises CloudError: if there is no such AMI, or the cloud does not answer
+        as it should.
+    :raises SourceError: if the local source cannot be read.
+    :raises NoSpaceError: if there is no room for the work.
     """
-    return health.examine(gather(catalog, ami))
-
-
-def gather(catalog: catalog_.Catalog, ami: links.Ami) -> case_.Case:
-    """Find out what an AMI's records do not tell: whom it is shared with.
-
-    :raises CloudError: if the cloud does not answer as it should.
-    """
-    known = case_.Case(ami, {}, viewer(catalog))
-    members = {}
-    for image in _shared(known):
-        found = _members(catalog, image, known.viewer)
-        if found is not None:
-            members[image.id] = found
-    return case_.Case(ami, members, known.viewer)
-
-
-def _shared(case: case_.Case) -> list[model.ImageRecord]:
-    """Choose the images whose members make a difference."""
-    limited = [i for _, i in case.images if i.visibility == 'shared']
-    owners = {image.owner for _, image in case.images}
-    if case.image.visibility in case_.OPEN:
-        return []
-    if case.image.visibility == 'private' and len(owners) == 1:
-        return []
-    return limited
-
-
-def _members(
-    catalog: catalog_.Catalog,
-    image: model.ImageRecord,
-    viewer: case_.Viewer,
-) -> frozenset[str] | None:
-    """Tell whom an image is shared with; None if that cannot be seen."""
-    if not viewer.owns(image):
-        # Glance tells a member of itself alone.
-        return None
-    try:
-        return members_.projects(catalog, image)
-    except exceptions.CloudError as error:
-        if error.status != http.HTTPStatus.FORBIDDEN:
-            raise
-        return None
-
-
-def report(catalog: catalog_.Catalog, ami: links.Ami) -> Report:
-    """Check one AMI as :func:`check` does."""
-    return Report(ami, check(catalog, ami))
-
-
-def reports(
-    catalog: catalog_.Catalog, amis: Iterable[links.Ami], *, check: bool
-) -> Iterator[Report]:
-    """Report on many AMIs, without asking for more than is known of them.
-
-    Whether kernel and ramdisk are shared with the same projects takes a
-    request for each, so that remains for a check of one.
-
-    :param check: whether to look for anything that is wrong with them.
-    """
-    if not check:
-        yield from map(Report, amis)
-        return
-    who = viewer(catalog)
-    for ami in amis:
-        case = case_.Case(ami, viewer=who)
-        yield Report(ami, health.examine(case))
+    catalog = catalog_.Catalog(proxy, patience=request.patience)
+    if request.local is not None:
+        # Before anything is fetched.
+        with opening.opened(
+            request.local.path, wanted='a root filesystem', devices=True
+        ):
+            pass
+    case = reports.gather(catalog, links.show(catalog, request.ami))
+    found = list(health.examine(case))
+    if not request.deep and request.local is None:
+        return findings.ranked(found)
+    work = request.work_directory or pathlib.Path(tempfile.gettempdir())
+    with stage.workshop(work) as folder, stage.full_disk(work):
+        files: dict[model.Kind, pathlib.Path] = {}
+        if request.deep:
+            files, seen = deep.look(
+                case, deep.Fetcher(proxy, folder, request.patience, progress)
+            )
+            found += [finding for finding in seen if finding not in found]
+        if request.local is not None:
+            found.append(
+                against.compare(
+                    case,
+                    request.local,
+                    folder,
+                    fetched=files.get(model.Kind.AMI),
+                    progress=progress,
+                )
+            )
+    return findings.ranked(found)

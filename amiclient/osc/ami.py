@@ -76,8 +76,9 @@ class UploadAmi(command.ShowOne):
             '--work-directory',
             metavar='<directory>',
             type=pathlib.Path,
-            help='Where to make the shrunk copy (default: $TMPDIR or /tmp, '
-            'or beside the source if there is no room)',
+            help='Where to make the shrunk copy (default: the first of '
+            '$TMPDIR, /var/tmp, the folder of the source and /tmp that has '
+            'room)',
         )
         options.add_network(parser)
         options.add_run(parser)
@@ -158,7 +159,7 @@ class ListAmi(command.Lister):
         # Not at the top: see amiclient.osc.
         from amiclient.glance import catalog
         from amiclient.glance import links
-        from amiclient.glance import verify
+        from amiclient.glance import reports
 
         cloud = catalog.Catalog(self.proxy())
         found = links.listed(
@@ -168,9 +169,9 @@ class ListAmi(command.Lister):
             marker=filters.marker(parsed_args, cloud),
             resolve=parsed_args.long or parsed_args.check,
         )
-        reports = verify.reports(cloud, found, check=parsed_args.check)
+        checked = reports.reports(cloud, found, check=parsed_args.check)
         shown = amis.listed(check=parsed_args.check)
-        return columns.many(shown, reports, long=parsed_args.long)
+        return columns.many(shown, checked, long=parsed_args.long)
 
 
 class ShowAmi(command.ShowOne):
@@ -198,9 +199,9 @@ class ShowAmi(command.ShowOne):
         # Not at the top: see amiclient.osc.
         from amiclient.glance import catalog
         from amiclient.glance import links
-        from amiclient.glance import verify
+        from amiclient.glance import reports
 
         cloud = catalog.Catalog(self.proxy())
-        report = verify.report(cloud, links.show(cloud, parsed_args.ami))
+        report = reports.report(cloud, links.show(cloud, parsed_args.ami))
         shown = amis.shown(human_readable=parsed_args.human_readable)
         return columns.one(shown, report)

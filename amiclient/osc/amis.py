@@ -28,9 +28,9 @@ from amiclient import units
 
 if typing.TYPE_CHECKING:
     from amiclient.glance import model
-    from amiclient.glance import verify
+    from amiclient.glance import reports
 
-_LIST: tuple[columns.Column[verify.Report], ...] = (
+_LIST: tuple[columns.Column[reports.Report], ...] = (
     columns.Column('ID', lambda r: r.ami.image.id),
     columns.Column('Name', lambda r: r.ami.image.name),
     columns.Column('Status', lambda r: r.ami.image.status),
@@ -58,12 +58,12 @@ _LIST: tuple[columns.Column[verify.Report], ...] = (
     ),
 )
 
-_HEALTH: columns.Column[verify.Report] = columns.Column(
+_HEALTH: columns.Column[reports.Report] = columns.Column(
     'Health', lambda r: findings.Health(findings.rows(r.found or ()))
 )
 
 
-def listed(*, check: bool) -> tuple[columns.Column[verify.Report], ...]:
+def listed(*, check: bool) -> tuple[columns.Column[reports.Report], ...]:
     """Tell the columns of a list of AMIs.
 
     :param check: whether their health is one.
@@ -101,7 +101,7 @@ class HumanPart(Part):
 
 def shown(
     *, human_readable: bool
-) -> tuple[columns.Column[verify.Report], ...]:
+) -> tuple[columns.Column[reports.Report], ...]:
     """Tell the columns of one AMI.
 
     :param human_readable: whether tables show sizes for people.
@@ -153,18 +153,18 @@ def shown(
     )
 
 
-def _kernel(report: verify.Report) -> dict[str, Any] | None:
+def _kernel(report: reports.Report) -> dict[str, Any] | None:
     link, status = report.ami.image.kernel_id, report.ami.kernel_status
     return _part(report, 'kernel', link, status, report.ami.kernel)
 
 
-def _ramdisk(report: verify.Report) -> dict[str, Any] | None:
+def _ramdisk(report: reports.Report) -> dict[str, Any] | None:
     link, status = report.ami.image.ramdisk_id, report.ami.ramdisk_status
     return _part(report, 'ramdisk', link, status, report.ami.ramdisk)
 
 
 def _part(
-    report: verify.Report,
+    report: reports.Report,
     noun: str,
     link: str | None,
     status: str | None,

@@ -14,7 +14,7 @@
 """Commands that look for trouble: their options, columns and exit status."""
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 import typing
 from typing import Any
 
@@ -101,6 +101,18 @@ class Check(command.Lister):
         """
         status = super().run(parsed_args)
         return status or int(self._failed)
+
+    def refuse_unknown(
+        self, parsed_args: argparse.Namespace, rules: Collection[str]
+    ) -> None:
+        """Refuse to ignore a rule that there is not.
+
+        :raises UsageError: if there is none of that name.
+        """
+        # Not at the top: see amiclient.osc.
+        from amiclient import findings
+
+        findings.refuse_unknown(parsed_args.ignore, rules)
 
     def result(
         self,

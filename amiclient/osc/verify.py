@@ -1,0 +1,98 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Command that looks for trouble in the cloud: ``openstack ami verify``."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import typing
+
+from amiclient.osc import columns
+from amiclient.osc import findings
+from amiclient.osc import options
+
+if typing.TYPE_CHECKING:
+    from amiclient.glance import against
+
+
+class VerifyAmi(findings.Check):
+    """Find what would keep an AMI from booting, and for whom.
+
+    What is found is listed, with a command that mends it where there is one;
+    the exit status is 1 if any of it is an error. A sound AMI has an empty
+    list.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Define the options."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            'ami', metavar='<ami>', help='Image to check (name or ID)'
+        )
+        parser.add_argument(
+            '--deep',
+            action='store_true',
+            help='Download the data of all three images, and check that it '
+            'is whole, a filesystem in order, a kernel and a ramdisk',
+        )
+        parser.add_argument(
+            '--against',
+            metavar='<source>',
+            type=pathlib.Path,
+            help='Compare with this file or block device: its bytes, or those '
+            'of a copy that is shrunk as an upload does it; with --deep, its '
+            'files',
+        )
+        options.add_shrink(parser, headroom=options.UPLOAD_HEADROOM)
+        parser.add_argument(
+            '--work-directory',
+            metavar='<directory>',
+            type=pathlib.Path,
+            help='Where to put what is downloaded or copied meanwhile '
+            '(default: $TMPDIR or /tmp)',
+        )
+        options.add_network(parser)
+        options.add_progress(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
+        """Check it."""
+        # Not at the top: see amiclient.osc.
+        from amiclient.glance import verify
+
+        self.refuse_unknown(parsed_args, verify.RULES)
+        request = verify.Request(
+            ami=parsed_args.ami,
+            deep=parsed_args.deep,
+            local=self._local(parsed_args),
+            work_directory=parsed_args.work_directory,
+            patience=options.patience(parsed_args),
+        )
+        watch = self.watch(parsed_args)
+        found = verify.run(request, self.proxy(), progress=watch)
+        return self.result(parsed_args, found)
+
+    def _local(self, parsed_args: argparse.Namespace) -> against.Local | None:
+        # Not at the top: see amiclient.osc.
+        from amiclient.glance import against
+
+        if parsed_args.against is None:
+            return None
+        return against.Local(
+            path=parsed_args.against,
+            headroom=parsed_args.headroom,
+            journal=parsed_args.journal,
+            repair=parsed_args.repair,
+        )
