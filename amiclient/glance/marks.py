@@ -72,12 +72,20 @@ class Run:
     @classmethod
     def this(cls) -> Self:
         """Describe the process that asks."""
+        return cls.of(os.getpid())
+
+    @classmethod
+    def of(cls, pid: int) -> Self:
+        """Describe a process here.
+
+        :param pid: its number.
+        """
         return cls(
             host=_host(),
             boot=_read(_PROC / 'sys/kernel/random/boot_id'),
             space=_space(),
-            pid=os.getpid(),
-            born=_status(os.getpid())[1] or '0',
+            pid=pid,
+            born=_status(pid)[1] or '0',
         )
 
     @classmethod

@@ -171,13 +171,6 @@ class Transaction:
         made.marked = False
         return record
 
-    def protect(self, image_id: str) -> model.ImageRecord:
-        """Protect one of the images, once it is complete.
-
-        :raises CloudError: if the cloud refuses it.
-        """
-        return self.finish(self._catalog.get(image_id), {'protected': True})
-
     def commit(self) -> None:
         """Say that all went well: from now on the images stay."""
         self._unmark()

@@ -128,20 +128,6 @@ class TestUpload(upload.UploadCase):
         for key in ('name', 'disk_format', 'size', 'uploaded', 'reused'):
             self.assertEqual(done[key], planned[key], key)
 
-    def test_what_is_there_is_reused(self) -> None:
-        first = self.upload()
-        planned = self.upload('--dry-run')
-        second = self.upload('--name', 'second')
-        ids = [first['kernel_id'], first['ramdisk_id']]
-        self.assertEqual(ids, [second['kernel_id'], second['ramdisk_id']])
-        self.assertEqual(ids, second['reused'])
-        self.assertEqual(ids, planned['reused'])
-        self.assertEqual(second['size'], second['uploaded'])
-        self.assertEqual(4, len(self.images()))
-        third = self.upload('--no-reuse')
-        self.assertEqual([], third['reused'])
-        self.assertNotIn(third['kernel_id'], ids)
-
     def test_images_by_name_and_id(self) -> None:
         kernel = self.openstack_json(
             'ami', 'kernel', 'upload', self.kernel, '--name', 'linux-6'

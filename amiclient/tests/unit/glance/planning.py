@@ -36,14 +36,37 @@ class PlanCase(base.TestCase):
         self.kernel = triple.kernel(self.folder)
         self.ramdisk = triple.ramdisk(self.folder)
         self.catalog = mock.create_autospec(catalog.Catalog, instance=True)
-        self.catalog.formats.return_value = (
-            ('ami', 'aki', 'ari', 'raw'),
-            ('ami', 'aki', 'ari', 'bare'),
-        )
-        self.catalog.find_same.return_value = None
+        self.schema = {
+            'properties': {
+                'disk_format': {'enum': [None, 'ami', 'aki', 'ari', 'raw']},
+                'container_format': {
+                    'enum': [None, 'ami', 'aki', 'ari', 'bare']
+                },
+            },
+            'additionalProperties': {'type': 'string'},
+        }
+        self.catalog.schema.return_value = self.schema
+        self.there = []
+        self.catalog.images.side_effect = self.images
+        self.catalog.named.return_value = []
+        self.catalog.usage.return_value = {}
+        self.catalog.project.return_value = 'project'
         self.catalog.find.side_effect = exceptions.NotFoundError('none')
         self.catalog.get.side_effect = exceptions.NotFoundError('none')
         self.catalog.stores.return_value = None
+
+    def images(self, **query):
+        """List what is there, as Glance does for some of its filters."""
+        for image in self.there:
+            if (
+                image.hidden == query['os_hidden']
+                and query.get('size_min', 0) <= (image.size or 0)
+                and (image.size or 0) <= query.get('size_max', 2**60)
+                and query.get('disk_format') in (None, image.disk_format)
+                and query.get('kernel_id') in (None, image.kernel_id)
+                and ('status' not in query or image.status in query['status'])
+            ):
+                yield image
 
     def plan(self, *, exact=False, **changes):
         wanted = request.UploadRequest(

@@ -51,6 +51,7 @@ class GetTest(wire.CatalogTest):
                 ),
                 tags=('blue',),
                 properties={'kernel_id': wire.OTHER, 'os_type': 'linux'},
+                stores=('fast',),
             ),
             record,
         )
@@ -227,15 +228,14 @@ class ListTest(wire.CatalogTest):
         self.assertEqual({}, self.catalog.get_many([]))
         self.assertEqual([], self.asked())
 
-    def test_formats(self) -> None:
-        self.answer(
-            'GET',
-            '/schemas/image',
-            {
-                'properties': {
-                    'disk_format': {'enum': [None, 'ami', 'raw']},
-                    'container_format': {'enum': [None, 'bare']},
-                }
-            },
-        )
-        self.assertEqual((('ami', 'raw'), ('bare',)), self.catalog.formats())
+    def test_schema(self) -> None:
+        schema = {'properties': {'disk_format': {'enum': [None, 'ami']}}}
+        self.answer('GET', '/schemas/image', schema)
+        self.assertEqual(schema, self.catalog.schema())
+
+    def test_usage(self) -> None:
+        usage = {'image_count_total': {'usage': 2, 'limit': 10}}
+        self.answer('GET', '/info/usage', {'usage': usage}, None)
+        self.assertEqual(usage, self.catalog.usage())
+        # An older Glance has no such thing.
+        self.assertEqual({}, self.catalog.usage())

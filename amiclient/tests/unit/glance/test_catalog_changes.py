@@ -10,7 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Reuse and changes of images, request by request."""
+"""Changes of images, request by request."""
 
 import json
 from typing import Any
@@ -18,66 +18,6 @@ from typing import Any
 from amiclient import exceptions
 from amiclient.glance import model
 from amiclient.tests.unit.glance import wire
-
-
-class FindSameTest(wire.CatalogTest):
-    def find(self, *images: dict[str, Any], **kwargs: Any) -> str | None:
-        self.answer('GET', '/images', {'images': list(images)})
-        found = self.catalog.find_same(
-            wire.SHA512, 1234, 'ami', 'ami', **kwargs
-        )
-        return found and found.id
-
-    def test_asked_for_by_hash(self) -> None:
-        self.assertEqual(wire.ID, self.find(wire.image()))
-        query = (
-            f'os_hash_value={wire.SHA512}&status=active&visibility=all'
-            '&sort=created_at:asc&limit=250'
-        )
-        self.assertEqual(
-            [('GET', f'/v2/images?{query}')],
-            self.asked(),
-        )
-
-    def test_none(self) -> None:
-        self.assertIsNone(self.find())
-
-    def test_not_quite_the_same(self) -> None:
-        for name, value in (
-            ('size', 1235),
-            ('disk_format', 'raw'),
-            ('container_format', 'bare'),
-            ('status', 'deactivated'),
-            ('os_hidden', True),
-            ('os_hash_value', 'cd' * 64),
-        ):
-            self.assertIsNone(self.find(wire.image(**{name: value})), name)
-
-    def test_visibility(self) -> None:
-        order = ('private', 'shared', 'community', 'public')
-        for wanted in order:
-            for there in order:
-                found = self.find(
-                    wire.image(visibility=there), visibility_at_least=wanted
-                )
-                enough = order.index(there) >= order.index(wanted)
-                self.assertEqual(wire.ID if enough else None, found)
-        self.assertIsNone(self.find(wire.image(visibility='private')))
-
-    def test_owner(self) -> None:
-        for there in ('private', 'shared'):
-            own = wire.image(visibility=there)
-            kwargs = {'visibility_at_least': there}
-            self.assertEqual(wire.ID, self.find(own, owner='p1', **kwargs))
-            self.assertIsNone(self.find(own, owner='p2', **kwargs))
-        for there in ('community', 'public'):
-            self.assertEqual(
-                wire.ID, self.find(wire.image(visibility=there), owner='p2')
-            )
-
-    def test_of_several(self) -> None:
-        other = wire.image(id=wire.OTHER, owner='p2')
-        self.assertEqual(wire.ID, self.find(other, wire.image(), owner='p1'))
 
 
 class ChangeTest(wire.CatalogTest):

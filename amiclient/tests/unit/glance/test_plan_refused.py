@@ -151,7 +151,10 @@ class TestRefusedByCloud(planning.PlanCase):
         self.assertIn('theirs', text)
 
     def test_formats_that_the_operator_removed(self):
-        self.catalog.formats.return_value = (('raw', 'aki'), ('bare', 'aki'))
+        self.schema['properties'] = {
+            'disk_format': {'enum': ['raw', 'aki']},
+            'container_format': {'enum': ['bare', 'aki']},
+        }
         text = self.refused(exceptions.CloudError, ramdisk=None)
         self.assertIn('--image-format raw', text)
 

@@ -12,14 +12,17 @@
 
 
 import contextlib
+import dataclasses
 import threading
 from unittest import mock
 
 import fixtures
 
 from amiclient import exceptions
+from amiclient.ext import image as image_
 from amiclient.ext import shrink
 from amiclient.glance import catalog
+from amiclient.glance import marks
 from amiclient.glance import model
 from amiclient.glance import register
 from amiclient.glance import request
@@ -31,6 +34,10 @@ from amiclient.tests.unit.glance import records
 
 #: Seconds after which what should have happened has not.
 LATE = 10
+
+#: How an image is changed for the last time.
+DONE = "{'amiclient_upload': None}"
+PROTECTED = "{'protected': True, 'amiclient_upload': None}"
 
 
 class TestCase(base.TestCase):
@@ -67,10 +74,11 @@ class TestCase(base.TestCase):
         self.note('create', record.id)
         return record
 
-    def update(self, image_id, changes):
-        self.note(str(changes), image_id)
+    def update(self, image_id, changes, *, present=None):
+        self.note(str({**changes}), image_id)
         before = self.made[image_id]
-        return records.record(id=image_id, name=before.name, **changes)
+        last = {k: v for k, v in changes.items() if v is not None}
+        return records.record(id=image_id, name=before.name, **last)
 
     def send(self, proxy, image_id, payload, *, cancel=None, **options):
         self.note('send', image_id)
@@ -83,10 +91,11 @@ class TestCase(base.TestCase):
         )
         return model.Sent(record, payload.size, 'f' * 128)
 
-    def shrink(self, planned, *, progress, cancel):
+    def shrink(self, planned, *, progress, cancel, size=3 * 2**20):
+        self.copy = planned.output
         self.copy.write_bytes(b'shrunk')
         self.events.append(('shrink', 'root'))
-        return mock.Mock(spec=shrink.Shrunk, output=self.copy, size=3 * 2**20)
+        return mock.Mock(spec=shrink.Shrunk, output=self.copy, size=size)
 
     def plan(self, *, kernel=None, ramdisk=None, **settings):
         def creation(name, kind):
@@ -99,7 +108,21 @@ class TestCase(base.TestCase):
             ami=creation('root', model.Kind.AMI),
             kernel=kernel or creation('vmlinuz', model.Kind.AKI),
             ramdisk=ramdisk or creation('initrd', model.Kind.ARI),
-            shrink=mock.Mock(spec=shrink.ShrinkPlan, output=self.copy),
+            shrink=shrink.ShrinkPlan(
+                request=mock.Mock(spec=shrink.ShrinkRequest),
+                image=mock.Mock(spec=image_.RootImage),
+                output=self.copy,
+                in_place=False,
+                recover=False,
+                folder=self.folder,
+                filesystem='ext4',
+                block_size=4096,
+                block_count=3 * 256,
+                size_before=2**30,
+                in_use=2**20,
+                lower_bound=2**20,
+                room=0,
+            ),
             settings=request.Settings(**settings),
         )
 
@@ -124,7 +147,12 @@ class TestExecute(TestCase):
         )
         self.assertEqual(create, self.events[:3])
         # The AMI's data comes last.
-        self.assertEqual(('send', 'root'), self.events[-1])
+        self.assertEqual(('send', 'root'), self.events[-4])
+        # The kernel is the last to lose its mark: others may use it then.
+        self.assertEqual(
+            [(DONE, n) for n in ('root', 'initrd', 'vmlinuz')],
+            self.events[-3:],
+        )
         self.assertEqual(2000 + 3 * 2**20, triple.uploaded)
         self.assertEqual((), triple.reused)
 
@@ -133,12 +161,19 @@ class TestExecute(TestCase):
         kernel, ramdisk, ami = (
             call.args[0] for call in self.cloud.create.call_args_list
         )
+        mark = {marks.PROPERTY: str(marks.Run.this())}
         self.assertEqual(
-            {'kernel_id': kernel.id, 'ramdisk_id': ramdisk.id},
+            {'kernel_id': kernel.id, 'ramdisk_id': ramdisk.id, **mark},
             ami.properties,
         )
-        self.assertEqual(kernel.id, triple.ami.kernel_id)
-        self.assertEqual({}, ramdisk.properties)
+        self.assertEqual(kernel.id, triple.kernel.id)
+        self.assertEqual(mark, ramdisk.properties)
+
+    def test_nothing_is_marked_where_the_cloud_refuses_that(self):
+        self.execute(dataclasses.replace(self.plan(), marked=False))
+        for call in self.cloud.create.call_args_list:
+            self.assertNotIn(marks.PROPERTY, call.args[0].properties)
+        self.cloud.update.assert_not_called()
 
     def test_the_copy_goes(self):
         self.execute(self.plan())
@@ -154,7 +189,7 @@ class TestExecute(TestCase):
         self.assertEqual((records.kernel().id,), triple.reused)
         self.assertEqual('vmlinuz', triple.kernel.name)
         self.assertEqual(
-            ["{'protected': True}"] * 2,
+            [PROTECTED] * 2,
             [e[0] for e in self.events if 'protected' in e[0]],
         )
         touched = {name for _, name in self.events}
@@ -163,23 +198,19 @@ class TestExecute(TestCase):
     def test_protection_comes_last(self):
         self.execute(self.plan(protected=True))
         self.assertEqual(
-            [
-                ("{'protected': True}", n)
-                for n in ('vmlinuz', 'initrd', 'root')
-            ],
+            [(PROTECTED, n) for n in ('root', 'initrd', 'vmlinuz')],
             self.events[-3:],
         )
 
     def test_a_result_beyond_the_bound_raises_min_disk(self):
         def grown(planned, **options):
-            self.copy.write_bytes(b'')
-            return mock.Mock(
-                spec=shrink.Shrunk, output=self.copy, size=2**30 + 1
-            )
+            return self.shrink(planned, **options, size=2**30 + 1)
 
         with mock.patch.object(shrink, 'execute', grown):
             self.execute(self.plan())
-        self.cloud.update.assert_called_once_with(mock.ANY, {'min_disk': 2})
+        self.assertIn(
+            ("{'min_disk': 2, 'amiclient_upload': None}", 'root'), self.events
+        )
 
 
 class TestFailure(TestCase):
@@ -246,6 +277,7 @@ class TestFailure(TestCase):
             raise exceptions.TransferError('no route')
 
         def wait(planned, *, progress, cancel):
+            self.copy = planned.output
             self.copy.write_bytes(b'half')
             self.assertTrue(cancel.wait(LATE))
             raise exceptions.CancelledError('given up')
@@ -270,15 +302,16 @@ class TestFailure(TestCase):
         self.assertEqual(3, len(self.deleted()))
 
     def test_protection_that_is_refused(self):
-        def refuse(image_id, changes):
-            if changes.get('protected') and self.made[image_id].name == 'root':
+        def refuse(image_id, changes, **options):
+            name = self.made[image_id].name
+            if changes.get('protected') and name == 'vmlinuz':
                 raise exceptions.CloudError('no', status=403)
             return self.update(image_id, changes)
 
         self.cloud.update.side_effect = refuse
         self.failing(exceptions.CloudError, self.plan(protected=True))
         # None that was protected could be deleted.
-        for name in ('vmlinuz', 'initrd'):
+        for name in ('root', 'initrd'):
             self.assertLess(
                 self.events.index(("{'protected': False}", name)),
                 self.events.index(('delete', name)),
@@ -319,7 +352,7 @@ class TestPart(TestCase):
             [
                 ('create', 'vmlinuz'),
                 ('send', 'vmlinuz'),
-                ("{'protected': True}", 'vmlinuz'),
+                (PROTECTED, 'vmlinuz'),
             ],
             self.events,
         )

@@ -35,12 +35,19 @@ class TestTransaction(base.TestCase):
         super().setUp()
         self.catalog = mock.create_autospec(catalog.Catalog, instance=True)
         self.catalog.within.return_value = self.catalog
-        self.catalog.create.side_effect = records.created
+        self.made = {}
+        self.catalog.create.side_effect = self.create
+        self.catalog.get.side_effect = self.made.get
+        self.catalog.within.return_value = self.catalog
         self.log = self.useFixture(fixtures.FakeLogger())
         self.useFixture(fixtures.MockPatchObject(transaction, '_PAUSE', 0.001))
 
-    def transaction(self, *, keep=False):
-        return transaction.Transaction(self.catalog, keep=keep)
+    def create(self, image):
+        self.made[image.id] = records.created(image)
+        return self.made[image.id]
+
+    def transaction(self, *, keep=False, marked=False):
+        return transaction.Transaction(self.catalog, keep=keep, marked=marked)
 
     def deleted(self):
         return [call.args[0] for call in self.catalog.delete.call_args_list]
@@ -222,16 +229,16 @@ class TestTransaction(base.TestCase):
         with self.transaction() as made:
             image = made.create(new(protected=True))
             self.assertFalse(image.protected)
-            made.protect(image.id)
+            made.finish(image, {'protected': True})
             made.commit()
         self.catalog.update.assert_called_once_with(
-            image.id, {'protected': True}
+            image.id, {'protected': True}, present=mock.ANY
         )
 
     def test_one_that_was_protected_is_unprotected_first(self):
         with self.transaction() as made:
             image = made.create(new())
-            made.protect(image.id)
+            made.finish(image, {'protected': True})
             self.assertRaises(
                 exceptions.CloudError,
                 self.break_off,
