@@ -119,6 +119,27 @@ def told(folder: pathlib.Path) -> Iterator[None]:
         raise
 
 
+def state(file: int | pathlib.Path) -> tuple[int, ...]:
+    """Tell what is different after a file was changed, or replaced.
+
+    Of a block device, only which one it is: nothing tells of its writers.
+
+    :param file: a path, or a descriptor.
+    """
+    status = os.stat(file)
+    if stat.S_ISREG(status.st_mode):
+        return (
+            status.st_dev,
+            status.st_ino,
+            status.st_size,
+            status.st_mtime_ns,
+            # Whoever puts the time back that a file was modified (rsync, tar)
+            # changes this one.
+            status.st_ctime_ns,
+        )
+    return status.st_dev, status.st_ino, status.st_rdev
+
+
 def room(folder: pathlib.Path) -> int:
     """Tell the bytes that a folder's filesystem has room for."""
     status = os.statvfs(folder)

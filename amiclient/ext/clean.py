@@ -28,6 +28,7 @@ from amiclient.ext import image as image_
 from amiclient.ext import stage
 from amiclient.ext import superblock as superblock_
 from amiclient.ext import tools as tools_
+from amiclient import files
 from amiclient import process
 from amiclient import progress as progress_
 
@@ -93,14 +94,14 @@ class _Origin:
 
     def __init__(self, path: pathlib.Path) -> None:
         self._path = path
-        self._state = _state(path)
+        self._state = files.state(path)
 
     def refuse_changed(self) -> None:
         """Make sure that the file is what it was at the beginning.
 
         :raises BusyError: if it was written to meanwhile.
         """
-        if _state(self._path) != self._state:
+        if files.state(self._path) != self._state:
             raise exceptions.BusyError(
                 f'{self._path} was changed while it was being copied',
                 hint='end whatever writes to it first',
@@ -250,8 +251,3 @@ def _copy_everything(
                 reader, writer, [(0, size)], task=task, cancel=cancel
             )
         os.truncate(writer, size)
-
-
-def _state(path: pathlib.Path) -> tuple[int, int, int, int]:
-    status = path.stat()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

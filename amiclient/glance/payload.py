@@ -25,6 +25,7 @@ import os
 import stat
 
 from amiclient import exceptions
+from amiclient import files
 from amiclient.glance import mapping
 from amiclient.glance import model
 
@@ -46,7 +47,8 @@ def chunks(
         be done with it soon: within 45 seconds after somebody wants to write
         to the file (``/proc/sys/fs/lease-break-time``).
     :raises SourceError: if the file cannot be opened, or is too short.
-    :raises TransferError: if it cannot be read to the end.
+    :raises TransferError: if it cannot be read to the end, or was changed
+        meanwhile.
     """
     try:
         fd = os.open(payload.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -61,7 +63,10 @@ def chunks(
                 f'{payload.size} were expected'
             )
         window = mapping.Window.open(fd, keep=buffers) if mapped else None
+        before = files.state(fd)
         yield from _chunks(fd, payload, buffers, window)
+        if files.state(fd) != before:
+            raise _changed(payload)
     finally:
         os.close(fd)
 
@@ -160,6 +165,13 @@ def _unreadable(
     # No OSError may reach urllib3, which would take it for the network's.
     return exceptions.TransferError(
         f'{payload.path} cannot be read at byte {offset}: {error.strerror}'
+    )
+
+
+def _changed(payload: model.Payload) -> exceptions.TransferError:
+    return exceptions.TransferError(
+        f'{payload.path} was changed while it was read',
+        hint='let nothing else write to it',
     )
 
 

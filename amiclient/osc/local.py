@@ -53,6 +53,14 @@ class ShrinkImage(command.ShowOne):
             help='Resize the file itself: it takes no room for a copy, but a '
             'crash meanwhile leaves it damaged',
         )
+        parser.add_argument(
+            '--work-directory',
+            metavar='<directory>',
+            type=pathlib.Path,
+            help='Where to make temporary files, such as the copy on which '
+            'a journal is replayed (default: beside the result, which itself '
+            'is always made there)',
+        )
         options.add_run(parser)
         return parser
 
@@ -69,6 +77,7 @@ class ShrinkImage(command.ShowOne):
             journal=parsed_args.journal,
             repair=parsed_args.repair,
             in_place=parsed_args.in_place,
+            work_directory=parsed_args.work_directory,
         )
         watch = self.watch(parsed_args)
         plan = shrink.plan(request, exact=parsed_args.dry_run, progress=watch)
