@@ -19,9 +19,9 @@ import pathlib
 
 from amiclient import exceptions
 from amiclient.glance import model
-from amiclient.glance import partial
 from amiclient.glance import retry
 from amiclient import progress as progress_
+from amiclient import sparse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,7 @@ def matches(
         return False
     hasher = hashlib.new(digest.algorithm, usedforsecurity=False)
     with path.open('rb') as file:
-        while chunk := file.read(partial.CHUNK):
+        while chunk := file.read(sparse.CHUNK):
             clock.check()
             hasher.update(chunk)
             task.advance(len(chunk))

@@ -22,7 +22,6 @@ from collections.abc import Iterator
 import contextlib
 import errno
 import fcntl
-import itertools
 import os
 import pathlib
 import stat
@@ -31,15 +30,7 @@ from typing import Self
 
 from amiclient import exceptions
 from amiclient import files
-
-#: Bytes in one piece, as read and as written.
-CHUNK = 1024 * 1024
-
-#: What filesystems allocate, and so the least that makes a hole.
-_BLOCK = 4096
-
-_ZEROS = bytes(CHUNK)
-_ZERO_BLOCK = bytes(_BLOCK)
+from amiclient import sparse
 
 #: What write(2) says when there is no room, for this user or at all.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -74,7 +65,7 @@ class Partial:
         with files.told(target.parent):
             self._fd = self._open()
         #: Bytes that are there. The last ones may be there in part only.
-        self.offset = os.fstat(self._fd).st_size // _BLOCK * _BLOCK
+        self.offset = os.fstat(self._fd).st_size // sparse.BLOCK * sparse.BLOCK
         os.ftruncate(self._fd, self.offset)
 
     def __enter__(self) -> Self:
@@ -145,7 +136,7 @@ class Partial:
         """Read what is there."""
         position = 0
         while position < self.offset:
-            wanted = min(CHUNK, self.offset - position)
+            wanted = min(sparse.CHUNK, self.offset - position)
             with _told(self.path, 'read'):
                 chunk = os.pread(self._fd, wanted, position)
             if not chunk:
@@ -167,14 +158,8 @@ class Partial:
 
         :raises NoSpaceError: if there is no room.
         """
-        view = memoryview(data)
         with _told(self.path, 'written'):
-            for start, end in _runs(data, -self.offset % _BLOCK):
-                done = start
-                while done < end:
-                    done += os.pwrite(
-                        self._fd, view[done:end], self.offset + done
-                    )
+            sparse.write(self._fd, data, self.offset)
         self.offset += len(data)
 
     def finish(self) -> None:
@@ -187,7 +172,9 @@ class Partial:
             os.fchmod(self._fd, 0o666 & ~files.umask())
             os.fsync(self._fd)
             os.replace(self.path, self.target)
-            files.sync(self.target.parent)
+            # A folder may take files, and yet not let itself be read.
+            with contextlib.suppress(PermissionError):
+                files.sync(self.target.parent)
 
     def discard(self) -> None:
         """Say that what is there is of no use."""
@@ -200,28 +187,6 @@ def _is_ours(status: os.stat_result) -> bool:
         and status.st_uid == os.geteuid()
         and status.st_nlink == 1
     )
-
-
-def _runs(data: bytes, first: int) -> Iterator[tuple[int, int]]:
-    """Find what has to be written: all but whole blocks of zeros.
-
-    :param first: where in the data the first block begins.
-    :returns: pairs of first byte and the one after the last.
-    """
-    if data == _ZEROS:
-        return
-    edges = sorted({0, *range(first, len(data), _BLOCK), len(data)})
-    begin: int | None = None
-    for start, end in itertools.pairwise(edges):
-        # The same as a comparison of slices, but nothing is copied.
-        if data.startswith(_ZERO_BLOCK[: end - start], start):
-            if begin is not None:
-                yield begin, start
-            begin = None
-        elif begin is None:
-            begin = start
-    if begin is not None:
-        yield begin, len(data)
 
 
 @contextlib.contextmanager

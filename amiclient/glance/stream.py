@@ -28,8 +28,8 @@ from typing import Self
 
 import requests
 
-from amiclient.glance import partial
 from amiclient.glance import retry
+from amiclient import sparse
 
 #: Pieces under way: one comes in, one is being written, one waits.
 _AHEAD = 2
@@ -145,7 +145,7 @@ class Stream:
                 pieces.append(piece)
                 size += len(piece)
                 late = time.monotonic() - begin > _POLL
-                if size >= partial.CHUNK or late:
+                if size >= sparse.CHUNK or late:
                     if not self._put(b''.join(pieces)):
                         return
                     pieces.clear()

@@ -32,6 +32,8 @@ if typing.TYPE_CHECKING:
     from amiclient.ext import shrink
     from amiclient.glance import model
     from amiclient.glance import request
+    from amiclient.glance import save
+    from amiclient.source import tree
 
 _T = TypeVar('_T')
 
@@ -220,6 +222,16 @@ SHRUNK: tuple[Column[shrink.Shrunk], ...] = (
     Column('saved', lambda r: r.saved),
 )
 
+#: Of an archive, all four are the same.
+SAVED: tuple[Column[save.Saved], ...] = (
+    Column('directory', lambda r: str(r.directory)),
+    Column('image', lambda r: str(r.image)),
+    Column('kernel', lambda r: r.kernel and str(r.kernel)),
+    Column('ramdisk', lambda r: r.ramdisk and str(r.ramdisk)),
+    Column('manifest', lambda r: str(r.manifest)),
+    Column('downloaded', lambda r: r.downloaded),
+)
+
 SHRINK_PLAN: tuple[Column[shrink.ShrinkPlan], ...] = (
     Column('image', lambda r: str(r.image.path)),
     Column('output', lambda r: str(r.output)),
@@ -231,4 +243,12 @@ SHRINK_PLAN: tuple[Column[shrink.ShrinkPlan], ...] = (
     Column('in_use', lambda r: r.in_use),
     Column('lower_bound', lambda r: r.lower_bound),
     Column('saved', lambda r: r.size_before - r.size),
+)
+
+BUILT: tuple[Column[tree.Built], ...] = (
+    Column('output', lambda r: str(r.output)),
+    Column('size', lambda r: r.size),
+    Column('files', lambda r: r.files),
+    Column('filesystem', lambda r: r.filesystem),
+    Column('uuid', lambda r: r.uuid),
 )

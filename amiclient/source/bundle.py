@@ -1,0 +1,225 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""A source that may bring a kernel and a ramdisk along.
+
+What a user names as a source may be more than a root filesystem: a folder
+that ``ami save`` or ``ami extract`` wrote, its manifest, or a UEC tarball.
+Here each becomes a root filesystem in a file, with what is known besides.
+"""
+
+from collections.abc import Iterator, Mapping
+import contextlib
+import dataclasses
+import hashlib
+import pathlib
+import tempfile
+
+from amiclient import exceptions
+from amiclient.ext import superblock
+from amiclient import progress as progress_
+from amiclient.source import manifest as manifest_
+from amiclient.source import opening
+from amiclient.source import uec
+from amiclient import sparse
+from amiclient import temporary
+
+#: Inodes in use in a filesystem with no files: the reserved ones and that of
+#: lost+found.
+_LOST_FOUND = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """A root filesystem, and what came with it.
+
+    :param root: the file or block device that holds it.
+    :param kernel: a file; None if none came along. :param ramdisk: the same.
+    :param name: what it is called; None for what the user named.
+    :param finished: whether the root filesystem is as it is to be sent: it
+        was in a cloud before, or has free space on purpose.
+    :param manifest: what the images were.
+    :param notes: what the user should know.
+    """
+
+    root: pathlib.Path
+    kernel: pathlib.Path | None = None
+    ramdisk: pathlib.Path | None = None
+    name: str | None = None
+    finished: bool = False
+    manifest: manifest_.Manifest | None = None
+    notes: tuple[str, ...] = ()
+
+    def part(self, noun: str) -> manifest_.Part | None:
+        """Tell what the manifest says of a part."""
+        return self.manifest.parts.get(noun) if self.manifest else None
+
+
+@contextlib.contextmanager
+def opened(
+    path: pathlib.Path,
+    *,
+    progress: progress_.Progress,
+    work_directory: pathlib.Path | None = None,
+) -> Iterator[Source]:
+    """Take what the user named as a source.
+
+    What was unpacked for it goes away at the end of the block.
+
+    :param progress: who watches the unpacking and the checking.
+    :param work_directory: where to unpack; None for the usual place.
+    :raises SourceError: if it is damaged, or is not what its manifest says.
+    :raises NoSpaceError: if there is no room to unpack it.
+    """
+    special = opening.special(path)
+    if special == 'a directory' and (path / manifest_.NAME).exists():
+        yield _saved(path / manifest_.NAME, progress)
+    elif special is None and _is_manifest(path):
+        yield _saved(path, progress)
+    elif special is None and uec.is_tar(path):
+        place = work_directory or pathlib.Path(tempfile.gettempdir())
+        with temporary.Folder(place) as folder:
+            yield _unpacked(path, folder.path, progress)
+    else:
+        yield Source(root=path)
+
+
+def verified(
+    path: pathlib.Path, *, progress: progress_.Progress
+) -> manifest_.Manifest | None:
+    """Read an archive to its end, and compare it with its manifest.
+
+    :returns: the manifest; None if there is none.
+    :raises SourceError: if it is damaged, or is not what its manifest says.
+    """
+    if not uec.is_tar(path):
+        return None
+    found = uec.unpack(path, None, progress=progress)
+    if found is None or found.manifest is None:
+        return None
+    _compare_all(opening.shown(path), found, found.manifest)
+    return found.manifest
+
+
+def _is_manifest(path: pathlib.Path) -> bool:
+    with opening.opened(path, wanted='a source') as file:
+        return manifest_.is_one(file.read(512))
+
+
+def _saved(path: pathlib.Path, progress: progress_.Progress) -> Source:
+    """Take a folder with a manifest, if its files are as that says."""
+    manifest = manifest_.read(path)
+    paths = {}
+    for noun, part in manifest.parts.items():
+        paths[noun] = path.parent / part.file
+        _verify(paths[noun], part, noun, progress)
+    return _with_manifest(paths, manifest)
+
+
+def _with_manifest(
+    paths: Mapping[str, pathlib.Path], manifest: manifest_.Manifest
+) -> Source:
+    return Source(
+        root=paths['image'],
+        kernel=paths.get('kernel'),
+        ramdisk=paths.get('ramdisk'),
+        name=manifest.image.name,
+        finished=True,
+        manifest=manifest,
+    )
+
+
+def _verify(
+    path: pathlib.Path,
+    part: manifest_.Part,
+    noun: str,
+    progress: progress_.Progress,
+) -> None:
+    hasher, size = hashlib.sha512(), 0
+    with (
+        opening.opened(path, wanted=f'the {noun} of a saved triple') as file,
+        progress.task(f'Checking {noun}', part.size) as task,
+    ):
+        while chunk := file.read(sparse.CHUNK):
+            hasher.update(chunk)
+            size += len(chunk)
+            task.advance(len(chunk))
+    _compare(opening.shown(path), part, size, hasher.hexdigest())
+
+
+def _compare(
+    name: str, part: manifest_.Part, size: int, sha512: str
+) -> None:
+    hint = 'save the triple again, or name its files one by one'
+    if size != part.size:
+        raise exceptions.SourceError(
+            f'{name} is not what the manifest says: it has {size} bytes, '
+            f'not {part.size}',
+            hint=hint,
+        )
+    if sha512 != part.sha512:
+        raise exceptions.SourceError(
+            f'{name} is not what the manifest says: its sha512 is '
+            f'{sha512[:16]}..., not {part.sha512[:16]}...',
+            hint=hint,
+        )
+
+
+def _unpacked(
+    path: pathlib.Path, folder: pathlib.Path, progress: progress_.Progress
+) -> Source:
+    found = uec.unpack(path, folder, progress=progress)
+    if found is None:
+        # Whoever takes it for a root filesystem says what it is.
+        return Source(root=path)
+    if found.manifest is not None:
+        _compare_all(opening.shown(path), found, found.manifest)
+        return _with_manifest(found.paths, found.manifest)
+    root = found.paths['image']
+    blank = _is_blank(root)
+    note = (
+        f'{opening.shown(path)}: its root filesystem has no files: the '
+        'ramdisk brings what there is, and copies itself there; it is sent '
+        'as it is'
+    )
+    return Source(
+        root=root,
+        kernel=found.paths.get('kernel'),
+        ramdisk=found.paths.get('ramdisk'),
+        name=found.name,
+        finished=blank,
+        notes=(note,) if blank else (),
+    )
+
+
+def _compare_all(
+    name: str, found: uec.Unpacked, manifest: manifest_.Manifest
+) -> None:
+    for noun, part in manifest.parts.items():
+        if noun not in found.sizes:
+            raise exceptions.SourceError(
+                f'{name}: damaged: the {noun} of its manifest is missing',
+                hint='get a whole copy of it',
+            )
+        shown = f'{name}: the {noun} in it'
+        _compare(shown, part, found.sizes[noun], found.sha512[noun])
+
+
+def _is_blank(path: pathlib.Path) -> bool:
+    """Tell a filesystem that was made and never filled, as CirrOS's."""
+    try:
+        block = superblock.read(path)
+    except (superblock.NotExtError, exceptions.DamagedError):
+        return False
+    in_use = block.inode_count - block.free_inodes
+    return in_use == block.first_inode - 1 + _LOST_FOUND

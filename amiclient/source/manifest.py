@@ -1,0 +1,288 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""The manifest of a saved triple: what its three files are.
+
+It is JSON, and lies beside them. It holds what a new triple of the same kind
+is given, in whatever cloud: see "The manifest" in the users' documentation.
+What belongs to the cloud that a triple came from is left out.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import json
+import pathlib
+import re
+from typing import Any
+
+from amiclient import exceptions
+from amiclient.source import opening
+
+#: The name of the file.
+NAME = 'manifest.json'
+
+#: What tells it from other JSON, and by what version it is written.
+_FORMAT = 'amiclient-triple'
+_VERSION = 1
+
+#: No manifest is larger, in bytes: properties are 128 of 255 characters, or
+#: what an operator allows instead.
+LIMIT = 4 * 2**20
+
+#: Properties that name things of the cloud which an image is in, that the
+#: cloud sets itself, or that are signatures it could not check any more.
+_STAY = frozenset({
+    'base_image_ref',
+    'bdm_v2',
+    'block_device_mapping',
+    'boot_roles',
+    'cinder_encryption_key_deletion_policy',
+    'cinder_encryption_key_id',
+    'clean_attempts',
+    'image_location',
+    'image_state',
+    'image_type',
+    'instance_uuid',
+    'kernel_id',
+    'owner_id',
+    'owner_project_name',
+    'owner_user_name',
+    'ramdisk_id',
+    'user_id',
+})
+_STAY_BEGINNINGS = (
+    'amiclient_',
+    'img_signature',
+    'os_glance_',
+    'os_hash_',
+    'owner_specified.',
+)
+
+_SHA512 = re.compile(r'[0-9a-f]{128}')
+
+#: In the names of files: what separates folders, or moves a cursor.
+_UNSAFE = re.compile(r'[/\\]|[^\S ]')
+
+#: Bytes of a name that go into names of files, to which more is added.
+_STEM = 150
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Part:
+    """One file, and what the image was that it holds the data of.
+
+    :param file: its name, in the manifest's folder.
+    :param size: bytes.
+    :param sha512: in hex.
+    :param id: the image's, where it came from; None if from no cloud.
+    :param min_disk: GiB. :param min_ram: MiB.
+    """
+
+    file: str
+    size: int
+    sha512: str
+    disk_format: str
+    container_format: str
+    id: str | None = None
+    name: str | None = None
+    min_disk: int = 0
+    min_ram: int = 0
+    visibility: str | None = None
+    protected: bool = False
+    hidden: bool = False
+    tags: tuple[str, ...] = ()
+    properties: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """A triple; what is None, there is none of."""
+
+    image: Part
+    kernel: Part | None = None
+    ramdisk: Part | None = None
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """The parts that there are, by their nouns."""
+        found = {
+            'image': self.image,
+            'kernel': self.kernel,
+            'ramdisk': self.ramdisk,
+        }
+        return {noun: part for noun, part in found.items() if part}
+
+
+def stem(name: str | None) -> str:
+    """Make what the names of a triple's files begin with.
+
+    :param name: the AMI's, which may be anything, and long.
+    :returns: a name for a file, that neither hides nor looks like an option.
+    """
+    # Newlines, escape sequences and what turns the direction of writing.
+    text = ''.join(
+        '_' if _UNSAFE.match(c) or not c.isprintable() else c
+        for c in name or ''
+    )
+    short = text.lstrip('.-~ ').encode()[:_STEM].decode(errors='ignore')
+    return short.rstrip() or 'ami'
+
+
+def travelling(properties: Mapping[str, Any]) -> dict[str, str]:
+    """Pick the properties that mean the same in another cloud."""
+    return {
+        name: str(value)
+        for name, value in sorted(properties.items())
+        if name not in _STAY
+        and not name.startswith(_STAY_BEGINNINGS)
+        and value is not None
+    }
+
+
+def dump(manifest: Manifest) -> str:
+    """Write a manifest; the same one always gives the same text."""
+    content: dict[str, Any] = {'format': _FORMAT, 'version': _VERSION}
+    for noun, part in manifest.parts.items():
+        content[noun] = dataclasses.asdict(part)
+    return json.dumps(content, indent=2, ensure_ascii=False) + '\n'
+
+
+def read(path: pathlib.Path) -> Manifest:
+    """Read a manifest.
+
+    :raises SourceError: if it is not there, or is not one.
+    """
+    with opening.opened(path, wanted='a manifest') as file:
+        return parse(file.read(LIMIT + 1), opening.shown(path))
+
+
+def is_one(head: bytes) -> bool:
+    """Tell whether a file is meant to be a manifest.
+
+    :param head: what it begins with; a few hundred bytes are enough.
+    """
+    return head.lstrip().startswith(b'{') and _FORMAT.encode() in head[:512]
+
+
+def parse(data: bytes, name: str) -> Manifest:
+    """Read the text of a manifest.
+
+    :param name: what to call it in errors.
+    :raises SourceError: if it is not one, or one that is not known here.
+    """
+    if len(data) > LIMIT:
+        raise exceptions.SourceError(
+            f'{name}: longer than the {LIMIT} bytes that a manifest may have'
+        )
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise exceptions.SourceError(
+            f'{name}: not JSON: {opening.shown(str(error))}'
+        ) from error
+    if not isinstance(content, dict) or content.get('format') != _FORMAT:
+        raise exceptions.SourceError(
+            f'{name}: not the manifest of a saved triple',
+            hint=f'its "format" has to be "{_FORMAT}"',
+        )
+    if content.get('version') != _VERSION:
+        raise exceptions.SourceError(
+            f'{name}: written by another version of this program',
+            hint='use that version, or a newer one',
+        )
+    reader = _Reader(name)
+    parts = {
+        noun: reader.part(noun, content[noun])
+        for noun in ('image', 'kernel', 'ramdisk')
+        if content.get(noun) is not None
+    }
+    if 'image' not in parts:
+        raise reader.wrong('image', 'is missing')
+    files = [part.file for part in parts.values()]
+    if len({*files, NAME}) <= len(files):
+        raise reader.wrong('file', 'is the same twice')
+    return Manifest(**parts)
+
+
+class _Reader:
+    """Takes values out of JSON that may hold anything."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def wrong(self, field: str, what: str) -> exceptions.SourceError:
+        return exceptions.SourceError(
+            f'{self._name}: damaged: {field} {what}',
+            hint='save the triple again',
+        )
+
+    def part(self, noun: str, content: Any) -> Part:
+        if not isinstance(content, dict):
+            raise self.wrong(noun, 'is no object')
+        values: dict[str, Any] = {
+            'disk_format': self._text(noun, content, 'disk_format'),
+            'container_format': self._text(noun, content, 'container_format'),
+            'file': self._file(noun, content),
+            'size': self._number(noun, content, 'size'),
+            'sha512': self._text(noun, content, 'sha512'),
+            'min_disk': self._number(noun, content, 'min_disk', 0),
+            'min_ram': self._number(noun, content, 'min_ram', 0),
+            'protected': content.get('protected') is True,
+            'hidden': content.get('hidden') is True,
+        }
+        if not _SHA512.fullmatch(values['sha512']):
+            raise self.wrong(f'{noun}.sha512', 'is no SHA-512')
+        for field in ('id', 'name', 'visibility'):
+            if content.get(field) is not None:
+                values[field] = self._text(noun, content, field)
+        tags = content.get('tags') or []
+        if not isinstance(tags, list) or not _are_texts(tags):
+            raise self.wrong(f'{noun}.tags', 'is no list of texts')
+        properties = content.get('properties') or {}
+        if not isinstance(properties, dict) or not _are_texts(
+            properties.values()
+        ):
+            raise self.wrong(f'{noun}.properties', 'are not all texts')
+        return Part(
+            **values,
+            tags=tuple(tags),
+            properties=travelling(properties),
+        )
+
+    def _text(self, noun: str, content: dict[str, Any], field: str) -> str:
+        value = content.get(field)
+        if not isinstance(value, str) or not value:
+            raise self.wrong(f'{noun}.{field}', 'is no text')
+        return value
+
+    def _number(
+        self,
+        noun: str,
+        content: dict[str, Any],
+        field: str,
+        default: int | None = None,
+    ) -> int:
+        value = content.get(field, default)
+        if type(value) is not int or not 0 <= value < 2**63:
+            raise self.wrong(f'{noun}.{field}', 'is no number of that kind')
+        return value
+
+    def _file(self, noun: str, content: dict[str, Any]) -> str:
+        name = self._text(noun, content, 'file')
+        if name in ('.', '..') or '/' in name or '\0' in name:
+            raise self.wrong(f'{noun}.file', 'is no name of a file beside it')
+        return name
+
+
+def _are_texts(values: Any) -> bool:
+    return all(isinstance(value, str) for value in values)

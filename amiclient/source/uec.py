@@ -1,0 +1,349 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""UEC tarballs: a root filesystem, a kernel and a ramdisk in one archive.
+
+Ubuntu Enterprise Cloud made them, CirrOS ships them, and ``ami save`` writes
+them: ``NAME.img``, ``NAME-vmlinuz*`` and ``NAME-initrd*``. They are told by
+what is in them. Nothing is unpacked but these files, under names of our own:
+no name in an archive leads anywhere, links and devices are never made, and
+there are limits to what may come out.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import dataclasses
+import gzip
+import hashlib
+import importlib
+import io
+import lzma
+import os
+import pathlib
+import tarfile
+from typing import Any, BinaryIO, IO
+import zlib
+
+from amiclient import exceptions
+from amiclient import files
+from amiclient import progress as progress_
+from amiclient.source import compression
+from amiclient.source import manifest as manifest_
+from amiclient.source import opening
+from amiclient import sparse
+from amiclient import units
+
+_MIB = 2**20
+
+#: What a kernel and a ramdisk may have, in bytes. Those of distributions with
+#: every driver have a tenth of it.
+_LIMITS = {'kernel': 512 * _MIB, 'ramdisk': 4096 * _MIB}
+
+#: Members that a UEC tarball may have; the archive of a root filesystem has
+#: thousands.
+_MEMBERS = 32
+
+#: Where the magic number of POSIX and of GNU archives is.
+_MAGIC_AT, _MAGIC = 257, b'ustar'
+
+#: Bytes that are left free where an archive is unpacked.
+_RESERVE = 16 * _MIB
+
+#: Where zstd is not in the standard library yet, these may be installed.
+_ZSTD = (
+    ('compression.zstd', lambda module, file: module.ZstdFile(file)),
+    (
+        'zstandard',
+        lambda module, file: module.ZstdDecompressor().stream_reader(
+            file, read_across_frames=True
+        ),
+    ),
+    ('backports.zstd', lambda module, file: module.ZstdFile(file)),
+)
+
+#: What the libraries raise when they are given something else.
+_DAMAGE = (
+    tarfile.TarError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    gzip.BadGzipFile,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Unpacked:
+    """What was in a tarball, and is now in files.
+
+    :param sizes: of each, in bytes.
+    :param sha512: of each, by ``image``, ``kernel`` and ``ramdisk``.
+    :param name: what the root filesystem is called, without suffixes.
+    :param manifest: if there was one.
+    """
+
+    paths: dict[str, pathlib.Path]
+    sizes: dict[str, int]
+    sha512: dict[str, str]
+    name: str
+    manifest: manifest_.Manifest | None
+
+
+def is_tar(path: pathlib.Path) -> bool:
+    """Tell whether a file is an archive, compressed or not."""
+    with opening.opened(path, wanted='an archive', devices=True) as file:
+        end = _MAGIC_AT + len(_MAGIC)
+        head = file.read(end)
+        if compression.tell(head[: compression.MAGIC_SIZE]):
+            try:
+                head = compression.head(file, end, name=opening.shown(path))
+            except exceptions.AmiError:
+                return False
+        return head[_MAGIC_AT:end] == _MAGIC
+
+
+def role(name: str) -> str | None:
+    """Tell what a member is by its name, as UEC's tools do.
+
+    :returns: ``image``, ``kernel``, ``ramdisk``, ``manifest``, ``loader``, or
+        None for anything else.
+    """
+    last = name.rpartition('/')[2]
+    if last == manifest_.NAME:
+        return 'manifest'
+    if '-loader' in last or '-floppy' in last:
+        # For clouds that cannot be given a kernel; it boots nothing itself.
+        return 'loader'
+    if 'vmlinu' in last:
+        return 'kernel'
+    if 'initrd' in last or 'initramfs' in last:
+        return 'ramdisk'
+    return 'image' if last.endswith('.img') else None
+
+
+def unpack(
+    path: pathlib.Path,
+    folder: pathlib.Path | None,
+    *,
+    progress: progress_.Progress,
+) -> Unpacked | None:
+    """Unpack a UEC tarball.
+
+    :param folder: where to; it should be empty, and private. If None,
+        everything is only read, to the end.
+    :returns: None if it is none.
+    :raises SourceError: if it is damaged, or has two of a kind.
+    :raises NoSpaceError: if the folder has no room for what is in it.
+    """
+    found = _Found()
+    with _opened(path) as archive:
+        for number, member in enumerate(archive):
+            if number >= _MEMBERS:
+                return None
+            kind = role(member.name)
+            if member.isdir() or kind == 'loader':
+                continue
+            data = archive.extractfile(member) if member.isreg() else None
+            if data is None:
+                return None
+            if kind is None:
+                continue
+            if kind in found.names:
+                found.twice = found.twice or (kind, member.name)
+                continue
+            found.names[kind] = member.name
+            if kind == 'manifest':
+                found.manifest = data.read(manifest_.LIMIT + 1)
+                continue
+            _check_size(path, member, kind, folder)
+            with (
+                progress.task(f'Unpacking {kind}', member.size) as task,
+                _made(folder and folder / kind) as fd,
+            ):
+                found.sha512[kind] = _copy(data, fd, member.size, task)
+            found.sizes[kind] = member.size
+            if folder is not None:
+                found.paths[kind] = folder / kind
+    return found.judge(opening.shown(path))
+
+
+@dataclasses.dataclass
+class _Found:
+    """What there is in an archive."""
+
+    names: dict[str, str] = dataclasses.field(default_factory=dict)
+    paths: dict[str, pathlib.Path] = dataclasses.field(default_factory=dict)
+    sizes: dict[str, int] = dataclasses.field(default_factory=dict)
+    sha512: dict[str, str] = dataclasses.field(default_factory=dict)
+    manifest: bytes | None = None
+    #: A role that was found again, and where.
+    twice: tuple[str, str] | None = None
+
+    def judge(self, name: str) -> Unpacked | None:
+        # Without a kernel, only its manifest tells it from any archive.
+        telling = {'kernel', 'manifest'} & self.names.keys()
+        if 'image' not in self.names or not telling:
+            return None
+        if self.twice is not None:
+            kind, second = self.twice
+            raise exceptions.SourceError(
+                f'{name}: two members may be the {kind}: '
+                f'{opening.shown(self.names[kind])} and '
+                f'{opening.shown(second)}',
+                hint='unpack it, and name the files',
+            )
+        manifest = None
+        if self.manifest is not None:
+            shown = f'{name}: {opening.shown(self.names["manifest"])}'
+            manifest = manifest_.parse(self.manifest, shown)
+        stem = self.names['image'].rpartition('/')[2].removesuffix('.img')
+        return Unpacked(
+            self.paths,
+            self.sizes,
+            self.sha512,
+            stem.removesuffix('-blank'),
+            manifest,
+        )
+
+
+def pack(
+    members: Sequence[pathlib.Path],
+    target: pathlib.Path,
+    *,
+    progress: progress_.Progress,
+) -> None:
+    """Pack files into a compressed archive; the same give the same bytes.
+
+    :param members: what goes in, in that order, under their own names.
+    :param target: the archive.
+    """
+    total = sum(member.stat().st_size for member in members)
+    with (
+        target.open('wb') as raw,
+        # No name and no time of its own.
+        gzip.GzipFile('', 'wb', 6, raw, mtime=0) as packed,
+        tarfile.open(
+            fileobj=packed, mode='w', format=tarfile.PAX_FORMAT
+        ) as archive,
+        progress.task('Packing', total) as task,
+    ):
+        for member in members:
+            info = tarfile.TarInfo(member.name)
+            info.size = member.stat().st_size
+            info.mode = 0o644
+            with member.open('rb') as file:
+                archive.addfile(info, _Watched(file, task))
+
+
+class _Watched(io.RawIOBase):
+    """A file of which somebody watches how it is read."""
+
+    def __init__(self, file: BinaryIO, task: progress_.Task) -> None:
+        self._file = file
+        self._task = task
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        self._task.advance(len(data))
+        return data
+
+
+def _check_size(
+    path: pathlib.Path,
+    member: tarfile.TarInfo,
+    kind: str,
+    folder: pathlib.Path | None,
+) -> None:
+    limit = _LIMITS.get(kind)
+    what = f'{opening.shown(path)}: the {kind} in it has {member.size} bytes'
+    if limit is not None and member.size > limit:
+        raise exceptions.SourceError(f'{what}; no more than {limit} are taken')
+    if folder is None:
+        return
+    # As if there were no holes, for nobody knows before.
+    room = max(0, files.room(folder) - _RESERVE)
+    if member.size > room:
+        raise exceptions.NoSpaceError(
+            f'{what}, and {folder.parent} has room for '
+            f'{units.format_size(room)}',
+            hint='name a folder with room by --work-directory',
+        )
+
+
+@contextlib.contextmanager
+def _made(target: pathlib.Path | None) -> Iterator[int | None]:
+    """Make a file, if one is wanted, and open it."""
+    if target is None:
+        yield None
+        return
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    fd = os.open(target, flags, 0o600)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _copy(
+    data: IO[bytes], fd: int | None, size: int, task: progress_.Task
+) -> str:
+    """Copy a member, or only read it; tell its SHA-512."""
+    hasher = hashlib.sha512()
+    done = 0
+    while chunk := data.read(sparse.CHUNK):
+        hasher.update(chunk)
+        if fd is not None:
+            sparse.write(fd, chunk, done)
+        done += len(chunk)
+        task.advance(len(chunk))
+    if done < size:
+        raise EOFError
+    if fd is not None:
+        os.ftruncate(fd, done)
+    return hasher.hexdigest()
+
+
+@contextlib.contextmanager
+def _opened(path: pathlib.Path) -> Iterator[tarfile.TarFile]:
+    """Open an archive as a stream, and say so if it is damaged."""
+    name = opening.shown(path)
+    with opening.opened(path, wanted='an archive', devices=True) as file:
+        kind = compression.tell(file.read(compression.MAGIC_SIZE))
+        file.seek(0)
+        try:
+            stream: BinaryIO = file
+            if kind == 'zstd':
+                stream = _zstd(file, name)
+            # Never seeks back, so nothing is read twice.
+            with tarfile.open(fileobj=stream, mode='r|*') as archive:
+                yield archive
+        except _DAMAGE as error:
+            raise exceptions.SourceError(
+                f'{name}: a damaged archive, or one that is cut short',
+                hint='get a whole copy of it',
+            ) from error
+
+
+def _zstd(file: BinaryIO, name: str) -> BinaryIO:
+    opener: Callable[[Any, BinaryIO], Any]
+    for module, opener in _ZSTD:
+        try:
+            # Not at the top: they are rarely there, and rarely needed.
+            found = importlib.import_module(module)
+        except ImportError:
+            continue
+        stream: BinaryIO = opener(found, file)
+        return stream
+    raise exceptions.ProgramError(
+        f'{name}: a Python module that reads zstd is needed',
+        hint='install zstandard, or unpack it with `unzstd` first',
+    )

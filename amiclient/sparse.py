@@ -1,0 +1,65 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Writing data of which much is zeros: blocks of them become holes."""
+
+from collections.abc import Iterator
+import itertools
+import os
+
+#: Bytes in one piece, as read and as written.
+CHUNK = 1024 * 1024
+
+#: What filesystems allocate, and so the least that makes a hole.
+BLOCK = 4096
+
+_ZEROS = bytes(CHUNK)
+_ZERO_BLOCK = bytes(BLOCK)
+
+
+def write(fd: int, data: bytes, offset: int) -> None:
+    """Write data to a file, but for whole blocks of zeros.
+
+    There must be a hole, or nothing, where it is written. What ends in zeros
+    does not make the file longer: see ftruncate(2).
+
+    :param offset: where in the file, in bytes.
+    :raises OSError: if it cannot be written.
+    """
+    view = memoryview(data)
+    for start, end in runs(data, -offset % BLOCK):
+        done = start
+        while done < end:
+            done += os.pwrite(fd, view[done:end], offset + done)
+
+
+def runs(data: bytes, first: int) -> Iterator[tuple[int, int]]:
+    """Find what has to be written.
+
+    :param first: where in the data the first block begins.
+    :returns: pairs of first byte and the one after the last.
+    """
+    if data == _ZEROS:
+        return
+    edges = sorted({0, *range(first, len(data), BLOCK), len(data)})
+    begin: int | None = None
+    for start, end in itertools.pairwise(edges):
+        # The same as a comparison of slices, but nothing is copied.
+        if data.startswith(_ZERO_BLOCK[: end - start], start):
+            if begin is not None:
+                yield begin, start
+            begin = None
+        elif begin is None:
+            begin = start
+    if begin is not None:
+        yield begin, len(data)
