@@ -31,7 +31,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from typing import cast
+from typing import BinaryIO, cast, IO
 
 from amiclient import exceptions
 from amiclient import interrupts
@@ -167,6 +167,65 @@ def run(
 
 
 @contextlib.contextmanager
+def reading(
+    argv: Sequence[str | os.PathLike[str]], stdin: BinaryIO
+) -> Iterator['Pipe']:
+    """Run a program for what it writes, which is too much to be kept.
+
+    It is ended with the ``with`` block.
+
+    :param argv: its name, without a folder, and its arguments.
+    :param stdin: a file that it reads from its position on.
+    :returns: what it writes. At the end, its exit status is looked at.
+    :raises ProgramError: if it is missing.
+    """
+    command = (find(os.fspath(argv[0])), *(os.fspath(a) for a in argv[1:]))
+    environment = {**os.environ, 'LC_ALL': 'C'}
+    with (
+        tempfile.TemporaryFile() as words,
+        _started(
+            command, stdin.fileno(), None, environment, words.fileno()
+        ) as child,
+    ):
+        try:
+            yield Pipe(child, words)
+        finally:
+            if child.poll() is None:
+                _end(child)
+
+
+class Pipe:
+    """What a program writes, as long as it runs.
+
+    :param words: what it writes to stderr.
+    """
+
+    def __init__(
+        self, child: subprocess.Popen[bytes], words: IO[bytes]
+    ) -> None:
+        self._child = child
+        self._words = words
+
+    def read(self, count: int, /) -> bytes:
+        """Read up to so many bytes; none at the end.
+
+        :raises ProgramFailed: if the program failed.
+        """
+        data = cast(IO[bytes], self._child.stdout).read(count)
+        if not data and self._child.wait():
+            self._words.seek(0)
+            raise ProgramFailed(
+                Result(
+                    tuple(cast(Sequence[str], self._child.args)),
+                    self._child.returncode,
+                    b'',
+                    self._words.read().decode('utf-8', 'backslashreplace'),
+                )
+            )
+        return data
+
+
+@contextlib.contextmanager
 def _standard_input(data: bytes | None) -> Iterator[int]:
     if data is None:
         yield subprocess.DEVNULL
@@ -185,6 +244,7 @@ def _started(
     stdin: int,
     cwd: pathlib.Path | None,
     environment: Mapping[str, str],
+    stderr: int = subprocess.PIPE,
 ) -> Iterator[subprocess.Popen[bytes]]:
     child: subprocess.Popen[bytes] | None = None
     try:
@@ -194,7 +254,7 @@ def _started(
                 command,
                 stdin=stdin,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stderr=stderr,
                 cwd=cwd,
                 env=environment,
                 start_new_session=True,

@@ -19,6 +19,7 @@ import typing
 
 from amiclient.osc import command
 from amiclient.osc import options
+from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
     from amiclient.glance import change
@@ -85,7 +86,7 @@ class SetAmi(command.Action):
             parser.add_argument(
                 option,
                 metavar=unit,
-                type=options.count,
+                type=values.count,
                 help=f'{what} that a flavor must have',
             )
         options.add_network(parser)

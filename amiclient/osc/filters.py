@@ -22,6 +22,7 @@ import uuid
 
 from amiclient import exceptions
 from amiclient.osc import options
+from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
     from amiclient.glance import catalog as catalog_
@@ -61,7 +62,7 @@ def add(parser: argparse.ArgumentParser, *, links: bool = True) -> None:
     parser.add_argument(
         '--limit',
         metavar='<number>',
-        type=options.count,
+        type=values.count,
         help='How many to list at most',
     )
     parser.add_argument(

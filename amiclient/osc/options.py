@@ -16,21 +16,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 import typing
-import uuid
 
 from osc_lib.cli import identity
 from osc_lib.cli import parseractions
 
 from amiclient import exceptions
+from amiclient.osc import values
 from amiclient import units
 
 if typing.TYPE_CHECKING:
     from amiclient.glance import request
     from amiclient.glance import retry
-
-_T = typing.TypeVar('_T')
 
 #: What an upload leaves free for root, so that the guest gets far enough to
 #: grow its filesystem.
@@ -44,67 +41,18 @@ _VISIBILITIES = {
 }
 
 
-def _checked(parse: Callable[[str], _T]) -> Callable[[str], _T]:
-    """Let argparse say what is wrong with a value, in our words."""
-
-    def convert(text: str) -> _T:
-        try:
-            return parse(text)
-        except exceptions.UsageError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-
-    return convert
-
-
-def _journal(text: str) -> str | int:
-    if text in ('keep', 'none'):
-        return text
-    try:
-        return units.parse_size(text)
-    except exceptions.UsageError as error:
-        raise exceptions.UsageError(
-            f'{text!r} is no journal', hint='write keep, none or a size'
-        ) from error
-
-
-def _uuid(text: str) -> str:
-    try:
-        return str(uuid.UUID(text))
-    except ValueError as error:
-        raise exceptions.UsageError(f'{text!r} is not a UUID') from error
-
-
-def _count(text: str) -> int:
-    # isdigit() is true of digits that int() does not take.
-    if not (text.isascii() and text.isdigit()):
-        raise exceptions.UsageError(f'{text!r} is not a whole number')
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    # Sockets count in milliseconds, and threads wait for a year or so.
-    if not 0.001 <= seconds <= 1e7:
-        raise exceptions.UsageError(f'{text!r} is not a number of seconds')
-    return seconds
-
-
-#: What argparse takes for a whole number that is not negative.
-count = _checked(_count)
-
-
-def add_shrink(parser: argparse.ArgumentParser, *, headroom: str) -> None:
-    """Add what decides how a filesystem is shrunk.
+def add_room(
+    parser: argparse.ArgumentParser, *, headroom: str, journal: str
+) -> None:
+    """Add what a filesystem holds besides its files.
 
     :param headroom: the default of ``--headroom``.
+    :param journal: the help of ``--journal``.
     """
     parser.add_argument(
         '--headroom',
         metavar='<size>|<percent>',
-        type=_checked(units.parse_headroom),
+        type=values.headroom,
         default=units.parse_headroom(headroom),
         help=(
             'Free space to leave in the filesystem, such as 64M or 5%%; '
@@ -114,9 +62,21 @@ def add_shrink(parser: argparse.ArgumentParser, *, headroom: str) -> None:
     parser.add_argument(
         '--journal',
         metavar='keep|none|<size>',
-        type=_checked(_journal),
+        type=values.journal,
         default='keep',
-        help='Keep the journal, drop it or resize it (default: keep)',
+        help=journal,
+    )
+
+
+def add_shrink(parser: argparse.ArgumentParser, *, headroom: str) -> None:
+    """Add what decides how a filesystem is shrunk.
+
+    :param headroom: the default of ``--headroom``.
+    """
+    add_room(
+        parser,
+        headroom=headroom,
+        journal='Keep the journal, drop it or resize it (default: keep)',
     )
     parser.add_argument(
         '--repair',
@@ -159,14 +119,14 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--retries',
         metavar='<number>',
-        type=count,
+        type=values.count,
         help='How often to try again what the network or the cloud kept '
         'from succeeding (default: 4)',
     )
     parser.add_argument(
         '--timeout',
         metavar='<seconds>',
-        type=_checked(_seconds),
+        type=values.seconds,
         help='Give up an attempt when the network stands still for so long; '
         'for answers that may take the cloud a while, wait longer in '
         'proportion (default: 60)',
@@ -275,7 +235,7 @@ def add_new_image(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--id',
         metavar='<uuid>',
-        type=_checked(_uuid),
+        type=values.uuid,
         help='Id of the new image (default: a random one)',
     )
     add_project(parser)
@@ -313,14 +273,14 @@ def add_minimums(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--min-disk',
         metavar='<GiB>',
-        type=count,
+        type=values.count,
         help='Disk that a flavor must have (default: what the root '
         'filesystem takes, rounded up)',
     )
     parser.add_argument(
         '--min-ram',
         metavar='<MiB>',
-        type=count,
+        type=values.count,
         default=0,
         help='Memory that a flavor must have (default: 0)',
     )

@@ -1,0 +1,150 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What a new filesystem is to be like, and what tells it from others."""
+
+import dataclasses
+import hashlib
+import stat
+
+from amiclient import exceptions
+from amiclient.ext.build import groups
+from amiclient.ext.build import layout
+from amiclient.ext.build import nodes
+from amiclient import units
+
+_LABEL = 16
+_NANO = 10**9
+
+
+@dataclasses.dataclass(frozen=True)
+class Wish:
+    """What a filesystem is to be like, besides what is in it.
+
+    :param label: None for no label.
+    :param size: bytes of the whole; as few as possible if None.
+    :param headroom: what is to be free.
+    :param journal: ``keep`` for one as mke2fs makes it, ``none``, or bytes.
+    :param time: when it is made, in seconds since 1970; None for the newest
+        time in it.
+    """
+
+    label: str | None = None
+    size: int | None = None
+    headroom: units.Headroom = units.NO_HEADROOM
+    journal: str | int = 'keep'
+    time: int | None = None
+
+
+def encoded_label(label: str | None) -> bytes:
+    """Turn a label into bytes.
+
+    :raises UsageError: if it is too long.
+    """
+    data = (label or '').encode('utf-8', 'surrogateescape')
+    if len(data) > _LABEL or b'\0' in data:
+        raise exceptions.UsageError(
+            f'the label {label!r} has more than {_LABEL} bytes',
+            hint='choose a shorter one',
+        )
+    return data
+
+
+def journal_blocks(journal: str | int) -> int | None:
+    """Tell the blocks of a journal.
+
+    :returns: None for as many as mke2fs would choose.
+    :raises UsageError: if it is too small.
+    """
+    if journal == 'keep':
+        return None
+    if isinstance(journal, str):
+        return 0
+    blocks = journal // layout.BLOCK
+    if blocks < layout.SMALLEST_JOURNAL:
+        raise exceptions.UsageError(
+            f'a journal of {journal} bytes is too small',
+            hint='4M is the smallest; or choose none',
+        )
+    return blocks
+
+
+def add_lost_and_found(tree: nodes.Tree) -> int:
+    """Make the directory that e2fsck wants to be there.
+
+    :returns: how many files there were without it.
+    """
+    files = len({id(node) for _, node in tree.walk()}) - 1
+    found = tree.find(b'lost+found')
+    if found is None:
+        tree.put(b'lost+found', nodes.Node(stat.S_IFDIR | 0o700))
+    elif not found.is_directory:
+        raise exceptions.SourceError(
+            'lost+found is not a directory, as it must be in ext4',
+            hint='give it another name',
+        )
+    return files
+
+
+def identified(
+    tree: nodes.Tree, wish: Wish
+) -> tuple[groups.Identity, list[nodes.Node]]:
+    """Give inodes their numbers, and the filesystem its UUID.
+
+    :returns: the identity, and all nodes.
+    """
+    found = tree.root.children[b'lost+found']
+    tree.root.number = tree.root.parent = groups.ROOT_INODE
+    found.number = groups.LOST_AND_FOUND_INODE
+    digest = hashlib.sha256(encoded_label(wish.label))
+    members = [tree.root, found]
+    newest = 0
+    for path, node in tree.walk():
+        if not node.number:
+            node.number = groups.LOST_AND_FOUND_INODE + len(members) - 1
+            members.append(node)
+        for child in node.children.values():
+            child.parent = node.number
+        newest = max(newest, node.mtime or 0)
+        digest.update(_summary(path, node))
+    time = newest // _NANO if wish.time is None else wish.time
+    # UUID version 8 (RFC 9562): made from the content.
+    uuid = bytearray(digest.digest()[:16])
+    uuid[6] = uuid[6] & 0x0F | 0x80
+    uuid[8] = uuid[8] & 0x3F | 0x80
+    identity = groups.Identity(
+        bytes(uuid),
+        digest.digest()[16:],
+        encoded_label(wish.label),
+        min(max(time, 0), 2**34 - 1),
+    )
+    return identity, members
+
+
+def _summary(path: bytes, node: nodes.Node) -> bytes:
+    """Write all that matters of a file, unmistakably."""
+    return repr(
+        (
+            path,
+            node.number,
+            node.mode,
+            node.uid,
+            node.gid,
+            node.mtime,
+            node.atime,
+            node.ctime,
+            sorted(node.xattrs.items()),
+            node.digest,
+            node.target,
+            node.device,
+        )
+    ).encode('ascii')

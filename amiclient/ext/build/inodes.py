@@ -1,0 +1,218 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Inodes as ext4 stores them, and the trees of extents in them.
+
+Source: Documentation/filesystems/ext4 of the kernel (inodes.rst, ifork.rst),
+include/linux/kdev_t.h.
+"""
+
+from collections.abc import Callable, Sequence
+import struct
+
+from amiclient.ext.build import checksums
+from amiclient.ext.build import nodes
+
+SIZE = 256
+
+FLAG_INDEX = 0x1000
+FLAG_EXTENTS = 0x80000
+
+#: Blocks of one extent, and entries of a node in the inode and in a block.
+_LONGEST = 32768
+_IN_INODE = 4
+_IN_BLOCK = (4096 - 12 - 4) // 12
+_MAGIC = 0xF30A
+
+#: A directory with more subdirectories has a link count of 1 (dir_nlink).
+_SUBDIRECTORIES = 64998
+
+#: Bytes of the fields beyond the first 128.
+_EXTRA = 32
+
+#: The seconds that an inode can hold: 34 bits, from 1901 on.
+_EARLIEST, _LATEST = -(2**31), 2**34 - 2**31 - 1
+
+_NANO = 10**9
+
+#: i_blocks counts these.
+_SECTOR = 512
+
+
+def extent_tree(
+    extents: Sequence[nodes.Extent], take: Callable[[], int], seed: int
+) -> tuple[bytes, list[tuple[int, bytes]]]:
+    """Make an extent tree.
+
+    :param extents: ascending.
+    :param take: gives the number of a free block.
+    :param seed: of the checksums of this inode.
+    :returns: what is in the inode, and what in which blocks.
+    """
+    blocks: list[tuple[int, bytes]] = []
+    keys, level = [], []
+    for logical, physical, count in extents:
+        for done in range(0, count, _LONGEST):
+            first = physical + done
+            keys.append(logical + done)
+            level.append(
+                struct.pack(
+                    '<IHHI',
+                    logical + done,
+                    min(_LONGEST, count - done),
+                    first >> 32,
+                    first & 0xFFFFFFFF,
+                )
+            )
+    depth = 0
+    while len(level) > _IN_INODE:
+        upper_keys, upper = [], []
+        for start in range(0, len(level), _IN_BLOCK):
+            number = take()
+            data = _tree_node(
+                level[start : start + _IN_BLOCK], depth, _IN_BLOCK
+            )
+            check = checksums.crc32c(seed, data)
+            blocks.append((number, data + struct.pack('<I', check)))
+            upper_keys.append(keys[start])
+            upper.append(
+                struct.pack(
+                    '<IIHH',
+                    keys[start],
+                    number & 0xFFFFFFFF,
+                    number >> 32,
+                    0,
+                )
+            )
+        keys, level = upper_keys, upper
+        depth += 1
+    return _tree_node(level, depth, _IN_INODE), blocks
+
+
+def _tree_node(entries: Sequence[bytes], depth: int, limit: int) -> bytes:
+    head = struct.pack('<HHHHI', _MAGIC, len(entries), limit, depth, 0)
+    return (head + b''.join(entries)).ljust(12 + 12 * limit, b'\0')
+
+
+def device(major: int, minor: int) -> bytes:
+    """Write the numbers of a device, as old_ or new_encode_dev() do."""
+    if major < 256 and minor < 256:
+        return struct.pack('<I', major << 8 | minor)
+    return struct.pack(
+        '<II', 0, minor & 0xFF | major << 8 | (minor & ~0xFF) << 12
+    )
+
+
+def seed(filesystem_seed: int, number: int) -> int:
+    """Tell the seed of the checksums of one inode, and of its blocks."""
+    # The second number is the generation, which is always 0 here.
+    return checksums.crc32c(filesystem_seed, struct.pack('<II', number, 0))
+
+
+def record(
+    node: nodes.Node,
+    *,
+    size: int,
+    blocks: int,
+    flags: int,
+    time: int,
+    xattrs: bytes,
+    filesystem_seed: int,
+) -> bytes:
+    """Write an inode.
+
+    :param size: what it says of its size, in bytes.
+    :param blocks: all that belong to it.
+    :param time: for a node that has none, in nanoseconds.
+    :param xattrs: what follows its fields.
+    """
+    mtime = time if node.mtime is None else node.mtime
+    atime = mtime if node.atime is None else node.atime
+    ctime = mtime if node.ctime is None else node.ctime
+    sectors = blocks * (4096 // _SECTOR)
+    links = node.links
+    if node.is_directory:
+        children = node.children.values()
+        links = 2 + sum(child.is_directory for child in children)
+        if links > _SUBDIRECTORIES + 2:
+            links = 1
+    data = bytearray(SIZE)
+    struct.pack_into(
+        '<HHIIIIIHHIII',
+        data,
+        0,
+        node.mode,
+        node.uid & 0xFFFF,
+        size & 0xFFFFFFFF,
+        _seconds(atime),
+        _seconds(ctime),
+        _seconds(mtime),
+        0,
+        node.gid & 0xFFFF,
+        links,
+        sectors & 0xFFFFFFFF,
+        flags,
+        0,
+    )
+    data[40 : 40 + len(node.body)] = node.body
+    struct.pack_into(
+        '<IIIIHHHHH',
+        data,
+        100,
+        0,
+        node.xattr_block & 0xFFFFFFFF,
+        size >> 32,
+        0,
+        sectors >> 32,
+        node.xattr_block >> 32,
+        node.uid >> 16,
+        node.gid >> 16,
+        0,
+    )
+    struct.pack_into(
+        '<HHIIIII',
+        data,
+        128,
+        _EXTRA,
+        0,
+        _extra(ctime),
+        _extra(mtime),
+        _extra(atime),
+        # When it was made: nobody has told, and the present would make two
+        # builds differ.
+        _seconds(mtime),
+        _extra(mtime),
+    )
+    data[128 + _EXTRA : 128 + _EXTRA + len(xattrs)] = xattrs
+    check = checksums.crc32c(seed(filesystem_seed, node.number), bytes(data))
+    struct.pack_into('<H', data, 124, check & 0xFFFF)
+    struct.pack_into('<H', data, 130, check >> 16)
+    return bytes(data)
+
+
+def _clamped(time: int) -> tuple[int, int]:
+    # As the kernel does with what a filesystem cannot hold.
+    seconds, nanoseconds = divmod(time, _NANO)
+    if not _EARLIEST <= seconds <= _LATEST:
+        return min(max(seconds, _EARLIEST), _LATEST), 0
+    return seconds, nanoseconds
+
+
+def _seconds(time: int) -> int:
+    return _clamped(time)[0] & 0xFFFFFFFF
+
+
+def _extra(time: int) -> int:
+    seconds, nanoseconds = _clamped(time)
+    # The low half is signed; what that leaves are the epoch bits.
+    low = (seconds & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+    return nanoseconds << 2 | (seconds - low) >> 32 & 3

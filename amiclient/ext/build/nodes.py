@@ -1,0 +1,219 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Files that are to be in a filesystem, and the tree that they form.
+
+A tree is filled in whatever order a source has its files; what comes later
+replaces what was there before, as it does when an archive is unpacked.
+"""
+
+from collections.abc import Iterator
+import dataclasses
+import stat
+
+from amiclient import exceptions
+
+#: The longest name that a directory takes, in bytes (ext4.h, EXT4_NAME_LEN).
+_NAME = 255
+
+#: The longest path that the kernel takes (limits.h, PATH_MAX, less the NUL).
+_PATH = 4095
+
+#: How many names a file can have (ext4.h, EXT4_LINK_MAX).
+_LINKS = 65000
+
+#: Files that a tree may have: a few times what the largest root filesystems
+#: do; each takes about a kilobyte of memory.
+_FILES = 4 << 20
+
+#: Blocks that follow each other in a file and on disk: the first one's number
+#: in the file, and on disk, and how many there are.
+Extent = tuple[int, int, int]
+
+#: What a directory has that a source does not mention.
+_DIRECTORY = stat.S_IFDIR | 0o755
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Node:
+    """One file of whatever type: an inode.
+
+    :param mode: type and permissions, as in ``st_mode``.
+    :param mtime: nanoseconds since 1970; None for that of the filesystem.
+    :param atime: the same; None for that of mtime, and so is ctime.
+    :param xattrs: values by full name, as getxattr(2) has them.
+    :param size: of a regular file, in bytes.
+    :param extents: where the content of a regular file lies.
+    :param digest: of the content of a regular file.
+    :param target: of a symbolic link.
+    :param device: major and minor number of a device.
+    :param children: of a directory, by name; there are none elsewhere.
+    :param links: how many names it has.
+    :param number: of the inode, once it has one.
+    :param parent: number of the directory that a directory is in.
+    :param xattr_block: block with those that do not fit into the inode, or 0.
+    :param index_blocks: how many blocks the extent tree takes.
+    :param body: what is in the inode about the content.
+    """
+
+    mode: int
+    uid: int = 0
+    gid: int = 0
+    mtime: int | None = None
+    atime: int | None = None
+    ctime: int | None = None
+    xattrs: dict[bytes, bytes] = dataclasses.field(default_factory=dict)
+    size: int = 0
+    extents: list[Extent] = dataclasses.field(default_factory=list)
+    digest: bytes = b''
+    target: bytes = b''
+    device: tuple[int, int] = (0, 0)
+    children: 'dict[bytes, Node]' = dataclasses.field(default_factory=dict)
+    links: int = 0
+    number: int = 0
+    parent: int = 0
+    xattr_block: int = 0
+    index_blocks: int = 0
+    body: bytes = b''
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is a directory."""
+        return stat.S_ISDIR(self.mode)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a regular file."""
+        return stat.S_ISREG(self.mode)
+
+    @property
+    def is_symlink(self) -> bool:
+        """Whether it is a symbolic link."""
+        return stat.S_ISLNK(self.mode)
+
+
+class PathError(exceptions.AmiError):
+    """A path that cannot be in the tree; the text tells why."""
+
+
+class Tree:
+    """A root directory and what is in it.
+
+    :ivar released: regular files that no name is left of.
+    """
+
+    def __init__(self) -> None:
+        self.root = Node(_DIRECTORY, links=1)
+        self.released: list[Node] = []
+        self._names = 0
+
+    def find(self, path: bytes) -> Node | None:
+        """Look a path up, without following symbolic links.
+
+        :param path: relative to the root; ``.`` and what is empty in it does
+            not count.
+        :returns: None if there is nothing.
+        :raises PathError: if there cannot be anything.
+        """
+        node = self.root
+        for name in parts(path):
+            child = node.children.get(name)
+            if child is None:
+                return None
+            node = child
+        return node
+
+    def put(self, path: bytes, node: Node) -> None:
+        """Give a node a name, in place of what has that name.
+
+        Directories on the way to it that are not there yet are made. A
+        directory that is there keeps what is in it.
+
+        :raises PathError: if it cannot have that name.
+        """
+        names = parts(path)
+        if not names:
+            if not node.is_directory:
+                raise PathError('the root is not a directory')
+            node.children, node.links = self.root.children, 1
+            self.root = node
+            return
+        folder = self._folder(names[:-1])
+        here = folder.get(names[-1])
+        if here is node:
+            return
+        if here is not None and here.is_directory and here.children:
+            if not node.is_directory:
+                raise PathError('it replaces a directory that is not empty')
+            node.children = here.children
+        if node.links >= _LINKS:
+            raise PathError(f'it has more than {_LINKS} names')
+        self._names += here is None
+        if self._names > _FILES:
+            raise PathError(f'there are more than {_FILES} files')
+        node.links += 1
+        folder[names[-1]] = node
+        if here is not None:
+            here.links -= 1
+            if not here.links and here.is_file:
+                self.released.append(here)
+
+    def _folder(self, names: list[bytes]) -> dict[bytes, Node]:
+        node = self.root
+        for index, name in enumerate(names):
+            child = node.children.get(name)
+            if child is None:
+                child = Node(_DIRECTORY, links=1)
+                node.children[name] = child
+                self._names += 1
+            elif not child.is_directory:
+                where = b'/'.join(names[: index + 1])
+                what = 'symbolic link' if child.is_symlink else 'file'
+                raise PathError(f'it leads through the {what} {shown(where)}')
+            node = child
+        return node.children
+
+    def walk(self) -> Iterator[tuple[bytes, Node]]:
+        """Go through all names, sorted, each directory before what it has."""
+        waiting = [(b'', self.root)]
+        while waiting:
+            path, node = waiting.pop()
+            yield path, node
+            prefix = path + b'/' if path else b''
+            waiting.extend(
+                (prefix + name, child)
+                for name, child in sorted(node.children.items(), reverse=True)
+            )
+
+
+def parts(path: bytes) -> list[bytes]:
+    """Take a path apart.
+
+    :raises PathError: if it leads out of the tree, or is too long.
+    """
+    names = [name for name in path.split(b'/') if name not in (b'', b'.')]
+    if b'..' in names:
+        raise PathError('it leads upwards, with ..')
+    if len(path) > _PATH or any(len(name) > _NAME for name in names):
+        raise PathError('the name is too long for ext4')
+    if b'\0' in path:
+        raise PathError('the name has a NUL in it')
+    return names
+
+
+def shown(path: bytes) -> str:
+    """Write a path so that it fits into one line."""
+    text = path.decode('utf-8', 'backslashreplace')
+    return ''.join(
+        c if c.isprintable() else c.encode('unicode_escape').decode()
+        for c in text
+    )

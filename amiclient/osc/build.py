@@ -1,0 +1,103 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Making a filesystem of files: ``openstack ami build``."""
+
+import argparse
+import pathlib
+
+from amiclient.osc import columns
+from amiclient.osc import command
+from amiclient.osc import options
+from amiclient.osc import values
+
+
+class BuildImage(command.ShowOne):
+    """Make a minimal ext4 image of a directory or tar archive, without root.
+
+    Owners, modes, attributes, links, devices and holes are those of the
+    source; the same source gives the same bytes.
+    """
+
+    auth_required = False
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Define the options."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            'source',
+            metavar='<source>',
+            type=pathlib.Path,
+            help='Directory or tar archive, plain or compressed with gzip, '
+            'xz, bzip2 or zstd',
+        )
+        parser.add_argument(
+            '--output',
+            metavar='<file>',
+            type=pathlib.Path,
+            required=True,
+            help='File to write the filesystem to',
+        )
+        parser.add_argument(
+            '--size',
+            metavar='<size>',
+            type=values.size,
+            help='Size of the filesystem (default: as small as it can be)',
+        )
+        parser.add_argument(
+            '--label',
+            metavar='<label>',
+            help='Label of the filesystem, up to 16 bytes',
+        )
+        options.add_room(
+            parser,
+            headroom='0',
+            journal='Size of the journal, or none; keep is for the size that '
+            'mke2fs chooses (default: keep)',
+        )
+        parser.add_argument(
+            '--owner',
+            metavar='<uid>:<gid>',
+            type=values.owner,
+            help='User and group, as numbers, that everything shall belong '
+            'to (default: as in the source)',
+        )
+        parser.add_argument(
+            '--overrides',
+            metavar='<file>',
+            type=pathlib.Path,
+            help='File in the form of mtree(5) with owners, modes, devices '
+            'and attributes that take the place of those in the source',
+        )
+        options.add_progress(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
+        """Make the image."""
+        # Not at the top: see amiclient.osc.
+        from amiclient.source import tree
+
+        request = tree.BuildRequest(
+            source=parsed_args.source,
+            output=parsed_args.output,
+            size=parsed_args.size,
+            headroom=parsed_args.headroom,
+            label=parsed_args.label,
+            journal=parsed_args.journal,
+            overrides=parsed_args.overrides,
+            owner=parsed_args.owner,
+        )
+        done = tree.execute(
+            tree.plan(request), progress=self.watch(parsed_args)
+        )
+        return columns.one(columns.BUILT, done)

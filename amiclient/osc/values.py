@@ -1,0 +1,109 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""What values of options must look like."""
+
+import argparse
+from collections.abc import Callable
+import typing
+import uuid as uuid_
+
+from amiclient import exceptions
+from amiclient import units
+
+_T = typing.TypeVar('_T')
+
+
+def _checked(parse: Callable[[str], _T]) -> Callable[[str], _T]:
+    """Let argparse say what is wrong with a value, in our words."""
+
+    def convert(text: str) -> _T:
+        try:
+            return parse(text)
+        except exceptions.UsageError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return convert
+
+
+def _journal(text: str) -> str | int:
+    if text in ('keep', 'none'):
+        return text
+    try:
+        return units.parse_size(text)
+    except exceptions.UsageError as error:
+        raise exceptions.UsageError(
+            f'{text!r} is no journal', hint='write keep, none or a size'
+        ) from error
+
+
+def _uuid(text: str) -> str:
+    try:
+        return str(uuid_.UUID(text))
+    except ValueError as error:
+        raise exceptions.UsageError(f'{text!r} is not a UUID') from error
+
+
+def _count(text: str) -> int:
+    # isdigit() is true of digits that int() does not take.
+    if not (text.isascii() and text.isdigit()):
+        raise exceptions.UsageError(f'{text!r} is not a whole number')
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    # Sockets count in milliseconds, and threads wait for a year or so.
+    if not 0.001 <= seconds <= 1e7:
+        raise exceptions.UsageError(f'{text!r} is not a number of seconds')
+    return seconds
+
+
+def _owner(text: str) -> tuple[int, int]:
+    user, _, group = text.partition(':')
+    numbers = [
+        int(word)
+        for word in (user, group)
+        if word.isascii() and word.isdigit()
+    ]
+    if len(numbers) != 2 or max(numbers) > 2**32 - 2:
+        raise exceptions.UsageError(
+            f'{text!r} is not an owner',
+            hint='write the numbers of a user and a group, such as 0:0',
+        )
+    return numbers[0], numbers[1]
+
+
+#: What argparse takes for a whole number that is not negative.
+count = _checked(_count)
+
+#: For a SIZE or PERCENT that is to be free.
+headroom = _checked(units.parse_headroom)
+
+#: For a journal: ``keep``, ``none`` or bytes.
+journal = _checked(_journal)
+
+#: For a user and a group, by their numbers.
+owner = _checked(_owner)
+
+#: For a time span.
+seconds = _checked(_seconds)
+
+#: For a SIZE, in bytes.
+size = _checked(units.parse_size)
+
+#: For the id of an image.
+uuid = _checked(_uuid)

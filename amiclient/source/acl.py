@@ -1,0 +1,127 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Access control lists as tar archives have them: text, in names or numbers.
+
+Source: acl(5); include/uapi/linux/posix_acl_xattr.h for the binary form.
+"""
+
+from collections.abc import Iterable, Mapping
+import dataclasses
+import struct
+
+_VERSION = 2
+_UNDEFINED = 0xFFFFFFFF
+
+_USER, _NAMED_USER, _GROUP, _NAMED_GROUP, _MASK, _OTHER = (
+    1, 2, 4, 8, 16, 32,
+)  # fmt: skip
+
+_TAGS = {
+    'user': (_USER, _NAMED_USER),
+    'u': (_USER, _NAMED_USER),
+    'group': (_GROUP, _NAMED_GROUP),
+    'g': (_GROUP, _NAMED_GROUP),
+    'mask': (_MASK, None),
+    'm': (_MASK, None),
+    'other': (_OTHER, None),
+    'o': (_OTHER, None),
+}
+_RIGHTS = {'r': 4, 'w': 2, 'x': 1, '-': 0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Names:
+    """The users and groups of the system that is in an archive."""
+
+    users: Mapping[str, int]
+    groups: Mapping[str, int]
+
+
+def names(passwd: bytes, group: bytes) -> Names:
+    """Read the numbers of users and groups.
+
+    :param passwd: the content of ``/etc/passwd``.
+    :param group: that of ``/etc/group``.
+    """
+    return Names(_numbers(passwd), _numbers(group))
+
+
+def _numbers(data: bytes) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for line in data.decode('utf-8', 'surrogateescape').splitlines():
+        fields = line.split(':')
+        if len(fields) > 2 and fields[2].isascii() and fields[2].isdigit():
+            found.setdefault(fields[0], int(fields[2]))
+    return found
+
+
+def parse(text: str, known: Names) -> bytes | None:
+    """Turn text into what getxattr(2) returns.
+
+    :param text: entries, separated by commas or newlines.
+    :param known: what names in it stand for.
+    :returns: None if it says no more than the mode does.
+    :raises ValueError: if it makes no sense, or has a name that is not known.
+    """
+    entries = []
+    for word in text.replace('\n', ',').split(','):
+        word = word.partition('#')[0].strip()
+        if word:
+            entries.append(_entry(word, known))
+    if not entries:
+        return None
+    tags = {tag for tag, _, _ in entries}
+    if not {_USER, _GROUP, _OTHER} <= tags:
+        raise ValueError('an access control list is not complete')
+    if tags == {_USER, _GROUP, _OTHER}:
+        return None
+    return _packed(entries)
+
+
+def _entry(word: str, known: Names) -> tuple[int, int, int]:
+    # star appends the number: user:lisa:rwx:502
+    fields = word.split(':')
+    if fields[0] in ('mask', 'm', 'other', 'o') and len(fields) == 2:
+        fields.insert(1, '')
+    if fields[0] not in _TAGS or not 3 <= len(fields) <= 4:
+        raise ValueError(f'an access control list has the entry {word!r}')
+    own, named = _TAGS[fields[0]]
+    rights = fields[2].split()[0] if fields[2].split() else ''
+    if not rights or set(rights) - set(_RIGHTS):
+        raise ValueError(f'an access control list has the entry {word!r}')
+    bits = sum(_RIGHTS[letter] for letter in set(rights))
+    if not fields[1]:
+        return own, bits, _UNDEFINED
+    if named is None:
+        raise ValueError(f'an access control list has the entry {word!r}')
+    table = known.users if named == _NAMED_USER else known.groups
+    return named, bits, _number(fields, table)
+
+
+def _number(fields: list[str], table: Mapping[str, int]) -> int:
+    for text in (*fields[3:], fields[1]):
+        if text.isascii() and text.isdigit() and int(text) < _UNDEFINED:
+            return int(text)
+    if fields[1] in table:
+        return table[fields[1]]
+    raise ValueError(
+        f'an access control list names {fields[1]!r}, who is not in the '
+        'archive'
+    )
+
+
+def _packed(entries: Iterable[tuple[int, int, int]]) -> bytes:
+    ordered = sorted((tag, number, bits) for tag, bits, number in entries)
+    return struct.pack('<I', _VERSION) + b''.join(
+        struct.pack('<HHI', tag, bits, number) for tag, number, bits in ordered
+    )

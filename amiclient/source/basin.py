@@ -1,0 +1,222 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What a source is poured into: a tree, and the filesystem it is to be in."""
+
+from collections.abc import Iterable
+import logging
+import stat
+
+from amiclient import exceptions
+from amiclient.ext.build import content
+from amiclient.ext.build import inodes
+from amiclient.ext.build import nodes
+from amiclient.ext.build import writer as writer_
+from amiclient.ext.build import xattrs
+from amiclient.source import acl
+from amiclient import units
+
+_LOG = logging.getLogger(__name__)
+
+#: The files that say which numbers users and groups have, and the bytes of
+#: them that are kept.
+_NAMES = (b'etc/passwd', b'etc/group')
+_NAMES_SIZE = 1 << 20
+
+_LARGEST_ID = 2**32 - 2
+
+
+class Basin:
+    """A tree in the making.
+
+    :param name: of the source, for errors.
+    :param writer: where the content of files goes.
+    :param limit: bytes that it may take.
+    :param limited: why it may take no more, for the error.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        writer: writer_.Writer,
+        *,
+        limit: int,
+        limited: str,
+    ) -> None:
+        self.name = name
+        self.tree = nodes.Tree()
+        self._writer = writer
+        self._limit = limit
+        self._limited = limited
+        self._taken = 0
+        self._lists: list[tuple[bytes, nodes.Node, bytes, str]] = []
+        self._users: dict[bytes, bytes] = {}
+        self._strange: set[bytes] = set()
+
+    def add(self, path: bytes, node: nodes.Node) -> None:
+        """Add a file that has no content.
+
+        :raises SourceError: if it cannot be there, or not be like that.
+        """
+        self._take(path, inodes.SIZE)
+        self._refuse_ids(path, node)
+        self._put(path, node)
+
+    def add_file(
+        self,
+        path: bytes,
+        node: nodes.Node,
+        size: int,
+        ranges: Iterable[tuple[int, int]],
+        read: content.Read,
+    ) -> None:
+        """Add a regular file.
+
+        :param size: bytes.
+        :param ranges: where it has data, as offset and length, ascending.
+        :param read: is asked for them one after the other.
+        """
+        self._refuse_ids(path, node)
+        ranges = list(ranges)
+        end = 0
+        for offset, length in ranges:
+            if offset < end or length < 0 or offset + length > size:
+                raise self.refused(path, 'its map of holes makes no sense')
+            end = offset + length
+        self._take(path, inodes.SIZE + sum(length for _, length in ranges))
+        kept = self._kept(path, size, read)
+        try:
+            self._writer.store(node, size, ranges, kept)
+        except nodes.PathError as error:
+            raise self.refused(path, str(error)) from error
+        self._put(path, node)
+
+    def link(self, path: bytes, target: bytes) -> None:
+        """Give a file that is there already another name."""
+        try:
+            node = self.tree.find(target)
+        except nodes.PathError as error:
+            raise self.refused(path, f'a link: {error}') from error
+        if node is None or node.is_directory:
+            what = 'a directory' if node else 'not there'
+            raise self.refused(
+                path, f'a link to {nodes.shown(target)}, which is {what}'
+            )
+        self._put(path, node)
+
+    def add_list(
+        self, path: bytes, node: nodes.Node, name: bytes, text: str
+    ) -> None:
+        """Note the access control list of a file, as text.
+
+        :param name: of the attribute that it becomes.
+        """
+        self._lists.append((path, node, name, text))
+
+    def keep_known(
+        self, path: bytes, found: dict[bytes, bytes]
+    ) -> dict[bytes, bytes]:
+        """Leave out attributes that ext4 does not know, and say so."""
+        known = {}
+        for name, value in found.items():
+            if xattrs.known(name):
+                known[name] = value
+            elif name not in self._strange:
+                self._strange.add(name)
+                _LOG.warning(
+                    '%s: %s: attributes called %s are left out, ext4 does '
+                    'not have them',
+                    self.name,
+                    nodes.shown(path),
+                    nodes.shown(name),
+                )
+        return known
+
+    def holds(self, name: bytes) -> bool:
+        """Tell whether a directory in the root has a file of that name."""
+        return any(
+            name in node.children for node in self.tree.root.children.values()
+        )
+
+    def settle(self) -> nodes.Tree:
+        """Finish what could not be done before everything was there."""
+        known = acl.names(*(self._users.get(p, b'') for p in _NAMES))
+        for path, node, name, text in self._lists:
+            try:
+                value = acl.parse(text, known)
+            except ValueError as error:
+                raise self.refused(
+                    path, str(error), 'have tar write --numeric-owner'
+                ) from error
+            if value is not None:
+                node.xattrs.setdefault(name, value)
+        for path, node in self.tree.walk():
+            try:
+                xattrs.packed(node.xattrs)
+            except xattrs.XattrError as error:
+                raise self.refused(
+                    path, f'extended attributes: {error}'
+                ) from error
+        return self.tree
+
+    def refused(
+        self, path: bytes, why: str, hint: str | None = None
+    ) -> exceptions.SourceError:
+        """Say what is wrong with a file."""
+        return exceptions.SourceError(
+            f'{self.name}: {nodes.shown(path) or "."}: {why}', hint=hint
+        )
+
+    def _put(self, path: bytes, node: nodes.Node) -> None:
+        try:
+            self.tree.put(path, node)
+        except nodes.PathError as error:
+            raise self.refused(path, str(error)) from error
+        self._writer.discard(self.tree.released)
+        self.tree.released.clear()
+
+    def _take(self, path: bytes, count: int) -> None:
+        self._taken += count
+        if self._taken > self._limit:
+            raise exceptions.NoSpaceError(
+                f'{self.name}: {nodes.shown(path)}: what it holds takes more '
+                f'than {units.format_size(self._limit)}, {self._limited}',
+                hint='is it what it should be? Else make room, or choose a '
+                'larger --size',
+            )
+
+    def _refuse_ids(self, path: bytes, node: nodes.Node) -> None:
+        if not (0 <= node.uid <= _LARGEST_ID and 0 <= node.gid <= _LARGEST_ID):
+            raise self.refused(path, 'there can be no such owner')
+        if stat.S_ISCHR(node.mode) or stat.S_ISBLK(node.mode):
+            major, minor = node.device
+            # include/linux/kdev_t.h: 12 and 20 bits.
+            if not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):
+                raise self.refused(path, 'there can be no such device')
+        if node.is_symlink and not 0 < len(node.target) < 4096:
+            raise self.refused(path, 'a symbolic link to nowhere')
+
+    def _kept(
+        self, path: bytes, size: int, read: content.Read
+    ) -> content.Read:
+        """Keep a copy of what will be needed later."""
+        plain = b'/'.join(nodes.parts(path))
+        if plain not in _NAMES or size > _NAMES_SIZE:
+            return read
+        self._users[plain] = b''
+
+        def kept(offset: int, count: int) -> bytes:
+            data = read(offset, count)
+            self._users[plain] += data
+            return data
+
+        return kept

@@ -1,0 +1,177 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Compressed files as a stream of what is in them, from end to end.
+
+:mod:`amiclient.source.compression` looks at heads only; here everything is
+read, and damage anywhere is an error.
+"""
+
+import bz2
+from collections.abc import Iterator
+import contextlib
+import gzip
+import lzma
+import os
+import pathlib
+from typing import BinaryIO, Protocol
+import zlib
+
+from amiclient import exceptions
+from amiclient import process
+from amiclient.source import compression
+from amiclient.source import opening
+
+#: What xz may need; its largest preset needs 65 MiB.
+_XZ_MEMORY = 256 << 20
+
+_INPUT = 1 << 20
+
+_DAMAGE = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
+
+#: How often a reader may ask for more after the end. tarfile asks for ever
+#: where an archive ends in the middle of a map of holes.
+_PATIENCE = 3
+
+
+class Reader(Protocol):
+    """What can be read from the beginning to the end."""
+
+    def read(self, count: int, /) -> bytes:
+        """Read up to so many bytes; none at the end."""
+
+
+class Stream:
+    """A file's content, decompressed.
+
+    :param name: what to call it in errors.
+    :param raw: the file itself, for how far it has been read.
+    """
+
+    def __init__(self, reader: Reader, name: str, raw: BinaryIO) -> None:
+        self._reader = reader
+        self._raw = raw
+        self._again = b''
+        self._ends = 0
+        self.name = name
+
+    def read(self, count: int = _INPUT) -> bytes:
+        """Read up to so many bytes; none at the end.
+
+        :raises SourceError: if it is damaged, cut short, or does not end in
+            spite of being at its end.
+        """
+        if self._again:
+            data, self._again = self._again[:count], self._again[count:]
+            return data
+        try:
+            data = self._reader.read(count)
+        except _DAMAGE as error:
+            raise self._damaged(str(error)) from error
+        except process.ProgramFailed as error:
+            raise self._damaged(error.result.tail()) from error
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            # That is how bz2 says that data make no sense.
+            raise self._damaged(str(error)) from error
+        self._ends = 0 if data else self._ends + 1
+        if self._ends > _PATIENCE:
+            raise self._damaged('it ends too early')
+        return data
+
+    def peek(self, count: int) -> bytes:
+        """Look at the next bytes, as many as there are up to a number."""
+        data = b''
+        while len(data) < count and (more := self.read(count - len(data))):
+            data += more
+        self._again = data + self._again
+        return data
+
+    def position(self) -> int:
+        """Tell how much of the file itself was read, in bytes."""
+        # The descriptor's, which a program that reads it has in common.
+        return os.lseek(self._raw.fileno(), 0, os.SEEK_CUR)
+
+    def _damaged(self, why: str) -> exceptions.SourceError:
+        return exceptions.SourceError(
+            f'{self.name}: damaged or cut short: {why}',
+            hint='get it again from where it came',
+        )
+
+
+class _Xz:
+    """lzma's decompressor as a reader; LZMAFile has no limit of memory."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._codec = self._new()
+
+    def _new(self) -> lzma.LZMADecompressor:
+        return lzma.LZMADecompressor(lzma.FORMAT_AUTO, memlimit=_XZ_MEMORY)
+
+    def read(self, count: int, /) -> bytes:
+        while True:
+            if self._codec.eof:
+                rest = self._codec.unused_data or self._file.read(_INPUT)
+                # Streams follow each other, with zeros in between.
+                rest = rest.lstrip(b'\0')
+                if not rest:
+                    return b''
+                self._codec = self._new()
+            elif self._codec.needs_input:
+                rest = self._file.read(_INPUT)
+                if not rest:
+                    raise EOFError('it ends too early')
+            else:
+                rest = b''
+            if data := self._codec.decompress(rest, count):
+                return data
+
+
+@contextlib.contextmanager
+def opened(path: pathlib.Path, *, wanted: str) -> Iterator[Stream]:
+    """Open a file that may be compressed, by whatever.
+
+    :param wanted: what it should be, for the text of errors.
+    :raises SourceError: if it cannot be read, or its compression is not known
+        here.
+    :raises ProgramError: if the program for it is missing.
+    """
+    name = opening.shown(path)
+    with opening.opened(path, wanted=wanted) as file:
+        kind = compression.tell(file.read(compression.MAGIC_SIZE))
+        file.seek(0)
+        # A program does not see what is buffered.
+        os.lseek(file.fileno(), 0, os.SEEK_SET)
+        with contextlib.ExitStack() as stack:
+            reader: Reader
+            if kind is None:
+                reader = file
+            elif kind == 'gzip':
+                reader = stack.enter_context(gzip.GzipFile(fileobj=file))
+            elif kind == 'bzip2':
+                reader = stack.enter_context(bz2.BZ2File(file))
+            elif kind in ('xz', 'lzma'):
+                reader = _Xz(file)
+            elif kind in ('zstd', 'lz4'):
+                reader = stack.enter_context(
+                    process.reading(
+                        (kind, '--decompress', '--stdout', '--quiet'), file
+                    )
+                )
+            else:
+                raise exceptions.SourceError(
+                    f'{name}: {kind} compression is not known here',
+                    hint='compress it with gzip, xz or zstd instead',
+                )
+            yield Stream(reader, name, file)

@@ -1,0 +1,259 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""A directory or tar archive as an ext4 filesystem, made without root.
+
+``plan()`` looks at what was asked for; ``execute()`` makes the filesystem,
+beside its target, has e2fsck check it, and only then gives it its name.
+"""
+
+import dataclasses
+import os
+import pathlib
+import uuid
+
+from amiclient import exceptions
+from amiclient.ext.build import identity
+from amiclient.ext.build import layout
+from amiclient.ext.build import writer as writer_
+from amiclient.ext import copy
+from amiclient.ext import stage
+from amiclient.ext import superblock
+from amiclient.ext import tools as tools_
+from amiclient import files
+from amiclient import progress as progress_
+from amiclient.source import archive
+from amiclient.source import basin as basin_
+from amiclient.source import folder
+from amiclient.source import opening
+from amiclient.source import overrides as overrides_
+from amiclient.source import stream as stream_
+from amiclient import units
+
+#: The part of the free disk that is left to others, as one in so many.
+_LEFT = 20
+
+#: reproducible-builds.org: the present, as far as results may depend on it.
+_EPOCH = 'SOURCE_DATE_EPOCH'
+
+#: Nobody else's size can be an image: superblock, descriptors and inodes.
+_SMALLEST = 4 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildRequest:
+    """What a user wants.
+
+    :param source: a directory, or a tar archive that may be compressed.
+    :param output: where the filesystem shall go.
+    :param size: bytes that it shall have; as few as possible if None.
+    :param headroom: free space to leave in it.
+    :param label: of the filesystem.
+    :param journal: ``keep`` for one as mke2fs makes it, ``none``, or bytes.
+    :param overrides: a file that says what files are to be like.
+    :param owner: user and group that everything is to belong to.
+    :param durable: false if it need not survive a power failure.
+    """
+
+    source: pathlib.Path
+    output: pathlib.Path
+    size: int | None = None
+    headroom: units.Headroom = units.NO_HEADROOM
+    label: str | None = None
+    journal: str | int = 'keep'
+    overrides: pathlib.Path | None = None
+    owner: tuple[int, int] | None = None
+    durable: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildPlan:
+    """What will be done.
+
+    :param is_directory: whether the source is one; else it is an archive.
+    :param limit: bytes that it may take.
+    :param limited: why, for an error.
+    :param time: when it is made, in seconds since 1970; None for the newest
+        time in it.
+    """
+
+    request: BuildRequest
+    is_directory: bool
+    limit: int
+    limited: str
+    time: int | None
+    overrides: tuple[overrides_.Override, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Built:
+    """What was made.
+
+    :param size: bytes.
+    :param files: of whatever type, directories too.
+    """
+
+    output: pathlib.Path
+    size: int
+    files: int
+    filesystem: str
+    uuid: str
+
+
+def is_tree(path: pathlib.Path) -> bool:
+    """Tell whether a path is a directory or tar archive, by its content.
+
+    :raises SourceError: if it is not there or cannot be read.
+    """
+    kind = opening.special(path)
+    if kind is not None:
+        return kind == 'a directory'
+    with stream_.opened(path, wanted='a source') as stream:
+        return archive.is_tar(stream.peek(512))
+
+
+def plan(request: BuildRequest) -> BuildPlan:
+    """Check what can be checked quickly.
+
+    :raises SourceError: if the source or the file of overrides is not there,
+        or not what it must be.
+    :raises UsageError: if an option makes no sense.
+    :raises ProgramError: if e2fsprogs are missing or too old.
+    """
+    tools_.require()
+    identity.encoded_label(request.label)
+    identity.journal_blocks(request.journal)
+    if request.size is not None and request.size < _SMALLEST:
+        raise exceptions.UsageError(
+            f'a filesystem of {request.size} bytes is too small',
+            hint=f'{units.format_size(_SMALLEST)} is the least',
+        )
+    kind = opening.special(request.source)
+    is_directory = kind == 'a directory'
+    if kind is not None and not is_directory:
+        raise exceptions.SourceError(
+            f'{opening.shown(request.source)}: {kind}: a directory or tar '
+            'archive is needed'
+        )
+    with files.told(request.output.parent):
+        room = files.room(request.output.parent)
+    if is_directory:
+        _refuse_inside(request)
+    limit, limited = room - room // _LEFT, 'and the disk has no more room'
+    if request.size is not None and request.size <= limit:
+        limit, limited = request.size, 'the size that was asked for'
+    return BuildPlan(
+        request,
+        is_directory,
+        limit,
+        limited,
+        _epoch(),
+        tuple(overrides_.read(request.overrides) if request.overrides else ()),
+    )
+
+
+def execute(
+    planned: BuildPlan, *, progress: progress_.Progress = progress_.QUIET
+) -> Built:
+    """Do what was planned.
+
+    :raises SourceError: if the source is damaged, has something in it that a
+        filesystem cannot have, or cannot be read.
+    :raises NoSpaceError: if it takes more room than there is, or than the
+        size that was asked for.
+    """
+    request = planned.request
+    with (
+        stage.full_disk(request.output.parent),
+        files.Output(request.output) as output,
+    ):
+        with copy.opened(output.path, os.O_RDWR) as descriptor:
+            made = _make(planned, descriptor, progress)
+        with progress.task('Verifying'):
+            _verify(output.path)
+        output.keep(durable=request.durable)
+    return Built(
+        request.output,
+        made.size,
+        made.files,
+        'ext4',
+        str(uuid.UUID(bytes=made.uuid)),
+    )
+
+
+def _make(
+    planned: BuildPlan, descriptor: int, progress: progress_.Progress
+) -> writer_.Made:
+    request = planned.request
+    name = opening.shown(request.source)
+    if planned.is_directory:
+        size, fill = folder.size(request.source), folder.fill
+    else:
+        size, fill = request.source.stat().st_size, archive.fill
+    expected = max(size, request.size or 0)
+    writer = writer_.Writer(descriptor, expected)
+    basin = basin_.Basin(
+        name, writer, limit=planned.limit, limited=planned.limited
+    )
+    with progress.task('Building', size) as task:
+        fill(request.source, basin, task)
+        if request.owner is not None:
+            overrides_.give_to(*request.owner, basin)
+        overrides_.apply(planned.overrides, basin)
+        tree = basin.settle()
+        wish = identity.Wish(
+            label=request.label,
+            size=request.size,
+            headroom=request.headroom,
+            journal=request.journal,
+            time=planned.time,
+        )
+        try:
+            return writer.finish(tree, wish)
+        except layout.TooSmallError as error:
+            needed = error.blocks * layout.BLOCK
+            raise exceptions.NoSpaceError(
+                f'{name}: it takes {needed} bytes '
+                f'({units.format_size(needed)}), more than the size that '
+                'was asked for',
+                hint='choose a larger --size, or less --headroom',
+            ) from error
+
+
+def _verify(path: pathlib.Path) -> None:
+    found = superblock.read(path)
+    tools = tools_.Toolbox.of(found)
+    if not tools.check(path):
+        raise exceptions.DamagedError(
+            f'the new filesystem is not in order: {tools.objections(path)}',
+            hint='please report this as a bug',
+        )
+
+
+def _refuse_inside(request: BuildRequest) -> None:
+    source = request.source.resolve()
+    if request.output.parent.resolve().is_relative_to(source):
+        raise exceptions.UsageError(
+            f'{opening.shown(request.output)} is within the source',
+            hint='choose an output outside of it',
+        )
+
+
+def _epoch() -> int | None:
+    text = os.environ.get(_EPOCH)
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise exceptions.UsageError(
+            f'{_EPOCH} is {text!r}, not a number of seconds'
+        )
+    return int(text)
