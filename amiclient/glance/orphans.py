@@ -36,12 +36,16 @@ LOG = logging.getLogger(__name__)
 
 
 def find(
-    catalog: catalog_.Catalog, settings: request_.Settings
+    catalog: catalog_.Catalog,
+    settings: request_.Settings,
+    *,
+    but: model.ImageRecord | None = None,
 ) -> tuple[model.ImageRecord, ...]:
     """Find images without data that nobody is going to send any more.
 
     They belong to the project that the new images will belong to.
 
+    :param but: one that is made use of.
     :raises CloudError: if the cloud does not answer as it should.
     """
     query: dict[str, Any] = {
@@ -55,7 +59,9 @@ def find(
     return tuple(
         image
         for image in listed
-        if image.status in ('queued', 'saving') and marks.is_left(image)
+        if image.status in ('queued', 'saving')
+        and marks.is_left(image)
+        and (but is None or image.id != but.id)
     )
 
 

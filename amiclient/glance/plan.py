@@ -60,7 +60,7 @@ def plan(
     root = detect.open_root(request.source)
     kernel = parts.identify(model.Kind.AKI, request.kernel)
     ramdisk = parts.identify(model.Kind.ARI, request.ramdisk)
-    rules = _ask(request.traits, request.settings, catalog)
+    adopted, rules = _ask(request.traits, request.settings, catalog)
     steps = [
         parts.plan(
             part,
@@ -80,7 +80,9 @@ def plan(
     for each in (*parts.created(steps), new):
         rules.check(each)
     shrunk = copying.plan(request, root, exact=exact, progress=progress)
-    ami = rootimage.create(request, root, shrunk, new)
+    ami = dataclasses.replace(
+        rootimage.create(request, root, shrunk, new), adopted=adopted
+    )
     alike, others = sameroot.look(
         request, ami, steps[0], steps[1], shrunk, catalog, exact=exact
     )
@@ -88,7 +90,7 @@ def plan(
         preflight.namesakes(catalog, new.name, hidden=request.settings.hidden)
     )
     creations = [s for s in steps if isinstance(s, request_.Creation)]
-    orphans_ = orphans.find(catalog, request.settings)
+    orphans_ = orphans.find(catalog, request.settings, but=adopted)
     preflight.check_quota(
         catalog,
         [step.size for step in (*creations, *(() if alike else (ami,)))],
@@ -150,7 +152,7 @@ def plan_part(
     """
     preflight.check_properties(request.traits.properties)
     part = parts.identify_file(request.kind, request.path)
-    rules = _ask(request.traits, request.settings, catalog)
+    adopted, rules = _ask(request.traits, request.settings, catalog)
     step = parts.plan_file(
         part,
         request.traits,
@@ -160,12 +162,13 @@ def plan_part(
         strict=True,
         progress=progress,
     )
-    orphans_ = orphans.find(catalog, request.settings)
+    orphans_ = orphans.find(catalog, request.settings, but=adopted)
     notes: tuple[str, ...] = ()
     if isinstance(step, request_.Creation):
         rules.check(step.new)
         preflight.check_quota(catalog, [step.size], removed=len(orphans_))
         notes = step.notes
+        step = dataclasses.replace(step, adopted=adopted)
     return request_.PartPlan(
         step,
         request.settings,
@@ -179,11 +182,14 @@ def _ask(
     traits: request_.Traits,
     settings: request_.Settings,
     catalog: catalog_.Catalog,
-) -> rules_.Rules:
-    """Check what the cloud says of id and store; get its rules."""
-    preflight.check_id(catalog, traits.id)
+) -> tuple[model.ImageRecord | None, rules_.Rules]:
+    """Check what the cloud says of id and store; get its rules.
+
+    :returns: what a killed run has left with that id, and the rules.
+    """
+    adopted = preflight.check_id(catalog, traits.id)
     preflight.check_store(catalog, settings.store)
-    return rules_.Rules.of(catalog)
+    return adopted, rules_.Rules.of(catalog)
 
 
 def _reach(

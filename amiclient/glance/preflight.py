@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from amiclient import exceptions
 from amiclient.glance import catalog as catalog_
+from amiclient.glance import marks
 from amiclient.glance import members
 from amiclient.glance import model
 from amiclient.glance import request as request_
@@ -90,18 +91,23 @@ def check_store(catalog: catalog_.Catalog, store: str | None) -> None:
         )
 
 
-def check_id(catalog: catalog_.Catalog, image_id: str | None) -> None:
+def check_id(
+    catalog: catalog_.Catalog, image_id: str | None
+) -> model.ImageRecord | None:
     """Check that an id is free.
 
     :param image_id: None, if any will do.
-    :raises CloudError: if an image has it that the user can see.
+    :returns: the image that has it, if a run that was killed has left it.
+    :raises CloudError: if another image has it that the user can see.
     """
     if image_id is None:
-        return
+        return None
     try:
         found = catalog.get(image_id)
     except exceptions.NotFoundError:
-        return
+        return None
+    if found.status == 'queued' and marks.is_left(found):
+        return found
     raise exceptions.CloudError(
         f'the id {image_id} is taken by the image {found.name!r}',
         hint='leave out --id, or choose another',

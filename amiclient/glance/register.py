@@ -130,7 +130,7 @@ def add_part(
     step = plan.step
     if isinstance(step, request_.Reuse):
         return request_.Registered(step.record, reused=(step.record.id,))
-    record = made.create(step.new)
+    record = _make(step, made)
     sent = _Sender(proxy, plan.settings, progress).send(
         record, step.kind, step.payload
     )
@@ -167,15 +167,27 @@ def _create(
         if isinstance(step, request_.Reuse):
             record = step.record
         else:
-            properties = {**step.new.properties, **links}
-            record = made.create(
-                dataclasses.replace(step.new, properties=properties)
-                if step.kind is model.Kind.AMI
-                else step.new
-            )
+            new = step.new
+            if step.kind is model.Kind.AMI:
+                properties = {**new.properties, **links}
+                new = dataclasses.replace(new, properties=properties)
+            record = _make(dataclasses.replace(step, new=new), made)
         records[step.kind] = record
         links[f'{step.kind.noun}_id'] = record.id
     return records
+
+
+def _make(
+    step: request_.Creation, made: transaction.Transaction
+) -> model.ImageRecord:
+    if step.adopted is not None:
+        LOG.warning(
+            'the image %s, which an upload that was killed has left, is gone '
+            'on with',
+            step.adopted.id,
+        )
+        return made.adopt(step.adopted, step.new)
+    return made.create(step.new)
 
 
 def _finish(

@@ -131,6 +131,8 @@ class Creation:
     :param payload: its data; where that is a shrunk filesystem, what the
         shrinking will have made by then.
     :param notes: what the user should know before.
+    :param adopted: an image of the chosen id that a killed run has left; it
+        becomes this one.
     """
 
     action: ClassVar[str] = 'create'
@@ -139,6 +141,7 @@ class Creation:
     new: model.NewImage
     payload: model.Payload
     notes: tuple[str, ...] = ()
+    adopted: model.ImageRecord | None = None
 
     @property
     def image(self) -> model.NewImage:

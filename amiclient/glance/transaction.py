@@ -125,6 +125,37 @@ class Transaction:
         made.confirmed = True
         return record
 
+    def adopt(
+        self, record: model.ImageRecord, new: model.NewImage
+    ) -> model.ImageRecord:
+        """Make an image that a killed run has left what a new one would be.
+
+        Glance never gives the id of a deleted image again, so this is how
+        one that the user chose can be had.
+
+        :param record: the image, which has no data.
+        :raises CloudError: if the cloud refuses the changes.
+        """
+        self._made.append(
+            _Made(id=record.id, name=new.name, confirmed=True, marked=True)
+        )
+        changes: dict[str, Any] = dict.fromkeys(record.properties)
+        changes.update(new.properties)
+        changes[marks.PROPERTY] = str(marks.Run.this())
+        changes.update(
+            name=new.name,
+            disk_format=new.disk_format,
+            container_format=new.container_format,
+            visibility=new.visibility or record.visibility,
+            os_hidden=bool(new.hidden),
+            min_disk=new.min_disk,
+            min_ram=new.min_ram,
+            tags=list(new.tags),
+        )
+        return self._catalog.update(
+            record.id, changes, present=record.properties.keys()
+        )
+
     def widen(
         self, record: model.ImageRecord, visibility: str
     ) -> model.ImageRecord:

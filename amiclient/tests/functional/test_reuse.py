@@ -100,7 +100,7 @@ class TestRoot(upload.UploadCase):
 
     def test_another_content(self) -> None:
         first = self.upload()
-        self.run_debugfs('rm /etc/hostname')
+        self.run_debugfs('mkdir /new')
         second = self.upload(stderr=self.taken(first))
         self.assertNotEqual(first['id'], second['id'])
         self.assertNotEqual(first['sha512'], second['sha512'])
