@@ -25,6 +25,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import resource
 import shutil
 import signal
 import subprocess
@@ -35,6 +36,7 @@ from typing import BinaryIO, cast, IO
 
 from amiclient import exceptions
 from amiclient import interrupts
+from amiclient import pump
 
 _SBIN = ('/usr/local/sbin', '/usr/sbin', '/sbin')
 
@@ -60,6 +62,9 @@ _GRACE = 2.0
 
 #: Seconds between two looks at the cancel event, and at the clock.
 _POLL = 0.1
+
+#: Bytes that a program may write to stdout or stderr, if nobody says.
+MOST = 256 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +105,21 @@ class ProgramFailed(exceptions.ProgramError):
         self.result = result
 
 
+class TooTalkative(exceptions.ProgramError):
+    """A program was ended, because it said more than it may.
+
+    :param result: what it said before.
+    """
+
+    def __init__(self, result: Result, most: int) -> None:
+        name = os.path.basename(result.argv[0])
+        super().__init__(
+            f'{name} was ended, for it wrote more than {most} bytes of text',
+            hint='what it was given must be damaged',
+        )
+        self.result = result
+
+
 def find(program: str) -> str:
     """Find a program.
 
@@ -128,6 +148,8 @@ def run(
     interruptible: bool = True,
     cancel: threading.Event | None = None,
     limit: float | None = None,
+    memory: int | None = None,
+    most: int = MOST,
 ) -> Result:
     """Run a program to its end.
 
@@ -142,6 +164,11 @@ def run(
     :param cancel: when set, the program is ended and CancelledError raised.
     :param limit: the seconds that it may take, if it is interruptible; then
         it is ended.
+    :param memory: the bytes of address space that it may take, if it is
+        interruptible.
+    :param most: the bytes that it may write to stdout or stderr, if it is
+        interruptible; then it is ended. If not, the rest is dropped.
+    :raises TooTalkative: if it writes more than that.
     :raises ProgramError: if it is missing, takes too long, or ends with
         another status.
     :raises CancelledError: if ``cancel`` was set meanwhile.
@@ -154,13 +181,23 @@ def run(
         _standard_input(input) as stdin,
         _started(command, stdin, cwd, environment) as child,
     ):
-        stdout, stderr = _communicate(child, interruptible, cancel, limit)
+        if memory is not None and interruptible:
+            # It may have begun, but not taken much.
+            with contextlib.suppress(ProcessLookupError):
+                resource.prlimit(
+                    child.pid, resource.RLIMIT_AS, (memory, memory)
+                )
+        pumps = _pumps(child, most)
+        _wait(child, pumps, interruptible, cancel, limit)
+    stdout, stderr = (one.kept for one in pumps)
     result = Result(
         command,
         child.returncode,
         stdout,
         stderr.decode('utf-8', 'backslashreplace'),
     )
+    if interruptible and any(one.overflowed for one in pumps):
+        raise TooTalkative(result, most)
     if result.status not in ok:
         raise ProgramFailed(result)
     return result
@@ -267,36 +304,51 @@ def _started(
         raise
 
 
-def _communicate(
+def _pumps(
+    child: subprocess.Popen[bytes], most: int
+) -> tuple[pump.Pump, pump.Pump]:
+    made = [
+        pump.Pump(cast(BinaryIO, pipe), most)
+        for pipe in (child.stdout, child.stderr)
+    ]
+    for one in made:
+        one.start()
+    return made[0], made[1]
+
+
+def _wait(
     child: subprocess.Popen[bytes],
+    pumps: tuple[pump.Pump, pump.Pump],
     interruptible: bool,
     cancel: threading.Event | None,
     limit: float | None,
-) -> tuple[bytes, bytes]:
+) -> None:
     held: BaseException | None = None
-    watched = interruptible and (cancel is not None or limit is not None)
     begin = time.monotonic()
     while True:
         try:
-            # After a time-out, communicate() goes on where it was.
-            out, err = child.communicate(timeout=_POLL if watched else None)
+            if all(one.done.wait(_POLL) for one in pumps):
+                child.wait(_POLL)
+                break
         except subprocess.TimeoutExpired:
-            if cancel is not None and cancel.is_set():
-                _end(child)
-                raise exceptions.CancelledError('given up') from None
-            if limit is not None and time.monotonic() - begin > limit:
-                _end(child)
-                raise _too_slow(child, limit) from None
+            pass
         except BaseException as error:
             if interruptible:
                 _end(child)
                 raise
             held = error
-        else:
-            break
+        if not interruptible:
+            continue
+        if cancel is not None and cancel.is_set():
+            _end(child)
+            raise exceptions.CancelledError('given up')
+        if limit is not None and time.monotonic() - begin > limit:
+            _end(child)
+            raise _too_slow(child, limit)
+        if any(one.overflowed for one in pumps):
+            _end(child)
     if held is not None:
         raise held
-    return out, err
 
 
 def _too_slow(

@@ -1,0 +1,59 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What a program says, taken while it runs, and not without end.
+
+A program that works on a hostile file may never stop talking: e2fsck with
+``-n`` begins anew for ever with some. So no more is kept than is wanted.
+"""
+
+import threading
+from typing import BinaryIO
+
+_CHUNK = 1 << 16
+
+
+class Pump(threading.Thread):
+    """Takes all that comes through one pipe.
+
+    :param pipe: its end for reading.
+    :param most: bytes that are kept; the rest is taken, and dropped.
+    """
+
+    def __init__(self, pipe: BinaryIO, most: int) -> None:
+        super().__init__(daemon=True)
+        self._pipe = pipe
+        self._left = most
+        self._kept: list[bytes] = []
+        #: Set when nothing more can come.
+        self.done = threading.Event()
+        #: Whether more came than was wanted.
+        self.overflowed = False
+
+    def run(self) -> None:
+        """Take what comes, until the end."""
+        try:
+            while data := self._pipe.read1(_CHUNK):  # type: ignore[attr-defined]
+                self.overflowed |= len(data) > self._left
+                if self._left:
+                    self._kept.append(data[: self._left])
+                    self._left -= len(self._kept[-1])
+        except (OSError, ValueError):
+            # Closed, by who gave the program up.
+            pass
+        finally:
+            self.done.set()
+
+    @property
+    def kept(self) -> bytes:
+        """What was kept so far."""
+        return b''.join(self._kept)
