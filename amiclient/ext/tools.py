@@ -27,6 +27,7 @@ from typing import Self
 
 from amiclient import exceptions
 from amiclient.ext import copy
+from amiclient.ext import epoch
 from amiclient.ext import groups as groups_
 from amiclient.ext import superblock as superblock_
 from amiclient import process
@@ -96,7 +97,7 @@ class Toolbox:
     ) -> Self:
         """Choose what suits a filesystem: its time, and what it may take."""
         return cls(
-            found.written,
+            epoch.present(found.written),
             cancel,
             limit=_PATIENCE + found.size / _PACE,
             memory=_MEMORY + found.size // _BYTES_A_BYTE,

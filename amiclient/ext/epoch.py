@@ -1,0 +1,52 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What e2fsprogs take for the present, so that it does not matter when.
+
+``SOURCE_DATE_EPOCH`` says so, as it does for whatever else makes files that
+shall be the same each time (reproducible-builds.org/specs/source-date-epoch);
+without it, it is when the filesystem was written last.
+"""
+
+import os
+import re
+
+from amiclient import exceptions
+
+#: The variable.
+VARIABLE = 'SOURCE_DATE_EPOCH'
+
+#: Seconds that a superblock has room for: 40 bits.
+_END = 1 << 40
+
+#: As ``date +%s`` writes it, says the specification; not before the epoch.
+_NUMBER = re.compile(r'[0-9]{1,13}', re.ASCII)
+
+
+def present(written: int) -> int:
+    """Choose a moment.
+
+    :param written: when the filesystem was written last.
+    :returns: seconds since the epoch; never 0, which e2fsprogs take for no
+        choice.
+    :raises UsageError: if the variable is there, but is no such number.
+    """
+    text = os.environ.get(VARIABLE)
+    # An empty one is how some build tools say that there is none.
+    if not text:
+        return max(1, written)
+    if not _NUMBER.fullmatch(text) or int(text) >= _END:
+        raise exceptions.UsageError(
+            f'{VARIABLE}={text[:40]!r} is no number of seconds since 1970',
+            hint='unset it, or give it one such as 1700000000',
+        )
+    return max(1, int(text))
