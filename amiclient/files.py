@@ -15,6 +15,7 @@
 from collections.abc import Iterator
 import contextlib
 import errno
+import mmap
 import os
 import pathlib
 import stat
@@ -138,6 +139,52 @@ def state(file: int | pathlib.Path) -> tuple[int, ...]:
             status.st_ctime_ns,
         )
     return status.st_dev, status.st_ino, status.st_rdev
+
+
+def read_at(descriptor: int, count: int, offset: int) -> bytes:
+    """Read bytes, fewer only at the end of the file.
+
+    pread(2) may also give fewer because it cannot read the next ones.
+
+    :raises SourceError: if they cannot be read, naming the file and where.
+    """
+    pieces = []
+    while count:
+        try:
+            piece = os.pread(descriptor, count, offset)
+        except OSError as error:
+            where = unreadable_at(descriptor, count, offset)
+            raise exceptions.SourceError(
+                f'{_name(descriptor)} cannot be read at byte {where}: '
+                f'{os.strerror(error.errno or 0)}',
+                hint='the disk that holds it is failing',
+            ) from error
+        if not piece:
+            break
+        pieces.append(piece)
+        count, offset = count - len(piece), offset + len(piece)
+    return pieces[0] if len(pieces) == 1 else b''.join(pieces)
+
+
+def unreadable_at(descriptor: int, count: int, offset: int) -> int:
+    """Tell where the first page is that cannot be read.
+
+    Much is read at a time, and all of it fails then.
+    """
+    step = mmap.PAGESIZE
+    for place in range(offset, offset + count, step):
+        try:
+            os.pread(descriptor, min(step, offset + count - place), place)
+        except OSError:
+            return place
+    return offset
+
+
+def _name(descriptor: int) -> str:
+    try:
+        return os.readlink(f'/proc/self/fd/{descriptor}')
+    except OSError:
+        return 'the source'
 
 
 def room(folder: pathlib.Path) -> int:

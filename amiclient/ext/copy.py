@@ -27,6 +27,7 @@ import threading
 
 from amiclient import exceptions
 from amiclient.ext import groups as groups_
+from amiclient import files
 from amiclient import progress as progress_
 
 #: Bytes that are read and written at a time.
@@ -163,17 +164,10 @@ def opened(path: os.PathLike[str], flags: int) -> Iterator[int]:
 
 
 def _read(descriptor: int, count: int, offset: int) -> bytes:
-    try:
-        data = os.pread(descriptor, count, offset)
-    except OSError as error:
-        raise exceptions.SourceError(
-            f'the source cannot be read at byte {offset}: '
-            f'{os.strerror(error.errno or 0)}',
-            hint='the device or its medium is failing; nothing was changed',
-        ) from error
+    data = files.read_at(descriptor, count, offset)
     if len(data) < count:
-        # A short read happens at the end of the file only: it was shorter
-        # than its filesystem from the start, or was cut while we read.
+        # It was shorter than its filesystem from the start, or was cut while
+        # we read.
         raise _cut_short(offset + len(data))
     return data
 

@@ -18,12 +18,12 @@ ascending order and do not overlap.
 
 from collections.abc import Iterable, Iterator
 import dataclasses
-import os
 import re
 import struct
 
 from amiclient import exceptions
 from amiclient.ext import superblock as superblock_
+from amiclient import files
 
 Run = tuple[int, int]
 
@@ -71,7 +71,7 @@ class Layout:
         :raises DamagedError: if the file ends before.
         """
         size = self.superblock.block_size
-        data = os.pread(self.descriptor, count * size, first * size)
+        data = files.read_at(self.descriptor, count * size, first * size)
         if len(data) < count * size:
             raise exceptions.DamagedError(
                 f'the file ends before block {first + count}',

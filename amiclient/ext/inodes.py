@@ -17,12 +17,12 @@
 
 from collections.abc import Iterator
 import dataclasses
-import os
 import stat
 import struct
 
 from amiclient import exceptions
 from amiclient.ext import groups as groups_
+from amiclient import files
 
 #: Bytes of an inode that every revision of the filesystem has.
 _SMALL = 128
@@ -81,7 +81,7 @@ class Table:
         data = b''
         if 0 <= group < len(self._layout.groups):
             offset = self._offset(self._layout.groups[group], index)
-            data = os.pread(self._layout.descriptor, self._size, offset)
+            data = files.read_at(self._layout.descriptor, self._size, offset)
         if len(data) < self._size:
             raise exceptions.DamagedError(
                 f'there is no inode {number}, which is needed',
@@ -96,7 +96,7 @@ class Table:
             for first, end in self._layout.inode_runs(group):
                 for index in range(first, end, _BATCH):
                     stop = min(index + _BATCH, end)
-                    data = os.pread(
+                    data = files.read_at(
                         self._layout.descriptor,
                         (stop - index) * self._size,
                         self._offset(group, index),

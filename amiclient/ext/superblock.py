@@ -23,6 +23,7 @@ import struct
 import uuid
 
 from amiclient import exceptions
+from amiclient import files
 
 #: Where it is: bytes from the beginning of the filesystem, and its size.
 OFFSET = 1024
@@ -307,11 +308,12 @@ def read(path: pathlib.Path) -> Superblock:
 
     :raises NotExtError: if there is none.
     :raises DamagedError: if its fields contradict each other.
-    :raises OSError: if the file cannot be read.
+    :raises SourceError: if the file cannot be read, naming the offset.
+    :raises OSError: if the file cannot be opened.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return parse(os.pread(descriptor, SIZE, OFFSET), str(path))
+        return parse(files.read_at(descriptor, SIZE, OFFSET), str(path))
     finally:
         os.close(descriptor)
 

@@ -145,7 +145,10 @@ def _fill(
         try:
             count = os.preadv(fd, [chunk[done:]], offset + done)
         except OSError as error:
-            raise _unreadable(payload, offset + done, error) from error
+            where = files.unreadable_at(
+                fd, len(chunk) - done, offset + done
+            )
+            raise _unreadable(payload, where, error) from error
         if not count:
             raise _truncated(payload, offset + done)
         done += count
