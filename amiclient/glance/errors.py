@@ -22,6 +22,7 @@ import contextlib
 import html
 import re
 import socket
+import ssl
 from typing import Any, TypeVar
 import urllib.parse
 
@@ -175,10 +176,15 @@ def _unconnected(error: Exception, doing: str) -> exceptions.CloudError:
     """Say why there was no answer, and what to check."""
     where, why = _endpoint(error), cause(error)
     unresolved = _first(error, socket.gaierror)
-    if isinstance(error, keystone_exceptions.SSLError):
+    # Within TLS, a connection that is cut off is an SSL error as well.
+    cut = _first(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
+    if isinstance(error, keystone_exceptions.SSLError) and cut is None:
+        hint = 'check that it speaks TLS: the endpoint says https'
+        if _first(error, ssl.SSLCertVerificationError):
+            hint = 'give the certificate authority with --os-cacert'
         return exceptions.CloudError(
             f'{doing} failed: no secure connection to {where}: {why}',
-            hint='give the certificate authority with --os-cacert',
+            hint=hint,
         )
     if unresolved is not None:
         # Whether it is for ever, resolvers often do not know: EAI_AGAIN.
@@ -202,7 +208,9 @@ def _unconnected(error: Exception, doing: str) -> exceptions.CloudError:
 _E = TypeVar('_E', bound=BaseException)
 
 
-def _first(error: BaseException, kind: type[_E]) -> _E | None:
+def _first(
+    error: BaseException, kind: type[_E] | tuple[type[_E], ...]
+) -> _E | None:
     return next((e for e in _chain(error) if isinstance(e, kind)), None)
 
 

@@ -87,6 +87,8 @@ class Patience:
             away=default.away * scale,
             # A few requests take some seconds even if all is well.
             undo=min(default.undo, 5.0 + timeout),
+            # Who has little patience with the network has little to wait.
+            backoff=min(default.backoff, timeout / 20),
         )
 
     def delay(self, attempt: int, asked: float = 0.0) -> float:

@@ -294,7 +294,8 @@ class _Upload:
                 if waited > self._patience.settle:
                     raise exceptions.TransferError(
                         f'{failure.message}; then image {self._id} was still '
-                        f'{record.status} after {self._patience.settle:g} s'
+                        f'{record.status} after {self._patience.settle:g} s',
+                        hint='--timeout waits longer',
                     )
             self._clock.sleep(pause)
             pause = min(pause * 2, self._patience.longest)

@@ -31,6 +31,9 @@ if typing.TYPE_CHECKING:
     from openstack import connection
     from openstack.image.v2 import _proxy
 
+#: Seconds that logging in may take at least: Keystone has to compute.
+_SHORTEST = 5.0
+
 #: These warn of what fails a moment later, and is told then.
 _LOGGERS = (
     'keystoneauth.discover',
@@ -63,12 +66,12 @@ def limited(app: typing.Any, seconds: float | None) -> Iterator[None]:
     :param seconds: what the user wants; None for no wish.
     """
     configured = app.cloud.config.get('api_timeout')
-    wanted = seconds or configured or retry.TIMEOUT
+    wanted = max(float(seconds or configured or retry.TIMEOUT), _SHORTEST)
     # Where openstacksdk looks when it makes the session.
     app.options.api_timeout = str(wanted)
     manager = app.client_manager
     # In an interactive shell, a command before may have made one.
-    _set_timeout(manager, float(wanted))
+    _set_timeout(manager, wanted)
     try:
         yield
     finally:

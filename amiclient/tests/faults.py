@@ -1,0 +1,315 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""A reverse proxy that stands in front of a real server and injects faults.
+
+It passes everything through, both ways, until it is told otherwise: a test
+adds rules, each of which says which requests it is for, how many of them,
+and what is to happen instead. The actions are in
+:mod:`amiclient.tests.faults_actions`.
+"""
+
+from collections.abc import Callable, Iterator
+import dataclasses
+import http.client
+import http.server
+import re
+import select
+import socket
+import ssl
+import struct
+import threading
+from typing import Any
+import urllib.parse
+
+import fixtures
+
+#: Bytes that are passed on at a time.
+_CHUNK = 64 * 1024
+
+#: Seconds after which a test that hangs is over at last.
+_LATE = 60
+
+#: What is about one connection only (RFC 9110, section 7.6.1).
+_HOP = {'connection', 'keep-alive', 'transfer-encoding', 'upgrade'}
+
+#: What keystonemiddleware says.
+_EXPIRED = b'{"error": {"code": 401, "message": "Authentication required"}}'
+
+
+@dataclasses.dataclass
+class Answer:
+    """What the server said, or what is said in its place."""
+
+    status: int
+    headers: dict[str, str] = dataclasses.field(default_factory=dict)
+    body: bytes = b''
+
+
+class Exchange(http.server.BaseHTTPRequestHandler):
+    """One request, and what becomes of it."""
+
+    protocol_version = 'HTTP/1.1'
+    server: '_Server'
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing: what matters is in ``Proxy.seen``."""
+
+    def _serve(self) -> None:
+        proxy = self.server.proxy
+        proxy.seen.append((self.command, self.path))
+        self.length = int(self.headers.get('Content-Length') or 0)
+        action = proxy.choose(self)
+        try:
+            if self.headers.get('X-Auth-Token') in proxy.revoked:
+                self.read()
+                self.say(Answer(401, {'Content-Type': 'text/html'}, _EXPIRED))
+                return
+            if action is None:
+                self.say(self.ask())
+            else:
+                action(self)
+        except (ConnectionError, TimeoutError):
+            # A client that hangs up is what is tested, more often than not.
+            self.close_connection = True
+
+    do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = do_HEAD = _serve
+
+    # What actions are made of.
+
+    def chunks(self, count: int | None = None) -> Iterator[bytes]:
+        """Read the request's body, or what is next of it.
+
+        :param count: bytes, at most; None for all that is left.
+        """
+        wanted = self.length if count is None else min(count, self.length)
+        while wanted:
+            chunk = self.rfile.read(min(_CHUNK, wanted))
+            if not chunk:
+                raise ConnectionAbortedError
+            wanted -= len(chunk)
+            self.length -= len(chunk)
+            yield chunk
+
+    def read(self, count: int | None = None) -> bytes:
+        """Read the request's body, or what is next of it, at once."""
+        return b''.join(self.chunks(count))
+
+    def connect(
+        self, length: int | None = None, **changes: str | None
+    ) -> http.client.HTTPConnection:
+        """Send the head of the request to the server.
+
+        :param length: what to claim of the body; None for the truth.
+        :param changes: headers to change, or to leave out.
+        """
+        connection = http.client.HTTPConnection(
+            self.server.proxy.upstream, timeout=_LATE
+        )
+        connection.putrequest(
+            self.command, self.path, skip_host=True, skip_accept_encoding=True
+        )
+        headers = {
+            k: v for k, v in self.headers.items() if k.lower() not in _HOP
+        }
+        if 'Content-Length' in headers and length is not None:
+            headers['Content-Length'] = str(length)
+        for name, value in changes.items():
+            headers.pop(name.replace('_', '-'), None)
+            if value is not None:
+                headers[name.replace('_', '-')] = value
+        for name, value in headers.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        return connection
+
+    def hear(self, connection: http.client.HTTPConnection) -> Answer:
+        """Take the server's answer."""
+        with connection.getresponse() as response:
+            headers = {
+                k: v
+                for k, v in response.getheaders()
+                if k.lower() not in {*_HOP, 'content-length'}
+            }
+            answer = Answer(response.status, headers, response.read())
+        connection.close()
+        return answer
+
+    def ask(self, **changes: str | None) -> Answer:
+        """Pass the whole request on, and take the server's answer."""
+        connection = self.connect(**changes)
+        for chunk in self.chunks():
+            connection.send(chunk)
+        return self.hear(connection)
+
+    def say(self, answer: Answer) -> None:
+        """Answer the client."""
+        self.send_response_only(answer.status)
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        if answer.status not in {204, 304}:
+            self.send_header('Content-Length', str(len(answer.body)))
+        if self.length:
+            # What was not read would be taken for the next request.
+            self.close_connection = True
+            self.send_header('Connection', 'close')
+        self.end_headers()
+        if self.command != 'HEAD':
+            self.wfile.write(answer.body)
+
+    def reset(self) -> None:
+        """Reset the connection to the client, with what is in it."""
+        self.connection.setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0)
+        )
+        self.close_connection = True
+        # Two more references keep it open otherwise.
+        self.rfile.close()
+        self.wfile.close()
+        self.connection.close()
+
+    def hold(self) -> None:
+        """Do nothing until the client hangs up, or the fault is over.
+
+        A client that has more to send than there is room for may not be able
+        to say that it hangs up.
+        """
+        self.close_connection = True
+        poll = select.poll()
+        poll.register(self.connection, select.POLLRDHUP | select.POLLHUP)
+        over = self.server.proxy.over
+        while not over.is_set() and not poll.poll(50):
+            pass
+
+
+Action = Callable[[Exchange], None]
+
+
+@dataclasses.dataclass
+class _Rule:
+    action: Action
+    method: str
+    path: re.Pattern[str]
+    times: int | None
+    length: int | None
+
+    def fits(self, exchange: Exchange) -> bool:
+        return (
+            self.times != 0
+            and self.method in {exchange.command, '*'}
+            and self.path.search(exchange.path) is not None
+            and self.length in {exchange.length, None}
+        )
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+    proxy: 'Proxy'
+
+    def server_bind(self) -> None:
+        # Those of connections are as small: what stalls is to be felt.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _CHUNK)
+        super().server_bind()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: clients hang up, and that is as it should be."""
+
+
+class Proxy(fixtures.Fixture):
+    """The proxy, listening on the loopback interface.
+
+    ``seen`` holds the method and the path of each request, in turn.
+
+    :param server: the URL of the real one; only where it is matters.
+    :param certificate: a PEM file with a key and a certificate, to speak TLS.
+    """
+
+    def __init__(self, server: str, certificate: str | None = None) -> None:
+        self.upstream = urllib.parse.urlsplit(server).netloc
+        self.seen: list[tuple[str, str]] = []
+        #: Tokens that are not to be taken any more.
+        self.revoked: set[str] = set()
+        #: Set when what was held is to be let go.
+        self.over = threading.Event()
+        self._certificate = certificate
+        self._rules: list[_Rule] = []
+        self._lock = threading.Lock()
+
+    def _setUp(self) -> None:
+        self._server = _Server(('127.0.0.1', 0), Exchange)
+        self._server.proxy = self
+        scheme = 'http'
+        if self._certificate:
+            scheme = 'https'
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self._certificate)
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True
+            )
+        host, port = self._server.server_address[:2]
+        self.url = f'{scheme}://{host}:{port}'
+        thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.02,)
+        )
+        thread.start()
+        self.addCleanup(thread.join)
+        self.addCleanup(self._server.server_close)
+        self.addCleanup(self._server.shutdown)
+        self.addCleanup(self.clear)
+
+    def rule(
+        self,
+        action: Action,
+        *,
+        method: str = '*',
+        path: str = '',
+        times: int | None = 1,
+        length: int | None = None,
+    ) -> None:
+        """Say what is to happen to some requests; rules are used in turn.
+
+        :param path: a regular expression that is found in the path.
+        :param times: how many requests; None for all.
+        :param length: bytes that the body has; None for any.
+        """
+        found = _Rule(action, method, re.compile(path), times, length)
+        self._rules.append(found)
+
+    def clear(self) -> None:
+        """Forget the rules, and what was seen."""
+        with self._lock:
+            self._rules = []
+            self.seen = []
+            self.revoked = set()
+            self.over.set()
+            self.over = threading.Event()
+
+    def leave(self) -> None:
+        """Listen no more: connections are refused from now on."""
+        self._server.socket.close()
+
+    def choose(self, exchange: Exchange) -> Action | None:
+        """Find what is to happen to a request."""
+        with self._lock:
+            for rule in self._rules:
+                if rule.fits(exchange):
+                    if rule.times is not None:
+                        rule.times -= 1
+                    return rule.action
+        return None
+
+    def count(self, method: str, path: str) -> int:
+        """Count the requests so far."""
+        return sum(
+            1 for m, p in self.seen if m == method and re.search(path, p)
+        )

@@ -1,0 +1,198 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What can happen to a request on its way through a faulty proxy.
+
+Each function makes an action for :meth:`amiclient.tests.faults.Proxy.rule`.
+Where one takes a share, that is how much of the request's body has passed
+when it happens: 0 for none, 1 for all of it.
+"""
+
+from collections.abc import Callable
+import json
+import socket
+import time
+from typing import Any
+
+import requests
+
+from amiclient.tests import faults
+
+
+def reset(share: float = 0.0) -> faults.Action:
+    """Reset the connections on both sides within the body."""
+
+    def action(exchange: faults.Exchange) -> None:
+        upstream = exchange.connect()
+        for chunk in exchange.chunks(int(exchange.length * share)):
+            upstream.send(chunk)
+        upstream.close()
+        exchange.reset()
+
+    return action
+
+
+def lose(exchange: faults.Exchange) -> None:
+    """Pass all of it on, take the answer, and reset the connection."""
+    exchange.ask()
+    exchange.reset()
+
+
+def stall(share: float) -> faults.Action:
+    """Read no more of the body from some byte on."""
+
+    def action(exchange: faults.Exchange) -> None:
+        upstream = exchange.connect()
+        for chunk in exchange.chunks(int(exchange.length * share)):
+            upstream.send(chunk)
+        # The client may be unable to say that it hangs up.
+        upstream.close()
+        exchange.hold()
+
+    return action
+
+
+def silence(exchange: faults.Exchange) -> None:
+    """Read all of it, pass nothing on, and never answer."""
+    exchange.read()
+    exchange.hold()
+
+
+def half_close(share: float) -> faults.Action:
+    """Say that no answer will come, but go on passing the body on."""
+
+    def action(exchange: faults.Exchange) -> None:
+        upstream = exchange.connect()
+        for chunk in exchange.chunks(int(exchange.length * share)):
+            upstream.send(chunk)
+        exchange.connection.shutdown(socket.SHUT_WR)
+        for chunk in exchange.chunks():
+            upstream.send(chunk)
+        exchange.hear(upstream)
+        exchange.close_connection = True
+
+    return action
+
+
+def answer(
+    status: int,
+    text: str = '',
+    *,
+    early: bool = False,
+    passing: bool = False,
+    **headers: str,
+) -> faults.Action:
+    """Answer in place of the server.
+
+    :param text: HTML, as proxies write it.
+    :param early: before anything of the body was read.
+    :param passing: after the server has had it all, and answered.
+    """
+
+    def action(exchange: faults.Exchange) -> None:
+        if passing:
+            exchange.ask()
+        elif not early:
+            exchange.read()
+        names = {k.replace('_', '-'): v for k, v in headers.items()}
+        names.setdefault('Content-Type', 'text/html')
+        exchange.say(faults.Answer(status, names, text.encode()))
+        if early:
+            # The answer is to arrive before the reset that follows.
+            exchange.wfile.flush()
+            exchange.connection.shutdown(socket.SHUT_WR)
+            time.sleep(0.05)
+
+    return action
+
+
+def truncate(share: float) -> faults.Action:
+    """Pass a part of the body on as if it were all, and be content."""
+
+    def action(exchange: faults.Exchange) -> None:
+        size = int(exchange.length * share)
+        upstream = exchange.connect(size, X_OpenStack_Image_Size=None)
+        for chunk in exchange.chunks(size):
+            upstream.send(chunk)
+        exchange.read()
+        exchange.say(exchange.hear(upstream))
+
+    return action
+
+
+def swallow(exchange: faults.Exchange) -> None:
+    """Pass nothing on, and say that all is well."""
+    exchange.read()
+    exchange.say(faults.Answer(204))
+
+
+def alter(exchange: faults.Exchange) -> None:
+    """Change one bit in the middle of the body."""
+    upstream = exchange.connect()
+    for chunk in exchange.chunks(exchange.length // 2):
+        upstream.send(chunk)
+    (byte,) = exchange.read(1)
+    upstream.send(bytes([byte ^ 1]))
+    for chunk in exchange.chunks():
+        upstream.send(chunk)
+    exchange.say(exchange.hear(upstream))
+
+
+def rewrite(change: Callable[[Any], Any]) -> faults.Action:
+    """Change what the server answers, if that is JSON.
+
+    :param change: is given the document, and changes it in place.
+    """
+
+    def action(exchange: faults.Exchange) -> None:
+        # Not compressed, to be read here.
+        answer_ = exchange.ask(Accept_Encoding=None)
+        if answer_.body and answer_.status < 300:
+            document = json.loads(answer_.body)
+            change(document)
+            answer_.body = json.dumps(document).encode()
+        exchange.say(answer_)
+
+    return action
+
+
+def revoke(auth_url: str) -> faults.Action:
+    """Revoke the token for real while the body is under way.
+
+    Glance would not notice for the five minutes that it remembers a token, so
+    the proxy answers in its place, to this request and to each one after it.
+
+    :param auth_url: that of Keystone itself.
+    """
+
+    def action(exchange: faults.Exchange) -> None:
+        token = exchange.headers['X-Auth-Token']
+        exchange.read(exchange.length // 2)
+        requests.delete(
+            f'{auth_url}/auth/tokens',
+            headers={'X-Auth-Token': token, 'X-Subject-Token': token},
+            timeout=10,
+        ).raise_for_status()
+        exchange.server.proxy.revoked.add(token)
+        answer(401, 'Authentication required')(exchange)
+
+    return action
+
+
+def leave(share: float) -> faults.Action:
+    """Break off within the body, and be gone for good."""
+
+    def action(exchange: faults.Exchange) -> None:
+        exchange.server.proxy.leave()
+        reset(share)(exchange)
+
+    return action

@@ -1,0 +1,219 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Something in the cloud, or in front of it, refuses the data."""
+
+import email.utils
+import time
+
+from amiclient.tests import faults
+from amiclient.tests import faults_actions as acts
+from amiclient.tests.functional import faulty
+
+#: What Glance 33 says when a quota of Keystone's unified limits is used up.
+_QUOTA = (
+    '<html><head><title>413 Request Entity Too Large</title></head><body>'
+    '<h1>413 Request Entity Too Large</h1>Image storage media is full: '
+    'Project 1a2b is over a limit for [Resource image_size_total is over '
+    'limit of 1000 due to current usage 900 and delta 200]<br /><br />'
+    '</body></html>'
+)
+
+
+class TestPassing(faulty.FaultCase):
+    """What may pass is tried again, on the same image."""
+
+    def test_500(self) -> None:
+        self.survives(acts.answer(500), attempts=2)
+
+    def test_502(self) -> None:
+        self.survives(acts.answer(502), attempts=2)
+
+    def test_503(self) -> None:
+        self.survives(acts.answer(503, 'busy'), attempts=2)
+
+    def test_504(self) -> None:
+        self.survives(acts.answer(504), attempts=2)
+
+    def test_504_but_glance_had_it_all(self) -> None:
+        self.survives(acts.answer(504, passing=True), attempts=1)
+
+    def test_429(self) -> None:
+        self.survives(acts.answer(429), attempts=2)
+
+    def test_before_the_body_is_read(self) -> None:
+        self.survives(acts.answer(503, early=True), attempts=2)
+
+    def test_retry_after_seconds(self) -> None:
+        begin = time.monotonic()
+        self.survives(
+            acts.answer(503, Retry_After='2'), attempts=2, kinds=('kernel',)
+        )
+        self.assertGreater(time.monotonic() - begin, 2)
+
+    def test_retry_after_a_date(self) -> None:
+        begin = time.time()
+        date = email.utils.formatdate(begin + 3, usegmt=True)
+        self.survives(
+            acts.answer(503, Retry_After=date), attempts=2, kinds=('kernel',)
+        )
+        self.assertGreater(time.time() - begin, 2)
+
+    def test_for_good(self) -> None:
+        for status in (500, 502, 503, 504, 429):
+            self.fails(
+                acts.answer(status, 'out of order'),
+                text=f'failed: out of order (HTTP {status}) (tried 3 times)',
+                words=('--retries', 2, '--timeout', 2),
+                kinds=('kernel',),
+            )
+
+    def test_for_good_each(self) -> None:
+        self.fails(
+            acts.answer(503, 'out of order'),
+            text='failed: out of order (HTTP 503); try again later',
+        )
+
+
+class TestRefused(faulty.FaultCase):
+    """What will not pass is not tried again."""
+
+    def once(self, kind: str) -> None:
+        wanted = len(self.files) if kind == 'image' else 1
+        self.assertEqual(wanted, self.glance.count(**faulty.DATA), kind)
+
+    def refuses(self, status: int, text: str, told: str) -> None:
+        self.fails(
+            acts.answer(status, text), text=told, words=(), check=self.once
+        )
+
+    def test_413(self) -> None:
+        self.refuses(
+            413,
+            _QUOTA,
+            'failed: Image storage media is full: Project 1a2b is over a '
+            'limit for [Resource image_size_total is over limit of 1000 due '
+            'to current usage 900 and delta 200] (HTTP 413); delete images '
+            'that are not needed, or ask for more quota',
+        )
+
+    def test_413_before_the_body_is_read(self) -> None:
+        self.fails(
+            acts.answer(413, _QUOTA, early=True),
+            text='Image storage media is full',
+            words=(),
+            check=self.once,
+        )
+
+    def test_415(self) -> None:
+        self.refuses(415, 'Not so', 'failed: Not so (HTTP 415); the cloud')
+
+    def test_409(self) -> None:
+        """Glance says so when the image is saving already."""
+        self.refuses(409, 'Busy', 'failed: Busy (HTTP 409)')
+
+    def test_410(self) -> None:
+        self.fails(self.delete, text='(HTTP 410)', words=(), check=self.once)
+
+    def delete(self, exchange: faults.Exchange) -> None:
+        """Let somebody delete the image before Glance is asked."""
+        image = exchange.path.split('/')[-2]
+        exchange.read(exchange.length // 2)
+        self.image.delete(f'/images/{image}').raise_for_status()
+        acts.answer(410, 'Image data could not be found')(exchange)
+
+
+class TestSaving(faulty.FaultCase):
+    """The image is still busy with data that was sent before."""
+
+    def test_a_proxy_that_sends_it_twice(self) -> None:
+        """The answer to the second, 409, is all that the client gets."""
+        self.survives(self.twice, attempts=1)
+
+    def twice(self, exchange: faults.Exchange) -> None:
+        data = exchange.read()
+        for _ in range(2):
+            upstream = exchange.connect(len(data))
+            upstream.send(data)
+            answer = exchange.hear(upstream)
+        self.assertEqual(409, answer.status)
+        exchange.say(answer)
+
+
+class TestToken(faulty.FaultCase):
+    """The token is worth nothing any more, in the middle of the data."""
+
+    def test_revoked(self) -> None:
+        for kind in self.uploads():
+            self.disturb(kind, acts.revoke(self.cloud.auth_url))
+            self.succeed(kind)
+            tokens = self.keystone.count('POST', '/auth/tokens')
+            self.assertEqual(2, tokens, kind)
+
+    def test_keystone_is_down_then(self) -> None:
+        for kind in self.uploads():
+            self.disturb(kind, self.revoke_and_stop)
+            finished = self.run_openstack(
+                *self.commands[kind], '--timeout', 1, '--retries', 1
+            )
+            self.assertEqual(1, finished.status, finished)
+            self.assertIn('(HTTP 503)', finished.stderr)
+            self.assertNotIn('Traceback', finished.stderr)
+            # Without a token nothing can be removed.
+            self.keystone.clear()
+            self.remove_as_told(finished.stderr)
+
+    def revoke_and_stop(self, exchange: faults.Exchange) -> None:
+        self.keystone.rule(acts.answer(503, 'down'), times=None)
+        acts.revoke(self.cloud.auth_url)(exchange)
+
+
+class TestOthers(faulty.FaultCase):
+    """Requests other than the data are repeated where that is safe."""
+
+    def test_each_fails_once(self) -> None:
+        for kind in self.uploads():
+            for method in ('GET', 'POST', 'PATCH'):
+                self.glance.rule(
+                    acts.answer(503, 'busy'), method=method, path='/v2/'
+                )
+            self.succeed(kind, *faulty.QUICK)
+
+    def test_the_answer_to_a_creation_is_lost(self) -> None:
+        for kind in self.uploads():
+            self.glance.rule(acts.lose, method='POST', path='/v2/images$')
+            self.succeed(kind, *faulty.QUICK)
+
+    def test_a_creation_is_created_and_answered_with_504(self) -> None:
+        for kind in self.uploads():
+            self.glance.rule(
+                acts.answer(504, passing=True),
+                method='POST',
+                path='/v2/images$',
+            )
+            self.succeed(kind, *faulty.QUICK)
+
+    def test_the_answer_to_a_deletion_is_lost(self) -> None:
+        for kind in self.uploads():
+            self.glance.rule(acts.lose, method='DELETE')
+            self.disturb(kind, acts.answer(413), times=None)
+            self.refuse(kind, *faulty.QUICK)
+
+    def test_deletions_fail_for_good(self) -> None:
+        for kind in self.uploads():
+            self.glance.rule(acts.answer(503), method='DELETE', times=None)
+            self.disturb(kind, acts.answer(413), times=None)
+            finished = self.run_openstack(
+                *self.commands[kind], '--timeout', 1, '--retries', 0
+            )
+            self.assertEqual(1, finished.status, finished)
+            self.remove_as_told(finished.stderr)

@@ -1,0 +1,146 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The network breaks while data is on its way."""
+
+import time
+
+from amiclient.tests import faults_actions as acts
+from amiclient.tests.functional import faulty
+
+
+class TestReset(faulty.FaultCase):
+    """Connections are reset, and the data is sent again."""
+
+    def test_before(self) -> None:
+        self.survives(acts.reset(0), attempts=2)
+
+    def test_one_percent(self) -> None:
+        self.survives(acts.reset(0.01), attempts=2)
+
+    def test_half_way(self) -> None:
+        self.survives(acts.reset(0.5), attempts=2)
+
+    def test_99_percent(self) -> None:
+        self.survives(acts.reset(0.99), attempts=2)
+
+    def test_after(self) -> None:
+        """Glance has all of it, and only its answer was lost."""
+        self.survives(acts.lose, attempts=1)
+
+    def test_again_and_again(self) -> None:
+        """It is sent three times, to the same image."""
+        self.survives(
+            acts.reset(0.5),
+            acts.reset(0.99),
+            attempts=3,
+            words=('--retries', 2, '--timeout', 5),
+            kinds=('kernel',),
+        )
+        paths = {p for m, p in self.glance.seen if m == 'PUT'}
+        self.assertEqual(1, len(paths), paths)
+
+    def test_for_good(self) -> None:
+        self.fails(
+            acts.reset(0.5),
+            text='(tried 2 times)',
+            words=('--retries', 1, '--timeout', 5),
+            check=lambda kind: self.assertEqual(
+                4 if kind == 'image' else 2, self.glance.count(**faulty.DATA)
+            ),
+        )
+
+    def test_a_part_of_a_triple(self) -> None:
+        """A kernel that cannot be sent ends the upload of all three."""
+        for kind in ('kernel', 'ramdisk'):
+            self.disturb(kind, acts.reset(0.5), times=None)
+            line = self.refuse('image', '--retries', 0)
+            self.assertIn('failed: no connection to', line)
+            self.glance.clear()
+
+
+class TestHalfClosed(faulty.FaultCase):
+    """The other side says that it will say no more, but goes on reading."""
+
+    def test_before(self) -> None:
+        self.survives(acts.half_close(0), attempts=1)
+
+    def test_half_way(self) -> None:
+        self.survives(acts.half_close(0.5), attempts=1)
+
+
+class TestStall(faulty.FaultCase):
+    """Nothing moves any more."""
+
+    def test_while_sending(self) -> None:
+        self.survives(acts.stall(0.1), attempts=2, words=('--timeout', '0.5'))
+
+    def test_for_good(self) -> None:
+        begin = time.monotonic()
+        self.fails(
+            acts.stall(0.1),
+            text='timed out after',
+            words=('--timeout', '0.5', '--retries', 0),
+            check=lambda kind: self.assertLess(time.monotonic() - begin, 20),
+        )
+
+    def test_no_answer(self) -> None:
+        """All is taken, nothing is passed on, and nothing is said."""
+        self.fails(
+            acts.silence,
+            text='timed out after',
+            words=('--timeout', '0.2', '--retries', 0),
+        )
+
+    def test_waits_as_long_as_it_is_told(self) -> None:
+        self.disturb('kernel', acts.stall(0.1), times=None)
+        begin = time.monotonic()
+        line = self.refuse('kernel', '--timeout', 2, '--retries', 0)
+        self.assertGreater(time.monotonic() - begin, 2)
+        self.assertIn('--timeout waits longer', line)
+
+
+class TestGone(faulty.FaultCase):
+    """The image service goes away, and does not come back."""
+
+    def test_half_way(self) -> None:
+        for kind in self.commands:
+            proxy = self.useFixture(faulty.faults.Proxy(self.cloud.image_url))
+            self.route(auth_url=self.keystone.url + '/v3', image_url=proxy.url)
+            size = self.files[kind].stat().st_size
+            proxy.rule(acts.leave(0.5), **faulty.DATA, length=size)
+            begin = time.monotonic()
+            finished = self.run_openstack(*self.commands[kind], '--timeout', 1)
+            self.assertLess(time.monotonic() - begin, 30)
+            self.assertEqual(1, finished.status, finished)
+            self.assertNotIn('Traceback', finished.stderr)
+            self.assertIn('Connection refused', finished.stderr)
+            self.remove_as_told(finished.stderr)
+
+    def test_stalled_for_good(self) -> None:
+        """Nothing answers, not even while undoing, which is not for long."""
+        for kind in self.uploads():
+            size = self.files[kind].stat().st_size
+            self.glance.rule(self.stall_all, **faulty.DATA, length=size)
+            begin = time.monotonic()
+            finished = self.run_openstack(
+                *self.commands[kind], '--timeout', '0.5', '--retries', 1
+            )
+            self.assertLess(time.monotonic() - begin, 30)
+            self.assertEqual(1, finished.status, finished)
+            self.assertNotIn('Traceback', finished.stderr)
+            self.assertIn('timed out', finished.stderr)
+            self.remove_as_told(finished.stderr)
+
+    def stall_all(self, exchange: faulty.faults.Exchange) -> None:
+        self.glance.rule(lambda e: e.hold(), times=None)
+        exchange.hold()

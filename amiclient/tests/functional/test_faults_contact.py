@@ -1,0 +1,180 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""There is no way to the cloud to begin with, or no safe one."""
+
+import socket
+import time
+
+from amiclient import process
+from amiclient.tests import faults
+from amiclient.tests import faults_actions as acts
+from amiclient.tests.functional import faulty
+
+
+def closed_port() -> int:
+    """Find a port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return probe.getsockname()[1]
+
+
+class ContactCase(faulty.FaultCase):
+    """A test whose client is sent astray."""
+
+    def astray(
+        self, text: str, *, hint: str, auth: str = '', image: str = ''
+    ) -> None:
+        """Check what each upload says of a place where no cloud is.
+
+        :param text: what the line has to say; with the place in it.
+        :param auth: URL of no Keystone. :param image: of no Glance.
+        """
+        self.route(
+            auth_url=auth or self.keystone.url + '/v3',
+            image_url=image or self.glance.url,
+        )
+        for kind in self.uploads():
+            line = self.refuse(kind)
+            self.assertIn(text, line)
+            self.assertIn(hint, line)
+
+
+class TestRefused(ContactCase):
+    def test_image_service(self) -> None:
+        url = f'http://127.0.0.1:{closed_port()}'
+        self.astray(
+            f'no connection to {url}: Connection refused',
+            hint='check the endpoint',
+            image=url,
+        )
+
+    def test_keystone(self) -> None:
+        url = f'http://127.0.0.1:{closed_port()}'
+        self.astray(
+            f'logging in failed: no connection to {url}: Connection refused',
+            hint='check the endpoint',
+            auth=url + '/v3',
+        )
+
+
+class TestUnknownHost(ContactCase):
+    """A name below .invalid never resolves (RFC 6761, section 6.4)."""
+
+    def test_image_service(self) -> None:
+        url = 'http://glance.invalid:9292'
+        self.astray(
+            f'the host of {url} was not found', hint='the DNS', image=url
+        )
+
+    def test_keystone(self) -> None:
+        url = 'http://keystone.invalid:5000'
+        self.astray(
+            f'the host of {url} was not found',
+            hint='the DNS',
+            auth=url + '/v3',
+        )
+
+
+class TestCertificate(ContactCase):
+    """Who answers cannot prove that it is the cloud."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.pem = self.folder / 'server.pem'
+        process.run(
+            [
+                'openssl',
+                'req',
+                '-x509',
+                *('-newkey', 'rsa:2048', '-nodes', '-days', '2'),
+                *('-subj', '/CN=127.0.0.1', '-addext'),
+                'subjectAltName=IP:127.0.0.1',
+                *('-keyout', self.pem, '-out', self.folder / 'ca.pem'),
+            ]
+        )
+        with self.pem.open('ab') as file:
+            file.write((self.folder / 'ca.pem').read_bytes())
+
+    def proxy(self, server: str) -> faults.Proxy:
+        return self.useFixture(faults.Proxy(server, str(self.pem)))
+
+    def test_image_service(self) -> None:
+        url = self.proxy(self.cloud.image_url).url
+        self.astray(
+            f'no secure connection to {url}', hint='--os-cacert', image=url
+        )
+
+    def test_keystone(self) -> None:
+        url = self.proxy(self.cloud.auth_url).url
+        self.astray(
+            f'no secure connection to {url}',
+            hint='--os-cacert',
+            auth=url + '/v3',
+        )
+
+    def test_with_the_right_authority(self) -> None:
+        glance = self.proxy(self.cloud.image_url)
+        self.route(
+            auth_url=self.keystone.url + '/v3',
+            image_url=glance.url,
+            cacert=str(self.folder / 'ca.pem'),
+        )
+        for kind in self.uploads():
+            self.succeed(kind)
+
+    def test_reset_within_tls(self) -> None:
+        glance = self.proxy(self.cloud.image_url)
+        self.route(
+            auth_url=self.keystone.url + '/v3',
+            image_url=glance.url,
+            cacert=str(self.folder / 'ca.pem'),
+        )
+        glance.rule(acts.reset(0.5), **faulty.DATA)
+        self.succeed('kernel', *faulty.QUICK)
+        self.assertEqual(2, glance.count(**faulty.DATA))
+
+
+class TestSick(ContactCase):
+    """Somebody answers, but not as a cloud should."""
+
+    def test_keystone_503(self) -> None:
+        for kind in self.uploads():
+            self.keystone.rule(acts.answer(503, 'out of order'), times=None)
+            line = self.refuse(kind)
+            self.assertIn(self.keystone.url, line)
+            self.assertIn('out of order (HTTP 503)', line)
+
+    def test_keystone_hangs(self) -> None:
+        for kind in self.uploads('kernel'):
+            self.keystone.rule(lambda e: e.hold(), times=None)
+            begin = time.monotonic()
+            line = self.refuse(kind, '--timeout', 1)
+            self.assertLess(time.monotonic() - begin, 30)
+            self.assertIn(f'{self.keystone.url}: timed out', line)
+
+    def test_image_service_503(self) -> None:
+        for kind in self.uploads():
+            self.glance.rule(acts.answer(503, 'out of order'), times=None)
+            line = self.refuse(kind, '--retries', 0)
+            self.assertIn('out of order (HTTP 503)', line)
+
+    def test_image_service_is_something_else(self) -> None:
+        for kind in self.uploads():
+            self.glance.rule(acts.answer(200, 'Welcome'), times=None)
+            self.assertIn(self.glance.url, self.refuse(kind))
+
+    def test_credentials(self) -> None:
+        for kind in self.uploads():
+            line = self.refused('--os-password', 'wrong', *self.commands[kind])
+            self.assertIn(self.keystone.url, line)
+            self.assertIn('(HTTP 401); check the credentials', line)
