@@ -89,9 +89,10 @@ class AddProject(command.Lister):
         commands = sharing.accepting(made)
         if commands:
             self.log.warning(
-                'for their lists to show it, the projects accept it: %s',
-                ' && '.join(commands),
+                'for their lists to show it, the projects have to accept it:'
             )
+            for each in commands:
+                self.log.warning('  %s', each)
         return columns.many(_SHARED, made, long=True)
 
 

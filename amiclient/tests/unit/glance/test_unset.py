@@ -1,0 +1,82 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What is taken off an AMI."""
+
+from typing import Any
+
+from amiclient import exceptions
+from amiclient.glance import change
+from amiclient.glance import unset
+from amiclient import progress
+from amiclient.tests.unit.glance import memory
+
+
+class TestUnset(memory.GlanceCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.change(memory.AMI, tags=['a', 'b'], os_distro='debian')
+        self.change(memory.KERNEL, tags=['a'])
+
+    def unset(self, **request: Any) -> change.ChangePlan:
+        planned = unset.plan(
+            unset.UnsetRequest(ami='web', **request), self.catalog
+        )
+        change.execute(
+            planned, self.catalog, self.catalog._proxy, progress=progress.QUIET
+        )
+        return planned
+
+    def refused(self, **request: Any) -> str:
+        error = self.assertRaises(exceptions.AmiError, self.unset, **request)
+        self.assertEqual([], self.writes)
+        return str(error)
+
+    def test_tags_and_properties(self) -> None:
+        self.unset(tags=('a',), properties=('os_distro',))
+        image = self.images[memory.AMI]
+        self.assertEqual(['b'], image['tags'])
+        self.assertNotIn('os_distro', image)
+        self.assertEqual(['a'], self.images[memory.KERNEL]['tags'])
+        self.assertEqual(1, len(self.writes))
+
+    def test_linked(self) -> None:
+        self.unset(tags=('a',), linked=True)
+        self.assertEqual([], self.images[memory.KERNEL]['tags'])
+        self.assertEqual(2, len(self.writes))
+
+    def test_another_projects_kernel_stays(self) -> None:
+        self.change(memory.KERNEL, owner='p9')
+        planned = self.unset(tags=('a',), linked=True)
+        self.assertEqual(['a'], self.images[memory.KERNEL]['tags'])
+        self.assertIn('belongs to the project p9', planned.warnings[0])
+
+    def test_links(self) -> None:
+        planned = self.unset(kernel=True, ramdisk=True)
+        self.assertFalse(
+            {'kernel_id', 'ramdisk_id'} & {*self.images[memory.AMI]}
+        )
+        self.assertIn(f'kernel delete {memory.KERNEL}', planned.notes[0])
+        self.assertIn(f'ramdisk delete {memory.RAMDISK}', planned.notes[1])
+        self.assertIn(memory.KERNEL, self.images)
+
+    def test_all_or_nothing(self) -> None:
+        for request, words in (
+            ({'tags': ('a', 'nosuch')}, "no tag 'nosuch'"),
+            ({'properties': ('os_distro', 'x')}, "no property 'x'"),
+            ({'properties': ('kernel_id',)}, '--kernel'),
+            ({'properties': ('name',)}, 'attribute'),
+            ({'kernel': True}, '--ramdisk'),
+        ):
+            self.assertIn(words, self.refused(**request))
+        del self.images[memory.AMI]['ramdisk_id']
+        self.assertIn('links to no ramdisk', self.refused(ramdisk=True))
