@@ -1,0 +1,150 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""What the tests of AMIs' health have in common."""
+
+import json
+import shlex
+import sqlite3
+from typing import Any
+
+from amiclient.tests.functional import base
+
+GIB = 2**30
+
+
+class HealthCase(base.TestCase):
+    """A test that has a kernel, a ramdisk and an AMI, all of them sound."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.connections: dict[str, Any] = {}
+        self.connection = self.connect('demo')
+        self.kernel = self.create('linux', 'aki', architecture='x86_64')
+        self.ramdisk = self.create('initrd', 'ari')
+        self.ami = self.create_ami()
+
+    def connect(self, user):
+        """Connect to the cloud, once for each user."""
+        if user not in self.connections:
+            self.connections[user] = self.embedded.connection(user)
+        return self.connections[user]
+
+    def create_ami(self, **attributes) -> str:
+        """Create one that has no trouble, but for what is told."""
+        return self.create(
+            'debian',
+            **{
+                'disk_format': 'ami',
+                'kernel_id': self.kernel,
+                'ramdisk_id': self.ramdisk,
+                'architecture': 'x86_64',
+                'min_disk': 1,
+                **attributes,
+            },
+        )
+
+    def create(
+        self, name, disk_format, *, data=b'data', user='demo', **attributes
+    ) -> str:
+        """Create an image; it stays queued if there is no data."""
+        image = self.connect(user).image
+        is_ours = disk_format in ('ami', 'aki', 'ari')
+        body = {
+            'name': name,
+            'disk_format': disk_format,
+            'container_format': disk_format if is_ours else 'bare',
+            **attributes,
+        }
+        answer = image.post('/images', json=body)
+        self.assertEqual(201, answer.status_code, answer.text)
+        image_id: str = answer.json()['id']
+        if data is not None:
+            answer = image.put(
+                f'/images/{image_id}/file',
+                data=data,
+                headers={'Content-Type': 'application/octet-stream'},
+            )
+            self.assertEqual(204, answer.status_code, answer.text)
+        return image_id
+
+    def change(self, image_id, user='demo', **attributes) -> None:
+        """Change an image; None removes a property."""
+        changes = [
+            {'op': 'add', 'path': f'/{name}', 'value': value}
+            if value is not None
+            else {'op': 'remove', 'path': f'/{name}'}
+            for name, value in attributes.items()
+        ]
+        media = 'application/openstack-images-v2.1-json-patch'
+        answer = self.connect(user).image.patch(
+            f'/images/{image_id}',
+            json=changes,
+            headers={'Content-Type': media},
+        )
+        self.assertEqual(200, answer.status_code, answer.text)
+
+    def overwrite(self, image_id, **columns) -> None:
+        """Change what Glance would not let anybody change."""
+        for name, value in columns.items():
+            self.sql(
+                f'UPDATE images SET {name} = ? WHERE id = ?', value, image_id
+            )
+
+    def sql(self, statement, *values) -> None:
+        """Change Glance's database."""
+        path = self.cloud.folder / 'glance.db'
+        database = sqlite3.connect(path, timeout=60)
+        with database:
+            database.execute(statement, values)
+        database.close()
+
+    def findings(self, ami=None, user=None):
+        """Verify an AMI.
+
+        :returns: findings by their rule; several of one rule are a list.
+        """
+        words = ['ami', 'verify', ami or self.ami, '-f', 'json']
+        finished = self.run_openstack(*words, user=user)
+        self.assertEqual('', finished.stderr)
+        found = json.loads(finished.stdout)
+        failed = any(row['severity'] == 'error' for row in found)
+        self.assertEqual(int(failed), finished.status, found)
+        return found
+
+    def provoked(self, rule, severity, *, ami=None, user=None):
+        """Tell the one finding of an AMI, which has to be of a rule."""
+        found = self.findings(ami, user)
+        self.assertEqual([rule], [row['rule'] for row in found], found)
+        self.assertEqual(severity, found[0]['severity'])
+        return found[0]
+
+    def run_remedy(self, finding, user=None) -> None:
+        """Do what was printed, as a shell would."""
+        for command in finding['remedy'].split(' && '):
+            program, *words = shlex.split(command)
+            self.assertEqual('openstack', program)
+            self.openstack(*words, user=user, stderr=None)
+
+    def assertMended(self, rule, severity, **options) -> dict:
+        """Provoked, then mended by its remedy."""
+        finding = self.provoked(rule, severity, **options)
+        self.run_remedy(finding, options.get('user'))
+        options.pop('ami', None)
+        self.assertEqual([], self.findings(**options))
+        return finding
+
+    def assertNoRemedy(self, rule, severity, **options) -> dict:
+        finding = self.provoked(rule, severity, **options)
+        self.assertIsNone(finding['remedy'])
+        return finding
