@@ -64,15 +64,15 @@ def plan(
     steps = [
         parts.plan(
             part,
-            request_.Traits(name=name),
+            dataclasses.replace(traits, name=name or traits.name),
             request.settings,
             catalog,
             rules=rules,
             progress=progress,
         )
-        for part, name in (
-            (kernel, request.kernel_name),
-            (ramdisk, request.ramdisk_name),
+        for part, name, traits in (
+            (kernel, request.kernel_name, request.kernel_traits),
+            (ramdisk, request.ramdisk_name, request.ramdisk_traits),
         )
     ]
     widened = _reach(request.settings, steps, catalog)

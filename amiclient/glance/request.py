@@ -81,6 +81,10 @@ class UploadRequest:
     :param source: what holds the root filesystem.
     :param kernel: a file, or an image's id or name; None for no kernel.
     :param ramdisk: the same.
+    :param kernel_name: what to call it; None for the name among its traits,
+        or else the file's. :param ramdisk_name: the same.
+    :param kernel_traits: what it is given if it is created.
+    :param ramdisk_traits: the same.
     :param image_format: ``ami``, ``raw`` for a raw/bare root image, or
         ``auto`` for raw only if the cloud takes no ami.
     :param shrink: false to send the filesystem as it is.
@@ -97,6 +101,8 @@ class UploadRequest:
     ramdisk: str | None
     kernel_name: str | None = None
     ramdisk_name: str | None = None
+    kernel_traits: Traits = dataclasses.field(default_factory=Traits)
+    ramdisk_traits: Traits = dataclasses.field(default_factory=Traits)
     image_format: str = 'ami'
     shrink: bool = True
     headroom: units.Headroom = dataclasses.field(

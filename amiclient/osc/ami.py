@@ -27,6 +27,7 @@ from amiclient.osc import options
 
 if typing.TYPE_CHECKING:
     from amiclient.glance import request
+    from amiclient.source import bundle
 
 
 class UploadAmi(command.ShowOne):
@@ -45,22 +46,23 @@ class UploadAmi(command.ShowOne):
             'source',
             metavar='<source>',
             type=pathlib.Path,
-            help='File or block device with an ext2, ext3 or ext4 filesystem',
+            help='File or block device with an ext2, ext3 or ext4 '
+            'filesystem, or what brings a kernel and a ramdisk along: a '
+            'directory that "openstack ami save" made, or a UEC tarball',
         )
         parser.add_argument(
             '--name',
             metavar='<name>',
-            help='Name of the new image (default: that of the source, without '
-            'its suffix)',
+            help='Name of the new image (default: that of a saved AMI, or of '
+            'the source without its suffix)',
         )
         options.add_parts(parser)
         parser.add_argument(
             '--image-format',
             choices=('ami', 'raw', 'auto'),
-            default='ami',
             help='Format of the root image: ami, or raw in a bare container, '
             'which boots all the same, or auto for raw only if the cloud '
-            'takes no ami (default: ami)',
+            'takes no ami (default: that of a saved AMI, or ami)',
         )
         parser.add_argument(
             '--no-shrink',
@@ -69,6 +71,8 @@ class UploadAmi(command.ShowOne):
             help='Send the filesystem as it is',
         )
         options.add_shrink(parser, headroom=options.UPLOAD_HEADROOM)
+        # Whether it was given decides on what is done with a saved AMI.
+        parser.set_defaults(headroom=None)
         options.add_new_image(parser)
         options.add_linked(parser)
         options.add_minimums(parser)
@@ -87,39 +91,53 @@ class UploadAmi(command.ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
         """Register the triple."""
         # Not at the top: see amiclient.osc.
+        from amiclient.glance import adopting
         from amiclient.glance import catalog
         from amiclient.glance import plan
         from amiclient.glance import register
+        from amiclient.source import bundle
 
-        wanted = self._request(parsed_args)
         proxy, watch = self.proxy(), self.watch(parsed_args)
-        planned = plan.plan(
-            wanted,
-            catalog.Catalog(proxy, patience=wanted.settings.patience),
-            exact=parsed_args.dry_run,
+        with bundle.opened(
+            parsed_args.source,
+            work_directory=parsed_args.work_directory,
             progress=watch,
-        )
-        for warning in planned.warnings:
-            self.log.warning('%s', warning)
-        if parsed_args.dry_run:
-            return columns.planned(planned.steps)
-        triple = register.execute(planned, proxy, progress=watch)
+        ) as source:
+            wanted = adopting.adopt(self._request(parsed_args, source), source)
+            planned = plan.plan(
+                wanted,
+                catalog.Catalog(proxy, patience=wanted.settings.patience),
+                exact=parsed_args.dry_run,
+                progress=watch,
+            )
+            for warning in (*source.notes, *planned.warnings):
+                self.log.warning('%s', warning)
+            if parsed_args.dry_run:
+                return columns.planned(planned.steps)
+            triple = register.execute(planned, proxy, progress=watch)
         return columns.uploaded(triple.ami, triple.uploaded, triple.reused)
 
     def _request(
-        self, parsed_args: argparse.Namespace
+        self, parsed_args: argparse.Namespace, source: bundle.Source
     ) -> request.UploadRequest:
         from amiclient.glance import request
 
         return request.UploadRequest(
             source=parsed_args.source,
-            kernel=options.chosen_part(parsed_args, 'kernel'),
-            ramdisk=options.chosen_part(parsed_args, 'ramdisk'),
+            kernel=options.chosen_part(
+                parsed_args, 'kernel', source.kernel, complete=source.complete
+            ),
+            ramdisk=options.chosen_part(
+                parsed_args,
+                'ramdisk',
+                source.ramdisk,
+                complete=source.complete,
+            ),
             kernel_name=parsed_args.kernel_name,
             ramdisk_name=parsed_args.ramdisk_name,
-            image_format=parsed_args.image_format,
-            shrink=parsed_args.shrink,
-            headroom=parsed_args.headroom,
+            image_format=parsed_args.image_format or source.image_format,
+            shrink=options.shrinks(parsed_args, finished=source.finished),
+            headroom=parsed_args.headroom or options.DEFAULT_HEADROOM,
             journal=parsed_args.journal,
             repair=parsed_args.repair,
             min_disk=parsed_args.min_disk,

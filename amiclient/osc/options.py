@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import typing
 
 from osc_lib.cli import identity
@@ -32,6 +33,7 @@ if typing.TYPE_CHECKING:
 #: What an upload leaves free for root, so that the guest gets far enough to
 #: grow its filesystem.
 UPLOAD_HEADROOM = '64M'
+DEFAULT_HEADROOM = units.parse_headroom(UPLOAD_HEADROOM)
 
 _VISIBILITIES = {
     'public': 'Everybody can use it',
@@ -308,20 +310,42 @@ def add_parts(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def chosen_part(parsed_args: argparse.Namespace, noun: str) -> str | None:
+def chosen_part(
+    parsed_args: argparse.Namespace,
+    noun: str,
+    found: os.PathLike[str] | None = None,
+    *,
+    complete: bool = False,
+) -> str | None:
     """Tell which kernel or ramdisk the user wants.
 
     :param noun: ``kernel`` or ``ramdisk``.
+    :param found: the file that the source brings along, if it does.
+    :param complete: whether what it brings along is all that there is.
     :returns: what was given, a file or an image; None if none is wanted.
     :raises UsageError: if the user has not said.
     """
     given: str | None = getattr(parsed_args, noun)
     if given is None and not getattr(parsed_args, f'no_{noun}'):
+        if found is not None or complete:
+            return None if found is None else os.fspath(found)
         raise exceptions.UsageError(
             f'no {noun} was named',
             hint=f'give --{noun} FILE or IMAGE, or --no-{noun}',
         )
     return given
+
+
+def shrinks(parsed_args: argparse.Namespace, *, finished: bool) -> bool:
+    """Tell whether the filesystem is to be shrunk.
+
+    :param finished: whether it is as it should be already: then it is left
+        as it is, unless an option says how to shrink it.
+    """
+    asked = parsed_args.headroom is not None or parsed_args.repair
+    if finished and not asked and parsed_args.journal == 'keep':
+        return False
+    return bool(parsed_args.shrink)
 
 
 def traits(parsed_args: argparse.Namespace) -> request.Traits:

@@ -23,10 +23,11 @@ import contextlib
 import dataclasses
 import hashlib
 import pathlib
-import tempfile
 
 from amiclient import exceptions
 from amiclient.ext import superblock
+from amiclient.ext import workplace
+from amiclient import files
 from amiclient import progress as progress_
 from amiclient.source import manifest as manifest_
 from amiclient.source import opening
@@ -60,6 +61,17 @@ class Source:
     manifest: manifest_.Manifest | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def complete(self) -> bool:
+        """Whether a kernel or ramdisk that did not come along is not there."""
+        return self.kernel is not None or self.manifest is not None
+
+    @property
+    def image_format(self) -> str:
+        """What the root image is registered as, unless the user says so."""
+        image = self.part('image')
+        return 'raw' if image and image.disk_format == 'raw' else 'ami'
+
     def part(self, noun: str) -> manifest_.Part | None:
         """Tell what the manifest says of a part."""
         return self.manifest.parts.get(noun) if self.manifest else None
@@ -87,8 +99,13 @@ def opened(
     elif special is None and _is_manifest(path):
         yield _saved(path, progress)
     elif special is None and uec.is_tar(path):
-        place = work_directory or pathlib.Path(tempfile.gettempdir())
-        with temporary.Folder(place) as folder:
+        places = workplace.candidates(work_directory, path)
+        if not places:
+            raise exceptions.NoSpaceError(
+                f'{opening.shown(path)}: there is no folder to unpack it in',
+                hint='name one with --work-directory',
+            )
+        with temporary.Folder(max(places, key=files.room)) as folder:
             yield _unpacked(path, folder.path, progress)
     else:
         yield Source(root=path)

@@ -151,8 +151,6 @@ def opened(path: pathlib.Path, *, wanted: str) -> Iterator[Stream]:
     with opening.opened(path, wanted=wanted) as file:
         kind = compression.tell(file.read(compression.MAGIC_SIZE))
         file.seek(0)
-        # A program does not see what is buffered.
-        os.lseek(file.fileno(), 0, os.SEEK_SET)
         with contextlib.ExitStack() as stack:
             reader: Reader
             if kind is None:
@@ -164,6 +162,9 @@ def opened(path: pathlib.Path, *, wanted: str) -> Iterator[Stream]:
             elif kind in ('xz', 'lzma'):
                 reader = _Xz(file)
             elif kind in ('zstd', 'lz4'):
+                # A program does not see what is buffered. Nothing else may be
+                # read from the file then: its buffer knows nothing of this.
+                os.lseek(file.fileno(), 0, os.SEEK_SET)
                 reader = stack.enter_context(
                     process.reading(
                         (kind, '--decompress', '--stdout', '--quiet'), file

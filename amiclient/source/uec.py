@@ -20,19 +20,17 @@ no name in an archive leads anywhere, links and devices are never made, and
 there are limits to what may come out.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 import contextlib
 import dataclasses
 import gzip
 import hashlib
-import importlib
 import io
-import lzma
 import os
 import pathlib
 import tarfile
-from typing import Any, BinaryIO, IO
-import zlib
+import typing
+from typing import BinaryIO, IO
 
 from amiclient import exceptions
 from amiclient import files
@@ -40,6 +38,7 @@ from amiclient import progress as progress_
 from amiclient.source import compression
 from amiclient.source import manifest as manifest_
 from amiclient.source import opening
+from amiclient.source import stream as stream_
 from amiclient import sparse
 from amiclient import units
 
@@ -56,29 +55,12 @@ _MEMBERS = 32
 #: Where the magic number of POSIX and of GNU archives is.
 _MAGIC_AT, _MAGIC = 257, b'ustar'
 
+#: Pieces that are read behind the end of an archive; there are zeros, to
+#: fill the last record of a tape.
+_TRAILING = 16
+
 #: Bytes that are left free where an archive is unpacked.
 _RESERVE = 16 * _MIB
-
-#: Where zstd is not in the standard library yet, these may be installed.
-_ZSTD = (
-    ('compression.zstd', lambda module, file: module.ZstdFile(file)),
-    (
-        'zstandard',
-        lambda module, file: module.ZstdDecompressor().stream_reader(
-            file, read_across_frames=True
-        ),
-    ),
-    ('backports.zstd', lambda module, file: module.ZstdFile(file)),
-)
-
-#: What the libraries raise when they are given something else.
-_DAMAGE = (
-    tarfile.TarError,
-    EOFError,
-    zlib.error,
-    lzma.LZMAError,
-    gzip.BadGzipFile,
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -315,35 +297,19 @@ def _copy(
 @contextlib.contextmanager
 def _opened(path: pathlib.Path) -> Iterator[tarfile.TarFile]:
     """Open an archive as a stream, and say so if it is damaged."""
-    name = opening.shown(path)
-    with opening.opened(path, wanted='an archive', devices=True) as file:
-        kind = compression.tell(file.read(compression.MAGIC_SIZE))
-        file.seek(0)
+    with stream_.opened(path, wanted='an archive') as stream:
         try:
-            stream: BinaryIO = file
-            if kind == 'zstd':
-                stream = _zstd(file, name)
             # Never seeks back, so nothing is read twice.
-            with tarfile.open(fileobj=stream, mode='r|*') as archive:
+            with tarfile.open(
+                fileobj=typing.cast(IO[bytes], stream), mode='r|'
+            ) as archive:
                 yield archive
-        except _DAMAGE as error:
+            # What is compressed has its checksum at the very end.
+            for _ in range(_TRAILING):
+                if not stream.read(sparse.CHUNK):
+                    break
+        except (tarfile.TarError, EOFError) as error:
             raise exceptions.SourceError(
-                f'{name}: a damaged archive, or one that is cut short',
+                f'{stream.name}: a damaged archive, or one that is cut short',
                 hint='get a whole copy of it',
             ) from error
-
-
-def _zstd(file: BinaryIO, name: str) -> BinaryIO:
-    opener: Callable[[Any, BinaryIO], Any]
-    for module, opener in _ZSTD:
-        try:
-            # Not at the top: they are rarely there, and rarely needed.
-            found = importlib.import_module(module)
-        except ImportError:
-            continue
-        stream: BinaryIO = opener(found, file)
-        return stream
-    raise exceptions.ProgramError(
-        f'{name}: a Python module that reads zstd is needed',
-        hint='install zstandard, or unpack it with `unzstd` first',
-    )

@@ -91,9 +91,10 @@ class TestRefused(base.TestCase):
 
 class TestValues(base.TestCase):
     def test_headroom(self):
+        # Whether it was given decides whether a saved AMI is shrunk.
+        self.assertIsNone(parse(ami.UploadAmi, 'root.img').headroom)
         self.assertEqual(
-            units.Headroom(64 * 2**20),
-            parse(ami.UploadAmi, 'root.img').headroom,
+            units.Headroom(64 * 2**20), options.DEFAULT_HEADROOM
         )
         self.assertEqual(
             units.Headroom(), parse(local.ShrinkImage, 'root.img').headroom
