@@ -1,0 +1,116 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+import datetime
+import os
+import subprocess
+from unittest import mock
+
+from amiclient.glance import marks
+from amiclient.tests import base
+from amiclient.tests.unit.glance import records
+
+NOW = datetime.datetime.now(datetime.UTC)
+LONG_AGO = NOW - datetime.timedelta(days=300)
+
+
+def run(**changes: object) -> marks.Run:
+    """Describe this process, but for some."""
+    return marks.Run(**{**vars(marks.Run.this()), **changes})
+
+
+class TestRun(base.TestCase):
+    def assertEnded(self, ended: bool, other: marks.Run, **times) -> None:
+        created = times.get('created', NOW)
+        changed = times.get('changed', created)
+        self.assertEqual(ended, other.ended(created, changed))
+
+    def test_there_and_back(self) -> None:
+        this = marks.Run.this()
+        self.assertEqual(this, marks.Run.parse(str(this)))
+        self.assertEqual(os.getpid(), this.pid)
+        # What Glance takes for the value of a property, and nothing private.
+        self.assertLessEqual(len(str(this)), 255)
+        self.assertNotIn(os.uname().nodename, str(this))
+
+    def test_what_is_no_mark(self) -> None:
+        for text in ('', 'x', 'host=1 boot=2 space=3 pid=x born=5', 'pid=1'):
+            self.assertIsNone(marks.Run.parse(text))
+
+    def test_this_one_lives(self) -> None:
+        self.assertEnded(False, run())
+        # However long it takes.
+        self.assertEnded(False, run(), created=LONG_AGO)
+
+    def test_a_process_that_ended(self) -> None:
+        child = subprocess.Popen(['sleep', '60'])
+        other = marks.Run.of(child.pid)
+        self.assertEnded(False, other)
+        child.kill()
+        # A zombie until somebody asks for it.
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        self.assertEnded(True, other)
+        child.wait()
+        self.assertEnded(True, other)
+
+    def test_another_process_with_the_same_number(self) -> None:
+        self.assertEnded(True, run(born='1'))
+
+    def test_somebody_elses_process(self) -> None:
+        with mock.patch('os.kill', autospec=True, side_effect=PermissionError):
+            self.assertEnded(False, run())
+
+    def test_before_the_host_was_booted(self) -> None:
+        self.assertEnded(True, run(boot='other'), created=LONG_AGO)
+
+    def test_a_copy_of_the_host_is_not_taken_for_it(self) -> None:
+        # The same ids, but made since this one was booted.
+        self.assertEnded(False, run(boot='other'))
+
+    def test_in_another_container(self) -> None:
+        self.assertEnded(False, run(space='1', pid=2**22 + 1))
+
+    def test_where_nothing_tells_containers_apart(self) -> None:
+        with mock.patch.object(marks, '_space', autospec=True) as space:
+            space.return_value = ''
+            self.assertEnded(False, run(pid=2**22 + 1))
+
+    def test_on_another_host(self) -> None:
+        other = run(host='other', pid=2**22 + 1)
+        hours = datetime.timedelta(hours=1)
+        self.assertEnded(False, other)
+        self.assertEnded(False, other, created=NOW - 23 * hours)
+        self.assertEnded(True, other, created=NOW - 25 * hours)
+        # One that still does something is alive.
+        self.assertEnded(False, other, created=LONG_AGO, changed=NOW)
+
+
+class TestRecord(base.TestCase):
+    def test_states(self) -> None:
+        alive = records.record(**{marks.PROPERTY: str(run())})
+        left = records.record(**{marks.PROPERTY: str(run(born='1'))})
+        strange = records.record(**{marks.PROPERTY: 'of a later version'})
+        for record, expected in (
+            (records.record(), (False, False, False)),
+            (alive, (True, True, False)),
+            (left, (True, False, True)),
+            # Nobody knows: so it is neither used nor removed.
+            (strange, (True, True, False)),
+        ):
+            self.assertEqual(
+                expected,
+                (
+                    marks.is_marked(record),
+                    marks.is_alive(record),
+                    marks.is_left(record),
+                ),
+            )

@@ -1,0 +1,215 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The cloud's rules, before a byte is sent."""
+
+from unittest import mock
+
+from amiclient import exceptions
+from amiclient.glance import catalog
+from amiclient.glance import members
+from amiclient.glance import model
+from amiclient.glance import preflight
+from amiclient.glance import request
+from amiclient.tests import base
+from amiclient.tests.unit.glance import planning
+from amiclient.tests.unit.glance import records
+
+MIB = 1 << 20
+
+
+class TestQuota(base.TestCase):
+    def check(self, sizes, *, removed=0, **usage) -> str | None:
+        cloud = mock.create_autospec(catalog.Catalog, instance=True)
+        cloud.usage.return_value = {
+            name: {'usage': used, 'limit': limit}
+            for name, (used, limit) in usage.items()
+        }
+        try:
+            preflight.check_quota(cloud, sizes, removed=removed)
+        except exceptions.CloudError as error:
+            cloud.create.assert_not_called()
+            return str(error)
+        return None
+
+    def test_room(self) -> None:
+        self.assertIsNone(self.check([3 * MIB], image_size_total=(7, 10)))
+        text = self.check([3 * MIB], image_size_total=(8, 10))
+        self.assertIn(
+            'image_size_total is 10 MiB: 8 are taken, and this upload takes 3',
+            text,
+        )
+        self.assertIn('ask for more quota', text)
+
+    def test_never_refused_for_rounding(self) -> None:
+        # Glance counts whole MiB of each image.
+        sizes = [MIB // 2, MIB // 2 - 1, 3 * MIB + MIB // 2]
+        self.assertIsNone(self.check(sizes, image_size_total=(7, 10)))
+        sizes[1] += 1
+        self.assertIsNotNone(self.check(sizes, image_size_total=(7, 10)))
+
+    def test_count(self) -> None:
+        self.assertIsNone(self.check([1, 1, 1], image_count_total=(7, 10)))
+        text = self.check([1, 1, 1], image_count_total=(8, 10))
+        self.assertIn('8 are taken, and this upload takes 3', text)
+        self.assertIsNone(
+            self.check([1, 1, 1], image_count_total=(8, 10), removed=1)
+        )
+
+    def test_uploads_at_a_time(self) -> None:
+        self.assertIsNone(self.check([1, 1], image_count_uploading=(0, 1)))
+        text = self.check([1, 1], image_count_uploading=(1, 1))
+        self.assertIn('wait', text)
+
+    def test_no_limit(self) -> None:
+        self.assertIsNone(self.check([MIB], image_size_total=(7, -1)))
+        self.assertIsNone(self.check([MIB]))
+        self.assertIsNone(self.check([], image_size_total=(8, 7)))
+
+    def test_other_answers(self) -> None:
+        cloud = mock.create_autospec(catalog.Catalog, instance=True)
+        cloud.usage.return_value = {
+            'image_size_total': None,
+            'image_count_total': {'limit': None, 'usage': 1},
+        }
+        preflight.check_quota(cloud, [MIB])
+
+
+class TestReach(base.TestCase):
+    def reach(self, record, **settings) -> bool:
+        cloud = mock.create_autospec(catalog.Catalog, instance=True)
+        with mock.patch.object(members, 'projects', autospec=True) as found:
+            found.return_value = frozenset({'friend'})
+            return preflight.is_out_of_reach(
+                cloud, record, model.Kind.AKI, request.Settings(**settings)
+            )
+
+    def refused(self, record, **settings) -> str:
+        error = self.assertRaises(
+            exceptions.CloudError, self.reach, record, **settings
+        )
+        return str(error)
+
+    def test_seen_by_all(self) -> None:
+        for visibility in ('public', 'community'):
+            kernel = records.kernel(visibility=visibility)
+            self.assertFalse(self.reach(kernel, visibility='public'))
+            self.assertFalse(self.reach(kernel, owner='other'))
+
+    def test_less_visible(self) -> None:
+        for there, wanted in (
+            ('private', 'public'),
+            ('shared', 'community'),
+            ('private', 'shared'),
+        ):
+            kernel = records.kernel(visibility=there)
+            text = self.refused(kernel, visibility=wanted)
+            self.assertIn(f'image set --{wanted} {kernel.id}', text)
+            self.assertIn('--linked', text)
+            self.assertTrue(self.reach(kernel, visibility=wanted, linked=True))
+
+    def test_nobody_asked_for_more(self) -> None:
+        kernel = records.kernel(visibility='private')
+        self.assertFalse(self.reach(kernel))
+        self.assertFalse(self.reach(kernel, visibility='private'))
+
+    def test_another_project(self) -> None:
+        kernel = records.kernel(visibility='shared')
+        text = self.refused(kernel, owner='other')
+        self.assertIn(f'image add project {kernel.id} other', text)
+        self.assertFalse(self.reach(kernel, owner='friend'))
+        self.assertFalse(self.reach(kernel, owner=kernel.owner))
+
+
+class TestPlan(planning.PlanCase):
+    def refer(self, **attributes):
+        self.catalog.find.side_effect = None
+        self.catalog.find.return_value = records.kernel(**attributes)
+        return {'kernel': 'my-kernel', 'ramdisk': None}
+
+    def test_a_kernel_that_others_cannot_see(self) -> None:
+        settings = request.Settings(visibility='public')
+        changes = self.refer(visibility='private')
+        text = self.refused(
+            exceptions.CloudError, **changes, settings=settings
+        )
+        self.assertIn('other projects could not boot', text)
+        linked = request.Settings(visibility='public', linked=True)
+        made = self.plan(**changes, settings=linked)
+        self.assertEqual((made.kernel,), made.widened)
+
+    def test_a_command_line_without_a_root(self) -> None:
+        for line in ('', 'console=ttyS0', 'xroot=/dev/vda'):
+            traits = request.Traits(properties={'os_command_line': line})
+            text = self.refused(exceptions.UsageError, traits=traits)
+            self.assertIn('root=/dev/vda', text)
+            self.assertEqual([], self.catalog.mock_calls)
+            # Nova makes no use of it, then.
+            self.plan(kernel=None, ramdisk=None, traits=traits)
+            self.catalog.reset_mock()
+        line = 'console=ttyS0 root=LABEL=x'
+        self.plan(traits=request.Traits(properties={'os_command_line': line}))
+
+    def test_auto(self) -> None:
+        made = self.plan(image_format='auto')
+        self.assertEqual('ami', made.ami.new.disk_format)
+        self.schema['properties']['disk_format']['enum'].remove('ami')
+        made = self.plan(image_format='auto')
+        self.assertEqual(
+            ('raw', 'bare'),
+            (made.ami.new.disk_format, made.ami.new.container_format),
+        )
+        self.assertIn('no ami images', made.warnings[0])
+
+    def test_a_property_that_the_schema_refuses(self) -> None:
+        self.schema['properties']['os_distro'] = {
+            'type': 'string',
+            'enum': ['ubuntu'],
+        }
+        made = self.plan()
+        self.assertNotIn('os_distro', made.ami.new.properties)
+        self.assertIn('os_distro=debian is left out', made.warnings[0])
+        traits = request.Traits(properties={'os_distro': 'debian'})
+        text = self.refused(exceptions.CloudError, traits=traits)
+        self.assertIn('one of ubuntu', text)
+
+    def test_a_name_that_is_taken(self) -> None:
+        self.catalog.named.return_value = [records.record(name='root')]
+        made = self.plan()
+        self.assertIn("the name 'root' is taken", made.warnings[0])
+        hidden = self.plan(settings=request.Settings(hidden=True))
+        self.assertEqual((), hidden.warnings)
+
+    def test_a_quota(self) -> None:
+        self.catalog.usage.return_value = {
+            'image_count_total': {'usage': 2, 'limit': 4}
+        }
+        text = self.refused(exceptions.CloudError)
+        self.assertIn('image_count_total', text)
+        # The kernel alone fits.
+        self.plan(kernel=None, ramdisk=None)
+
+    def test_the_rest_of_a_partition_table(self) -> None:
+        with self.root.open('r+b') as file:
+            file.seek(512)
+            file.write(b'EFI PART')
+        for shrink in (True, False):
+            made = self.plan(shrink=shrink)
+            self.assertEqual(1024, made.ami.payload.blank)
+            self.assertIn('boot sector', made.warnings[0])
+
+    def test_no_mark_where_there_are_no_further_properties(self) -> None:
+        self.assertTrue(self.plan().marked)
+        self.schema['additionalProperties'] = False
+        for key in ('architecture', 'os_type', 'os_distro', 'os_version'):
+            self.schema['properties'][key] = {'type': 'string'}
+        self.assertFalse(self.plan().marked)

@@ -1,0 +1,98 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+from amiclient import exceptions
+from amiclient.glance import model
+from amiclient.glance import rules
+from amiclient.tests import base
+
+ENUMS = {
+    'disk_format': {'enum': [None, 'ami', 'aki', 'raw']},
+    'container_format': {'enum': [None, 'ami', 'aki', 'bare']},
+}
+
+
+def made(*, required=(), further=None, **properties) -> rules.Rules:
+    schema = {'properties': {**ENUMS, **properties}, 'required': [*required]}
+    if further is not None:
+        schema['additionalProperties'] = further
+    return rules.Rules(schema)
+
+
+class TestRules(base.TestCase):
+    def new(self, disk='ami', container='ami', **properties):
+        return model.NewImage('web', disk, container, properties=properties)
+
+    def fail(self, found: rules.Rules, **properties) -> str:
+        error = self.assertRaises(
+            exceptions.CloudError, found.check, self.new(**properties)
+        )
+        return str(error)
+
+    def test_formats(self) -> None:
+        found = made()
+        found.check(self.new())
+        self.assertTrue(found.takes_formats('raw', 'bare'))
+        self.assertFalse(found.takes_formats('ari', 'ari'))
+        error = self.assertRaises(
+            exceptions.CloudError, found.check, self.new('qcow2', 'bare')
+        )
+        self.assertIn('qcow2', str(error))
+
+    def test_required(self) -> None:
+        found = made(required=['name', 'cost_centre'])
+        text = self.fail(found)
+        self.assertIn('without the property cost_centre', text)
+        self.assertIn('--property cost_centre=', text)
+        found.check(self.new(cost_centre='7'))
+
+    def test_values(self) -> None:
+        for rule, good, bad, words in (
+            ({'enum': ['a', 'b']}, 'b', 'c', 'one of a, b'),
+            ({'pattern': '^[0-9]+$'}, '12', 'x', 'match ^[0-9]+$'),
+            ({'maxLength': 3}, 'abc', 'abcd', '3 characters at most'),
+            ({'minLength': 2}, 'ab', 'a', '2 characters at least'),
+            ({'type': ['null', 'string']}, 'x', None, None),
+            ({'type': 'integer'}, None, '3', 'of type integer'),
+            # Not understood: Glance has the last word.
+            ({'pattern': '(?<x'}, 'x', None, None),
+            ({'format': 'uri', 'oneOf': []}, 'x', None, None),
+        ):
+            found = made(key={'type': 'string', **rule})
+            if good is not None:
+                found.check(self.new(key=good))
+            if bad is not None:
+                text = self.fail(found, key=bad)
+                self.assertIn(f'key={bad}: it must', text)
+                self.assertIn(words, text)
+
+    def test_no_further_properties(self) -> None:
+        found = made(further=False, known={'type': 'string'})
+        found.check(self.new(known='x'))
+        self.assertIn('no such property', self.fail(found, other='x'))
+        self.assertFalse(found.takes_property('other'))
+        self.assertTrue(made().takes_property('other'))
+
+    def test_rules_for_all_further_properties(self) -> None:
+        found = made(further={'type': 'string', 'maxLength': 3})
+        self.assertIn('3 characters', self.fail(found, other='long'))
+
+    def test_computed_ones_are_left_out(self) -> None:
+        found = made(os_distro={'type': 'string', 'enum': ['debian']})
+        taken, warnings = found.sift({'os_distro': 'mine', 'os_type': 'linux'})
+        self.assertEqual({'os_type': 'linux'}, taken)
+        self.assertEqual(1, len(warnings))
+        self.assertIn('os_distro=mine is left out', warnings[0])
+
+    def test_a_schema_that_is_none(self) -> None:
+        for schema in ({}, {'properties': None}, {'required': 'x'}):
+            self.assertFalse(rules.Rules(schema).takes_formats('ami', 'ami'))
