@@ -49,6 +49,11 @@ _FOLDER = 4 * 1024 * 1024
 #: Seconds for one file altogether.
 _PATIENCE = 30.0
 
+#: What debugfs may take of memory, and say: the descriptors of the largest
+#: filesystem that is taken, and the largest folder with a line for each name.
+_MEMORY = 512 << 20
+_OUTPUT = 64 << 20
+
 
 @dataclasses.dataclass(frozen=True)
 class _Entry:
@@ -76,7 +81,7 @@ def read_file(
     :raises ProgramError: if debugfs is missing.
     """
     with _openable(image) as path:
-        reader = _Reader(path, image)
+        reader = _Reader(path, image, limit)
         entry = reader.find(name)
         if entry is None or not stat.S_ISREG(entry.mode):
             return None
@@ -90,9 +95,10 @@ def read_file(
 class _Reader:
     """One filesystem, while one file is looked for."""
 
-    def __init__(self, path: str, image: pathlib.Path) -> None:
+    def __init__(self, path: str, image: pathlib.Path, limit: int) -> None:
         self._path = path
         self._image = image
+        self._limit = limit
         self._deadline = time.monotonic() + _PATIENCE
 
     def find(self, name: str) -> _Entry | None:
@@ -172,7 +178,13 @@ class _Reader:
                 # It could not make sense of its arguments, or died.
                 ok=range(-64, 256),
                 cancel=late,
+                memory=_MEMORY,
+                most=max(_OUTPUT, self._limit),
             )
+        except process.TooTalkative as error:
+            raise exceptions.DamagedError(
+                f'{self._image}: what debugfs says of it has no end'
+            ) from error
         except exceptions.CancelledError as error:
             raise exceptions.DamagedError(
                 f'{self._image}: debugfs took more than {_PATIENCE:g} '

@@ -22,12 +22,16 @@ data and the metadata of the groups which that many blocks make.
 import dataclasses
 import math
 
+from amiclient import exceptions
 from amiclient.ext import groups as groups_
 from amiclient.ext import superblock as superblock_
 
 #: resize2fs drops a last group that has less room than this for data
 #: (adjust_fs_info() in e2fsprogs, resize/resize2fs.c).
 _LAST_GROUP_MINIMUM = 50
+
+#: No filesystem takes so many block groups, however much is to stay free.
+_TOO_MANY = 1 << 22
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +110,7 @@ class Geometry:
             cannot move data to where the metadata of a group that goes away
             is still lying (free_gdp_blocks() in resize/resize2fs.c reserves
             those blocks for the duration of the pass).
+        :raises DamagedError: if no number of groups would do.
         """
         found = self.superblock
         count = max(
@@ -124,6 +129,7 @@ class Geometry:
                 + self.overhead(count)
                 + extra
             )
+            beyond = self.groups(blocks)
             if not packed:
                 blocks += self._left_behind(count, end)
             blocks = max(blocks, start + 1)
@@ -131,7 +137,13 @@ class Geometry:
                 fitted = self.fit(blocks)
                 if fitted <= end:
                     return fitted
-            count += 1
+            # What these groups cannot hold takes more for its own metadata.
+            count = max(count + 1, beyond)
+            if count > _TOO_MANY:
+                raise exceptions.DamagedError(
+                    'its block groups have no room but for their own metadata',
+                    hint='mend a copy with e2fsck',
+                )
 
     def moved(self, blocks: int) -> int:
         """Tell how many blocks lie behind a new end, and so must move."""

@@ -31,6 +31,10 @@ _INODE_UNINIT = 0x0001
 _BLOCK_UNINIT = 0x0002
 _ONES = re.compile('1+')
 
+#: More runs of blocks than these, which take a GiB, are too many: bitmaps of
+#: every other block would make a hundred times the bytes of the file of them.
+_RUNS = 1 << 23
+
 
 @dataclasses.dataclass(frozen=True)
 class Group:
@@ -64,6 +68,7 @@ class Layout:
         self.descriptor = descriptor
         self.superblock = superblock
         self.groups = tuple(self._read_groups())
+        self._refuse_shared()
 
     def blocks(self, first: int, count: int = 1) -> bytes:
         """Read blocks.
@@ -93,6 +98,11 @@ class Layout:
             runs.extend(self._own(group))
             if group.blocks_initialised:
                 runs.extend(self._marked(group))
+            if len(runs) > _RUNS:
+                raise exceptions.UnsupportedError(
+                    f'what is in use lies in more than {_RUNS} pieces',
+                    hint='copy the files into a new filesystem',
+                )
         return merge(runs)
 
     def free(self) -> list[Run]:
@@ -138,6 +148,18 @@ class Layout:
                 position = end * size
             if position < length:
                 yield start + position, start + length
+
+    def _refuse_shared(self) -> None:
+        for taken in (
+            {group.block_bitmap for group in self.groups},
+            {group.inode_bitmap for group in self.groups},
+            {group.inode_table for group in self.groups},
+        ):
+            if len(taken) < len(self.groups):
+                raise exceptions.DamagedError(
+                    'block groups share their metadata',
+                    hint='mend a copy with e2fsck',
+                )
 
     def _own(self, group: Group, whole: bool = False) -> Iterator[Run]:
         yield from self._backups(group.number)

@@ -31,6 +31,14 @@ SIZE = 1024
 
 _MAGIC = 0xEF53
 
+#: More block groups than in 128 TiB, of the usual kind, nobody shrinks: their
+#: descriptors alone would fill the memory.
+_GROUPS = 1 << 20
+
+#: Seconds between two updates of the block for multiple mount protection: the
+#: kernel's EXT4_MMP_MAX_UPDATE_INTERVAL. Programs wait for twice as long.
+_MMP_INTERVAL = 300
+
 COMPAT_HAS_JOURNAL = 0x0004
 COMPAT_RESIZE_INODE = 0x0010
 COMPAT_SPARSE_SUPER2 = 0x0200
@@ -262,9 +270,13 @@ def parse(data: bytes, name: str) -> Superblock:
         compat = incompat = ro_compat = 0
     wide = bool(incompat & INCOMPAT_64BIT)
     log_block, log_cluster = _u32(data, 0x18), _u32(data, 0x1C)
-    if log_block > 6 or log_cluster > 22:
-        raise _damaged(name)
     bigalloc = bool(ro_compat & RO_COMPAT_BIGALLOC)
+    if (
+        log_block > 6
+        or log_cluster > 22
+        or (bigalloc and log_cluster < log_block)
+    ):
+        raise _damaged(name)
     ratio = 1 << (log_cluster - log_block) if bigalloc else 1
     high = 1 if wide else 0
     found = Superblock(
@@ -299,7 +311,8 @@ def parse(data: bytes, name: str) -> Superblock:
         journal_device=_u32(data, 0xE4) != 0,
         written=_u32(data, 0x30) | data[0x274] << 32,
     )
-    _check(found, name)
+    interval = _u16(data, 0x166) if incompat & INCOMPAT_MMP else 0
+    _check(found, name, interval)
     return found
 
 
@@ -324,13 +337,14 @@ def _flavour(compat: int, incompat: int, ro_compat: int) -> str:
     return 'ext3' if compat & COMPAT_HAS_JOURNAL else 'ext2'
 
 
-def _check(found: Superblock, name: str) -> None:
+def _check(found: Superblock, name: str, mmp_interval: int) -> None:
     # Bounds by which every later computation stays small and defined,
     # whatever a hostile superblock says (e2fsprogs' ext2fs_open2() has the
     # same checks).
     bits = found.block_size * 8
     sane = (
-        0 < found.blocks_per_group <= bits * found.cluster_ratio
+        mmp_interval <= _MMP_INTERVAL
+        and 0 < found.blocks_per_group <= bits * found.cluster_ratio
         and 0 < found.inodes_per_group <= bits
         and found.inode_size in (128, 256, 512, 1024, 2048, 4096, 8192)
         and found.inode_size <= found.block_size
@@ -339,6 +353,8 @@ def _check(found: Superblock, name: str) -> None:
         and found.first_data_block in (0, 1)
         and found.block_count > found.first_data_block
         and found.free_inodes <= found.inode_count
+        and found.blocks_per_group % found.cluster_ratio == 0
+        and found.group_count <= _GROUPS
         and found.inode_count == found.inodes_per_group * found.group_count
         and found.reserved_gdt_blocks <= found.block_size // 4
     )

@@ -58,6 +58,9 @@ MAGIC_SIZE = 16
 #: What xz may need; its largest preset needs 65 MiB.
 _XZ_MEMORY = 256 * _MIB
 
+#: What a program may take: zstd keeps 128 MiB at most unless told otherwise.
+_MEMORY = 1024 * _MIB
+
 _INPUT = 64 * _KIB
 _OUTPUT = _MIB
 
@@ -308,6 +311,7 @@ def _by_program(kind: str, data: bytes) -> bytes | None:
         (kind, '--decompress', '--stdout', '--quiet'),
         ok=range(256),
         input=data,
+        memory=_MEMORY,
     ).stdout
 
 
