@@ -1,0 +1,196 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""A fuzzer: sound input is damaged at random, and must do no harm.
+
+``python -m amiclient.tests.fuzz --seconds 600 --seed 1 --directory DIR`` goes
+on where it was in that folder, counts in ``state.json`` what it has tried, and
+keeps every input that did harm as ``failures/SEED-INDEX.img``, with the story
+in ``SEED-INDEX.txt``. ``--only SEED-INDEX`` tries one again. An input depends
+on these two numbers only.
+"""
+
+import argparse
+import collections
+from collections.abc import Iterator
+import dataclasses
+import json
+import os
+import pathlib
+import random
+import shutil
+import sys
+import time
+
+from amiclient.tests import fuzz_mutate as mutate
+from amiclient.tests import fuzz_run
+from amiclient.tests import fuzz_targets as targets
+from amiclient.tests import hostile_seeds as seeds
+
+#: One input in so many is a kernel or ramdisk.
+_PARTS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """One damaged file.
+
+    :param index: the how-manieth of its seed.
+    :param about: what it was made of, and how.
+    :param targets: what is to be done with it.
+    """
+
+    index: int
+    about: str
+    data: bytes
+    targets: dict[str, fuzz_run.Target]
+
+
+class Fuzzer:
+    """Makes inputs and tries them.
+
+    :param seed: where all randomness comes from.
+    :param folder: for what is made.
+    :param names: which of the sound filesystems are damaged.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        folder: pathlib.Path,
+        names: tuple[str, ...] = tuple(seeds.SEEDS),
+    ) -> None:
+        self._seed = seed
+        self._folder = folder
+        self._names = names
+        self._sound: dict[str, mutate.Sound] = {}
+        self._parts = mutate.parts()
+
+    def make(self, index: int) -> Input:
+        """Make an input."""
+        rng = random.Random(f'{self._seed}-{index}')
+        wanted = dict(targets.READERS)
+        if rng.randrange(_PARTS) == 0:
+            name = rng.choice(sorted(self._parts))
+            data, how = mutate.garble(self._parts[name], rng)
+            return Input(index, f'{name}: {how}', data, wanted)
+        name = rng.choice(self._names)
+        if name not in self._sound:
+            image = seeds.make(name, self._folder)
+            self._sound[name] = mutate.Sound(image)
+        data, how = mutate.damage(self._sound[name], rng)
+        wanted |= targets.BROWSERS
+        # The first is what matters most: half of all get it.
+        names = list(targets.SHRINKERS)
+        chosen = rng.choice([names[0]] * (len(names) - 1) + names[1:])
+        wanted[chosen] = targets.SHRINKERS[chosen]
+        return Input(index, f'{name}: {how}', data, wanted)
+
+    def attempt(self, made: Input) -> fuzz_run.Report:
+        """Try an input."""
+        room = self._folder / 'room'
+        shutil.rmtree(room, ignore_errors=True)
+        (room / 'input').mkdir(parents=True)
+        (room / 'space').mkdir()
+        path = room / 'input' / 'image'
+        path.write_bytes(made.data)
+        return fuzz_run.run(path, made.targets, room / 'space')
+
+
+class Ledger:
+    """What was tried, kept in a folder."""
+
+    def __init__(self, folder: pathlib.Path, seed: int) -> None:
+        self._folder = folder
+        self._seed = seed
+        self._file = folder / 'state.json'
+        self._failures = folder / 'failures'
+        self._failures.mkdir(parents=True, exist_ok=True)
+        self.state: dict[str, dict[str, int]] = {}
+        if self._file.exists():
+            self.state = json.loads(self._file.read_text())
+        self.count: collections.Counter[str] = collections.Counter(
+            self.state.get(str(seed), {})
+        )
+
+    def note(self, made: Input, report: fuzz_run.Report) -> None:
+        """Note what became of an input."""
+        self.count['inputs'] += 1
+        for name, result in report.results.items():
+            word = 'taken' if result == 'ok' else 'refused'
+            self.count[f'{name} {word}'] += 1
+        self.count['most MiB'] = max(
+            self.count['most MiB'], report.memory >> 20
+        )
+        self.count['most seconds'] = max(
+            self.count['most seconds'], int(report.seconds + 0.999)
+        )
+        if report.findings:
+            self.count['failures'] += 1
+            stem = self._failures / f'{self._seed}-{made.index}'
+            stem.with_suffix('.img').write_bytes(made.data)
+            stem.with_suffix('.txt').write_text(
+                '\n'.join([made.about, *report.findings]) + '\n'
+            )
+        self.state[str(self._seed)] = dict(self.count)
+        temporary = self._file.with_suffix('.new')
+        temporary.write_text(json.dumps(self.state, indent=1))
+        os.replace(temporary, self._file)
+
+
+def go(
+    seed: int, seconds: float, ledger: Ledger, folder: pathlib.Path
+) -> Iterator[tuple[Input, fuzz_run.Report]]:
+    """Try inputs, one after the other, until the time is over."""
+    fuzzer = Fuzzer(seed, folder)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        made = fuzzer.make(ledger.count['inputs'])
+        report = fuzzer.attempt(made)
+        ledger.note(made, report)
+        yield made, report
+
+
+def main() -> int:
+    """Fuzz as the command line says.
+
+    :returns: the exit status: 1 if any input did harm.
+    """
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--seconds', type=float, default=60.0)
+    parser.add_argument('--seed', type=int, default=1)
+    parser.add_argument(
+        '--directory', type=pathlib.Path, default=pathlib.Path('fuzz')
+    )
+    parser.add_argument('--only', help='SEED-INDEX of an input to try again')
+    wanted = parser.parse_args()
+    with fuzz_run.scratch() as folder:
+        if wanted.only:
+            seed, index = map(int, wanted.only.split('-'))
+            fuzzer = Fuzzer(seed, folder)
+            made = fuzzer.make(index)
+            report = fuzzer.attempt(made)
+            print(made.about, *report.results.items(), sep='\n')
+            print(*report.findings, sep='\n')
+            return 1 if report.findings else 0
+        ledger = Ledger(wanted.directory, wanted.seed)
+        for made, report in go(wanted.seed, wanted.seconds, ledger, folder):
+            for finding in report.findings:
+                print(f'{wanted.seed}-{made.index}: {made.about}')
+                print('   ', finding.strip().splitlines()[-1], flush=True)
+    for name in sorted(ledger.count):
+        print(f'{name:24} {ledger.count[name]}')
+    return 1 if ledger.count['failures'] else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

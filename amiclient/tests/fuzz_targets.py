@@ -1,0 +1,212 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What the fuzzer does with an input."""
+
+import dataclasses
+import json
+import pathlib
+
+import requests_mock
+
+from amiclient import exceptions
+from amiclient.ext import browse
+from amiclient.ext import shrink
+from amiclient.ext import superblock
+from amiclient.rootfs import contents
+from amiclient.rootfs import kernels
+from amiclient.rootfs import ramdisks
+from amiclient.source import detect
+from amiclient.tests import fuzz_run
+
+_CLOUD = 'http://cloud.example:9292'
+
+
+def _superblock(path: pathlib.Path, folder: pathlib.Path) -> None:
+    found = superblock.read(path)
+    # Whatever is computed from it must be there to be computed.
+    for field in ('size', 'in_use', 'group_count', 'inode_blocks', 'features'):
+        getattr(found, field)
+
+
+def _identify(path: pathlib.Path, folder: pathlib.Path) -> str | None:
+    phrase = detect.identify(path)
+    if not phrase.isprintable() or len(phrase) > 100:
+        return f'an odd phrase: {phrase!r}'
+    return None
+
+
+def _open_root(path: pathlib.Path, folder: pathlib.Path) -> str | None:
+    found = detect.open_root(path)
+    if found.superblock.size > found.size:
+        return 'a filesystem larger than its file was taken'
+    return None
+
+
+def _read_file(path: pathlib.Path, folder: pathlib.Path) -> str | None:
+    data = browse.read_file(path, '/boot/vmlinuz', 1 << 16)
+    if data is not None and len(data) > 1 << 16:
+        return 'more was read than was allowed'
+    return None
+
+
+def _release(path: pathlib.Path, folder: pathlib.Path) -> str | None:
+    found = contents.read_release(path)
+    for value in (found.distro, found.version):
+        if value is not None and not (value.isprintable() and value.isascii()):
+            return f'a release like {value!r}'
+    return None
+
+
+def _request(
+    path: pathlib.Path, folder: pathlib.Path, *, repair: bool
+) -> shrink.ShrinkRequest:
+    return shrink.ShrinkRequest(
+        image=detect.open_root(path),
+        output=folder / 'result',
+        repair=repair,
+        durable=False,
+    )
+
+
+def _shrink(path: pathlib.Path, folder: pathlib.Path) -> str | None:
+    return _shrunk(path, folder, repair=False)
+
+
+def _repair(path: pathlib.Path, folder: pathlib.Path) -> str | None:
+    return _shrunk(path, folder, repair=True)
+
+
+def _shrunk(
+    path: pathlib.Path, folder: pathlib.Path, *, repair: bool
+) -> str | None:
+    try:
+        planned = shrink.plan(_request(path, folder, repair=repair))
+        shrink.execute(planned)
+    except exceptions.AmiError as error:
+        if wrong := _left_behind(folder):
+            raise AssertionError(wrong) from error
+        raise
+    return _left_behind(folder, 'result') or fuzz_run.judge(
+        path, folder / 'result'
+    )
+
+
+def _exact(path: pathlib.Path, folder: pathlib.Path) -> str | None:
+    planned = shrink.plan(
+        _request(path, folder, repair=False), check=True, exact=True
+    )
+    if planned.block_count * planned.block_size < planned.lower_bound:
+        return 'smaller than the lower bound'
+    return _left_behind(folder)
+
+
+def _command(path: pathlib.Path, folder: pathlib.Path) -> str | None:
+    result = folder / 'result'
+    try:
+        wrong = _run(
+            'ami', 'shrink', '--output', str(result), '-f', 'json', str(path)
+        )
+    except exceptions.AmiError as error:
+        if left := _left_behind(folder):
+            raise AssertionError(left) from error
+        raise
+    return wrong or fuzz_run.judge(path, result)
+
+
+def _answers(wire: requests_mock.Mocker) -> None:
+    """Be a Glance without images."""
+    link = {'rel': 'self', 'href': f'{_CLOUD}/v2/'}
+    formats = {'type': ['string', 'null'], 'enum': ['ami', 'raw', 'bare']}
+    both = {'disk_format': formats, 'container_format': formats}
+    wire.get(requests_mock.ANY, status_code=404, json={'message': 'no'})
+    wire.get(
+        f'{_CLOUD}/',
+        json={
+            'versions': [{'id': 'v2.17', 'status': 'CURRENT', 'links': [link]}]
+        },
+    )
+    wire.get(f'{_CLOUD}/v2/schemas/image', json={'properties': both})
+    wire.get(f'{_CLOUD}/v2/images', json={'images': []})
+
+
+def _upload(path: pathlib.Path, folder: pathlib.Path) -> str | None:
+    with requests_mock.Mocker() as wire:
+        _answers(wire)
+        wrong = _run(
+            '--os-auth-type', 'none', '--os-endpoint', _CLOUD, 'ami', 'upload',
+            '--no-kernel', '--no-ramdisk', '--dry-run', '--work-directory',
+            str(folder), '-f', 'json', str(path),
+        )  # fmt: skip
+        asked = {request.method for request in wire.request_history}
+    if asked - {'GET'}:
+        return f'a dry run did more than look: {asked}'
+    return wrong or _left_behind(folder)
+
+
+def _run(*words: str) -> str | None:
+    """Run a command, and tell what is wrong with what it says.
+
+    :raises AmiError: if the command refused its input, as it may.
+    """
+    status, out, err = fuzz_run.openstack(list(words))
+    text = out + err
+    if status not in (0, 1) or 'Traceback' in text:
+        return f'exit status {status}: {text}'
+    if any(not (c.isprintable() or c == '\n') for c in text):
+        return f'not printable: {text!r}'
+    if status and (out or not 0 < len(err.splitlines()) <= 2):
+        return f'not one line of error: {text!r}'
+    if status:
+        raise exceptions.AmiError(' '.join(err.split()))
+    json.loads(out)
+    return None
+
+
+def _left_behind(folder: pathlib.Path, *wanted: str) -> str | None:
+    left = sorted(child.name for child in folder.iterdir())
+    return None if left == list(wanted) else f'left behind: {left}'
+
+
+def _kernel(path: pathlib.Path, folder: pathlib.Path) -> str | None:
+    found = kernels.identify_kernel(path)
+    words = [str(x) for x in dataclasses.astuple(found)[1:]]
+    return None if ' '.join(words).isprintable() else f'odd: {words}'
+
+
+def _ramdisk(path: pathlib.Path, folder: pathlib.Path) -> None:
+    ramdisks.identify_ramdisk(path)
+
+
+#: For every input.
+READERS: dict[str, fuzz_run.Target] = {
+    'superblock': _superblock,
+    'identify': _identify,
+    'open_root': _open_root,
+    'kernel': _kernel,
+    'ramdisk': _ramdisk,
+}
+
+#: For filesystems; they start debugfs.
+BROWSERS: dict[str, fuzz_run.Target] = {
+    'read_file': _read_file,
+    'release': _release,
+}
+
+#: For filesystems; each input gets one or two.
+SHRINKERS: dict[str, fuzz_run.Target] = {
+    'shrink': _shrink,
+    'repair': _repair,
+    'exact': _exact,
+    'command': _command,
+    'upload': _upload,
+}
