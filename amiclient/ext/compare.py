@@ -115,6 +115,9 @@ def walk(image: pathlib.Path) -> dict[bytes, Entry]:
     seen = {_ROOT}
     while level:
         listings = _run(image, [f'ls -p <{inode}>' for inode in level])
+        # debugfs does not mind, and lists nothing of, what it cannot open.
+        if not found and not listings[0].strip():
+            raise _unreadable(image)
         below: dict[int, bytes] = {}
         for path, listing in zip(level.values(), listings, strict=True):
             for name, entry in _entries(image, listing):

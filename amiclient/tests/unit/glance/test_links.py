@@ -58,6 +58,39 @@ class TestLinks(base.TestCase):
         self.assertEqual('missing', found[0].ramdisk_status)
         self.assertIsNone(found[1].ramdisk_status)
 
+    def test_what_the_list_holds_is_not_asked_for(self):
+        self.catalog.images.return_value = iter(
+            [
+                records.ramdisk(),
+                records.record(id='1', kernel_id=KERNEL, ramdisk_id=RAMDISK),
+                records.kernel(name='listed'),
+            ]
+        )
+        found = list(links.listed(self.catalog, {}, resolve=True))
+        self.assertEqual('listed', found[0].kernel.name)
+        self.assertEqual('initrd', found[0].ramdisk.name)
+        self.catalog.get_many.assert_not_called()
+
+    def test_many_that_it_does_not_hold_are_listed_by_format(self):
+        amis = [
+            records.record(id=str(n), kernel_id=f'k{n}', ramdisk_id=RAMDISK)
+            for n in range(300)
+        ]
+        kernels = [records.kernel(id=f'k{n}') for n in range(1, 400)]
+        self.catalog.images.side_effect = [iter(amis), iter(kernels)]
+        self.catalog.get_many.return_value = {RAMDISK: records.ramdisk()}
+        found = list(links.listed(self.catalog, {'tag': 't'}, resolve=True))
+        self.assertEqual(300, len(found))
+        self.assertEqual('k299', found[299].kernel.id)
+        self.assertEqual('missing', found[0].kernel_status)
+        self.assertEqual(RAMDISK, found[0].ramdisk.id)
+        # Two lists, and what neither had: hidden, gone, or of odd formats.
+        self.assertEqual(2, self.catalog.images.call_count)
+        self.assertEqual(
+            'in:aki,ari', self.catalog.images.call_args.kwargs['disk_format']
+        )
+        self.catalog.get_many.assert_called_once_with({'k0', RAMDISK})
+
     def test_a_kernel_that_is_queued_shows_as_such(self):
         self.catalog.get_many.return_value = {
             KERNEL: records.kernel(status='queued')
@@ -68,6 +101,14 @@ class TestLinks(base.TestCase):
     def test_an_ami_without_a_kernel_can_be_shown(self):
         self.catalog.find.return_value = records.record()
         self.assertIsNone(links.show(self.catalog, 'x').kernel_status)
+
+    def test_an_image_with_a_ramdisk_alone_can_be_shown(self):
+        self.catalog.find.return_value = records.record(
+            disk_format='qcow2', ramdisk_id=RAMDISK
+        )
+        shown = links.show(self.catalog, 'x')
+        self.assertIsNone(shown.kernel_status)
+        self.assertEqual('missing', shown.ramdisk_status)
 
     def test_another_image_is_no_ami(self):
         self.catalog.find.return_value = records.record(disk_format='qcow2')

@@ -70,6 +70,13 @@ class TestQuery(base.TestCase):
         made = self.query('--ramdisk', 'initrd')
         self.assertEqual(records.ramdisk().id, made['ramdisk_id'])
 
+    def test_properties_that_glance_takes_for_something_else(self):
+        for name in ('limit', 'marker', 'sort_key', 'page_size'):
+            error = self.assertRaises(
+                exceptions.UsageError, self.query, f'--property={name}=1'
+            )
+            self.assertIn(repr(name), str(error))
+
     def test_a_name_that_nothing_has(self):
         self.catalog.find.side_effect = exceptions.NotFoundError('none')
         error = self.assertRaises(

@@ -1,0 +1,110 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+import os
+
+from amiclient import exceptions
+from amiclient.ext import compare
+from amiclient import process
+from amiclient.tests import base
+
+
+class TestCompare(base.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = self.tmp()
+        self.work = self.tmp()
+        self.tree = self.folder / 'tree'
+        (self.tree / 'etc' / 'deep').mkdir(parents=True)
+        (self.tree / 'empty').touch()
+        (self.tree / 'etc' / 'deep' / 'big').write_bytes(
+            self.random.randbytes(300_000)
+        )
+        (self.tree / 'a name\nwith "all" of it').write_text('x')
+        os.link(self.tree / 'empty', self.tree / 'linked')
+        os.mkfifo(self.tree / 'pipe')
+        (self.tree / 'short').symlink_to('etc/deep')
+        (self.tree / 'long').symlink_to('../' * 30 + 'etc')
+        self.one = self.make('one')
+
+    def make(self, name, *words):
+        path = self.folder / name
+        with path.open('wb') as file:
+            file.truncate(16 * 2**20)
+        words = words or ('-t', 'ext4')
+        process.run(['mke2fs', '-q', '-F', *words, '-d', self.tree, path])
+        return path
+
+    def change(self, image, *commands):
+        for command in commands:
+            process.run(['debugfs', '-w', '-R', command, image])
+
+    def differences(self, other):
+        found = compare.differences(self.one, other, self.work)
+        self.assertEqual([], list(self.work.iterdir()))
+        return found
+
+    def test_the_same_files_in_another_layout(self):
+        for words in (
+            ('-t', 'ext2', '-b', '1024'),
+            ('-t', 'ext3', '-b', '4096', '-N', '500'),
+            ('-t', 'ext4', '-O', '^has_journal,64bit'),
+        ):
+            self.assertEqual([], self.differences(self.make('other', *words)))
+
+    def test_everything_is_walked(self):
+        names = {name.decode() for name in compare.walk(self.one)}
+        expected = {
+            f'/{path.relative_to(self.tree)}' for path in self.tree.rglob('*')
+        }
+        self.assertEqual(expected | {'/lost+found'}, names)
+
+    def test_what_differs(self):
+        for command, name in (
+            ('rm /empty', '/empty'),
+            ('sif /etc/deep mode 040700', '/etc/deep'),
+            ('sif /pipe uid 1000', '/pipe'),
+            ('mkdir /new', '/new'),
+        ):
+            other = self.make('other')
+            self.change(other, command)
+            self.assertEqual([repr(name)], self.differences(other), command)
+
+    def test_content_of_the_same_size(self):
+        (self.tree / 'etc' / 'deep' / 'big').write_bytes(
+            self.random.randbytes(300_000)
+        )
+        for name, target in (('short', 'etc/deeq'), ('long', '../' * 31)):
+            (self.tree / name).unlink()
+            (self.tree / name).symlink_to(target)
+        (self.tree / 'a name\nwith "all" of it').write_text('y')
+        self.assertEqual(
+            [
+                repr('/a name\nwith "all" of it'),
+                repr('/etc/deep/big'),
+                repr('/long'),
+                repr('/short'),
+            ],
+            self.differences(self.make('other')),
+        )
+
+    def test_what_is_no_filesystem(self):
+        other = self.folder / 'other'
+        other.write_bytes(bytes(4096))
+        self.assertRaises(
+            exceptions.AmiError,
+            compare.differences,
+            self.one,
+            other,
+            self.work,
+        )

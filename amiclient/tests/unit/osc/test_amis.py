@@ -1,0 +1,119 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+from amiclient import findings
+from amiclient.glance import links
+from amiclient.glance import reports
+from amiclient.osc import amis
+from amiclient.osc import columns
+from amiclient.tests import base
+from amiclient.tests.unit.glance import records
+from amiclient.tests.unit.osc import test_columns
+
+BAD = findings.Finding(
+    'error', 'less-visible', 'It fails', 'openstack image set', 'kernel'
+)
+ODD = findings.Finding('warning', 'min-disk', 'It is small', None, 'AMI')
+
+
+def listed(found, *, long=False, check=False):
+    headers, rows = columns.many(amis.listed(check=check), [found], long=long)
+    return dict(zip(headers, next(rows), strict=True))
+
+
+def shown(found, *, human_readable=False):
+    table = columns.one(amis.shown(human_readable=human_readable), found)
+    return dict(zip(*table, strict=True))
+
+
+def machine(row):
+    return {name: test_columns.machine(value) for name, value in row.items()}
+
+
+class TestList(base.TestCase):
+    def test_long_lists_have_more(self):
+        ami = links.Ami(
+            records.record(kernel_id='k', tags=['t']), records.kernel()
+        )
+        short = listed(reports.Report(ami))
+        self.assertEqual(
+            ['ID', 'Name', 'Status', 'Kernel', 'Ramdisk'], [*short]
+        )
+        row = machine(listed(reports.Report(ami), long=True))
+        self.assertEqual([*short], [*row][:5])
+        self.assertEqual('k', row['Kernel'])
+        self.assertEqual('vmlinuz', row['Kernel Name'])
+        self.assertIsNone(row['Ramdisk Name'])
+        self.assertEqual(['t'], row['Tags'])
+
+    def test_health(self):
+        ami = links.Ami(records.record(kernel_id='k'))
+        for found, text in (
+            ((), 'ok'),
+            ((BAD, ODD, ODD), 'error: less-visible, min-disk'),
+        ):
+            row = listed(reports.Report(ami, found), check=True)
+            self.assertEqual(text, row['Health'].human_readable())
+        self.assertEqual(
+            {
+                'severity': 'error',
+                'rule': 'less-visible',
+                'message': 'It fails',
+                'remedy': 'openstack image set',
+            },
+            row['Health'].machine_readable()[0],
+        )
+
+
+class TestShow(base.TestCase):
+    def test_a_link_to_nothing_shows(self):
+        found = shown(reports.Report(links.Ami(records.record(kernel_id='k'))))
+        self.assertEqual('missing', found['kernel_status'])
+        self.assertEqual('k', found['kernel_id'])
+        self.assertIsNone(found['kernel_name'])
+        self.assertIsNone(found['ramdisk_status'])
+        self.assertEqual('None', found['ramdisk'].human_readable())
+        self.assertEqual('k (missing): ok', found['kernel'].human_readable())
+
+    def test_parts_are_nested(self):
+        image = records.record(kernel_id=records.kernel().id)
+        ami = links.Ami(image, records.kernel(size=2**20))
+        found = shown(reports.Report(ami, (BAD, ODD)))
+        self.assertEqual(
+            'vmlinuz (active, aki/aki, 1048576 bytes, shared): '
+            'error: less-visible',
+            found['kernel'].human_readable(),
+        )
+        kernel = machine(found)['kernel']
+        self.assertEqual(2**20, kernel['size'])
+        self.assertEqual('shared', kernel['visibility'])
+        self.assertEqual(
+            ['less-visible'], [row['rule'] for row in kernel['findings']]
+        )
+        self.assertEqual(2, len(machine(found)['findings']))
+        self.assertEqual(
+            'error: less-visible: It fails\nwarning: min-disk: It is small',
+            found['findings'].human_readable(),
+        )
+
+    def test_human_readable_sizes_are_for_tables_only(self):
+        ami = links.Ami(
+            records.record(size=3 * 2**20, kernel_id='k'),
+            records.kernel(size=2**21),
+        )
+        row = shown(reports.Report(ami), human_readable=True)
+        self.assertEqual('3.0 MiB', row['size'].human_readable())
+        self.assertEqual(3 * 2**20, row['size'].machine_readable())
+        self.assertEqual('None', row['ramdisk_size'].human_readable())
+        self.assertIn('2.0 MiB', row['kernel'].human_readable())
+        self.assertEqual(2**21, machine(row)['kernel']['size'])
