@@ -18,7 +18,7 @@ Until all of them are complete they have the mark that
 left of one that could undo nothing.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 import contextlib
 import dataclasses
 import http
@@ -179,15 +179,18 @@ class Transaction:
         """
         made = next(m for m in self._made if m.id == record.id)
         made.protected = bool(changes.get('protected'))
+        return self._last(made, changes, record.properties.keys()) or record
+
+    def _last(
+        self, made: _Made, changes: Mapping[str, Any], present: Collection[str]
+    ) -> model.ImageRecord | None:
         last = dict(changes)
         if made.marked:
             last[marks.PROPERTY] = None
         if not last:
-            return record
+            return None
         try:
-            record = self._catalog.update(
-                made.id, last, present=record.properties.keys()
-            )
+            record = self._catalog.update(made.id, last, present=present)
         except exceptions.CloudError as error:
             if changes:
                 raise
@@ -199,6 +202,7 @@ class Transaction:
                 marks.PROPERTY,
                 made.id,
             )
+            record = None
         made.marked = False
         return record
 
@@ -216,7 +220,7 @@ class Transaction:
         """
         for made in reversed(self._made):
             if made.marked:
-                self.finish(self._catalog.get(made.id))
+                self._last(made, {}, {marks.PROPERTY})
 
     def __exit__(
         self,

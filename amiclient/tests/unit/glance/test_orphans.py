@@ -1,0 +1,221 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The mark of unfinished images, from the first request to the last."""
+
+from unittest import mock
+
+import fixtures
+
+from amiclient import exceptions
+from amiclient.glance import catalog
+from amiclient.glance import marks
+from amiclient.glance import model
+from amiclient.glance import orphans
+from amiclient.glance import request
+from amiclient.glance import transaction
+from amiclient.tests import base
+from amiclient.tests.unit.glance import records
+
+LEFT = str(marks.Run(**{**vars(marks.Run.this()), 'born': '1'}))
+
+
+class MarkCase(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.log = self.useFixture(fixtures.FakeLogger())
+        self.catalog = mock.create_autospec(catalog.Catalog, instance=True)
+        self.catalog.create.side_effect = records.created
+        self.catalog.within.return_value = self.catalog
+        self.catalog.project.return_value = 'project'
+
+    def new(self, **changes):
+        return model.NewImage('vmlinuz', 'aki', 'aki', **changes)
+
+    def left(self, **changes):
+        return records.kernel(
+            **{'status': 'queued', marks.PROPERTY: LEFT, **changes}
+        )
+
+
+class TestMark(MarkCase):
+    def transaction(self, **options):
+        return transaction.Transaction(
+            self.catalog, **{'keep': False, **options}
+        )
+
+    def test_from_the_first_request_to_the_last(self) -> None:
+        with self.transaction() as made:
+            record = made.create(self.new(properties={'x': 'y'}))
+            made.finish(record, {'protected': True})
+            made.commit()
+        sent = self.catalog.create.call_args.args[0]
+        self.assertEqual(
+            {'x': 'y', marks.PROPERTY: str(marks.Run.this())}, sent.properties
+        )
+        self.catalog.update.assert_called_once_with(
+            record.id,
+            {'protected': True, marks.PROPERTY: None},
+            present=record.properties.keys(),
+        )
+
+    def test_what_was_not_finished_loses_it_too(self) -> None:
+        with self.transaction() as made:
+            record = made.create(self.new())
+            made.commit()
+        self.catalog.update.assert_called_once_with(
+            record.id, {marks.PROPERTY: None}, present=mock.ANY
+        )
+
+    def test_a_mark_that_stays_is_no_reason_to_fail(self) -> None:
+        self.catalog.update.side_effect = exceptions.CloudError('no')
+        with self.transaction() as made:
+            record = made.create(self.new())
+            self.assertEqual(record, made.finish(record))
+            made.commit()
+        self.catalog.delete.assert_not_called()
+        self.assertIn(
+            f'openstack image unset --property {marks.PROPERTY} {record.id}',
+            self.log.output,
+        )
+
+    def test_a_change_that_is_refused_is_one(self) -> None:
+        self.catalog.update.side_effect = exceptions.CloudError('no')
+
+        def work() -> None:
+            with self.transaction() as made:
+                made.finish(made.create(self.new()), {'min_disk': 2})
+
+        self.assertRaises(exceptions.CloudError, work)
+        self.catalog.delete.assert_called_once()
+
+    def test_operators_can_reserve_it(self) -> None:
+        def refuse(new):
+            if marks.PROPERTY in new.properties:
+                raise exceptions.CloudError(
+                    f"Attribute '{marks.PROPERTY}' is reserved.", status=403
+                )
+            return records.created(new)
+
+        self.catalog.create.side_effect = refuse
+        with self.transaction() as made:
+            record = made.create(self.new())
+            made.finish(record)
+            made.commit()
+        self.assertEqual({}, dict(record.properties))
+        self.catalog.update.assert_not_called()
+        self.catalog.delete.assert_not_called()
+
+    def test_what_is_kept_has_none(self) -> None:
+        def work() -> None:
+            with self.transaction(keep=True) as made:
+                made.create(self.new())
+                raise exceptions.CloudError('no')
+
+        self.assertRaises(exceptions.CloudError, work)
+        self.catalog.update.assert_called_once_with(
+            mock.ANY, {marks.PROPERTY: None}
+        )
+        self.catalog.delete.assert_not_called()
+
+    def test_adopted(self) -> None:
+        left = self.left(name='old', os_type='x')
+        with self.transaction() as made:
+            made.adopt(
+                left,
+                self.new(id=left.id, properties={'architecture': 'x86_64'}),
+            )
+            made.commit()
+        changes = self.catalog.update.call_args_list[0].args[1]
+        self.assertEqual('vmlinuz', changes['name'])
+        self.assertEqual('x86_64', changes['architecture'])
+        # What it had of its old run goes.
+        self.assertIsNone(changes['os_type'])
+        self.assertEqual(str(marks.Run.this()), changes[marks.PROPERTY])
+        self.catalog.create.assert_not_called()
+
+    def test_what_was_widened_is_narrowed(self) -> None:
+        kernel = records.kernel(visibility='private')
+
+        def work() -> None:
+            with self.transaction() as made:
+                made.widen(kernel, 'public')
+                raise exceptions.CloudError('no')
+
+        self.assertRaises(exceptions.CloudError, work)
+        self.assertEqual(
+            [
+                mock.call(kernel.id, {'visibility': 'public'}),
+                mock.call(kernel.id, {'visibility': 'private'}),
+            ],
+            self.catalog.update.call_args_list,
+        )
+
+
+class TestOrphans(MarkCase):
+    def find(self, *images, **settings):
+        self.catalog.images.return_value = iter(images)
+        return orphans.find(self.catalog, request.Settings(**settings))
+
+    def test_found(self) -> None:
+        left = self.left()
+        alive = self.left(**{marks.PROPERTY: str(marks.Run.this())})
+        strange = records.kernel(status='queued')
+        self.assertEqual((left,), self.find(strange, left, alive))
+        self.catalog.images.assert_called_once_with(
+            status='in:queued,saving', os_hidden=False, owner='project'
+        )
+
+    def test_never_one_with_data(self) -> None:
+        # Even if the cloud does not know the filter.
+        self.assertEqual((), self.find(self.left(status='active')))
+
+    def test_those_of_the_project_that_is_meant(self) -> None:
+        self.find(owner='other', hidden=True)
+        self.catalog.images.assert_called_once_with(
+            status='in:queued,saving', os_hidden=True, owner='other'
+        )
+
+    def test_removed_by_somebody_else_meanwhile(self) -> None:
+        self.catalog.delete.side_effect = exceptions.NotFoundError('gone')
+        orphans.remove(self.catalog, [self.left()])
+        self.assertEqual('', self.log.output)
+
+    def test_one_that_cannot_be_removed(self) -> None:
+        self.catalog.delete.side_effect = [
+            exceptions.CloudError('in use'),
+            None,
+        ]
+        orphans.remove(self.catalog, [self.left(), self.left(id='other')])
+        self.assertEqual(2, self.catalog.delete.call_count)
+        self.assertIn('in use', self.log.output)
+
+    def test_told_in_one_line(self) -> None:
+        self.assertEqual([], list(orphans.warnings([])))
+        (line,) = orphans.warnings([self.left(), self.left(id='other')])
+        self.assertIn(f'{self.left().id}, other', line)
+
+    def test_a_mark_is_cleared_from_what_is_complete(self) -> None:
+        left = self.left(status='active')
+        orphans.clear(self.catalog, left)
+        self.catalog.update.assert_called_once_with(
+            left.id, {marks.PROPERTY: None}, present={marks.PROPERTY}
+        )
+
+    def test_not_from_what_is_somebody_elses(self) -> None:
+        left = self.left(status='active')
+        self.catalog.update.side_effect = exceptions.CloudError('no')
+        self.assertEqual(left, orphans.clear(self.catalog, left))
+        alive = records.kernel(**{marks.PROPERTY: str(marks.Run.this())})
+        self.catalog.update.reset_mock()
+        self.assertEqual(alive, orphans.clear(self.catalog, alive))
+        self.catalog.update.assert_not_called()
