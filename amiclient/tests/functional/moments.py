@@ -1,0 +1,222 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Commands that get a signal at any moment of their run.
+
+Most of what it takes to run ``openstack`` is loading it, so that happens once:
+a process that has loaded all makes a copy of itself for each command. That
+copy is a process like any other; where the loading itself is to be
+interrupted, ``cold`` commands are started from nothing.
+"""
+
+from collections.abc import Callable, Iterator
+import dataclasses
+import json
+import os
+import pathlib
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import fixtures
+
+import amiclient
+
+_ROOT = pathlib.Path(amiclient.__file__).parents[1]
+
+#: Seconds after which what should have ended has not.
+_LATE = 60
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+#: Copies itself for each line: words, and files for stdout and stderr.
+_SOURCE = """
+import json, os, signal, sys
+from openstackclient import shell
+import openstack
+from amiclient.ext import shrink
+from amiclient.glance import catalog, plan, register
+from amiclient.osc import ami, local
+from amiclient.source import detect
+print('ready', flush=True)
+while line := sys.stdin.readline():
+    words, *paths = json.loads(line)
+    child = os.fork()
+    if not child:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.setsid()
+        for number, path in enumerate(['/dev/null', *paths]):
+            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
+            os.dup2(os.open(path, flags, 0o600), number)
+        sys.exit(shell.main(words))
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+_COMMAND = (sys.executable, '-W', 'ignore', '-m', 'openstackclient.shell')
+
+#: A frame of a traceback in our package, and the function.
+_FRAME = re.compile(r'^ +File ".*/amiclient/.*", line \d+, in (.*)$', re.M)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """How a command ended.
+
+    :param signal: what it got; None if it was left alone.
+    :param after: seconds from its start to the signal.
+    :param seconds: from its start to its end.
+    """
+
+    status: int
+    stdout: str
+    stderr: str
+    signal: int | None
+    after: float
+    seconds: float
+
+    @property
+    def traced(self) -> bool:
+        """Whether it gave a traceback that is of our making.
+
+        A signal while Python still imports modules is not ours, and there is
+        nothing that a module could do about it.
+        """
+        names = _FRAME.findall(self.stderr)
+        if 'Traceback' not in self.stderr:
+            return False
+        return any(name != '<module>' for name in names)
+
+    def is_fair(self) -> bool:
+        """Tell whether the exit status is one for that signal."""
+        if self.signal is None:
+            return self.status == 0
+        # Ours, the system's (before or after it is handled), or none at all:
+        # it came after the end.
+        return self.status in (128 + self.signal, -self.signal, 0)
+
+
+class Runner(fixtures.Fixture):
+    """Runs ``openstack``, and interrupts it.
+
+    :param folder: where what it says is kept.
+    """
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def _setUp(self) -> None:
+        self._parent = subprocess.Popen(
+            [sys.executable, '-W', 'ignore', '-c', _SOURCE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, 'PYTHONPATH': str(_ROOT)},
+        )
+        self.addCleanup(self._parent.communicate)
+        if self._parent.stdout.readline() != 'ready\n':
+            raise RuntimeError('openstack could not be loaded')
+
+    def warm(
+        self, *words: object, number: int | None = None, after: float = 0
+    ) -> Ended:
+        """Run a command that is loaded already.
+
+        :param number: the signal that it gets, if any.
+        :param after: seconds after its start.
+        """
+        paths = [self._folder / 'stdout', self._folder / 'stderr']
+        line = json.dumps([[str(w) for w in words], *map(str, paths)])
+        begin = time.monotonic()
+        self._parent.stdin.write(f'{line}\n')
+        self._parent.stdin.flush()
+        child = int(self._parent.stdout.readline())
+        if number is not None:
+            time.sleep(max(0.0, after - (time.monotonic() - begin)))
+            # Until it is waited for there is such a process; that may be now.
+            try:
+                os.kill(child, number)
+            except ProcessLookupError:
+                number = None
+        status = int(self._parent.stdout.readline())
+        return Ended(
+            status,
+            *(path.read_text() for path in paths),
+            number,
+            after,
+            time.monotonic() - begin,
+        )
+
+    def cold(self, *words: object, number: int, after: float) -> Ended:
+        """Run a command from nothing, as a user does."""
+        begin = time.monotonic()
+        child = subprocess.Popen(
+            [*_COMMAND, *map(str, words)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            # As from a terminal, whatever this process ignores.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            env={**os.environ, 'PYTHONPATH': str(_ROOT)},
+        )
+        time.sleep(after)
+        child.send_signal(number)
+        stdout, stderr = child.communicate(timeout=_LATE)
+        seconds = time.monotonic() - begin
+        return Ended(
+            child.returncode, stdout, stderr, number, after, seconds
+        )
+
+
+def points(
+    seconds: float, count: int, chosen: random.Random, *signals: int
+) -> Iterator[tuple[int, float]]:
+    """Spread signals over a run, with some at the very end.
+
+    :param seconds: what the run takes.
+    :param chosen: chooses the signals.
+    :param signals: those to choose from; by default what users send.
+    """
+    ends = max(1, count // 10)
+    moments = [seconds * n / (count - ends) for n in range(count - ends)]
+    moments += [seconds * (0.97 + 0.08 * n / ends) for n in range(ends)]
+    for moment in moments:
+        yield chosen.choice(signals or _SIGNALS), moment
+
+
+def surviving(
+    run: Callable[[int, float], Ended],
+    moments: Iterator[tuple[int, float]],
+    check: Callable[[Ended], str],
+) -> dict[str, int]:
+    """Interrupt again and again.
+
+    :param run: runs the command, with a signal after so many seconds.
+    :param check: checks what is left; it tells in a word what that is.
+    :returns: how often it was told what.
+    :raises AssertionError: with the moment, if something is wrong.
+    """
+    counts: dict[str, int] = {}
+    for number, after in moments:
+        ended = run(number, after)
+        try:
+            word = check(ended)
+        except AssertionError as error:
+            raise AssertionError(f'{ended}: {error}') from error
+        counts[word] = counts.get(word, 0) + 1
+    return counts
