@@ -30,9 +30,20 @@ class HealthCase(base.TestCase):
         super().setUp()
         self.connections: dict[str, Any] = {}
         self.connection = self.connect('demo')
-        self.kernel = self.create('linux', 'aki', architecture='x86_64')
-        self.ramdisk = self.create('initrd', 'ari')
+        self.kernel = self.create(
+            'linux',
+            'aki',
+            data=self.content('kernel'),
+            architecture='x86_64',
+        )
+        self.ramdisk = self.create(
+            'initrd', 'ari', data=self.content('ramdisk')
+        )
         self.ami = self.create_ami()
+
+    def content(self, noun) -> bytes:
+        """Make the data of the kernel, or of the ramdisk."""
+        return f'a {noun}'.encode()
 
     def connect(self, user):
         """Connect to the cloud, once for each user."""

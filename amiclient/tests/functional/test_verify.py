@@ -1,0 +1,243 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""``openstack ami verify --deep`` and ``--against``, in a real Glance."""
+
+import pathlib
+import shlex
+import shutil
+import tempfile
+
+import fixtures
+
+from amiclient import process
+from amiclient.tests.functional import health
+from amiclient.tests import triple
+
+
+class VerifyCase(health.HealthCase):
+    """A test that has a real triple, and a place for copies."""
+
+    def setUp(self) -> None:
+        self.folder = pathlib.Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.folder)
+        super().setUp()
+        self.work = self.tmp()
+        self.useFixture(
+            fixtures.MockPatchObject(tempfile, 'tempdir', str(self.work))
+        )
+        self.addCleanup(self.assertNothingLeft)
+        self.root = triple.root(self.folder, data=2**20)
+
+    def content(self, noun) -> bytes:
+        path: pathlib.Path = getattr(triple, noun)(self.folder)
+        return path.read_bytes()
+
+    def assertNothingLeft(self) -> None:
+        self.assertEqual([], sorted(self.work.iterdir()))
+
+    def upload(self, *words) -> str:
+        told = self.openstack_json(
+            *('ami', 'upload', self.root, '--name', 'real'),
+            *('--kernel', self.kernel, '--ramdisk', self.ramdisk),
+            *words,
+            stderr=None,
+        )
+        image_id: str = told['id']
+        return image_id
+
+    def verify(self, ami, *words) -> dict[str, dict]:
+        finished = self.run_openstack(
+            'ami', 'verify', ami, *words, '-f', 'json'
+        )
+        self.assertEqual('', finished.stderr)
+        found = health.json.loads(finished.stdout)
+        failed = any(row['severity'] == 'error' for row in found)
+        self.assertEqual(int(failed), finished.status, found)
+        return {row['rule']: row for row in found}
+
+
+class TestDeep(VerifyCase):
+    def made(self, data, **attributes) -> str:
+        return self.create_ami(data=data, **attributes)
+
+    def test_a_sound_one(self) -> None:
+        self.assertEqual({}, self.verify(self.upload(), '--deep'))
+
+    def test_data_that_is_not_what_was_stored(self) -> None:
+        ami = self.upload()
+        path = next(self.cloud.store.rglob(self.kernel))
+        data = bytearray(path.read_bytes())
+        data[700] ^= 1
+        path.write_bytes(data)
+        found = self.verify(ami, '--deep')
+        self.assertEqual({'unreadable'}, found.keys())
+        self.assertIn('linux', found['unreadable']['message'])
+        path.unlink()
+        self.assertEqual(
+            {'unreadable'}, self.verify(ami, '--deep', '--retries', 0).keys()
+        )
+
+    def test_swapped_content(self) -> None:
+        self.kernel = self.create('k', 'aki', data=self.content('ramdisk'))
+        self.ramdisk = self.create('r', 'ari', data=self.content('kernel'))
+        found = self.verify(self.made(self.root.read_bytes()), '--deep')
+        self.assertEqual({'not-a-kernel', 'not-a-ramdisk'}, found.keys())
+        message = found['not-a-kernel']['message']
+        self.assertIn('initramfs', message)
+        self.assertNotIn(str(self.work), message)
+        self.assertIn('kernel', found['not-a-ramdisk']['message'])
+
+    def test_a_kernel_for_another_architecture(self) -> None:
+        ami = self.made(self.root.read_bytes(), architecture='aarch64')
+        found = self.verify(ami, '--deep')
+        self.assertEqual({'architecture'}, found.keys())
+        self.run_remedy(found['architecture'])
+        self.assertEqual({}, self.verify(ami, '--deep'))
+
+    def test_no_filesystem(self) -> None:
+        found = self.verify(self.made(b'QFI\xfb' + bytes(4096)), '--deep')
+        self.assertEqual({'not-a-filesystem'}, found.keys())
+        self.assertIn('qcow2', found['not-a-filesystem']['message'])
+
+    def test_a_filesystem_that_was_cut(self) -> None:
+        data = self.root.read_bytes()[: 2**20]
+        found = self.verify(self.made(data), '--deep')
+        self.assertEqual({'not-a-filesystem'}, found.keys())
+        self.assertIn('cut short', found['not-a-filesystem']['message'])
+
+    def test_more_than_a_filesystem(self) -> None:
+        found = self.verify(
+            self.made(self.root.read_bytes() + bytes(4096)), '--deep'
+        )
+        self.assertEqual({'size'}, found.keys())
+        self.assertIn(str(16 * 2**20), found['size']['message'])
+
+    def test_a_boot_sector(self) -> None:
+        data = bytearray(self.root.read_bytes())
+        data[510:512] = b'\x55\xaa'
+        found = self.verify(self.made(bytes(data)), '--deep')
+        self.assertEqual({'boot-sector'}, found.keys())
+
+    def test_damage(self) -> None:
+        process.run(['debugfs', '-w', '-R', 'clri <2>', self.root])
+        found = self.verify(self.made(self.root.read_bytes()), '--deep')
+        self.assertEqual({'damaged'}, found.keys())
+        self.assertIn('e2fsck: ', found['damaged']['message'])
+
+    def test_a_journal(self) -> None:
+        process.run(
+            ['debugfs', '-w', '-R', 'feature needs_recovery', self.root]
+        )
+        found = self.verify(self.made(self.root.read_bytes()), '--deep')
+        self.assertEqual({'journal'}, found.keys())
+
+    def test_another_format(self) -> None:
+        path = self.folder / 'root.qcow2'
+        process.run(['qemu-img', 'convert', '-O', 'qcow2', self.root, path])
+        ami = self.made(path.read_bytes(), disk_format='qcow2')
+        self.assertEqual({'not-examined'}, self.verify(ami, '--deep').keys())
+        found = self.verify(ami, '--against', path)
+        self.assertEqual({'same'}, found.keys())
+
+
+class TestAgainst(VerifyCase):
+    def test_what_was_shrunk(self) -> None:
+        ami = self.upload()
+        found = self.verify(ami, '--against', self.root)
+        self.assertEqual('note', found['same']['severity'])
+        self.assertIn('a shrunk copy', found['same']['message'])
+        # Nothing was downloaded for that.
+        log = (self.cloud.logs / 'glance.log').read_text(errors='replace')
+        self.assertNotIn(f'GET /v2/images/{ami}/file', log)
+
+    def test_other_headroom(self) -> None:
+        ami = self.upload('--headroom', '1M', '--journal', 'none')
+        found = self.verify(ami, '--against', self.root)
+        self.assertEqual({'differs'}, found.keys())
+        # The remedy is to look more closely.
+        remedy = shlex.split(found['differs']['remedy'])
+        found = self.verify(ami, *remedy[3:-1])
+        self.assertEqual({'same'}, found.keys())
+        self.assertIn('the same files', found['same']['message'])
+        found = self.verify(
+            *(ami, '--against', self.root),
+            *('--headroom', '1M', '--journal', 'none'),
+        )
+        self.assertEqual({'same'}, found.keys())
+
+    def test_as_it_is(self) -> None:
+        ami = self.upload('--no-shrink')
+        found = self.verify(ami, '--against', self.root)
+        self.assertIn('holds that of', found['same']['message'])
+
+    def test_an_old_boot_sector(self) -> None:
+        with self.root.open('r+b') as file:
+            file.seek(510)
+            file.write(b'\x55\xaa')
+        for words in ((), ('--no-shrink',)):
+            ami = self.upload(*words)
+            found = self.verify(ami, '--against', self.root)
+            self.assertEqual({'same'}, found.keys(), words)
+
+    def test_another_file_in_it(self) -> None:
+        ami = self.upload()
+        process.run(
+            ['debugfs', '-w', '-R', 'sif /data mode 0100600', self.root]
+        )
+        found = self.verify(ami, '--deep', '--against', self.root)
+        self.assertEqual({'differs'}, found.keys())
+        self.assertIn("'/data'", found['differs']['message'])
+        self.assertIn('in 1 files', found['differs']['message'])
+
+    def test_no_hash(self) -> None:
+        ami = self.upload()
+        self.overwrite(
+            ami, os_hash_value=None, os_hash_algo=None, checksum=None
+        )
+        found = self.verify(ami, '--against', self.root)
+        self.assertEqual({'not-comparable', 'no-hash'}, found.keys())
+        found = self.verify(ami, '--deep', '--against', self.root)
+        self.assertEqual({'same', 'no-hash'}, found.keys())
+
+    def test_a_source_that_is_not_there(self) -> None:
+        nowhere = self.folder / 'nowhere'
+        finished = self.run_openstack(
+            'ami', 'verify', self.ami, '--deep', '--against', nowhere
+        )
+        self.assertEqual(1, finished.status)
+        self.assertEqual('', finished.stdout)
+        self.assertEqual(1, finished.stderr.count('\n'), finished.stderr)
+        self.assertIn(str(nowhere), finished.stderr)
+
+
+class TestOptions(health.HealthCase):
+    def test_strict_and_ignore(self) -> None:
+        self.change(self.ami, min_disk=0)
+        verify = ('ami', 'verify', self.ami)
+        self.openstack(*verify)
+        told = self.openstack(
+            *verify, '--strict', '-f', 'value', '-c', 'rule', status=1
+        )
+        self.assertEqual('min-disk\n', told)
+        told = self.openstack(*verify, '--strict', '--ignore', 'min-disk')
+        self.assertEqual('\n', told)
+
+    def test_a_rule_that_there_is_not(self) -> None:
+        finished = self.run_openstack(
+            'ami', 'verify', self.ami, '--ignore', 'min_disk'
+        )
+        self.assertEqual(1, finished.status)
+        self.assertEqual('', finished.stdout)
+        self.assertIn("no rule 'min_disk'", finished.stderr)
+        self.assertIn('min-disk', finished.stderr)
