@@ -26,7 +26,7 @@ folder takes a new one, and leaves it behind only if the command fails.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import contextlib
 import http.client
 import json
@@ -74,10 +74,17 @@ class Cloud:
     """A cloud in a folder, running or not.
 
     :param folder: where everything of it is, or is to be.
+    :param limits: quotas of each project, by Glance's names.
     """
 
-    def __init__(self, folder: pathlib.Path) -> None:
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        *,
+        limits: Mapping[str, int] | None = None,
+    ) -> None:
         self.folder = folder.resolve()
+        self._limits = dict(limits or {})
         self.logs = self.folder / 'log'
         self.store = self.folder / 'images'
         self.clouds_yaml = self.folder / 'clouds.yaml'
@@ -151,7 +158,9 @@ class Cloud:
                 self._serve(name, tied=tied, make=fresh)
             self._await('keystone', '/v3')
             if fresh:
-                cloud_accounts.provide(self.auth('admin'), self.image_url)
+                cloud_accounts.provide(
+                    self.auth('admin'), self.image_url, self._limits
+                )
             self._await('glance', '/versions')
             _write_private(made, wanted)
         except BaseException:
@@ -193,6 +202,7 @@ class Cloud:
             state = self.state
         except FileNotFoundError:
             state = {'password': secrets.token_hex(16)}
+        state['limits'] = json.dumps(self._limits)
         for name in ('keystone', 'glance'):
             state[name] = str(_free_port(int(state.get(name, 0))))
         _write_private(self._state_file, json.dumps(state))

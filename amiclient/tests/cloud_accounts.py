@@ -39,11 +39,12 @@ USERS = (
 SERVICE = User('glance', 'service', 'service')
 
 
-def provide(auth: dict[str, str], url: str) -> None:
+def provide(auth: dict[str, str], url: str, limits: dict[str, int]) -> None:
     """Make projects, users and Glance's endpoints, where missing.
 
     :param auth: how the administrator logs in; the password is for all.
     :param url: where Glance answers.
+    :param limits: quotas that each project has, by Glance's names.
     """
     # It takes half a second to import, and stopping a cloud does without.
     import openstack
@@ -55,7 +56,14 @@ def provide(auth: dict[str, str], url: str) -> None:
         auth=auth,
     ) as connection:
         _make_users(connection.identity, auth['password'])
-        _make_endpoints(connection.identity, url)
+        service = _make_endpoints(connection.identity, url)
+        for name, limit in limits.items():
+            connection.identity.create_registered_limit(
+                resource_name=name,
+                default_limit=limit,
+                service_id=service,
+                region_id='RegionOne',
+            )
 
 
 def _make_users(identity, password: str) -> None:
@@ -76,7 +84,7 @@ def _make_users(identity, password: str) -> None:
             )
 
 
-def _make_endpoints(identity, url: str) -> None:
+def _make_endpoints(identity, url: str) -> str:
     service = next(iter(identity.services(type='image')), None)
     service = service or identity.create_service(type='image', name='glance')
     known = {e.interface: e for e in identity.endpoints(service_id=service.id)}
@@ -90,3 +98,4 @@ def _make_endpoints(identity, url: str) -> None:
             )
         elif known[interface].url != url:
             identity.update_endpoint(known[interface], url=url)
+    return service.id

@@ -86,6 +86,7 @@ use_stderr = true
 enabled_backends = main:file,second:file
 worker_self_reference_url = http://127.0.0.1:{port}
 enabled_import_methods = [glance-direct,web-download,copy-image]
+use_keystone_limits = {limited}
 
 [database]
 connection = {database}
@@ -124,6 +125,21 @@ lock_path = {folder}/glance/lock
 [paste_deploy]
 flavor = keystone
 config_file = {paste}
+"""
+
+#: Quotas, which Keystone holds and Glance enforces.
+_LIMITS = """
+[oslo_limit]
+auth_url = {auth_url}
+auth_type = password
+username = admin
+password = {password}
+project_name = admin
+user_domain_id = default
+project_domain_id = default
+endpoint_service_type = image
+endpoint_interface = public
+endpoint_region_name = RegionOne
 """
 
 #: Glance ships this one beside its sources, not in its package: what
@@ -186,6 +202,7 @@ def write(folder: pathlib.Path, state: dict[str, str]) -> None:
         (folder / 'images' / part).mkdir(parents=True, exist_ok=True)
     (folder / 'keystone').mkdir(exist_ok=True)
     (folder / 'glance' / 'lock').mkdir(parents=True, exist_ok=True)
+    limited = json.loads(state.get('limits', '{}')) != {}
     texts = {
         'keystone/keystone.conf': _KEYSTONE.format(
             folder=folder,
@@ -198,9 +215,15 @@ def write(folder: pathlib.Path, state: dict[str, str]) -> None:
             auth_url=f'http://127.0.0.1:{state["keystone"]}/v3',
             password=state['password'],
             paste=_installed('glance', 'glance-api-paste.ini'),
+            limited=limited,
         ),
         'glance/schema-image.json': json.dumps(_SCHEMA, indent=4),
     }
+    if limited:
+        texts['glance/glance-api.conf'] += _LIMITS.format(
+            auth_url=f'http://127.0.0.1:{state["keystone"]}/v3',
+            password=state['password'],
+        )
     for name, text in texts.items():
         path = folder / name
         path.touch(mode=0o600)

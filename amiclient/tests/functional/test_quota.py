@@ -1,0 +1,97 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Quotas that Keystone holds and Glance enforces: a cloud of its own."""
+
+import pathlib
+import shutil
+import tempfile
+from typing import ClassVar
+
+import fixtures
+
+from amiclient.tests import cloud as cloud_
+from amiclient.tests.functional import base
+from amiclient.tests import triple
+
+#: MiB for all images, and images.
+LIMITS = {
+    'image_size_total': 8,
+    'image_stage_total': 8,
+    'image_count_total': 4,
+    'image_count_uploading': 2,
+}
+
+
+class _Limited(fixtures.Fixture):
+    """The quotas of this cloud leave hardly any room."""
+
+    cloud: ClassVar[cloud_.Cloud]
+
+    def _setUp(self) -> None:
+        folder = pathlib.Path(tempfile.mkdtemp(prefix='amiclient-limits-'))
+        self.addCleanup(shutil.rmtree, folder)
+        self.cloud = cloud_.Cloud(folder, limits=LIMITS)
+        self.addCleanup(self.cloud.stop)
+        self.cloud.start(tied=True)
+
+
+class TestQuota(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        cloud = self.useFixture(_Limited()).cloud
+        for name, value in cloud.environment().items():
+            self.useFixture(fixtures.EnvironmentVariable(name, value))
+        self.folder = self.tmp()
+        self.kernel = triple.kernel(self.folder)
+        self.ramdisk = triple.ramdisk(self.folder)
+
+    def upload(self, root, *words, **options) -> str:
+        return self.openstack(
+            *('ami', 'upload', root, '--headroom', '0'),
+            *('--kernel', self.kernel, '--ramdisk', self.ramdisk),
+            *words,
+            **options,
+        )
+
+    def refused(self, root) -> str:
+        finished = self.run_openstack(
+            *('ami', 'upload', root, '--headroom', '0'),
+            *('--kernel', self.kernel, '--ramdisk', self.ramdisk),
+        )
+        self.assertEqual(1, finished.status, finished)
+        self.assertEqual(1, finished.stderr.count('\n'), finished.stderr)
+        return finished.stderr
+
+    def images(self) -> int:
+        return len(self.openstack_json('image', 'list'))
+
+    def test_refused_before_anything_is_created(self) -> None:
+        # One cloud for all of it: to start it takes longer than this.
+        large = triple.root(
+            self.folder, size=32 << 20, data=10 << 20, name='large.img'
+        )
+        text = self.refused(large)
+        self.assertIn('the quota image_size_total is 8 MiB: 0 are', text)
+        self.assertIn('ask for more quota', text)
+        self.assertEqual(0, self.images())
+        small = triple.root(self.folder, name='small.img', data=1 << 20)
+        self.upload(small)
+        self.assertEqual(3, self.images())
+        # Nothing new is needed, so nothing is too much.
+        self.upload(small)
+        self.assertEqual(3, self.images())
+        # The AMI alone is one more; with a kernel of its own it is two.
+        self.kernel.write_bytes(self.kernel.read_bytes() + bytes(512))
+        text = self.refused(small)
+        self.assertIn('the quota image_count_total is 4 images: 3 are', text)
+        self.assertEqual(3, self.images())
