@@ -149,6 +149,7 @@ def run(
     cancel: threading.Event | None = None,
     limit: float | None = None,
     memory: int | None = None,
+    cpu: int | None = None,
     most: int = MOST,
 ) -> Result:
     """Run a program to its end.
@@ -166,6 +167,7 @@ def run(
         it is ended.
     :param memory: the bytes of address space that it may take, if it is
         interruptible.
+    :param cpu: the seconds of processor time that it may take, likewise.
     :param most: the bytes that it may write to stdout or stderr, if it is
         interruptible; then it is ended. If not, the rest is dropped.
     :raises TooTalkative: if it writes more than that.
@@ -181,12 +183,9 @@ def run(
         _standard_input(input) as stdin,
         _started(command, stdin, cwd, environment) as child,
     ):
-        if memory is not None and interruptible:
-            # It may have begun, but not taken much.
-            with contextlib.suppress(ProcessLookupError):
-                resource.prlimit(
-                    child.pid, resource.RLIMIT_AS, (memory, memory)
-                )
+        if interruptible:
+            _confine(child, resource.RLIMIT_AS, memory)
+            _confine(child, resource.RLIMIT_CPU, cpu)
         pumps = _pumps(child, most)
         _wait(child, pumps, interruptible, cancel, limit)
     stdout, stderr = (one.kept for one in pumps)
@@ -196,6 +195,12 @@ def run(
         stdout,
         stderr.decode('utf-8', 'backslashreplace'),
     )
+    if cpu is not None and result.status == -signal.SIGXCPU:
+        raise exceptions.ProgramError(
+            f'{os.path.basename(command[0])} was ended, for it took more than '
+            f'{cpu} seconds of processor time',
+            hint='what it was given must be damaged',
+        )
     if interruptible and any(one.overflowed for one in pumps):
         raise TooTalkative(result, most)
     if result.status not in ok:
@@ -302,6 +307,16 @@ def _started(
         if child is not None and child.returncode is None:
             _end(child)
         raise
+
+
+def _confine(
+    child: subprocess.Popen[bytes], what: int, most: int | None
+) -> None:
+    # From outside, for what Popen would call between fork and exec is not
+    # safe where there are threads. It has begun by then, but not taken much.
+    if most is not None:
+        with contextlib.suppress(ProcessLookupError):
+            resource.prlimit(child.pid, what, (most, most + 1))
 
 
 def _pumps(

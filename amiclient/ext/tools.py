@@ -61,9 +61,14 @@ _BACKUP = 'trying backup blocks'
 _PATIENCE = 300.0
 _PACE = 4 << 20
 
+#: Of processor time, likewise: twenty seconds are hundreds of times as much as
+#: the smallest take.
+_CPU = 20
+_CPU_PACE = 8 << 20
+
 #: What it may take of memory: these bytes, and one for so many bytes of the
 #: filesystem. e2fsck takes less than a tenth of that for a sound one.
-_MEMORY = 1 << 30
+_MEMORY = 512 << 20
 _BYTES_A_BYTE = 256
 
 #: The bytes in which e2fsck may say what it objects to, if it changes nothing.
@@ -81,6 +86,7 @@ class Toolbox:
     :param limit: the seconds that one program may take, unless it writes and
         is not interruptible; None for as long as it likes.
     :param memory: the bytes that one program may take, likewise.
+    :param cpu: the seconds of processor time, likewise.
     """
 
     time: int
@@ -88,6 +94,7 @@ class Toolbox:
     interruptible: bool = True
     limit: float | None = None
     memory: int | None = None
+    cpu: int | None = None
 
     @classmethod
     def of(
@@ -101,6 +108,7 @@ class Toolbox:
             cancel,
             limit=_PATIENCE + found.size / _PACE,
             memory=_MEMORY + found.size // _BYTES_A_BYTE,
+            cpu=_CPU + found.size // _CPU_PACE,
         )
 
     def check(self, path: pathlib.Path) -> bool:
@@ -123,7 +131,9 @@ class Toolbox:
             result = self._fsck(path)
         except process.TooTalkative as error:
             result = error.result
-        lines = [line.strip() for line in result.text.splitlines()]
+        # What keeps it from looking at all, it says on stderr.
+        words = result.text + result.stderr
+        lines = [line.strip() for line in words.splitlines()]
         wanted = [
             line
             for line in lines
@@ -265,6 +275,7 @@ class Toolbox:
                 cancel=self.cancel,
                 limit=self.limit,
                 memory=self.memory,
+                cpu=self.cpu,
                 most=most,
             )
 
