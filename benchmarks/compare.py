@@ -26,13 +26,14 @@ import time
 
 from amiclient.tests import cloud as cloud_
 from benchmarks import figures
+from benchmarks import listing
 from benchmarks import loading
 from benchmarks import machine
 from benchmarks import measure
 from benchmarks import throughput
 from benchmarks import triple
 
-_PARTS = ('triple', 'client', 'loading')
+_PARTS = ('triple', 'client', 'loading', 'listing')
 
 #: How many times more rounds the loading gets, which is a small difference
 #: between two long times.
@@ -330,7 +331,58 @@ def _loading(
     }
 
 
-_MEASURES = {'triple': _triple, 'client': _client, 'loading': _loading}
+def _listing(
+    arguments: argparse.Namespace, work: pathlib.Path
+) -> dict[str, _Figures]:
+    cloud = cloud_.Cloud(work / 'many')
+    cloud.start(tied=True)
+    try:
+        series = listing.compare(
+            cloud, env=_environment(work), rounds=arguments.rounds
+        )
+    finally:
+        cloud.stop()
+
+    def figure(
+        subject: str, key: str, unit: str, target: float | None = None
+    ) -> figures.Figure:
+        scale = figures.MIB if unit == 'MiB' else 1
+        name = {'wall': 'wall time', 'cpu': 'CPU time', 'client': 'memory'}
+        return figures.Figure(
+            name=f'{subject}, {name.get(key, key)}',
+            unit=unit,
+            ours=[value / scale for value in series.of(subject, key)],
+            other=listing.IMAGES,
+            theirs=[value / scale for value in series.of(listing.IMAGES, key)],
+            target=target,
+        )
+
+    above = series.combined(
+        lambda count: count - listing.pages(), (listing.CHECK, 'requests')
+    )
+    return {
+        f'Lists of {listing.IMAGES_IN_ALL} images': [
+            figure(listing.CHECK, 'wall', 's', 1.5),
+            figure(listing.CHECK, 'cpu', 's'),
+            figure(listing.CHECK, 'client', 'MiB'),
+            figure(listing.CHECK, 'requests', 'number'),
+            figures.Figure(
+                name=f'{listing.CHECK}, beyond its pages',
+                unit='requests',
+                ours=above,
+                target=2.0,
+            ),
+            figure(listing.LONG, 'wall', 's'),
+        ]
+    }
+
+
+_MEASURES = {
+    'triple': _triple,
+    'client': _client,
+    'loading': _loading,
+    'listing': _listing,
+}
 
 
 if __name__ == '__main__':
