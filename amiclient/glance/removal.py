@@ -236,7 +236,9 @@ class _Planner:
             for kind, name in users.LINKS.items()
             if (link := ami.image.properties.get(name))
         }
-        parts = self._catalog.get_many(kinds) if kinds else {}
+        found = self._catalog.get_many(kinds) if kinds else {}
+        # Kernel before ramdisk, whatever their ids.
+        parts = {id: found[id] for id in kinds if id in found}
         using = users.used_by(self._catalog, parts) if parts else {}
         self._refuse_protected(kinds, parts, using)
         removals = [

@@ -1,0 +1,120 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""``openstack ami add project`` and ``remove project``, on both sides."""
+
+from amiclient.tests.functional import triples
+
+
+class TestSharing(triples.TripleCase):
+    def add(self, *words: object, **options: object) -> list[str]:
+        return self.told('ami', 'add', 'project', *words, **options)
+
+    def remove(self, *words: object, **options: object) -> list[str]:
+        return self.told('ami', 'remove', 'project', *words, **options)
+
+    def seen(self) -> list[bool]:
+        return [self.get(id, 'other') is not None for id in self.triple]
+
+    def test_there_and_back(self) -> None:
+        project = self.project('other')
+        rows = self.openstack_json(
+            'ami', 'add', 'project', 'web', project, stderr=None
+        )
+        self.assertEqual(
+            [
+                ('kernel', self.kernel, 'pending'),
+                ('ramdisk', self.ramdisk, 'pending'),
+                ('image', self.ami, 'pending'),
+            ],
+            [(row['Role'], row['Image'], row['Status']) for row in rows],
+        )
+        self.assertEqual([True] * 3, self.seen())
+        shown = self.openstack_json('ami', 'show', self.ami, user='other')
+        self.assertEqual('active', shown['kernel_status'])
+        # Until it is accepted, lists do not show it; the commands that accept
+        # it are told, and work.
+        self.assertEqual([], self.openstack_json('ami', 'list', user='other'))
+        _, *commands = self.add('web', project)
+        self.assertEqual(3, len(commands))
+        for command in commands:
+            self.openstack(*command.split()[1:], user='other')
+        (row,) = self.openstack_json('ami', 'list', user='other')
+        self.assertEqual(self.ami, row['ID'])
+        self.assertEqual([], self.add('web', project))
+        self.assertEqual([], self.remove('web', project))
+        self.assertEqual([False] * 3, self.seen())
+        (warning,) = self.remove('web', project)
+        self.assertIn('is not shared with', warning)
+
+    def test_by_name(self) -> None:
+        words = (self.ami, 'other', '--project-domain', 'default')
+        self.add(*words, user='admin')
+        self.assertEqual([self.project('other')], self.members(self.ami))
+        self.remove(*words, user='admin')
+        self.assertEqual([], self.members(self.kernel))
+        told = self.refused(
+            'ami', 'add', 'project', self.ami, 'nosuch', user='admin'
+        )
+        self.assertIn('nosuch', told)
+
+    def test_a_name_that_may_not_be_looked_up(self) -> None:
+        warning, *_ = self.add('web', 'other')
+        self.assertIn("'other' is taken for the id", warning)
+        self.assertEqual([False] * 3, self.seen())
+
+    def test_private_images(self) -> None:
+        self.openstack('ami', 'set', 'web', '--private', '--linked')
+        told = self.add('web', self.project('other'))
+        self.assertEqual(
+            3, sum('becomes shared' in line for line in told), told
+        )
+        self.assertEqual([True] * 3, self.seen())
+
+    def test_open_images(self) -> None:
+        self.openstack('ami', 'set', 'web', '--community', '--linked')
+        told = self.add('web', self.project('other'))
+        self.assertEqual(3, len(told))
+        self.assertIn('every project can use it', told[0])
+        told = self.refused(
+            'ami', 'remove', 'project', 'web', self.project('other')
+        )
+        self.assertIn('--linked --shared', told)
+
+    def test_another_projects_kernel(self) -> None:
+        kernel = self.create('theirs', 'aki', user='other')
+        self.glance('other').post(
+            f'/images/{kernel}/members', json={'member': self.project('demo')}
+        )
+        ami = self.create('mine', 'ami', kernel_id=kernel)
+        told = self.refused('ami', 'add', 'project', ami, 'f' * 32)
+        self.assertIn(f'belongs to the project {self.project("other")}', told)
+
+    def test_who_may_not(self) -> None:
+        project = self.project('other')
+        words = ('ami', 'add', 'project', self.ami, 'f' * 32)
+        self.assertIn('the role member', self.refused(*words, user='reader'))
+        self.assertIn('no image has', self.refused(*words, user='other'))
+        self.add('web', project)
+        told = self.refused(*words, user='other')
+        self.assertIn(f'belongs to the project {self.project("demo")}', told)
+
+    def test_in_the_middle(self) -> None:
+        # One more project than Glance lets an image be shared with.
+        self.glance('demo').post(
+            f'/images/{self.ami}/members', json={'member': 'x'}
+        )
+        many = [f'{number:032x}' for number in range(128)]
+        told = self.refused('ami', 'add', 'project', 'web', *many)
+        self.assertIn('HTTP 413', told)
+        self.assertEqual([], self.members(self.kernel))
+        self.assertEqual(['x'], self.members(self.ami))
