@@ -178,3 +178,60 @@ class TestShow(TestCase):
             self.assertEqual(1, finished.status)
             self.assertEqual(1, finished.stderr.count('\n'), finished.stderr)
             self.assertIn(name, finished.stderr)
+
+    def test_parts_are_nested(self) -> None:
+        ami = self.create('debian', 'ami', 'ami', **self.links)
+        self.connection.image.delete(f'/images/{self.ramdisk}')
+        told = self.openstack_json('ami', 'show', ami)
+        kernel = told['kernel']
+        self.assertEqual(self.kernel, kernel['id'])
+        self.assertEqual('queued', kernel['status'])
+        self.assertEqual('aki', kernel['disk_format'])
+        self.assertEqual('shared', kernel['visibility'])
+        rules = [row['rule'] for row in kernel['findings']]
+        self.assertEqual(['not-active'], rules)
+        self.assertEqual('missing', told['ramdisk']['status'])
+        rules = [row['rule'] for row in told['ramdisk']['findings']]
+        self.assertEqual(['dangling'], rules)
+        rules = [row['rule'] for row in told['findings']]
+        self.assertEqual(['dangling', 'not-active', 'not-active'], rules)
+        table = self.openstack('ami', 'show', ami)
+        self.assertIn('linux-6 (queued, aki/aki, shared): error: not', table)
+        for format_ in ('yaml', 'value', 'shell'):
+            shown = self.openstack('ami', 'show', ami, '-f', format_)
+            self.assertIn('dangling', shown)
+
+
+class TestCheck(TestCase):
+    def requests(self) -> int:
+        log = (self.cloud.logs / 'glance.log').read_text(errors='replace')
+        return log.count(' GET /v2/images')
+
+    def test_health_without_a_request_for_each(self) -> None:
+        parts = [
+            self.create('k', 'aki', 'aki', os_hidden=hidden)
+            for hidden in (False, True, True, True)
+        ]
+        for number, kernel in enumerate(parts):
+            self.create(f'{number}', 'ami', 'ami', kernel_id=kernel)
+        self.create('4', 'raw', 'bare', kernel_id=str(uuid.UUID(int=7)))
+        before = self.requests()
+        rows = self.openstack_json('ami', 'list', '--check')
+        self.assertGreaterEqual(3, self.requests() - before)
+        self.assertEqual(
+            [
+                ['not-active', 'not-active', 'no-ramdisk'],
+                *[['not-active', 'not-active', 'no-ramdisk', 'hidden']] * 3,
+                ['dangling', 'not-active', 'no-ramdisk'],
+            ],
+            [[found['rule'] for found in row['Health']] for row in rows],
+        )
+        told = self.openstack('ami', 'list', '--check', '--name', '4')
+        self.assertIn('error: dangling, not-active, no-ramdisk', told)
+
+    def test_names_of_parts_that_the_filter_leaves_out(self) -> None:
+        self.create('a', 'ami', 'ami', **self.links, tags=['t'])
+        words = ('ami', 'list', '--tag', 't', '--check', '--long')
+        row = self.openstack_json(*words)[0]
+        self.assertEqual('linux-6', row['Kernel Name'])
+        self.assertEqual('initrd-6', row['Ramdisk Name'])

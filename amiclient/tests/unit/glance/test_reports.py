@@ -1,0 +1,129 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""How reports on AMIs are made: what is asked, and what is not."""
+
+import pathlib
+
+import amiclient
+from amiclient.glance import case as case_
+from amiclient.glance import links
+from amiclient.glance import reports
+from amiclient.glance import verify
+from amiclient.tests import base
+from amiclient.tests.unit.glance import records
+from amiclient.tests.unit.glance import wire
+
+KERNEL = records.kernel().id
+RAMDISK = records.ramdisk().id
+AMI = records.record().id
+
+
+def ami(visibility='shared', *, kernel=None, **attributes):
+    image = records.record(
+        visibility=visibility,
+        kernel_id=KERNEL,
+        ramdisk_id=RAMDISK,
+        min_disk=1,
+        **attributes,
+    )
+    return links.Ami(
+        image, records.kernel(**(kernel or {})), records.ramdisk()
+    )
+
+
+class TestReports(wire.CatalogTest):
+    def members(self, image_id, *projects):
+        found = [{'member_id': p, 'status': 'pending'} for p in projects]
+        self.answer('GET', f'/images/{image_id}/members', {'members': found})
+
+    def rules(self, found):
+        return [finding.rule for finding in found]
+
+    def test_members_are_asked_for_where_they_matter(self):
+        self.members(AMI, 'p2')
+        self.members(KERNEL, 'p2', 'p3')
+        self.members(RAMDISK)
+        found = reports.check(self.catalog, ami())
+        self.assertEqual(['members-differ'], self.rules(found))
+        self.assertEqual(
+            f'openstack image add project {RAMDISK} p2', found[0].remedy
+        )
+        self.assertEqual('ramdisk', found[0].about)
+        self.assertEqual(
+            [
+                ('GET', f'/v2/images/{image}/members')
+                for image in (AMI, KERNEL, RAMDISK)
+            ],
+            self.asked(),
+        )
+
+    def test_members_are_not_asked_for_where_they_do_not(self):
+        self.assertEqual((), reports.check(self.catalog, ami('private')))
+        found = reports.check(self.catalog, ami('public'))
+        self.assertEqual(['less-visible'] * 2, self.rules(found))
+        self.assertEqual([], self.asked())
+
+    def test_members_that_may_not_be_seen(self):
+        for image in (AMI, KERNEL, RAMDISK):
+            self.wire.get(
+                f'{wire.CLOUD}/v2/images/{image}/members',
+                status_code=403,
+                json={'message': 'no'},
+            )
+        self.assertEqual((), reports.check(self.catalog, ami()))
+
+    def test_a_list_asks_for_nothing(self):
+        amis = [
+            ami(kernel={'visibility': 'private'}),
+            ami('private'),
+            ami(os_command_line='quiet'),
+        ]
+        found = [
+            self.rules(report.found)
+            for report in reports.reports(self.catalog, amis, check=True)
+        ]
+        self.assertEqual([['less-visible'], [], ['command-line']], found)
+        unchecked = reports.reports(self.catalog, amis, check=False)
+        self.assertEqual([None] * 3, [report.found for report in unchecked])
+        self.assertEqual([], self.asked())
+
+
+class TestViewer(base.TestCase):
+    def test_who_can_change_what(self):
+        theirs, ours = (
+            records.record(owner='theirs'),
+            records.record(owner='ours'),
+        )
+        member = case_.Viewer('ours')
+        self.assertTrue(member.owns(ours))
+        self.assertFalse(member.owns(theirs))
+        self.assertTrue(case_.Viewer('ours', admin=True).owns(theirs))
+        # Without Keystone, nothing is known.
+        self.assertTrue(case_.Viewer().owns(theirs))
+
+
+class TestDocumentation(base.TestCase):
+    def test_every_rule_has_its_place(self):
+        page = (
+            pathlib.Path(amiclient.__file__).parents[1]
+            / 'doc/source/user/health.rst'
+        )
+        text = page.read_text()
+        missing = {
+            rule
+            for rule in verify.RULES
+            if f'.. _health-{rule}:\n\n``{rule}`` (' not in text
+        }
+        self.assertEqual(set(), missing)
+        self.assertEqual(len(verify.RULES), text.count('.. _health-'))
