@@ -133,6 +133,8 @@ class Toolbox:
             result = error.result
         # What keeps it from looking at all, it says on stderr.
         words = result.text + result.stderr
+        # That may be a copy, of which the user knows nothing.
+        words = words.replace(str(path.absolute()), 'it')
         lines = [line.strip() for line in words.splitlines()]
         wanted = [
             line
