@@ -54,7 +54,7 @@ class GlanceCase(wire.CatalogTest):
         self.members: dict[str, dict[str, str]] = {}
         self.writes: list[str] = []
         #: Which write fails, counted from 0, and how.
-        self.failing: dict[int, Answer | Exception] = {}
+        self.failing: dict[int, Answer | BaseException] = {}
         self.broken: list[str] = []
         self.wire.register_uri(
             requests_mock.ANY, requests_mock.ANY, text=self.serve
@@ -130,7 +130,7 @@ class GlanceCase(wire.CatalogTest):
         line = f'{request.method} {self._short(words)}'
         self.writes.append(f'{line} {request.text or ""}'.rstrip())
         failure = self.failing.get(number)
-        if isinstance(failure, Exception):
+        if isinstance(failure, BaseException):
             # The answer is lost, after all was done.
             self._write(request, words)
             raise failure
@@ -239,7 +239,7 @@ class GlanceCase(wire.CatalogTest):
                         )
 
     def each_failure(
-        self, run: Callable[[], Any], *failures: Answer | Exception
+        self, run: Callable[[], Any], *failures: Answer | BaseException
     ) -> Iterator[int]:
         """Run something again and again, each time with another failure.
 

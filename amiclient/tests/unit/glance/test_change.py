@@ -14,6 +14,7 @@
 
 import copy
 import itertools
+import signal
 from typing import Any
 
 import requests
@@ -22,6 +23,7 @@ from amiclient import exceptions
 from amiclient.glance import audience
 from amiclient.glance import change
 from amiclient.glance import changeplan
+from amiclient import interrupts
 from amiclient import progress
 from amiclient.tests.unit.glance import memory
 
@@ -342,6 +344,15 @@ class TestLinked(ChangeCase):
 
 
 class TestTakenBack(ChangeCase):
+    def test_after_ctrl_c(self) -> None:
+        before = self.state()
+        request = {'visibility': 'public', 'linked': True}
+        interrupt = interrupts.Interrupted(signal.SIGINT)
+        for _ in self.each_failure(lambda: self.set(**request), interrupt):
+            self.assertRaises(interrupts.Interrupted, self.set, **request)
+            self.assertEqual(before, self.state())
+            self.assertEqual([], self.broken)
+
     def test_what_cannot_be_is_listed(self) -> None:
         for id in self.images:
             self.change(id, visibility='public')
