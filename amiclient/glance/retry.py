@@ -20,6 +20,7 @@ keystoneauth's: that repeats a body without rewinding it, heeds no
 from collections.abc import Callable
 import dataclasses
 import email.utils
+import logging
 import random
 import threading
 import time
@@ -28,6 +29,8 @@ from typing import Any, Self, TypeVar
 from amiclient import exceptions
 
 _T = TypeVar('_T')
+
+LOG = logging.getLogger(__name__)
 
 #: Answers after which the same request may succeed.
 TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
@@ -179,6 +182,7 @@ def call(
             late = clock.left(delay) < delay
             if attempt >= patience.attempts or late:
                 raise tried(error, attempt) from error
+            LOG.info('%s; trying again in %.1f s', error.message, delay)
         clock.sleep(delay)
         attempt += 1
 

@@ -39,16 +39,25 @@ class _Bar:
     """One piece of work: a bar with its amount, rate and time left."""
 
     def __init__(
-        self, display: 'rich_progress.Progress', key: 'rich_progress.TaskID'
+        self,
+        display: 'rich_progress.Progress',
+        key: 'rich_progress.TaskID',
+        description: str,
     ) -> None:
         self._display = display
         self._key = key
+        self._description = description
+        self._attempt = 1
 
     def advance(self, amount: int) -> None:
         self._display.advance(self._key, amount)
 
     def restart(self) -> None:
-        self._display.reset(self._key)
+        self._attempt += 1
+        self._display.reset(
+            self._key,
+            description=f'{self._description} (attempt {self._attempt})',
+        )
 
 
 class Bars:
@@ -82,7 +91,7 @@ class Bars:
             self._under_way += 1
         key = display.add_task(description, total=total)
         try:
-            yield _Bar(display, key)
+            yield _Bar(display, key, description)
         finally:
             with self._lock:
                 self._under_way -= 1

@@ -40,9 +40,10 @@ class FaultCase(upload.UploadCase):
 
     def setUp(self) -> None:
         super().setUp()
-        # More than the buffers of sockets hold, for stalls to be noticed.
-        for path in (self.kernel, self.ramdisk):
-            self._grow(path, 7 * MIB)
+        # More than the buffers of sockets hold, for stalls to be noticed, and
+        # different sizes, to tell the requests apart.
+        self._grow(self.kernel, 7 * MIB)
+        self._grow(self.ramdisk, 7 * MIB + 512)
         self.glance = self.useFixture(faults.Proxy(self.cloud.image_url))
         self.keystone = self.useFixture(faults.Proxy(self.cloud.auth_url))
         self.clouds = self.folder / 'clouds.yaml'

@@ -21,33 +21,27 @@ from amiclient.tests.functional import faulty
 class TestReset(faulty.FaultCase):
     """Connections are reset, and the data is sent again."""
 
-    def test_before(self) -> None:
-        self.survives(acts.reset(0), attempts=2)
+    def test_anywhere(self) -> None:
+        """Before the first byte, at 1 %, 50 % and 99 %, one after another.
 
-    def test_one_percent(self) -> None:
-        self.survives(acts.reset(0.01), attempts=2)
-
-    def test_half_way(self) -> None:
-        self.survives(acts.reset(0.5), attempts=2)
-
-    def test_99_percent(self) -> None:
-        self.survives(acts.reset(0.99), attempts=2)
+        It is the same image each time.
+        """
+        for kind in self.uploads():
+            self.disturb(
+                kind,
+                acts.reset(0),
+                acts.reset(0.01),
+                acts.reset(0.5),
+                acts.reset(0.99),
+            )
+            self.succeed(kind, '--timeout', 2)
+            puts = [p for m, p in self.glance.seen if m == 'PUT']
+            repeated = [p for p in set(puts) if puts.count(p) == 5]
+            self.assertEqual(1, len(repeated), puts)
 
     def test_after(self) -> None:
         """Glance has all of it, and only its answer was lost."""
         self.survives(acts.lose, attempts=1)
-
-    def test_again_and_again(self) -> None:
-        """It is sent three times, to the same image."""
-        self.survives(
-            acts.reset(0.5),
-            acts.reset(0.99),
-            attempts=3,
-            words=('--retries', 2, '--timeout', 5),
-            kinds=('kernel',),
-        )
-        paths = {p for m, p in self.glance.seen if m == 'PUT'}
-        self.assertEqual(1, len(paths), paths)
 
     def test_for_good(self) -> None:
         self.fails(

@@ -53,6 +53,10 @@ class TestBars(base.TestCase):
             task.advance(100)
             display = self.bars._display
             self.assertEqual([100], [t.completed for t in display.tasks])
+            self.assertEqual(
+                ['Sending (attempt 2)'],
+                [t.description for t in display.tasks],
+            )
 
     def test_tasks_of_several_threads_are_drawn_together(self):
         ready = threading.Barrier(3)

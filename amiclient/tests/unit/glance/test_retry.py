@@ -1,0 +1,149 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""When to try again, and when to stop."""
+
+import email.utils
+import threading
+import time
+
+from amiclient import exceptions
+from amiclient.glance import retry
+from amiclient.tests import base
+
+QUICK = retry.Patience(attempts=3, backoff=0.001)
+
+
+class Work:
+    """Something that fails some times, and then returns the number."""
+
+    def __init__(self, *errors: exceptions.CloudError) -> None:
+        self.errors = list(errors)
+        self.attempts: list[int] = []
+
+    def __call__(self, attempt: int) -> int:
+        self.attempts.append(attempt)
+        if self.errors:
+            raise self.errors.pop(0)
+        return attempt
+
+
+def passing(again: float = 0.0) -> exceptions.CloudError:
+    return exceptions.TransferError(
+        'it failed', hint='wait', status=503, again=again
+    )
+
+
+class TestCall(base.TestCase):
+    def test_until_it_succeeds(self) -> None:
+        work = Work(passing(), passing())
+        self.assertEqual(3, retry.call(work, patience=QUICK))
+        self.assertEqual([1, 2, 3], work.attempts)
+
+    def test_given_up_in_the_end(self) -> None:
+        work = Work(*(passing() for _ in range(9)))
+        error = self.assertRaises(
+            exceptions.TransferError, retry.call, work, patience=QUICK
+        )
+        self.assertEqual('it failed (tried 3 times); wait', str(error))
+        self.assertEqual(503, error.status)
+        # Whoever calls this in a loop must not begin again.
+        self.assertIsNone(error.again)
+        self.assertEqual([1, 2, 3], work.attempts)
+
+    def test_what_will_not_pass(self) -> None:
+        error = exceptions.NotFoundError('gone', status=404)
+        work = Work(error)
+        raised = self.assertRaises(
+            exceptions.NotFoundError, retry.call, work, patience=QUICK
+        )
+        self.assertIs(error, raised)
+        self.assertEqual([1], work.attempts)
+
+    def test_a_single_attempt_is_not_counted(self) -> None:
+        patience = retry.Patience(attempts=1)
+        error = self.assertRaises(
+            exceptions.CloudError,
+            retry.call,
+            Work(passing()),
+            patience=patience,
+        )
+        self.assertEqual('it failed; wait', str(error))
+
+    def test_not_past_the_deadline(self) -> None:
+        work = Work(passing(again=50))
+        begin = time.monotonic()
+        self.assertRaises(
+            exceptions.CloudError,
+            retry.call,
+            work,
+            patience=QUICK,
+            clock=retry.Clock(seconds=5),
+        )
+        self.assertEqual([1], work.attempts)
+        self.assertLess(time.monotonic() - begin, 1)
+
+    def test_cancelled(self) -> None:
+        cancel = threading.Event()
+        threading.Timer(0.05, cancel.set).start()
+        begin = time.monotonic()
+        self.assertRaises(
+            exceptions.CancelledError,
+            retry.call,
+            Work(passing(again=60)),
+            patience=QUICK,
+            clock=retry.Clock(cancel=cancel),
+        )
+        self.assertLess(time.monotonic() - begin, 5)
+
+
+class TestPatience(base.TestCase):
+    def test_delays_double_and_vary(self) -> None:
+        patience = retry.Patience()
+        for attempt, most in ((1, 1), (2, 2), (3, 4), (4, 8), (99, 30)):
+            delays = {patience.delay(attempt) for _ in range(50)}
+            self.assertGreater(len(delays), 1)
+            self.assertLessEqual(max(delays), most)
+            self.assertGreaterEqual(min(delays), most / 2)
+
+    def test_what_the_cloud_asks_for(self) -> None:
+        patience = retry.Patience()
+        self.assertEqual(50, patience.delay(1, 50))
+        self.assertEqual(120, patience.delay(1, 3600))
+
+    def test_what_the_user_asks_for(self) -> None:
+        self.assertEqual(retry.Patience(), retry.Patience.of())
+        patience = retry.Patience.of(retries=0, timeout=2)
+        self.assertEqual(1, patience.attempts)
+        self.assertEqual(2, patience.stall)
+        self.assertEqual(30, patience.answer)
+        self.assertEqual(7, patience.undo)
+        self.assertEqual(0.1, patience.backoff)
+        longer = retry.Patience.of(timeout=600)
+        self.assertEqual((60, 1), (longer.undo, longer.backoff))
+
+
+class TestRetryAfter(base.TestCase):
+    def test_every_form(self) -> None:
+        later = email.utils.formatdate(time.time() + 60, usegmt=True)
+        for text, least, most in (
+            ('120', 120, 120),
+            (later, 55, 61),
+            ('Fri, 31 Dec 1999 23:59:59 GMT', 0, 0),
+            ('soon', 0, 0),
+            ('-1', 0, 0),
+            ('\u0661', 0, 0),
+            ('', 0, 0),
+        ):
+            found = retry.retry_after({'Retry-After': text})
+            self.assertTrue(least <= found <= most, (text, found))
+        self.assertEqual(0, retry.retry_after({}))
