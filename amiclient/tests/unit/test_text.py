@@ -1,0 +1,60 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Text from elsewhere does nothing to a terminal."""
+
+import unicodedata
+
+from amiclient import exceptions
+from amiclient import text
+from amiclient.tests import base
+
+
+class TestSafe(base.TestCase):
+    def test_what_is_safe_stays(self) -> None:
+        for word in ('', 'web 1', 'größe-日本語-😀', '\\x1b', '"\'`$(id)'):
+            self.assertEqual(word, text.safe(word))
+
+    def test_escapes(self) -> None:
+        for word, expected in (
+            ('a\nb\r\tc', 'a\\nb\\r\\tc'),
+            ('\x1b[31mred', '\\x1b[31mred'),
+            ('\x9b31m\x7f\0', '\\x9b31m\\x7f\\x00'),
+            ('txt.\u202eexe', 'txt.\\u202eexe'),
+            ('\u2066a\u2028b\ufeff', '\\u2066a\\u2028b\\ufeff'),
+            ('\U000e0041', '\\U000e0041'),
+        ):
+            self.assertEqual(expected, text.safe(word))
+
+    def test_bytes_in_file_names(self) -> None:
+        name = b'caf\xe9\x1b'.decode('utf-8', 'surrogateescape')
+        self.assertEqual('caf\\xe9\\x1b', text.safe(name))
+        self.assertEqual('\\ud800', text.safe('\ud800'))
+
+    def test_all_of_unicode(self) -> None:
+        every = ''.join(chr(code) for code in range(0x110000))
+        safe = text.safe(every)
+        self.assertTrue(safe.isprintable())
+        kinds = {unicodedata.category(c) for c in safe} - {'Zs'}
+        self.assertEqual(set(), {k for k in kinds if k[0] in 'CZ'})
+        self.assertEqual(safe, text.safe(safe))
+
+
+class TestErrors(base.TestCase):
+    def test_each_is_one_safe_line(self) -> None:
+        error = exceptions.CloudError(
+            'web\x1b[2J\n: refused', hint='ask \u202eroot'
+        )
+        self.assertEqual(
+            'web\\x1b[2J\\n: refused; ask \\u202eroot', str(error)
+        )
+        self.assertEqual('web\x1b[2J\n: refused', error.message)
