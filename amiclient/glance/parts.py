@@ -143,7 +143,7 @@ def plan_file(
             functools.cache(digest),
         )
         if same is not None:
-            return request_.Reuse(part.kind, same)
+            return request_.Reuse(part.kind, same, part.architecture)
     architecture = traits.architecture or part.architecture
     computed = {'architecture': architecture} if architecture else {}
     warnings: tuple[str, ...] = ()
@@ -233,7 +233,9 @@ def architecture(kernel: request_.Step | None) -> str | None:
     if kernel is None:
         return None
     if isinstance(kernel, request_.Reuse):
-        found = kernel.record.properties.get('architecture')
+        found = (
+            kernel.record.properties.get('architecture') or kernel.architecture
+        )
     else:
         found = kernel.new.properties.get('architecture')
     return str(found) if found else None

@@ -162,12 +162,16 @@ class Creation:
 
 @dataclasses.dataclass(frozen=True)
 class Reuse:
-    """An image that is in the cloud already, and is going to be linked."""
+    """An image that is in the cloud already, and is going to be linked.
+
+    :param architecture: what a file with the same bytes says of itself.
+    """
 
     action: ClassVar[str] = 'reuse'
 
     kind: model.Kind
     record: model.ImageRecord
+    architecture: str | None = None
 
     @property
     def image(self) -> model.ImageRecord:

@@ -13,7 +13,6 @@
 """The same source gives the same bytes, whenever and wherever."""
 
 import os
-import pathlib
 import shutil
 import time
 import traceback
