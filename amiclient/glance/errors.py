@@ -55,6 +55,15 @@ _HINTS = {
     429: 'try again later',
 }
 
+#: What some words of a refusal mean; the last is the name of a policy.
+_FORBIDDEN = {
+    'is protected': 'unprotect it first',
+    'publicize_image': (
+        'the cloud lets only some, administrators as a rule, make images '
+        'public; --community needs no such right'
+    ),
+}
+
 
 def explain(response: requests.Response) -> str:
     """Find what an error answer says, in whatever form it says it.
@@ -102,8 +111,8 @@ def from_response(
     if status == 404:
         return exceptions.NotFoundError(message, status=status)
     hint = _HINTS.get(status)
-    if status == 403 and 'is protected' in message:
-        hint = 'unprotect it first'
+    if status == 403:
+        hint = next((h for w, h in _FORBIDDEN.items() if w in message), hint)
     if status < 400:
         where = response.headers.get('Location', 'somewhere else')
         hint = f'the endpoint redirects to {where}: correct it'

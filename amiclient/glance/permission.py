@@ -38,13 +38,11 @@ def explained(
             'volumes or servers are clones of its data in the store: delete '
             'those first'
         )
-    elif error.status != http.HTTPStatus.FORBIDDEN:
+    elif error.status != http.HTTPStatus.FORBIDDEN or (
+        # What this needs is said already.
+        'publicize_image' in error.message
+    ):
         return error
-    elif 'publicize_image' in error.message:
-        hint = (
-            'this cloud lets only some, administrators as a rule, make '
-            'images public; --community needs no such right'
-        )
     elif 'is protected' in error.message:
         hint = unprotect(image)
     elif image.owner != catalog.project():

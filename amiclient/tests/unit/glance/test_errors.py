@@ -95,6 +95,11 @@ class CheckTest(base.TestCase):
         error = errors.from_response(response(403, text), 'deleting image x')
         self.assertEqual('unprotect it first', error.hint)
 
+    def test_public_needs_a_right(self) -> None:
+        text = 'You are not authorized to complete publicize_image action.'
+        error = errors.from_response(response(403, text), 'creating image x')
+        self.assertIn('--community needs no such right', str(error))
+
     def test_not_found(self) -> None:
         self.assertRaises(
             exceptions.NotFoundError, errors.check, response(404), 'trying'
