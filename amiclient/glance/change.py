@@ -167,7 +167,7 @@ def _following(
     """Share parts with those that an AMI was shared with once.
 
     Glance remembers the members of an image that is not shared, but does not
-    tell them before it is.
+    tell them before it is: until then, they see the AMI alone.
     """
     if before.visibility == 'shared':
         return
