@@ -90,12 +90,14 @@ def look(
         properties={**new.properties, **links},
     )
     project = settings.owner or catalog.project()
+    # Another project's will not do; of raw ones, a cloud may have thousands.
+    filters = {'owner': project, **links}
     found = reuse.candidates(
         catalog,
         formats,
         sizes,
         hidden=settings.hidden,
-        **{name: link for name, link in links.items() if link},
+        **{name: value for name, value in filters.items() if value},
     )
     whys = [(i, reuse.unfit(i, wanted, project)) for i in found]
     return (
