@@ -39,6 +39,9 @@ TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 RETRIES = 4
 TIMEOUT = 60.0
 
+#: Seconds that any answer may take at least.
+_SHORTEST = 5.0
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Patience:
@@ -85,11 +88,11 @@ class Patience:
             attempts=retries + 1,
             stall=timeout,
             answer=default.answer * scale,
-            reply=default.reply * scale,
+            # Whatever the network does, the cloud has to compute.
+            reply=max(_SHORTEST, default.reply * scale),
             settle=default.settle * scale,
             away=default.away * scale,
-            # A few requests take some seconds even if all is well.
-            undo=min(default.undo, 5.0 + timeout),
+            undo=min(default.undo, _SHORTEST + timeout),
             # Who has little patience with the network has little to wait.
             backoff=min(default.backoff, timeout / 20),
         )

@@ -126,7 +126,7 @@ class TestPatience(base.TestCase):
         self.assertEqual(1, patience.attempts)
         self.assertEqual(2, patience.stall)
         self.assertEqual(30, patience.answer)
-        self.assertEqual(7, patience.undo)
+        self.assertEqual((5, 7), (patience.reply, patience.undo))
         self.assertEqual(0.1, patience.backoff)
         longer = retry.Patience.of(timeout=600)
         self.assertEqual((60, 1), (longer.undo, longer.backoff))
