@@ -229,7 +229,7 @@ def _in_place(planned: ShrinkPlan, progress: progress_.Progress) -> Shrunk:
         if not planned.image.is_device:
             stage.reserve(path, recorder.written)
         # What is half done can only be finished.
-        with interrupts.held():
+        with interrupts.held(), _half_done(path):
             with progress.task('Shrinking'):
                 track = minimum.replay(path, trial.steps, tools)
                 _forget_transactions(path, tools)
@@ -240,6 +240,18 @@ def _in_place(planned: ShrinkPlan, progress: progress_.Progress) -> Shrunk:
                 os.truncate(path, result.size)
             files.sync(path)
     return result
+
+
+@contextlib.contextmanager
+def _half_done(path: pathlib.Path) -> Iterator[None]:
+    """Say what is to be done if a resize in place fails."""
+    try:
+        yield
+    except exceptions.AmiError as error:
+        raise type(error)(
+            f'{path} may be damaged, it was being resized: {error.message}',
+            hint=f'run: e2fsck -f -y {path}',
+        ) from error
 
 
 def _forget_transactions(path: pathlib.Path, tools: tools_.Toolbox) -> None:

@@ -68,7 +68,9 @@ while line := sys.stdin.readline():
 _COMMAND = (sys.executable, '-W', 'ignore', '-m', 'openstackclient.shell')
 
 #: A frame of a traceback in our package, and the function.
-_FRAME = re.compile(r'^ +File ".*/amiclient/.*", line \d+, in (.*)$', re.M)
+_FRAME = re.compile(
+    r'^ +File ".*/amiclient/.*", line \d+, in (.*)$', re.MULTILINE
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,14 +166,13 @@ class Runner(fixtures.Fixture):
         """Run a command from nothing, as a user does."""
         begin = time.monotonic()
         child = subprocess.Popen(
-            [*_COMMAND, *map(str, words)],
+            # As from a terminal, whatever this process ignores.
+            ['env', '--default-signal=INT', *_COMMAND, *map(str, words)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            # As from a terminal, whatever this process ignores.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             env={**os.environ, 'PYTHONPATH': str(_ROOT)},
         )
         time.sleep(after)

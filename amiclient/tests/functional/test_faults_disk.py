@@ -1,0 +1,291 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Disks that are full, and folders that cannot be written to."""
+
+import contextlib
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import fixtures
+
+from amiclient.ext import workplace
+from amiclient.tests.functional import base
+from amiclient.tests.functional import upload
+from amiclient.tests import small_disk
+from amiclient.tests import triple
+from amiclient.tests.unit.ext import shrinking
+
+_MIB = 2**20
+
+_OPENSTACK = [sys.executable, '-W', 'ignore', '-m', 'openstackclient.shell']
+
+#: Root, too, then has to have the permission.
+_OBEYING = ['setpriv', '--bounding-set', '-dac_override,-dac_read_search']
+
+
+class _Case(upload.UploadCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.root = triple.root(
+            self.folder, size=64 * _MIB, data=20 * _MIB, name='big.img'
+        )
+        self.before = shrinking.digest(self.root)
+
+    def failed(self, finished: base.Finished) -> str:
+        """Check that a command failed in one line, and had no effect."""
+        self.assertEqual(1, finished.status, finished)
+        self.assertEqual('', finished.stdout)
+        self.assertEqual(1, finished.stderr.count('\n'), finished.stderr)
+        self.assertNotIn('Traceback', finished.stderr)
+        self.assertEqual(self.before, shrinking.digest(self.root))
+        self.assertEqual([], self.images())
+        self.assertNothingLeft()
+        return finished.stderr
+
+    def within(self, prefix: list[str], *words: object) -> base.Finished:
+        """Run ``openstack`` by another program."""
+        done = subprocess.run(
+            [*prefix, *_OPENSTACK, *map(str, words)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return base.Finished(done.returncode, done.stdout, done.stderr)
+
+    def use(self, folder: pathlib.Path) -> None:
+        """Make a folder $TMPDIR."""
+        self.useFixture(fixtures.EnvironmentVariable('TMPDIR', str(folder)))
+        self.useFixture(
+            fixtures.MockPatchObject(tempfile, 'tempdir', str(folder))
+        )
+
+
+class TestFull(_Case):
+    def disk(self, size: int) -> small_disk.SmallDisk:
+        return self.useFixture(small_disk.SmallDisk(self, size, self.folder))
+
+    @contextlib.contextmanager
+    def filling(self, disk: small_disk.SmallDisk):
+        """Fill a disk as soon as something is written to it."""
+        stop = threading.Event()
+
+        def work() -> None:
+            while not stop.is_set():
+                status = os.statvfs(disk.path)
+                used = status.f_blocks - status.f_bfree
+                if used * status.f_frsize > _MIB:
+                    disk.fill()
+                    return
+                time.sleep(0.001)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def test_shrink_known_before(self) -> None:
+        disk = self.disk(8 * _MIB)
+        for words in ((), ('--dry-run',)):
+            text = self.failed(
+                self.run_openstack(
+                    'ami', 'shrink', self.root, '--output', disk.path / 'x',
+                    *words,
+                )
+            )  # fmt: skip
+            self.assertIn('are needed', text)
+            self.assertIn('--output', text)
+        self.assertEqual([], os.listdir(disk.path))
+
+    def test_shrink_meanwhile(self) -> None:
+        disk = self.disk(64 * _MIB)
+        with self.filling(disk):
+            text = self.failed(
+                self.run_openstack(
+                    'ami', 'shrink', self.root, '--output', disk.path / 'x'
+                )
+            )
+        self.assertIn(f'{disk.path}: no room for the copy', text)
+        self.assertEqual(['other'], os.listdir(disk.path))
+
+    def test_upload_meanwhile(self) -> None:
+        disk = self.disk(64 * _MIB)
+        with self.filling(disk):
+            text = self.failed(
+                self.run_openstack(
+                    'ami', 'upload', self.root, *self.parts,
+                    '--work-directory', disk.path,
+                )
+            )  # fmt: skip
+        self.assertIn(f'{disk.path}: no room for the copy', text)
+        self.assertIn('--work-directory', text)
+        self.assertEqual(['other'], os.listdir(disk.path))
+
+    def test_upload_known_before(self) -> None:
+        disk = self.disk(8 * _MIB)
+        text = self.failed(
+            self.run_openstack(
+                'ami', 'upload', self.root, *self.parts,
+                '--work-directory', disk.path,
+            )
+        )  # fmt: skip
+        self.assertIn('are needed', text)
+        self.assertEqual([], os.listdir(disk.path))
+
+    def test_small_tmpdir(self) -> None:
+        # Then another place is found.
+        disk = self.disk(8 * _MIB)
+        self.use(disk.path)
+        told = self.upload(stderr=None)
+        self.assertEqual('active', told['status'])
+        self.assertEqual([], os.listdir(disk.path))
+
+    def test_nowhere(self) -> None:
+        disk = self.disk(8 * _MIB)
+        self.use(disk.path)
+        self.patch(workplace, '_LARGE', disk.path)
+        self.patch(workplace, '_SMALL', disk.path)
+        source = disk.path / 'root.img'
+        subprocess.run(
+            ['cp', '--sparse=always', triple.root(self.folder), source],
+            check=True,
+        )
+        disk.fill(leave=65536)
+        text = self.failed(
+            self.run_openstack('ami', 'upload', source, *self.parts)
+        )
+        self.assertIn('--work-directory', text)
+
+    def test_sending_takes_no_room(self) -> None:
+        disk = self.disk(_MIB)
+        disk.fill()
+        self.use(disk.path)
+        told = self.upload('--no-shrink', stderr=None)
+        self.assertEqual(64 * _MIB, told['size'])
+        self.assertEqual(['other'], os.listdir(disk.path))
+
+    def test_limit_of_file_sizes(self) -> None:
+        limit = ['prlimit', f'--fsize={8 * _MIB}']
+        output = self.folder / 'output'
+        for words in (
+            ('ami', 'shrink', self.root, '--output', output),
+            ('ami', 'shrink', self.root),
+            ('ami', 'shrink', self.root, '--in-place'),
+            ('ami', 'upload', self.root, *self.parts),
+        ):
+            names = sorted(os.listdir(self.folder))
+            self.failed(self.within(limit, *words))
+            self.assertEqual(names, sorted(os.listdir(self.folder)))
+
+
+class TestForbidden(_Case):
+    """Modes of files and folders, and disks that are read-only."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.locked = self.tmp()
+        self.closed = self.locked / 'closed.img'
+        subprocess.run(
+            ['cp', '--sparse=always', self.root, self.closed], check=True
+        )
+        self.work = self.tmp()
+        self.use(self.work)
+
+    def forbidden(self, *words: object) -> str:
+        prefix = _OBEYING if os.geteuid() == 0 else []
+        names = sorted(os.listdir(self.locked))
+        text = self.failed(self.within(prefix, 'ami', *words))
+        self.assertEqual(names, sorted(os.listdir(self.locked)))
+        self.assertEqual(self.before, shrinking.digest(self.closed))
+        return text
+
+    def test_source(self) -> None:
+        self.closed.chmod(0)
+        self.addCleanup(self.closed.chmod, 0o600)
+        prefix = _OBEYING if os.geteuid() == 0 else []
+        for words in (
+            ('shrink', self.closed),
+            ('upload', self.closed, *self.parts),
+            ('upload', self.root, '--kernel', self.closed, '--no-ramdisk'),
+            ('kernel', 'upload', self.closed),
+        ):
+            text = self.failed(self.within(prefix, 'ami', *words))
+            self.assertIn(f'{self.closed}: permission denied', text)
+
+    def test_folder_of_the_result(self) -> None:
+        self.locked.chmod(0o555)
+        self.addCleanup(self.locked.chmod, 0o700)
+        for words in (
+            ('shrink', self.root, '--output', self.locked / 'x'),
+            ('shrink', self.root, '--output', self.locked / 'x', '--dry-run'),
+            ('shrink', self.closed),
+        ):
+            text = self.forbidden(*words)
+            self.assertIn(f'{self.locked}: Permission denied', text)
+
+    def test_file_resized_in_place(self) -> None:
+        self.closed.chmod(0o444)
+        text = self.forbidden('shrink', self.closed, '--in-place')
+        self.assertIn(f'{self.closed}: cannot be written to', text)
+
+    def test_work_directory(self) -> None:
+        self.locked.chmod(0o555)
+        self.addCleanup(self.locked.chmod, 0o700)
+        text = self.forbidden(
+            'upload', self.root, *self.parts, '--work-directory', self.locked
+        )
+        self.assertIn(f'{self.locked} cannot be written to', text)
+
+    def test_tmpdir(self) -> None:
+        # As if it were not set.
+        self.locked.chmod(0o555)
+        self.addCleanup(self.locked.chmod, 0o700)
+        self.use(self.locked)
+        prefix = _OBEYING if os.geteuid() == 0 else []
+        done = self.within(prefix, 'ami', 'upload', self.root, *self.parts)
+        self.assertEqual((0, ''), (done.status, done.stderr))
+        self.assertEqual(3, len(self.images()))
+
+    def test_read_only_disk(self) -> None:
+        disk = self.useFixture(
+            small_disk.SmallDisk(self, 64 * _MIB, self.folder)
+        )
+        source = disk.path / 'root.img'
+        subprocess.run(
+            ['cp', '--sparse=always', self.root, source], check=True
+        )
+        disk.forbid_writing()
+        for words in (
+            ('ami', 'shrink', self.root, '--output', disk.path / 'x'),
+            ('ami', 'shrink', source),
+        ):
+            text = self.failed(self.run_openstack(*words))
+            self.assertIn(f'{disk.path}: Read-only file system', text)
+        text = self.failed(
+            self.run_openstack('ami', 'shrink', source, '--in-place')
+        )
+        self.assertIn('cannot be written to', text)
+        # To read from it is all that the others do.
+        output = self.folder / 'output'
+        self.openstack('ami', 'shrink', source, '--output', output)
+        self.use(disk.path)
+        self.openstack('ami', 'upload', source, *self.parts)
+        self.assertEqual(['root.img'], os.listdir(disk.path))
