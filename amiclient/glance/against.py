@@ -21,7 +21,6 @@ of the cloud. Where the bytes differ, the files can still be the same.
 from collections.abc import Iterator
 import dataclasses
 import pathlib
-import shlex
 
 from amiclient import exceptions
 from amiclient.ext import compare as compare_
@@ -51,12 +50,19 @@ _NAMED = 5
 class Local:
     """A local source, and how it was shrunk, or may have been.
 
+    :param path: the file or block device with the root filesystem.
+    :param kernel: a file that came with it; None if there is none.
+    :param ramdisk: the same.
+    :param name: what the user calls it.
     :param headroom: free space that was left. :param journal: ``keep``,
         ``none``, or the bytes of a new one.
     :param repair: whether e2fsck might fix all it can.
     """
 
     path: pathlib.Path
+    name: pathlib.Path
+    kernel: pathlib.Path | None = None
+    ramdisk: pathlib.Path | None = None
     headroom: units.Headroom = units.NO_HEADROOM
     journal: str | int = 'keep'
     repair: bool = False
@@ -98,9 +104,34 @@ def compare(
         if payload.size == image.size and digest.value == _digest(
             payload, digest.algorithm, progress
         ):
-            message = f'{case.title} holds {how} {local.path}, byte by byte'
+            message = f'{case.title} holds {how} {local.name}, byte by byte'
             return case_.found(case, 'note', 'same', message, kind=kind)
     return _differing(case, local, fetched, folder)
+
+
+def compare_parts(
+    case: case_.Case, local: Local, *, progress: progress_.Progress
+) -> Iterator[findings.Finding]:
+    """Compare an AMI's kernel and ramdisk with those of a local source.
+
+    :raises SourceError: if one of them cannot be read.
+    """
+    files = {model.Kind.AKI: local.kernel, model.Kind.ARI: local.ramdisk}
+    for kind, image in case.parts:
+        path, digest = files[kind], content.expected(image)
+        if path is None or digest is None:
+            continue
+        payload = model.Payload(path, path.stat().st_size)
+        if digest.value != _digest(payload, digest.algorithm, progress):
+            yield case_.found(
+                case,
+                'error',
+                'differs',
+                f'{case_.name(kind, image)} does not hold the bytes of the '
+                f'{kind.noun} in {local.name}; what is right has to be '
+                'uploaded',
+                kind=kind,
+            )
 
 
 def _digest(
@@ -120,7 +151,7 @@ def _deeper(
     """Write the command that looks at the data, unless that was done."""
     if fetched is not None:
         return []
-    how = '--deep', '--against', str(local.path.absolute())
+    how = '--deep', '--against', str(local.name.absolute())
     return [('openstack', 'ami', 'verify', *how, case.image.id)]
 
 
@@ -175,8 +206,7 @@ def _differing(
             case,
             'error',
             'differs',
-            f'{case.title} does not hold the bytes of '
-            f'{shlex.quote(str(local.path))}{options}',
+            f'{case.title} does not hold the bytes of {local.name}{options}',
             *_deeper(case, local, fetched),
             kind=kind,
         )
@@ -188,7 +218,7 @@ def _differing(
             case,
             'note',
             'same',
-            f'{case.title} holds the same files as {local.path}, with the '
+            f'{case.title} holds the same files as {local.name}, with the '
             f'same content; {_layout(there, here)}',
             kind=kind,
         )
@@ -199,7 +229,7 @@ def _differing(
         case,
         'error',
         'differs',
-        f'{case.title} differs from {local.path} in {len(differences)} files: '
+        f'{case.title} differs from {local.name} in {len(differences)} files: '
         f'{some}; what is right has to be uploaded',
         kind=kind,
     )

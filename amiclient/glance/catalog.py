@@ -82,7 +82,8 @@ class Catalog(channel.Channel):
         if not found:
             raise exceptions.NotFoundError(
                 f'no image has the name or id {name_or_id!r}',
-                hint='see `openstack image list`',
+                hint='see `openstack image list`; those of other projects '
+                'have to be shared with yours',
             )
         if len(found) > 1:
             raise _ambiguous(name_or_id, found)

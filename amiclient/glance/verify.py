@@ -12,6 +12,8 @@
 
 """The check of one AMI, as thorough as one wants."""
 
+from collections.abc import Iterator
+import contextlib
 import dataclasses
 import pathlib
 import tempfile
@@ -28,6 +30,7 @@ from amiclient.glance import model
 from amiclient.glance import reports
 from amiclient.glance import retry
 from amiclient import progress as progress_
+from amiclient.source import bundle
 from amiclient.source import opening
 
 if TYPE_CHECKING:
@@ -72,32 +75,55 @@ def run(
     :raises NoSpaceError: if there is no room for the work.
     """
     catalog = catalog_.Catalog(proxy, patience=request.patience)
-    if request.local is not None:
-        # Before anything is fetched.
-        with opening.opened(
-            request.local.path, wanted='a root filesystem', devices=True
-        ):
-            pass
     case = reports.gather(catalog, links.show(catalog, request.ami))
     found = list(health.examine(case))
     if not request.deep and request.local is None:
         return findings.ranked(found)
     work = request.work_directory or pathlib.Path(tempfile.gettempdir())
-    with stage.workshop(work) as folder, stage.full_disk(work):
+    with (
+        _local(request, progress) as local,
+        stage.workshop(work) as folder,
+        stage.full_disk(work),
+    ):
         files: dict[model.Kind, pathlib.Path] = {}
         if request.deep:
             files, seen = deep.look(
                 case, deep.Fetcher(proxy, folder, request.patience, progress)
             )
             found += [finding for finding in seen if finding not in found]
-        if request.local is not None:
+        if local is not None:
+            found += against.compare_parts(case, local, progress=progress)
             found.append(
                 against.compare(
                     case,
-                    request.local,
+                    local,
                     folder,
                     fetched=files.get(model.Kind.AMI),
                     progress=progress,
                 )
             )
     return findings.ranked(found)
+
+
+@contextlib.contextmanager
+def _local(
+    request: Request, progress: progress_.Progress
+) -> Iterator[against.Local | None]:
+    """Open what the AMI is compared with, before anything is fetched."""
+    local = request.local
+    if local is None:
+        yield None
+        return
+    with bundle.opened(
+        local.path, work_directory=request.work_directory, progress=progress
+    ) as source:
+        with opening.opened(
+            source.root, wanted='a root filesystem', devices=True
+        ):
+            pass
+        yield dataclasses.replace(
+            local,
+            path=source.root,
+            kernel=source.kernel,
+            ramdisk=source.ramdisk,
+        )

@@ -53,7 +53,7 @@ class VerifyAmi(findings.Check):
             type=pathlib.Path,
             help='Compare with this file or block device: its bytes, or those '
             'of a copy that is shrunk as an upload does it; with --deep, its '
-            'files',
+            'files. Or with what "ami save" wrote, kernel and ramdisk too',
         )
         options.add_shrink(parser, headroom=options.UPLOAD_HEADROOM)
         parser.add_argument(
@@ -92,6 +92,7 @@ class VerifyAmi(findings.Check):
             return None
         return against.Local(
             path=parsed_args.against,
+            name=parsed_args.against,
             headroom=parsed_args.headroom,
             journal=parsed_args.journal,
             repair=parsed_args.repair,

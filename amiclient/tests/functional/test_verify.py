@@ -200,6 +200,19 @@ class TestAgainst(VerifyCase):
         self.assertIn("'/data'", found['differs']['message'])
         self.assertIn('in 1 files', found['differs']['message'])
 
+    def test_what_was_saved(self) -> None:
+        ami = self.upload()
+        saved = self.folder / 'saved'
+        self.openstack('ami', 'save', ami, '--directory', saved, stderr=None)
+        found = self.verify(ami, '--against', saved)
+        self.assertEqual({'same'}, found.keys())
+        self.assertIn(str(saved), found['same']['message'])
+        other = self.create('linux-2', 'aki', data=b'another')
+        self.change(ami, kernel_id=other)
+        found = self.verify(ami, '--against', saved)
+        self.assertEqual({'same', 'differs'}, found.keys())
+        self.assertIn('linux-2', found['differs']['message'])
+
     def test_no_hash(self) -> None:
         ami = self.upload()
         self.overwrite(

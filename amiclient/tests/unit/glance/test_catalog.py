@@ -144,7 +144,8 @@ class FindTest(wire.CatalogTest):
             exceptions.NotFoundError, self.catalog.find, 'web'
         )
         self.assertEqual(
-            "no image has the name or id 'web'; see `openstack image list`",
+            "no image has the name or id 'web'; see `openstack image list`; "
+            'those of other projects have to be shared with yours',
             str(error),
         )
 
