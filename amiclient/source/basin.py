@@ -93,8 +93,8 @@ class Basin:
                 raise self.refused(path, 'its map of holes makes no sense')
             end = offset + length
         self._take(path, inodes.SIZE + sum(length for _, length in ranges))
-        kept = self._kept(path, size, read)
         try:
+            kept = self._kept(path, size, read)
             self._writer.store(node, size, ranges, kept)
         except nodes.PathError as error:
             raise self.refused(path, str(error)) from error
@@ -159,6 +159,11 @@ class Basin:
                 ) from error
             if value is not None:
                 node.xattrs.setdefault(name, value)
+        found = self.tree.find(b'lost+found')
+        if found is not None and not found.is_directory:
+            raise self.refused(
+                b'lost+found', 'e2fsck needs a directory of that name'
+            )
         for path, node in self.tree.walk():
             try:
                 xattrs.packed(node.xattrs)
