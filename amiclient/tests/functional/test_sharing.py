@@ -107,14 +107,3 @@ class TestSharing(triples.TripleCase):
         self.add('web', project)
         told = self.refused(*words, user='other')
         self.assertIn(f'belongs to the project {self.project("demo")}', told)
-
-    def test_in_the_middle(self) -> None:
-        # One more project than Glance lets an image be shared with.
-        self.glance('demo').post(
-            f'/images/{self.ami}/members', json={'member': 'x'}
-        )
-        many = [f'{number:032x}' for number in range(128)]
-        told = self.refused('ami', 'add', 'project', 'web', *many)
-        self.assertIn('HTTP 413', told)
-        self.assertEqual([], self.members(self.kernel))
-        self.assertEqual(['x'], self.members(self.ami))
