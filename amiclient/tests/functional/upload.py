@@ -64,6 +64,18 @@ class UploadCase(base.TestCase):
     def get(self, image_id):
         return self.image.get(f'/images/{image_id}').json()
 
+    def register(self, path: pathlib.Path, format: str, **attributes) -> str:
+        """Upload a file without the command under test; tell its id."""
+        body = {'disk_format': format, 'container_format': format}
+        body |= {'name': path.name, **attributes}
+        image_id = self.image.post('/images', json=body).json()['id']
+        self.image.put(
+            f'/images/{image_id}/file',
+            data=path.read_bytes(),
+            headers={'Content-Type': 'application/octet-stream'},
+        )
+        return image_id
+
     def download(self, image_id) -> pathlib.Path:
         path = self.folder / image_id
         path.write_bytes(self.image.get(f'/images/{image_id}/file').content)

@@ -1,0 +1,177 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Downloads through a proxy that breaks things: whole, or not there."""
+
+import os
+import pathlib
+import time
+
+from amiclient.tests import faults
+from amiclient.tests import faults_actions
+from amiclient.tests import faults_downloads as acts
+from amiclient.tests.functional import faulty
+
+DATA = {'method': 'GET', 'path': '/file$'}
+
+
+class DownloadCase(faulty.FaultCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.ids = {
+            'kernel': self.register(self.kernel, 'aki'),
+            'ramdisk': self.register(self.ramdisk, 'ari'),
+        }
+        self.ids['image'] = self.register(
+            self.root,
+            'ami',
+            name='web',
+            kernel_id=self.ids['kernel'],
+            ramdisk_id=self.ids['ramdisk'],
+        )
+        self.target = self.folder / 'saved'
+        self.command = ('ami', 'save', 'web', '--directory', self.target)
+        self.glance.clear()
+        self.glance.seen.clear()
+
+    def break_(self, *actions: faults.Action, kind: str = 'kernel', **more):
+        """Have something happen to the data of one image."""
+        more.setdefault('times', 1)
+        for action in actions:
+            self.glance.rule(
+                action, method='GET', path=f'{self.ids[kind]}/file$', **more
+            )
+
+    def paths(self) -> dict[str, pathlib.Path]:
+        return {
+            'image': self.target / 'web.img',
+            'kernel': self.target / 'web-vmlinuz',
+            'ramdisk': self.target / 'web-initrd',
+        }
+
+    def survive(self, *words: object, count: int | None = None) -> dict:
+        """Save, and compare what is there then."""
+        shown = self.openstack_json(*self.command, *words)
+        sources = {
+            'image': self.root,
+            'kernel': self.kernel,
+            'ramdisk': self.ramdisk,
+        }
+        for kind, path in self.paths().items():
+            same = path.read_bytes() == sources[kind].read_bytes()
+            self.assertTrue(same, f'{kind} is not what was uploaded')
+        names = {p.name for p in self.paths().values()} | {'manifest.json'}
+        self.assertEqual(names, set(os.listdir(self.target)))
+        if count is not None:
+            path = f'{self.ids["kernel"]}/file$'
+            self.assertEqual(count, self.glance.count('GET', path))
+        return shown
+
+    def refuse(self, *words: object) -> str:
+        """Save in vain: one line, and no file that is not whole."""
+        finished = self.run_openstack(*self.command, *words)
+        self.assertEqual(1, finished.status, finished)
+        self.assertEqual('', finished.stdout)
+        self.assertEqual(1, finished.stderr.count('\n'), finished.stderr)
+        self.assertFalse(self.paths()['kernel'].exists())
+        self.assertFalse((self.target / 'manifest.json').exists())
+        return finished.stderr
+
+
+class TestBreaks(DownloadCase):
+    def test_reset(self) -> None:
+        for share in (0.01, 0.5, 0.99):
+            self.break_(acts.reset(share))
+        self.survive('--timeout', 5, count=4)
+
+    def test_reset_before(self) -> None:
+        self.break_(acts.reset(0))
+        self.survive('--timeout', 5, count=2)
+
+    def test_closed(self) -> None:
+        self.break_(acts.close(0.5))
+        self.survive('--timeout', 5, count=2)
+
+    def test_for_good(self) -> None:
+        self.break_(acts.reset(0.5), times=None)
+        line = self.refuse('--retries', 1, '--timeout', 5)
+        self.assertIn('(tried 2 times)', line)
+        self.assertIn('run it again to go on', line)
+        self.glance.clear()
+        shown = self.survive()
+        # The rest of the kernel, and of what was given up for it.
+        total = sum(path.stat().st_size for path in self.paths().values())
+        self.assertLess(shown['downloaded'], total)
+
+    def test_no_ranges(self) -> None:
+        self.break_(acts.close(0.5), acts.no_range)
+        self.survive('--timeout', 5, count=2)
+
+    def test_stall(self) -> None:
+        self.break_(acts.stall(0.5))
+        self.survive('--timeout', '0.5', count=2)
+
+    def test_stall_for_good(self) -> None:
+        self.break_(acts.stall(0.5), times=None)
+        begin = time.monotonic()
+        line = self.refuse('--timeout', '0.5', '--retries', 0)
+        self.assertIn('timed out', line)
+        self.assertLess(time.monotonic() - begin, 20)
+
+
+class TestAnswers(DownloadCase):
+    def test_errors_that_pass(self) -> None:
+        for status in (500, 502, 503, 429):
+            self.break_(faults_actions.answer(status, 'Not now'))
+        self.survive('--timeout', 5, count=5)
+
+    def test_errors_for_good(self) -> None:
+        self.break_(faults_actions.answer(503, '<p>Not now</p>'), times=None)
+        line = self.refuse('--retries', 1, '--timeout', 5)
+        self.assertIn('Not now (HTTP 503) (tried 2 times)', line)
+
+    def test_an_error_that_looks_like_data(self) -> None:
+        self.break_(faults_actions.answer(200, 'Log in first'), times=None)
+        line = self.refuse('--retries', 0)
+        self.assertIn('the cloud gave 12 bytes, not', line)
+
+    def test_truncated(self) -> None:
+        self.break_(acts.truncate(0.5), times=None)
+        line = self.refuse('--retries', 1, '--timeout', 5)
+        self.assertIn('the cloud gave', line)
+
+    def test_altered_once(self) -> None:
+        self.break_(acts.alter)
+        self.survive('--timeout', 5, count=2)
+
+    def test_altered(self) -> None:
+        self.break_(acts.alter, times=None)
+        line = self.refuse('--timeout', 5)
+        self.assertIn('what came is not what image', line)
+
+    def test_token_revoked(self) -> None:
+        self.break_(acts.revoke(self.cloud.auth_url))
+        self.survive('--timeout', 5)
+
+    def test_deleted_meanwhile(self) -> None:
+        def delete() -> None:
+            self.image.delete(f'/images/{self.ids["kernel"]}')
+
+        self.break_(acts.during(0.5, delete))
+        line = self.refuse('--timeout', 5)
+        self.assertIn('HTTP 404', line)
+        self.assertEqual([], list(self.target.glob('.web-vmlinuz*')))
+
+    def test_gone(self) -> None:
+        self.break_(faults_actions.answer(410, 'It is gone'))
+        self.assertIn('It is gone (HTTP 410)', self.refuse())

@@ -1,0 +1,293 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""AMIs that are saved, and come back elsewhere, with the real Glance."""
+
+import json
+import os
+import pathlib
+import stat
+import tarfile
+
+from amiclient.tests.functional import upload
+
+PATCH = {'Content-Type': 'application/openstack-images-v2.1-json-patch'}
+
+
+class SaveCase(upload.UploadCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.shown = {
+            'kernel_id': self.register(
+                self.kernel, 'aki', architecture='x86_64'
+            ),
+            'ramdisk_id': self.register(self.ramdisk, 'ari', tags=['early']),
+        }
+        self.shown['id'] = self.register(
+            self.root,
+            'ami',
+            name='web/1',
+            min_disk=1,
+            min_ram=512,
+            tags=['blue'],
+            foo='bar',
+            os_distro='debian',
+            architecture='x86_64',
+            **{'owner_specified.x': '1'},
+            **self.shown,
+        )
+        stored = self.get(self.shown['id'])
+        self.shown['sha512'] = stored['os_hash_value']
+        self.shown['size'] = stored['size']
+        self.target = self.folder / 'saved'
+
+    def save(self, *words: object, **options):
+        return self.openstack_json('ami', 'save', 'web/1', *words, **options)
+
+    def saved(self, *words: object):
+        return self.save('--directory', self.target, *words)
+
+    def link(self, name: str, value: object) -> None:
+        self.image.patch(
+            f'/images/{self.shown["id"]}',
+            json=[{'op': 'replace', 'path': f'/{name}', 'value': value}],
+            headers=PATCH,
+        )
+
+    def same(self, path: object, image_id: str) -> None:
+        stored = self.image.get(f'/images/{image_id}/file').content
+        self.assertTrue(pathlib.Path(str(path)).read_bytes() == stored, path)
+
+
+class TestDirectory(SaveCase):
+    def test_three_files_and_a_manifest(self) -> None:
+        shown = self.saved()
+        self.same(shown['image'], self.shown['id'])
+        self.same(shown['kernel'], self.shown['kernel_id'])
+        self.same(shown['ramdisk'], self.shown['ramdisk_id'])
+        self.assertEqual(
+            ['manifest.json', 'web_1-initrd', 'web_1-vmlinuz', 'web_1.img'],
+            sorted(os.listdir(self.target)),
+        )
+        sizes = [path.stat().st_size for path in self.target.glob('web_1*')]
+        self.assertEqual(sum(sizes), shown['downloaded'])
+        image = self.target / 'web_1.img'
+        self.assertLess(image.stat().st_blocks * 512, image.stat().st_size)
+        self.assertFalse(stat.S_IMODE(image.stat().st_mode) & 0o111)
+        manifest = json.loads((self.target / 'manifest.json').read_text())
+        self.assertEqual(self.shown['sha512'], manifest['image']['sha512'])
+        self.assertEqual('web/1', manifest['image']['name'])
+        self.assertEqual(['blue'], manifest['image']['tags'])
+        self.assertEqual(512, manifest['image']['min_ram'])
+        properties = manifest['image']['properties']
+        self.assertEqual('bar', properties['foo'])
+        for name in ('kernel_id', 'ramdisk_id', 'owner_specified.x'):
+            self.assertNotIn(name, properties)
+
+    def test_a_second_run_fetches_nothing(self) -> None:
+        self.saved()
+        before = {p: p.stat().st_mtime_ns for p in self.target.iterdir()}
+        self.assertEqual(0, self.saved()['downloaded'])
+        after = {p: p.stat().st_mtime_ns for p in self.target.iterdir()}
+        self.assertEqual(before, after)
+
+    def test_a_second_run_fetches_what_is_missing(self) -> None:
+        self.saved()
+        (self.target / 'web_1-initrd').unlink()
+        size = self.ramdisk.stat().st_size
+        self.assertEqual(size, self.saved()['downloaded'])
+
+    def test_named_after_the_ami(self) -> None:
+        before = pathlib.Path.cwd()
+        self.addCleanup(os.chdir, before)
+        os.chdir(self.tmp())
+        self.assertEqual('web_1', self.save()['directory'])
+
+    def test_other_content(self) -> None:
+        self.saved()
+        path = self.target / 'notes'
+        path.touch()
+        line = self.refused('ami', 'save', 'web/1', '--directory', self.target)
+        self.assertIn('has something else in it: notes', line)
+        path.unlink()
+        self.upload('--name', 'other', '--no-reuse', '--no-shrink')
+        line = self.refused('ami', 'save', 'other', '--directory', self.target)
+        self.assertIn('has something else in it: web_1', line)
+        (self.target / 'web_1-initrd').write_bytes(b'mine')
+        line = self.refused('ami', 'save', 'web/1', '--directory', self.target)
+        self.assertIn('web_1-initrd is there already, and is not', line)
+
+    def test_no_such_folder(self) -> None:
+        line = self.refused(
+            'ami', 'save', 'web/1', '--directory', '/nosuch/folder'
+        )
+        self.assertIn('/nosuch: no such directory', line)
+
+    def test_missing_kernel(self) -> None:
+        self.image.delete(f'/images/{self.shown["kernel_id"]}')
+        line = self.refused('ami', 'save', 'web/1', '--directory', self.target)
+        self.assertIn(f'the kernel {self.shown["kernel_id"]} of image', line)
+        self.assertIn(f'`openstack ami verify {self.shown["id"]}`', line)
+        self.assertFalse(self.target.exists())
+
+    def test_queued_ramdisk(self) -> None:
+        queued = self.image.post(
+            '/images',
+            json={
+                'name': 'q',
+                'disk_format': 'ari',
+                'container_format': 'ari',
+            },
+        ).json()
+        self.link('ramdisk_id', queued['id'])
+        line = self.refused('ami', 'save', 'web/1', '--directory', self.target)
+        self.assertIn(f'image {queued["id"]} is queued, not active', line)
+        self.assertFalse(self.target.exists())
+
+    def test_no_such_ami(self) -> None:
+        line = self.refused('ami', 'save', 'nosuch')
+        self.assertIn("no image has the name or id 'nosuch'", line)
+
+
+class TestElsewhere(SaveCase):
+    """What was saved is uploaded to another project."""
+
+    def attributes(self, image_id: str, user: str) -> dict:
+        glance = self.embedded.connection(user).image
+        body = glance.get(f'/images/{image_id}').json()
+        return {
+            name: body.get(name)
+            for name in (
+                'name', 'disk_format', 'container_format', 'min_disk',
+                'min_ram', 'tags', 'os_hash_value', 'size', 'architecture',
+                'os_distro', 'foo',
+            )
+        }  # fmt: skip
+
+    def compare(self, source: object, *words: object) -> dict:
+        shown = self.openstack_json(
+            'ami', 'upload', source, *words, user='other'
+        )
+        self.addCleanup(self.embedded.remove_images)
+        for name in ('id', 'kernel_id', 'ramdisk_id'):
+            self.assertNotEqual(self.shown[name], shown[name])
+            self.assertEqual(
+                self.attributes(self.shown[name], 'demo'),
+                self.attributes(shown[name], 'other'),
+            )
+        return shown
+
+    def test_a_directory(self) -> None:
+        self.saved()
+        shown = self.compare(self.target)
+        self.assertEqual([], shown['reused'])
+
+    def test_a_manifest(self) -> None:
+        self.compare(self.saved()['manifest'])
+
+    def test_an_archive(self) -> None:
+        self.target.mkdir()
+        self.compare(self.saved('--format', 'uec')['image'])
+
+    def test_in_the_same_project(self) -> None:
+        """All of it is there."""
+        self.saved()
+        shown = self.openstack_json('ami', 'upload', self.target)
+        self.assertEqual(0, shown['uploaded'])
+        self.assertEqual(self.shown['id'], shown['id'])
+
+    def test_options_come_first(self) -> None:
+        self.saved()
+        shown = self.openstack_json(
+            'ami', 'upload', self.target, '--name', 'mine', '--tag', 'red',
+            '--property', 'foo=baz', '--kernel-name', 'k', '--no-reuse',
+            '--image-format', 'raw', '--min-ram', 64,
+        )  # fmt: skip
+        body = self.get(shown['id'])
+        self.assertEqual('mine', body['name'])
+        self.assertEqual(['red'], body['tags'])
+        self.assertEqual('baz', body['foo'])
+        self.assertEqual('raw', body['disk_format'])
+        self.assertEqual(64, body['min_ram'])
+        self.assertEqual('debian', body['os_distro'])
+        self.assertEqual('k', self.get(shown['kernel_id'])['name'])
+
+    def test_shrunk_if_asked(self) -> None:
+        self.saved()
+        shown = self.openstack_json(
+            'ami', 'upload', self.target, '--headroom', '1M', stderr=None
+        )
+        self.assertLess(shown['size'], self.shown['size'])
+
+    def test_raw(self) -> None:
+        shown = self.upload(
+            '--name', 'raw', '--image-format', 'raw', '--no-shrink'
+        )
+        self.openstack('ami', 'save', 'raw', '--directory', self.target)
+        again = self.openstack_json('ami', 'upload', self.target, user='other')
+        self.assertEqual('raw', again['disk_format'])
+        self.assertEqual(shown['sha512'], again['sha512'])
+
+    def test_altered(self) -> None:
+        shown = self.saved()
+        for noun in ('image', 'kernel', 'ramdisk'):
+            path = pathlib.Path(shown[noun])
+            data = path.read_bytes()
+            path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+            line = self.refused('ami', 'upload', self.target)
+            self.assertIn(f'{path} is not what the manifest says', line)
+            path.write_bytes(data)
+
+    def test_a_part_is_missing(self) -> None:
+        shown = self.saved()
+        pathlib.Path(shown['ramdisk']).unlink()
+        line = self.refused('ami', 'upload', self.target)
+        self.assertIn('web_1-initrd: no such file', line)
+
+
+class TestArchive(SaveCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.target.mkdir()
+
+    def test_what_is_in_it(self) -> None:
+        shown = self.saved('--format', 'uec')
+        self.assertEqual(['web_1.tar.gz'], os.listdir(self.target))
+        with tarfile.open(shown['image']) as archive:
+            members = {m.name: m for m in archive}
+        self.assertEqual(
+            ['manifest.json', 'web_1-vmlinuz', 'web_1-initrd', 'web_1.img'],
+            list(members),
+        )
+        for member in members.values():
+            self.assertEqual(
+                (0, 0, 0), (member.mtime, member.uid, member.gid)
+            )
+
+    def test_always_the_same(self) -> None:
+        path = pathlib.Path(self.saved('--format', 'uec')['image'])
+        data = path.read_bytes()
+        self.assertEqual(0, self.saved('--format', 'uec')['downloaded'])
+        path.unlink()
+        self.saved('--format', 'uec')
+        self.assertTrue(path.read_bytes() == data, 'not the same')
+
+    def test_something_else_is_there(self) -> None:
+        path = self.target / 'web_1.tar.gz'
+        path.write_bytes(b'mine')
+        line = self.refused(
+            'ami', 'save', 'web/1', '--format', 'uec',
+            '--directory', self.target,
+        )  # fmt: skip
+        self.assertIn('is there already, and is something else', line)
+        self.assertEqual(b'mine', path.read_bytes())
