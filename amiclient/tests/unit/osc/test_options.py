@@ -18,6 +18,7 @@ import pathlib
 import testscenarios
 
 from amiclient import exceptions
+from amiclient.glance import retry
 from amiclient.osc import ami
 from amiclient.osc import kernel
 from amiclient.osc import local
@@ -93,9 +94,7 @@ class TestValues(base.TestCase):
     def test_headroom(self):
         # Whether it was given decides whether a saved AMI is shrunk.
         self.assertIsNone(parse(ami.UploadAmi, 'root.img').headroom)
-        self.assertEqual(
-            units.Headroom(64 * 2**20), options.DEFAULT_HEADROOM
-        )
+        self.assertEqual(units.Headroom(64 * 2**20), options.DEFAULT_HEADROOM)
         self.assertEqual(
             units.Headroom(), parse(local.ShrinkImage, 'root.img').headroom
         )
@@ -159,3 +158,34 @@ class TestChosenPart(base.TestCase):
     def test_nothing_was_said(self):
         error = self.assertRaises(exceptions.UsageError, self.chosen)
         self.assertIn('--no-kernel', str(error))
+
+
+class TestPatience(base.TestCase):
+    def patience(self, *words):
+        return options.patience(parse(kernel.UploadKernel, 'vmlinuz', *words))
+
+    def test_defaults(self):
+        self.assertEqual(retry.Patience(), self.patience())
+
+    def test_what_was_said(self):
+        found = self.patience('--retries', '0', '--timeout', '2.5')
+        self.assertEqual((1, 2.5), (found.attempts, found.stall))
+
+    def test_it_reaches_the_upload(self):
+        args = parse(kernel.UploadKernel, 'vmlinuz', '--retries', '7')
+        self.assertEqual(8, options.settings(args, None).patience.attempts)
+
+    def test_nonsense(self):
+        for option, value in (
+            ('--retries', '-1'),
+            ('--retries', 'many'),
+            ('--timeout', '0'),
+            ('--timeout', '-1'),
+            ('--timeout', 'nan'),
+            ('--timeout', 'inf'),
+            ('--timeout', 'x'),
+        ):
+            with contextlib.redirect_stderr(io.StringIO()):
+                self.assertRaises(
+                    SystemExit, self.patience, f'{option}={value}'
+                )
