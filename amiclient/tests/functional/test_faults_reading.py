@@ -1,0 +1,192 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Sources that cannot be read, or that change while they are read."""
+
+import contextlib
+import os
+import pathlib
+import subprocess
+import sys
+import threading
+import time
+
+from amiclient.tests import failing_disk
+from amiclient.tests.functional import base
+from amiclient.tests.functional import upload
+from amiclient.tests import triple
+
+_MIB = 2**20
+_OPENSTACK = [sys.executable, '-W', 'ignore', '-m', 'openstackclient.shell']
+_LATE = 60
+
+
+class TestBadSectors(upload.UploadCase):
+    """A disk that gives EIO in some places."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.root = triple.root(
+            self.folder, size=32 * _MIB, data=8 * _MIB, name='big.img'
+        )
+        content = (self.folder / 'tree' / 'data').read_bytes()
+        wanted = content[4 * _MIB : 4 * _MIB + 4096]
+        # In the middle of a file.
+        self.spot = self.root.read_bytes().find(wanted)
+        self.assertGreater(self.spot, 0)
+
+    def failing(self, path: pathlib.Path, first: int) -> pathlib.Path:
+        """Make a copy of a file that cannot be read in one place."""
+        disk = failing_disk.FailingDisk(path, (first, first + 512))
+        try:
+            self.disk = self.useFixture(disk)
+        except failing_disk.CannotMount as error:
+            self.skipTest(f'cannot mount: {error}')
+        return self.disk.path
+
+    def failed(self, path: pathlib.Path, *words: object) -> str:
+        """Check that a command names the file and fails in one line."""
+        argv = [*_OPENSTACK, 'ami', *map(str, words)]
+        done = subprocess.run(
+            self.disk.command(argv),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.assertEqual((1, ''), (done.returncode, done.stdout), done)
+        self.assertEqual(1, done.stderr.count('\n'), done.stderr)
+        self.assertIn(f'{path} cannot be read at byte ', done.stderr)
+        self.assertIn('Input/output error', done.stderr)
+        self.assertEqual([], self.images())
+        # The disk itself is mounted below.
+        left = [p for p in self.work.iterdir() if 'amiclient' in p.name]
+        self.assertEqual([], left)
+        return done.stderr
+
+    def page(self, spot: int) -> str:
+        return f' at byte {spot - spot % 4096}:'
+
+    def test_shrink(self) -> None:
+        path = self.failing(self.root, self.spot)
+        output = self.folder / 'output'
+        text = self.failed(path, 'shrink', path, '--output', output)
+        self.assertIn(self.page(self.spot), text)
+        self.assertFalse(output.exists())
+
+    def test_upload(self) -> None:
+        path = self.failing(self.root, self.spot)
+        text = self.failed(path, 'upload', path, *self.parts)
+        self.assertIn(self.page(self.spot), text)
+
+    def test_upload_as_it_is(self) -> None:
+        path = self.failing(self.root, self.spot)
+        text = self.failed(path, 'upload', path, *self.parts, '--no-shrink')
+        self.assertIn(self.page(self.spot), text)
+
+    def test_metadata(self) -> None:
+        # What the group descriptors are in, in any case.
+        path = self.failing(self.root, 4096)
+        output = self.folder / 'output'
+        text = self.failed(path, 'shrink', path, '--output', output)
+        self.assertIn(self.page(4096), text)
+
+    def test_kernel_and_ramdisk(self) -> None:
+        for noun, path in (('kernel', self.kernel), ('ramdisk', self.ramdisk)):
+            with path.open('ab') as file:
+                file.write(self.random.randbytes(3 * _MIB))
+            failing = self.failing(path, 2 * _MIB)
+            text = self.failed(failing, noun, 'upload', failing)
+            self.assertIn(self.page(2 * _MIB), text)
+            text = self.failed(failing, noun, 'upload', failing, '--no-reuse')
+            self.assertIn(self.page(2 * _MIB), text)
+
+    def test_block_device(self) -> None:
+        self.failing(self.root, self.spot)
+        try:
+            device = self.disk.loop()
+        except failing_disk.CannotMount as error:
+            self.skipTest(f'no loop devices: {error}')
+        output = self.folder / 'output'
+        self.failed(device, 'shrink', device, '--output', output)
+        self.assertFalse(output.exists())
+        self.failed(device, 'upload', device, *self.parts, '--no-shrink')
+
+
+class TestChanging(upload.UploadCase):
+    """A file that somebody writes to while it is sent."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        # Enough to be caught half way.
+        self.root = triple.root(
+            self.folder, size=256 * _MIB, data=160 * _MIB, name='big.img'
+        )
+
+    @contextlib.contextmanager
+    def once_sent(self, kind: str, change):
+        """Do something when the data of an image have begun to arrive."""
+        stop = threading.Event()
+
+        def work() -> None:
+            while not stop.is_set():
+                answer = self.image.get(f'/images?disk_format={kind}')
+                states = {i['status'] for i in answer.json()['images']}
+                if 'saving' in states:
+                    change()
+                    return
+                time.sleep(0.01)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def refused_once_sent(self, kind: str, change, *words: object) -> str:
+        with self.once_sent(kind, change):
+            finished: base.Finished = self.run_openstack('ami', *words)
+        self.assertEqual((1, ''), (finished.status, finished.stdout), finished)
+        self.assertEqual(1, finished.stderr.count('\n'), finished.stderr)
+        self.assertEqual([], self.images())
+        self.assertNothingLeft()
+        return finished.stderr
+
+    def touch_end(self, path: pathlib.Path) -> None:
+        with path.open('r+b') as file:
+            file.seek(-1, os.SEEK_END)
+            file.write(b'x')
+
+    def test_filesystem(self) -> None:
+        text = self.refused_once_sent(
+            'ami', lambda: self.touch_end(self.root),
+            'upload', self.root, *self.parts, '--no-shrink',
+        )  # fmt: skip
+        self.assertIn(f'{self.root} was changed while it was read', text)
+
+    def test_filesystem_cut_short(self) -> None:
+        text = self.refused_once_sent(
+            'ami', lambda: os.truncate(self.root, 200 * _MIB),
+            'upload', self.root, *self.parts, '--no-shrink',
+        )  # fmt: skip
+        self.assertIn(f'{self.root} was ', text)
+
+    def test_kernel(self) -> None:
+        with self.kernel.open('ab') as file:
+            file.write(self.random.randbytes(96 * _MIB))
+        text = self.refused_once_sent(
+            'aki', lambda: self.touch_end(self.kernel),
+            'kernel', 'upload', self.kernel, '--no-reuse',
+        )  # fmt: skip
+        self.assertIn(f'{self.kernel} was changed while it was read', text)

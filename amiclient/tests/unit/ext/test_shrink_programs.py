@@ -1,0 +1,142 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Programs of e2fsprogs that are killed, hang, or are not there."""
+
+import os
+import pathlib
+import time
+
+from amiclient import exceptions
+from amiclient.ext import tools
+from amiclient import process
+from amiclient.tests import base
+from amiclient.tests.unit.ext import shrinking
+
+_MIB = 1 << 20
+
+#: Does what the real one does, but for one of the times that it is called.
+_WRAPPER = """#!/bin/sh
+echo x >>{folder}/{name}.calls
+if [ $(wc -l <{folder}/{name}.calls) -eq {turn} ]; then
+    {instead}
+fi
+exec {real} "$@"
+"""
+
+#: Begins, and is killed from outside in the middle.
+_KILLED = '{real} "$@" & sleep {seconds}; kill -KILL $! $$'
+
+
+class TestPrograms(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = self.tmp()
+        self.image = shrinking.small(
+            self.folder, size=64 * _MIB, data=16 * _MIB
+        )
+        self.before = shrinking.digest(self.image)
+        self.programs = self.tmp()
+        self.output = self.tmp() / 'output'
+
+    def wrap(self, name: str, instead: str, turn: int = 1) -> None:
+        """Have a program do something else when it is called."""
+        real = process.find(name)
+        path = self.programs / name
+        path.write_text(
+            _WRAPPER.format(
+                folder=self.programs, name=name, turn=turn, real=real,
+                instead=instead.format(real=real, seconds=0.02),
+            )
+        )  # fmt: skip
+        path.chmod(0o755)
+        self.useFixture(
+            shrinking.variable('PATH', f'{self.programs}:/usr/bin:/bin')
+        )
+
+    def failed(self, **rest: object) -> str:
+        rest.setdefault('output', self.output)
+        error = self.assertRaises(
+            exceptions.ProgramError, shrinking.shrunk, self.image, **rest
+        )
+        self.assertNotIn('\n', str(error))
+        self.assertEqual(self.before, shrinking.digest(self.image))
+        self.assertEqual([], os.listdir(self.output.parent))
+        self.assertEqual(
+            ['small.img', 'tree'], sorted(os.listdir(self.folder))
+        )
+        return str(error)
+
+    def test_killed(self) -> None:
+        for name, turn in (('e2fsck', 2), ('resize2fs', 1), ('resize2fs', 2)):
+            self.wrap(name, _KILLED, turn)
+            text = self.failed()
+            self.assertIn(f'{name} was killed by SIGKILL', text)
+            (self.programs / name).unlink()
+            (self.programs / f'{name}.calls').unlink()
+
+    def test_killed_while_replacing(self) -> None:
+        self.wrap('resize2fs', _KILLED)
+        self.failed(output=None)
+
+    def test_killed_in_place(self) -> None:
+        # Of the trial there is a second one.
+        self.wrap('resize2fs', 'exec kill -KILL $$', 1)
+        self.assertIn('SIGKILL', self.failed(output=None, in_place=True))
+        calls = self.programs / 'resize2fs.calls'
+        calls.unlink()
+        copy = self.folder / 'copy'
+        process.run(['cp', self.image, copy])
+        shrinking.shrunk(copy, in_place=True)
+        copy.unlink()
+        turn = len(calls.read_text().splitlines())
+        calls.unlink()
+        self.wrap('resize2fs', _KILLED, turn)
+        error = self.assertRaises(
+            exceptions.ProgramError,
+            shrinking.shrunk, self.image, in_place=True,
+        )  # fmt: skip
+        self.assertIn('may be damaged, it was being resized', str(error))
+        self.assertIn(f'run: e2fsck -f -y {self.image}', str(error))
+        self.assertNotIn('\n', str(error))
+
+    def test_hangs(self) -> None:
+        self.patch(tools, '_PATIENCE', 0.5)
+        self.patch(tools, '_PACE', 1 << 40)
+        for name in ('e2fsck', 'resize2fs'):
+            self.wrap(name, 'sleep 1000')
+            began = time.monotonic()
+            text = self.failed()
+            self.assertLess(time.monotonic() - began, 30)
+            self.assertIn(f'{name} was ended, for it took more than', text)
+            (self.programs / name).unlink()
+
+    def test_patience_grows(self) -> None:
+        found = shrinking.request(self.image).image.superblock
+        limit = tools.Toolbox.of(found).limit
+        self.assertGreater(limit, 300)
+        self.assertLess(limit, 400)
+
+    def test_missing(self) -> None:
+        self.patch(process, '_SBIN', ())
+        wanted = ['e2fsck', 'tune2fs', 'debugfs', 'e2image', 'resize2fs']
+        for missing in wanted:
+            folder = self.tmp()
+            for name in wanted:
+                if name != missing:
+                    os.symlink(
+                        pathlib.Path('/usr/sbin') / name, folder / name
+                    )
+            with shrinking.variable('PATH', str(folder)):
+                text = self.failed()
+            self.assertIn(f'{missing} was not found', text)
+            self.assertIn('install the package e2fsprogs', text)
