@@ -15,7 +15,9 @@
 
 What a user names as a source may be more than a root filesystem: a folder
 that ``ami save`` or ``ami extract`` wrote, its manifest, or a UEC tarball.
-Here each becomes a root filesystem in a file, with what is known besides.
+So may one whose files are not in a filesystem yet: a folder or an archive of
+them. Here each becomes a root filesystem in a file, with what is known
+besides.
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,6 +33,7 @@ from amiclient import files
 from amiclient import progress as progress_
 from amiclient.source import manifest as manifest_
 from amiclient.source import opening
+from amiclient.source import tree
 from amiclient.source import uec
 from amiclient import sparse
 from amiclient import temporary
@@ -98,7 +101,7 @@ def opened(
         yield _saved(path / manifest_.NAME, progress)
     elif special is None and _is_manifest(path):
         yield _saved(path, progress)
-    elif special is None and uec.is_tar(path):
+    elif special == 'a directory' or (special is None and uec.is_tar(path)):
         places = workplace.candidates(work_directory, path)
         if not places:
             raise exceptions.NoSpaceError(
@@ -195,10 +198,14 @@ def _compare(
 def _unpacked(
     path: pathlib.Path, folder: pathlib.Path, progress: progress_.Progress
 ) -> Source:
-    found = uec.unpack(path, folder, progress=progress)
+    found = None
+    if not path.is_dir():
+        found = uec.unpack(path, folder, progress=progress)
     if found is None:
-        # Whoever takes it for a root filesystem says what it is.
-        return Source(root=path)
+        # The files of a root filesystem themselves.
+        return Source(
+            root=tree.temporary_image(path, folder, progress=progress)
+        )
     if found.manifest is not None:
         _compare_all(opening.shown(path), found, found.manifest)
         return _with_manifest(found.paths, found.manifest)

@@ -48,6 +48,9 @@ _EPOCH = 'SOURCE_DATE_EPOCH'
 #: Nobody else's size can be an image: superblock, descriptors and inodes.
 _SMALLEST = 4 << 20
 
+#: What a root filesystem has one of.
+_ROOTS = frozenset((b'bin', b'etc', b'init', b'sbin', b'usr'))
+
 
 @dataclasses.dataclass(frozen=True)
 class BuildRequest:
@@ -62,6 +65,7 @@ class BuildRequest:
     :param overrides: a file that says what files are to be like.
     :param owner: user and group that everything is to belong to.
     :param durable: false if it need not survive a power failure.
+    :param rooted: whether it must look like a root filesystem.
     """
 
     source: pathlib.Path
@@ -73,6 +77,7 @@ class BuildRequest:
     overrides: pathlib.Path | None = None
     owner: tuple[int, int] | None = None
     durable: bool = True
+    rooted: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,6 +195,24 @@ def execute(
     )
 
 
+def temporary_image(
+    source: pathlib.Path,
+    folder: pathlib.Path,
+    *,
+    progress: progress_.Progress = progress_.QUIET,
+) -> pathlib.Path:
+    """Make a filesystem that is only needed for a while.
+
+    :param source: a directory or tar archive with a root filesystem.
+    :param folder: where to make it.
+    :returns: the filesystem.
+    """
+    request = BuildRequest(
+        source, folder / 'root.img', durable=False, rooted=True
+    )
+    return execute(plan(request), progress=progress).output
+
+
 def _make(
     planned: BuildPlan, descriptor: int, progress: progress_.Progress
 ) -> writer_.Made:
@@ -206,6 +229,12 @@ def _make(
     )
     with progress.task('Building', size) as task:
         fill(request.source, basin, task)
+        if request.rooted and not _ROOTS & basin.tree.root.children.keys():
+            raise exceptions.SourceError(
+                f'{name}: not a root filesystem: it has none of '
+                f'{", ".join(sorted(map(bytes.decode, _ROOTS)))}',
+                hint='name what has them at its top',
+            )
         if request.owner is not None:
             overrides_.give_to(*request.owner, basin)
         overrides_.apply(planned.overrides, basin)

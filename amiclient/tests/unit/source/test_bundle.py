@@ -33,6 +33,7 @@ from amiclient.source import bundle
 from amiclient.source import manifest
 from amiclient.source import uec
 from amiclient.tests import base
+from amiclient.tests import exttree
 from amiclient.tests.unit.source import test_compression
 
 MIB = 2**20
@@ -144,20 +145,31 @@ class TestArchives(BundleCase):
             self.assertTrue(source.root.read_bytes() == self.image, 'other')
 
     def test_no_uec(self) -> None:
-        """They are left to whoever knows what they are."""
+        for contents in ({'x.img': self.image}, {'vmlinuz': KERNEL}):
+            message = self.refuse(self.tar(contents))
+            self.assertIn('not a root filesystem', message)
+
+    def test_empty(self) -> None:
+        """It is left to whoever knows what it is."""
+        path = self.tar({})
+        with self.open(path) as source:
+            self.assertEqual(bundle.Source(root=path), source)
+
+    def test_files_of_a_system(self) -> None:
+        """They become a filesystem, whatever else is beside them."""
         link = tarfile.TarInfo('bin')
         link.type, link.linkname = tarfile.SYMTYPE, 'usr/bin'
         many = {f'etc/{number}': b'' for number in range(40)}
         for contents in (
-            {'x.img': self.image},
-            {'vmlinuz': KERNEL, 'initrd': RAMDISK},
             {'bin': link, **self.contents()},
             {**many, **self.contents()},
-            {},
         ):
             path = self.tar(contents)
             with self.open(path) as source:
-                self.assertEqual(bundle.Source(root=path), source)
+                self.assertEqual(bundle.Source(root=source.root), source)
+                found = exttree.read_tree(source.root)
+            names = {b'/' + os.fsencode(name) for name in contents}
+            self.assertEqual(set(), names - set(found))
             self.assertEqual([], os.listdir(self.work))
 
     def test_names_lead_nowhere(self) -> None:
@@ -257,8 +269,11 @@ class TestSaved(BundleCase):
                 self.assertTrue(source.finished)
 
     def test_a_folder_without(self) -> None:
+        message = self.refuse(self.folder)
+        self.assertIn('not a root filesystem', message)
+        (self.folder / 'etc').mkdir()
         with self.open(self.folder) as source:
-            self.assertEqual(bundle.Source(root=self.folder), source)
+            self.assertIn(b'/etc', exttree.read_tree(source.root))
 
     def test_altered(self) -> None:
         self.write(sha512='0' * 128)
