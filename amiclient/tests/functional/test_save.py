@@ -42,6 +42,8 @@ class SaveCase(upload.UploadCase):
             tags=['blue'],
             foo='bar',
             os_distro='debian',
+            os_type='linux',
+            os_version='12',
             architecture='x86_64',
             **{'owner_specified.x': '1'},
             **self.shown,
@@ -170,7 +172,7 @@ class TestElsewhere(SaveCase):
             for name in (
                 'name', 'disk_format', 'container_format', 'min_disk',
                 'min_ram', 'tags', 'os_hash_value', 'size', 'architecture',
-                'os_distro', 'foo',
+                'os_type', 'os_distro', 'os_version', 'foo',
             )
         }  # fmt: skip
 
