@@ -16,7 +16,7 @@
 on where it was in that folder, counts in ``state.json`` what it has tried, and
 keeps every input that did harm as ``failures/SEED-INDEX.img``, with the story
 in ``SEED-INDEX.txt``. ``--only SEED-INDEX`` tries one again. An input depends
-on these two numbers only.
+on these two numbers only, and on the time where it has a journal.
 """
 
 import argparse

@@ -27,7 +27,7 @@ from amiclient.tests import hostile_patch
 from amiclient.tests.unit.rootfs import samples
 
 #: Fields of the superblock that decide anything: offset and bytes.
-_FIELDS = (
+SUPERBLOCK = (
     *((at, 4) for at in range(0x0, 0x34, 4)),
     *((at, 2) for at in range(0x34, 0x40, 2)),
     *((at, 4) for at in range(0x40, 0x58, 4)),
@@ -171,7 +171,7 @@ def _change(
 def _superblock(
     sound: Sound, patch: hostile_patch.Patch, rng: random.Random
 ) -> str:
-    at, width = rng.choice(_FIELDS)
+    at, width = rng.choice(SUPERBLOCK)
     text = _change(patch, sound, 1024 + at, width, rng)
     return f'superblock {at:#x}: {text}'
 

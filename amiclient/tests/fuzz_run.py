@@ -45,8 +45,10 @@ from amiclient.tests import shapes_content as content
 CPU = 60
 SECONDS = 120
 
-#: Bytes of memory that one may take more than at rest, and of addresses.
+#: Bytes of memory that we may take more than at rest, that programs may take,
+#: and of addresses.
 MEMORY = 160 << 20
+_PROGRAMS = 640 << 20
 _ADDRESSES = 4 << 30
 
 #: What e2fsck changes when it mends, so that a difference means nothing.
@@ -101,14 +103,16 @@ def run(
     text = _listen(reader, child)
     _, status, usage = os.wait4(child, 0)
     report.seconds = time.monotonic() - started
-    # A forked process begins with what its parent has.
-    report.memory = max(0, usage.ru_maxrss * 1024 - _resident())
     if text:
-        report.results, report.findings = json.loads(text)
+        report.results, report.findings, peak = json.loads(text)
+        # A forked process begins with what its parent has.
+        report.memory = max(0, peak * 1024 - _resident())
     if status or not text:
         report.findings.append(f'the process ended with status {status}')
     if report.memory > MEMORY:
         report.findings.append(f'it took {report.memory >> 20} MiB of memory')
+    if usage.ru_maxrss * 1024 > _PROGRAMS:
+        report.findings.append('a program took too much memory')
     if (data.read_bytes(), sorted(os.listdir(data.parent))) != before:
         report.findings.append('the input, or its folder, was changed')
     if sorted(os.listdir(folder)) != around:
@@ -157,10 +161,9 @@ def _be_child(
                 left = [n for n in os.listdir(work) if n not in targets]
                 if left:
                     report.findings.append(f'{name}: left behind: {left}')
-        os.write(
-            writer,
-            json.dumps([report.results, report.findings]).encode()[:1 << 16],
-        )
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        found = [report.results, report.findings, peak]
+        os.write(writer, json.dumps(found).encode())
         status = 0
     finally:
         os._exit(status)

@@ -1,0 +1,93 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Names that are meant for a terminal do nothing to it."""
+
+import os
+import pty
+import subprocess
+import sys
+
+from amiclient.tests.functional import base
+
+_EVIL = 'web\x1b]0;owned\x07\x1b[2J\u202etxt'
+_SAFE = 'web\\x1b]0;owned\\x07\\x1b[2J\\u202etxt'
+
+
+class TestTerminal(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        image = self.embedded.connection(self.user).image
+        self.image = image.create_image(
+            _EVIL,
+            disk_format='ami',
+            container_format='ami',
+            kernel_id='11111111-2222-4333-8444-555555555555',
+            tags=['\x1b[31mred'],
+            allow_duplicates=True,
+        )
+
+    def on_a_terminal(self, *words: str) -> str:
+        """Run the command with a terminal of its own; tell what came there."""
+        ours, its = pty.openpty()
+        with subprocess.Popen(
+            [
+                sys.executable, '-W', 'ignore', '-m', 'openstackclient.shell',
+                *words,
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=its,
+            stderr=its,
+        ) as child:  # fmt: skip
+            os.close(its)
+            found = b''
+            while True:
+                try:
+                    data = os.read(ours, 1 << 16)
+                except OSError:
+                    # EIO: the other end was closed.
+                    break
+                if not data:
+                    break
+                found += data
+            os.close(ours)
+        self.assertEqual(0, child.returncode, found)
+        return found.decode()
+
+    def test_list_and_show(self) -> None:
+        for words in (
+            ('ami', 'list', '--fit-width'),
+            ('ami', 'list', '-f', 'value', '-c', 'Name'),
+            ('ami', 'show', self.image.id),
+        ):
+            output = self.on_a_terminal(*words)
+            for char in ('\x1b', '\x07', '\u202e'):
+                self.assertNotIn(char, output, words)
+            self.assertIn('web', output)
+        self.assertIn(
+            _SAFE,
+            self.on_a_terminal('ami', 'list', '-f', 'value', '-c', 'Name'),
+        )
+
+    def test_errors(self) -> None:
+        done = subprocess.run(
+            [
+                sys.executable, '-W', 'ignore', '-m', 'openstackclient.shell',
+                'ami', 'show', 'no\x1b[2Jsuch',
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )  # fmt: skip
+        self.assertEqual(1, done.returncode)
+        self.assertNotIn('\x1b', done.stderr)
+        self.assertIn('no\\x1b[2Jsuch', done.stderr)

@@ -1,0 +1,240 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Hostile input is refused or mended, and does no harm."""
+
+import gzip
+import itertools
+import lzma
+import os
+import pathlib
+import time
+
+from amiclient import exceptions
+from amiclient.ext import copy
+from amiclient.ext import geometry
+from amiclient.ext import groups
+from amiclient.ext import shrink
+from amiclient.ext import tools
+from amiclient import process
+from amiclient.rootfs import contents
+from amiclient.source import detect
+from amiclient.tests import base
+from amiclient.tests import fuzz_mutate
+from amiclient.tests import fuzz_run
+from amiclient.tests import fuzz_targets as targets
+from amiclient.tests import hostile
+from amiclient.tests import hostile_patch
+from amiclient.tests import hostile_seeds as seeds
+from amiclient.tests.unit.ext import shrinking
+from amiclient.tests.unit.rootfs import samples
+
+_MIB = 1 << 20
+
+
+class HostileCase(base.TestCase):
+    def attempt(
+        self, path: pathlib.Path, **wanted: fuzz_run.Target
+    ) -> dict[str, str]:
+        """Do things with a file, none of which may do harm."""
+        report = fuzz_run.run(path, wanted, self.tmp())
+        self.assertEqual([], report.findings)
+        return report.results
+
+
+@shrinking.for_each(*(set(hostile.CORPUS) - {'huge-and-sparse'}))
+class TestCorpus(HostileCase):
+    def check_it(self, name: str) -> None:
+        path = hostile.make(name, self.tmp())
+        results = self.attempt(
+            path,
+            **targets.READERS,
+            **targets.BROWSERS,
+            shrink=targets.SHRINKERS['shrink'],
+        )
+        expected = hostile.CORPUS[name].expected
+        if expected:
+            self.assertIn(expected, results['shrink'])
+        else:
+            self.assertEqual('ok', results['shrink'])
+
+
+class TestSuperblocks(HostileCase):
+    def test_every_field(self) -> None:
+        for name in ('plain', 'bigalloc'):
+            path = seeds.make(name, self.tmp())
+            size = path.stat().st_size
+            sound = path.read_bytes()[1024:2048]
+            for at, width in fuzz_mutate.SUPERBLOCK:
+                for value in (b'\0', b'\1', b'\x7f', b'\x80', b'\xff'):
+                    block = bytearray(sound)
+                    block[at : at + width] = value * width
+                    with path.open('r+b') as file:
+                        file.seek(1024)
+                        file.write(block)
+                    try:
+                        found = detect.open_root(path).superblock
+                    except exceptions.SourceError as error:
+                        self.assertTrue(str(error).isprintable())
+                        continue
+                    self.assertLess(found.group_count, 1 << 21)
+                    self.assertLessEqual(found.size, size)
+
+    def test_4_tib_that_are_holes(self) -> None:
+        path = hostile.make('huge-and-sparse', self.tmp())
+        started = time.monotonic()
+        request = shrink.ShrinkRequest(
+            image=detect.open_root(path), output=self.tmp() / 'result'
+        )
+        error = self.assertRaises(
+            exceptions.AmiError, lambda: shrink.execute(shrink.plan(request))
+        )
+        self.assertIn('damaged', str(error))
+        self.assertLess(time.monotonic() - started, 60)
+
+    def test_one_bitmap_for_all_groups(self) -> None:
+        path = hostile.make('groups-shared', self.tmp())
+        found = detect.open_root(path).superblock
+        with copy.opened(path, os.O_RDONLY) as descriptor:
+            error = self.assertRaises(
+                exceptions.DamagedError, groups.Layout, descriptor, found
+            )
+        self.assertIn('share their metadata', str(error))
+
+    def test_groups_without_room(self) -> None:
+        path = hostile.make('groups-of-metadata', self.tmp())
+        found = detect.open_root(path).superblock
+        measured = geometry.Geometry(found, 9000, 12, (), ())
+        error = self.assertRaises(exceptions.DamagedError, measured.need)
+        self.assertIn('no room', str(error))
+
+
+class TestEndless(HostileCase):
+    def test_an_e2fsck_that_spins_is_ended(self) -> None:
+        self.patch(tools, '_CPU', 1)
+        path = hostile.make('indirect-loop', self.tmp())
+        error = self.assertRaises(
+            exceptions.ProgramError, shrinking.shrunk, path,
+            output=self.tmp() / 'result', repair=True,
+        )  # fmt: skip
+        self.assertEqual(
+            'e2fsck was ended, for it took more than 1 seconds of processor '
+            'time; what it was given must be damaged',
+            str(error),
+        )
+
+    def test_an_e2fsck_that_begins_anew_for_ever_is_ended(self) -> None:
+        path = seeds.make('ext2-rev0', self.tmp())
+        with hostile_patch.Patch(path) as patch:
+            patch.write(2 * patch.block_size, bytes(patch.block_size))
+        started = time.monotonic()
+        toolbox = tools.Toolbox.of(detect.open_root(path).superblock)
+        self.assertRaises(process.TooTalkative, toolbox._fsck, path)
+        self.assertFalse(toolbox.check(path))
+        self.assertIn('Corrupt group', toolbox.objections(path))
+        self.assertLess(time.monotonic() - started, 30)
+
+
+class TestContents(HostileCase):
+    def release(self, *commands: str, size: int = 0) -> contents.Release:
+        folder = self.tmp()
+        path = seeds.make('plain', folder)
+        (folder / 'file').write_bytes(b'ID=debian\n'.ljust(size, b'#'))
+        process.run(
+            ['debugfs', '-w', '-f', '-', path],
+            input='\n'.join(
+                ['rm /etc/os-release', 'rm /usr/lib/os-release', *commands]
+            ).encode() + b'\n',
+            cwd=folder,
+        )  # fmt: skip
+        self.attempt(path, release=targets.BROWSERS['release'])
+        return contents.read_release(path)
+
+    def test_os_release_that_is_none(self) -> None:
+        for commands in (
+            ('symlink /etc/os-release os-release',),
+            ('symlink /etc/os-release ../../../../../etc/os-release',),
+            ('symlink /etc/os-release /proc/self/root/etc/os-release',),
+            ('cd etc', 'mknod os-release p'),
+            ('cd etc', 'mknod os-release c 1 5'),
+            ('cd etc', 'mknod os-release b 8 0'),
+            ('mkdir /etc/os-release',),
+        ):
+            found = self.release(*commands)
+            self.assertEqual(contents.Release(None, None), found, commands)
+
+    def test_os_release_that_is_huge(self) -> None:
+        found = self.release('write file etc/os-release', size=3 * _MIB)
+        self.assertEqual(contents.Release(None, None), found)
+
+    def test_os_release_with_a_huge_hole(self) -> None:
+        found = self.release(
+            'write file etc/os-release',
+            'sif /etc/os-release size 0x7ffffffffff',
+            size=20,
+        )
+        self.assertEqual(contents.Release(None, None), found)
+
+    def test_os_release_that_wants_to_be_more(self) -> None:
+        for value in ('"a\x1b[2Jb"', '$(id)', 'a b', '"\u202eok"', 'x' * 65):
+            fields = contents.parse(f'ID={value}\n'.encode())
+            self.assertIsNone(contents._sane(fields.get('ID')), value)
+
+
+class TestBombs(HostileCase):
+    def readers(self, data: bytes) -> dict[str, str]:
+        path = self.tmp() / 'image'
+        path.write_bytes(data)
+        return self.attempt(path, **targets.READERS)
+
+    def test_compressed_zeros(self) -> None:
+        zeros = bytes(200 * _MIB)
+        for data in (
+            gzip.compress(zeros, 1),
+            lzma.compress(zeros, preset=0),
+        ):
+            results = self.readers(data)
+            for name in ('open_root', 'kernel', 'ramdisk'):
+                self.assertIn('compressed', results[name])
+
+    def test_a_kernel_that_does_not_end(self) -> None:
+        head = samples.elf(62, content=b'')
+        results = self.readers(gzip.compress(head + bytes(200 * _MIB), 1))
+        self.assertIn('compressed', results['kernel'])
+
+    def test_zstd(self) -> None:
+        zeros = process.run(
+            ['sh', '-c', 'head -c 300M /dev/zero | zstd -q -c']
+        ).stdout
+        results = self.readers(zeros)
+        self.assertIn('compressed', results['open_root'])
+
+    def test_boxes_in_boxes(self) -> None:
+        data = samples.initramfs()
+        for pack, _ in itertools.product((gzip.compress, lzma.compress), '123'):
+            data = pack(data)
+        results = self.readers(data)
+        self.assertIn('not an initramfs', results['ramdisk'])
+
+    def test_every_length_of_a_kernel_and_ramdisk(self) -> None:
+        folder = self.tmp()
+        for name, data in fuzz_mutate.parts().items():
+            for size in (*range(0, 600, 37), len(data) // 2, len(data) - 1):
+                path = folder / 'part'
+                path.write_bytes(data[:size])
+                for target in ('kernel', 'ramdisk', 'identify'):
+                    try:
+                        wrong = targets.READERS[target](path, folder)
+                    except exceptions.AmiError as error:
+                        self.assertTrue(str(error).isprintable(), name)
+                    else:
+                        self.assertIsNone(wrong, name)
