@@ -36,8 +36,9 @@ HEAD = 0x10000 + 4096
 #: How much of the end after() wants to see: the footer of a VHD.
 TAIL = 512
 
-_COPY_FILES = 'copy its files into an ext4 filesystem, as mke2fs -d does'
-_UNPACK = 'unpack it and make an ext4 filesystem of that, as mke2fs -d does'
+_BUILD = 'make an ext4 filesystem of it with openstack ami build'
+_COPY_FILES = 'copy its files, and use openstack ami build on the copy'
+_UNPACK = 'unpack it, and use openstack ami build on what comes out'
 _CONVERT = 'convert it with qemu-img convert -O raw first'
 _PARTITION = 'copy the partition with the root filesystem out of it first'
 _LVM = 'activate its volume group and give the logical volume'
@@ -69,9 +70,7 @@ class Found:
 
 
 EMPTY = Found('an empty file')
-DIRECTORY = Found(
-    'a directory', 'make an ext4 filesystem of it, as mke2fs -d does'
-)
+DIRECTORY = Found('a directory', _BUILD)
 JOURNAL = Found(
     'an external journal device', 'give the filesystem that it belongs to'
 )
@@ -131,7 +130,7 @@ _AFTER = (
     (54, b'FAT12   ', Found('a FAT filesystem', _COPY_FILES)),
     (54, b'FAT16   ', Found('a FAT filesystem', _COPY_FILES)),
     (82, b'FAT32   ', Found('a FAT filesystem', _COPY_FILES)),
-    (257, b'ustar', Found('a tar archive', _UNPACK)),
+    (257, b'ustar', Found('a tar archive', _BUILD)),
     (0, b'\xc7\x71', Found('a cpio archive (old format)', _UNPACK)),
     (0, b'\x71\xc7', Found('a cpio archive (old format)', _UNPACK)),
     (0x202, b'HdrS', Found('a Linux kernel (bzImage)', _KERNEL)),
