@@ -171,12 +171,14 @@ def unreadable_at(descriptor: int, count: int, offset: int) -> int:
 
     Much is read at a time, and all of it fails then.
     """
-    step = mmap.PAGESIZE
-    for place in range(offset, offset + count, step):
+    page, place = mmap.PAGESIZE, offset
+    while place < offset + count:
+        end = min(place - place % page + page, offset + count)
         try:
-            os.pread(descriptor, min(step, offset + count - place), place)
+            os.pread(descriptor, end - place, place)
         except OSError:
             return place
+        place = end
     return offset
 
 

@@ -147,7 +147,7 @@ def execute(
         stage.full_disk(planned.folder, planned.output.parent),
     ):
         if planned.in_place:
-            return _in_place(planned, progress)
+            return _in_place(planned, progress, cancel)
         return _redone(
             functools.partial(_on_copy, cancel=cancel), planned, progress
         )
@@ -212,10 +212,16 @@ def _on_copy(
     return result
 
 
-def _in_place(planned: ShrinkPlan, progress: progress_.Progress) -> Shrunk:
+def _in_place(
+    planned: ShrinkPlan,
+    progress: progress_.Progress,
+    cancel: threading.Event | None,
+) -> Shrunk:
     path = planned.image.path
-    tools = dataclasses.replace(_tools(planned), interruptible=False)
-    repair = planned.request.repair
+    repair, own = planned.request.repair, planned.request.own
+    tools = _tools(planned, cancel if own else None)
+    if not own:
+        tools = dataclasses.replace(tools, interruptible=False)
     recover = planned.recover or not tools.check(path)
     if recover and not repair:
         with stage.workshop(planned.folder) as folder:
@@ -228,8 +234,7 @@ def _in_place(planned: ShrinkPlan, progress: progress_.Progress) -> Shrunk:
             trial = _try_out(target, path, folder, recorder)
         if not planned.image.is_device:
             stage.reserve(path, recorder.written)
-        # What is half done can only be finished.
-        with interrupts.held(), _half_done(path):
+        with contextlib.nullcontext() if own else _half_done(path):
             with progress.task('Shrinking'):
                 track = minimum.replay(path, trial.steps, tools)
                 _forget_transactions(path, tools)
@@ -238,7 +243,8 @@ def _in_place(planned: ShrinkPlan, progress: progress_.Progress) -> Shrunk:
             result = _result(planned, target, path)
             if not planned.image.is_device:
                 os.truncate(path, result.size)
-            files.sync(path)
+            if planned.request.durable:
+                files.sync(path)
     return result
 
 
@@ -246,9 +252,11 @@ def _in_place(planned: ShrinkPlan, progress: progress_.Progress) -> Shrunk:
 def _half_done(path: pathlib.Path) -> Iterator[None]:
     """Say what is to be done if a resize in place fails."""
     try:
-        yield
+        # What is half done can only be finished.
+        with interrupts.held():
+            yield
     except exceptions.AmiError as error:
-        raise type(error)(
+        raise exceptions.DamagedError(
             f'{path} may be damaged, it was being resized: {error.message}',
             hint=f'run: e2fsck -f -y {path}',
         ) from error

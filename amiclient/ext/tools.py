@@ -298,8 +298,11 @@ class Recorder(Toolbox):
         ok: Iterable[int] = (0,),
         writes: bool = False,
         input: bytes | None = None,
+        most: int = process.MOST,
     ) -> process.Result:
-        result = super()._run(argv, ok=ok, writes=writes, input=input)
+        result = super()._run(
+            argv, ok=ok, writes=writes, input=input, most=most
+        )
         for path in argv:
             if writes and isinstance(path, pathlib.Path):
                 with copy.opened(path, os.O_RDONLY) as descriptor:
@@ -330,7 +333,9 @@ def require() -> None:
         process.find(program)
     # resize2fs prints its version with its usage, e2fsck with -V.
     process.find('resize2fs')
-    result = process.run(['e2fsck', '-V'], ok=range(256))
+    result = process.run(
+        ['e2fsck', '-V'], ok=range(256), limit=_PATIENCE
+    )
     match = _VERSION.search(result.stderr)
     if match and (int(match[1]), int(match[2])) < _OLDEST:
         raise exceptions.ProgramError(

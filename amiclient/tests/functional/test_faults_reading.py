@@ -15,11 +15,13 @@
 import contextlib
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import threading
 import time
 
+from amiclient import process
 from amiclient.tests import failing_disk
 from amiclient.tests.functional import base
 from amiclient.tests.functional import upload
@@ -94,11 +96,14 @@ class TestBadSectors(upload.UploadCase):
         self.assertIn(self.page(self.spot), text)
 
     def test_metadata(self) -> None:
-        # What the group descriptors are in, in any case.
-        path = self.failing(self.root, 4096)
+        found = process.run(['dumpe2fs', self.root]).text
+        size = int(re.search(r'^Block size: +(\d+)', found, re.MULTILINE)[1])
+        spot = int(re.search(r'Inode table at (\d+)', found)[1]) * size
+        path = self.failing(self.root, spot)
         output = self.folder / 'output'
         text = self.failed(path, 'shrink', path, '--output', output)
-        self.assertIn(self.page(4096), text)
+        where = int(re.search(r'at byte (\d+):', text)[1])
+        self.assertEqual(spot // 4096, where // 4096)
 
     def test_kernel_and_ramdisk(self) -> None:
         for noun, path in (('kernel', self.kernel), ('ramdisk', self.ramdisk)):

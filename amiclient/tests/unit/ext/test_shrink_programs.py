@@ -49,8 +49,11 @@ class TestPrograms(base.TestCase):
         self.output = self.tmp() / 'output'
 
     def wrap(self, name: str, instead: str, turn: int = 1) -> None:
-        """Have a program do something else when it is called."""
-        real = process.find(name)
+        """Have a program do something else when it is called.
+
+        :param turn: at which call; 0 for never.
+        """
+        real = f'/usr/sbin/{name}'
         path = self.programs / name
         path.write_text(
             _WRAPPER.format(
@@ -94,6 +97,7 @@ class TestPrograms(base.TestCase):
         self.assertIn('SIGKILL', self.failed(output=None, in_place=True))
         calls = self.programs / 'resize2fs.calls'
         calls.unlink()
+        self.wrap('resize2fs', 'exit 1', 0)
         copy = self.folder / 'copy'
         process.run(['cp', self.image, copy])
         shrinking.shrunk(copy, in_place=True)
@@ -102,7 +106,7 @@ class TestPrograms(base.TestCase):
         calls.unlink()
         self.wrap('resize2fs', _KILLED, turn)
         error = self.assertRaises(
-            exceptions.ProgramError,
+            exceptions.DamagedError,
             shrinking.shrunk, self.image, in_place=True,
         )  # fmt: skip
         self.assertIn('may be damaged, it was being resized', str(error))
