@@ -84,6 +84,21 @@ class Output:
                 sync(self.target.parent)
 
 
+def publish(path: pathlib.Path, target: pathlib.Path) -> None:
+    """Give a private file, all of whose data is there, its final name.
+
+    :param target: as for :class:`Output`, and on the same filesystem.
+    :raises AmiError: if its folder is missing or cannot be written to.
+    :raises OSError: EXDEV if it is on another filesystem.
+    """
+    os.chmod(path, _mode(target))
+    sync(path)
+    with told(target.parent):
+        os.replace(path, target)
+    with contextlib.suppress(PermissionError):
+        sync(target.parent)
+
+
 def _mode(target: pathlib.Path) -> int:
     """Choose the mode of a file that may replace another."""
     try:

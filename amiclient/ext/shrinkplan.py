@@ -52,6 +52,8 @@ class ShrinkRequest:
     :param journal: ``keep``, ``none``, or the bytes of a new one.
     :param repair: let e2fsck fix what it would not fix without being asked.
     :param in_place: resize the file itself, as always with a block device.
+    :param own: whether the file is a temporary one that may be spoiled: then
+        a shrink in place may be given up half way.
     :param durable: false if the result need not survive a power failure.
     :param work_directory: for temporary files; beside the output if None.
     """
@@ -62,6 +64,7 @@ class ShrinkRequest:
     journal: str | int = KEEP
     repair: bool = False
     in_place: bool = False
+    own: bool = False
     durable: bool = True
     work_directory: pathlib.Path | None = None
 

@@ -48,6 +48,7 @@ def adopt(
     return dataclasses.replace(
         request,
         source=source.root,
+        own=source.own,
         traits=traits,
         kernel_traits=_part_traits(
             request.kernel, source.kernel, source.part('kernel')

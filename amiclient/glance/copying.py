@@ -48,6 +48,18 @@ def plan(
         busy.refuse_busy(request.source)
         clean.refuse_unclean(root)
         return None
+    if request.own:
+        wanted = shrink.ShrinkRequest(
+            image=root,
+            headroom=request.headroom,
+            journal=request.journal,
+            repair=request.repair,
+            in_place=True,
+            own=True,
+            durable=False,
+            work_directory=request.source.parent,
+        )
+        return shrink.plan(wanted, check=True, exact=exact, progress=progress)
     lack: exceptions.NoSpaceError | None = None
     for directory in workplace.candidates(
         request.work_directory, request.source
@@ -91,6 +103,12 @@ def make(
     :returns: what is sent, now that its size is known.
     :raises AmiError: as :func:`amiclient.ext.shrink.execute` does.
     """
+    if planned.in_place:
+        # It is temporary itself, and goes away with whoever made it.
+        shrunk = shrink.execute(planned, progress=progress, cancel=cancel)
+        return dataclasses.replace(
+            payload, path=shrunk.output, size=shrunk.size
+        )
     temporary.sweep(planned.folder)
     folder = stack.enter_context(stage.workshop(planned.folder))
     planned = dataclasses.replace(planned, output=folder / 'root.img')

@@ -94,6 +94,7 @@ class UploadRequest:
     :param min_disk: GiB; None for what the filesystem takes.
     :param min_ram: MiB.
     :param work_directory: where the copy is made; None for the usual places.
+    :param own: whether the source is a temporary file that may be changed.
     """
 
     source: pathlib.Path
@@ -113,6 +114,7 @@ class UploadRequest:
     min_disk: int | None = None
     min_ram: int = 0
     work_directory: pathlib.Path | None = None
+    own: bool = False
     traits: Traits = dataclasses.field(default_factory=Traits)
     settings: Settings = dataclasses.field(default_factory=Settings)
 

@@ -30,8 +30,8 @@ from amiclient.glance import model
 from amiclient.glance import reports
 from amiclient.glance import retry
 from amiclient import progress as progress_
-from amiclient.source import bundle
 from amiclient.source import opening
+from amiclient.source import resolve
 
 if TYPE_CHECKING:
     from openstack.image.v2 import _proxy
@@ -114,9 +114,8 @@ def _local(
     if local is None:
         yield None
         return
-    with bundle.opened(
-        local.path, work_directory=request.work_directory, progress=progress
-    ) as source:
+    choice = resolve.Choice(work_directory=request.work_directory)
+    with resolve.opened(local.path, choice, progress=progress) as source:
         with opening.opened(
             source.root, wanted='a root filesystem', devices=True
         ):

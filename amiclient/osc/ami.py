@@ -24,6 +24,7 @@ from amiclient.osc import columns
 from amiclient.osc import command
 from amiclient.osc import filters
 from amiclient.osc import options
+from amiclient.osc import sources
 
 if typing.TYPE_CHECKING:
     from amiclient.glance import request
@@ -46,10 +47,9 @@ class UploadAmi(command.ShowOne):
             'source',
             metavar='<source>',
             type=pathlib.Path,
-            help='File or block device with an ext2, ext3 or ext4 '
-            'filesystem, or what brings a kernel and a ramdisk along: a '
-            'directory that "openstack ami save" made, or a UEC tarball',
+            help=sources.WHAT,
         )
+        sources.add(parser)
         parser.add_argument(
             '--name',
             metavar='<name>',
@@ -95,13 +95,11 @@ class UploadAmi(command.ShowOne):
         from amiclient.glance import catalog
         from amiclient.glance import plan
         from amiclient.glance import register
-        from amiclient.source import bundle
+        from amiclient.source import resolve
 
         proxy, watch = self.proxy(), self.watch(parsed_args)
-        with bundle.opened(
-            parsed_args.source,
-            work_directory=parsed_args.work_directory,
-            progress=watch,
+        with resolve.opened(
+            parsed_args.source, sources.choice(parsed_args), progress=watch
         ) as source:
             wanted = adopting.adopt(self._request(parsed_args, source), source)
             planned = plan.plan(

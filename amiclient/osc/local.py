@@ -19,6 +19,7 @@ import pathlib
 from amiclient.osc import columns
 from amiclient.osc import command
 from amiclient.osc import options
+from amiclient.osc import sources
 
 
 class ShrinkImage(command.ShowOne):
@@ -38,7 +39,8 @@ class ShrinkImage(command.ShowOne):
             'image',
             metavar='<image>',
             type=pathlib.Path,
-            help='File or block device with an ext2, ext3 or ext4 filesystem',
+            help='File or block device with an ext2, ext3 or ext4 filesystem; '
+            'with --output, whatever "openstack ami upload" takes',
         )
         parser.add_argument(
             '--output',
@@ -46,6 +48,7 @@ class ShrinkImage(command.ShowOne):
             type=pathlib.Path,
             help='Write the result to this file, and leave <image> untouched',
         )
+        sources.add(parser)
         options.add_shrink(parser, headroom='0')
         parser.add_argument(
             '--in-place',
@@ -67,21 +70,24 @@ class ShrinkImage(command.ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
         """Shrink the image."""
         # Not at the top: see amiclient.osc.
-        from amiclient.ext import shrink
-        from amiclient.source import detect
+        from amiclient.source import shrinking
 
-        request = shrink.ShrinkRequest(
-            image=detect.open_root(parsed_args.image),
+        request = shrinking.Request(
+            source=parsed_args.image,
+            choice=sources.choice(parsed_args),
             output=parsed_args.output,
             headroom=parsed_args.headroom,
             journal=parsed_args.journal,
             repair=parsed_args.repair,
             in_place=parsed_args.in_place,
-            work_directory=parsed_args.work_directory,
         )
         watch = self.watch(parsed_args)
-        plan = shrink.plan(request, exact=parsed_args.dry_run, progress=watch)
-        if parsed_args.dry_run:
-            return columns.one(columns.SHRINK_PLAN, plan)
-        done = shrink.execute(plan, progress=watch)
+        with shrinking.planned(
+            request, exact=parsed_args.dry_run, progress=watch
+        ) as plan:
+            for note in plan.source.notes:
+                self.log.warning('%s', note)
+            if parsed_args.dry_run:
+                return columns.one(columns.SHRINK_PLAN, plan.shown)
+            done = shrinking.execute(plan, progress=watch)
         return columns.one(columns.SHRUNK, done)

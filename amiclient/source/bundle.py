@@ -54,6 +54,12 @@ class Source:
         was in a cloud before, or has free space on purpose.
     :param manifest: what the images were.
     :param notes: what the user should know.
+    :param own: whether ``root`` is a temporary file that nobody else needs,
+        which may be changed.
+    :param boot: a filesystem, in a file, that belongs on /boot; None if that
+        is within the root filesystem, or there is none.
+    :param format: what the source is, for people.
+    :param partition: the number of the partition that was taken.
     """
 
     root: pathlib.Path
@@ -63,6 +69,10 @@ class Source:
     finished: bool = False
     manifest: manifest_.Manifest | None = None
     notes: tuple[str, ...] = ()
+    own: bool = False
+    boot: pathlib.Path | None = None
+    format: str | None = None
+    partition: int | None = None
 
     @property
     def complete(self) -> bool:
@@ -156,6 +166,7 @@ def _with_manifest(
         name=manifest.image.name,
         finished=True,
         manifest=manifest,
+        format='saved AMI',
     )
 
 
@@ -204,11 +215,14 @@ def _unpacked(
     if found is None:
         # The files of a root filesystem themselves.
         return Source(
-            root=tree.temporary_image(path, folder, progress=progress)
+            root=tree.temporary_image(path, folder, progress=progress),
+            own=True,
+            format='files',
         )
     if found.manifest is not None:
         _compare_all(opening.shown(path), found, found.manifest)
-        return _with_manifest(found.paths, found.manifest)
+        source = _with_manifest(found.paths, found.manifest)
+        return dataclasses.replace(source, own=True)
     root = found.paths['image']
     blank = _is_blank(root)
     note = (
@@ -223,6 +237,8 @@ def _unpacked(
         name=found.name,
         finished=blank,
         notes=(note,) if blank else (),
+        own=True,
+        format='UEC tarball',
     )
 
 

@@ -1,0 +1,62 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Options for whatever a command takes its root filesystem from."""
+
+from __future__ import annotations
+
+import argparse
+import typing
+
+from amiclient.osc import values
+
+if typing.TYPE_CHECKING:
+    from amiclient.source import resolve
+
+#: What a source may be, for the help of commands.
+WHAT = (
+    'What holds a root filesystem: an ext2, ext3 or ext4 image or block '
+    'device, a disk with partitions (raw, qcow2, vmdk, vhd, vhdx, vdi), any '
+    'of these compressed, a directory or archive of files, a UEC tarball, or '
+    'what "openstack ami save" wrote'
+)
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add what decides how a source is taken."""
+    parser.add_argument(
+        '--partition',
+        metavar='<number>',
+        type=values.count,
+        help='Partition with the root filesystem, if the source is a disk '
+        '(default: the one that has the files of a root filesystem)',
+    )
+    parser.add_argument(
+        '--allow-backing-file',
+        action='store_true',
+        help='Take a disk image that is a layer over other files, and read '
+        'those: do so only with images that you made yourself',
+    )
+
+
+def choice(parsed_args: argparse.Namespace) -> resolve.Choice:
+    """Gather how a source is to be taken, by :func:`add`."""
+    # Not at the top: see amiclient.osc.
+    from amiclient.source import resolve
+
+    return resolve.Choice(
+        partition=parsed_args.partition,
+        allow_backing_file=parsed_args.allow_backing_file,
+        repair=getattr(parsed_args, 'repair', False),
+        work_directory=getattr(parsed_args, 'work_directory', None),
+    )

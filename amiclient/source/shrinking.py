@@ -1,0 +1,146 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Shrinking the root filesystem of any source into a file of its own."""
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import errno
+import pathlib
+
+from amiclient.ext import shrink
+from amiclient.ext import stage
+from amiclient import files
+from amiclient import progress as progress_
+from amiclient.source import detect
+from amiclient.source import resolve
+from amiclient import units
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a user wants; see :class:`amiclient.ext.shrink.ShrinkRequest`.
+
+    :param output: where the result shall go; None to replace the source,
+        which must be a filesystem then.
+    """
+
+    source: pathlib.Path
+    choice: resolve.Choice
+    output: pathlib.Path | None = None
+    headroom: units.Headroom = units.NO_HEADROOM
+    journal: str | int = 'keep'
+    repair: bool = False
+    in_place: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """What will be done.
+
+    :param plan: how; its paths may be those of temporary files.
+    :param request: what was asked for.
+    :param source: what the source has come to.
+    """
+
+    plan: shrink.ShrinkPlan
+    request: Request
+    source: resolve.Source
+
+    @property
+    def shown(self) -> shrink.ShrinkPlan:
+        """The plan with the names that the user knows."""
+        image = dataclasses.replace(self.plan.image, path=self.request.source)
+        output = self.request.output or self.plan.output
+        return dataclasses.replace(self.plan, image=image, output=output)
+
+
+@contextlib.contextmanager
+def planned(
+    request: Request, *, exact: bool, progress: progress_.Progress
+) -> Iterator[Planned]:
+    """Take a source, and plan how to shrink its root filesystem.
+
+    What was made for it goes away at the end of the block.
+
+    :param exact: find out the size of the result.
+    :raises AmiError: as :func:`amiclient.source.resolve.opened` and
+        :func:`amiclient.ext.shrink.plan` do.
+    """
+    choice = request.choice
+    with contextlib.ExitStack() as stack:
+        source = resolve.Source(root=request.source)
+        if request.output is not None:
+            # Where it can get its name without being copied.
+            beside = choice.work_directory or request.output.absolute().parent
+            with files.told(beside):
+                beside.stat()
+            source = stack.enter_context(
+                resolve.opened(
+                    request.source,
+                    dataclasses.replace(choice, work_directory=beside),
+                    progress=progress,
+                )
+            )
+        wanted = shrink.ShrinkRequest(
+            image=detect.open_root(source.root),
+            output=request.output,
+            headroom=request.headroom,
+            journal=request.journal,
+            repair=request.repair,
+            in_place=request.in_place,
+            work_directory=choice.work_directory,
+        )
+        if source.own and not request.in_place:
+            # The checks of where the result goes are those of any shrink.
+            shrink.plan(wanted)
+            wanted = dataclasses.replace(
+                wanted,
+                output=None,
+                in_place=True,
+                own=True,
+                work_directory=source.root.parent,
+            )
+        plan = shrink.plan(wanted, exact=exact, progress=progress)
+        yield Planned(plan, request, source)
+
+
+def execute(
+    planned: Planned, *, progress: progress_.Progress
+) -> shrink.Shrunk:
+    """Do what was planned.
+
+    :raises AmiError: as :func:`amiclient.ext.shrink.execute` does.
+    """
+    done = shrink.execute(planned.plan, progress=progress)
+    output = planned.request.output
+    if output is None or not planned.plan.request.own:
+        return dataclasses.replace(done, image=planned.request.source)
+    with stage.full_disk(output.absolute().parent):
+        _publish(done.output, output)
+    return dataclasses.replace(
+        done, image=planned.request.source, output=output
+    )
+
+
+def _publish(path: pathlib.Path, output: pathlib.Path) -> None:
+    """Give a temporary file its name, or make a copy that has it."""
+    try:
+        files.publish(path, output)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with files.Output(output) as made:
+            stage.copy_sparse(path, made.path)
+            made.keep()
