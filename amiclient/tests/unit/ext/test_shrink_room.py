@@ -17,9 +17,12 @@ import pathlib
 import time
 import unittest
 
+import fixtures
+
 from amiclient import exceptions
 from amiclient.ext import shrink
 from amiclient import process
+from amiclient import temporary
 from amiclient.tests import base
 from amiclient.tests import exttree
 from amiclient.tests import shapes
@@ -134,6 +137,62 @@ class TestRoom(base.TestCase):
         self.assertEqual(done.size, image.stat().st_size)
         self.assertTrue(shrinking.is_sound(image))
         self.assertEqual([], shrinking.differences(self.image, image))
+
+    def test_filled_while_it_is_resized_in_place(self) -> None:
+        where = self.disk(64 * _MIB)
+        image = where / 'root.img'
+        process.run(['cp', '--sparse=always', self.image, image])
+
+        class Watch(shrinking.Watch):
+            def begun(self, description: str) -> None:
+                if description == 'Shrinking':
+                    status = os.statvfs(where)
+                    free = status.f_bavail * status.f_frsize
+                    with (where / 'other').open('ab') as file:
+                        file.write(bytes(free))
+
+        # What it writes to holes of the file had been set aside.
+        done = shrinking.shrunk(image, in_place=True, progress=Watch())
+        self.assertEqual(['other', 'root.img'], sorted(os.listdir(where)))
+        self.assertEqual(done.size, image.stat().st_size)
+        self.assertTrue(shrinking.is_sound(image))
+        self.assertEqual([], shrinking.differences(self.image, image))
+
+    def test_two_disks(self) -> None:
+        # Each is asked for what it is to hold, and no more.
+        image = shrinking.shape('needs-recovery', self.folder)
+        request = shrinking.request(image, output=self.folder / 'output')
+        whole = shrink.plan(request).room
+        result, work = self.disk(whole), self.disk(whole)
+        done = shrinking.shrunk(
+            image, output=result / 'output', work_directory=work
+        )
+        self.assertEqual([], os.listdir(work))
+        self.assertEqual(done.size, (result / 'output').stat().st_size)
+        small = self.disk(_MIB)
+        for rest in (
+            {'output': small / 'output', 'work_directory': work},
+            {'output': result / 'other', 'work_directory': small},
+        ):
+            error = self.assertRaises(
+                exceptions.NoSpaceError, shrink.plan,
+                shrinking.request(image, **rest),
+            )  # fmt: skip
+            self.assertIn(f'{small}: no room for the copy', str(error))
+
+    def test_what_was_left_counts_as_room(self) -> None:
+        where = self.disk(48 * _MIB)
+        with temporary.File(where, 'output') as left:
+            left.path.write_bytes(bytes(40 * _MIB))
+            request = shrinking.request(self.image, output=where / 'output')
+            self.assertRaises(exceptions.NoSpaceError, shrink.plan, request)
+            # A second name stays, as all does after kill -9.
+            os.link(left.path, where / '.output.amiclient-01234567')
+        planned = shrink.plan(request)
+        log = self.useFixture(fixtures.FakeLogger('amiclient'))
+        shrink.execute(planned)
+        self.assertEqual(['output'], os.listdir(where))
+        self.assertIn('removed 1 temporary file', log.output)
 
     def test_limit_of_file_sizes(self) -> None:
         output = self.tmp() / 'output'
