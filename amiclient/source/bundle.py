@@ -188,9 +188,7 @@ def _verify(
     _compare(opening.shown(path), part, size, hasher.hexdigest())
 
 
-def _compare(
-    name: str, part: manifest_.Part, size: int, sha512: str
-) -> None:
+def _compare(name: str, part: manifest_.Part, size: int, sha512: str) -> None:
     hint = 'save the triple again, or name its files one by one'
     if size != part.size:
         raise exceptions.SourceError(

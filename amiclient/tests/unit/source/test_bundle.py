@@ -166,10 +166,10 @@ class TestArchives(BundleCase):
         ):
             path = self.tar(contents)
             with self.open(path) as source:
-                expected = bundle.Source(
-                root=source.root, own=True, format='files'
-            )
-            self.assertEqual(expected, source)
+                    expected = bundle.Source(
+                    root=source.root, own=True, format='files'
+                )
+                self.assertEqual(expected, source)
                 found = exttree.read_tree(source.root)
             names = {b'/' + os.fsencode(name) for name in contents}
             self.assertEqual(set(), names - set(found))
