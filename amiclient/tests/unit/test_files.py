@@ -220,3 +220,97 @@ class TestOutput(base.TestCase):
             files.room(self.folder), found.f_blocks * found.f_frsize
         )
         self.assertGreater(files.room(self.folder), 0)
+
+
+class TestState(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.path = self.tmp() / 'file'
+        self.path.write_bytes(b'before')
+
+    def changed(self, change: object) -> bool:
+        with self.path.open('rb') as file:
+            before = files.state(self.path)
+            self.assertEqual(before, files.state(file.fileno()))
+            change()
+            return files.state(self.path) != before
+
+    def test_read(self) -> None:
+        self.assertFalse(self.changed(self.path.read_bytes))
+
+    def test_written_to(self) -> None:
+        self.assertTrue(self.changed(lambda: self.path.write_bytes(b'AFTER!')))
+
+    def test_time_put_back(self) -> None:
+        # As rsync --inplace --times does it.
+        status = self.path.stat()
+
+        def change() -> None:
+            self.path.write_bytes(b'AFTER!')
+            os.utime(self.path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+        self.assertTrue(self.changed(change))
+        self.assertEqual(status.st_mtime_ns, self.path.stat().st_mtime_ns)
+
+    def test_replaced(self) -> None:
+        other = self.path.with_name('other')
+        other.write_bytes(b'before')
+        self.assertTrue(self.changed(lambda: os.replace(other, self.path)))
+
+    def test_what_is_no_file(self) -> None:
+        null = pathlib.Path('/dev/null')
+        before = files.state(null)
+        null.write_bytes(b'x')
+        self.assertEqual(before, files.state(null))
+        self.assertNotEqual(before, files.state(pathlib.Path('/dev/zero')))
+
+
+class TestReadAt(base.TestCase):
+    """Reading that stops in the middle; for bad sectors see failing_disk."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.path = self.tmp() / 'file'
+        self.data = self.random.randbytes(100_000)
+        self.path.write_bytes(self.data)
+        self.file = self.path.open('rb')
+        self.addCleanup(self.file.close)
+
+    def read(self, count: int, offset: int) -> bytes:
+        return files.read_at(self.file.fileno(), count, offset)
+
+    def spoil(self, bad: int) -> None:
+        """Have reading stop before a byte, and fail there."""
+        real = os.pread
+
+        def pread(descriptor: int, count: int, offset: int) -> bytes:
+            if offset <= bad < offset + count:
+                if offset == bad - bad % 4096 or offset % 4096:
+                    raise OSError(errno.EIO, 'broken')
+                count = bad - bad % 4096 - offset
+            return real(descriptor, count, offset)
+
+        self.patch(os, 'pread', pread)
+
+    def test_all(self) -> None:
+        self.assertEqual(self.data[7:50_007], self.read(50_000, 7))
+
+    def test_end_of_file(self) -> None:
+        self.assertEqual(self.data[-10:], self.read(50_000, 99_990))
+        self.assertEqual(b'', self.read(50_000, 100_000))
+
+    def test_in_pieces(self) -> None:
+        real = os.pread
+        self.patch(os, 'pread', lambda fd, n, at: real(fd, min(n, 777), at))
+        self.assertEqual(self.data[7:50_007], self.read(50_000, 7))
+
+    def test_bad_page(self) -> None:
+        self.spoil(50_000)
+        self.assertEqual(self.data[:40_960], self.read(40_960, 0))
+        for count, offset in ((100_000, 0), (100_000, 4096), (50_000, 4097)):
+            error = self.assertRaises(
+                exceptions.SourceError, self.read, count, offset
+            )
+            self.assertIn(
+                f'{self.path} cannot be read at byte 49152: ', str(error)
+            )
