@@ -51,11 +51,18 @@ _PACKAGES = {
     'tune2fs': 'e2fsprogs',
     'lz4': 'lz4',
     'qemu-img': 'qemu-utils',
+    'qemu-nbd': 'qemu-utils',
+    'qemu-system-aarch64': 'qemu-system-arm',
+    'qemu-system-x86_64': 'qemu-system-x86',
+    'setpriv': 'util-linux',
     'zstd': 'zstd',
 }
 
 #: How much of a failed program's stderr goes into the error message.
 _TAIL = 300
+
+#: A program that runs. Only this module may say what that is made of.
+Child = subprocess.Popen[bytes]
 
 #: Seconds a child has between SIGTERM and SIGKILL.
 _GRACE = 2.0
@@ -138,6 +145,11 @@ def find(program: str) -> str:
     return found
 
 
+def found(argv: Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:
+    """Put the path of a program in the place of its name."""
+    return (find(os.fspath(argv[0])), *(os.fspath(a) for a in argv[1:]))
+
+
 def run(
     argv: Sequence[str | os.PathLike[str]],
     *,
@@ -175,13 +187,12 @@ def run(
         another status.
     :raises CancelledError: if ``cancel`` was set meanwhile.
     """
-    command = (find(os.fspath(argv[0])), *(os.fspath(a) for a in argv[1:]))
-    environment = {**os.environ, 'LC_ALL': 'C', **(env or {})}
+    command = found(argv)
     if cancel is not None and cancel.is_set() and interruptible:
         raise exceptions.CancelledError('given up')
     with (
         _standard_input(input) as stdin,
-        _started(command, stdin, cwd, environment) as child,
+        started(command, stdin, cwd=cwd, env=env) as child,
     ):
         if interruptible:
             _confine(child, resource.RLIMIT_AS, memory)
@@ -221,19 +232,17 @@ def reading(
     :returns: what it writes. At the end, its exit status is looked at.
     :raises ProgramError: if it is missing.
     """
-    command = (find(os.fspath(argv[0])), *(os.fspath(a) for a in argv[1:]))
-    environment = {**os.environ, 'LC_ALL': 'C'}
     with (
         tempfile.TemporaryFile() as words,
-        _started(
-            command, stdin.fileno(), None, environment, words.fileno()
+        started(
+            found(argv), stdin.fileno(), stderr=words.fileno()
         ) as child,
     ):
         try:
             yield Pipe(child, words)
         finally:
             if child.poll() is None:
-                _end(child)
+                end(child)
 
 
 class Pipe:
@@ -243,10 +252,14 @@ class Pipe:
     """
 
     def __init__(
-        self, child: subprocess.Popen[bytes], words: IO[bytes]
+        self, child: Child, words: IO[bytes]
     ) -> None:
         self._child = child
         self._words = words
+
+    def running(self) -> bool:
+        """Tell whether the program has not ended yet."""
+        return self._child.poll() is None
 
     def read(self, count: int, /) -> bytes:
         """Read up to so many bytes; none at the end.
@@ -281,36 +294,46 @@ def _standard_input(data: bytes | None) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _started(
+def started(
     command: Sequence[str],
-    stdin: int,
-    cwd: pathlib.Path | None,
-    environment: Mapping[str, str],
+    stdin: int = subprocess.DEVNULL,
+    *,
+    stdout: int = subprocess.PIPE,
     stderr: int = subprocess.PIPE,
-) -> Iterator[subprocess.Popen[bytes]]:
-    child: subprocess.Popen[bytes] | None = None
+    cwd: pathlib.Path | None = None,
+    env: Mapping[str, str] | None = None,
+    inherited: Sequence[int] = (),
+) -> Iterator[Child]:
+    """Start a program, and wait for it at the end of the ``with`` block.
+
+    :param command: made by :func:`found`.
+    :param env: variables to add to the environment.
+    :param inherited: descriptors that it has as well, by the same numbers.
+    """
+    child: Child | None = None
     try:
         # A signal in the middle would leave a program that nobody knows of.
         with interrupts.held():
             child = subprocess.Popen(
                 command,
                 stdin=stdin,
-                stdout=subprocess.PIPE,
+                stdout=stdout,
                 stderr=stderr,
                 cwd=cwd,
-                env=environment,
+                env={**os.environ, 'LC_ALL': 'C', **(env or {})},
                 start_new_session=True,
+                pass_fds=inherited,
             )
         with child:
             yield child
     except BaseException:
         if child is not None and child.returncode is None:
-            _end(child)
+            end(child)
         raise
 
 
 def _confine(
-    child: subprocess.Popen[bytes], what: int, most: int | None
+    child: Child, what: int, most: int | None
 ) -> None:
     # From outside, for what Popen would call between fork and exec is not
     # safe where there are threads. It has begun by then, but not taken much.
@@ -320,7 +343,7 @@ def _confine(
 
 
 def _pumps(
-    child: subprocess.Popen[bytes], most: int
+    child: Child, most: int
 ) -> tuple[pump.Pump, pump.Pump]:
     made = [
         pump.Pump(cast(BinaryIO, pipe), most)
@@ -332,7 +355,7 @@ def _pumps(
 
 
 def _wait(
-    child: subprocess.Popen[bytes],
+    child: Child,
     pumps: tuple[pump.Pump, pump.Pump],
     interruptible: bool,
     cancel: threading.Event | None,
@@ -349,25 +372,25 @@ def _wait(
             pass
         except BaseException as error:
             if interruptible:
-                _end(child)
+                end(child)
                 raise
             held = error
         if not interruptible:
             continue
         if cancel is not None and cancel.is_set():
-            _end(child)
+            end(child)
             raise exceptions.CancelledError('given up')
         if limit is not None and time.monotonic() - begin > limit:
-            _end(child)
+            end(child)
             raise _too_slow(child, limit)
         if any(one.overflowed for one in pumps):
-            _end(child)
+            end(child)
     if held is not None:
         raise held
 
 
 def _too_slow(
-    child: subprocess.Popen[bytes], limit: float
+    child: Child, limit: float
 ) -> exceptions.ProgramError:
     name = os.path.basename(cast(Sequence[str], child.args)[0])
     return exceptions.ProgramError(
@@ -376,7 +399,8 @@ def _too_slow(
     )
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
+def end(child: Child) -> None:
+    """End a program, and what it started."""
     _signal(child, signal.SIGTERM)
     try:
         child.wait(_GRACE)
@@ -385,7 +409,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         child.wait()
 
 
-def _signal(child: subprocess.Popen[bytes], number: int) -> None:
+def _signal(child: Child, number: int) -> None:
     # It leads a group of its own: what it started in turn is meant as well.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, number)

@@ -166,7 +166,7 @@ class TestArchives(BundleCase):
         ):
             path = self.tar(contents)
             with self.open(path) as source:
-                    expected = bundle.Source(
+                expected = bundle.Source(
                     root=source.root, own=True, format='files'
                 )
                 self.assertEqual(expected, source)
