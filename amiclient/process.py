@@ -36,27 +36,10 @@ from typing import BinaryIO, cast, IO
 
 from amiclient import exceptions
 from amiclient import interrupts
+from amiclient import packages
 from amiclient import pump
 
 _SBIN = ('/usr/local/sbin', '/usr/sbin', '/sbin')
-
-#: Debian's name of the package that holds a program, for the hint.
-_PACKAGES = {
-    'debugfs': 'e2fsprogs',
-    'dumpe2fs': 'e2fsprogs',
-    'e2fsck': 'e2fsprogs',
-    'e2image': 'e2fsprogs',
-    'mke2fs': 'e2fsprogs',
-    'resize2fs': 'e2fsprogs',
-    'tune2fs': 'e2fsprogs',
-    'lz4': 'lz4',
-    'qemu-img': 'qemu-utils',
-    'qemu-nbd': 'qemu-utils',
-    'qemu-system-aarch64': 'qemu-system-arm',
-    'qemu-system-x86_64': 'qemu-system-x86',
-    'setpriv': 'util-linux',
-    'zstd': 'zstd',
-}
 
 #: How much of a failed program's stderr goes into the error message.
 _TAIL = 300
@@ -137,7 +120,7 @@ def find(program: str) -> str:
     path = os.pathsep.join((os.environ.get('PATH', os.defpath), *_SBIN))
     found = shutil.which(program, path=path)
     if found is None:
-        package = _PACKAGES.get(program)
+        package = packages.HOLDING.get(program)
         raise exceptions.ProgramError(
             f'{program} was not found',
             hint=f'install the package {package}' if package else None,
@@ -234,9 +217,7 @@ def reading(
     """
     with (
         tempfile.TemporaryFile() as words,
-        started(
-            found(argv), stdin.fileno(), stderr=words.fileno()
-        ) as child,
+        started(found(argv), stdin.fileno(), stderr=words.fileno()) as child,
     ):
         try:
             yield Pipe(child, words)
@@ -251,9 +232,7 @@ class Pipe:
     :param words: what it writes to stderr.
     """
 
-    def __init__(
-        self, child: Child, words: IO[bytes]
-    ) -> None:
+    def __init__(self, child: Child, words: IO[bytes]) -> None:
         self._child = child
         self._words = words
 
@@ -332,9 +311,7 @@ def started(
         raise
 
 
-def _confine(
-    child: Child, what: int, most: int | None
-) -> None:
+def _confine(child: Child, what: int, most: int | None) -> None:
     # From outside, for what Popen would call between fork and exec is not
     # safe where there are threads. It has begun by then, but not taken much.
     if most is not None:
@@ -342,9 +319,7 @@ def _confine(
             resource.prlimit(child.pid, what, (most, most + 1))
 
 
-def _pumps(
-    child: Child, most: int
-) -> tuple[pump.Pump, pump.Pump]:
+def _pumps(child: Child, most: int) -> tuple[pump.Pump, pump.Pump]:
     made = [
         pump.Pump(cast(BinaryIO, pipe), most)
         for pipe in (child.stdout, child.stderr)
@@ -389,9 +364,7 @@ def _wait(
         raise held
 
 
-def _too_slow(
-    child: Child, limit: float
-) -> exceptions.ProgramError:
+def _too_slow(child: Child, limit: float) -> exceptions.ProgramError:
     name = os.path.basename(cast(Sequence[str], child.args)[0])
     return exceptions.ProgramError(
         f'{name} was ended, for it took more than {limit:.0f} seconds',
@@ -399,12 +372,19 @@ def _too_slow(
     )
 
 
+def waited(child: Child, seconds: float) -> bool:
+    """Wait for the end of a program, and tell whether it has come."""
+    try:
+        child.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
 def end(child: Child) -> None:
     """End a program, and what it started."""
     _signal(child, signal.SIGTERM)
-    try:
-        child.wait(_GRACE)
-    except subprocess.TimeoutExpired:
+    if not waited(child, _GRACE):
         _signal(child, signal.SIGKILL)
         child.wait()
 

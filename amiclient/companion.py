@@ -1,0 +1,93 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""A program that runs beside this one, for as long as it is needed.
+
+:mod:`amiclient.process` runs programs to their end; this is for one that has
+none of its own, such as an emulator. It never outlives the process that
+started it, whatever becomes of that.
+"""
+
+from collections.abc import Iterator, Sequence
+import contextlib
+import os
+import tempfile
+from typing import IO
+
+from amiclient import process
+
+#: Characters of what it said last that go into errors.
+_TAIL = 300
+
+
+class Companion:
+    """A program that runs.
+
+    :param words: what it writes to stdout and stderr.
+    """
+
+    def __init__(self, child: process.Child, words: IO[bytes]) -> None:
+        self._child = child
+        self._words = words
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._child.pid
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for its end, and tell whether it has come."""
+        return process.waited(self._child, seconds)
+
+    @property
+    def status(self) -> int | None:
+        """Its exit status; None as long as it runs."""
+        return self._child.poll()
+
+    def tail(self) -> str:
+        """Its last words, as one line."""
+        # It writes to the same open file: the position must stay its own.
+        size = os.fstat(self._words.fileno()).st_size
+        begin = max(0, size - 4 * _TAIL)
+        data = os.pread(self._words.fileno(), 4 * _TAIL, begin)
+        return ' '.join(data.decode(errors='backslashreplace').split())[
+            -_TAIL:
+        ]
+
+
+@contextlib.contextmanager
+def started(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    inherited: Sequence[int] = (),
+) -> Iterator[Companion]:
+    """Start a program, which is ended with the ``with`` block.
+
+    It is killed with this process, too, even if that is killed itself
+    (PR_SET_PDEATHSIG in prctl(2)). So it has to be started by a thread that
+    lives as long as it is needed.
+
+    :param argv: its name, without a folder, and its arguments.
+    :param inherited: descriptors that it has as well, by the same numbers.
+    :raises ProgramError: if it is missing.
+    """
+    command = process.found(argv)
+    tied = process.found(['setpriv', '--pdeathsig', 'KILL', '--', *command])
+    with tempfile.TemporaryFile() as words:
+        where = words.fileno()
+        with process.started(
+            tied, stdout=where, stderr=where, inherited=inherited
+        ) as child:
+            try:
+                yield Companion(child, words)
+            finally:
+                process.end(child)
