@@ -77,6 +77,14 @@ class Table:
         :raises DamagedError: if there can be no such inode, or the file ends
             before.
         """
+        data = self.raw(number)
+        return _parse(data, 0, number, self._size)
+
+    def raw(self, number: int) -> bytes:
+        """Read one inode as it lies on disk.
+
+        :raises DamagedError: as :meth:`read` does.
+        """
         group, index = divmod(number - 1, self._per_group)
         data = b''
         if 0 <= group < len(self._layout.groups):
@@ -87,7 +95,7 @@ class Table:
                 f'there is no inode {number}, which is needed',
                 hint='mend a copy with e2fsck',
             )
-        return _parse(data, 0, number, self._size)
+        return data
 
     def in_use(self) -> Iterator[Inode]:
         """Read all inodes in use."""

@@ -57,6 +57,7 @@ class UploadAmi(command.ShowOne):
             'the source without its suffix)',
         )
         options.add_parts(parser)
+        sources.add_kernel_version(parser)
         parser.add_argument(
             '--image-format',
             choices=('ami', 'raw', 'auto'),
@@ -95,12 +96,9 @@ class UploadAmi(command.ShowOne):
         from amiclient.glance import catalog
         from amiclient.glance import plan
         from amiclient.glance import register
-        from amiclient.source import resolve
 
         proxy, watch = self.proxy(), self.watch(parsed_args)
-        with resolve.opened(
-            parsed_args.source, sources.choice(parsed_args), progress=watch
-        ) as source:
+        with sources.triple(parsed_args, watch) as source:
             wanted = adopting.adopt(self._request(parsed_args, source), source)
             planned = plan.plan(
                 wanted,

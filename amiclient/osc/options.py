@@ -296,7 +296,8 @@ def add_parts(parser: argparse.ArgumentParser) -> None:
             f'--{noun}',
             metavar='<file>|<image>',
             help=f'The {noun} to {what}: a file, or the id or name of an '
-            'image that the cloud holds already',
+            'image that the cloud holds already (default: what comes with '
+            'the source, or is found in its root filesystem)',
         )
         group.add_argument(
             f'--no-{noun}',

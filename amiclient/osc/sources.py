@@ -16,11 +16,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+import contextlib
 import typing
 
 from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
+    from amiclient import progress as progress_
     from amiclient.source import resolve
 
 #: What a source may be, for the help of commands.
@@ -47,6 +50,54 @@ def add(parser: argparse.ArgumentParser) -> None:
         help='Take a disk image that is a layer over other files, and read '
         'those: do so only with images that you made yourself',
     )
+
+
+def add_kernel_version(parser: argparse.ArgumentParser) -> None:
+    """Add ``--kernel-version``."""
+    parser.add_argument(
+        '--kernel-version',
+        metavar='<version>',
+        help='Take this one of the kernels in the root filesystem, as '
+        '"uname -r" would call it, and its ramdisk (default: the newest)',
+    )
+
+
+@contextlib.contextmanager
+def triple(
+    parsed_args: argparse.Namespace, watch: progress_.Progress
+) -> Iterator[resolve.Source]:
+    """Open a source, and take its newest kernel out if none is named.
+
+    :param parsed_args: with what :func:`add`, :func:`add_kernel_version` and
+        amiclient.osc.options.add_parts() add.
+    """
+    # Not at the top: see amiclient.osc.
+    from amiclient.rootfs import completion
+    from amiclient.source import resolve
+
+    def is_open(noun: str) -> bool:
+        named = getattr(parsed_args, noun) is not None
+        return not (named or getattr(parsed_args, f'no_{noun}', False))
+
+    wanted = completion.Wanted(
+        kernel=is_open('kernel'),
+        ramdisk=is_open('ramdisk'),
+        version=parsed_args.kernel_version,
+        hint='give --kernel FILE or IMAGE, or --no-kernel'
+        if 'no_kernel' in parsed_args
+        else 'give --kernel FILE',
+    )
+    chosen = choice(parsed_args)
+    with (
+        resolve.opened(parsed_args.source, chosen, progress=watch) as source,
+        completion.completed(
+            source,
+            wanted,
+            name=parsed_args.source,
+            work_directory=chosen.work_directory,
+        ) as complete,
+    ):
+        yield complete
 
 
 def choice(parsed_args: argparse.Namespace) -> resolve.Choice:

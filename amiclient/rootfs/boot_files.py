@@ -1,0 +1,399 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""The kernels in a root filesystem, each with its initramfs.
+
+Where distributions put them: Debian, Ubuntu, Fedora, RHEL, SUSE, Arch,
+Alpine, Gentoo; entries after the Boot Loader Specification (UAPI group); and
+unified kernel images. The image is read where it is, without mounting it, and
+symbolic links do not lead out of it.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+import dataclasses
+import pathlib
+import posixpath
+import re
+import struct
+
+from amiclient import exceptions
+from amiclient.ext import nodes
+from amiclient.ext import reader as reader_
+from amiclient.rootfs import unified
+from amiclient.rootfs import versions
+
+#: What the names of kernels begin with, in /boot; the first one counts where
+#: there are several of one version (SUSE has the debugger's vmlinux, too).
+_KERNELS = ('vmlinuz', 'bzImage', 'Image.gz', 'Image', 'kernel', 'vmlinux')
+_KERNEL = re.compile(rf'({"|".join(map(re.escape, _KERNELS))})-(.+)')
+
+#: What the names of ramdisks are, by what follows "vmlinuz-".
+_RAMDISKS = (
+    'initrd.img-{}',
+    'initramfs-{}.img',
+    'initrd-{}',
+    'initrd-{}.img',
+    'initramfs-{}',
+)
+
+_LINKS = (
+    ('vmlinuz', 'initrd.img'),
+    ('vmlinuz', 'initrd'),
+    ('vmlinuz', 'initramfs'),
+    ('Image', 'initrd'),
+    ('kernel', 'initramfs'),
+)
+
+#: Where the root of the partition that is booted from may be.
+_BOOTS = ('/boot', '', '/efi', '/boot/efi')
+
+#: The same, in a filesystem that belongs on /boot.
+_BOOTS_THERE = ('', '/efi')
+
+_MODULES = '/usr/lib/modules', '/lib/modules'
+
+#: What is left out: kernels for emergencies, copies, and what lies beside.
+_NOT = re.compile(
+    r'rescue|recovery|memtest|kdump|^vmlinux.*\.gz$|'
+    r'\.(old|bak|hmac|sig|efi|orig|dpkg-.*)$',
+    re.IGNORECASE,
+)
+
+#: genkernel's names have the architecture in front of the version.
+_ARCHITECTURE = re.compile(r'(genkernel-)?[a-z][a-z0-9_]*-(?=\d+\.\d)')
+
+#: What is smaller is no kernel.
+_SMALLEST = 0x268
+
+_ENTRY = 64 * 1024
+_MOST = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class BootFiles:
+    """A kernel in a root filesystem, and the ramdisk that belongs to it.
+
+    :param version: as ``uname -r`` would say, or the name that stands for it
+        where that cannot be told.
+    :param kernel: the path in the image, links resolved; so ``ramdisk``, of
+        which there may be none.
+    :param source: how it was found: ``entry``, ``boot``, ``modules``,
+        ``link`` or ``unified``.
+    :param image: the filesystem that it is in.
+    """
+
+    version: str
+    kernel: str
+    ramdisk: str | None
+    source: str
+    image: pathlib.Path
+
+    @property
+    def unified(self) -> bool:
+        """Whether kernel and ramdisk are sections of one file."""
+        return self.source == 'unified'
+
+    @property
+    def has_ramdisk(self) -> bool:
+        """Whether there is a ramdisk."""
+        return self.ramdisk is not None
+
+
+def find(
+    image: pathlib.Path, boot: pathlib.Path | None = None
+) -> tuple[BootFiles, ...]:
+    """Find the kernels in a root filesystem, the newest first.
+
+    :param image: the image file or block device; it is only read.
+    :param boot: another one, with a filesystem that belongs on /boot.
+    :raises DamagedError: if a filesystem makes no sense.
+    """
+    with reader_.opened(image) as reader:
+        finder = _Finder(reader, image, '/boot', _BOOTS)
+        found = list(finder.all())
+    if boot is not None:
+        with reader_.opened(boot) as reader:
+            other = _Finder(reader, boot, '', _BOOTS_THERE, finder)
+            found += other.all()
+    return _newest_first(found)
+
+
+def found_in(
+    reader: reader_.Reader, image: pathlib.Path
+) -> tuple[BootFiles, ...]:
+    """Find the kernels in a root filesystem that is open already.
+
+    :param image: what it was opened from.
+    """
+    return _newest_first(_Finder(reader, image, '/boot', _BOOTS).all())
+
+
+def _newest_first(found: Iterable[BootFiles]) -> tuple[BootFiles, ...]:
+    """Sort, and leave out what was found before in another way."""
+    best: dict[str, BootFiles] = {}
+    seen: set[tuple[pathlib.Path, str]] = set()
+    for each in found:
+        place = (each.image, each.kernel)
+        before = best.get(each.version)
+        if place in seen and before is None:
+            # By another version than the one it says itself.
+            continue
+        seen.add(place)
+        if before is None or (each.has_ramdisk and not before.has_ramdisk):
+            best[each.version] = each
+        if len(best) >= _MOST:
+            break
+    return tuple(
+        sorted(
+            best.values(), key=lambda b: versions.key(b.version), reverse=True
+        )
+    )
+
+
+def choose(
+    found: Iterable[BootFiles],
+    version: str | None,
+    *,
+    name: str,
+    hint: str = 'name one with --kernel',
+) -> BootFiles:
+    """Choose the kernel to boot: the newest one, unless the user says which.
+
+    :param found: newest first, as :func:`find` gives them.
+    :param version: as ``uname -r`` would say; None for the newest.
+    :param name: what to call the source in errors.
+    :param hint: what to do if there is none.
+    :raises SourceError: if there is none.
+    """
+    kernels = tuple(found)
+    if not kernels:
+        raise exceptions.SourceError(
+            f'{name}: no kernel was found in it',
+            hint=hint,
+        )
+    if version is None:
+        return kernels[0]
+    for each in kernels:
+        if each.version == version:
+            return each
+    raise exceptions.SourceError(
+        f'{name}: there is no kernel {version} in it',
+        hint=f'choose from {", ".join(each.version for each in kernels)}',
+    )
+
+
+class _Finder:
+    """Looks into one filesystem."""
+
+    def __init__(
+        self,
+        reader: reader_.Reader,
+        image: pathlib.Path,
+        home: str,
+        boots: tuple[str, ...],
+        root: '_Finder | None' = None,
+    ) -> None:
+        self._reader = reader
+        self._image = image
+        self._home = home
+        self._boots = boots
+        #: The folders of modules, by the version, and what goes by it.
+        self._modules: dict[str, str] = {}
+        self._bases: dict[str, str] = {}
+        if root is not None:
+            self._bases = root._bases
+            return
+        for folder in _MODULES[::-1]:
+            for name in reader.names(folder):
+                if name[:1].isdigit():
+                    self._modules[name] = f'{folder}/{name}'
+        for version, folder in self._modules.items():
+            # Arch's package says by what name its files go in /boot.
+            base = reader.head(f'{folder}/pkgbase', 256) or b''
+            self._bases[version] = base.decode('utf-8', 'replace').strip()
+
+    def all(self) -> Iterator[BootFiles]:
+        """Find kernels, the surest way first; some more than once."""
+        yield from self._entries()
+        yield from self._boot()
+        yield from self._with_modules()
+        yield from self._links()
+        yield from self._unified()
+
+    def _made(
+        self, version: str, node: nodes.Node, ramdisk: str | None, how: str
+    ) -> BootFiles:
+        return BootFiles(version, node.path, ramdisk, how, self._image)
+
+    def _kernel(self, path: str) -> nodes.Node | None:
+        """Look at what may be a kernel, and resolve its path."""
+        found = self._reader.find(path)
+        if found is None or not found.is_file or found.size < _SMALLEST:
+            return None
+        return None if found.is_encrypted else found
+
+    def _ramdisk(self, paths: Iterable[str]) -> str | None:
+        for path in paths:
+            found = self._reader.find(path)
+            if found is not None and found.is_file and found.size:
+                return found.path
+        return None
+
+    def _beside(self, suffixes: Iterable[str]) -> str | None:
+        """Find the ramdisk that belongs to a kernel, by its name."""
+        return self._ramdisk(
+            f'{self._home}/{name.format(suffix)}'
+            for suffix in suffixes
+            if suffix
+            for name in _RAMDISKS
+        )
+
+    def _entries(self) -> Iterator[BootFiles]:
+        """Read entries after the Boot Loader Specification, type 1."""
+        for boot in self._boots:
+            folder = f'{boot}/loader/entries'
+            for name in self._reader.names(folder):
+                if not name.endswith('.conf') or _NOT.search(name):
+                    continue
+                data = self._reader.head(f'{folder}/{name}', _ENTRY)
+                found = self._entry(data or b'')
+                if found is not None:
+                    yield found
+
+    def _entry(self, data: bytes) -> BootFiles | None:
+        fields: dict[str, list[str]] = {}
+        for line in data.decode('utf-8', 'replace').splitlines():
+            key, *values = line.split()[:64] or ['']
+            if values and not key.startswith('#'):
+                fields.setdefault(key, []).extend(values)
+        kernels = fields.get('linux', [])
+        if len(kernels) != 1 or _NOT.search(kernels[0]):
+            return None
+        node = self._on_boot(kernels[0])
+        if node is None:
+            return None
+        version = ''.join(fields.get('version', [])[:1])
+        if not version[:1].isdigit():
+            version = self._version(node, kernels[0])
+        ramdisk = None
+        # The last one is the main one; those before hold microcode.
+        for each in reversed(fields.get('initrd', [])):
+            found = None if each.startswith('$') else self._on_boot(each)
+            if found is not None:
+                ramdisk = found.path
+                break
+        return self._made(version, node, ramdisk, 'entry')
+
+    def _on_boot(self, path: str) -> nodes.Node | None:
+        """Find what an entry names, by the path on the boot partition."""
+        for boot in self._boots:
+            found = self._reader.find(f'{boot}/{path}')
+            if found is not None and found.is_file and found.size:
+                return found
+        return None
+
+    def _boot(self) -> Iterator[BootFiles]:
+        names = self._reader.names(self._home or '/')
+        for prefix in _KERNELS:
+            for name in names:
+                match = _KERNEL.fullmatch(name)
+                if not match or match[1] != prefix or _NOT.search(name):
+                    continue
+                node = self._kernel(f'{self._home}/{name}')
+                if node is None or _NOT.search(node.path):
+                    continue
+                version = self._version(node, name)
+                ramdisk = self._beside((match[2], version))
+                yield self._made(version, node, ramdisk, 'boot')
+
+    def _with_modules(self) -> Iterator[BootFiles]:
+        for version, folder in self._modules.items():
+            for name in ('vmlinuz', 'Image', 'Image.gz'):
+                node = self._kernel(f'{folder}/{name}')
+                if node is None:
+                    continue
+                ramdisk = self._ramdisk(
+                    f'{folder}/{each}' for each in ('initramfs.img', 'initrd')
+                ) or self._beside((version, self._bases[version]))
+                yield self._made(version, node, ramdisk, 'modules')
+
+    def _links(self) -> Iterator[BootFiles]:
+        for kernel, ramdisk in _LINKS:
+            for folder in dict.fromkeys((self._home, '')):
+                node = self._kernel(f'{folder}/{kernel}')
+                if node is None or _NOT.search(node.path):
+                    continue
+                version = self._version(node, node.path)
+                found = self._beside((version,)) or self._ramdisk(
+                    (f'{folder}/{ramdisk}',)
+                )
+                yield self._made(version, node, found, 'link')
+
+    def _unified(self) -> Iterator[BootFiles]:
+        folders = [f'{boot}/EFI/Linux' for boot in self._boots]
+        for folder in (*folders, *self._modules.values()):
+            for name in self._reader.names(folder):
+                if not name.lower().endswith('.efi') or 'rescue' in name:
+                    continue
+                node = self._kernel(f'{folder}/{name}')
+                if node is None:
+                    continue
+                found = unified.sections(
+                    self._reader.head(node.path, unified.HEAD) or b''
+                )
+                if found:
+                    yield self._of_sections(node, name, found)
+
+    def _of_sections(
+        self, node: nodes.Node, name: str, found: Mapping[str, unified.Section]
+    ) -> BootFiles:
+        version = ''
+        place = found.get('.uname')
+        if place is not None:
+            data = b''.join(
+                self._reader.span(node, place.offset, min(place.size, 256))
+            )
+            version = data.rstrip(b'\0').decode('utf-8', 'replace').strip()
+        if not version[:1].isdigit():
+            version = self._version(node, name.rpartition('.')[0])
+        ramdisk = node.path if '.initrd' in found else None
+        return self._made(version, node, ramdisk, 'unified')
+
+    def _version(self, node: nodes.Node, name: str) -> str:
+        """Tell the version of a kernel: by its name, header or modules."""
+        base = posixpath.basename(name)
+        match = _KERNEL.fullmatch(base)
+        text = match[2] if match else base
+        text = _ARCHITECTURE.sub('', text, count=1)
+        if text[:1].isdigit() and '.' in text:
+            return text
+        release = _release(self._reader.head(node.path, 0x10000) or b'')
+        if release:
+            return release
+        for release_, base_ in self._bases.items():
+            if base_ == text or release_.endswith(f'-{text}'):
+                return release_
+        if len(self._bases) == 1:
+            return next(iter(self._bases))
+        return text
+
+
+def _release(head: bytes) -> str | None:
+    """Read the release out of the header of a bzImage (boot.rst)."""
+    if head[0x202:0x206] != b'HdrS':
+        return None
+    (pointer,) = struct.unpack_from('<H', head, 0x20E)
+    match = re.match(
+        rb'\d+\.\d+[0-9A-Za-z.+~_-]*', head[0x200 + pointer :][:256]
+    )
+    return match[0].decode() if match and pointer else None

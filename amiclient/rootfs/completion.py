@@ -1,0 +1,97 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""A source with the kernel and the ramdisk that are in its root filesystem.
+
+What a source brings along, or the user names, comes first; this is for when
+there is neither.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import pathlib
+
+from amiclient import exceptions
+from amiclient.ext import workplace
+from amiclient import files
+from amiclient.rootfs import boot_files
+from amiclient.rootfs import taking
+from amiclient.source import bundle
+from amiclient.source import opening
+from amiclient import temporary
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What is to be looked for.
+
+    :param kernel: whether the kernel is still open; so ``ramdisk``.
+    :param version: of the kernel, as ``uname -r`` says; None for the newest.
+    :param hint: what to do if there is none.
+    """
+
+    kernel: bool = True
+    ramdisk: bool = True
+    version: str | None = None
+    hint: str = 'name one with --kernel'
+
+
+@contextlib.contextmanager
+def completed(
+    source: bundle.Source,
+    wanted: Wanted,
+    *,
+    name: pathlib.Path,
+    work_directory: pathlib.Path | None = None,
+) -> Iterator[bundle.Source]:
+    """Add the newest kernel of the root filesystem, and its ramdisk.
+
+    A ramdisk belongs to a kernel, so without that none is looked for. What
+    was taken out goes away at the end of the block.
+
+    :param name: what the user called the source.
+    :param work_directory: where to put it; None for the usual place.
+    :raises SourceError: if there is no kernel, or not that one.
+    :raises NoSpaceError: if there is no room for it.
+    """
+    if not wanted.kernel or (source.complete and wanted.version is None):
+        yield source
+        return
+    shown = opening.shown(name)
+    chosen = boot_files.choose(
+        boot_files.find(source.root, source.boot),
+        wanted.version,
+        name=shown,
+        hint=wanted.hint,
+    )
+    places = workplace.candidates(work_directory, source.root)
+    if not places:
+        raise exceptions.NoSpaceError(
+            f'{shown}: there is no folder to take its kernel out to',
+            hint='name one with --work-directory',
+        )
+    with temporary.Folder(max(places, key=files.room)) as folder:
+        taken = taking.take(chosen, folder.path, ramdisk=wanted.ramdisk)
+        notes = [f'{shown}: kernel {chosen.version} was found in it']
+        if wanted.ramdisk and taken.ramdisk is None:
+            notes.append(
+                f'{shown}: there is no ramdisk for kernel {chosen.version} in '
+                'it: it boots if what it needs is built into the kernel'
+            )
+        yield dataclasses.replace(
+            source,
+            kernel=taken.kernel.path,
+            ramdisk=taken.ramdisk.path if taken.ramdisk else None,
+            notes=(*source.notes, *notes),
+        )

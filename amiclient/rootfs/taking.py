@@ -1,0 +1,161 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Take a kernel and its ramdisk out of a root filesystem."""
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import errno
+import os
+import pathlib
+import posixpath
+
+from amiclient import exceptions
+from amiclient.ext import reader as reader_
+from amiclient import files
+from amiclient.rootfs import boot_files as boot_files_
+from amiclient.rootfs import kernels
+from amiclient.rootfs import ramdisks
+from amiclient.rootfs import unified
+from amiclient.source import manifest
+from amiclient import units
+
+#: No kernel or ramdisk is larger, in bytes.
+_LIMIT = 1 << 30
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclasses.dataclass(frozen=True)
+class Taken:
+    """A kernel and a ramdisk that are in files now.
+
+    :param kernel: the file, and what it holds; so ``ramdisk``, of which
+        there may be none.
+    """
+
+    kernel: kernels.Kernel
+    ramdisk: ramdisks.Ramdisk | None
+
+
+def take(
+    boot_files: boot_files_.BootFiles,
+    folder: pathlib.Path,
+    *,
+    ramdisk: bool = True,
+) -> Taken:
+    """Write a kernel and its ramdisk to files that only we may read.
+
+    :param folder: where to; they have the names that they have there.
+    :param ramdisk: whether the ramdisk is wanted.
+    :raises SourceError: if they are not what they were taken for.
+    :raises NoSpaceError: if there is no room for them.
+    """
+    image = boot_files.image
+    with reader_.opened(image) as reader:
+        if boot_files.unified:
+            kernel, initrd = _take_apart(reader, boot_files, folder)
+        else:
+            kernel = _copied(reader, boot_files.kernel, folder)
+            initrd = None
+            if ramdisk and boot_files.ramdisk is not None:
+                initrd = _copied(reader, boot_files.ramdisk, folder)
+    with _blamed(image, boot_files.kernel):
+        found = kernels.identify_kernel(kernel)
+    if initrd is None or not ramdisk:
+        return Taken(found, None)
+    with _blamed(image, boot_files.ramdisk or ''):
+        return Taken(found, ramdisks.identify_ramdisk(initrd))
+
+
+def _copied(
+    reader: reader_.Reader, path: str, folder: pathlib.Path
+) -> pathlib.Path:
+    node = reader.find(path)
+    if node is None or not node.is_file:
+        raise exceptions.SourceError(
+            f'{path} is not in the root filesystem any more',
+            hint='leave it alone while it is read',
+        )
+    target = folder / manifest.stem(posixpath.basename(path))
+    _write(target, reader.chunks(node), node.size)
+    return target
+
+
+def _take_apart(
+    reader: reader_.Reader,
+    boot_files: boot_files_.BootFiles,
+    folder: pathlib.Path,
+) -> tuple[pathlib.Path, pathlib.Path | None]:
+    node = reader.find(boot_files.kernel)
+    found = unified.sections(
+        reader.head(boot_files.kernel, unified.HEAD) or b''
+    )
+    if node is None or '.linux' not in found:
+        raise exceptions.SourceError(
+            f'{boot_files.kernel} is no unified kernel image any more',
+            hint='leave it alone while it is read',
+        )
+    made: list[pathlib.Path] = []
+    for name, prefix in (('.linux', 'vmlinuz'), ('.initrd', 'initrd')):
+        place = found.get(name)
+        if place is None:
+            continue
+        target = folder / manifest.stem(f'{prefix}-{boot_files.version}')
+        pieces = reader.span(node, place.offset, place.size)
+        _write(target, pieces, place.size)
+        made.append(target)
+    return made[0], made[1] if len(made) > 1 else None
+
+
+def _write(target: pathlib.Path, pieces: Iterator[bytes], size: int) -> None:
+    if size > _LIMIT:
+        raise exceptions.SourceError(
+            f'{target.name} has {size} bytes, more than a kernel or ramdisk '
+            'has'
+        )
+    if size > files.room(target.parent):
+        raise _no_room(target.parent, size)
+    try:
+        fd = os.open(
+            target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
+        )
+        with os.fdopen(fd, 'wb') as file:
+            for piece in pieces:
+                file.write(piece)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise _no_room(target.parent, size) from error
+
+
+def _no_room(folder: pathlib.Path, size: int) -> exceptions.NoSpaceError:
+    return exceptions.NoSpaceError(
+        f'{folder}: no room for a kernel or ramdisk of '
+        f'{units.format_size(size)}',
+        hint='make room there, or choose another --work-directory',
+    )
+
+
+@contextlib.contextmanager
+def _blamed(image: pathlib.Path, path: str) -> Iterator[None]:
+    """Say which file it was, in the image, that is of no use."""
+    try:
+        yield
+    except exceptions.SourceError as error:
+        _, _, what = error.message.rpartition(': ')
+        raise exceptions.SourceError(
+            f'{image}: {path} in it is of no use: {what}',
+            hint='name another with --kernel and --ramdisk',
+        ) from error

@@ -1,0 +1,86 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Small root filesystems, made by mke2fs of what a test writes."""
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+import dataclasses
+import pathlib
+import subprocess
+import tempfile
+
+_MIB = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Link:
+    """A symbolic link."""
+
+    target: str
+
+
+#: What a path is: a file with this content, a link, or an empty folder.
+Content = bytes | Link | None
+
+Files = Mapping[str, Content]
+
+
+def image(
+    folder: pathlib.Path,
+    files: Files,
+    *,
+    options: Iterable[str] = ('-t', 'ext4'),
+    size: int = 16 * _MIB,
+    name: str = 'root.img',
+    edit: Iterable[str] = (),
+) -> pathlib.Path:
+    """Make a filesystem.
+
+    :param folder: where to.
+    :param files: by their paths.
+    :param options: for mke2fs.
+    :param size: bytes.
+    :param edit: commands for debugfs.
+    """
+    path = folder / name
+    with path.open('wb') as file:
+        file.truncate(size)
+    with tempfile.TemporaryDirectory(dir=folder) as tree:
+        write(pathlib.Path(tree), files)
+        subprocess.run(
+            ['/usr/sbin/mke2fs', '-q', '-F', '-d', tree, *options, path],
+            check=True,
+            capture_output=True,
+        )
+    if edit:
+        subprocess.run(
+            ['/usr/sbin/debugfs', '-w', '-f', '-', path],
+            input='\n'.join(edit).encode(),
+            check=True,
+            capture_output=True,
+        )
+    return path
+
+
+def write(tree: pathlib.Path, files: Files) -> None:
+    """Write files into a folder."""
+    for name, content in files.items():
+        path = tree / name.lstrip('/')
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, Link):
+            path.symlink_to(content.target)
+        elif content is None:
+            path.mkdir(exist_ok=True)
+        else:
+            path.write_bytes(content)
