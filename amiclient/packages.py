@@ -21,6 +21,7 @@ HOLDING = {
     'lz4': 'lz4',
     'mke2fs': 'e2fsprogs',
     'qemu-img': 'qemu-utils',
+    'qemu-nbd': 'qemu-utils',
     'qemu-system-aarch64': 'qemu-system-arm',
     'qemu-system-x86_64': 'qemu-system-x86',
     'resize2fs': 'e2fsprogs',

@@ -236,10 +236,6 @@ class Pipe:
         self._child = child
         self._words = words
 
-    def running(self) -> bool:
-        """Tell whether the program has not ended yet."""
-        return self._child.poll() is None
-
     def read(self, count: int, /) -> bytes:
         """Read up to so many bytes; none at the end.
 

@@ -118,7 +118,7 @@ def data_in(descriptor: int, first: int, end: int) -> Iterator[groups_.Run]:
                 # A hole up to the end of the file, wherever that is.
                 size = os.fstat(descriptor).st_size
                 if size < end:
-                    raise _cut_short(size) from error
+                    raise cut_short(size) from error
                 return
             if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
                 raise
@@ -168,11 +168,15 @@ def _read(descriptor: int, count: int, offset: int) -> bytes:
     if len(data) < count:
         # It was shorter than its filesystem from the start, or was cut while
         # we read.
-        raise _cut_short(offset + len(data))
+        raise cut_short(offset + len(data))
     return data
 
 
-def _cut_short(size: int) -> exceptions.SourceError:
+def cut_short(size: int) -> exceptions.SourceError:
+    """Say that a file ends before its filesystem does.
+
+    :param size: bytes that it has.
+    """
     return exceptions.SourceError(
         f'the source ends at byte {size}, within its filesystem',
         hint='it was cut short; get it again from where it came',

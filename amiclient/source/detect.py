@@ -61,6 +61,26 @@ def describe(data: bytes) -> str:
         return _DAMAGED
 
 
+def examine(
+    head: bytes, size: int, name: str
+) -> tuple[str, superblock.Superblock | None]:
+    """Tell what a part of a disk is.
+
+    :param head: its first magic.HEAD bytes, or all there are.
+    :param size: bytes of the whole.
+    :param name: what to call it in errors.
+    :returns: a phrase as those of :func:`identify`, and the superblock of an
+        ext2, ext3 or ext4 filesystem.
+    """
+    if not any(head):
+        return 'nothing but zeros at its beginning', None
+    try:
+        found, block = _classify(head, b'', size, name)
+    except exceptions.DamagedError:
+        return _DAMAGED, None
+    return found.phrase, block
+
+
 def open_root(path: pathlib.Path) -> image.RootImage:
     """Take a file or block device for a root filesystem, if it is one.
 

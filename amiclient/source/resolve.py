@@ -22,11 +22,31 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import pathlib
+import re
 
+from amiclient import exceptions
+from amiclient.ext import workplace
+from amiclient import files
 from amiclient import progress as progress_
 from amiclient.source import bundle
+from amiclient.source import disk as disk_
+from amiclient.source import opening
+from amiclient.source import taking
+from amiclient.source import uec
+from amiclient.source import unpacking
+from amiclient import temporary
 
 Source = bundle.Source
+
+#: Suffixes that say how something is stored, and are no part of a name.
+_SUFFIX = re.compile(
+    r'\.(gz|tgz|xz|txz|bz2|tbz2?|zst|tzst|lz4|tar|img|image|raw|bin|fs|ext[234]'
+    r'|qcow2?|qed|vmdk|vhdx?|vdi|disk)$',
+    re.IGNORECASE,
+)
+
+#: Compressions of compressed files that are undone.
+_LAYERS = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,12 +82,181 @@ def opened(
 
     :param choice: how; None for the usual way.
     :param progress: who watches what takes time.
+    :raises UsageError: if a partition is wanted of what has none.
     :raises SourceError: if it is damaged, or is none. If it is something
         else altogether, whoever opens ``root`` says what it is.
     :raises NoSpaceError: if there is no room for what has to be made.
     """
     choice = choice or Choice()
-    with bundle.opened(
-        path, work_directory=choice.work_directory, progress=progress
-    ) as source:
+    with contextlib.ExitStack() as stack:
+        source = _Opener(path, choice, progress, stack).open()
+        if source.partition is None and choice.partition is not None:
+            raise exceptions.UsageError(
+                f'{opening.shown(path)}: no disk with partitions',
+                hint='leave out --partition',
+            )
+        if source.own and source.name is None:
+            source = dataclasses.replace(source, name=_name(path))
         yield source
+
+
+def _name(path: pathlib.Path) -> str | None:
+    """Make a name of a file's, without what says how it is stored."""
+    name = path.resolve().name
+    while True:
+        shorter = _SUFFIX.sub('', name)
+        if shorter == name or not shorter:
+            return name or None
+        name = shorter
+
+
+@contextlib.contextmanager
+def opened_disk(
+    path: pathlib.Path,
+    choice: Choice | None = None,
+    *,
+    progress: progress_.Progress = progress_.QUIET,
+) -> Iterator[disk_.Disk | None]:
+    """Open a disk, compressed or not, without taking anything out of it.
+
+    :returns: None if it is no disk.
+    :raises SourceError: if it cannot be read, or may not be.
+    """
+    with contextlib.ExitStack() as stack:
+        opener = _Opener(path, choice or Choice(), progress, stack)
+        if not opener.is_plain():
+            yield None
+            return
+        plain = opener.unpacked(path)
+        kind = disk_.tell(plain)
+        yield opener.disk(plain, kind) if kind else None
+
+
+class _Opener:
+    """One source, while it is taken.
+
+    :param stack: removes what was made.
+    """
+
+    def __init__(
+        self,
+        path: pathlib.Path,
+        choice: Choice,
+        progress: progress_.Progress,
+        stack: contextlib.ExitStack,
+    ) -> None:
+        self._path = path
+        self._choice = choice
+        self._progress = progress
+        self._stack = stack
+        self._folder: pathlib.Path | None = None
+
+    def open(self) -> Source:
+        """Take the source for what it is."""
+        if self.is_plain():
+            plain = self.unpacked(self._path)
+            kind = disk_.tell(plain)
+            if kind is not None:
+                return self._taken(plain, kind)
+            if plain != self._path:
+                return Source(
+                    root=plain, own=True, format='compressed filesystem'
+                )
+        return self._stack.enter_context(
+            bundle.opened(
+                self._path,
+                work_directory=self._choice.work_directory,
+                progress=self._progress,
+            )
+        )
+
+    def is_plain(self) -> bool:
+        """Tell whether it may be a disk or filesystem, compressed or not."""
+        special = opening.special(self._path)
+        if special is None:
+            return not uec.is_tar(self._path)
+        return special == 'a block device'
+
+    def unpacked(self, path: pathlib.Path) -> pathlib.Path:
+        """Undo its compression, if there is any."""
+        for layer in range(_LAYERS):
+            if not unpacking.is_compressed(path):
+                return path
+            target = self._place() / f'unpacked-{layer}'
+            unpacking.unpack(path, target, progress=self._progress)
+            if layer:
+                path.unlink()
+            path = target
+        raise exceptions.SourceError(
+            f'{opening.shown(self._path)}: compressed again and again'
+        )
+
+    def disk(self, path: pathlib.Path, kind: str) -> disk_.Disk:
+        """Open it as a disk."""
+        return self._stack.enter_context(self._disk(path, kind))
+
+    def _disk(
+        self, path: pathlib.Path, kind: str
+    ) -> contextlib.AbstractContextManager[disk_.Disk]:
+        return disk_.opened(
+            path,
+            kind,
+            self._place(),
+            name=opening.shown(self._path),
+            allow_backing_file=self._choice.allow_backing_file,
+        )
+
+    def _taken(self, path: pathlib.Path, kind: str) -> Source:
+        """Take the root filesystem out of a disk, and what is on /boot."""
+        folder = self._place()
+        with self._disk(path, kind) as disk:
+            root = disk.root(self._choice.partition)
+            self._take(disk, root, folder / 'root.img')
+            boot = disk.boot(root)
+            if boot is not None:
+                self._take(disk, boot, folder / 'boot.img')
+        if path != self._path:
+            # It may take much room, which is needed now.
+            path.unlink()
+        return Source(
+            root=folder / 'root.img',
+            boot=None if boot is None else folder / 'boot.img',
+            own=True,
+            format=disk.format,
+            partition=root.number,
+            notes=disk.notes,
+        )
+
+    def _take(
+        self, disk: disk_.Disk, part: disk_.Partition, target: pathlib.Path
+    ) -> None:
+        if part.superblock is None:
+            return
+        taking.take(
+            disk.medium,
+            part.start,
+            part.superblock,
+            target,
+            name=self._path,
+            repair=self._choice.repair,
+            progress=self._progress,
+        )
+
+    def _place(self) -> pathlib.Path:
+        """Make the folder for all that is temporary, once."""
+        if self._folder is None:
+            places = workplace.candidates(
+                self._choice.work_directory, self._path
+            )
+            if not places:
+                raise exceptions.NoSpaceError(
+                    f'{opening.shown(self._path)}: there is no folder to '
+                    'unpack it in',
+                    hint='name one with --work-directory',
+                )
+            place = max(places, key=files.room)
+            temporary.sweep(place)
+            self._folder = self._stack.enter_context(
+                temporary.Folder(place)
+            ).path
+        return self._folder

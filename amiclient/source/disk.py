@@ -1,0 +1,289 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Disks with partitions: which of them holds the root filesystem.
+
+That is told by what is in them: an ext filesystem with the files of a root
+filesystem. Only where several could be meant, the type in the partition table
+decides, or the user.
+"""
+
+from collections.abc import Iterable
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import pathlib
+
+from amiclient import exceptions
+from amiclient.ext import peek as peek_
+from amiclient.ext import superblock as superblock_
+from amiclient.source import detect
+from amiclient.source import magic
+from amiclient.source import medium as medium_
+from amiclient.source import opening
+from amiclient.source import partitions as partitions_
+from amiclient.source import taking
+from amiclient.source import virtual
+from amiclient import text
+from amiclient import units
+
+#: What to do about what is no ext filesystem.
+_REMEDIES = {
+    'an LVM physical volume': 'attach the disk (losetup --partscan, qemu-nbd '
+    '--connect), activate its volume group, and give the logical volume',
+    'a LUKS-encrypted volume': 'attach the disk, open the volume with '
+    'cryptsetup, and give that',
+    'an XFS filesystem': 'mount it, and give the directory',
+    'a btrfs filesystem': 'mount it, and give the directory',
+}
+
+#: What is a disk, among what is told by content.
+_RAW = ('an MBR-partitioned disk', 'a GPT-partitioned disk')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Partition:
+    """One partition, and what is in it.
+
+    :param number: as the kernel counts; 0 for the whole of a disk that has
+        no partitions.
+    :param start: bytes from the beginning of the disk.
+    :param size: bytes.
+    :param type: a GUID, or two hexadecimal digits (MBR); '' for a whole disk.
+    :param type_name: what that means, where it says something.
+    :param uuid: its PARTUUID.
+    :param what: what is in it, with an article.
+    :param superblock: of its ext filesystem, if it has one that fits in.
+    :param is_root: whether that has the files of a root filesystem.
+    :param is_boot: whether it has kernels or ramdisks at its top.
+    """
+
+    number: int
+    start: int
+    size: int
+    type: str
+    type_name: str | None
+    uuid: str
+    what: str
+    superblock: superblock_.Superblock | None
+    is_root: bool
+    is_boot: bool
+
+    @property
+    def typed_root(self) -> bool:
+        """Whether the partition table says that it is the root filesystem."""
+        return self.type in partitions_.GPT_ROOTS
+
+    def __str__(self) -> str:
+        words = [units.format_size(self.size), self.what]
+        if self.superblock is not None and self.superblock.label:
+            words.append(f'label {text.safe(self.superblock.label)}')
+        if self.is_root:
+            words.append('with a root filesystem')
+        elif self.is_boot:
+            words.append('with what belongs in /boot')
+        return f'{self.number}: {", ".join(words)}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Disk:
+    """A disk, and what is on it.
+
+    :param medium: to read it by.
+    :param format: what it is, for people.
+    """
+
+    medium: medium_.Medium
+    format: str
+    partitions: tuple[Partition, ...]
+    notes: tuple[str, ...] = ()
+
+    def root(self, number: int | None = None) -> Partition:
+        """Choose the partition with the root filesystem.
+
+        :param number: the one that the user wants; None for any.
+        :raises UsageError: if there is no such partition.
+        :raises SourceError: if it has no ext filesystem, or it is not clear
+            which one is meant.
+        """
+        if number is not None:
+            return self._wanted(number)
+        ext = [each for each in self.partitions if each.superblock]
+        roots = [each for each in ext if each.is_root]
+        rest = roots or [each for each in ext if not each.is_boot]
+        typed = [each for each in rest if each.typed_root]
+        for few in (rest, typed):
+            if len(few) == 1:
+                return few[0]
+        name = self.medium.name
+        if roots:
+            raise exceptions.SourceError(
+                f'{name}: several partitions have a root filesystem: '
+                f'{self._listed()}',
+                hint='choose one with --partition NUMBER',
+            )
+        raise exceptions.SourceError(
+            f'{name}: no partition has an ext2, ext3 or ext4 filesystem with '
+            f'a root filesystem in it: {self._listed()}',
+            hint='choose one with --partition NUMBER'
+            if ext
+            else self._remedy(each.what for each in self.partitions),
+        )
+
+    def boot(self, root: Partition) -> Partition | None:
+        """Find the filesystem that belongs on /boot, if it is another one.
+
+        :returns: None if there is none, or several may be it.
+        """
+        found = [
+            each
+            for each in self.partitions
+            if each.is_boot and each.number != root.number
+        ]
+        return found[0] if len(found) == 1 else None
+
+    def _wanted(self, number: int) -> Partition:
+        name = self.medium.name
+        for each in self.partitions:
+            if each.number == number:
+                if each.superblock is None:
+                    raise exceptions.SourceError(
+                        f'{name}: partition {number} is {each.what}: only '
+                        'ext2, ext3 and ext4 filesystems are taken',
+                        hint=self._remedy([each.what]),
+                    )
+                return each
+        raise exceptions.UsageError(
+            f'{name}: there is no partition {number}: {self._listed()}',
+            hint='choose another with --partition NUMBER',
+        )
+
+    def _listed(self) -> str:
+        return ' | '.join(map(str, self.partitions)) or 'there are none'
+
+    @staticmethod
+    def _remedy(whats: Iterable[str]) -> str | None:
+        found = set(whats)
+        for what, remedy in _REMEDIES.items():
+            if what in found:
+                return remedy
+        return None
+
+
+def tell(path: pathlib.Path) -> str | None:
+    """Tell whether a file or device is a disk, by its content.
+
+    :returns: its format: ``raw`` for one with partitions, or what QEMU calls
+        a disk image; None for anything else.
+    :raises SourceError: if it is not there, or cannot be read.
+    """
+    if opening.special(path) not in (None, 'a block device'):
+        return None
+    with opening.opened(path, wanted='a disk', devices=True) as file:
+        if kind := virtual.tell(file.read(virtual.HEAD)):
+            return kind
+    return 'raw' if detect.identify(path) in _RAW else None
+
+
+@contextlib.contextmanager
+def opened(
+    path: pathlib.Path,
+    kind: str,
+    folder: pathlib.Path,
+    *,
+    name: str,
+    allow_backing_file: bool = False,
+) -> Iterator[Disk]:
+    """Open a disk, and look at what is on it.
+
+    :param kind: its format, as tell() says.
+    :param folder: private, for temporary files.
+    :param name: what to call it in errors.
+    :param allow_backing_file: whether other files may hold a part of it.
+    :raises SourceError: if it cannot be read, may not be, or is damaged.
+    :raises ProgramError: if qemu-nbd is needed, and missing.
+    """
+    with contextlib.ExitStack() as stack:
+        medium: medium_.Medium
+        if kind == 'raw':
+            file = stack.enter_context(
+                opening.opened(path, wanted='a disk', devices=True)
+            )
+            medium = medium_.RawMedium(file, name)
+        else:
+            medium = stack.enter_context(
+                virtual.opened(
+                    path,
+                    kind,
+                    folder,
+                    name=name,
+                    allow_backing_file=allow_backing_file,
+                )
+            )
+        yield _look(medium, virtual.shown(kind))
+
+
+def _look(medium: medium_.Medium, kind: str) -> Disk:
+    table = partitions_.read(medium)
+    whole = _partition(
+        medium,
+        partitions_.Entry(
+            number=0,
+            start=0,
+            size=medium.size,
+            type='',
+            type_name=None,
+            uuid='',
+        ),
+    )
+    if table is None or (whole.superblock and not table.entries):
+        return Disk(medium, f'{kind} disk', (whole,))
+    found = tuple(_partition(medium, entry) for entry in table.entries)
+    if whole.superblock and not any(each.superblock for each in found):
+        # An old boot sector, in a filesystem on the whole of the disk.
+        return Disk(medium, f'{kind} disk', (whole,))
+    notes = tuple(f'{medium.name}: {note}' for note in table.notes)
+    return Disk(medium, f'{kind} disk, {table.kind}', found, notes)
+
+
+def _partition(medium: medium_.Medium, entry: partitions_.Entry) -> Partition:
+    block, is_root, is_boot = None, False, False
+    if entry.end > medium.size or not entry.size:
+        what = 'beyond the end of the disk'
+    else:
+        head = medium.read(entry.start, min(magic.HEAD, entry.size))
+        what, block = detect.examine(head, entry.size, medium.name)
+    if block is not None and block.size > entry.size:
+        what, block = f'{what} that is longer than its partition', None
+    if block is not None:
+        try:
+            peek = peek_.Peek(taking.Layout(medium, entry.start, block))
+        except exceptions.DamagedError:
+            what = 'a damaged ext2, ext3 or ext4 filesystem'
+        else:
+            is_root = peek_.is_root(peek)
+            is_boot = not is_root and peek_.is_boot(peek)
+    elif entry.type_name and what == 'unrecognised data':
+        what = f'{entry.type_name} ({what})'
+    return Partition(
+        number=entry.number,
+        start=entry.start,
+        size=entry.size,
+        type=entry.type,
+        type_name=entry.type_name,
+        uuid=entry.uuid,
+        what=what,
+        superblock=block,
+        is_root=is_root,
+        is_boot=is_boot,
+    )

@@ -1,0 +1,85 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""What can be read at any place: a disk, be it a file or a program's.
+
+Whoever takes a filesystem out of a disk does not care how the disk is stored.
+"""
+
+from collections.abc import Iterable, Iterator
+import os
+from typing import BinaryIO, Protocol
+
+from amiclient.ext import copy
+from amiclient.ext import groups as groups_
+from amiclient import files
+
+#: Bytes that are read at a time.
+CHUNK = 1 << 20
+
+
+class Medium(Protocol):
+    """A disk that is read only."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in errors."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the disk."""
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Read bytes, fewer only at the end of the disk.
+
+        :raises SourceError: if they cannot be read.
+        """
+
+    def stream(
+        self, runs: Iterable[groups_.Run]
+    ) -> Iterator[tuple[int, bytes]]:
+        """Read ranges of bytes, in any order and in pieces.
+
+        :returns: offsets and what is there. What does not come is zeros.
+        :raises SourceError: if they cannot be read, or the disk ends before.
+        """
+
+
+class RawMedium:
+    """A disk that lies in a file, or is a block device.
+
+    :param file: open for reading.
+    :param name: what to call it in errors.
+    """
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self.descriptor = file.fileno()
+        self.name = name
+        self.size = os.lseek(self.descriptor, 0, os.SEEK_END)
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Read bytes, fewer only at the end of the disk."""
+        return files.read_at(self.descriptor, count, offset)
+
+    def stream(
+        self, runs: Iterable[groups_.Run]
+    ) -> Iterator[tuple[int, bytes]]:
+        """Read ranges of bytes, but for the holes of the file."""
+        for first, end in runs:
+            for start, stop in copy.data_in(self.descriptor, first, end):
+                for offset in range(start, stop, CHUNK):
+                    count = min(CHUNK, stop - offset)
+                    data = files.read_at(self.descriptor, count, offset)
+                    if len(data) < count:
+                        raise copy.cut_short(offset + len(data))
+                    yield offset, data

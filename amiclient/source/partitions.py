@@ -1,0 +1,270 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""The partitions of a disk, as its own tables tell them.
+
+Sources: the UEFI specification, section 5.3 (GPT) and 5.2.3 (protective MBR);
+for extended partitions what fdisk(8) and the kernel's block/partitions/msdos.c
+agree on. Sectors have 512 bytes or, on some disks with a GPT, 4096.
+
+Tables may be hostile: chains may have no end, partitions may lie anywhere.
+"""
+
+from collections.abc import Iterator
+import dataclasses
+import struct
+import uuid
+import zlib
+
+from amiclient import exceptions
+from amiclient.source import medium as medium_
+
+_SECTOR = 512
+_GPT_SECTORS = (512, 4096)
+
+_SIGNATURE = b'\x55\xaa'
+_PROTECTIVE = 0xEE
+_EXTENDED = (0x05, 0x0F, 0x85)
+
+#: As many logical partitions as anybody has; the kernel stops at 252.
+_LOGICAL = 252
+
+#: Entries of a GPT, and the bytes of one. 128 of 128 are usual.
+_ENTRIES = 1024
+_ENTRY_SIZES = (128, 256, 512, 1024, 2048, 4096)
+
+#: Types of partitions with a root filesystem: the Discoverable Partitions
+#: Specification, for the architectures that Nova knows.
+GPT_ROOTS = {
+    '44479540-f297-41b2-9af7-d131d5f0458a': 'i686',
+    '4f68bce3-e8cd-4db1-96e7-fbcaf984b709': 'x86_64',
+    '69dad710-2ce4-4e3c-b16c-21a1d49abed3': 'armv7l',
+    'b921b045-1df0-41c3-af44-4c6f280d3fae': 'aarch64',
+    '1de3f1ef-fa98-47b5-8dcd-4a860a654d78': 'ppc',
+    '912ade1d-a839-4913-8964-a10eee08fbd2': 'ppc64',
+    'c31c45e6-3f39-412e-80fb-4809c4980599': 'ppc64le',
+    '72ec70a6-cf74-40e6-bd49-4bda08e8f224': 'riscv64',
+    '5eead9a9-fe09-4a1e-a1d7-520d00531306': 's390x',
+}
+
+_GPT_NAMES = {
+    'c12a7328-f81f-11d2-ba4b-00a0c93ec93b': 'EFI system',
+    '21686148-6449-6e6f-744e-656564454649': 'BIOS boot',
+    'bc13c2ff-59e6-4262-a352-b275fd6f7172': 'boot',
+    '0657fd6d-a4ab-43c4-84e5-0933c84b4f4f': 'swap',
+    'e6d6d379-f507-44c2-a23c-238f2a3df928': 'LVM',
+    '9e1a2d38-c612-4316-aa26-8b49521e5a8b': 'PReP boot',
+    **{guid: f'root ({name})' for guid, name in GPT_ROOTS.items()},
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What a table says of one partition.
+
+    :param number: as the kernel counts.
+    :param start: bytes from the beginning of the disk.
+    :param size: bytes.
+    :param type: a GUID, or two hexadecimal digits (MBR).
+    :param type_name: what that means, where it says more than that it is a
+        filesystem.
+    :param uuid: its PARTUUID.
+    """
+
+    number: int
+    start: int
+    size: int
+    type: str
+    type_name: str | None
+    uuid: str
+
+    @property
+    def end(self) -> int:
+        """The byte after its last."""
+        return self.start + self.size
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A partition table.
+
+    :param kind: ``gpt`` or ``mbr``.
+    :param notes: what is odd about it.
+    """
+
+    kind: str
+    entries: tuple[Entry, ...]
+    notes: tuple[str, ...] = ()
+
+
+def read(medium: medium_.Medium) -> Table | None:
+    """Read the partition table of a disk.
+
+    :returns: None if there is none.
+    :raises DamagedError: if there is one that makes no sense.
+    """
+    head = medium.read(0, _SECTOR)
+    if head[510:512] != _SIGNATURE:
+        return None
+    primary = _primary(head)
+    for size in _GPT_SECTORS:
+        table = _gpt(medium, 1, size, ())
+        if table is not None:
+            return table
+    if any(kind == _PROTECTIVE for _, kind, _, _ in primary):
+        for size in _GPT_SECTORS:
+            note = 'the first copy of its partition table is damaged'
+            table = _gpt(medium, medium.size // size - 1, size, (note,))
+            if table is not None:
+                return table
+        raise exceptions.DamagedError(
+            f'{medium.name}: both copies of its partition table (GPT) are '
+            'damaged or missing',
+            hint='it may be cut short; get it again from where it came',
+        )
+    if not _plausible(primary):
+        return None
+    return Table('mbr', tuple(_mbr(medium, head, primary)))
+
+
+_Slot = tuple[int, int, int, int]
+
+
+def _primary(sector: bytes) -> list[_Slot]:
+    """Parse the four entries: status, type, first sector, sectors."""
+    return [
+        struct.unpack_from('<B3xB3xII', sector, 446 + 16 * i) for i in range(4)
+    ]
+
+
+def _plausible(slots: list[_Slot]) -> bool:
+    return all(status in (0, 0x80) for status, _, _, _ in slots) and any(
+        kind and count for _, kind, _, count in slots
+    )
+
+
+def _mbr(
+    medium: medium_.Medium, head: bytes, primary: list[_Slot]
+) -> Iterator[Entry]:
+    disk = int.from_bytes(head[440:444], 'little')
+
+    def entry(number: int, kind: int, start: int, count: int) -> Entry:
+        return Entry(
+            number=number,
+            start=start * _SECTOR,
+            size=count * _SECTOR,
+            type=f'{kind:02x}',
+            type_name={
+                0x82: 'swap',
+                0x8E: 'LVM',
+                0xEF: 'EFI system',
+                0x41: 'PReP boot',
+            }.get(kind),
+            uuid=f'{disk:08x}-{number:02x}',
+        )
+
+    logical = 5
+    for number, (_, kind, start, count) in enumerate(primary, 1):
+        if not kind or not count:
+            continue
+        if kind not in _EXTENDED:
+            yield entry(number, kind, start, count)
+            continue
+        for found, first, length in _chain(medium, start):
+            yield entry(logical, found, first, length)
+            logical += 1
+
+
+def _chain(
+    medium: medium_.Medium, base: int
+) -> Iterator[tuple[int, int, int]]:
+    """Follow the chain of an extended partition.
+
+    :param base: its first sector, which links count from.
+    :returns: type, first sector and sectors of each logical partition.
+    :raises DamagedError: if it has no end, or leads out of the disk.
+    """
+    seen: set[int] = set()
+    place = base
+    while True:
+        sector = medium.read(place * _SECTOR, _SECTOR)
+        if len(sector) < _SECTOR or sector[510:512] != _SIGNATURE:
+            raise _chain_damaged(medium, 'it leads to what is no table')
+        if place in seen or len(seen) >= _LOGICAL:
+            raise _chain_damaged(medium, 'it has no end')
+        seen.add(place)
+        link = None
+        for _, kind, start, count in _primary(sector):
+            if not kind or not count:
+                continue
+            if kind in _EXTENDED:
+                link = base + start if link is None else link
+            else:
+                yield kind, place + start, count
+        if link is None:
+            return
+        place = link
+
+
+def _chain_damaged(
+    medium: medium_.Medium, why: str
+) -> exceptions.DamagedError:
+    return exceptions.DamagedError(
+        f'{medium.name}: the chain of its logical partitions is damaged: '
+        f'{why}',
+        hint='look at it with fdisk -l',
+    )
+
+
+def _gpt(
+    medium: medium_.Medium, sector: int, size: int, notes: tuple[str, ...]
+) -> Table | None:
+    """Read one copy of a GPT; None if there is none that is in order."""
+    if sector < 1:
+        return None
+    header = medium.read(sector * size, size)
+    if header[:8] != b'EFI PART':
+        return None
+    length, crc = struct.unpack_from('<II', header, 12)
+    if not 92 <= length <= size:
+        return None
+    blanked = header[:16] + bytes(4) + header[20:length]
+    first, count, width, entries_crc = struct.unpack_from('<QIII', header, 72)
+    if (
+        zlib.crc32(blanked) != crc
+        or struct.unpack_from('<Q', header, 24)[0] != sector
+        or width not in _ENTRY_SIZES
+        or count > _ENTRIES
+    ):
+        return None
+    data = medium.read(first * size, count * width)
+    if len(data) < count * width or zlib.crc32(data) != entries_crc:
+        return None
+    return Table('gpt', tuple(_gpt_entries(data, width, size)), notes)
+
+
+def _gpt_entries(data: bytes, width: int, size: int) -> Iterator[Entry]:
+    for index in range(len(data) // width):
+        offset = index * width
+        kind = uuid.UUID(bytes_le=data[offset : offset + 16])
+        if not kind.int:
+            continue
+        first, last = struct.unpack_from('<QQ', data, offset + 32)
+        yield Entry(
+            number=index + 1,
+            start=first * size,
+            size=max(0, last - first + 1) * size,
+            type=str(kind),
+            type_name=_GPT_NAMES.get(str(kind)),
+            uuid=str(uuid.UUID(bytes_le=data[offset + 16 : offset + 32])),
+        )

@@ -1,0 +1,145 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""A filesystem that lies somewhere in a disk, and is taken out of there.
+
+Its blocks in use are read, and nothing else: neither what was deleted from
+it, nor the rest of the disk.
+"""
+
+import os
+import pathlib
+
+from amiclient.ext import clean
+from amiclient.ext import copy
+from amiclient.ext import groups as groups_
+from amiclient.ext import stage
+from amiclient.ext import superblock as superblock_
+from amiclient.ext import tools as tools_
+from amiclient import progress as progress_
+from amiclient.source import medium as medium_
+from amiclient import sparse
+
+
+class Layout(groups_.Layout):
+    """The block groups of a filesystem within a disk.
+
+    :param medium: the disk.
+    :param start: bytes from its beginning to the filesystem's.
+    """
+
+    def __init__(
+        self,
+        medium: medium_.Medium,
+        start: int,
+        superblock: superblock_.Superblock,
+    ) -> None:
+        self._medium = medium
+        self._start = start
+        # Nothing here reads by it.
+        super().__init__(-1, superblock)
+
+    def blocks(self, first: int, count: int = 1) -> bytes:
+        """Read blocks.
+
+        :raises SourceError: if they cannot be read, or the disk ends before.
+        """
+        size = self.superblock.block_size
+        wanted = count * size
+        data = self._medium.read(self._start + first * size, wanted)
+        if len(data) < wanted:
+            raise copy.cut_short(self._medium.size)
+        return data
+
+
+def take(
+    medium: medium_.Medium,
+    start: int,
+    found: superblock_.Superblock,
+    target: pathlib.Path,
+    *,
+    name: pathlib.Path,
+    repair: bool,
+    progress: progress_.Progress,
+) -> None:
+    """Copy a filesystem out of a disk, and bring it in order.
+
+    :param start: bytes from the beginning of the disk to the filesystem's.
+    :param found: its superblock.
+    :param target: the file that is made.
+    :param name: what to call it in errors.
+    :param repair: whether e2fsck may mend more than preening does.
+    :raises SourceError: if it cannot be read.
+    :raises DamagedError: if it is damaged beyond what e2fsck may mend.
+    :raises NoSpaceError: if there is no room for it.
+    """
+    folder = target.parent
+    with (
+        stage.blamed(name),
+        stage.full_disk(folder),
+        copy.opened(target, os.O_RDWR | os.O_CREAT | os.O_EXCL) as descriptor,
+    ):
+        os.truncate(descriptor, found.size)
+        whole = [(0, found.size)]
+        if found.needs_recovery:
+            # What the journal holds tells of blocks that the bitmaps do not.
+            _copy(medium, start, descriptor, whole, folder, progress)
+            in_order = False
+        else:
+            layout = Layout(medium, start, found)
+            used = groups_.subtract(
+                copy.bytes_of(layout.in_use(), found.block_size),
+                list(layout.unused_inode_bytes()),
+            )
+            _copy(medium, start, descriptor, used, folder, progress)
+            with progress.task('Checking'):
+                in_order = not found.orphans and tools_.Toolbox.of(
+                    found
+                ).check(target)
+            if not in_order:
+                # Then nothing is certain, the bitmaps least of all.
+                _copy(medium, start, descriptor, whole, folder, progress)
+        # The boot sector of another disk: see the design notes.
+        os.pwrite(descriptor, bytes(superblock_.OFFSET), 0)
+    if not in_order:
+        with progress.task('Repairing'):
+            clean.mend(
+                target,
+                tools_.Toolbox.of(found),
+                recover=True,
+                repair=repair,
+                name=name,
+            )
+
+
+def _copy(
+    medium: medium_.Medium,
+    start: int,
+    target: int,
+    runs: list[groups_.Run],
+    folder: pathlib.Path,
+    progress: progress_.Progress,
+) -> None:
+    total = groups_.count(runs)
+    if len(runs) > 1:
+        # Of a whole filesystem, nobody knows how much is zeros.
+        stage.check_room(folder, total)
+    with progress.task('Copying', total) as task:
+        done = 0
+        for offset, data in medium.stream(
+            (start + first, start + end) for first, end in runs
+        ):
+            sparse.write(target, data, offset - start)
+            task.advance(len(data))
+            done += len(data)
+        task.advance(total - done)

@@ -1,0 +1,284 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Disk images of virtual machines: qcow2, VMDK, VHD, VHDX, VDI and QED.
+
+qemu-nbd reads them, for who knows these formats best. But first their headers
+are looked at here: an image may name other files that hold a part of it (a
+backing file, a data file, extents, a parent), and whoever made it could so
+have any file of the user's published. QEMU is told the format, and to open
+nothing but this one file, or what it names and the user allows.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import json
+import os
+import pathlib
+import socket
+import struct
+import time
+from typing import Any, BinaryIO
+
+from amiclient import companion
+from amiclient import exceptions
+from amiclient.source import nbd
+from amiclient.source import opening
+
+#: QEMU's names of the formats, by what they begin with.
+_MAGIC = (
+    (0, b'QFI\xfb\x00\x00\x00\x01', 'qcow'),
+    (0, b'QFI\xfb', 'qcow2'),
+    (0, b'QED\x00', 'qed'),
+    (0, b'KDMV', 'vmdk'),
+    (0, b'vhdxfile', 'vhdx'),
+    (0, b'conectix', 'vpc'),
+    (0x40, b'\x7f\x10\xda\xbe', 'vdi'),
+)
+
+#: How much of the beginning is needed to tell.
+HEAD = 0x44
+
+_SHOWN = {'vpc': 'vhd'}
+
+#: Layers over each other that are followed, if that is allowed.
+_LAYERS = 16
+
+#: Longest name of a backing file, by the qcow2 specification.
+_NAME = 1023
+
+#: Seconds that qemu-nbd has to begin, and to answer.
+_START = 30.0
+_ANSWER = 300.0
+
+_BACKED = 'copy it with qemu-img convert first, or give --allow-backing-file'
+_CONVERT = 'if you trust it, convert it with qemu-img convert -O qcow2 first'
+
+
+def tell(head: bytes) -> str | None:
+    """Tell the format of a disk image that is not raw.
+
+    :param head: the first HEAD bytes, or all there are.
+    :returns: as QEMU calls it; None for anything else.
+    """
+    for offset, magic, kind in _MAGIC:
+        if head.startswith(magic, offset):
+            return kind
+    return None
+
+
+def shown(kind: str) -> str:
+    """Name a format for people."""
+    return _SHOWN.get(kind, kind)
+
+
+@contextlib.contextmanager
+def opened(
+    path: pathlib.Path,
+    kind: str,
+    folder: pathlib.Path,
+    *,
+    name: str,
+    allow_backing_file: bool = False,
+) -> Iterator[nbd.Client]:
+    """Read the disk in a disk image.
+
+    :param kind: its format, as tell() says.
+    :param folder: private, for a socket.
+    :param name: what to call it in errors.
+    :param allow_backing_file: whether other files may hold a part of it.
+    :raises SourceError: if it cannot be read, or may not.
+    :raises ProgramError: if qemu-nbd is missing.
+    """
+    node = _node(path, kind, allow_backing_file)
+    with contextlib.ExitStack() as stack:
+        place = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, place)
+        # The path of a socket must not have more than 107 bytes.
+        address = f'/proc/{os.getpid()}/fd/{place}/nbd'
+        server = stack.enter_context(
+            companion.started(
+                (
+                    'qemu-nbd',
+                    '--read-only',
+                    f'--socket={address}',
+                    f'json:{json.dumps(node)}',
+                )
+            )
+        )
+        connection = stack.enter_context(_connected(address, server, name))
+        # Whoever is connected already needs no name for it.
+        os.unlink('nbd', dir_fd=place)
+        connection.settimeout(_ANSWER)
+        client = nbd.Client(connection, name)
+        yield client
+        client.close()
+
+
+def _connected(
+    address: str, server: companion.Companion, name: str
+) -> socket.socket:
+    deadline = time.monotonic() + _START
+    while True:
+        # Before, for it may end between the two.
+        ended = server.status is not None
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(address)
+        except (FileNotFoundError, ConnectionRefusedError):
+            connection.close()
+        else:
+            return connection
+        if ended:
+            raise _why(server.tail(), name)
+        if time.monotonic() > deadline:
+            raise exceptions.ProgramError('qemu-nbd does not begin')
+        time.sleep(0.01)
+
+
+def _why(words: str, name: str) -> exceptions.AmiError:
+    """Tell why qemu-nbd did not begin, by its last words."""
+    _, _, reason = words.rpartition("': ")
+    if 'lock' in reason:
+        return exceptions.BusyError(
+            f'{name}: somebody else writes to it',
+            hint='end the virtual machine that uses it',
+        )
+    return exceptions.SourceError(
+        f'{name}: qemu-nbd cannot open it: {reason}',
+        hint='see what qemu-img check says of it',
+    )
+
+
+def _node(path: pathlib.Path, kind: str, allowed: bool) -> dict[str, Any]:
+    """Describe what QEMU is to open: the whole chain, file by file."""
+    nodes: list[dict[str, Any]] = []
+    seen: set[tuple[int, int]] = set()
+    layer: pathlib.Path | None = path
+    while layer is not None:
+        with opening.opened(layer, wanted='a disk image', devices=True) as it:
+            status = os.fstat(it.fileno())
+            if (status.st_dev, status.st_ino) in seen or len(seen) >= _LAYERS:
+                raise _refused(path, 'its backing files have no end')
+            seen.add((status.st_dev, status.st_ino))
+            backing = _examine(it, layer, kind, allowed)
+        node: dict[str, Any] = {
+            'driver': kind,
+            'file': {
+                'driver': 'file',
+                'filename': str(layer.absolute()),
+            },
+        }
+        if kind in ('qcow', 'qcow2', 'qed'):
+            # Whatever its header says by then.
+            node['backing'] = None
+        if nodes:
+            nodes[-1]['backing'] = node
+        nodes.append(node)
+        layer, kind = backing or (None, '')
+    return nodes[0]
+
+
+def _examine(
+    file: BinaryIO, path: pathlib.Path, kind: str, allowed: bool
+) -> tuple[pathlib.Path, str] | None:
+    """Look for other files that an image names.
+
+    :returns: its backing file and that one's format, where there may be one.
+    :raises SourceError: if there is one that may not be.
+    """
+    if kind in ('qcow', 'qcow2'):
+        return _examine_qcow(file, path, kind, allowed)
+    if kind == 'qed':
+        (features,) = struct.unpack_from('<Q', file.read(64), 16)
+        if features & 1:
+            raise _refused(path, 'it has a backing file')
+    elif kind == 'vmdk':
+        _examine_vmdk(file, path)
+    elif kind == 'vdi':
+        head = file.read(0x50)
+        if head[0x4C:0x50] not in (b'\1\0\0\0', b'\2\0\0\0'):
+            raise _refused(path, 'it is a layer over another image')
+    elif kind == 'vpc':
+        head = file.read(64)
+        if head[60:64] == b'\0\0\0\4':
+            raise _refused(path, 'it is a layer over another image')
+    # QEMU refuses a VHDX with a parent, and follows no name in one.
+    return None
+
+
+def _examine_qcow(
+    file: BinaryIO, path: pathlib.Path, kind: str, allowed: bool
+) -> tuple[pathlib.Path, str] | None:
+    head = file.read(104).ljust(104, b'\0')
+    version, place, length = struct.unpack_from('>IQI', head, 4)
+    (crypt,) = struct.unpack_from('>I', head, 32 if kind == 'qcow2' else 36)
+    features = 0
+    if kind == 'qcow2' and version >= 3:
+        (features,) = struct.unpack_from('>Q', head, 72)
+    if features & 4:
+        raise _refused(path, 'its data are in another file')
+    if crypt:
+        raise exceptions.SourceError(
+            f'{opening.shown(path)}: an encrypted {kind} image',
+            hint='convert it with qemu-img, which can be given the key',
+        )
+    if not place:
+        return None
+    file.seek(place)
+    name = file.read(min(length, _NAME))
+    words = f'it is a layer over {opening.shown(os.fsdecode(name))}'
+    if not allowed or not name or length > _NAME:
+        raise exceptions.SourceError(
+            f'{opening.shown(path)}: {words}', hint=_BACKED
+        )
+    scheme = name.partition(b'/')[0]
+    if b':' in scheme or b'\0' in name:
+        raise _refused(path, f'{words}, which is no file name')
+    backing = path.resolve().parent / os.fsdecode(name)
+    with opening.opened(backing, wanted='a disk image', devices=True) as below:
+        # By its content, but raw if nothing says otherwise: there QEMU looks
+        # for no other files.
+        return backing, tell(below.read(HEAD)) or 'raw'
+
+
+def _examine_vmdk(file: BinaryIO, path: pathlib.Path) -> None:
+    # Not at the top: it takes 60 ms.
+    from oslo_utils.imageutils import format_inspector
+
+    inspector = format_inspector.VMDKInspector()
+    size = file.seek(0, os.SEEK_END)
+    head = 2 << 20
+    file.seek(0)
+    try:
+        inspector.eat_chunk(file.read(head))
+        if size > head:
+            # A second copy of the header is at the end.
+            file.seek(max(head, size - 4096))
+            inspector.eat_chunk(file.read())
+        inspector.finish()
+        inspector.safety_check()
+    except (
+        format_inspector.ImageFormatError,
+        format_inspector.SafetyCheckFailed,
+        struct.error,
+    ) as error:
+        raise _refused(
+            path, 'it may name other files, or is damaged'
+        ) from error
+
+
+def _refused(path: pathlib.Path, why: str) -> exceptions.SourceError:
+    return exceptions.SourceError(
+        f'{opening.shown(path)}: {why}', hint=_CONVERT
+    )
