@@ -184,10 +184,13 @@ class TestUpload(_Case, upload.UploadCase):
         self.runner = self.useFixture(moments.Runner(self.folder))
         self.before = shrinking.digest(self.root)
         self.words = ('ami', 'upload', self.root, *self.parts)
-        ended = self.runner.warm(*self.words)
-        self.assertEqual((0, ''), (ended.status, ended.stderr))
-        self.seconds = ended.seconds
-        self.embedded.remove_images()
+        seconds = []
+        for _ in range(3):
+            ended = self.runner.warm(*self.words)
+            self.assertEqual((0, ''), (ended.status, ended.stderr))
+            seconds.append(ended.seconds)
+            self.embedded.remove_images()
+        self.seconds = min(seconds)
 
     def run_command(self, number: int, after: float) -> moments.Ended:
         return self.runner.warm(*self.words, number=number, after=after)
