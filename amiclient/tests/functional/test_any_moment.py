@@ -97,7 +97,7 @@ class TestShrink(_Case):
         counts = moments.surviving(
             run, moments.points(seconds, _COUNT, self.random), self.checked
         )
-        self.assertGreater(counts['old'], _COUNT // 4)
+        self.assertGreater(counts['old'], _COUNT // 6)
         self.told(counts)
 
     def test_while_it_starts(self) -> None:
@@ -230,7 +230,7 @@ class TestUpload(_Case, upload.UploadCase):
             moments.points(self.seconds, _COUNT, self.random),
             check,
         )
-        self.assertGreater(counts['none'], _COUNT // 4)
+        self.assertGreater(counts['none'], _COUNT // 6)
         self.told(counts)
 
     def test_kill(self) -> None:
