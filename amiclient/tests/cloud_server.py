@@ -65,6 +65,11 @@ connection = {database}
 # The cloud does not outlive a power failure, so it need not wait for disks.
 sqlite_synchronous = false
 
+[cache]
+# One process serves all, so what it remembers is never out of date.
+enabled = true
+backend = dogpile.cache.memory
+
 [token]
 # A demonstration may last longer than the hour that is usual.
 expiration = 86400
