@@ -29,10 +29,13 @@ from osc_lib.cli import format_columns
 from amiclient import units
 
 if typing.TYPE_CHECKING:
+    from amiclient.boot import trial
     from amiclient.ext import shrink
     from amiclient.glance import model
     from amiclient.glance import request
     from amiclient.glance import save
+    from amiclient.rootfs import boot_files
+    from amiclient.rootfs import inspection
     from amiclient.source import tree
 
 _T = TypeVar('_T')
@@ -93,6 +96,27 @@ class Steps(cliff_columns.FormattableColumn[list[dict[str, Any]]]):
             + (f', id {step["id"]}' if step['id'] else '')
             for step in self._value
         )
+
+
+class Kernels(cliff_columns.FormattableColumn[list[dict[str, Any]]]):
+    """Kernels in a root filesystem: a line for each, or records."""
+
+    def human_readable(self) -> str:
+        """Write the lines."""
+        return '\n'.join(
+            f'{each["version"]}: {each["kernel"]}, '
+            f'{each["ramdisk"] or "no ramdisk"}'
+            for each in self._value
+        )
+
+
+def _kernel_row(each: boot_files.BootFiles) -> dict[str, Any]:
+    return {
+        'version': each.version,
+        'kernel': each.kernel,
+        'ramdisk': each.ramdisk,
+        'source': each.source,
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,4 +275,36 @@ BUILT: tuple[Column[tree.Built], ...] = (
     Column('files', lambda r: r.files),
     Column('filesystem', lambda r: r.filesystem),
     Column('uuid', lambda r: r.uuid),
+)
+
+INSPECTED: tuple[Column[inspection.Inspected], ...] = (
+    Column('source', lambda r: str(r.source)),
+    Column('format', lambda r: r.format),
+    Column('partition', lambda r: r.partition),
+    Column('filesystem', lambda r: r.filesystem),
+    Column('uuid', lambda r: r.uuid),
+    Column('label', lambda r: r.label),
+    Column('features', lambda r: format_columns.ListColumn([*r.features])),
+    Column('block_size', lambda r: r.block_size),
+    Column('size', lambda r: r.size),
+    Column('in_use', lambda r: r.in_use),
+    Column('minimum_size', lambda r: r.minimum_size),
+    Column('state', lambda r: r.state),
+    Column('needs_recovery', lambda r: r.needs_recovery),
+    Column('os_distro', lambda r: r.release.distro),
+    Column('os_version', lambda r: r.release.version),
+    Column('architecture', lambda r: r.architecture),
+    Column('kernels', lambda r: Kernels([_kernel_row(k) for k in r.kernels])),
+)
+
+BOOTED: tuple[Column[trial.Booted], ...] = (
+    Column('result', lambda r: r.result),
+    Column('seconds', lambda r: r.seconds),
+    Column('matched', lambda r: r.matched),
+    Column('root_size', lambda r: r.root_size),
+    Column('console', lambda r: r.console and str(r.console)),
+    Column('root_size_before', lambda r: r.root_size_before),
+    Column('disk', lambda r: r.disk),
+    Column('accelerator', lambda r: r.accelerator),
+    Column('cause', lambda r: r.cause and r.cause.name),
 )

@@ -18,6 +18,7 @@ import re
 
 from amiclient import exceptions
 from amiclient.ext import browse
+from amiclient.ext import reader as reader_
 
 #: os-release(5): the first one that exists counts, alone.
 _FILES = ('/etc/os-release', '/usr/lib/os-release')
@@ -61,6 +62,18 @@ def read_release(image: pathlib.Path) -> Release:
             break
         if data is not None:
             fields = parse(data)
+            return Release(
+                _sane(fields.get('ID')), _sane(fields.get('VERSION_ID'))
+            )
+    return Release(None, None)
+
+
+def release_in(reader: reader_.Reader) -> Release:
+    """Tell the same of a filesystem that is open already."""
+    for name in _FILES:
+        found = reader.find(name)
+        if found is not None and found.is_file:
+            fields = parse(reader.head(name, _LIMIT) or b'')
             return Release(
                 _sane(fields.get('ID')), _sane(fields.get('VERSION_ID'))
             )

@@ -261,6 +261,18 @@ def _segments(head: bytes, order: str) -> set[int]:
     }
 
 
+def elf_architecture(head: bytes) -> str | None:
+    """Tell which machine a program is for.
+
+    :param head: what it begins with, 20 bytes or more.
+    :returns: as Nova calls it; None if it is no ELF file, or for another.
+    """
+    if head[:4] != b'\x7fELF' or len(head) < 20 or head[5] not in (1, 2):
+        return None
+    (machine,) = struct.unpack_from('<H' if head[5] == 1 else '>H', head, 18)
+    return _ELF_MACHINES.get((machine, head[4], head[5]))
+
+
 def _is_unified(head: bytes) -> bool:
     """Tell a unified kernel image by its section (UAPI group, UKI 1.0)."""
     start = _pe_header(head)

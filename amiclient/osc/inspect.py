@@ -1,0 +1,70 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Commands that look into sources: ``openstack ami inspect, check``."""
+
+import argparse
+import pathlib
+
+from amiclient.osc import columns
+from amiclient.osc import command
+from amiclient.osc import options
+from amiclient.osc import sources
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """Add the source, and how it is taken."""
+    parser.add_argument(
+        'source', metavar='<source>', type=pathlib.Path, help=sources.WHAT
+    )
+    sources.add(parser)
+    parser.add_argument(
+        '--work-directory',
+        metavar='<directory>',
+        type=pathlib.Path,
+        help='Where to unpack what is no filesystem yet (default: $TMPDIR, '
+        '/var/tmp or the folder of the source)',
+    )
+    options.add_progress(parser)
+
+
+class InspectSource(command.ShowOne):
+    """Say what a source is, and what is in it.
+
+    Nothing is mounted or changed. "minimum_size" is what no shrink gets
+    below; "kernels" are those that are found in it, the newest first.
+    """
+
+    auth_required = False
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Define the options."""
+        parser = super().get_parser(prog_name)
+        add_source(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
+        """Look into it."""
+        # Not at the top: see amiclient.osc.
+        from amiclient.rootfs import inspection
+        from amiclient.source import resolve
+
+        with resolve.opened(
+            parsed_args.source,
+            sources.choice(parsed_args),
+            progress=self.watch(parsed_args),
+        ) as source:
+            for note in source.notes:
+                self.log.warning('%s', note)
+            found = inspection.inspect(source, parsed_args.source)
+        return columns.one(columns.INSPECTED, found)

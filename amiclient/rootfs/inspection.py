@@ -1,0 +1,123 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""What a root filesystem is, and what is in it."""
+
+import dataclasses
+import pathlib
+
+from amiclient.ext import reader as reader_
+from amiclient.ext import shrinkplan
+from amiclient.ext import stage
+from amiclient.rootfs import boot_files
+from amiclient.rootfs import contents
+from amiclient.rootfs import kernel_formats
+from amiclient.source import bundle
+from amiclient.source import detect
+
+#: Programs that tell the architecture, links resolved: the first that is one.
+_PROGRAMS = (
+    '/sbin/init',
+    '/usr/lib/systemd/systemd',
+    '/bin/sh',
+    '/bin/busybox',
+    '/usr/bin/env',
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inspected:
+    """What ``ami inspect`` tells. All sizes are bytes.
+
+    :param source: what the user named.
+    :param format: what that is, for people.
+    :param partition: the number of the one that was looked into.
+    :param size: of the filesystem.
+    :param minimum_size: below which no shrink gets.
+    :param state: ``clean``, or ``not clean``.
+    :param kernels: newest first.
+    """
+
+    source: pathlib.Path
+    format: str
+    partition: int | None
+    filesystem: str
+    uuid: str
+    label: str
+    features: tuple[str, ...]
+    block_size: int
+    size: int
+    in_use: int
+    minimum_size: int
+    state: str
+    needs_recovery: bool
+    release: contents.Release
+    architecture: str | None
+    kernels: tuple[boot_files.BootFiles, ...]
+
+
+def inspect(source: bundle.Source, name: pathlib.Path) -> Inspected:
+    """Look into a source.
+
+    :param source: what amiclient.source.resolve.opened() made of it.
+    :param name: what the user named.
+    :raises SourceError: if it holds no ext2, ext3 or ext4 filesystem.
+    :raises DamagedError: if that makes no sense.
+    """
+    image = detect.open_root(source.root)
+    block = image.superblock
+    request = shrinkplan.ShrinkRequest(image=image)
+    with stage.blamed(name):
+        target = shrinkplan.aim(request, source.root)
+        with reader_.opened(source.root) as reader:
+            release = contents.release_in(reader)
+            found = architecture(reader)
+        kernels = boot_files.find(source.root, source.boot)
+    return Inspected(
+        source=name,
+        format=source.format or _format(source, name),
+        partition=source.partition,
+        filesystem=block.filesystem,
+        uuid=block.uuid,
+        label=block.label,
+        features=block.features,
+        block_size=block.block_size,
+        size=block.size,
+        in_use=block.in_use,
+        minimum_size=target.bound * block.block_size,
+        state='clean' if block.clean else 'not clean',
+        needs_recovery=block.needs_recovery,
+        release=release,
+        architecture=found,
+        kernels=kernels,
+    )
+
+
+def architecture(reader: reader_.Reader) -> str | None:
+    """Tell which machine the programs of a root filesystem are for.
+
+    :returns: as Nova calls it; None if there is none, or none that is known.
+    """
+    for name in _PROGRAMS:
+        found = kernel_formats.elf_architecture(reader.head(name, 64) or b'')
+        if found is not None:
+            return found
+    return None
+
+
+def _format(source: bundle.Source, name: pathlib.Path) -> str:
+    if source.manifest is not None:
+        return 'a saved AMI'
+    if source.kernel is not None:
+        return 'a UEC tarball'
+    return detect.identify(name)
