@@ -308,3 +308,15 @@ BOOTED: tuple[Column[trial.Booted], ...] = (
     Column('accelerator', lambda r: r.accelerator),
     Column('cause', lambda r: r.cause and r.cause.name),
 )
+
+BOOTED: tuple[Column[trial.Booted], ...] = (
+    Column('result', lambda r: r.result),
+    Column('seconds', lambda r: r.seconds),
+    Column('matched', lambda r: r.matched),
+    Column('root_size', lambda r: r.root_size),
+    Column('console', lambda r: r.console and str(r.console)),
+    Column('root_size_before', lambda r: r.root_size_before),
+    Column('disk', lambda r: r.disk),
+    Column('accelerator', lambda r: r.accelerator),
+    Column('cause', lambda r: r.cause and r.cause.name),
+)

@@ -15,6 +15,7 @@
 
 import argparse
 from collections.abc import Callable
+import re
 import typing
 import uuid as uuid_
 
@@ -61,6 +62,22 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _positive(text: str) -> int:
+    number = _count(text)
+    if not number:
+        raise exceptions.UsageError(f'{text!r} is not a number from 1 on')
+    return number
+
+
+def _regex(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise exceptions.UsageError(
+            f'{text!r} is not a regular expression: {error}'
+        ) from error
+
+
 def _seconds(text: str) -> float:
     try:
         seconds = float(text)
@@ -95,6 +112,12 @@ headroom = _checked(units.parse_headroom)
 
 #: For a journal: ``keep``, ``none`` or bytes.
 journal = _checked(_journal)
+
+#: For a whole number from 1 on.
+positive = _checked(_positive)
+
+#: For a regular expression.
+regex = _checked(_regex)
 
 #: For a user and a group, by their numbers.
 owner = _checked(_owner)

@@ -1,0 +1,88 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What a guest says on a console, read while it comes.
+
+It comes in pieces that end anywhere, with escape sequences in between; what
+is looked for are lines, the last of which may not be finished: a prompt.
+"""
+
+import codecs
+import collections
+import re
+
+from amiclient.boot import causes
+
+#: Lines that are kept, to be shown when something went wrong.
+_KEPT = 200
+
+#: Characters that a line may have; what is longer is taken for several.
+_LONGEST = 4096
+
+#: Control sequences (ECMA-48): CSI, OSC, character sets, and single ones.
+_ESCAPES = re.compile(
+    r'\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()*+].'
+    r'|[ -~])'
+)
+_ENDS = re.compile(r'[\r\n]+')
+
+
+class Console:
+    """One console of a guest.
+
+    :param until: what is waited for, in one line.
+    """
+
+    def __init__(self, until: re.Pattern[str]) -> None:
+        self._until = until
+        self._decoder = codecs.getincrementaldecoder('utf-8')('replace')
+        self._open = ''
+        self._lines: collections.deque[str] = collections.deque(maxlen=_KEPT)
+        #: The line with what was waited for; None as long as there is none.
+        self.matched: str | None = None
+        #: What the guest said about its troubles.
+        self.signs = causes.Signs()
+
+    def feed(self, data: bytes) -> None:
+        """Take what came."""
+        *finished, rest = _ENDS.split(self._open + self._decoder.decode(data))
+        for line in finished:
+            self._take(line)
+        while len(rest) > _LONGEST:
+            self._take(rest[:_LONGEST])
+            rest = rest[_LONGEST:]
+        self._open = rest
+        shown = clean(rest)
+        self._match(shown)
+        self.signs.look(shown)
+
+    @property
+    def lines(self) -> list[str]:
+        """The last lines, without those that are empty."""
+        last = clean(self._open)
+        return [*self._lines, *([last] if last.strip() else [])]
+
+    def _take(self, raw: str) -> None:
+        line = clean(raw)
+        if line.strip():
+            self._lines.append(line)
+            self._match(line)
+            self.signs.look(line)
+
+    def _match(self, line: str) -> None:
+        if self.matched is None and self._until.search(line):
+            self.matched = line.strip()
+
+
+def clean(text: str) -> str:
+    """Take escape sequences out of a line, as a terminal would."""
+    return _ESCAPES.sub('', text).rstrip()

@@ -1,0 +1,83 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The disk that a guest gets: what it writes never reaches the source."""
+
+import pathlib
+
+from amiclient import exceptions
+from amiclient.ext import superblock
+from amiclient import process
+
+#: Bytes of a disk come in sectors.
+_SECTOR = 512
+
+#: Where superblocks end; what is read at a time.
+_BLOCK = 4096
+
+
+def make(source: pathlib.Path, target: pathlib.Path, size: int) -> None:
+    """Make a disk that is like a file or device, until it is written to.
+
+    :param target: the qcow2 file to make.
+    :param size: of the disk, in bytes, rounded up.
+    :raises ProgramError: if qemu-img is missing, or fails.
+    """
+    # Absolute, for qemu-img takes what is before a colon for a protocol, and
+    # the path of the backing file to be relative to the target.
+    process.run([
+        'qemu-img', 'create', '-q', '-f', 'qcow2', '-F', 'raw',
+        '-b', source.absolute(), target, str(-(-size // _SECTOR) * _SECTOR),
+    ])  # fmt: skip
+
+
+def superblock_of(
+    disk: pathlib.Path, folder: pathlib.Path
+) -> superblock.Superblock | None:
+    """Read the superblock of the filesystem on a disk that is not in use.
+
+    :param folder: where to put what is temporary.
+    :returns: None if the guest destroyed it.
+    :raises ProgramError: if qemu-img fails.
+    """
+    piece = folder / 'superblock'
+    process.run([
+        'qemu-img', 'dd', '-f', 'qcow2', '-O', 'raw', f'bs={_BLOCK}',
+        'count=1', f'if={disk}', f'of={piece}',
+    ])  # fmt: skip
+    return _read(piece)
+
+
+def replayed(
+    disk: pathlib.Path, folder: pathlib.Path
+) -> superblock.Superblock | None:
+    """Read the superblock as it is once the journal is replayed.
+
+    That takes a copy of what is in use. See :func:`superblock_of`.
+    """
+    copy = folder / 'copy.img'
+    process.run([
+        'qemu-img', 'convert', '-f', 'qcow2', '-O', 'raw', disk, copy,
+    ])  # fmt: skip
+    try:
+        # Whatever is left to mend is none of our business.
+        process.run(['e2fsck', '-p', '-E', 'journal_only', copy], ok=range(9))
+        return _read(copy)
+    finally:
+        copy.unlink()
+
+
+def _read(path: pathlib.Path) -> superblock.Superblock | None:
+    try:
+        return superblock.read(path)
+    except (superblock.NotExtError, exceptions.DamagedError):
+        return None

@@ -1,0 +1,250 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What Nova has libvirt make of an AMI, as a command line of QEMU.
+
+Source: Nova's virt/libvirt/driver.py: the kernel's command line is that of
+``_set_guest_for_...`` (``CONSOLE``, and ``no_timer_check`` where it is not
+KVM), the machine that of ``get_default_machine_type``, the SMBIOS values
+those of ``_get_guest_config_sysinfo``. What Nova's guests do not have is the
+virtio console: it is there so that what goes to ``/dev/console`` is seen.
+"""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from amiclient import exceptions
+
+#: What the disk of the root filesystem is called, and the kernel is told.
+ROOT_DEVICE = '/dev/vda'
+
+_CONSOLES = 'console=tty0 console=ttyS0 console=hvc0'
+
+#: The longest command line of a kernel: COMMAND_LINE_SIZE on x86 and arm64.
+_LONGEST = 2047
+
+MIB = 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Emulator:
+    """What runs guests of one architecture.
+
+    :param machine: the type of machine.
+    :param video: the arguments for a graphics card, where Nova has one.
+    """
+
+    program: str
+    machine: str
+    video: tuple[str, ...]
+
+
+_PC = Emulator('qemu-system-x86_64', 'pc', ('-vga', 'std'))
+
+_EMULATORS = {
+    'aarch64': Emulator('qemu-system-aarch64', 'virt', ()),
+    'i686': _PC,
+    'x86_64': _PC,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Channels:
+    """The descriptors of sockets that lead to a machine.
+
+    :param serial: its first serial line.
+    :param virtual: its virtio console.
+    :param control: QEMU's own protocol, QMP.
+    """
+
+    serial: int
+    virtual: int
+    control: int
+
+    @property
+    def all(self) -> tuple[int, ...]:
+        """All of them."""
+        return (self.serial, self.virtual, self.control)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Machine:
+    """A virtual machine, and what it boots.
+
+    :param kvm: whether it runs on the processor itself; else it is emulated.
+    :param disk: a qcow2 file, which is written to.
+    :param seed: a file with the configuration drive, which is not.
+    :param memory: bytes. :param cpus: how many.
+    :param append: what to add to the kernel's command line.
+    """
+
+    emulator: Emulator
+    kvm: bool
+    kernel: pathlib.Path
+    ramdisk: pathlib.Path | None
+    disk: pathlib.Path
+    seed: pathlib.Path
+    uuid: str
+    memory: int
+    cpus: int
+    append: str = ''
+
+
+def emulator(architecture: str) -> Emulator:
+    """Choose what runs kernels of an architecture.
+
+    :param architecture: as Nova calls it.
+    :raises UnsupportedError: if there is nothing for it.
+    """
+    try:
+        return _EMULATORS[architecture]
+    except KeyError as error:
+        raise exceptions.UnsupportedError(
+            f'no guests of the architecture {architecture} can be booted',
+            hint=f'only those of {", ".join(sorted(_EMULATORS))} can',
+        ) from error
+
+
+def command_line(*, kvm: bool, append: str = '') -> str:
+    """Write what the kernel is told.
+
+    :raises UsageError: if that is too long, or more than one line.
+    """
+    words = [f'root={ROOT_DEVICE}', _CONSOLES]
+    if not kvm:
+        words.append('no_timer_check')
+    if append:
+        words.append(append)
+    line = ' '.join(words)
+    if not line.isprintable() or len(line.encode()) > _LONGEST:
+        raise exceptions.UsageError(
+            "what is added to the kernel's command line is too long, or has "
+            'characters that cannot be printed',
+            hint=f'the whole may have {_LONGEST} bytes',
+        )
+    return line
+
+
+def trial(tried: Emulator) -> tuple[str, ...]:
+    """Make the command line that tells whether KVM works.
+
+    The machine is not started; its processors are made, which is where KVM
+    fails if it is only half there, as in a virtual machine. It ends when it
+    reads :data:`QUIT`.
+    """
+    return (
+        tried.program,
+        '-machine', f'{tried.machine},accel=kvm',
+        '-cpu', 'host',
+        '-m', '64M',
+        '-S',
+        '-no-user-config',
+        '-nodefaults',
+        '-display', 'none',
+        '-qmp', 'stdio',
+    )  # fmt: skip
+
+
+#: What ends a QEMU that has been told nothing before.
+QUIT = b'{"execute": "qmp_capabilities"}\n{"execute": "quit"}\n'
+
+
+def arguments(machine: Machine, channels: Channels) -> tuple[str, ...]:
+    """Make the command line that runs a machine.
+
+    :raises UsageError: if the kernel's command line is impossible.
+    """
+    emulated = machine.emulator
+    accel = 'kvm' if machine.kvm else 'tcg'
+    found = [
+        emulated.program,
+        '-name', 'amiclient',
+        '-machine', f'{emulated.machine},accel={accel}',
+        '-cpu', 'host' if machine.kvm else 'max',
+        '-m', f'{-(-machine.memory // MIB)}M',
+        '-smp', str(machine.cpus),
+        '-uuid', machine.uuid,
+        '-smbios', _smbios(machine.uuid),
+        '-no-user-config',
+        '-nodefaults',
+        '-display', 'none',
+        *emulated.video,
+        # A guest that wants to restart has ended.
+        '-no-reboot',
+        '-boot', 'strict=on',
+        '-rtc', 'base=utc',
+        '-kernel', str(machine.kernel),
+        '-append', command_line(kvm=machine.kvm, append=machine.append),
+    ]  # fmt: skip
+    if machine.ramdisk is not None:
+        found += ['-initrd', str(machine.ramdisk)]
+    found += _disks(machine) + _network() + _channels(channels)
+    return (*found, '-device', 'virtio-balloon-pci')
+
+
+def _smbios(uuid: str) -> str:
+    # A comma within a value would be two.
+    values = {
+        'type': '1',
+        'manufacturer': 'OpenStack Foundation',
+        'product': 'OpenStack Nova',
+        'serial': uuid,
+        'uuid': uuid,
+        'family': 'Virtual Machine',
+    }
+    return ','.join(f'{name}={value}' for name, value in values.items())
+
+
+def _disks(machine: Machine) -> list[str]:
+    # Nobody needs it after a crash of the host.
+    cache = {'direct': False, 'no-flush': True}
+    return [
+        *_node('root-file', 'file', filename=str(machine.disk), cache=cache),
+        *_node('root', 'qcow2', file='root-file', cache=cache),
+        '-device', 'virtio-blk-pci,drive=root,id=virtio-disk0,bootindex=1',
+        *_node('seed-file', 'file', filename=str(machine.seed), ro=True),
+        *_node('seed', 'raw', file='seed-file', ro=True),
+        '-device', 'virtio-blk-pci,drive=seed,id=virtio-disk1',
+    ]  # fmt: skip
+
+
+def _node(
+    name: str, driver: str, *, ro: bool = False, **rest: Any
+) -> list[str]:
+    # As JSON, for file names may have commas in them.
+    node = {'node-name': name, 'driver': driver, **rest}
+    if ro:
+        node['read-only'] = True
+    return ['-blockdev', json.dumps(node)]
+
+
+def _network() -> list[str]:
+    # The guest gets an address, and reaches nobody.
+    return [
+        '-netdev', 'user,id=net0,restrict=on',
+        '-device',
+        'virtio-net-pci,netdev=net0,mac=fa:16:3e:00:00:01,romfile=',
+    ]  # fmt: skip
+
+
+def _channels(channels: Channels) -> list[str]:
+    return [
+        '-chardev', f'socket,id=serial0,fd={channels.serial}',
+        '-serial', 'chardev:serial0',
+        '-device', 'virtio-serial-pci',
+        '-chardev', f'socket,id=virtual0,fd={channels.virtual}',
+        '-device', 'virtconsole,chardev=virtual0',
+        '-chardev', f'socket,id=control0,fd={channels.control}',
+        '-mon', 'chardev=control0,mode=control',
+    ]  # fmt: skip

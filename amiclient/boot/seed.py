@@ -1,0 +1,63 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The configuration drive: what a new server is told about itself.
+
+cloud-init takes any filesystem with the label ``config-2`` for one (its
+sources/DataSourceConfigDrive.py); Nova's own are ISO 9660 or VFAT, which take
+programs to be made that few have.
+"""
+
+import json
+import pathlib
+
+from amiclient import process
+
+_LABEL = 'config-2'
+_SIZE = '1M'
+
+_NAME = 'amiclient-boot'
+
+
+def make(folder: pathlib.Path, uuid: str) -> pathlib.Path:
+    """Make a configuration drive.
+
+    :param folder: where; what it is made of is left there as well.
+    :param uuid: of the server.
+    :raises ProgramError: if mke2fs is missing, or fails.
+    """
+    tree = folder / 'seed'
+    latest = tree / 'openstack' / 'latest'
+    latest.mkdir(parents=True)
+    for name, content in _contents(uuid).items():
+        (latest / name).write_text(json.dumps(content))
+    path = folder / 'seed.img'
+    process.run([
+        'mke2fs', '-q', '-F', '-t', 'ext4', '-O', '^has_journal',
+        '-b', '1024', '-L', _LABEL, '-E', 'root_owner=0:0', '-d', tree,
+        path, _SIZE,
+    ])  # fmt: skip
+    return path
+
+
+def _contents(uuid: str) -> dict[str, object]:
+    return {
+        'meta_data.json': {
+            'uuid': uuid,
+            'name': _NAME,
+            'hostname': _NAME,
+            'launch_index': 0,
+            'availability_zone': 'nova',
+            'meta': {},
+        },
+        'vendor_data.json': {},
+    }

@@ -1,0 +1,190 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""A virtual machine that runs: its consoles, and the way to end it gently.
+
+QEMU is given one end each of three pairs of sockets, so that there is no path
+that somebody else could connect to. Nothing is asked of the guest itself but
+what its kernel does: to write what it has in memory to the disk, by the
+SysRq keys s and u (Documentation/admin-guide/sysrq.rst), which a break on the
+serial line announces.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import json
+import selectors
+import socket
+import time
+
+from amiclient.boot import qemu
+from amiclient import companion
+
+#: The names of the consoles, as the guest has them.
+SERIAL = 'ttyS0'
+VIRTUAL = 'hvc0'
+
+_CONTROL = 'control'
+
+_CHUNK = 65536
+
+#: SysRq keys, and what a kernel says once each is done (fs/sync.c,
+#: fs/super.c).
+_KEYS = ((b's', b'Emergency Sync complete'), (b'u', b'Emergency Remount'))
+
+#: Seconds that each may take, and that QEMU may, to end.
+_PATIENCE = 3.0
+
+#: Seconds from a break to the key.
+_PAUSE = 0.3
+
+
+class Session:
+    """A machine that runs.
+
+    :param program: the QEMU that runs it.
+    """
+
+    def __init__(
+        self,
+        program: companion.Companion,
+        sockets: dict[str, socket.socket],
+    ) -> None:
+        self.program = program
+        self._sockets = sockets
+        self._open = set(sockets)
+        self._selector = selectors.DefaultSelector()
+        for name, one in sockets.items():
+            one.setblocking(False)
+            self._selector.register(one, selectors.EVENT_READ, name)
+        self._command('qmp_capabilities')
+
+    @property
+    def ended(self) -> bool:
+        """Whether the machine is gone, and all it said was read."""
+        return not self._open
+
+    def listen(self, *more: int) -> None:
+        """Let :meth:`read` tell of other descriptors, too."""
+        for descriptor in more:
+            self._selector.register(
+                descriptor, selectors.EVENT_READ, str(descriptor)
+            )
+
+    def read(self, seconds: float) -> list[tuple[str, bytes]]:
+        """Wait for what comes.
+
+        :returns: the console, and what it said; nothing after that time. For
+            other descriptors it is their number, and no data.
+        """
+        found = []
+        for key, _ in self._selector.select(max(0.0, seconds)):
+            name = str(key.data)
+            if name not in self._sockets:
+                found.append((name, b''))
+                continue
+            data = self._receive(name)
+            if data and name != _CONTROL:
+                found.append((name, data))
+        return found
+
+    def write(self, data: bytes) -> None:
+        """Type something on the serial line."""
+        # Few bytes at a time, which the socket has room for. If the guest
+        # does not read them, or is gone, they are lost, as on a real one.
+        with contextlib.suppress(BlockingIOError, BrokenPipeError, OSError):
+            self._sockets[SERIAL].send(data)
+
+    def settle(self) -> Iterator[tuple[str, bytes]]:
+        """Have the kernel write all to the disk, and then nothing more.
+
+        A kernel that does not listen to the keys is not waited for long.
+
+        :returns: what comes on the consoles meanwhile.
+        """
+        for key, answer in _KEYS:
+            said = b''
+            for name, data in self._press(key):
+                # On either console: it says so on all there are.
+                said = said[-1024:] + data
+                yield name, data
+                if answer in said:
+                    break
+            else:
+                if self.ended:
+                    return
+
+    def _press(self, key: bytes) -> Iterator[tuple[str, bytes]]:
+        self._command('chardev-send-break', id='serial0')
+        # The two go different ways, and the guest has to tell them apart.
+        yield from self._heard(_PAUSE)
+        self.write(key)
+        yield from self._heard(_PATIENCE)
+
+    def _heard(self, seconds: float) -> Iterator[tuple[str, bytes]]:
+        end = time.monotonic() + seconds
+        while not self.ended and (left := end - time.monotonic()) > 0:
+            yield from self.read(left)
+
+    def quit(self) -> None:
+        """End the machine, as if its plug was pulled."""
+        self._command('quit')
+        self.program.wait(_PATIENCE)
+
+    def close(self) -> None:
+        """Let go of the sockets."""
+        self._selector.close()
+        for one in self._sockets.values():
+            one.close()
+
+    def _receive(self, name: str) -> bytes:
+        try:
+            data = self._sockets[name].recv(_CHUNK)
+        except BlockingIOError:
+            return b''
+        except ConnectionResetError:
+            data = b''
+        if not data:
+            self._selector.unregister(self._sockets[name])
+            self._open.discard(name)
+        return data
+
+    def _command(self, name: str, **arguments: str) -> None:
+        words = {'execute': name, 'arguments': arguments}
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._sockets[_CONTROL].send(json.dumps(words).encode() + b'\n')
+
+
+@contextlib.contextmanager
+def started(machine: qemu.Machine) -> Iterator[Session]:
+    """Start a machine, which is ended with the ``with`` block.
+
+    :raises ProgramError: if QEMU is missing.
+    """
+    with contextlib.ExitStack() as stack:
+        ours, theirs = {}, []
+        for name in (SERIAL, VIRTUAL, _CONTROL):
+            ours[name], other = socket.socketpair()
+            stack.enter_context(ours[name])
+            theirs.append(stack.enter_context(other))
+        channels = qemu.Channels(*(one.fileno() for one in theirs))
+        program = stack.enter_context(
+            companion.started(
+                qemu.arguments(machine, channels), inherited=channels.all
+            )
+        )
+        for one in theirs:
+            # Else there would be no end to read.
+            one.close()
+        session = Session(program, ours)
+        stack.callback(session.close)
+        yield session

@@ -1,0 +1,196 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Trying whether an image boots: ``openstack ami boot``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+import pathlib
+import typing
+
+from amiclient.osc import columns
+from amiclient.osc import command
+from amiclient.osc import options
+from amiclient.osc import sources
+from amiclient.osc import values
+
+if typing.TYPE_CHECKING:
+    from amiclient.boot import trial
+    from amiclient.source import bundle
+
+#: Lines of the console that are shown if something went wrong.
+_SHOWN = 15
+
+
+class BootImage(command.ShowOne):
+    """Boot a root filesystem with its kernel and ramdisk, as Nova would.
+
+    It boots in QEMU, with the command line and the devices that Nova gives
+    an AMI, on a disk that is thrown away; the source is not written to. The
+    exit status is 0 once the console shows what is waited for.
+    """
+
+    auth_required = False
+    _failed = False
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Define the options."""
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            'source',
+            metavar='<source>',
+            type=pathlib.Path,
+            help=sources.WHAT,
+        )
+        for noun in ('kernel', 'ramdisk'):
+            parser.add_argument(
+                f'--{noun}',
+                metavar='<file>',
+                type=pathlib.Path,
+                help=f'The {noun} to boot (default: that of the source)',
+            )
+        sources.add_kernel_version(parser)
+        sources.add(parser)
+        _add_machine(parser)
+        _add_console(parser)
+        parser.add_argument(
+            '--work-directory',
+            metavar='<directory>',
+            type=pathlib.Path,
+            help='Where to make the disk that is thrown away (default: where '
+            'there is most room)',
+        )
+        options.add_progress(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
+        """Boot it."""
+        # Not at the top: see amiclient.osc.
+        from amiclient.boot import trial
+
+        watch = self.watch(parsed_args)
+        with sources.triple(parsed_args, watch) as source:
+            for note in source.notes:
+                self.log.warning('%s', note)
+            plan = trial.plan(_request(parsed_args, source), source)
+            booted = trial.execute(plan, progress=watch)
+        self._failed = not booted.succeeded
+        for line in _remarks(plan, booted):
+            self.log.warning('%s', line)
+        return columns.one(columns.BOOTED, booted)
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        """Run the command.
+
+        :returns: the exit status.
+        """
+        status = super().run(parsed_args)
+        return status or int(self._failed)
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--disk',
+        metavar='<size>',
+        type=values.size,
+        help='Size of the disk, as a flavor has it (default: twice that of '
+        'the root filesystem, which has to grow then)',
+    )
+    parser.add_argument(
+        '--memory',
+        metavar='<size>',
+        type=values.size,
+        help='Memory (default: 1G)',
+    )
+    parser.add_argument(
+        '--cpus',
+        metavar='<number>',
+        type=values.positive,
+        help='Processors (default: 1)',
+    )
+    parser.add_argument(
+        '--append',
+        metavar='<text>',
+        default='',
+        help="What to add to the kernel's command line",
+    )
+
+
+def _add_console(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--until',
+        metavar='<regex>',
+        type=values.regex,
+        help='What to wait for in a line of the console, as a regular '
+        'expression (default: login:)',
+    )
+    parser.add_argument(
+        '--timeout',
+        metavar='<seconds>',
+        type=values.seconds,
+        help='How long to wait for it (default: 300)',
+    )
+    parser.add_argument(
+        '--console',
+        metavar='<file>',
+        type=pathlib.Path,
+        help='Write what comes on the serial console to this file, as it is, '
+        'and what comes on the virtio console to <file>.hvc0',
+    )
+    parser.add_argument(
+        '--interactive',
+        action='store_true',
+        help='Make this terminal that of the guest, until Ctrl-] is typed '
+        '(or Ctrl-A x), or the guest ends',
+    )
+
+
+def _request(
+    parsed_args: argparse.Namespace, source: bundle.Source
+) -> trial.BootRequest:
+    # Not at the top: see amiclient.osc.
+    from amiclient.boot import trial
+
+    given = {
+        name: value
+        for name in ('disk', 'memory', 'cpus', 'until', 'timeout', 'console')
+        if (value := getattr(parsed_args, name)) is not None
+    }
+    return trial.BootRequest(
+        source=parsed_args.source,
+        kernel=parsed_args.kernel,
+        ramdisk=parsed_args.ramdisk,
+        append=parsed_args.append,
+        interactive=parsed_args.interactive,
+        work_directory=parsed_args.work_directory,
+        **given,
+    )
+
+
+def _remarks(plan: trial.BootPlan, booted: trial.Booted) -> Iterator[str]:
+    """Say what the user should know besides the result."""
+    if not booted.succeeded:
+        if booted.lines:
+            yield 'the last lines of the console:'
+        for line in booted.lines[-_SHOWN:]:
+            yield f'    {line}'
+        yield booted.explanation(plan.request)
+    elif not booted.grew and plan.disk > booted.root_size_before:
+        yield (
+            'the root filesystem did not grow: it still takes '
+            f'{booted.root_size} bytes of a disk of {plan.disk}; have '
+            'cloud-init ("resizefs") or "x-systemd.growfs" in /etc/fstab '
+            'grow it'
+        )

@@ -1,0 +1,261 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""A small guest that really boots, in a few seconds, without KVM.
+
+Its kernel is the one for clouds that the distribution has (bindep.txt); the
+initramfs is made of that kernel's modules and busybox; the root filesystem
+holds busybox, and resize2fs to grow itself when it boots, as cloud-init and
+systemd would have it done. The same input gives the same bytes.
+"""
+
+from collections.abc import Iterable, Mapping
+import dataclasses
+import pathlib
+import platform
+import re
+import stat
+
+from amiclient import process
+
+#: Modules that the initramfs loads, with what they need.
+MODULES = ('virtio_pci', 'virtio_blk', 'virtio_console')
+
+_KERNELS = pathlib.Path('/boot')
+_LIBRARY = re.compile(r'(/\S+) \(0x')
+
+#: What the root filesystem is called, in /etc/os-release.
+RELEASE = 'ID=amiclient-guest\nVERSION_ID="1"\nPRETTY_NAME="A small guest"\n'
+
+#: The initramfs's first program. It does what Debian's does: load drivers,
+#: wait for the root device that the kernel was told, mount it, and go on
+#: there; with no such device, say so and give a shell.
+_INIT = """\
+#!/bin/sh
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+for module in $(cat /modules); do
+    insmod "/lib/$module"
+done
+for word in $(cat /proc/cmdline); do
+    case $word in
+    root=*) root=${word#root=} ;;
+    esac
+done
+tries=0
+until [ -b "$root" ] || [ $tries -ge 20 ]; do
+    tries=$((tries + 1))
+    sleep 0.1
+done
+if ! mount -t ext4 "$root" /root; then
+    # To the serial line, for nothing else may be there.
+    exec >/dev/ttyS0 2>&1 </dev/ttyS0
+    echo "ALERT!  $root does not exist.  Dropping to a shell!"
+    PS1='(initramfs) ' exec sh -i
+fi
+mount --move /dev /root/dev
+mount --move /proc /root/proc
+mount --move /sys /root/sys
+exec switch_root /root /sbin/init
+"""
+
+#: The first program of the root filesystem.
+_ROOT_INIT = """\
+#!/bin/sh
+# /dev/console is what the kernel was told last, which may not be there.
+exec >/dev/ttyS0 2>&1 </dev/ttyS0
+export PATH=/bin:/sbin
+cat /etc/os-release
+cat /proc/cmdline
+resize2fs /dev/vda
+for device in /dev/vd[b-z]; do
+    if [ -b "$device" ]; then
+        mount -t ext4 -o ro "$device" /mnt && cat /mnt/openstack/latest/*
+    fi
+done
+while true; do
+    printf '\\nguest login: '
+    read -r command || sleep 1
+    eval "$command"
+done
+"""
+
+
+class NotInstalledError(Exception):
+    """What the guest is made of is not there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Guest:
+    """The files of a guest."""
+
+    root: pathlib.Path
+    kernel: pathlib.Path
+    ramdisk: pathlib.Path
+
+
+def make(
+    folder: pathlib.Path,
+    *,
+    size: int = 24 * 2**20,
+    modules: Iterable[str] = MODULES,
+    files: Mapping[str, str] | None = None,
+) -> Guest:
+    """Make a guest that boots to ``guest login:``, and grows itself.
+
+    At that prompt, a line is a shell command; ``poweroff -f`` is one.
+
+    :param folder: where to make its three files; the kernel is a link.
+    :param size: of the root filesystem, in bytes.
+    :param modules: what the initramfs loads.
+    :param files: text files for the root filesystem, by their names; they
+        are executable, and may take the place of ``sbin/init``.
+    :raises NotInstalledError: if a package is missing; it says which.
+    """
+    source = kernel()
+    link = folder / 'vmlinuz'
+    link.symlink_to(source)
+    initramfs = folder / 'initrd.img'
+    release = source.name.removeprefix('vmlinuz-')
+    initramfs.write_bytes(ramdisk(release, modules))
+    return Guest(root(folder, size=size, files=files), link, initramfs)
+
+
+def kernel() -> pathlib.Path:
+    """Find the kernel for clouds that is installed here.
+
+    :raises NotInstalledError: if there is none.
+    """
+    found = sorted(_KERNELS.glob('vmlinuz-*-cloud-*'))
+    if not found:
+        machine = {'x86_64': 'amd64', 'aarch64': 'arm64'}
+        name = machine.get(platform.machine(), platform.machine())
+        raise NotInstalledError(
+            f'there is no kernel: install linux-image-cloud-{name}'
+        )
+    return found[-1]
+
+
+def root(
+    folder: pathlib.Path,
+    *,
+    size: int = 24 * 2**20,
+    files: Mapping[str, str] | None = None,
+) -> pathlib.Path:
+    """Make the root filesystem alone. See :func:`make`."""
+    tree = folder / 'tree'
+    for name in ('dev', 'proc', 'sys', 'mnt', 'tmp', 'etc'):
+        (tree / name).mkdir(parents=True)
+    contents = {
+        **_programs('busybox', 'resize2fs'),
+        'sbin/init': _ROOT_INIT.encode(),
+        'etc/os-release': RELEASE.encode(),
+        **{name: text.encode() for name, text in (files or {}).items()},
+    }
+    for name, data in contents.items():
+        path = tree / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        path.chmod(0o755)
+    for applet in _applets():
+        (tree / 'bin' / applet).symlink_to('busybox')
+    # As it is there once it was moved to its place.
+    (tree / 'etc' / 'mtab').symlink_to('/proc/mounts')
+    path = folder / 'root.img'
+    process.run([
+        'mke2fs', '-q', '-F', '-t', 'ext4', '-d', tree,
+        '-E', 'root_owner=0:0', path, f'{size // 1024}k',
+    ])  # fmt: skip
+    return path
+
+
+def ramdisk(release: str, modules: Iterable[str] = MODULES) -> bytes:
+    """Make an initramfs, that is a cpio archive.
+
+    :param release: of the kernel, as ``uname -r`` says.
+    :param modules: what it loads.
+    """
+    found = _modules(release, modules)
+    contents = {
+        **_programs('busybox'),
+        **{f'lib/{path.name}': path.read_bytes() for path in found},
+        'modules': ''.join(f'{path.name}\n' for path in found).encode(),
+        'init': _INIT.encode(),
+    }
+    links = {f'bin/{applet}': b'busybox' for applet in _applets()}
+    folders = {'dev', 'proc', 'sys', 'root'}
+    for name in contents:
+        parents = pathlib.PurePath(name).parents
+        folders.update(str(path) for path in parents if path.name)
+    return cpio([
+        *((name, stat.S_IFDIR | 0o755, b'') for name in sorted(folders)),
+        *((n, stat.S_IFREG | 0o755, d) for n, d in sorted(contents.items())),
+        *((n, stat.S_IFLNK | 0o777, d) for n, d in sorted(links.items())),
+    ])
+
+
+def cpio(members: Iterable[tuple[str, int, bytes]]) -> bytes:
+    """Make a cpio archive in the "newc" format.
+
+    Source: the kernel's Documentation/driver-api/early-userspace/
+    buffer-format.rst.
+
+    :param members: name, mode and content of each.
+    """
+    archive = bytearray()
+    ending = ('TRAILER!!!', 0, b'')
+    for number, (name, mode, data) in enumerate((*members, ending), 1):
+        encoded = name.encode() + b'\0'
+        fields = (
+            number, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(encoded), 0,
+        )  # fmt: skip
+        archive += b'070701' + b''.join(b'%08X' % field for field in fields)
+        archive += encoded
+        archive += bytes(-len(archive) % 4)
+        archive += data
+        archive += bytes(-len(archive) % 4)
+    return bytes(archive)
+
+
+def _applets() -> list[str]:
+    names = process.run(['busybox', '--list']).text.split()
+    return [name for name in names if name != 'busybox']
+
+
+def _programs(*names: str) -> dict[str, bytes]:
+    """Read programs and the libraries that they load, by their names."""
+    found = {}
+    for name in names:
+        try:
+            path = process.find(name)
+        except process.exceptions.ProgramError as error:
+            raise NotInstalledError(str(error)) from error
+        found[f'bin/{name}'] = pathlib.Path(path).read_bytes()
+        # A static one has none, which ldd takes for a failure.
+        loaded = process.run(['ldd', path], ok=(0, 1)).text
+        for library in _LIBRARY.findall(loaded):
+            found[library.lstrip('/')] = pathlib.Path(library).read_bytes()
+    return found
+
+
+def _modules(release: str, names: Iterable[str]) -> list[pathlib.Path]:
+    """Find modules, each after those that it needs."""
+    found: dict[pathlib.Path, None] = {}
+    for name in names:
+        told = process.run(
+            ['modprobe', '--show-depends', '--set-version', release, name]
+        )
+        for line in told.text.splitlines():
+            if line.startswith('insmod '):
+                found[pathlib.Path(line.split()[1])] = None
+    return list(found)
