@@ -155,8 +155,8 @@ def bytes_of(
 
 @contextlib.contextmanager
 def opened(path: os.PathLike[str], flags: int) -> Iterator[int]:
-    """Open a file for the time of a ``with`` block."""
-    descriptor = os.open(path, flags | os.O_CLOEXEC)
+    """Open a file for the time of a ``with`` block; a new one is private."""
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
     try:
         yield descriptor
     finally:

@@ -1,0 +1,263 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Disks in every form: the root filesystem that comes out, and what does not.
+
+The trees are compared by a reader of their own; what was read of a disk is
+told by what is in the copy.
+"""
+
+import os
+import pathlib
+
+from amiclient import exceptions
+from amiclient import process
+from amiclient.source import resolve
+from amiclient.tests import base
+from amiclient.tests import disks
+from amiclient.tests import exttree
+from amiclient.tests import triple
+
+MIB = disks.MIB
+
+_SECRET = b'what was deleted long ago '
+
+
+class DiskCase(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = self.tmp()
+        self.work = self.tmp()
+        self.root = triple.root(self.folder, size=24 * MIB, data=2 * MIB)
+        self.tree = exttree.read_tree(self.root)
+
+    def opened(self, path: pathlib.Path, **choice):
+        wanted = resolve.Choice(work_directory=self.work, **choice)
+        return resolve.opened(path, wanted)
+
+    def refused(self, path: pathlib.Path, kind=exceptions.AmiError, **choice):
+        def run() -> None:
+            with self.opened(path, **choice):
+                self.fail('it was taken')
+
+        message = str(self.assertRaises(kind, run))
+        self.assertNotIn('\n', message)
+        self.assertEqual([], os.listdir(self.work))
+        return message
+
+    def check(self, path: pathlib.Path, **choice) -> resolve.Source:
+        """Take a disk's root filesystem, and compare it with the original."""
+        with self.opened(path, **choice) as source:
+            self.assertEqual(self.tree, exttree.read_tree(source.root))
+            process.run(['e2fsck', '-f', '-n', source.root])
+            self.assertTrue(source.own)
+            self.assertEqual(0o600, source.root.stat().st_mode & 0o777)
+            used = source.root.stat().st_blocks * 512
+            self.assertLess(used, self.root.stat().st_blocks * 512 + MIB)
+            with source.root.open('rb') as file:
+                self.assertNotIn(_SECRET, file.read())
+        self.assertEqual([], os.listdir(self.work))
+        return source
+
+    def other(self, *names: str, **options) -> pathlib.Path:
+        """Make a filesystem with empty files in it."""
+        tree = self.tmp()
+        for name in names:
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            (tree / name).write_bytes(b'x' * 5000)
+        path = self.tmp() / 'other'
+        with path.open('wb') as file:
+            file.truncate(options.pop('size', 4 * MIB))
+        process.run(['mke2fs', '-q', '-F', '-d', tree, path])
+        return path
+
+    def disk(self, *parts: disks.Part, **options) -> pathlib.Path:
+        return disks.make(self.folder / 'disk', parts, **options)
+
+    def traditional(self) -> pathlib.Path:
+        """Make one with a boot and a swap partition, and deleted data."""
+        self.boot = self.other('vmlinuz-6.1.0-1', 'initrd.img-6.1.0-1')
+        path = self.disk(
+            disks.Part(2, type='U'),
+            disks.Part(4, self.boot),
+            disks.Part(24, self.root),
+            disks.Part(3, _SECRET * 50000, type='S'),
+        )
+        with path.open('r+b') as file:
+            # Where the root filesystem has nothing.
+            file.seek((1 + 2 + 4 + 20) * MIB)
+            self.assertEqual(bytes(MIB), file.read(MIB))
+            file.seek(-MIB, os.SEEK_CUR)
+            file.write(_SECRET * 1000)
+        return path
+
+
+class TestFormats(DiskCase):
+    def test_raw(self) -> None:
+        source = self.check(self.traditional())
+        self.assertEqual('raw disk, gpt', source.format)
+        self.assertEqual(3, source.partition)
+        self.assertEqual('disk', source.name)
+
+    def test_images(self) -> None:
+        path = self.traditional()
+        for kind, *options in (
+            ('qcow2',),
+            ('qcow2', '-c'),
+            ('qcow2', '-c', '-o', 'compression_type=zstd'),
+            ('qcow2', '-o', 'compat=0.10'),
+            ('vmdk', '-o', 'subformat=monolithicSparse'),
+            ('vmdk', '-o', 'subformat=streamOptimized'),
+            ('vpc',),
+            ('vpc', '-o', 'subformat=fixed'),
+            ('vhdx',),
+            ('vdi',),
+        ):
+            image = disks.convert(path, kind, *options)
+            source = self.check(image)
+            self.assertEqual(3, source.partition, (kind, *options))
+
+    def test_boot_partition(self) -> None:
+        boot = {}
+        with self.opened(self.traditional()) as source:
+            assert source.boot
+            boot = exttree.read_tree(source.boot)
+        self.assertIn(b'/vmlinuz-6.1.0-1', boot)
+        self.assertEqual(exttree.read_tree(self.boot), boot)
+
+    def test_mbr(self) -> None:
+        path = self.disk(disks.Part(2), disks.Part(24, self.root), label='dos')
+        self.assertEqual(2, self.check(path).partition)
+
+    def test_logical_partition(self) -> None:
+        path = self.disk(
+            disks.Part(4, self.other('a')),
+            disks.Part(32, type='E'),
+            disks.Part(3, type='S', logical=True),
+            disks.Part(24, self.root, logical=True),
+            label='dos',
+        )
+        self.assertEqual(6, self.check(path).partition)
+
+    def test_no_partitions(self) -> None:
+        """An image of a filesystem alone, in a format for disks."""
+        image = disks.convert(self.root, 'qcow2', '-c')
+        self.assertEqual(0, self.check(image).partition)
+
+    def test_large_sectors(self) -> None:
+        begin, end = disks.gpt(8192, [(disks.LINUX, 256, 6399)], 4096)
+        path = self.folder / 'disk'
+        path.write_bytes(b'')
+        os.truncate(path, 32 * MIB)
+        disks.fill(path, [(begin, 0), (self.root, MIB)])
+        disks.fill(path, [(end, 32 * MIB - len(end))])
+        self.assertEqual(1, self.check(path).partition)
+
+    def test_small_blocks(self) -> None:
+        path = self.other('etc/os-release', 'a/b', size=8 * MIB)
+        self.tree = exttree.read_tree(path)
+        self.root = path
+        self.check(disks.convert(self.disk(disks.Part(8, path)), 'qcow2'))
+
+    def test_compressed(self) -> None:
+        disk = self.traditional()
+        image = disks.convert(disk, 'qcow2', '-c')
+        for path in (disk, image, self.root):
+            for program, suffix in (
+                ('gzip', '.gz'),
+                ('xz', '.xz'),
+                ('bzip2', '.bz2'),
+                ('zstd', '.zst'),
+            ):
+                process.run([program, '-1', '-k', '-q', path])
+                packed = path.with_name(path.name + suffix)
+                source = self.check(packed)
+                self.assertEqual(path.stem, source.name)
+                packed.unlink()
+
+    def test_journal_to_be_replayed(self) -> None:
+        """All is copied then, and the copy is in order."""
+        process.run(
+            ['debugfs', '-w', '-f', '/dev/stdin', self.root],
+            input=b'feature needs_recovery\n',
+        )
+        for path in (self.disk(disks.Part(24, self.root)),):
+            with self.opened(disks.convert(path, 'qcow2')) as source:
+                self.assertEqual(self.tree, exttree.read_tree(source.root))
+                process.run(['e2fsck', '-f', '-n', source.root])
+
+
+class TestChoice(DiskCase):
+    def test_several_roots(self) -> None:
+        another = self.other('etc/os-release')
+        path = self.disk(disks.Part(24, self.root), disks.Part(4, another))
+        told = self.refused(path)
+        self.assertIn('several partitions have a root filesystem: 1: ', told)
+        self.assertIn(' | 2: 4.0 MiB', told)
+        self.assertIn('--partition NUMBER', told)
+        self.check(path, partition=1)
+        with self.opened(path, partition=2) as source:
+            self.assertEqual(
+                exttree.read_tree(another), exttree.read_tree(source.root)
+            )
+        told = self.refused(path, exceptions.UsageError, partition=3)
+        self.assertIn('there is no partition 3: 1: ', told)
+
+    def test_type_decides(self) -> None:
+        path = self.disk(
+            disks.Part(4, self.other('etc/os-release')),
+            disks.Part(24, self.root, type=disks.ROOT),
+        )
+        self.assertEqual(2, self.check(path).partition)
+
+    def test_nothing_to_take(self) -> None:
+        for data, what, remedy in (
+            (bytes(512) + b'LABELONE', 'an LVM physical volume', 'logical'),
+            (b'LUKS\xba\xbe\0\2', 'a LUKS-encrypted volume', 'cryptsetup'),
+            (b'XFSB', 'an XFS filesystem', 'directory'),
+            (bytes(0x10040) + b'_BHRfS_M', 'a btrfs filesystem', 'directory'),
+        ):
+            path = self.disk(disks.Part(2, type='U'), disks.Part(2, data))
+            told = self.refused(path)
+            self.assertIn('no partition has an ext2, ext3 or ext4', told)
+            self.assertIn(what, told)
+            self.assertIn(remedy, told)
+            told = self.refused(path, partition=2)
+            self.assertIn(f'partition 2 is {what}', told)
+            self.assertIn(remedy, told)
+
+    def test_no_disk(self) -> None:
+        told = self.refused(self.root, exceptions.UsageError, partition=1)
+        self.assertIn('no disk with partitions', told)
+
+    def test_beyond_the_end(self) -> None:
+        path = self.disk(
+            disks.Part(4, self.other('a')),
+            disks.Part(24, self.root),
+            label='dos',
+        )
+        os.truncate(path, 20 * MIB)
+        told = self.refused(path, partition=2)
+        self.assertIn('beyond the end of the disk', told)
+
+    def test_filesystem_longer_than_its_partition(self) -> None:
+        path = self.disk(disks.Part(20, self.root), disks.Part(8))
+        told = self.refused(path)
+        self.assertIn('longer than its partition', told)
+
+    def test_compressed_something(self) -> None:
+        path = self.folder / 'kernel'
+        path.write_bytes(triple.kernel(self.folder).read_bytes())
+        process.run(['gzip', '-k', path])
+        told = self.refused(self.folder / 'kernel.gz')
+        self.assertIn('a Linux kernel', told)
