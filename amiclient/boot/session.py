@@ -112,12 +112,12 @@ class Session:
         :returns: what comes on the consoles meanwhile.
         """
         for key, answer in _KEYS:
-            said = b''
+            # It says so on all consoles that there are.
+            said: dict[str, bytes] = {}
             for name, data in self._press(key):
-                # On either console: it says so on all there are.
-                said = said[-1024:] + data
+                said[name] = said.get(name, b'')[-1024:] + data
                 yield name, data
-                if answer in said:
+                if answer in said[name]:
                     break
             else:
                 if self.ended:

@@ -20,12 +20,16 @@ systemd would have it done. The same input gives the same bytes.
 
 from collections.abc import Iterable, Mapping
 import dataclasses
+import os
 import pathlib
 import platform
 import re
+import shutil
 import stat
 
+from amiclient import exceptions
 from amiclient import process
+from amiclient.source import tree as tree_
 
 #: Modules that the initramfs loads, with what they need.
 MODULES = ('virtio_pci', 'virtio_blk', 'virtio_console')
@@ -171,11 +175,17 @@ def root(
         (tree / 'bin' / applet).symlink_to('busybox')
     # As it is there once it was moved to its place.
     (tree / 'etc' / 'mtab').symlink_to('/proc/mounts')
+    for path in (tree, *tree.rglob('*')):
+        os.utime(path, (0, 0), follow_symlinks=False)
     path = folder / 'root.img'
-    process.run([
-        'mke2fs', '-q', '-F', '-t', 'ext4', '-d', tree,
-        '-E', 'root_owner=0:0', path, f'{size // 1024}k',
-    ])  # fmt: skip
+    tree_.execute(
+        tree_.plan(
+            tree_.BuildRequest(
+                source=tree, output=path, size=size, owner=(0, 0)
+            )
+        )
+    )
+    shutil.rmtree(tree)
     return path
 
 
@@ -197,11 +207,16 @@ def ramdisk(release: str, modules: Iterable[str] = MODULES) -> bytes:
     for name in contents:
         parents = pathlib.PurePath(name).parents
         folders.update(str(path) for path in parents if path.name)
-    return cpio([
-        *((name, stat.S_IFDIR | 0o755, b'') for name in sorted(folders)),
-        *((n, stat.S_IFREG | 0o755, d) for n, d in sorted(contents.items())),
-        *((n, stat.S_IFLNK | 0o777, d) for n, d in sorted(links.items())),
-    ])
+    return cpio(
+        [
+            *((name, stat.S_IFDIR | 0o755, b'') for name in sorted(folders)),
+            *(
+                (n, stat.S_IFREG | 0o755, d)
+                for n, d in sorted(contents.items())
+            ),
+            *((n, stat.S_IFLNK | 0o777, d) for n, d in sorted(links.items())),
+        ]
+    )
 
 
 def cpio(members: Iterable[tuple[str, int, bytes]]) -> bytes:
@@ -238,7 +253,7 @@ def _programs(*names: str) -> dict[str, bytes]:
     for name in names:
         try:
             path = process.find(name)
-        except process.exceptions.ProgramError as error:
+        except exceptions.ProgramError as error:
             raise NotInstalledError(str(error)) from error
         found[f'bin/{name}'] = pathlib.Path(path).read_bytes()
         # A static one has none, which ldd takes for a failure.
