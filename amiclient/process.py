@@ -146,6 +146,7 @@ def run(
     memory: int | None = None,
     cpu: int | None = None,
     most: int = MOST,
+    drop: bool = False,
 ) -> Result:
     """Run a program to its end.
 
@@ -165,6 +166,7 @@ def run(
     :param cpu: the seconds of processor time that it may take, likewise.
     :param most: the bytes that it may write to stdout or stderr, if it is
         interruptible; then it is ended. If not, the rest is dropped.
+    :param drop: drop the rest in any case.
     :raises TooTalkative: if it writes more than that.
     :raises ProgramError: if it is missing, takes too long, or ends with
         another status.
@@ -180,7 +182,7 @@ def run(
         if interruptible:
             _confine(child, resource.RLIMIT_AS, memory)
             _confine(child, resource.RLIMIT_CPU, cpu)
-        pumps = _pumps(child, most)
+        pumps = _pumps(child, most, drop)
         _wait(child, pumps, interruptible, cancel, limit)
     stdout, stderr = (one.kept for one in pumps)
     result = Result(
@@ -315,9 +317,11 @@ def _confine(child: Child, what: int, most: int | None) -> None:
             resource.prlimit(child.pid, what, (most, most + 1))
 
 
-def _pumps(child: Child, most: int) -> tuple[pump.Pump, pump.Pump]:
+def _pumps(
+    child: Child, most: int, drop: bool
+) -> tuple[pump.Pump, pump.Pump]:
     made = [
-        pump.Pump(cast(BinaryIO, pipe), most)
+        pump.Pump(cast(BinaryIO, pipe), most, drop=drop)
         for pipe in (child.stdout, child.stderr)
     ]
     for one in made:

@@ -27,23 +27,28 @@ class Pump(threading.Thread):
 
     :param pipe: its end for reading.
     :param most: bytes that are kept; the rest is taken, and dropped.
+    :param drop: whether that is all right.
     """
 
-    def __init__(self, pipe: BinaryIO, most: int) -> None:
+    def __init__(
+        self, pipe: BinaryIO, most: int, *, drop: bool = False
+    ) -> None:
         super().__init__(daemon=True)
         self._pipe = pipe
         self._left = most
+        self._drop = drop
         self._kept: list[bytes] = []
         #: Set when nothing more can come.
         self.done = threading.Event()
-        #: Whether more came than was wanted.
+        #: Whether more came than is all right.
         self.overflowed = False
 
     def run(self) -> None:
         """Take what comes, until the end."""
         try:
             while data := self._pipe.read1(_CHUNK):  # type: ignore[attr-defined]
-                self.overflowed |= len(data) > self._left
+                if len(data) > self._left and not self._drop:
+                    self.overflowed = True
                 if self._left:
                     self._kept.append(data[: self._left])
                     self._left -= len(self._kept[-1])

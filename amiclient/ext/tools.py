@@ -169,7 +169,12 @@ class Toolbox:
         # Without that option it would also rewrite what is in order, but
         # could be better.
         options = ('-f', how, '-E', 'fixes_only')
-        self._run(['e2fsck', *options, path], ok=_FSCK_VERDICTS, writes=True)
+        self._run(
+            ['e2fsck', *options, path],
+            ok=_FSCK_VERDICTS,
+            writes=True,
+            most=_OBJECTIONS,
+        )
 
     def resize(self, path: pathlib.Path, blocks: int) -> dict[int, int]:
         """Resize a filesystem, whatever resize2fs thinks its minimum is.
@@ -279,6 +284,8 @@ class Toolbox:
                 memory=self.memory,
                 cpu=self.cpu,
                 most=most,
+                # Nobody reads all that e2fsck says of what it mends.
+                drop=writes and most < process.MOST,
             )
 
 
