@@ -16,7 +16,6 @@
 from __future__ import annotations
 
 import argparse
-import pathlib
 import typing
 
 from amiclient.osc import amis
@@ -25,6 +24,7 @@ from amiclient.osc import command
 from amiclient.osc import filters
 from amiclient.osc import options
 from amiclient.osc import sources
+from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
     from amiclient.glance import request
@@ -46,13 +46,14 @@ class UploadAmi(command.ShowOne):
         parser.add_argument(
             'source',
             metavar='<source>',
-            type=pathlib.Path,
+            type=values.path,
             help=sources.WHAT,
         )
         sources.add(parser)
         parser.add_argument(
             '--name',
             metavar='<name>',
+            type=values.some,
             help='Name of the new image (default: that of a saved AMI, or of '
             'the source without its suffix)',
         )
@@ -80,7 +81,7 @@ class UploadAmi(command.ShowOne):
         parser.add_argument(
             '--work-directory',
             metavar='<directory>',
-            type=pathlib.Path,
+            type=values.path,
             help='Where to make the shrunk copy (default: the first of '
             '$TMPDIR, /var/tmp, the folder of the source and /tmp that has '
             'room)',
@@ -166,6 +167,7 @@ class ListAmi(command.Lister):
             help='Tell whether each boots, as far as its records say',
         )
         filters.add(parser)
+        options.add_network(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
@@ -175,7 +177,9 @@ class ListAmi(command.Lister):
         from amiclient.glance import links
         from amiclient.glance import reports
 
-        cloud = catalog.Catalog(self.proxy())
+        cloud = catalog.Catalog(
+            self.proxy(), patience=options.patience(parsed_args)
+        )
         found = links.listed(
             cloud,
             filters.query(parsed_args, cloud, self.project_id(parsed_args)),
@@ -206,6 +210,7 @@ class ShowAmi(command.ShowOne):
             action='store_true',
             help='Write sizes in tables for people, such as 664.1 MiB',
         )
+        options.add_network(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
@@ -215,7 +220,9 @@ class ShowAmi(command.ShowOne):
         from amiclient.glance import links
         from amiclient.glance import reports
 
-        cloud = catalog.Catalog(self.proxy())
+        cloud = catalog.Catalog(
+            self.proxy(), patience=options.patience(parsed_args)
+        )
         report = reports.report(cloud, links.show(cloud, parsed_args.ami))
         shown = amis.shown(human_readable=parsed_args.human_readable)
         return columns.one(shown, report)

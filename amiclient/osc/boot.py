@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-import pathlib
 import typing
 
 from amiclient.osc import columns
@@ -51,14 +50,14 @@ class BootImage(command.ShowOne):
         parser.add_argument(
             'source',
             metavar='<source>',
-            type=pathlib.Path,
+            type=values.path,
             help=sources.WHAT,
         )
         for noun in ('kernel', 'ramdisk'):
             parser.add_argument(
                 f'--{noun}',
                 metavar='<file>',
-                type=pathlib.Path,
+                type=values.path,
                 help=f'The {noun} to boot (default: that of the source)',
             )
         sources.add_kernel_version(parser)
@@ -68,7 +67,7 @@ class BootImage(command.ShowOne):
         parser.add_argument(
             '--work-directory',
             metavar='<directory>',
-            type=pathlib.Path,
+            type=values.path,
             help='Where to make the disk that is thrown away (default: where '
             'there is most room)',
         )
@@ -145,7 +144,7 @@ def _add_console(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--console',
         metavar='<file>',
-        type=pathlib.Path,
+        type=values.path,
         help='Write what comes on the serial console to this file, as it is, '
         'and what comes on the virtio console to <file>.hvc0',
     )

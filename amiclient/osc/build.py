@@ -14,7 +14,6 @@
 """Making a filesystem of files: ``openstack ami build``."""
 
 import argparse
-import pathlib
 
 from amiclient.osc import columns
 from amiclient.osc import command
@@ -37,14 +36,14 @@ class BuildImage(command.ShowOne):
         parser.add_argument(
             'source',
             metavar='<source>',
-            type=pathlib.Path,
+            type=values.path,
             help='Directory or tar archive, plain or compressed with gzip, '
             'xz, bzip2 or zstd',
         )
         parser.add_argument(
             '--output',
             metavar='<file>',
-            type=pathlib.Path,
+            type=values.path,
             required=True,
             help='File to write the filesystem to',
         )
@@ -75,7 +74,7 @@ class BuildImage(command.ShowOne):
         parser.add_argument(
             '--overrides',
             metavar='<file>',
-            type=pathlib.Path,
+            type=values.path,
             help='File in the form of mtree(5) with owners, modes, devices '
             'and attributes that take the place of those in the source',
         )

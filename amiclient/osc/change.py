@@ -49,7 +49,9 @@ class SetAmi(command.Action):
         parser.add_argument(
             'ami', metavar='<ami>', help='Image to change (name or ID)'
         )
-        parser.add_argument('--name', metavar='<name>', help='New name')
+        parser.add_argument(
+            '--name', metavar='<name>', type=values.some, help='New name'
+        )
         _add_relink(parser)
         options.add_visibility(parser)
         options.add_protected(parser)
@@ -118,12 +120,14 @@ def _add_relink(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--kernel',
         metavar='<file>|<image>',
+        type=values.some,
         help='Kernel to link to: a file, or the id or name of an image that '
         'the cloud holds already',
     )
     group.add_argument(
         '--ramdisk',
         metavar='<file>|<image>',
+        type=values.some,
         help='Ramdisk to link to, likewise',
     )
     group.add_argument(
@@ -133,6 +137,7 @@ def _add_relink(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f'--{noun}-name',
             metavar='<name>',
+            type=values.some,
             help=f'Name of the new {noun} image (default: that of the file)',
         )
     parser.add_argument(

@@ -54,7 +54,7 @@ def add(parser: argparse.ArgumentParser, *, links: bool = True) -> None:
         )
     options.add_property(parser, 'Only those with this property')
     options.add_tag(parser, 'Only those with this tag')
-    options.add_visibility(parser)
+    options.add_visibility(parser, chosen=True)
     options.add_project(parser)
     parser.add_argument(
         '--hidden', action='store_true', help='Only those that are hidden'
@@ -148,6 +148,5 @@ def _link(
     except exceptions.NotFoundError as error:
         raise exceptions.NotFoundError(
             f'no {kind.noun} has the name {given!r}',
-            hint=f'give its id; see `openstack image list --property '
-            f'disk_format={kind.value}`',
+            hint=f'see `openstack ami {kind.noun} list`',
         ) from error

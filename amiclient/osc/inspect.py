@@ -14,24 +14,24 @@
 """Commands that look into sources: ``openstack ami inspect, check``."""
 
 import argparse
-import pathlib
 
 from amiclient.osc import columns
 from amiclient.osc import command
 from amiclient.osc import options
 from amiclient.osc import sources
+from amiclient.osc import values
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
     """Add the source, and how it is taken."""
     parser.add_argument(
-        'source', metavar='<source>', type=pathlib.Path, help=sources.WHAT
+        'source', metavar='<source>', type=values.path, help=sources.WHAT
     )
     sources.add(parser)
     parser.add_argument(
         '--work-directory',
         metavar='<directory>',
-        type=pathlib.Path,
+        type=values.path,
         help='Where to unpack what is no filesystem yet (default: $TMPDIR, '
         '/var/tmp or the folder of the source)',
     )

@@ -14,12 +14,12 @@
 """Commands that need no cloud: ``openstack ami shrink``."""
 
 import argparse
-import pathlib
 
 from amiclient.osc import columns
 from amiclient.osc import command
 from amiclient.osc import options
 from amiclient.osc import sources
+from amiclient.osc import values
 
 
 class ShrinkImage(command.ShowOne):
@@ -38,14 +38,14 @@ class ShrinkImage(command.ShowOne):
         parser.add_argument(
             'image',
             metavar='<image>',
-            type=pathlib.Path,
+            type=values.path,
             help='File or block device with an ext2, ext3 or ext4 filesystem; '
             'with --output, whatever "openstack ami upload" takes',
         )
         parser.add_argument(
             '--output',
             metavar='<file>',
-            type=pathlib.Path,
+            type=values.path,
             help='Write the result to this file, and leave <image> untouched',
         )
         sources.add(parser)
@@ -59,7 +59,7 @@ class ShrinkImage(command.ShowOne):
         parser.add_argument(
             '--work-directory',
             metavar='<directory>',
-            type=pathlib.Path,
+            type=values.path,
             help='Where to make temporary files, such as the copy on which '
             'a journal is replayed (default: beside the result, which itself '
             'is always made there)',

@@ -102,7 +102,7 @@ def add_dry_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--dry-run',
         action='store_true',
-        help='Check everything and print what would be done, but do nothing',
+        help='Check everything and show what would be done, but do nothing',
     )
 
 
@@ -149,15 +149,20 @@ def patience(parsed_args: argparse.Namespace) -> retry.Patience:
 
 
 def add_visibility(
-    parser: argparse.ArgumentParser, *, default: str | None = None
+    parser: argparse.ArgumentParser,
+    *,
+    default: str | None = None,
+    chosen: bool = False,
 ) -> None:
     """Add the four visibilities, of which there can be one.
 
     :param default: what a new image has.
+    :param chosen: whether images are chosen by it.
     """
     group = parser.add_mutually_exclusive_group()
     for name, text in _VISIBILITIES.items():
         text += ' (default)' if name == default else ''
+        text = f'Only those that are {name}' if chosen else text
         group.add_argument(
             f'--{name}',
             dest='visibility',
@@ -295,6 +300,7 @@ def add_parts(parser: argparse.ArgumentParser) -> None:
         group.add_argument(
             f'--{noun}',
             metavar='<file>|<image>',
+            type=values.some,
             help=f'The {noun} to {what}: a file, or the id or name of an '
             'image that the cloud holds already (default: what comes with '
             'the source, or is found in its root filesystem)',
@@ -307,6 +313,7 @@ def add_parts(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f'--{noun}-name',
             metavar='<name>',
+            type=values.some,
             help=f'Name of the new {noun} image (default: that of the file)',
         )
 

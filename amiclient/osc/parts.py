@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import pathlib
 import typing
 from typing import Any, ClassVar
 
@@ -29,6 +28,7 @@ from amiclient.osc import command
 from amiclient.osc import filters
 from amiclient.osc import options
 from amiclient.osc import removal
+from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
     from amiclient.glance import catalog as catalog_
@@ -118,12 +118,13 @@ class UploadPart(command.ShowOne):
         parser.add_argument(
             'file',
             metavar='<file>',
-            type=pathlib.Path,
+            type=values.path,
             help=f'File with the {self.noun}',
         )
         parser.add_argument(
             '--name',
             metavar='<name>',
+            type=values.some,
             help='Name of the new image (default: that of the file)',
         )
         options.add_new_image(parser)

@@ -14,11 +14,11 @@
 """Saving AMIs in files: ``openstack ami save``."""
 
 import argparse
-import pathlib
 
 from amiclient.osc import columns
 from amiclient.osc import command
 from amiclient.osc import options
+from amiclient.osc import values
 
 
 class SaveAmi(command.ShowOne):
@@ -38,7 +38,7 @@ class SaveAmi(command.ShowOne):
         parser.add_argument(
             '--directory',
             metavar='<directory>',
-            type=pathlib.Path,
+            type=values.path,
             help='Where to save it: a directory that is new, empty or of an '
             'earlier run (default: one named after the AMI; the current one '
             'for an archive)',

@@ -15,6 +15,7 @@
 
 import argparse
 from collections.abc import Callable
+import pathlib
 import re
 import typing
 import uuid as uuid_
@@ -48,6 +49,18 @@ def _journal(text: str) -> str | int:
         ) from error
 
 
+def _some(text: str) -> str:
+    # Mostly a variable of a script that was not set.
+    if not text:
+        raise exceptions.UsageError('it must not be empty')
+    return text
+
+
+def _path(text: str) -> pathlib.Path:
+    # Path('') is the current directory.
+    return pathlib.Path(_some(text))
+
+
 def _uuid(text: str) -> str:
     try:
         return str(uuid_.UUID(text))
@@ -58,7 +71,7 @@ def _uuid(text: str) -> str:
 def _count(text: str) -> int:
     # isdigit() is true of digits that int() does not take.
     if not (text.isascii() and text.isdigit()):
-        raise exceptions.UsageError(f'{text!r} is not a whole number')
+        raise exceptions.UsageError(f'{text!r} is not a number from 0 on')
     return int(text)
 
 
@@ -122,11 +135,17 @@ regex = _checked(_regex)
 #: For a user and a group, by their numbers.
 owner = _checked(_owner)
 
+#: For a file or a directory.
+path = _checked(_path)
+
 #: For a time span.
 seconds = _checked(_seconds)
 
 #: For a SIZE, in bytes.
 size = _checked(units.parse_size)
+
+#: For a name, and whatever else is not empty.
+some = _checked(_some)
 
 #: For the id of an image.
 uuid = _checked(_uuid)

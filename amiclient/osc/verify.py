@@ -16,12 +16,12 @@
 from __future__ import annotations
 
 import argparse
-import pathlib
 import typing
 
 from amiclient.osc import columns
 from amiclient.osc import findings
 from amiclient.osc import options
+from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
     from amiclient.glance import against
@@ -50,7 +50,7 @@ class VerifyAmi(findings.Check):
         parser.add_argument(
             '--against',
             metavar='<source>',
-            type=pathlib.Path,
+            type=values.path,
             help='Compare with this file or block device: its bytes, or those '
             'of a copy that is shrunk as an upload does it; with --deep, its '
             'files. Or with what "ami save" wrote, kernel and ramdisk too',
@@ -59,7 +59,7 @@ class VerifyAmi(findings.Check):
         parser.add_argument(
             '--work-directory',
             metavar='<directory>',
-            type=pathlib.Path,
+            type=values.path,
             help='Where to put what is downloaded or copied meanwhile '
             '(default: $TMPDIR or /tmp)',
         )

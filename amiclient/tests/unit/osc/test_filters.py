@@ -82,4 +82,7 @@ class TestQuery(base.TestCase):
         error = self.assertRaises(
             exceptions.NotFoundError, self.query, '--kernel', 'nosuch'
         )
-        self.assertIn("'nosuch'", str(error))
+        self.assertEqual(
+            "no kernel has the name 'nosuch'; see `openstack ami kernel list`",
+            str(error),
+        )

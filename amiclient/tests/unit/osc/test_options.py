@@ -12,6 +12,7 @@
 
 
 import contextlib
+from importlib import metadata
 import io
 import pathlib
 
@@ -77,6 +78,11 @@ class TestRefused(base.TestCase):
             ('--min-ram', '1G'),
             ('--image-format', 'qcow2'),
             ('--property', 'novalue'),
+            # What a script says when a variable of its is not set.
+            ('--name', ''),
+            ('--kernel', ''),
+            ('--ramdisk-name', ''),
+            ('--work-directory', ''),
         )
     )
 
@@ -90,7 +96,25 @@ class TestRefused(base.TestCase):
         self.assertIn(self.words[-2], stderr.getvalue())
 
 
+class TestCloudCommands(base.TestCase):
+    def test_each_can_be_told_how_patient_to_be(self):
+        found = metadata.entry_points(group='openstack.ami.v1')
+        commands = [point.load() for point in found]
+        for command in commands:
+            if command.auth_required:
+                parser = command(None, None).get_parser('openstack')
+                self.assertIn('--retries', parser.format_help(), command)
+                self.assertIn('--timeout', parser.format_help(), command)
+        self.assertGreater(len(commands), 20)
+
+
 class TestValues(base.TestCase):
+    def test_the_current_directory_is_not_meant_by_nothing(self):
+        stderr = io.StringIO()
+        with contextlib.redirect_stderr(stderr):
+            self.assertRaises(SystemExit, parse, ami.UploadAmi, '')
+        self.assertIn('it must not be empty', stderr.getvalue())
+
     def test_headroom(self):
         # Whether it was given decides whether a saved AMI is shrunk.
         self.assertIsNone(parse(ami.UploadAmi, 'root.img').headroom)
