@@ -30,8 +30,8 @@ from amiclient.ext import superblock as superblock_
 #: (adjust_fs_info() in e2fsprogs, resize/resize2fs.c).
 _LAST_GROUP_MINIMUM = 50
 
-#: No filesystem takes so many block groups, however much is to stay free.
-_TOO_MANY = 1 << 22
+#: Numbers of groups that are tried; the first or second usually is the one.
+_TRIALS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,16 +53,37 @@ class Geometry:
     def overhead(self, count: int) -> int:
         """Tell the blocks that the metadata of the first groups takes."""
         found = self.superblock
-        backups = sum(
-            self._has_backup(number, count) for number in range(count)
-        )
         blocks = count * (2 + found.inode_blocks)
-        blocks += backups * (1 + self._descriptor_blocks(count))
+        blocks += self._backups(count) * (1 + self._descriptor_blocks(count))
         if found.incompat & superblock_.INCOMPAT_META_BG:
             per_block = found.block_size // found.desc_size
-            for number in range(found.first_meta_bg * per_block, count):
-                blocks += number % per_block in (0, 1, per_block - 1)
+            first = found.first_meta_bg * per_block
+            for rest in {0, 1, per_block - 1} & set(range(per_block)):
+                # Of the groups from the first on, those with that remainder.
+                blocks += max(0, (count - first - rest - 1) // per_block + 1)
         return blocks
+
+    def _backups(self, count: int) -> int:
+        """Count the copies of the superblock in so many groups.
+
+        By formula: this is asked for many numbers of groups, some large.
+        """
+        found = self.superblock
+        if found.compat & superblock_.COMPAT_SPARSE_SUPER2:
+            places = {0, found.backup_groups[0]}
+            if found.backup_groups[1]:
+                # The second backup moves along with the last group.
+                places.add(count - 1)
+            return sum(place < count for place in places)
+        if not found.ro_compat & superblock_.RO_COMPAT_SPARSE_SUPER:
+            return count
+        backups = min(count, 2)
+        for base in (3, 5, 7):
+            power = base
+            while power < count:
+                backups += 1
+                power *= base
+        return backups
 
     def groups(self, blocks: int) -> int:
         """Tell how many block groups a number of blocks makes."""
@@ -113,12 +134,16 @@ class Geometry:
         :raises DamagedError: if no number of groups would do.
         """
         found = self.superblock
+        # What a group has beside its bitmaps and inode table, at most.
+        capacity = found.blocks_per_group - found.inode_blocks - 2
+        if capacity <= 0:
+            raise _no_room()
         count = max(
             1,
             -(-self.inodes // found.inodes_per_group),
-            (self.data + extra) // found.blocks_per_group,
+            (self.data + extra) // capacity,
         )
-        while True:
+        for _ in range(_TRIALS):
             start = found.first_data_block + (count - 1) * (
                 found.blocks_per_group
             )
@@ -139,11 +164,7 @@ class Geometry:
                     return fitted
             # What these groups cannot hold takes more for its own metadata.
             count = max(count + 1, beyond)
-            if count > _TOO_MANY:
-                raise exceptions.DamagedError(
-                    'its block groups have no room but for their own metadata',
-                    hint='mend a copy with e2fsck',
-                )
+        raise _no_room()
 
     def moved(self, blocks: int) -> int:
         """Tell how many blocks lie behind a new end, and so must move."""
@@ -212,4 +233,11 @@ def measure(layout: groups_.Layout) -> Geometry:
         inodes=layout.used_inodes(),
         metadata=tuple(tables),
         used=tuple(used),
+    )
+
+
+def _no_room() -> exceptions.DamagedError:
+    return exceptions.DamagedError(
+        'its block groups have no room but for their own metadata',
+        hint='mend a copy with e2fsck',
     )

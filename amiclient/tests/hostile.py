@@ -295,8 +295,9 @@ CORPUS: Mapping[str, Hostile] = {
     ),
     'name-escapes': Hostile('sums', _rename(b'scattered', b'\x1b[2Jx\n\r"\''),
                             ''),
-    'name-not-utf8': Hostile('sums', _rename(b'scattered', b'\xff\xfe\x80' * 3),
-                             ''),
+    'name-not-utf8': Hostile(
+        'sums', _rename(b'scattered', b'\xff\xfe\x80' * 3), ''
+    ),
     'name-of-command': Hostile('sums', _rename(b'scattered', b'-w <8>"|!'),
                                ''),
 }  # fmt: skip

@@ -15,8 +15,8 @@
 import unicodedata
 
 from amiclient import exceptions
-from amiclient import text
 from amiclient.tests import base
+from amiclient import text
 
 
 class TestSafe(base.TestCase):
