@@ -1,0 +1,257 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Pages of the documentation are executed, and their output compared."""
+
+import pathlib
+import textwrap
+
+import amiclient
+from amiclient.tests import base
+from amiclient.tests import runbook
+from amiclient.tests import runbook_output
+from amiclient.tests import runbook_run
+
+ONE = '0b1f7c52-1c4e-4a52-9f0e-0d4b6f3f8a11'
+TWO = '9c1d52a4-77aa-4d5d-8f4b-6a8f9d1b2c22'
+THREE = '4a0ab26f-5d0e-4c6a-9d1f-7e8a9b0c1d33'
+
+
+class OutputTest(base.TestCase):
+    def check(
+        self,
+        wanted: bool,
+        shown: str,
+        printed: str,
+        ids: runbook_output.Ids | None = None,
+    ) -> None:
+        found = runbook_output.matches(
+            shown.splitlines(),
+            printed.splitlines(),
+            ids or runbook_output.Ids(),
+        )
+        self.assertEqual(wanted, found, f'{shown!r} and {printed!r}')
+
+    def test_same(self) -> None:
+        self.check(True, '', '')
+        self.check(True, 'a\nb', 'a\nb')
+        for printed in ('', 'a', 'a\nb\nc', 'b\na', 'a\nB', 'a\n b'):
+            self.check(False, 'a\nb', printed)
+        # What is not shown is not to be printed.
+        self.check(False, '', 'a')
+
+    def test_dots(self) -> None:
+        self.check(True, 'in ... s', 'in 12.3 s')
+        self.check(False, 'in ... s', 'in 12.3 m')
+        self.check(True, 'a\n...\nb', 'a\nb')
+        self.check(True, 'a\n...\nb', 'a\nx\ny\nb')
+        self.check(False, 'a\n...\nb', 'a\nx\ny')
+        self.check(True, '  ...', 'x\ny')
+
+    def test_ids(self) -> None:
+        ids = runbook_output.Ids()
+        self.check(True, f'id {ONE}', f'id {TWO}', ids)
+        self.check(True, f'again {ONE}', f'again {TWO}', ids)
+        self.check(False, f'again {ONE}', f'again {THREE}', ids)
+        # Nor may another one of the page stand for the same.
+        self.check(False, f'again {THREE}', f'again {TWO}', ids)
+        self.check(False, f'id {ONE}', 'id None')
+        self.check(False, f'{ONE} {ONE}', f'{ONE} {TWO}')
+        self.assertEqual(f'show {TWO}', ids.real(f'show {ONE}'))
+        self.assertRaises(KeyError, ids.real, THREE)
+        self.check(True, 'a' * 32, 'b' * 32)
+        self.check(False, 'a' * 32, 'b' * 128)
+
+    def test_a_failed_match_learns_nothing(self) -> None:
+        ids = runbook_output.Ids()
+        self.check(False, f'{ONE}\nx', f'{TWO}\ny', ids)
+        self.check(True, ONE, THREE, ids)
+        self.check(True, f'...\n{TWO}\nx', f'{ONE}\ny\n{TWO}\nx')
+
+    def test_numbers_and_times(self) -> None:
+        self.check(True, 'size 100000', 'size 120000')
+        self.check(False, 'size 100000', 'size 130000')
+        self.check(False, 'size 100000', 'size 70000')
+        self.check(False, 'count 4', 'count 5')
+        self.check(True, '2026-01-02T03:04:05Z', '2027-11-12T13:14:15Z')
+        self.check(False, '2026-01-02T03:04:05Z', 'None')
+
+    def test_tables(self) -> None:
+        self.check(
+            True,
+            '+------+\n| size |\n| 9000 |\n+------+',
+            '+--------+\n| size   |\n| 9000   |\n+--------+',
+        )
+        self.check(False, '+---+---+', '+------+')
+        self.check(False, '| a b |', '| a | b |')
+        self.check(False, 'a  b', 'a b')
+
+    def test_ids_for_a_page(self) -> None:
+        ids = runbook_output.Ids({ONE: TWO})
+        line = ids.shown(f'{TWO} {THREE} {"c" * 32}', 'page')
+        self.assertTrue(line.startswith(f'{ONE} '), line)
+        self.assertNotIn(THREE, line)
+        self.assertEqual(f'{TWO} {THREE} {"c" * 32}', ids.real(line))
+
+
+class RunTest(base.TestCase):
+    def page(self, text: str, *, slow: bool = False) -> runbook.Page:
+        path = self.tmp() / 'page.rst'
+        path.write_text(textwrap.dedent(text))
+        return runbook.read(path, slow=slow)
+
+    def run_page(
+        self, text: str, *, slow: bool = False, update: bool = False
+    ) -> tuple[list[str], str]:
+        """Run a page; tell what it called, and how the page is then."""
+        page = self.page(text, slow=slow)
+        called: list[str] = []
+        home = self.tmp()
+        (home / 'work').mkdir()
+        runbook_run.run(
+            page,
+            home / 'work',
+            {'PATH': runbook_run.search_path(home / 'bin')},
+            calls={'it': lambda: called.append('it')},
+            update=update,
+        )
+        return called, page.path.read_text()
+
+    def fails(self, text: str, why: str) -> None:
+        error = self.assertRaises(
+            runbook_run.RunbookFailed, self.run_page, text
+        )
+        self.assertIn(why, str(error))
+
+    def test_one_shell_in_one_folder(self) -> None:
+        called, _ = self.run_page("""
+            .. runbook: setup
+
+               echo hidden >file
+
+            Look:
+
+            .. code-block:: console
+
+               $ x=$(cat file)
+               $ echo one \\
+                   $x; pwd | sed 's/.*[/]//'
+               one hidden
+               work
+
+            .. runbook: call it
+
+            Then:
+
+            .. code-block:: console
+
+               $ for i in 1 2
+               > do echo "$i $x" >&2
+               > done
+               1 hidden
+               2 hidden
+
+               $ true
+            """)
+        self.assertEqual(['it'], called)
+
+    def test_other_output(self) -> None:
+        block = '.. code-block:: console\n\n   $ echo "a b"\n'
+        self.run_page(f'{block}   a b\n')
+        self.fails(f'{block}   a c\n', '--- it printed\na b')
+        self.fails(block, '--- it printed\na b')
+        self.fails(f'{block}   a b\n   c\n', '--- the page shows\na b\nc')
+
+    def test_status(self) -> None:
+        block = '.. code-block:: console\n\n   $ true\n   $ (exit 3)\n'
+        self.fails(block, ':4: exit status 3, not 0')
+        self.run_page(f'.. runbook: status 3\n\n{block}')
+        self.fails(f'.. runbook: status 1\n\n{block}', 'status 3, not 1')
+        self.fails('.. runbook: setup\n\n   false\n   true\n', ':1: 1')
+        self.fails('.. code-block:: console\n\n   $ exit 0\n', 'has ended')
+
+    def test_ids_that_a_user_types(self) -> None:
+        block = f"""
+            .. code-block:: console
+
+               $ cat id
+               {ONE}
+               $ grep -c {ONE} id
+               1
+            """
+        setup = f'.. runbook: setup\n\n   echo {TWO} >id\n\n'
+        self.run_page(setup + textwrap.dedent(block))
+        self.fails(
+            f'.. code-block:: console\n\n   $ echo {ONE}\n   {ONE}\n',
+            f"nothing printed '{ONE}'",
+        )
+
+    def test_instead(self) -> None:
+        text = (
+            '.. runbook: instead\n\n   echo stand-in >file\n\n'
+            '.. code-block:: console\n\n   $ echo real >file\n\n'
+            'x\n\n.. code-block:: console\n\n   $ cat file\n   {}\n'
+        )
+        self.run_page(text.format('stand-in'))
+        self.run_page(text.format('real'), slow=True)
+        self.run_page(
+            '.. runbook: not run: it would end the machine\n\n'
+            '.. code-block:: console\n\n   $ false\n'
+        )
+
+    def test_pages_that_make_no_sense(self) -> None:
+        block = '.. code-block:: console\n\n'
+        for text, why in (
+            ('::\n\n   $ rm x\n', ':3: a command that is not run'),
+            (f'{block}   output\n', 'output of no command'),
+            (block, 'a block without a command'),
+            ('.. runbook: nosuch x\n', 'no such comment'),
+            ('.. runbook: not run:\n', 'no such comment'),
+            ('.. runbook: setup\n', 'commands below it'),
+            ('.. runbook: call it\n\n   x\n', 'commands below it'),
+            ('.. runbook: status 1\n', 'no block for'),
+        ):
+            error = self.assertRaises(runbook.PageError, self.page, text)
+            self.assertIn(why, str(error))
+
+    def test_needs(self) -> None:
+        page = self.page('.. runbook: needs sh no-such-program\n')
+        path = runbook_run.search_path(self.tmp() / 'bin')
+        self.assertEqual(['no-such-program'], runbook_run.missing(page, path))
+
+    def test_update(self) -> None:
+        _, text = self.run_page(
+            f'.. runbook: setup\n\n   echo {TWO} >id\n\n'
+            '.. code-block:: console\n\n   $ echo a; cat id\n   b\n'
+            f'   {ONE}\n   $ cat id\n   $ echo c\n   ...\n\nText.\n',
+            update=True,
+        )
+        self.assertEqual(
+            f'.. runbook: setup\n\n   echo {TWO} >id\n\n'
+            '.. code-block:: console\n\n   $ echo a; cat id\n   a\n'
+            f'   {ONE}\n   $ cat id\n   {ONE}\n   $ echo c\n   ...\n\nText.\n',
+            text,
+        )
+
+
+class PagesTest(base.TestCase):
+    def test_all_can_be_read(self) -> None:
+        root = pathlib.Path(amiclient.__file__).parent.parent
+        pages = [
+            path
+            for path in (root / 'doc/source/user/howto').glob('*.rst')
+            if path.stem != 'index'
+        ]
+        self.assertNotEqual([], pages)
+        for path in pages:
+            self.assertNotEqual((), runbook.read(path).steps, path)
