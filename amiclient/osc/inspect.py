@@ -17,6 +17,7 @@ import argparse
 
 from amiclient.osc import columns
 from amiclient.osc import command
+from amiclient.osc import findings
 from amiclient.osc import options
 from amiclient.osc import sources
 from amiclient.osc import values
@@ -68,3 +69,43 @@ class InspectSource(command.ShowOne):
                 self.log.warning('%s', note)
             found = inspection.inspect(source, parsed_args.source)
         return columns.one(columns.INSPECTED, found)
+
+
+class CheckSource(findings.Check):
+    """Find what keeps a source from booting and behaving in a cloud.
+
+    What is found is listed, with what to do about it; the exit status is 1 if
+    any of it is an error. The kernel and the ramdisk are those that the
+    source brings along, or the newest ones that are found in it.
+    """
+
+    auth_required = False
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Define the options."""
+        parser = super().get_parser(prog_name)
+        add_source(parser)
+        for noun in ('kernel', 'ramdisk'):
+            parser.add_argument(
+                f'--{noun}',
+                metavar='<file>',
+                type=values.path,
+                help=f'The {noun} that it is to boot with',
+            )
+        sources.add_kernel_version(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
+        """Check it."""
+        # Not at the top: see amiclient.osc.
+        from amiclient.rootfs import check
+
+        self.refuse_unknown(parsed_args, check.RULES)
+        watch = self.watch(parsed_args)
+        with sources.triple(parsed_args, watch, required=False) as source:
+            found = check.check(
+                source,
+                kernel=parsed_args.kernel,
+                ramdisk=parsed_args.ramdisk,
+            )
+        return self.result(parsed_args, found)

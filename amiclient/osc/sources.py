@@ -64,19 +64,23 @@ def add_kernel_version(parser: argparse.ArgumentParser) -> None:
 
 @contextlib.contextmanager
 def triple(
-    parsed_args: argparse.Namespace, watch: progress_.Progress
+    parsed_args: argparse.Namespace,
+    watch: progress_.Progress,
+    *,
+    required: bool = True,
 ) -> Iterator[resolve.Source]:
     """Open a source, and take its newest kernel out if none is named.
 
-    :param parsed_args: with what :func:`add`, :func:`add_kernel_version` and
-        amiclient.osc.options.add_parts() add.
+    :param parsed_args: with what :func:`add` and :func:`add_kernel_version`
+        add, and the options ``--kernel`` and ``--ramdisk``.
+    :param required: whether it is an error if there is no kernel.
     """
     # Not at the top: see amiclient.osc.
     from amiclient.rootfs import completion
     from amiclient.source import resolve
 
     def is_open(noun: str) -> bool:
-        named = getattr(parsed_args, noun) is not None
+        named = getattr(parsed_args, noun, None) is not None
         return not (named or getattr(parsed_args, f'no_{noun}', False))
 
     wanted = completion.Wanted(
@@ -86,6 +90,7 @@ def triple(
         hint='give --kernel FILE or IMAGE, or --no-kernel'
         if 'no_kernel' in parsed_args
         else 'give --kernel FILE',
+        required=required,
     )
     chosen = choice(parsed_args)
     with (

@@ -28,6 +28,7 @@ from amiclient import files
 from amiclient.rootfs import boot_files
 from amiclient.rootfs import taking
 from amiclient.source import bundle
+from amiclient.source import detect
 from amiclient.source import opening
 from amiclient import temporary
 
@@ -39,12 +40,14 @@ class Wanted:
     :param kernel: whether the kernel is still open; so ``ramdisk``.
     :param version: of the kernel, as ``uname -r`` says; None for the newest.
     :param hint: what to do if there is none.
+    :param required: whether it is an error if there is none.
     """
 
     kernel: bool = True
     ramdisk: bool = True
     version: str | None = None
     hint: str = 'name one with --kernel'
+    required: bool = True
 
 
 @contextlib.contextmanager
@@ -69,8 +72,13 @@ def completed(
         yield source
         return
     shown = opening.shown(name)
+    detect.open_root(source.root)
+    found = boot_files.find(source.root, source.boot)
+    if not found and not wanted.required and wanted.version is None:
+        yield source
+        return
     chosen = boot_files.choose(
-        boot_files.find(source.root, source.boot),
+        found,
         wanted.version,
         name=shown,
         hint=wanted.hint,

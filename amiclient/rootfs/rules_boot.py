@@ -1,0 +1,243 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Rules about booting: kernel, drivers, init and console."""
+
+from collections.abc import Iterator
+import re
+
+from amiclient import findings
+from amiclient.rootfs import case as case_
+from amiclient.rootfs import inspection
+from amiclient.rootfs import ramdisk_files
+
+Found = Iterator[findings.Finding]
+
+#: Which programs a kernel runs besides those of its own architecture.
+_ALSO_RUNS = {
+    'x86_64': ('i686',),
+    'aarch64': ('armv7l',),
+    'ppc64': ('ppc',),
+}
+
+#: The serial console that Nova reads, and what /etc/inittab may call it.
+_CONSOLES = ('ttyS0', 'ttyAMA0', 'hvc0', 'console')
+_GETTY = re.compile(r'getty|respawn|askfirst|/bin/(login|sh)')
+
+
+def _no_init(case: case_.Case) -> Found:
+    if case.init is None and not case.program('/bin/sh'):
+        yield findings.Finding(
+            'error',
+            'no-init',
+            'there is neither /sbin/init nor /bin/sh that could be run: the '
+            'kernel panics',
+            'install systemd-sysv, sysvinit-core or another init',
+        )
+
+
+def _no_os_release(case: case_.Case) -> Found:
+    if not case.exists('/etc/os-release', '/usr/lib/os-release'):
+        yield findings.Finding(
+            'warning',
+            'no-os-release',
+            'there is no /etc/os-release, which says what system this is: '
+            'os_distro and os_version are not set',
+            'write /etc/os-release, with ID and VERSION_ID',
+        )
+
+
+def _no_kernel(case: case_.Case) -> Found:
+    if case.kernel is None:
+        yield findings.Finding(
+            'note',
+            'no-kernel',
+            'no kernel was found in it: an upload has to be given one, and '
+            'what depends on the kernel was not checked',
+            'give --kernel and --ramdisk',
+        )
+
+
+def _architecture(case: case_.Case) -> Found:
+    machine = case.kernel.architecture if case.kernel else None
+    programs = inspection.architecture(case.reader)
+    if machine is None or programs is None:
+        return
+    if programs != machine and programs not in _ALSO_RUNS.get(machine, ()):
+        yield findings.Finding(
+            'error',
+            'architecture',
+            f'the kernel is for {machine}, but the programs are for '
+            f'{programs}',
+            f'give the kernel of a {programs} system',
+        )
+
+
+def _no_modules(case: case_.Case) -> Found:
+    release = case.kernel.release if case.kernel else None
+    if release and case.modules is None:
+        yield findings.Finding(
+            'warning',
+            'no-modules',
+            f'there is no /lib/modules/{release}, so no driver can be loaded '
+            'that is in neither the kernel nor the ramdisk',
+            f'install the package of kernel {release}, or give the kernel '
+            'that belongs to the modules that are there',
+        )
+
+
+def _driver(
+    case: case_.Case, rule: str, names: tuple[str, ...], what: str,
+    severity: findings.Severity, *, later: bool = False,
+) -> Found:  # fmt: skip
+    """Look for what must be there before the root filesystem is.
+
+    :param names: modules, all of which it takes.
+    :param later: whether it may come from the root filesystem.
+    """
+    if case.kernel is None:
+        return
+    there = ramdisk_files.modules(case.early) | (case.built_in or frozenset())
+    if later:
+        there |= case.installed
+    missing = [name for name in names if name not in there]
+    if not missing:
+        return
+    words = ' and '.join(missing)
+    where = 'kernel, ramdisk or /lib/modules' if later else 'kernel or ramdisk'
+    if case.built_in is None:
+        # It may be part of the kernel, which has no list of its own.
+        severity = 'note' if severity == 'note' else 'warning'
+        yield findings.Finding(
+            severity,
+            rule,
+            f'{words} is not in the ramdisk, and whether the kernel has it '
+            f'built in cannot be told: {what}',
+            'give the ramdisk that belongs to the kernel',
+        )
+        return
+    yield findings.Finding(
+        severity,
+        rule,
+        f'{words} is missing from {where}: {what}',
+        'add it to the ramdisk (/etc/initramfs-tools/modules, or dracut '
+        '--add-drivers), and make that anew',
+    )
+
+
+def _virtio_blk(case: case_.Case) -> Found:
+    machine = case.kernel.architecture if case.kernel else None
+    bus = 'virtio_ccw' if machine == 's390x' else 'virtio_pci'
+    yield from _driver(
+        case,
+        'virtio-blk',
+        ('virtio_blk', bus),
+        'the root disk is not found',
+        'error',
+    )
+
+
+def _ext4(case: case_.Case) -> Found:
+    own = case.reader.superblock.filesystem
+    built_in = case.built_in or frozenset()
+    if own in (built_in | ramdisk_files.modules(case.early)):
+        return
+    yield from _driver(
+        case, 'ext4', ('ext4',), 'the root filesystem is not mounted', 'error'
+    )
+
+
+def _virtio_net(case: case_.Case) -> Found:
+    yield from _driver(
+        case,
+        'virtio-net',
+        ('virtio_net',),
+        'there is no network',
+        'error',
+        later=True,
+    )
+
+
+def _virtio_scsi(case: case_.Case) -> Found:
+    yield from _driver(
+        case,
+        'virtio-scsi',
+        ('virtio_scsi',),
+        'it does not boot with hw_scsi_model=virtio-scsi',
+        'note',
+    )
+
+
+def _no_console(case: case_.Case) -> Found:
+    if case.is_blank or _has_console(case):
+        return
+    yield findings.Finding(
+        'warning',
+        'no-console',
+        'nothing offers a login at the serial console, so the console of a '
+        'server stays silent',
+        'systemctl enable serial-getty@ttyS0.service'
+        if case.has_systemd
+        else 'add a getty on ttyS0 to /etc/inittab',
+    )
+
+
+def _has_console(case: case_.Case) -> bool:
+    if case.has_systemd:
+        # Nova's command line always has console=ttyS0, by which the generator
+        # starts a getty there (systemd-getty-generator(8)).
+        generator = case.program(
+            '/usr/lib/systemd/system-generators/systemd-getty-generator',
+            '/lib/systemd/system-generators/systemd-getty-generator',
+        )
+        wanted = any(
+            name.startswith('serial-getty@')
+            for name in case.reader.names(
+                '/etc/systemd/system/getty.target.wants'
+            )
+        )
+        masked = any(
+            case.masked(unit)
+            for unit in (
+                'serial-getty@ttyS0.service',
+                'serial-getty@.service',
+                'getty.target',
+            )
+        )
+        there = case.unit('serial-getty@.service')
+        return (bool(generator) or wanted) and there and not masked
+    if any(
+        any(console in line for console in _CONSOLES) and _GETTY.search(line)
+        for line in case.lines('/etc/inittab')
+    ):
+        return True
+    return any(
+        case.exists(f'/etc/runlevels/default/agetty.{console}')
+        or case.exists(f'/etc/init/{console}.conf')
+        for console in _CONSOLES
+    )
+
+
+#: By their names.
+RULES: dict[str, case_.Rule] = {
+    'no-init': _no_init,
+    'no-os-release': _no_os_release,
+    'no-kernel': _no_kernel,
+    'architecture': _architecture,
+    'no-modules': _no_modules,
+    'virtio-blk': _virtio_blk,
+    'ext4': _ext4,
+    'virtio-net': _virtio_net,
+    'virtio-scsi': _virtio_scsi,
+    'no-console': _no_console,
+}

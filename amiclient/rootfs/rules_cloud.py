@@ -1,0 +1,164 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Rules about cloud-init, and what else makes a copy a server of its own."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from amiclient import findings
+from amiclient.rootfs import case as case_
+
+Found = Iterator[findings.Finding]
+
+_CONFIG = '/etc/cloud/cloud.cfg'
+_MORE = '/etc/cloud/cloud.cfg.d'
+_IDENTIFY = '/etc/cloud/ds-identify.cfg'
+
+#: Those that find what Nova offers: its metadata service, in its own form and
+#: in that of EC2, and its drive.
+_SOURCES = {'ConfigDrive', 'OpenStack', 'Ec2'}
+
+#: What does cloud-init's job in its stead.
+_OTHERS = (
+    '/usr/bin/ignition',
+    '/usr/lib/dracut/modules.d/30ignition/ignition',
+    '/usr/bin/coreos-cloudinit',
+    '/usr/bin/tiny-cloud',
+    '/usr/bin/glean',
+    '/usr/local/bin/glean.sh',
+    '/usr/sbin/cirros-ds',
+    '/usr/bin/afterburn',
+)
+
+
+def _no_cloud_init(case: case_.Case) -> Found:
+    if case.has_cloud_init or case.program(*_OTHERS):
+        return
+    if case.exists('/etc/cloud/cloud-init.disabled'):
+        message = (
+            'cloud-init is switched off by /etc/cloud/cloud-init.disabled'
+        )
+        remedy = 'rm /etc/cloud/cloud-init.disabled'
+    else:
+        message = 'there is no cloud-init'
+        remedy = 'install the package cloud-init'
+    yield findings.Finding(
+        'warning',
+        'no-cloud-init',
+        f'{message}: servers get no SSH key, no name and no user data',
+        remedy,
+    )
+
+
+def settings(case: case_.Case) -> dict[str, Any]:
+    """Merge cloud-init's configuration: what is read later counts."""
+    merged: dict[str, Any] = {}
+    names = [
+        f'{_MORE}/{name}'
+        for name in case.reader.names(_MORE)[:100]
+        if name.endswith('.cfg')
+    ]
+    for name in (_CONFIG, *names):
+        merged.update(case.yaml(name))
+    return merged
+
+
+def _no_datasource(case: case_.Case) -> Found:
+    if not case.has_cloud_init:
+        return
+    remedy = (
+        "echo 'datasource_list: [ConfigDrive, OpenStack, None]' "
+        f'> {_MORE}/99-openstack.cfg'
+    )
+    listed = settings(case).get('datasource_list')
+    if isinstance(listed, list) and not _SOURCES & {str(x) for x in listed}:
+        yield findings.Finding(
+            'warning',
+            'no-datasource',
+            'cloud-init is told to look for metadata in other clouds only: '
+            f'datasource_list is {listed!r:.80}',
+            remedy,
+        )
+        return
+    identify: dict[str, str] = {}
+    for line in case.lines(_IDENTIFY):
+        key, _, value = line.partition(':')
+        identify[key.strip()] = value.strip()
+    chosen = identify.get('datasource')
+    if chosen and chosen not in _SOURCES:
+        yield findings.Finding(
+            'warning',
+            'no-datasource',
+            f'{_IDENTIFY} tells cloud-init to use {chosen!r:.80} alone',
+            f'rm {_IDENTIFY}',
+        )
+    elif identify.get('policy', '').split(',')[0] == 'disabled':
+        yield findings.Finding(
+            'warning',
+            'no-datasource',
+            f'{_IDENTIFY} switches cloud-init off',
+            f'rm {_IDENTIFY}',
+        )
+
+
+def resizes(case: case_.Case) -> bool:
+    """Tell whether cloud-init grows the root filesystem."""
+    if not case.has_cloud_init:
+        return False
+    found = settings(case)
+    modules = found.get('cloud_init_modules')
+    if isinstance(modules, list):
+        # With arguments, a module is a list.
+        names = {
+            str(each[0] if isinstance(each, list) and each else each)
+            for each in modules
+        }
+        if 'resizefs' not in names:
+            return False
+    return found.get('resize_rootfs', True) not in (False, 'false', 'off')
+
+
+def _resizefs(case: case_.Case) -> Found:
+    if case.has_cloud_init and not resizes(case) and not case.grows_early:
+        yield findings.Finding(
+            'warning',
+            'resizefs-off',
+            'cloud-init is told not to grow the root filesystem, and nothing '
+            'else does: it stays as small as it was uploaded',
+            'add resizefs to cloud_init_modules, and set resize_rootfs to '
+            'true, in /etc/cloud/cloud.cfg',
+        )
+
+
+def _no_growth(case: case_.Case) -> Found:
+    if case.is_blank or case.has_cloud_init or case.grows_early:
+        return
+    yield findings.Finding(
+        'warning',
+        'no-growth',
+        'nothing grows the root filesystem to the size of the disk: where '
+        'Nova does not do so (with qcow2 disks, its default), it stays as '
+        'small as it was uploaded',
+        'add x-systemd.growfs to the options of / in /etc/fstab, or install '
+        'cloud-init',
+    )
+
+
+#: By their names.
+RULES: dict[str, case_.Rule] = {
+    'no-cloud-init': _no_cloud_init,
+    'no-datasource': _no_datasource,
+    'resizefs-off': _resizefs,
+    'no-growth': _no_growth,
+}

@@ -1,0 +1,307 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Rules about the filesystem itself, and what is mounted of it."""
+
+from collections.abc import Iterator
+
+from amiclient import findings
+from amiclient.rootfs import case as case_
+from amiclient.rootfs import fstab
+from amiclient.rootfs import rules_cloud
+from amiclient import units
+
+Found = Iterator[findings.Finding]
+
+#: Free space that a guest needs to get to the point where it grows its root
+#: filesystem, in bytes; what uploads leave is more.
+_ROOM = 48 << 20
+
+#: Features that e2fsprogs did not know before a version. What grows the
+#: filesystem, a host or the guest itself, refuses what it does not know.
+_NEW_FEATURES = {
+    'orphan_file': '1.47.0',
+    'metadata_csum_seed': '1.43',
+    'fast_commit': '1.46.0',
+    'stable_inodes': '1.45.6',
+    'casefold': '1.45.4',
+    'verity': '1.44.5',
+    'encrypt': '1.43',
+    'ea_inode': '1.44.0',
+    'large_dir': '1.44.0',
+    'inline_data': '1.43',
+}
+
+#: Seconds by which clocks may differ.
+_SKEW = 24 * 3600
+
+#: What is no device that could be missing: filesystems that the kernel makes
+#: up, and such that come over the network or from the host.
+_NO_DEVICE = frozenset(
+    ('proc', 'sysfs', 'tmpfs', 'devtmpfs', 'devpts', 'ramfs', 'cgroup',
+     'cgroup2', 'debugfs', 'tracefs', 'securityfs', 'configfs', 'hugetlbfs',
+     'mqueue', 'bpf', 'efivarfs', 'fusectl', 'binfmt_misc', 'overlay',
+     'autofs', 'none', 'nfs', 'nfs4', 'cifs', 'smb3', 'ceph', 'glusterfs',
+     '9p', 'virtiofs', 'fuse.sshfs')
+)  # fmt: skip
+
+#: What Nova calls the root disk, as virtio-blk and as virtio-scsi.
+_ROOT_DISKS = ('/dev/vda', '/dev/root', 'rootfs')
+
+_LOADERS = {
+    '/usr/sbin/grub-install': 'grub',
+    '/usr/sbin/grub2-install': 'grub2',
+    '/usr/bin/extlinux': 'extlinux',
+    '/sbin/extlinux': 'extlinux',
+    '/sbin/lilo': 'lilo',
+    '/usr/lib/systemd/boot/efi/systemd-bootx64.efi': 'systemd-boot',
+}
+
+#: Debian's packages of those.
+_PACKAGES = ('grub-', 'shim-signed', 'extlinux', 'lilo', 'systemd-boot')
+
+
+def _root(case: case_.Case) -> fstab.Entry | None:
+    for entry in case.fstab:
+        if entry.path == '/':
+            return entry
+    return None
+
+
+def _no_root(case: case_.Case) -> Found:
+    if case.is_blank or _root(case) is not None:
+        return
+    yield findings.Finding(
+        'error' if case.has_systemd else 'warning',
+        'fstab-no-root',
+        '/etc/fstab has no entry for /: the kernel mounts it read-only, and '
+        'nothing makes it writable',
+        f"echo '{_good(case)} / {case.reader.superblock.filesystem} defaults "
+        "0 1' >> /etc/fstab",
+    )
+
+
+def _read_only(case: case_.Case) -> Found:
+    entry = _root(case)
+    if entry is None:
+        return
+    modes = [o for o in entry.options if o in ('ro', 'rw', 'defaults')]
+    if modes and modes[-1] == 'ro':
+        yield findings.Finding(
+            'error',
+            'fstab-read-only',
+            '/etc/fstab has / mounted read-only: cloud-init cannot write, '
+            'and nothing grows',
+            'remove ro from the options of / in /etc/fstab',
+        )
+
+
+def _root_device(case: case_.Case) -> Found:
+    entry = _root(case)
+    if entry is None or _is_root(case, entry):
+        return
+    yield findings.Finding(
+        'error',
+        'fstab-root-device',
+        f'/etc/fstab has / on {entry.spec}, which will not exist: the root '
+        f'disk is /dev/vda, with {_own(case)}',
+        f"put {_good(case)} in the place of '{entry.spec}' in /etc/fstab",
+    )
+
+
+def _is_root(case: case_.Case, entry: fstab.Entry) -> bool:
+    """Tell whether a device is this filesystem."""
+    if entry.tag is None:
+        return entry.spec in _ROOT_DISKS
+    name, value = entry.tag
+    block = case.reader.superblock
+    if name == 'UUID':
+        return value.lower() == block.uuid
+    return name == 'LABEL' and value == block.label
+
+
+def _good(case: case_.Case) -> str:
+    block = case.reader.superblock
+    return f'LABEL={block.label}' if block.label else f'UUID={block.uuid}'
+
+
+def _own(case: case_.Case) -> str:
+    block = case.reader.superblock
+    label = f' and LABEL={block.label}' if block.label else ''
+    return f'UUID={block.uuid}{label}'
+
+
+def _leftover(case: case_.Case) -> Found:
+    for entry in case.fstab:
+        if entry.path == '/' or not _is_device(case, entry):
+            continue
+        if _is_root(case, entry):
+            # A subfolder or another place of the same filesystem.
+            continue
+        what = 'swap' if entry.type == 'swap' else entry.path
+        waits = not {'nofail', 'noauto'} & {*entry.options}
+        severity: findings.Severity = 'note'
+        outcome = 'nothing is mounted there'
+        if waits:
+            severity = 'warning' if entry.type == 'swap' else 'error'
+            outcome = (
+                'booting waits for it for 90 seconds'
+                if entry.type == 'swap'
+                else 'booting waits for it, and ends in an emergency shell'
+            )
+        yield findings.Finding(
+            severity,
+            'fstab-leftover',
+            f'/etc/fstab has {what} on {entry.spec}, a disk or partition that '
+            f'a server does not have: {outcome}',
+            f"remove the line of '{entry.spec}' from /etc/fstab",
+        )
+
+
+def _is_device(case: case_.Case, entry: fstab.Entry) -> bool:
+    if entry.type in _NO_DEVICE or 'bind' in entry.options:
+        return False
+    if entry.tag is not None:
+        return True
+    if entry.type == 'swap' and not entry.spec.startswith('/dev/'):
+        # A file, which is there or not.
+        return not case.exists(entry.spec)
+    return entry.spec.startswith('/dev/') and not entry.spec.startswith(
+        ('/dev/loop', '/dev/fd', '/dev/sr', '/dev/cdrom', '/dev/zram')
+    )
+
+
+def _features(case: case_.Case) -> Found:
+    new = [f for f in case.reader.superblock.features if f in _NEW_FEATURES]
+    if new:
+        words = ', '.join(f'{f} ({_NEW_FEATURES[f]})' for f in new)
+        yield findings.Finding(
+            'warning',
+            'new-features',
+            f'the filesystem has features that hosts and guests with older '
+            f'e2fsprogs than these cannot grow: {words}',
+            'make it anew with "openstack ami build", or with mke2fs -O '
+            + ','.join(f'^{feature}' for feature in new),
+        )
+
+
+def _little_room(case: case_.Case) -> Found:
+    block = case.reader.superblock
+    free = block.free_blocks * block.block_size
+    if case.is_blank or free >= _ROOM or case.grows_early:
+        return
+    how = (
+        'before cloud-init grows it'
+        if rules_cloud.resizes(case)
+        else 'and nothing grows it early'
+    )
+    yield findings.Finding(
+        'warning',
+        'little-room',
+        f'{units.format_size(free)} are free: the guest runs out of space '
+        f'{how}',
+        'upload it with a --headroom of 64M, which is the default, or add '
+        'x-systemd.growfs to the options of / in /etc/fstab',
+    )
+
+
+def _boot_sector(case: case_.Case) -> Found:
+    if case.head[510:512] == b'\x55\xaa':
+        yield findings.Finding(
+            'warning',
+            'boot-sector',
+            'there is an old boot sector in front of the filesystem: Nova '
+            'takes the image for a partitioned disk, and refuses it',
+            'shrink it, by "openstack ami upload" without --no-shrink or by '
+            '"openstack ami shrink", which removes it',
+        )
+
+
+def _boot_loader(case: case_.Case) -> Found:
+    names = dict.fromkeys(
+        name for path, name in _LOADERS.items() if case.exists(path)
+    )
+    if not names:
+        return
+    packages = []
+    for paragraph in (case.long('/var/lib/dpkg/status') or '').split('\n\n'):
+        first, _, rest = paragraph.partition('\n')
+        name = first.removeprefix('Package: ')
+        if (
+            name.startswith(_PACKAGES)
+            and '\nStatus: install ok' in f'\n{rest}'
+        ):
+            packages.append(name)
+    yield findings.Finding(
+        'note',
+        'boot-loader',
+        f'there is a boot loader ({", ".join(names)}), which is of no use '
+        'where Nova loads the kernel, and may fail when a kernel is upgraded',
+        f'apt-get purge {" ".join(sorted(packages))[:200]}'
+        if packages
+        else 'remove its packages',
+    )
+
+
+def _not_clean(case: case_.Case) -> Found:
+    block = case.reader.superblock
+    if block.needs_recovery:
+        yield findings.Finding(
+            'warning',
+            'not-clean',
+            'the filesystem was not unmounted: what is only in its journal '
+            'was not looked at',
+            'shut the system down before its disk is copied',
+        )
+    elif not block.clean:
+        yield findings.Finding(
+            'warning',
+            'not-clean',
+            'the filesystem has errors, by its own record',
+            'mend a copy with e2fsck -f',
+        )
+
+
+def _future(case: case_.Case) -> Found:
+    latest = case.now + _SKEW
+    late = ['the superblock'] * (case.reader.superblock.written > latest)
+    for folder in ('/', '/etc', '/usr', '/var', '/var/lib'):
+        late += [
+            node.path
+            for node in case.inside(folder)
+            if max(node.mtime, node.ctime) > latest
+        ]
+    if late:
+        yield findings.Finding(
+            'warning',
+            'future-times',
+            f'time stamps are in the future, of {late[0]} and {len(late) - 1} '
+            'more: make and certificates may be confused, and e2fsck '
+            'complains',
+            'set the clock, and make the image anew',
+        )
+
+
+#: By their names.
+RULES: dict[str, case_.Rule] = {
+    'fstab-no-root': _no_root,
+    'fstab-read-only': _read_only,
+    'fstab-root-device': _root_device,
+    'fstab-leftover': _leftover,
+    'new-features': _features,
+    'little-room': _little_room,
+    'boot-sector': _boot_sector,
+    'boot-loader': _boot_loader,
+    'not-clean': _not_clean,
+    'future-times': _future,
+}

@@ -1,0 +1,205 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Rules about what a system leaves behind that no copy of it should have."""
+
+from collections.abc import Iterator
+import shlex
+
+from amiclient import findings
+from amiclient.rootfs import case as case_
+
+Found = Iterator[findings.Finding]
+
+_HISTORIES = (
+    '.bash_history',
+    '.zsh_history',
+    '.ash_history',
+    '.sh_history',
+    '.local/share/fish/fish_history',
+    '.python_history',
+    '.mysql_history',
+    '.psql_history',
+    '.viminfo',
+    '.lesshst',
+)
+
+_LEASES = (
+    ('/var/lib/dhcp', ('.leases', '.lease')),
+    ('/var/lib/dhclient', ('.leases', '.lease')),
+    ('/var/lib/dhcpcd', ('.lease', '.lease6')),
+    ('/var/lib/NetworkManager', ('.lease', '.leases')),
+    ('/var/lib/systemd/network', ()),
+)
+
+#: crypt(5): what no password leads to.
+_LOCKED = ('*', '!', 'x', '?')
+
+#: Files that are named in a message, and paths in a remedy.
+_SHOWN = 3
+_LISTED = 10
+
+
+def _some(paths: list[str]) -> str:
+    more = len(paths) - _SHOWN
+    words = ', '.join(paths[:_SHOWN])
+    return f'{words} and {more} more' if more > 0 else words
+
+
+def _remove(paths: list[str], *, folders: bool = False) -> str:
+    words = ' '.join(shlex.quote(path) for path in paths[:_LISTED])
+    return f'rm {"-r " if folders else ""}{words}'
+
+
+def _machine_id(case: case_.Case) -> Found:
+    found = [
+        path
+        for path in ('/etc/machine-id', '/var/lib/dbus/machine-id')
+        if (node := case.reader.find(path, follow=False)) is not None
+        and node.is_file
+        and (case.text(path) or '').strip() not in ('', 'uninitialized')
+    ]
+    if found:
+        yield findings.Finding(
+            'warning',
+            'machine-id',
+            f'{_some(found)} holds an id: all servers get the same one, and '
+            'with it the same addresses from DHCP',
+            'truncate --size=0 /etc/machine-id; rm -f '
+            '/var/lib/dbus/machine-id',
+        )
+
+
+def _host_keys(case: case_.Case) -> Found:
+    found = [
+        path
+        for folder in ('/etc/ssh', '/etc/dropbear')
+        for path in case.filled(folder, '_key')
+        if '_host_' in path
+    ]
+    if found:
+        yield findings.Finding(
+            'warning',
+            'ssh-host-keys',
+            f'there are SSH host keys ({_some(found)}): whoever has the image '
+            'can pass for each of its servers',
+            'rm /etc/ssh/ssh_host_*',
+        )
+
+
+def _homes(case: case_.Case) -> Iterator[str]:
+    yield '/root'
+    for node in case.inside('/home'):
+        if node.is_folder:
+            yield node.path
+
+
+def _histories(case: case_.Case) -> Found:
+    found = [
+        node.path
+        for home in _homes(case)
+        for name in _HISTORIES
+        if (node := case.reader.find(f'{home}/{name}', follow=False))
+        is not None
+        and node.is_file
+        and node.size
+    ]
+    if found:
+        yield findings.Finding(
+            'warning',
+            'history',
+            f'what users typed is recorded in {_some(found)}',
+            _remove(found),
+        )
+
+
+def _cloud_init_data(case: case_.Case) -> Found:
+    names = case.reader.names('/var/lib/cloud/instances')
+    link = case.reader.find('/var/lib/cloud/instance', follow=False)
+    if names or link is not None:
+        yield findings.Finding(
+            'warning',
+            'cloud-init-data',
+            'cloud-init has run in it, and has left what it knows of that '
+            'server (user data, too) in /var/lib/cloud',
+            'cloud-init clean --logs',
+        )
+
+
+def _leases(case: case_.Case) -> Found:
+    found = [
+        path
+        for folder, endings in _LEASES
+        for path in case.filled(folder, *endings)
+    ]
+    if found:
+        yield findings.Finding(
+            'warning',
+            'dhcp-leases',
+            f'there are DHCP leases of another server in {_some(found)}',
+            _remove(found),
+        )
+
+
+def _net_rules(case: case_.Case) -> Found:
+    found = [
+        path
+        for path in case.filled('/etc/udev/rules.d', '.rules')
+        if 'persistent' in path and 'net' in path and case.lines(path)
+    ]
+    if found:
+        yield findings.Finding(
+            'warning',
+            'udev-net-rules',
+            f'{_some(found)} ties names of network interfaces to hardware '
+            'addresses of another server: eth0 becomes eth1',
+            _remove(found),
+        )
+
+
+def _root_password(case: case_.Case) -> Found:
+    for name in ('/etc/shadow', '/etc/passwd'):
+        for line in (case.text(name) or '').splitlines():
+            fields = line.split(':')
+            if fields[0] != 'root' or len(fields) < 2:
+                continue
+            if not fields[1]:
+                yield findings.Finding(
+                    'error',
+                    'root-password',
+                    f'{name} has root without any password: whoever gets to '
+                    'the console is root',
+                    'passwd --lock root',
+                )
+                return
+            if not fields[1].startswith(_LOCKED):
+                yield findings.Finding(
+                    'warning',
+                    'root-password',
+                    f'{name} has a password for root, which is the same on '
+                    'all servers',
+                    'passwd --lock root',
+                )
+                return
+
+
+#: By their names.
+RULES: dict[str, case_.Rule] = {
+    'machine-id': _machine_id,
+    'ssh-host-keys': _host_keys,
+    'history': _histories,
+    'cloud-init-data': _cloud_init_data,
+    'dhcp-leases': _leases,
+    'udev-net-rules': _net_rules,
+    'root-password': _root_password,
+}
