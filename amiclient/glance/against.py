@@ -39,6 +39,9 @@ from amiclient import units
 #: Rules, and so what ``--ignore`` takes.
 RULES = frozenset({'differs', 'not-comparable', 'same'})
 
+#: How the file itself, as it is, is compared.
+_SAME = 'the bytes of'
+
 #: What Nova must not see, and what is sent as zeros therefore.
 _BOOT_SECTOR = 1024
 
@@ -167,9 +170,10 @@ def _candidates(
     except exceptions.SourceError:
         if case.image.disk_format in deep.PLAIN or not local.path.is_file():
             raise
-        yield 'that of', model.Payload(local.path, local.path.stat().st_size)
+        size = local.path.stat().st_size
+        yield _SAME, model.Payload(local.path, size)
         return
-    yield 'that of', model.Payload(local.path, root.size)
+    yield _SAME, model.Payload(local.path, root.size)
     blank = _BOOT_SECTOR if deep.has_boot_sector(local.path) else 0
     size = root.superblock.size
     if blank or size != root.size:

@@ -44,9 +44,15 @@ _TAG = re.compile(r'<[^<>]*>')
 
 _TIMED_OUT = 'timed out'
 
+#: What it mostly is: somebody with the role reader.
+NO_ROLE = (
+    'your role in this project does not permit it, the role member does as a '
+    'rule: ask an administrator for it'
+)
+
 _HINTS = {
     401: 'check the credentials; the token may have expired',
-    403: 'ask the operator for the role that permits it',
+    403: NO_ROLE,
     408: 'check the network; --timeout waits longer',
     410: 'somebody deleted the image meanwhile',
     411: 'ask the operator which proxy drops Content-Length',
@@ -58,6 +64,8 @@ _HINTS = {
 #: What some words of a refusal mean; the last is the name of a policy.
 _FORBIDDEN = {
     'is protected': 'unprotect it first',
+    # Of another project than the user's.
+    'owned by': 'as a rule only administrators may do that',
     'publicize_image': (
         'the cloud lets only some, administrators as a rule, make images '
         'public; --community needs no such right'

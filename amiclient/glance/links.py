@@ -79,7 +79,7 @@ def show(catalog: catalog_.Catalog, name_or_id: str) -> Ami:
         raise exceptions.CloudError(
             f'the image {image.name!r} ({image.id}) is no AMI: it links to no '
             'kernel',
-            hint=f'see `openstack image show {image.id}`',
+            hint=f'see `{image.showing}`',
         )
     return next(_resolve(catalog, [image], {}))
 

@@ -97,11 +97,13 @@ class Payload:
     :param size: how many of its bytes to send; it may hold more.
     :param blank: how many bytes at the beginning are sent as zeros, whatever
         the file holds there (an old boot sector: see the design notes).
+    :param pack: whether it is to be made a compressed qcow2 image before.
     """
 
     path: pathlib.Path
     size: int
     blank: int = 0
+    pack: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,6 +182,15 @@ class ImageRecord:
     def ramdisk_id(self) -> str | None:
         """The id of the ARI that this image links to."""
         return self.properties.get('ramdisk_id') or None
+
+    @property
+    def showing(self) -> str:
+        """The command that tells most about it."""
+        command = {'aki': 'ami kernel', 'ari': 'ami ramdisk', 'ami': 'ami'}
+        noun = command.get(self.disk_format or '')
+        if noun is None:
+            noun = 'ami' if self.kernel_id else 'image'
+        return f'openstack {noun} show {self.id}'
 
 
 def _instant(text: str | None) -> datetime.datetime | None:

@@ -20,6 +20,7 @@ import http
 
 from amiclient import exceptions
 from amiclient.glance import catalog as catalog_
+from amiclient.glance import errors
 from amiclient.glance import model
 
 
@@ -51,10 +52,7 @@ def explained(
             'or an administrator, can change it'
         )
     else:
-        hint = (
-            'your role in this project does not permit it, the role member '
-            'does as a rule: ask an administrator for it'
-        )
+        hint = errors.NO_ROLE
     return exceptions.CloudError(error.message, hint=hint, status=error.status)
 
 

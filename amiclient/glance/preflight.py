@@ -48,7 +48,7 @@ def check_properties(properties: Mapping[str, str]) -> None:
     for key in properties:
         if key in _LINKS:
             raise exceptions.UsageError(
-                f'the property {key} is the link that this command makes',
+                f'the property {key} is a link to another image',
                 hint=f'use {_LINKS[key]}',
             )
         # Glance answers with an error about its schema.

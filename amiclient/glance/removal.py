@@ -365,6 +365,7 @@ def refuse(problems: Iterable[exceptions.CloudError], total: int) -> None:
         raise listed[0]
     for each in listed:
         LOG.error('%s', each)
+    were = 'was' if len(listed) == 1 else 'were'
     raise exceptions.CloudError(
-        f'{len(listed)} of {total} images were not deleted'
+        f'{len(listed)} of {total} images {were} not deleted'
     )

@@ -84,7 +84,7 @@ def plan_add(
     """
     found, wanted = links.show(catalog, ami), tuple(dict.fromkeys(projects))
     made: list[steps.Step] = []
-    warnings = [*_unlikely(wanted)]
+    warnings = [*unlikely(wanted)]
     for kind, image in _images(found, complete=True):
         seen = audience.Audience.of(catalog, image)
         title = steps.title(kind, image)
@@ -203,8 +203,11 @@ def _held(
     ]
 
 
-def _unlikely(projects: Sequence[str]) -> Iterator[str]:
-    """Warn of names that could not be looked up; Glance takes anything."""
+def unlikely(projects: Sequence[str]) -> Iterator[str]:
+    """Warn of names that could not be looked up; Glance takes anything.
+
+    :param projects: what is taken for their ids.
+    """
     for project in projects:
         if not _PROJECT.fullmatch(project):
             yield (

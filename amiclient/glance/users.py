@@ -104,7 +104,7 @@ def find(catalog: catalog_.Catalog, kind: model.Kind, name_or_id: str) -> Part:
         raise exceptions.CloudError(
             f'the image {image.name!r} ({image.id}) is no {kind.noun}: its '
             f'format is {image.disk_format}, and no image links to it',
-            hint=f'see `openstack image show {image.id}`',
+            hint=f'see `{image.showing}`',
         )
     return Part(kind, image, users)
 

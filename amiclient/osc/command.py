@@ -148,9 +148,15 @@ class _Base(command.Command):
         """
         if parsed_args.project is None:
             return None
-        return self.find_project(
+        # Not at the top: see amiclient.osc.
+        from amiclient.glance import sharing
+
+        found = self.find_project(
             parsed_args.project, parsed_args.project_domain
         )
+        for warning in sharing.unlikely([found]):
+            self.log.warning('%s', warning)
+        return found
 
     def find_project(self, name_or_id: str, domain: str | None = None) -> str:
         """Look up a project.
@@ -164,9 +170,12 @@ class _Base(command.Command):
         from osc_lib.cli import identity
 
         with errors.translated(f'looking up the project {name_or_id!r}'):
-            found = identity.find_project(
-                self.app.client_manager.sdk_connection, name_or_id, domain
-            )
+            sdk = self.app.client_manager.sdk_connection
+            found = identity.find_project(sdk, name_or_id, domain)
+            # Who may not look up names knows that of his own project.
+            own = sdk.current_project
+        if found.id == name_or_id == own.name and domain is None:
+            return str(own.id)
         return str(found.id)
 
     def watch(self, parsed_args: argparse.Namespace) -> 'progress.Progress':

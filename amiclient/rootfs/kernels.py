@@ -65,7 +65,7 @@ def identify_kernel(path: pathlib.Path) -> Kernel:
     if swapped is not None:
         raise exceptions.SourceError(
             f'{name}: an initramfs was given as kernel',
-            hint='swap --kernel and --ramdisk?',
+            hint='it goes with --ramdisk, or `openstack ami ramdisk upload`',
         )
     raise exceptions.SourceError(
         f'{name}: {detect.identify(path)}, not {_WANTED}'

@@ -61,7 +61,7 @@ def identify_ramdisk(path: pathlib.Path) -> Ramdisk:
     if kernel is not None:
         raise exceptions.SourceError(
             f'{name}: a Linux kernel ({kernel.name}) was given as ramdisk',
-            hint='swap --kernel and --ramdisk?',
+            hint='it goes with --kernel, or `openstack ami kernel upload`',
         )
     if phrase is None:
         phrase = detect.identify(path)

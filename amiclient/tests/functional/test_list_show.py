@@ -113,6 +113,10 @@ class TestList(TestCase):
         project = ('--project', 'demo', '--project-domain', 'default')
         self.assertEqual([], self.listed(user='other'))
         self.assertEqual([self.a, self.b], self.listed(*project, user='admin'))
+        # Only administrators may look up the names of others.
+        self.assertEqual([self.a, self.b], self.listed('--project', 'demo'))
+        text = self.run_openstack('ami', 'list', '--project', 'other').stderr
+        self.assertIn("'other' is taken for the id of a project", text)
 
     def test_hidden(self) -> None:
         hidden = self.create('h', 'ami', 'ami', **self.links, os_hidden=True)

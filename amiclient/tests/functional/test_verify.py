@@ -179,7 +179,7 @@ class TestAgainst(VerifyCase):
     def test_as_it_is(self) -> None:
         ami = self.upload('--no-shrink')
         found = self.verify(ami, '--against', self.root)
-        self.assertIn('holds that of', found['same']['message'])
+        self.assertIn('holds the bytes of', found['same']['message'])
 
     def test_an_old_boot_sector(self) -> None:
         with self.root.open('r+b') as file:

@@ -73,7 +73,7 @@ class CheckTest(base.TestCase):
             (302, 'the endpoint redirects to http://a/: correct it'),
             (400, None),
             (401, 'check the credentials; the token may have expired'),
-            (403, 'ask the operator for the role that permits it'),
+            (403, errors.NO_ROLE),
             (409, None),
             (429, 'try again later'),
             (502, 'try again later, or tell the operator'),

@@ -129,7 +129,7 @@ class TestLinked(RemovalCase):
         self.put('db', memory.OTHER, 'raw', kernel_id=memory.KERNEL)
         self.failing = {1: memory.Answer(409, {'message': 'it is in use'})}
         error, logged = self.fails('web', 'db', linked=True)
-        self.assertEqual('1 of 3 images were not deleted', error)
+        self.assertEqual('1 of 3 images was not deleted', error)
         self.assertIn("kept the kernel 'vmlinuz'", logged[0])
         self.assertEqual(['db', 'vmlinuz'], self.left())
 

@@ -207,8 +207,8 @@ class TestKernels(base.TestCase):
             + test_compression.pack('xz', samples.initramfs()),
         ):
             self.assertEqual(
-                'an initramfs was given as kernel; swap --kernel and '
-                '--ramdisk?',
+                'an initramfs was given as kernel; it goes with --ramdisk, '
+                'or `openstack ami ramdisk upload`',
                 self.refused(content),
             )
 

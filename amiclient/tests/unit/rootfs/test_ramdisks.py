@@ -162,8 +162,8 @@ class TestRamdisks(base.TestCase):
              test_compression.pack('gzip', samples.arm64())),
         ):  # fmt: skip
             self.assertEqual(
-                f'a Linux kernel ({name}) was given as ramdisk; swap '
-                f'--kernel and --ramdisk?',
+                f'a Linux kernel ({name}) was given as ramdisk; it goes with '
+                '--kernel, or `openstack ami kernel upload`',
                 self.refused(content),
             )
 
