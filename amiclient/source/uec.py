@@ -28,6 +28,7 @@ import hashlib
 import io
 import os
 import pathlib
+import re
 import tarfile
 import typing
 from typing import BinaryIO, IO
@@ -58,6 +59,9 @@ _MAGIC_AT, _MAGIC = 257, b'ustar'
 #: Pieces that are read behind the end of an archive; there are zeros, to
 #: fill the last record of a tape.
 _TRAILING = 16
+
+#: Names of members that files may have as well.
+_PLAIN = re.compile(r'[A-Za-z0-9][A-Za-z0-9._+~-]{0,199}')
 
 #: Bytes that are left free where an archive is unpacked.
 _RESERVE = 16 * _MIB
@@ -147,14 +151,15 @@ def unpack(
                 found.manifest = data.read(manifest_.LIMIT + 1)
                 continue
             _check_size(path, member, kind, folder)
+            target = folder and folder / _file_name(member.name, kind)
             with (
                 progress.task(f'Unpacking {kind}', member.size) as task,
-                _made(folder and folder / kind) as fd,
+                _made(target) as fd,
             ):
                 found.sha512[kind] = _copy(data, fd, member.size, task)
             found.sizes[kind] = member.size
-            if folder is not None:
-                found.paths[kind] = folder / kind
+            if target is not None:
+                found.paths[kind] = target
     return found.judge(opening.shown(path))
 
 
@@ -259,6 +264,16 @@ def _check_size(
             f'{units.format_size(room)}',
             hint='name a folder with room by --work-directory',
         )
+
+
+def _file_name(member: str, kind: str) -> str:
+    """Choose what a member is called on the disk, and then in the cloud.
+
+    No two roles have the same: a name tells its role, and those of the roles
+    tell none.
+    """
+    last = member.rpartition('/')[2]
+    return last if _PLAIN.fullmatch(last) else kind
 
 
 @contextlib.contextmanager
