@@ -221,8 +221,8 @@ def _find(
         record = catalog.find(part.text)
     except exceptions.NotFoundError as error:
         raise exceptions.NotFoundError(
-            f'{part.text!r} is neither a file here nor an image that this project '
-            'can see',
+            f'{part.text!r} is neither a file here nor an image that this '
+            'project can see',
             hint=f'give --{part.kind.noun} a path, or an id or a name',
         ) from error
     preflight.check_reference(record, part.kind)
