@@ -1,0 +1,110 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""What guests are given: a disk that is thrown away, and a drive with data."""
+
+import json
+import pathlib
+
+from amiclient.boot import disk
+from amiclient.boot import seed
+from amiclient.ext import browse
+from amiclient.ext import superblock
+from amiclient import process
+from amiclient.tests import base
+from amiclient.tests import triple
+
+MIB = 2**20
+UUID = '11111111-2222-4333-8444-555555555555'
+
+
+class TestDisk(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = self.tmp()
+        # qemu-img would take what is before a colon for a protocol.
+        (self.folder / 'a:b, c').mkdir()
+        self.root = triple.root(self.folder / 'a:b, c')
+        self.disk = self.folder / 'disk.qcow2'
+
+    def make(self, size: int = 64 * MIB) -> dict[str, object]:
+        disk.make(self.root, self.disk, size)
+        told = process.run(['qemu-img', 'info', '--output=json', self.disk])
+        return dict(json.loads(told.stdout))
+
+    def test_layer_over_the_source(self) -> None:
+        info = self.make()
+        self.assertEqual(64 * MIB, info['virtual-size'])
+        self.assertEqual(str(self.root), info['backing-filename'])
+        self.assertEqual('raw', info['backing-filename-format'])
+        self.assertLess(self.disk.stat().st_size, MIB)
+
+    def test_size_is_of_whole_sectors(self) -> None:
+        self.assertEqual(
+            64 * MIB + 512, self.make(64 * MIB + 1)['virtual-size']
+        )
+
+    def test_superblock(self) -> None:
+        self.make()
+        found = disk.superblock_of(self.disk, self.folder)
+        self.assertEqual(superblock.read(self.root), found)
+
+    def test_superblock_of_the_layer(self) -> None:
+        before = self.root.read_bytes()
+        self.make()
+        process.run([
+            'qemu-io', '-f', 'qcow2', '-c', 'write -P 0 0 4096', self.disk
+        ])  # fmt: skip
+        self.assertIsNone(disk.superblock_of(self.disk, self.folder))
+        self.assertEqual(before, self.root.read_bytes())
+
+    def test_what_is_only_in_the_journal(self) -> None:
+        other = self.folder / 'other.img'
+        other.write_bytes(self.root.read_bytes())
+        process.run(['tune2fs', '-L', 'grown', other])
+        size = superblock.read(other).block_size
+        number = superblock.OFFSET // size
+        block = self.folder / 'block'
+        block.write_bytes(
+            other.read_bytes()[number * size : (number + 1) * size]
+        )
+        process.run(
+            ['debugfs', '-w', '-f', '/dev/stdin', self.root],
+            input=f'jo\njw -b {number} {block}\njc\n'.encode(),
+        )
+        self.make()
+        found = disk.superblock_of(self.disk, self.folder)
+        self.assertTrue(found.needs_recovery)
+        self.assertEqual('', found.label)
+        names = sorted(self.folder.iterdir())
+        replayed = disk.replayed(self.disk, self.folder)
+        self.assertFalse(replayed.needs_recovery)
+        self.assertEqual('grown', replayed.label)
+        self.assertEqual(names, sorted(self.folder.iterdir()))
+
+
+class TestSeed(base.TestCase):
+    def test_is_a_configuration_drive(self) -> None:
+        path = seed.make(self.tmp(), UUID)
+        block = superblock.read(path)
+        # The label is all that cloud-init goes by.
+        self.assertEqual('config-2', block.label)
+        self.assertFalse(block.has_journal)
+        data = self.read(path, 'meta_data.json')
+        self.assertEqual(UUID, data['uuid'])
+        self.assertEqual('amiclient-boot', data['hostname'])
+        self.assertEqual({}, self.read(path, 'vendor_data.json'))
+
+    def read(self, path: pathlib.Path, name: str) -> dict[str, object]:
+        found = browse.read_file(path, f'/openstack/latest/{name}')
+        return dict(json.loads(found))

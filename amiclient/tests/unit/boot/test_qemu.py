@@ -1,0 +1,158 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""The command line of QEMU, and that of the kernel."""
+
+import json
+import pathlib
+
+from amiclient.boot import qemu
+from amiclient import exceptions
+from amiclient.tests import base
+
+UUID = '11111111-2222-4333-8444-555555555555'
+
+#: What Nova 34 gives a kernel (see the contributors' documentation).
+NOVA = 'root=/dev/vda console=tty0 console=ttyS0 console=hvc0'
+
+
+def machine(**rest: object) -> qemu.Machine:
+    return qemu.Machine(
+        **{
+            'emulator': qemu.emulator('x86_64'),
+            'kvm': False,
+            'kernel': pathlib.Path('/a, b/vmlinuz'),
+            'ramdisk': pathlib.Path('/a, b/initrd'),
+            'disk': pathlib.Path('/tmp, x/disk.qcow2'),
+            'seed': pathlib.Path('/tmp, x/seed.img'),
+            'uuid': UUID,
+            'memory': 2**30,
+            'cpus': 2,
+            **rest,
+        }
+    )
+
+
+def arguments(**rest: object) -> list[str]:
+    return list(qemu.arguments(machine(**rest), qemu.Channels(7, 8, 9)))
+
+
+def after(argv: list[str], option: str) -> list[str]:
+    """Everything that follows an option, wherever it is."""
+    return [argv[i + 1] for i, word in enumerate(argv) if word == option]
+
+
+class TestCommandLine(base.TestCase):
+    def test_as_nova_does(self) -> None:
+        self.assertEqual(NOVA, qemu.command_line(kvm=True))
+        self.assertEqual(
+            f'{NOVA} no_timer_check', qemu.command_line(kvm=False)
+        )
+
+    def test_added_to(self) -> None:
+        self.assertEqual(
+            f'{NOVA} quiet init=/bin/sh',
+            qemu.command_line(kvm=True, append='quiet init=/bin/sh'),
+        )
+
+    def test_impossible(self) -> None:
+        for text in ('a\nb', 'x' * 2000, 'a\0b'):
+            error = self.assertRaises(
+                exceptions.UsageError,
+                qemu.command_line, kvm=True, append=text,
+            )  # fmt: skip
+            self.assertNotIn('\n', str(error))
+
+
+class TestArguments(base.TestCase):
+    def test_whole(self) -> None:
+        argv = arguments()
+        self.assertEqual('qemu-system-x86_64', argv[0])
+        for option, value in {
+            '-machine': 'pc,accel=tcg',
+            '-cpu': 'max',
+            '-m': '1024M',
+            '-smp': '2',
+            '-uuid': UUID,
+            '-kernel': '/a, b/vmlinuz',
+            '-initrd': '/a, b/initrd',
+            '-append': f'{NOVA} no_timer_check',
+            '-netdev': 'user,id=net0,restrict=on',
+            '-display': 'none',
+            '-serial': 'chardev:serial0',
+            '-mon': 'chardev=control0,mode=control',
+            '-smbios': 'type=1,manufacturer=OpenStack Foundation,'
+            f'product=OpenStack Nova,serial={UUID},uuid={UUID},'
+            'family=Virtual Machine',
+        }.items():
+            self.assertEqual([value], after(argv, option), option)
+        self.assertEqual(
+            [
+                'socket,id=serial0,fd=7',
+                'socket,id=virtual0,fd=8',
+                'socket,id=control0,fd=9',
+            ],
+            after(argv, '-chardev'),
+        )
+        self.assertIn('-no-reboot', argv)
+        self.assertIn('-nodefaults', argv)
+
+    def test_the_root_is_the_first_disk(self) -> None:
+        devices = after(arguments(), '-device')
+        disks = [d for d in devices if d.startswith('virtio-blk')]
+        self.assertEqual(
+            [
+                'virtio-blk-pci,drive=root,id=virtio-disk0,bootindex=1',
+                'virtio-blk-pci,drive=seed,id=virtio-disk1',
+            ],
+            disks,
+        )
+
+    def test_only_the_disk_is_written_to(self) -> None:
+        nodes = {
+            node['node-name']: node
+            for node in map(json.loads, after(arguments(), '-blockdev'))
+        }
+        self.assertEqual('/tmp, x/disk.qcow2', nodes['root-file']['filename'])
+        self.assertEqual('/tmp, x/seed.img', nodes['seed-file']['filename'])
+        self.assertEqual('qcow2', nodes['root']['driver'])
+        self.assertEqual(
+            {'seed', 'seed-file'},
+            {name for name, node in nodes.items() if node.get('read-only')},
+        )
+
+    def test_kvm(self) -> None:
+        argv = arguments(kvm=True)
+        self.assertEqual(['pc,accel=kvm'], after(argv, '-machine'))
+        self.assertEqual(['host'], after(argv, '-cpu'))
+        self.assertEqual([NOVA], after(argv, '-append'))
+
+    def test_memory_is_rounded_up(self) -> None:
+        self.assertEqual(['65M'], after(arguments(memory=2**26 + 1), '-m'))
+
+    def test_no_ramdisk(self) -> None:
+        self.assertNotIn('-initrd', arguments(ramdisk=None))
+
+    def test_aarch64(self) -> None:
+        argv = arguments(emulator=qemu.emulator('aarch64'))
+        self.assertEqual('qemu-system-aarch64', argv[0])
+        self.assertEqual(['virt,accel=tcg'], after(argv, '-machine'))
+        # There is no graphics card in Nova's guests of this kind.
+        self.assertNotIn('-vga', argv)
+
+    def test_other_architectures(self) -> None:
+        error = self.assertRaises(
+            exceptions.UnsupportedError, qemu.emulator, 's390x'
+        )
+        self.assertIn('s390x', str(error))
+        self.assertIn('aarch64, i686, x86_64', str(error))

@@ -1,0 +1,136 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""A machine's consoles, and how its kernel is asked to write its memory."""
+
+import contextlib
+import json
+import socket
+import threading
+
+import fixtures
+
+from amiclient.boot import session
+from amiclient import companion
+from amiclient.tests import base
+
+
+class Guest(threading.Thread):
+    """The other end of the sockets: QEMU, and a kernel in it.
+
+    :param answers: what the kernel says at each SysRq key.
+    """
+
+    def __init__(
+        self, sockets: dict[str, socket.socket], answers: dict[bytes, bytes]
+    ) -> None:
+        super().__init__(daemon=True)
+        self._sockets = sockets
+        self._answers = answers
+        self.commands: list[str] = []
+        self.keys = b''
+
+    def run(self) -> None:
+        control = self._sockets['control'].makefile('rb')
+        for line in control:
+            self.commands.append(json.loads(line)['execute'])
+            if self.commands[-1] == 'quit':
+                break
+            if self.commands[-1] == 'chardev-send-break':
+                # It has to come by itself: see Session.
+                key = self._sockets['ttyS0'].recv(10)
+                self.keys += key
+                for byte in self._answers.get(key, b''):
+                    self._sockets['ttyS0'].send(bytes([byte]))
+                    self._sockets['hvc0'].send(b'.')
+        for one in self._sockets.values():
+            # Closed already, if the test is over.
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+
+class TestSession(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(session, '_PATIENCE', 0.4)
+        self.patch(session, '_PAUSE', 0.01)
+        self.ours, self.its = {}, {}
+        for name in ('ttyS0', 'hvc0', 'control'):
+            self.ours[name], self.its[name] = socket.socketpair()
+            self.addCleanup(self.ours[name].close)
+            self.addCleanup(self.its[name].close)
+
+    def start(self, **answers: bytes) -> session.Session:
+        self.guest = Guest(
+            self.its, {key.encode(): said for key, said in answers.items()}
+        )
+        self.guest.start()
+        program = self.useFixture(_Program()).made
+        made = session.Session(program, self.ours)
+        self.addCleanup(made.close)
+        return made
+
+    def test_consoles(self) -> None:
+        made = self.start()
+        self.its['hvc0'].send(b'two')
+        self.assertEqual([('hvc0', b'two')], made.read(5))
+        self.its['ttyS0'].send(b'one')
+        self.assertEqual([('ttyS0', b'one')], made.read(5))
+        self.assertEqual([], made.read(0))
+        self.assertFalse(made.ended)
+
+    def test_end(self) -> None:
+        made = self.start()
+        self.its['ttyS0'].send(b'last words')
+        made.quit()
+        self.guest.join(5)
+        found = []
+        while not made.ended:
+            found += made.read(5)
+        self.assertEqual([('ttyS0', b'last words')], found)
+        self.assertEqual(['qmp_capabilities', 'quit'], self.guest.commands)
+        # It is too late, which is no reason to fail.
+        made.write(b'x')
+        made.quit()
+
+    def test_settled(self) -> None:
+        made = self.start(
+            s=b'Emergency Sync\nEmergency Sync complete',
+            u=b'Emergency Remount',
+        )
+        said = b''.join(d for name, d in made.settle() if name == 'ttyS0')
+        self.assertEqual(b'su', self.guest.keys)
+        self.assertIn(b'Sync complete', said)
+
+    def test_kernel_that_does_not_listen(self) -> None:
+        made = self.start()
+        self.assertEqual([], list(made.settle()))
+        self.assertEqual(b'su', self.guest.keys)
+
+    def test_something_else_to_listen_to(self) -> None:
+        made = self.start()
+        ours, its = socket.socketpair()
+        self.addCleanup(ours.close)
+        self.addCleanup(its.close)
+        made.listen(ours.fileno())
+        its.send(b'key')
+        self.assertEqual([(str(ours.fileno()), b'')], made.read(5))
+
+
+class _Program(fixtures.Fixture):
+    """A program that runs, in the place of QEMU."""
+
+    def _setUp(self) -> None:
+        context = companion.started(['sleep', '60'])
+        self.made = context.__enter__()
+        self.addCleanup(context.__exit__, None, None, None)

@@ -1,0 +1,200 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""What is checked before a machine is started, and what is told after."""
+
+import dataclasses
+import pathlib
+import re
+
+import fixtures
+
+from amiclient.boot import causes
+from amiclient.boot import trial
+from amiclient import exceptions
+from amiclient.source import bundle
+from amiclient.tests import base
+from amiclient.tests import triple
+from amiclient.tests.unit.rootfs import samples
+
+MIB = 2**20
+
+
+class PlanCase(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = self.tmp()
+        self.bin = self.folder / 'bin'
+        self.bin.mkdir()
+        for name in ('qemu-system-x86_64', 'qemu-img', 'setpriv'):
+            self.program(name)
+        self.root = triple.root(self.folder)
+        self.source = bundle.Source(
+            root=self.root,
+            kernel=triple.kernel(self.folder),
+            ramdisk=triple.ramdisk(self.folder),
+        )
+
+    def program(self, name: str, script: str = '') -> None:
+        path = self.bin / name
+        path.write_text(f'#!/bin/sh\n{script}\n')
+        path.chmod(0o755)
+        self.useFixture(
+            fixtures.EnvironmentVariable('PATH', f'{self.bin}:/usr/bin:/bin')
+        )
+
+    def plan(self, **rest: object) -> trial.BootPlan:
+        request = trial.BootRequest(source=self.root, **rest)
+        return trial.plan(request, self.source)
+
+
+class TestPlan(PlanCase):
+    def test_of_the_source(self) -> None:
+        plan = self.plan()
+        self.assertEqual(self.source.kernel, plan.kernel)
+        self.assertEqual(self.source.ramdisk, plan.ramdisk)
+        self.assertEqual('qemu-system-x86_64', plan.emulator.program)
+        # So that growing is tried.
+        self.assertEqual(32 * MIB, plan.disk)
+
+    def test_another_kernel_has_another_ramdisk(self) -> None:
+        other = self.folder / 'other'
+        other.write_bytes(samples.bzimage())
+        self.assertIsNone(self.plan(kernel=other).ramdisk)
+        both = self.plan(kernel=other, ramdisk=self.source.ramdisk)
+        self.assertEqual(other, both.kernel)
+        self.assertEqual(self.source.ramdisk, both.ramdisk)
+
+    def test_another_ramdisk(self) -> None:
+        other = self.folder / 'other'
+        other.write_bytes(samples.initramfs())
+        plan = self.plan(ramdisk=other)
+        self.assertEqual(self.source.kernel, plan.kernel)
+        self.assertEqual(other, plan.ramdisk)
+
+    def test_disk(self) -> None:
+        self.assertEqual(64 * MIB, self.plan(disk=64 * MIB).disk)
+        error = self.assertRaises(
+            exceptions.UsageError, self.plan, disk=15 * MIB
+        )
+        self.assertIn('--disk', str(error))
+
+    def refused(self, kind: type[Exception], **rest: object) -> str:
+        error = self.assertRaises(kind, self.plan, **rest)
+        self.assertNotIn('\n', str(error))
+        return str(error)
+
+    def test_no_kernel(self) -> None:
+        self.source = dataclasses.replace(self.source, kernel=None)
+        words = self.refused(exceptions.UsageError)
+        self.assertIn('root.img', words)
+        self.assertIn('--kernel', words)
+
+    def test_swapped(self) -> None:
+        words = self.refused(
+            exceptions.SourceError,
+            kernel=self.source.ramdisk, ramdisk=self.source.kernel,
+        )  # fmt: skip
+        self.assertIn('an initramfs was given as kernel', words)
+
+    def test_ramdisk_that_is_none(self) -> None:
+        self.refused(exceptions.SourceError, ramdisk=self.root)
+
+    def test_root_that_is_none(self) -> None:
+        self.source = dataclasses.replace(self.source, root=self.source.kernel)
+        self.refused(exceptions.SourceError)
+
+    def test_kernel_for_what_cannot_be_run(self) -> None:
+        self.source.kernel.write_bytes(bytes(samples.pe(0x5064, b'.linux')))
+        error = self.assertRaises(exceptions.AmiError, self.plan)
+        self.assertNotIn('\n', str(error))
+
+    def test_command_line(self) -> None:
+        self.refused(exceptions.UsageError, append='x' * 4000)
+
+    def test_qemu_is_missing(self) -> None:
+        for name in ('qemu-system-x86_64', 'qemu-img'):
+            (self.bin / name).unlink()
+        self.useFixture(fixtures.EnvironmentVariable('PATH', str(self.bin)))
+        words = self.refused(exceptions.ProgramError)
+        self.assertEqual(
+            'qemu-system-x86_64 was not found; install the package '
+            'qemu-system-x86',
+            words,
+        )
+
+
+class TestKvm(PlanCase):
+    def works(self, script: str) -> bool:
+        self.program('qemu-system-x86_64', script)
+        return trial.kvm_works(self.plan().emulator)
+
+    def test_works(self) -> None:
+        # What it is told ends it; the whole of it is there to read.
+        self.assertTrue(
+            self.works('read a && read b && echo "$b" | grep -q quit')
+        )
+
+    def test_is_not_there(self) -> None:
+        self.assertFalse(self.works('echo "no /dev/kvm" >&2; exit 1'))
+
+    def test_is_half_there(self) -> None:
+        # As in a virtual machine: "kvm_buf_set_msrs: Assertion failed".
+        self.assertFalse(self.works('kill -ABRT $$'))
+
+    def test_hangs(self) -> None:
+        self.patch(trial, '_TRIAL', 0.3)
+        self.assertFalse(self.works('exec sleep 60'))
+
+
+class TestBooted(base.TestCase):
+    def booted(self, **rest: object) -> trial.Booted:
+        return trial.Booted(
+            **{
+                'result': 'booted',
+                'seconds': 9.5,
+                'matched': 'guest login:',
+                'root_size': 32 * MIB,
+                'root_size_before': 16 * MIB,
+                'disk': 32 * MIB,
+                'accelerator': 'tcg',
+                'console': None,
+                'cause': None,
+                'lines': (),
+                **rest,
+            }
+        )
+
+    def test_grew(self) -> None:
+        self.assertTrue(self.booted().grew)
+        self.assertFalse(self.booted(root_size=16 * MIB).grew)
+        self.assertFalse(self.booted(root_size=None).grew)
+
+    def test_explanations(self) -> None:
+        request = trial.BootRequest(
+            source=pathlib.Path('x'), until=re.compile('ready$'), timeout=7
+        )
+        for words, rest in (
+            ('after 7 seconds', {'result': 'timeout'}),
+            ('switched itself off', {'result': 'ended'}),
+            (
+                causes.CAUSES[0].message,
+                {'result': 'failed', 'cause': causes.CAUSES[0]},
+            ),
+        ):
+            booted = self.booted(matched=None, **rest)
+            self.assertFalse(booted.succeeded)
+            said = booted.explanation(request)
+            self.assertIn(words, said)
+            self.assertIn("'ready$'", said)
+            self.assertFalse(said.endswith('.'))

@@ -1,0 +1,106 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Programs that run beside this one end with it, however it ends."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+from amiclient import companion
+from amiclient import exceptions
+from amiclient.tests import base
+
+#: Starts a program, tells its number, and waits to be killed.
+_PARENT = """
+import time
+from amiclient import companion
+with companion.started(['sleep', '60']) as program:
+    print(program.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+def runs(pid: int) -> bool:
+    try:
+        state = pathlib.Path(f'/proc/{pid}/stat').read_text()
+    except FileNotFoundError:
+        return False
+    return state.rpartition(')')[2].split()[0] != 'Z'
+
+
+class TestCompanion(base.TestCase):
+    def assert_ends(self, pid: int) -> None:
+        end = time.monotonic() + 10
+        while runs(pid):
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.01)
+
+    def test_ends_with_the_block(self) -> None:
+        with companion.started(['sleep', '60']) as program:
+            self.assertTrue(runs(program.pid))
+            self.assertIsNone(program.status)
+            self.assertFalse(program.wait(0.01))
+        self.assertFalse(runs(program.pid))
+        self.assertEqual(-signal.SIGTERM, program.status)
+
+    def test_ends_with_an_error(self) -> None:
+        programs = []
+
+        def fail() -> None:
+            with companion.started(['sleep', '60']) as program:
+                programs.append(program)
+                raise KeyboardInterrupt
+
+        self.assertRaises(KeyboardInterrupt, fail)
+        self.assertFalse(runs(programs[0].pid))
+
+    def test_ends_by_itself(self) -> None:
+        script = 'echo on; echo "no  good" >&2; exit 3'
+        with companion.started(['sh', '-c', script]) as program:
+            self.assertTrue(program.wait(10))
+            self.assertEqual(3, program.status)
+            self.assertEqual('on no good', program.tail())
+
+    def test_killed_with_this_process(self) -> None:
+        for number in (signal.SIGKILL, signal.SIGTERM):
+            parent = subprocess.Popen(
+                [sys.executable, '-c', _PARENT], stdout=subprocess.PIPE
+            )
+            self.addCleanup(parent.stdout.close)
+            self.addCleanup(parent.wait)
+            self.addCleanup(parent.kill)
+            pid = int(parent.stdout.readline())
+            self.assertTrue(runs(pid))
+            os.kill(parent.pid, number)
+            self.assert_ends(pid)
+
+    def test_inherits_files(self) -> None:
+        ours, its = os.pipe()
+        self.addCleanup(os.close, ours)
+        script = f'echo hello >&{its}'
+        with companion.started(['sh', '-c', script], inherited=[its]) as made:
+            os.close(its)
+            self.assertTrue(made.wait(10))
+        self.assertEqual(b'hello\n', os.read(ours, 100))
+        self.assertEqual(b'', os.read(ours, 100))
+
+    def test_missing(self) -> None:
+        error = self.assertRaises(
+            exceptions.ProgramError,
+            companion.started(['amiclient-no-such']).__enter__,
+        )
+        self.assertIn('amiclient-no-such was not found', str(error))
