@@ -204,6 +204,15 @@ def _name(descriptor: int) -> str:
         return 'the source'
 
 
+def size(path: pathlib.Path) -> int:
+    """Tell the bytes of a file or block device."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.lseek(descriptor, 0, os.SEEK_END)
+    finally:
+        os.close(descriptor)
+
+
 def room(folder: pathlib.Path) -> int:
     """Tell the bytes that a folder's filesystem has room for."""
     status = os.statvfs(folder)

@@ -14,6 +14,7 @@
 
 import contextlib
 import dataclasses
+import pathlib
 import secrets
 import threading
 
@@ -24,7 +25,9 @@ from amiclient.ext import image as image_
 from amiclient.ext import shrink
 from amiclient.ext import stage
 from amiclient.ext import workplace
+from amiclient import files
 from amiclient.glance import model
+from amiclient.glance import packing
 from amiclient.glance import request as request_
 from amiclient import progress as progress_
 from amiclient import temporary
@@ -89,20 +92,63 @@ def plan(
 
 
 def make(
-    planned: shrink.ShrinkPlan,
+    planned: shrink.ShrinkPlan | None,
     payload: model.Payload,
     stack: contextlib.ExitStack,
     *,
     progress: progress_.Progress,
     cancel: threading.Event | None = None,
 ) -> model.Payload:
-    """Make the copy.
+    """Make what is sent: the shrunk copy, compressed if that is wanted.
 
+    :param planned: how it is shrunk; None if not.
     :param payload: what the plan says is sent.
     :param stack: removes the copy when it is closed.
     :returns: what is sent, now that its size is known.
     :raises AmiError: as :func:`amiclient.ext.shrink.execute` does.
     """
+    if planned is not None:
+        payload = _shrunk(planned, payload, stack, progress, cancel)
+    if payload.pack is None:
+        return payload
+    folder = stack.enter_context(stage.workshop(payload.pack))
+    return packing.pack(
+        payload,
+        folder,
+        own=planned is not None,
+        progress=progress,
+        cancel=cancel,
+    )
+
+
+def packing_place(
+    request: request_.UploadRequest, shrunk: shrink.ShrinkPlan | None
+) -> pathlib.Path | None:
+    """Choose where a compressed image is made.
+
+    :returns: None if none is wanted.
+    :raises NoSpaceError: if there is no such place.
+    """
+    if request.image_format != 'qcow2':
+        return None
+    if shrunk is not None:
+        return shrunk.folder
+    places = workplace.candidates(request.work_directory, request.source)
+    if not places:
+        raise exceptions.NoSpaceError(
+            'there is no folder to compress the root filesystem in',
+            hint='name one with --work-directory',
+        )
+    return max(places, key=files.room)
+
+
+def _shrunk(
+    planned: shrink.ShrinkPlan,
+    payload: model.Payload,
+    stack: contextlib.ExitStack,
+    progress: progress_.Progress,
+    cancel: threading.Event | None,
+) -> model.Payload:
     if planned.in_place:
         # It is temporary itself, and goes away with whoever made it.
         shrunk = shrink.execute(planned, progress=progress, cancel=cancel)

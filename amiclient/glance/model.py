@@ -97,13 +97,14 @@ class Payload:
     :param size: how many of its bytes to send; it may hold more.
     :param blank: how many bytes at the beginning are sent as zeros, whatever
         the file holds there (an old boot sector: see the design notes).
-    :param pack: whether it is to be made a compressed qcow2 image before.
+    :param pack: the folder in which a compressed qcow2 image is to be made of
+        it before; None if it is sent as it is.
     """
 
     path: pathlib.Path
     size: int
     blank: int = 0
-    pack: bool = False
+    pack: pathlib.Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)

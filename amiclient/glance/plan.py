@@ -93,7 +93,7 @@ def plan(
     orphans_ = orphans.find(catalog, request.settings, but=adopted)
     preflight.check_quota(
         catalog,
-        [step.size for step in (*creations, *(() if alike else (ami,)))],
+        [_least(step) for step in (*creations, *(() if alike else (ami,)))],
         removed=len(orphans_),
     )
     planned = request_.RegisterPlan(
@@ -116,6 +116,11 @@ def plan(
         marked=rules.takes_property(marks.PROPERTY),
     )
     return _settled(planned, exact=exact, progress=progress)
+
+
+def _least(step: request_.Creation) -> int:
+    # How small it is when it is compressed, nobody knows yet.
+    return 1 if step.payload.pack else step.size
 
 
 def _settled(

@@ -203,7 +203,7 @@ def _finish(
     for step in reversed(list(_creations(plan))):
         record = records[step.kind]
         changes: dict[str, Any] = {}
-        needed = units.gib(record.size or 0)
+        needed = units.gib(max(record.size or 0, record.virtual_size or 0))
         if step.kind is model.Kind.AMI and record.min_disk < needed:
             # It grew beyond a GiB, and must not come to a disk too small.
             changes['min_disk'] = needed
@@ -280,7 +280,7 @@ def _send(
     with contextlib.ExitStack() as stack:
         courier = stack.enter_context(courier_.Courier(send_parts, cancel))
         payload = ami.payload
-        if plan.shrink is not None:
+        if plan.shrink is not None or payload.pack is not None:
             try:
                 payload = copying.make(
                     plan.shrink,

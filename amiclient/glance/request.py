@@ -85,7 +85,8 @@ class UploadRequest:
         or else the file's. :param ramdisk_name: the same.
     :param kernel_traits: what it is given if it is created.
     :param ramdisk_traits: the same.
-    :param image_format: ``ami``, ``raw`` for a raw/bare root image, or
+    :param image_format: ``ami``, ``raw`` for a raw/bare root image, ``qcow2``
+        for a compressed one in a bare container, or
         ``auto`` for raw only if the cloud takes no ami.
     :param shrink: false to send the filesystem as it is.
     :param headroom: free space to leave in it.

@@ -20,6 +20,7 @@ import re
 from amiclient import exceptions
 from amiclient.ext import image as image_
 from amiclient.ext import shrink
+from amiclient.glance import copying
 from amiclient.glance import model
 from amiclient.glance import parts
 from amiclient.glance import preflight
@@ -89,8 +90,8 @@ def _formats(
     request: request_.UploadRequest, rules: rules_.Rules
 ) -> tuple[str, str, tuple[str, ...]]:
     ami = model.Kind.AMI.value
-    if request.image_format == 'raw':
-        return 'raw', 'bare', ()
+    if request.image_format in ('raw', 'qcow2'):
+        return request.image_format, 'bare', ()
     if request.image_format == 'auto' and not rules.takes_formats(ami, ami):
         note = 'this cloud takes no ami images: the root image becomes raw'
         return 'raw', 'bare', (note,)
@@ -113,6 +114,7 @@ def create(
         path=root.path if shrunk is None else shrunk.output,
         size=size,
         blank=_BOOT_SECTOR if _has_boot_sector(root) else 0,
+        pack=copying.packing_place(request, shrunk),
     )
     new = dataclasses.replace(new, min_disk=_min_disk(request, size))
     return request_.Creation(model.Kind.AMI, new, payload)

@@ -71,8 +71,10 @@ def look(
     if not settings.reuse or new.id is not None:
         return (), ()
     sizes = (creation.size, creation.size)
-    if shrunk is not None and not exact:
+    if shrunk is not None and (creation.payload.pack or not exact):
         sizes = (1, _most(request, shrunk))
+    elif creation.payload.pack:
+        sizes = (1, creation.size + _SLACK)
     formats = (new.disk_format, new.container_format)
     wanted = reuse.Wanted(
         formats=formats,
@@ -128,7 +130,7 @@ def settle(
     if isinstance(plan.ami, request_.Reuse) or not plan.alike:
         return plan
     payload = plan.ami.payload
-    if plan.shrink is not None:
+    if plan.shrink is not None or payload.pack is not None:
         payload = copying.make(plan.shrink, payload, stack, progress=progress)
     digest = functools.cache(
         functools.partial(_digest, payload, progress=progress)

@@ -61,10 +61,11 @@ class UploadAmi(command.ShowOne):
         sources.add_kernel_version(parser)
         parser.add_argument(
             '--image-format',
-            choices=('ami', 'raw', 'auto'),
-            help='Format of the root image: ami, or raw in a bare container, '
-            'which boots all the same, or auto for raw only if the cloud '
-            'takes no ami (default: that of a saved AMI, or ami)',
+            choices=('ami', 'raw', 'qcow2', 'auto'),
+            help='Format of the root image: ami; raw in a bare container, '
+            'which boots all the same, or qcow2 there, compressed; or auto '
+            'for raw only if the cloud takes no ami (default: that of a saved '
+            'AMI, or ami)',
         )
         parser.add_argument(
             '--no-shrink',

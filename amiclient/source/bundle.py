@@ -83,7 +83,9 @@ class Source:
     def image_format(self) -> str:
         """What the root image is registered as, unless the user says so."""
         image = self.part('image')
-        return 'raw' if image and image.disk_format == 'raw' else 'ami'
+        if image is not None and image.disk_format in ('raw', 'qcow2'):
+            return image.disk_format
+        return 'ami'
 
     def part(self, noun: str) -> manifest_.Part | None:
         """Tell what the manifest says of a part."""
@@ -164,7 +166,8 @@ def _with_manifest(
         kernel=paths.get('kernel'),
         ramdisk=paths.get('ramdisk'),
         name=manifest.image.name,
-        finished=True,
+        # What was extracted from a source was in no cloud yet.
+        finished=manifest.image.id is not None,
         manifest=manifest,
         format='saved AMI',
     )

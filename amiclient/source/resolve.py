@@ -162,12 +162,25 @@ class _Opener:
                 return Source(
                     root=plain, own=True, format='compressed filesystem'
                 )
-        return self._stack.enter_context(
+        source = self._stack.enter_context(
             bundle.opened(
                 self._path,
                 work_directory=self._choice.work_directory,
                 progress=self._progress,
             )
+        )
+        kind = disk_.tell(source.root)
+        if source.root == self._path or kind is None:
+            return source
+        # Such as a saved AMI that is a qcow2.
+        taken = self._taken(source.root, kind)
+        return dataclasses.replace(
+            source,
+            root=taken.root,
+            boot=taken.boot,
+            own=True,
+            partition=taken.partition,
+            notes=(*source.notes, *taken.notes),
         )
 
     def is_plain(self) -> bool:
@@ -215,7 +228,7 @@ class _Opener:
             boot = disk.boot(root)
             if boot is not None:
                 self._take(disk, boot, folder / 'boot.img')
-        if path != self._path:
+        if self._folder in path.parents:
             # It may take much room, which is needed now.
             path.unlink()
         return Source(

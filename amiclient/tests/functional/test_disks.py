@@ -1,0 +1,176 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""``openstack ami upload`` of disks, whole, and of what is in them."""
+
+import hashlib
+import pathlib
+
+from amiclient.ext import superblock
+from amiclient import process
+from amiclient.tests import disks
+from amiclient.tests import exttree
+from amiclient.tests.functional import upload
+
+MIB = disks.MIB
+
+
+class TestDisks(upload.UploadCase):
+    def setUp(self) -> None:
+        super().setUp()
+        tree = self.folder / 'boot-tree'
+        tree.mkdir()
+        for version in ('6.1.0-9', '6.1.0-10'):
+            for name, data in (
+                ('vmlinuz', self.kernel.read_bytes()),
+                ('initrd.img', self.ramdisk.read_bytes()),
+            ):
+                path = tree / f'{name}-{version}'
+                path.write_bytes(data + (b'' if '10' in version else b'old'))
+        boot = self.folder / 'boot'
+        with boot.open('wb') as file:
+            file.truncate(8 * MIB)
+        process.run(['mke2fs', '-q', '-F', '-d', tree, boot])
+        self.disk = disks.make(
+            self.folder / 'machine.raw',
+            [
+                disks.Part(2, type='U'),
+                disks.Part(8, boot),
+                disks.Part(16, self.root),
+            ],
+        )
+
+    def take(self, path: pathlib.Path, *words: str):
+        # What was chosen is said, unless the user has chosen.
+        note = f'{path}: kernel 6.1.0-10 was found in it\n'
+        return self.openstack_json(
+            'ami',
+            'upload',
+            path,
+            *words,
+            stderr='' if '--kernel' in words else note,
+        )
+
+    def check(self, told) -> None:
+        came = self.download(told['id'])
+        self.assertEqual(exttree.read_tree(self.root), exttree.read_tree(came))
+        process.run(['e2fsck', '-f', '-n', came])
+        for noun, path in (('kernel', self.kernel), ('ramdisk', self.ramdisk)):
+            self.assertEqual(
+                path.read_bytes(),
+                self.download(told[f'{noun}_id']).read_bytes(),
+            )
+        self.assertNothingLeft()
+
+    def test_qcow2(self) -> None:
+        """Root, kernel and ramdisk come from it; the newest, at that."""
+        image = disks.convert(self.disk, 'qcow2', '-c')
+        before = hashlib.sha512(image.read_bytes()).digest()
+        planned = self.take(image, '--dry-run')
+        self.assertEqual('planned', planned['status'])
+        self.assertEqual([], self.images())
+        self.assertNothingLeft()
+        told = self.take(image)
+        self.assertEqual(planned['size'], told['size'])
+        self.assertEqual('machine-qcow21', told['name'])
+        self.check(told)
+        self.assertEqual(before, hashlib.sha512(image.read_bytes()).digest())
+        # The same bytes as from the filesystem alone.
+        again = self.upload('--name', 'machine-qcow21')
+        self.assertIn(told['id'], again['reused'])
+        self.assertEqual(0, again['uploaded'])
+
+    def test_compressed_raw(self) -> None:
+        process.run(['xz', '-1', self.disk])
+        told = self.take(pathlib.Path(f'{self.disk}.xz'), '--no-shrink')
+        self.assertEqual('machine', told['name'])
+        self.assertEqual(16 * MIB, told['size'])
+        self.check(told)
+
+    def test_saved_as_qcow2(self) -> None:
+        """It is smaller, and can be saved and uploaded as it was."""
+        words = ('--image-format', 'qcow2')
+        self.assertEqual('planned', self.upload(*words, '--dry-run')['status'])
+        told = self.upload(*words)
+        self.assertEqual(
+            ('qcow2', 'bare'), (told['disk_format'], told['container_format'])
+        )
+        came = self.download(told['id'])
+        self.assertEqual(told['size'], came.stat().st_size)
+        process.run(['qemu-img', 'check', '-f', 'qcow2', came])
+        plain = came.with_name('plain')
+        process.run(
+            ['qemu-img', 'convert', '-f', 'qcow2', '-O', 'raw', came, plain]
+        )
+        self.assertLess(told['size'], plain.stat().st_size / 4)
+        self.assertEqual(
+            exttree.read_tree(self.root), exttree.read_tree(plain)
+        )
+        self.assertEqual(1, self.get(told['id'])['min_disk'])
+        # The same again is there already.
+        self.assertIn(told['id'], self.upload(*words)['reused'])
+        # As it is, without being shrunk, and with an old boot sector.
+        with self.root.open('r+b') as file:
+            file.seek(510)
+            file.write(b'\x55\xaa')
+        told = self.upload(
+            '--no-shrink',
+            '--name',
+            'blank',
+            *words,
+            stderr=f'{self.root}: an old boot sector in its first 1024 bytes '
+            'is sent as zeros, for Nova would take the image for a '
+            'partitioned disk\n',
+        )
+        came = self.download(told['id'])
+        process.run(
+            ['qemu-img', 'convert', '-f', 'qcow2', '-O', 'raw', came, plain]
+        )
+        self.assertEqual(bytes(1024), plain.read_bytes()[:1024])
+        self.assertEqual(16 * MIB, plain.stat().st_size)
+        self.assertEqual(
+            exttree.read_tree(self.root), exttree.read_tree(plain)
+        )
+        self.assertNothingLeft()
+
+    def test_several(self) -> None:
+        disk = disks.make(
+            self.folder / 'two.raw',
+            [disks.Part(16, self.root), disks.Part(16, self.root)],
+            label='dos',
+        )
+        told = self.refused('ami', 'upload', disk, *self.parts)
+        self.assertIn('several partitions have a root filesystem', told)
+        self.assertIn('--partition', told)
+        told = self.take(disk, '--partition', '2', *self.parts)
+        self.check(told)
+
+    def test_shrink_into_a_file(self) -> None:
+        image = disks.convert(self.disk, 'vmdk')
+        output = self.folder / 'small.img'
+        told = self.openstack_json('ami', 'shrink', image, '--output', output)
+        self.assertEqual(str(image), told['image'])
+        self.assertEqual(str(output), told['output'])
+        self.assertEqual(told['size'], output.stat().st_size)
+        self.assertEqual(
+            exttree.read_tree(self.root), exttree.read_tree(output)
+        )
+        plain = self.folder / 'plain.img'
+        self.openstack_json('ami', 'shrink', self.root, '--output', plain)
+        self.assertEqual(
+            superblock.read(plain).block_count,
+            superblock.read(output).block_count,
+        )
+        left = {each.name for each in self.folder.iterdir()}
+        self.assertEqual([], [name for name in left if 'amiclient-' in name])
+        self.assertIn('disk image', self.refused('ami', 'shrink', image))
