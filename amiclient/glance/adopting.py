@@ -41,7 +41,7 @@ def adopt(
     image = source.part('image')
     min_disk, min_ram = request.min_disk, request.min_ram
     if image is not None:
-        if min_disk is None:
+        if min_disk is None and source.finished:
             min_disk = max(image.min_disk, units.gib(image.size))
         min_ram = min_ram or image.min_ram
         traits = _traits(traits, image)

@@ -35,6 +35,7 @@ if typing.TYPE_CHECKING:
     from amiclient.glance import request
     from amiclient.glance import save
     from amiclient.rootfs import boot_files
+    from amiclient.rootfs import extraction
     from amiclient.rootfs import inspection
     from amiclient.source import tree
 
@@ -256,6 +257,14 @@ SAVED: tuple[Column[save.Saved], ...] = (
     Column('downloaded', lambda r: r.downloaded),
 )
 
+EXTRACTED: tuple[Column[extraction.Extracted], ...] = (
+    Column('directory', lambda r: str(r.directory)),
+    Column('image', lambda r: str(r.image)),
+    Column('kernel', lambda r: r.kernel and str(r.kernel)),
+    Column('ramdisk', lambda r: r.ramdisk and str(r.ramdisk)),
+    Column('manifest', lambda r: str(r.manifest)),
+)
+
 SHRINK_PLAN: tuple[Column[shrink.ShrinkPlan], ...] = (
     Column('image', lambda r: str(r.image.path)),
     Column('output', lambda r: str(r.output)),
@@ -295,18 +304,6 @@ INSPECTED: tuple[Column[inspection.Inspected], ...] = (
     Column('os_version', lambda r: r.release.version),
     Column('architecture', lambda r: r.architecture),
     Column('kernels', lambda r: Kernels([_kernel_row(k) for k in r.kernels])),
-)
-
-BOOTED: tuple[Column[trial.Booted], ...] = (
-    Column('result', lambda r: r.result),
-    Column('seconds', lambda r: r.seconds),
-    Column('matched', lambda r: r.matched),
-    Column('root_size', lambda r: r.root_size),
-    Column('console', lambda r: r.console and str(r.console)),
-    Column('root_size_before', lambda r: r.root_size_before),
-    Column('disk', lambda r: r.disk),
-    Column('accelerator', lambda r: r.accelerator),
-    Column('cause', lambda r: r.cause and r.cause.name),
 )
 
 BOOTED: tuple[Column[trial.Booted], ...] = (

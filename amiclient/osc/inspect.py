@@ -11,7 +11,7 @@
 #    under the License.
 
 
-"""Commands that look into sources: ``openstack ami inspect, check``."""
+"""Commands that look into sources: ``openstack ami inspect``, and so on."""
 
 import argparse
 
@@ -109,3 +109,44 @@ class CheckSource(findings.Check):
                 ramdisk=parsed_args.ramdisk,
             )
         return self.result(parsed_args, found)
+
+
+class ExtractSource(command.ShowOne):
+    """Write root filesystem, kernel and ramdisk as files, with a manifest.
+
+    "openstack ami upload" takes the directory back, or its manifest. What is
+    there already is left alone if it is the same, and never overwritten.
+    """
+
+    auth_required = False
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Define the options."""
+        parser = super().get_parser(prog_name)
+        add_source(parser)
+        parser.add_argument(
+            '--directory',
+            metavar='<directory>',
+            type=values.path,
+            help='Where to write them (default: a directory that is named '
+            'after the source, in the current one)',
+        )
+        sources.add_kernel_version(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
+        """Write the files."""
+        # Not at the top: see amiclient.osc.
+        from amiclient.rootfs import extraction
+
+        watch = self.watch(parsed_args)
+        with sources.triple(parsed_args, watch, required=False) as source:
+            for note in source.notes:
+                self.log.warning('%s', note)
+            done = extraction.extract(
+                source,
+                parsed_args.source,
+                parsed_args.directory,
+                progress=watch,
+            )
+        return columns.one(columns.EXTRACTED, done)

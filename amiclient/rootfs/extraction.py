@@ -1,0 +1,269 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""A source as three files and a manifest, which an upload takes back."""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import contextlib
+import dataclasses
+import hashlib
+import os
+import pathlib
+import shutil
+
+from amiclient import exceptions
+from amiclient.ext import busy
+from amiclient.ext import copy
+from amiclient.ext import stage
+from amiclient import files
+from amiclient import progress as progress_
+from amiclient.source import bundle
+from amiclient.source import detect
+from amiclient.source import manifest as manifest_
+from amiclient.source import opening
+from amiclient import sparse
+
+#: What the name of each file ends in, and the formats of what is made of it.
+_SUFFIXES = {'image': '.img', 'kernel': '-vmlinuz', 'ramdisk': '-initrd'}
+_FORMATS = {'image': 'ami', 'kernel': 'aki', 'ramdisk': 'ari'}
+
+_ZEROS = bytes(sparse.CHUNK)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Extracted:
+    """A triple that is in files now.
+
+    :param kernel: None if there is none; so ``ramdisk``.
+    """
+
+    directory: pathlib.Path
+    image: pathlib.Path
+    kernel: pathlib.Path | None
+    ramdisk: pathlib.Path | None
+    manifest: pathlib.Path
+
+
+def extract(
+    source: bundle.Source,
+    name: pathlib.Path,
+    directory: pathlib.Path | None = None,
+    *,
+    progress: progress_.Progress = progress_.QUIET,
+) -> Extracted:
+    """Write root filesystem, kernel and ramdisk to files.
+
+    Either all of them are there in the end or none. What is there already is
+    left alone, if it is the same.
+
+    :param source: with its kernel and ramdisk, as far as it has any.
+    :param name: what the user called it.
+    :param directory: where to; None for one that is named after the source.
+    :param progress: who watches the copying.
+    :raises SourceError: if the source holds no ext filesystem, or is in use.
+    :raises AmiError: if there is something else where it is to go.
+    :raises NoSpaceError: if there is no room for it.
+    """
+    detect.open_root(source.root)
+    busy.refuse_busy(source.root)
+    stem = manifest_.stem(source.name or _without_suffix(name))
+    folder = directory or pathlib.Path(stem)
+    made = _make(folder)
+    try:
+        return _write_all(source, stem, folder, progress)
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _write_all(
+    source: bundle.Source,
+    stem: str,
+    folder: pathlib.Path,
+    progress: progress_.Progress,
+) -> Extracted:
+    origins = {
+        'image': source.root,
+        'kernel': source.kernel,
+        'ramdisk': source.ramdisk,
+    }
+    found = {noun: path for noun, path in origins.items() if path}
+    stage.check_room(folder, sum(_taken(path) for path in found.values()))
+    with contextlib.ExitStack() as stack, stage.full_disk(folder):
+        outputs: dict[str, files.Output] = {}
+        parts: dict[str, manifest_.Part] = {}
+        for noun, path in found.items():
+            target = folder / f'{stem}{_SUFFIXES[noun]}'
+            output = stack.enter_context(files.Output(target))
+            _copier(source, noun)(path, output.path, progress)
+            outputs[noun] = output
+            parts[noun] = _part(source, noun, output, stem, progress)
+        manifest = stack.enter_context(files.Output(folder / manifest_.NAME))
+        text = manifest_.dump(manifest_.Manifest(**parts))
+        manifest.path.write_bytes(text.encode('utf-8', 'surrogateescape'))
+        # The manifest says that the others are whole: it is the last one.
+        _keep((*outputs.values(), manifest), progress)
+    return _result(folder, outputs, manifest.target)
+
+
+def _result(
+    folder: pathlib.Path,
+    outputs: Mapping[str, files.Output],
+    manifest: pathlib.Path,
+) -> Extracted:
+    paths = {noun: output.target for noun, output in outputs.items()}
+    return Extracted(
+        directory=folder,
+        image=paths['image'],
+        kernel=paths.get('kernel'),
+        ramdisk=paths.get('ramdisk'),
+        manifest=manifest,
+    )
+
+
+def _keep(
+    outputs: tuple[files.Output, ...], progress: progress_.Progress
+) -> None:
+    """Give all files their names, unless one of those is taken."""
+    new = [output for output in outputs if not _is_there(output, progress)]
+    for output in new:
+        output.keep()
+
+
+def _is_there(output: files.Output, progress: progress_.Progress) -> bool:
+    """Tell whether a file is there already.
+
+    :raises AmiError: if it is another one.
+    """
+    target = output.target
+    if not os.path.lexists(target):
+        return False
+    same = (
+        target.is_file()
+        and target.stat().st_size == output.path.stat().st_size
+        and _sha512(target, progress) == _sha512(output.path, progress)
+    )
+    if not same:
+        raise exceptions.AmiError(
+            f'{target} is there already, and is something else',
+            hint='remove it, or choose another --directory',
+        )
+    return True
+
+
+def _copier(
+    source: bundle.Source, noun: str
+) -> Callable[[pathlib.Path, pathlib.Path, progress_.Progress], None]:
+    """Choose how a file is copied."""
+    if noun != 'image':
+        return lambda origin, target, _: _copy_file(origin, target)
+    block = detect.open_root(source.root).superblock
+    if source.finished or block.needs_recovery or block.orphans:
+        # What is only in the journal would be lost otherwise; and what was
+        # in a cloud stays what it was, byte by byte.
+        return lambda origin, target, _: stage.copy_sparse(origin, target)
+    return lambda origin, target, progress: stage.copy_in_use(
+        origin, target, (), progress=progress, cancel=None
+    )
+
+
+def _copy_file(origin: pathlib.Path, target: pathlib.Path) -> None:
+    with (
+        opening.opened(origin, wanted='a part of the source') as reader,
+        target.open('wb') as writer,
+    ):
+        shutil.copyfileobj(reader, writer, sparse.CHUNK)
+
+
+def _part(
+    source: bundle.Source,
+    noun: str,
+    output: files.Output,
+    stem: str,
+    progress: progress_.Progress,
+) -> manifest_.Part:
+    before = source.part(noun)
+    size = output.path.stat().st_size
+    sha512 = _sha512(output.path, progress)
+    if before is not None and before.sha512 == sha512:
+        return dataclasses.replace(before, file=output.target.name)
+    origin = source.kernel if noun == 'kernel' else source.ramdisk
+    return manifest_.Part(
+        file=output.target.name,
+        size=size,
+        sha512=sha512,
+        disk_format=_FORMATS[noun],
+        container_format=_FORMATS[noun],
+        name=stem if noun == 'image' or origin is None else origin.name,
+    )
+
+
+def _sha512(path: pathlib.Path, progress: progress_.Progress) -> str:
+    hasher = hashlib.sha512()
+    size = path.stat().st_size
+    with (
+        copy.opened(path, os.O_RDONLY) as descriptor,
+        progress.task('Hashing', size) as task,
+    ):
+        position = 0
+        # Reading holes takes as long as reading data.
+        for start, end in copy.data_in(descriptor, 0, size):
+            _hash_zeros(hasher, start - position)
+            task.advance(start - position)
+            for offset in range(start, end, sparse.CHUNK):
+                count = min(sparse.CHUNK, end - offset)
+                hasher.update(files.read_at(descriptor, count, offset))
+                task.advance(count)
+            position = end
+        _hash_zeros(hasher, size - position)
+    return hasher.hexdigest()
+
+
+def _hash_zeros(hasher: 'hashlib._Hash', count: int) -> None:
+    while count > 0:
+        hasher.update(_ZEROS[:count])
+        count -= len(_ZEROS)
+
+
+def _taken(path: pathlib.Path) -> int:
+    """Tell the bytes of disk that a copy may take."""
+    status = path.stat()
+    return min(status.st_size, status.st_blocks * 512)
+
+
+def _without_suffix(name: pathlib.Path) -> str:
+    """Make a name of that of a file, such as ``disk.qcow2.xz``."""
+    stem = name.name or name.resolve().name
+    for _ in range(2):
+        short, dot, suffix = stem.rpartition('.')
+        if dot and short and suffix.isalnum() and not suffix.isdigit():
+            stem = short
+    return stem
+
+
+def _make(folder: pathlib.Path) -> bool:
+    """Make a folder if it is not there; tell whether it was made."""
+    with files.told(folder.parent):
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            if not folder.is_dir():
+                raise exceptions.AmiError(
+                    f'{folder} is no directory',
+                    hint='choose another --directory',
+                ) from None
+            return False
+    return True
