@@ -23,6 +23,7 @@ entries that are not in use.
 """
 
 from collections.abc import Iterator
+import dataclasses
 import itertools
 import stat
 import struct
@@ -33,6 +34,8 @@ from amiclient.ext import groups as groups_
 _ROOT_INODE = 2
 
 _EXTENTS_FLAG = 0x80000
+#: Encrypted, compressed, sealed by fs-verity, content within the inode.
+_SPECIAL_FLAGS = 0x800 | 0x4 | 0x100000 | 0x10000000
 _EXTENT_MAGIC = 0xF30A
 _EXTENT_DEPTH = 5
 #: Longer ones are not initialised, and so zeros.
@@ -40,6 +43,18 @@ _INITIALISED = 32768
 
 #: Blocks of a folder, or of a file, that are looked at.
 _BLOCKS = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a file lies.
+
+    :param inode: its number.
+    :param blocks: those of its content, in order.
+    """
+
+    inode: int
+    blocks: tuple[int, ...]
 
 
 class Peek:
@@ -78,14 +93,34 @@ class Peek:
             return None
         return b''.join(self._blocks(inode))[:size]
 
+    def place(self, path: bytes) -> Place | None:
+        """Tell where a regular file lies, if all of it lies in blocks.
+
+        :returns: None for anything else: a symbolic link, content within the
+            inode, a hole, or what is encrypted or sealed.
+        """
+        number = self._number(path)
+        inode = self._inode(number) if number else None
+        if not number or inode is None or not stat.S_ISREG(_mode(inode)):
+            return None
+        flags = int.from_bytes(inode[0x20:0x24], 'little')
+        size = int.from_bytes(inode[4:8], 'little')
+        count = -(-size // self._size)
+        blocks = tuple(itertools.islice(self._numbers(inode), count))
+        if flags & _SPECIAL_FLAGS or not all(blocks) or len(blocks) < count:
+            return None
+        return Place(number, blocks)
+
     def _find(self, path: bytes) -> bytes | None:
-        inode = self._inode(_ROOT_INODE)
+        number = self._number(path)
+        return self._inode(number) if number else None
+
+    def _number(self, path: bytes) -> int | None:
+        number: int | None = _ROOT_INODE
         for part in path.split(b'/') if path else ():
-            if inode is None:
-                return None
-            number = self._entries(inode).get(part)
             inode = self._inode(number) if number else None
-        return inode
+            number = self._entries(inode).get(part) if inode else None
+        return number
 
     def _inode(self, number: int) -> bytes | None:
         found = self._layout.superblock
@@ -116,15 +151,15 @@ class Peek:
                 offset += length
         return found
 
-    def _blocks(self, inode: bytes) -> Iterator[bytes]:
+    def _numbers(self, inode: bytes) -> Iterator[int]:
         flags = int.from_bytes(inode[0x20:0x24], 'little')
         root = inode[0x28 : 0x28 + 60]
-        numbers = (
-            self._extents(root, _EXTENT_DEPTH)
-            if flags & _EXTENTS_FLAG
-            else self._map(root)
-        )
-        for number in itertools.islice(numbers, _BLOCKS):
+        if flags & _EXTENTS_FLAG:
+            return self._extents(root, _EXTENT_DEPTH)
+        return self._map(root)
+
+    def _blocks(self, inode: bytes) -> Iterator[bytes]:
+        for number in itertools.islice(self._numbers(inode), _BLOCKS):
             if not number:
                 yield bytes(self._size)
             elif number < self._layout.superblock.block_count:

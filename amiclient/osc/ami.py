@@ -50,6 +50,7 @@ class UploadAmi(command.ShowOne):
             help=sources.WHAT,
         )
         sources.add(parser)
+        sources.add_fix(parser)
         parser.add_argument(
             '--name',
             metavar='<name>',

@@ -49,6 +49,7 @@ class ShrinkImage(command.ShowOne):
             help='Write the result to this file, and leave <image> untouched',
         )
         sources.add(parser)
+        sources.add_fix(parser)
         options.add_shrink(parser, headroom='0')
         parser.add_argument(
             '--in-place',

@@ -52,6 +52,17 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_fix(parser: argparse.ArgumentParser) -> None:
+    """Add ``--fix``, for commands that make a copy."""
+    parser.add_argument(
+        '--fix',
+        action='store_true',
+        help='Mend what ties the root filesystem to the disk that it was on, '
+        'in the copy: /etc/fstab gets its UUID for /, and what is mounted '
+        'from partitions that are not there is commented out',
+    )
+
+
 def add_kernel_version(parser: argparse.ArgumentParser) -> None:
     """Add ``--kernel-version``."""
     parser.add_argument(
@@ -114,5 +125,6 @@ def choice(parsed_args: argparse.Namespace) -> resolve.Choice:
         partition=parsed_args.partition,
         allow_backing_file=parsed_args.allow_backing_file,
         repair=getattr(parsed_args, 'repair', False),
+        fix=getattr(parsed_args, 'fix', False),
         work_directory=getattr(parsed_args, 'work_directory', None),
     )

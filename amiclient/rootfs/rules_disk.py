@@ -45,19 +45,6 @@ _NEW_FEATURES = {
 #: Seconds by which clocks may differ.
 _SKEW = 24 * 3600
 
-#: What is no device that could be missing: filesystems that the kernel makes
-#: up, and such that come over the network or from the host.
-_NO_DEVICE = frozenset(
-    ('proc', 'sysfs', 'tmpfs', 'devtmpfs', 'devpts', 'ramfs', 'cgroup',
-     'cgroup2', 'debugfs', 'tracefs', 'securityfs', 'configfs', 'hugetlbfs',
-     'mqueue', 'bpf', 'efivarfs', 'fusectl', 'binfmt_misc', 'overlay',
-     'autofs', 'none', 'nfs', 'nfs4', 'cifs', 'smb3', 'ceph', 'glusterfs',
-     '9p', 'virtiofs', 'fuse.sshfs')
-)  # fmt: skip
-
-#: What Nova calls the root disk, as virtio-blk and as virtio-scsi.
-_ROOT_DISKS = ('/dev/vda', '/dev/root', 'rootfs')
-
 _LOADERS = {
     '/usr/sbin/grub-install': 'grub',
     '/usr/sbin/grub2-install': 'grub2',
@@ -108,7 +95,7 @@ def _read_only(case: case_.Case) -> Found:
 
 def _root_device(case: case_.Case) -> Found:
     entry = _root(case)
-    if entry is None or _is_root(case, entry):
+    if entry is None or entry.is_on(case.reader.superblock):
         return
     yield findings.Finding(
         'error',
@@ -117,17 +104,6 @@ def _root_device(case: case_.Case) -> Found:
         f'disk is /dev/vda, with {_own(case)}',
         f"put {_good(case)} in the place of '{entry.spec}' in /etc/fstab",
     )
-
-
-def _is_root(case: case_.Case, entry: fstab.Entry) -> bool:
-    """Tell whether a device is this filesystem."""
-    if entry.tag is None:
-        return entry.spec in _ROOT_DISKS
-    name, value = entry.tag
-    block = case.reader.superblock
-    if name == 'UUID':
-        return value.lower() == block.uuid
-    return name == 'LABEL' and value == block.label
 
 
 def _good(case: case_.Case) -> str:
@@ -145,7 +121,7 @@ def _leftover(case: case_.Case) -> Found:
     for entry in case.fstab:
         if entry.path == '/' or not _is_device(case, entry):
             continue
-        if _is_root(case, entry):
+        if entry.is_on(case.reader.superblock):
             # A subfolder or another place of the same filesystem.
             continue
         what = 'swap' if entry.type == 'swap' else entry.path
@@ -169,15 +145,14 @@ def _leftover(case: case_.Case) -> Found:
 
 
 def _is_device(case: case_.Case, entry: fstab.Entry) -> bool:
-    if entry.type in _NO_DEVICE or 'bind' in entry.options:
-        return False
-    if entry.tag is not None:
+    if entry.is_device:
         return True
-    if entry.type == 'swap' and not entry.spec.startswith('/dev/'):
-        # A file, which is there or not.
-        return not case.exists(entry.spec)
-    return entry.spec.startswith('/dev/') and not entry.spec.startswith(
-        ('/dev/loop', '/dev/fd', '/dev/sr', '/dev/cdrom', '/dev/zram')
+    # A file, which is there or not.
+    return (
+        entry.type == 'swap'
+        and entry.tag is None
+        and not entry.spec.startswith('/dev/')
+        and not case.exists(entry.spec)
     )
 
 

@@ -25,11 +25,18 @@ import pathlib
 import re
 
 from amiclient import exceptions
+from amiclient.ext import busy
+from amiclient.ext import clean
+from amiclient.ext import superblock
+from amiclient.ext import tools
 from amiclient.ext import workplace
 from amiclient import files
 from amiclient import progress as progress_
+from amiclient.rootfs import untying
 from amiclient.source import bundle
+from amiclient.source import detect
 from amiclient.source import disk as disk_
+from amiclient.source import medium
 from amiclient.source import opening
 from amiclient.source import taking
 from amiclient.source import uec
@@ -59,6 +66,8 @@ class Choice:
         hold a part of it.
     :param repair: whether e2fsck may mend more than preening does where a
         filesystem that was taken out of a disk is not in order.
+    :param fix: whether to mend what ties a root filesystem to the disk that
+        it was on. Then a filesystem that is taken as it is is copied, too.
     :param work_directory: where to make what is temporary; None for the
         usual places.
     """
@@ -66,6 +75,7 @@ class Choice:
     partition: int | None = None
     allow_backing_file: bool = False
     repair: bool = False
+    fix: bool = False
     work_directory: pathlib.Path | None = None
 
 
@@ -89,7 +99,8 @@ def opened(
     """
     choice = choice or Choice()
     with contextlib.ExitStack() as stack:
-        source = _Opener(path, choice, progress, stack).open()
+        opener = _Opener(path, choice, progress, stack)
+        source = opener.untied(opener.open())
         if source.partition is None and choice.partition is not None:
             raise exceptions.UsageError(
                 f'{opening.shown(path)}: no disk with partitions',
@@ -182,6 +193,46 @@ class _Opener:
             partition=taken.partition,
             notes=(*source.notes, *taken.notes),
         )
+
+    def untied(self, source: Source) -> Source:
+        """Mend what ties a root filesystem to a disk, or tell of it."""
+        name = opening.shown(self._path)
+        if not self._choice.fix:
+            if source.partition is None:
+                return source
+            notes = untying.report(source.root, name)
+            return dataclasses.replace(source, notes=source.notes + notes)
+        if not source.own:
+            source = self._copied(source)
+        elif source.partition is None:
+            found = superblock.read(source.root)
+            clean.mend(
+                source.root,
+                tools.Toolbox.of(found),
+                recover=found.needs_recovery or found.orphans,
+                repair=self._choice.repair,
+                name=self._path,
+            )
+        notes = untying.mend(source.root, name)
+        return dataclasses.replace(source, notes=source.notes + notes)
+
+    def _copied(self, source: Source) -> Source:
+        root = detect.open_root(source.root)
+        busy.refuse_busy(source.root)
+        target = self._place() / 'copy.img'
+        with opening.opened(
+            source.root, wanted='a root filesystem image', devices=True
+        ) as file:
+            taking.take(
+                medium.RawMedium(file, opening.shown(source.root)),
+                0,
+                root.superblock,
+                target,
+                name=source.root,
+                repair=self._choice.repair,
+                progress=self._progress,
+            )
+        return dataclasses.replace(source, root=target, own=True)
 
     def is_plain(self) -> bool:
         """Tell whether it may be a disk or filesystem, compressed or not."""

@@ -1,0 +1,94 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""What ties a root filesystem to the disk that it was on, and its mending.
+
+/etc/fstab is changed within the blocks that it has, so nothing but its content
+and its size are written: no block is allocated, and no name is touched.
+"""
+
+import os
+import pathlib
+
+from amiclient import exceptions
+from amiclient.ext import browse
+from amiclient.ext import copy
+from amiclient.ext import groups as groups_
+from amiclient.ext import peek as peek_
+from amiclient.ext import superblock as superblock_
+from amiclient.ext import tools as tools_
+from amiclient.rootfs import fstab
+
+_PATH = 'etc/fstab'
+_LIMIT = 64 << 10
+
+
+def report(image: pathlib.Path, name: str) -> tuple[str, ...]:
+    """Tell what ties a root filesystem to a disk.
+
+    :param name: what to call it.
+    :returns: what the user should know.
+    """
+    data = browse.read_file(image, f'/{_PATH}', _LIMIT)
+    if data is None:
+        return ()
+    # Any byte is a character, and comes back as it was.
+    text = data.decode('latin-1')
+    found = fstab.ties(text, superblock_.read(image))
+    if not found:
+        return ()
+    listed = ', '.join(map(str, found))
+    note = f'{name}: /etc/fstab names what a server does not have: {listed}'
+    return (f'{note}; --fix mends that in the copy',)
+
+
+def mend(image: pathlib.Path, name: str) -> tuple[str, ...]:
+    """Mend what ties a root filesystem to a disk.
+
+    :param image: a file that may be changed, with a filesystem in order.
+    :param name: what to call it.
+    :returns: what was done.
+    :raises UnsupportedError: if the file cannot be changed where it is.
+    """
+    block = superblock_.read(image)
+    with copy.opened(image, os.O_RDWR) as descriptor:
+        peek = peek_.Peek(groups_.Layout(descriptor, block))
+        data = peek.read(_PATH.encode(), _LIMIT)
+        place = peek.place(_PATH.encode())
+        if data is None or place is None:
+            # There is none, or it is a symbolic link: nothing is certain.
+            return report(image, name)
+        text = data.decode('latin-1')
+        found = fstab.ties(text, block)
+        if not found:
+            return ()
+        mended = fstab.mend(text, found).encode('latin-1')
+        room = len(place.blocks) * block.block_size
+        if len(mended) > room:
+            raise exceptions.UnsupportedError(
+                f'{name}: /etc/fstab cannot be mended: it has room for {room} '
+                f'bytes, and {len(mended)} are needed',
+                hint='mend it by hand, and leave out --fix',
+            )
+        padded = mended.ljust(room, b'\0')
+        for index, number in enumerate(place.blocks):
+            start = index * block.block_size
+            os.pwrite(
+                descriptor,
+                padded[start : start + block.block_size],
+                number * block.block_size,
+            )
+    tools_.Toolbox.of(block).edit(
+        image, [f'sif <{place.inode}> size {len(mended)}']
+    )
+    return (f'{name}: /etc/fstab was mended: {", ".join(map(str, found))}',)
