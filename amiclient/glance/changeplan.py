@@ -170,12 +170,7 @@ class _Planner:
             ),
             warnings=(
                 *(n for each in around.values() for n in each.notes),
-                *(
-                    note
-                    for step in new.values()
-                    if isinstance(step, request_.Creation)
-                    for note in step.notes
-                ),
+                *(n for step in new.values() if step for n in step.notes),
             ),
             notes=tuple(self._notes(new)),
         )

@@ -143,7 +143,12 @@ def plan_file(
             functools.cache(digest),
         )
         if same is not None:
-            return request_.Reuse(part.kind, same, part.architecture)
+            return request_.Reuse(
+                part.kind,
+                same,
+                part.architecture,
+                notes=(*_withdrawable(part.kind, same, settings, catalog),),
+            )
     architecture = traits.architecture or part.architecture
     computed = {'architecture': architecture} if architecture else {}
     warnings: tuple[str, ...] = ()
@@ -163,6 +168,22 @@ def plan_file(
     return request_.Creation(
         part.kind, new, payload, notes=(*warnings, *reuse.told(others))
     )
+
+
+def _withdrawable(
+    kind: model.Kind,
+    image: model.ImageRecord,
+    settings: request_.Settings,
+    catalog: catalog_.Catalog,
+) -> Iterator[str]:
+    """Say that somebody else could take away what is reused."""
+    project = settings.owner or catalog.project()
+    if project is not None and image.owner != project:
+        yield (
+            f'the {kind.noun} {image.name!r} ({image.id}), which holds the '
+            f'same bytes, belongs to the project {image.owner} and is reused: '
+            'its owner can withdraw it, --no-reuse makes one of your own'
+        )
 
 
 def _digest(

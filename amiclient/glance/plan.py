@@ -105,7 +105,7 @@ def plan(
         warnings=(
             *warnings,
             *rootimage.warnings(request.source, ami.payload),
-            *(note for step in creations for note in step.notes),
+            *(note for step in steps if step for note in step.notes),
             *orphans.warnings(orphans_),
         ),
         alike=alike,
@@ -168,16 +168,14 @@ def plan_part(
         progress=progress,
     )
     orphans_ = orphans.find(catalog, request.settings, but=adopted)
-    notes: tuple[str, ...] = ()
     if isinstance(step, request_.Creation):
         rules.check(step.new)
         preflight.check_quota(catalog, [step.size], removed=len(orphans_))
-        notes = step.notes
         step = dataclasses.replace(step, adopted=adopted)
     return request_.PartPlan(
         step,
         request.settings,
-        warnings=(*notes, *orphans.warnings(orphans_)),
+        warnings=(*step.notes, *orphans.warnings(orphans_)),
         orphans=orphans_,
         marked=rules.takes_property(marks.PROPERTY),
     )

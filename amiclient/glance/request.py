@@ -168,6 +168,7 @@ class Reuse:
     """An image that is in the cloud already, and is going to be linked.
 
     :param architecture: what a file with the same bytes says of itself.
+    :param notes: what the user should know before.
     """
 
     action: ClassVar[str] = 'reuse'
@@ -175,6 +176,7 @@ class Reuse:
     kind: model.Kind
     record: model.ImageRecord
     architecture: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def image(self) -> model.ImageRecord:

@@ -174,8 +174,15 @@ class TestKernel(upload.UploadCase):
 
     def test_of_another_project_for_everybody(self) -> None:
         self.openstack('image', 'set', '--community', self.first['id'])
-        told = self.kernel_upload(user='other')
+        told = self.kernel_upload(user='other', stderr=None)
         self.assertEqual(self.first['id'], told['id'])
+        # Not silently: its owner may delete it.
+        owner = self.get(told['id'])['owner']
+        warning = self.run_openstack(
+            'ami', 'kernel', 'upload', self.kernel, '--dry-run', user='other'
+        ).stderr
+        self.assertIn(f'belongs to the project {owner} and is', warning)
+        self.assertIn('--no-reuse', warning)
 
     def test_of_an_upload_that_is_not_complete(self) -> None:
         # It is active, but the run that made it may still remove it.
