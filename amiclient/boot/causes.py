@@ -17,6 +17,7 @@ init/initramfs.c, kernel/panic.c, mm/oom_kill.c), of initramfs-tools, dracut,
 mkinitcpio and busybox, and of systemd.
 """
 
+from collections.abc import Iterable
 import dataclasses
 import re
 
@@ -200,3 +201,16 @@ class Signs:
             # A kernel that has seen the disk has the driver.
             seen.add('no-filesystem' if 'device' in seen else 'no-driver')
         return next((c for c in CAUSES if c.name in seen), None)
+
+
+def relevant(lines: Iterable[str]) -> list[str]:
+    """Leave out what a kernel says after a panic: registers and code.
+
+    :param lines: of a console; they may begin anywhere.
+    """
+    found = []
+    for line in lines:
+        found.append(line)
+        if _SIGNS['panic'].search(line):
+            break
+    return found

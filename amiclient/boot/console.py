@@ -49,6 +49,7 @@ class Console:
         self._lines: collections.deque[str] = collections.deque(maxlen=_KEPT)
         #: The line with what was waited for; None as long as there is none.
         self.matched: str | None = None
+        self._growing = False
         #: What the guest said about its troubles.
         self.signs = causes.Signs()
 
@@ -62,7 +63,7 @@ class Console:
             rest = rest[_LONGEST:]
         self._open = rest
         shown = clean(rest)
-        self._match(shown)
+        self._match(shown, finished=False)
         self.signs.look(shown)
 
     @property
@@ -75,12 +76,15 @@ class Console:
         line = clean(raw)
         if line.strip():
             self._lines.append(line)
-            self._match(line)
+            self._match(line, finished=True)
             self.signs.look(line)
 
-    def _match(self, line: str) -> None:
-        if self.matched is None and self._until.search(line):
+    def _match(self, line: str, *, finished: bool) -> None:
+        wanted = self.matched is None or self._growing
+        if wanted and self._until.search(line):
             self.matched = line.strip()
+            # There may be more to come of it.
+            self._growing = not finished
 
 
 def clean(text: str) -> str:

@@ -10,42 +10,27 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Booting a triple as Nova would, to see whether it does.
+"""Booting a triple as Nova would, to see whether it does: plan and result.
 
-A request becomes a plan, which says what would run; then it runs, on a disk
-that is thrown away, until the console shows what is waited for, or it is
-clear that it will not. Whether the root filesystem grew to the size of the
-disk is read from the disk itself.
+A request becomes a plan, which says what would run, once all is checked that
+can be checked before.
 """
 
-import contextlib
 import dataclasses
 import pathlib
 import platform
 import re
-import time
-from typing import BinaryIO
-import uuid as uuid_
 
 from amiclient.boot import causes
-from amiclient.boot import console as console_
-from amiclient.boot import disk as disk_
 from amiclient.boot import qemu
-from amiclient.boot import seed
-from amiclient.boot import session as session_
-from amiclient.boot import terminal as terminal_
 from amiclient import exceptions
 from amiclient.ext import image
-from amiclient.ext import workplace
-from amiclient import files
 from amiclient import process
-from amiclient import progress as progress_
 from amiclient.rootfs import kernels
 from amiclient.rootfs import ramdisks
 from amiclient.source import bundle
 from amiclient.source import detect
 from amiclient.source import opening
-from amiclient import temporary
 
 #: What is waited for, if the user does not say.
 UNTIL = 'login:'
@@ -59,18 +44,8 @@ MEMORY = 2**30
 #: How much larger than the root filesystem its disk is.
 _GROWTH = 2
 
-#: Seconds to go on listening once the guest is in a state that it does not
-#: leave, for what it says about that.
-_LAST_WORDS = 2.0
-
-#: How long to wait where there is nothing that ends the waiting.
-_HOUR = 3600.0
-
 #: Results after which the guest can still write what it has in memory.
-_ALIVE = ('booted', 'left')
-
-#: Seconds to find out whether KVM works.
-_TRIAL = 20.0
+ALIVE = ('booted', 'left')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,7 +124,7 @@ class Booted:
     @property
     def succeeded(self) -> bool:
         """Whether it was as it should be."""
-        return self.result in _ALIVE
+        return self.result in ALIVE
 
     def explanation(self, request: BootRequest) -> str:
         """Say why it did not boot, in one line."""
@@ -204,188 +179,3 @@ def plan(request: BootRequest, source: bundle.Source) -> BootPlan:
             hint='give a larger --disk',
         )
     return BootPlan(request, root, kernel.absolute(), ramdisk, emulator, size)
-
-
-def execute(
-    plan: BootPlan, *, progress: progress_.Progress = progress_.QUIET
-) -> Booted:
-    """Boot it.
-
-    :raises ProgramError: if QEMU fails.
-    :raises NoSpaceError: if there is no room for what the guest writes.
-    """
-    request = plan.request
-    places = workplace.candidates(request.work_directory, request.source)
-    if not places:
-        raise exceptions.NoSpaceError(
-            'there is no folder for the disk of the guest',
-            hint='name one with --work-directory',
-        )
-    with (
-        temporary.Folder(max(places, key=files.room)) as folder,
-        contextlib.ExitStack() as logs,
-    ):
-        machine = _machine(plan, folder.path)
-        run = Run(plan, _logs(request.console, logs))
-        with progress.task('Booting', None):
-            run.watch(machine)
-        return run.result(machine, folder.path)
-
-
-def _machine(plan: BootPlan, folder: pathlib.Path) -> qemu.Machine:
-    uuid = str(uuid_.uuid4())
-    overlay = folder / 'disk.qcow2'
-    disk_.make(plan.root.path, overlay, plan.disk)
-    return qemu.Machine(
-        emulator=plan.emulator,
-        kvm=kvm_works(plan.emulator),
-        kernel=plan.kernel,
-        ramdisk=plan.ramdisk,
-        disk=overlay,
-        seed=seed.make(folder, uuid),
-        uuid=uuid,
-        memory=plan.request.memory,
-        cpus=plan.request.cpus,
-        append=plan.request.append,
-    )
-
-
-def kvm_works(emulator: qemu.Emulator) -> bool:
-    """Try whether guests can run on the processor itself.
-
-    Only that tells: the device may be there and of no use.
-    """
-    try:
-        process.run(qemu.trial(emulator), input=qemu.QUIT, limit=_TRIAL)
-    except exceptions.ProgramError:
-        return False
-    return True
-
-
-def _logs(
-    path: pathlib.Path | None, stack: contextlib.ExitStack
-) -> dict[str, BinaryIO]:
-    if path is None:
-        return {}
-    virtual = path.with_name(f'{path.name}.{session_.VIRTUAL}')
-    return {
-        name: stack.enter_context(one.open('wb', buffering=0))
-        for name, one in (
-            (session_.SERIAL, path),
-            (session_.VIRTUAL, virtual),
-        )
-    }
-
-
-class Run:
-    """A guest that boots, and what is learned of it.
-
-    :param logs: where what comes on the consoles goes.
-    """
-
-    def __init__(self, plan: BootPlan, logs: dict[str, BinaryIO]) -> None:
-        self._plan = plan
-        self._logs = logs
-        self._result = ''
-        self._seconds = 0.0
-        self._consoles = {
-            name: console_.Console(plan.request.until)
-            for name in (session_.SERIAL, session_.VIRTUAL)
-        }
-
-    def watch(self, machine: qemu.Machine) -> None:
-        """Boot, until it is known what becomes of it.
-
-        :raises ProgramError: if QEMU fails.
-        """
-        with session_.started(machine) as session:
-            begin = time.monotonic()
-            if self._plan.request.interactive:
-                self._attend(session)
-            else:
-                self._wait(session, begin + self._plan.request.timeout)
-            self._seconds = time.monotonic() - begin
-            if self._result in _ALIVE:
-                for name, data in session.settle():
-                    self._log(name, data)
-            session.quit()
-            if session.program.status:
-                raise exceptions.ProgramError(
-                    f'{machine.emulator.program} failed: '
-                    f'{session.program.tail()}'
-                )
-
-    def _wait(self, session: session_.Session, end: float) -> None:
-        final = None
-        while not self._result:
-            left = min(end, final or end) - time.monotonic()
-            for name, data in session.read(left):
-                self._take(name, data)
-            now = time.monotonic()
-            if self._matched is not None:
-                self._result = 'booted'
-            elif session.ended:
-                self._result = 'ended'
-            elif now > end:
-                self._result = 'timeout'
-            elif final is not None and now > final:
-                self._result = 'failed'
-            elif final is None and self._signs.final:
-                final = now + _LAST_WORDS
-
-    def _attend(self, session: session_.Session) -> None:
-        """Let the user talk to the guest."""
-        with terminal_.attached() as terminal:
-            session.listen(terminal.descriptor)
-            while not self._result:
-                for name, data in session.read(_HOUR):
-                    if name == str(terminal.descriptor):
-                        session.write(terminal.read())
-                        continue
-                    self._take(name, data)
-                    if name == session_.SERIAL:
-                        terminal.write(data)
-                if terminal.left:
-                    self._result = 'left'
-                elif session.ended:
-                    self._result = 'ended'
-
-    def _take(self, name: str, data: bytes) -> None:
-        self._log(name, data)
-        self._consoles[name].feed(data)
-
-    def _log(self, name: str, data: bytes) -> None:
-        if name in self._logs:
-            self._logs[name].write(data)
-
-    @property
-    def _matched(self) -> str | None:
-        found = (one.matched for one in self._consoles.values())
-        return next((line for line in found if line is not None), None)
-
-    @property
-    def _signs(self) -> causes.Signs:
-        serial, virtual = self._consoles.values()
-        return serial.signs.add(virtual.signs)
-
-    def result(self, machine: qemu.Machine, folder: pathlib.Path) -> Booted:
-        """Tell what became of it, and look at what it left on the disk."""
-        before = self._plan.root.superblock.size
-        found = disk_.superblock_of(machine.disk, folder)
-        alive = self._result in _ALIVE
-        if alive and found and found.needs_recovery and found.size <= before:
-            # The kernel does not listen to SysRq.
-            found = disk_.replayed(machine.disk, folder) or found
-        lines = max((one.lines for one in self._consoles.values()), key=len)
-        return Booted(
-            result=self._result,
-            seconds=round(self._seconds, 1),
-            matched=self._matched,
-            root_size=found.size if found else None,
-            root_size_before=before,
-            disk=self._plan.disk,
-            accelerator='kvm' if machine.kvm else 'tcg',
-            console=self._plan.request.console,
-            cause=None if alive else self._signs.cause,
-            lines=tuple(lines),
-        )

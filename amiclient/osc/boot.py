@@ -77,6 +77,7 @@ class BootImage(command.ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
         """Boot it."""
         # Not at the top: see amiclient.osc.
+        from amiclient.boot import run
         from amiclient.boot import trial
 
         watch = self.watch(parsed_args)
@@ -84,7 +85,7 @@ class BootImage(command.ShowOne):
             for note in source.notes:
                 self.log.warning('%s', note)
             plan = trial.plan(_request(parsed_args, source), source)
-            booted = trial.execute(plan, progress=watch)
+            booted = run.execute(plan, progress=watch)
         self._failed = not booted.succeeded
         for line in _remarks(plan, booted):
             self.log.warning('%s', line)

@@ -159,3 +159,10 @@ class TestNoCause(base.TestCase):
             for words in (cause.message, cause.remedy):
                 self.assertFalse(words.endswith('.'), cause.name)
                 self.assertTrue(words.isprintable(), cause.name)
+
+
+class TestRelevant(base.TestCase):
+    def test_up_to_the_panic(self) -> None:
+        lines = ['broken', '[ 1] Kernel panic - not syncing: x', 'RIP: 0033']
+        self.assertEqual(lines[:2], causes.relevant(lines))
+        self.assertEqual(lines[:1], causes.relevant(lines[:1]))

@@ -20,6 +20,7 @@ import re
 import fixtures
 
 from amiclient.boot import causes
+from amiclient.boot import run
 from amiclient.boot import trial
 from amiclient import exceptions
 from amiclient.source import bundle
@@ -137,7 +138,7 @@ class TestPlan(PlanCase):
 class TestKvm(PlanCase):
     def works(self, script: str) -> bool:
         self.program('qemu-system-x86_64', script)
-        return trial.kvm_works(self.plan().emulator)
+        return run.kvm_works(self.plan().emulator)
 
     def test_works(self) -> None:
         # What it is told ends it; the whole of it is there to read.
@@ -153,7 +154,7 @@ class TestKvm(PlanCase):
         self.assertFalse(self.works('kill -ABRT $$'))
 
     def test_hangs(self) -> None:
-        self.patch(trial, '_TRIAL', 0.3)
+        self.patch(run, '_TRIAL', 0.3)
         self.assertFalse(self.works('exec sleep 60'))
 
 

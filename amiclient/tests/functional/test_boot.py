@@ -1,0 +1,258 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""``openstack ami boot``: real guests, with a real kernel, and without KVM."""
+
+import os
+import pathlib
+import signal
+import time
+
+import fixtures
+
+from amiclient import process
+from amiclient.tests.functional import base
+from amiclient.tests import guest
+
+COLUMNS = [
+    'result',
+    'seconds',
+    'matched',
+    'root_size',
+    'console',
+    'root_size_before',
+    'disk',
+    'accelerator',
+    'cause',
+]
+MIB = 2**20
+
+#: Says what goes wrong, and leaves, which the kernel does not survive.
+_FAILS = '#!/bin/sh\necho "the application is broken" >/dev/ttyS0\nexit 3\n'
+
+
+def emulators(folder: pathlib.Path) -> list[int]:
+    """Find the emulators that have a file in a folder open, or named."""
+    found = []
+    for path in pathlib.Path('/proc').glob('[0-9]*/cmdline'):
+        try:
+            words = path.read_bytes().split(b'\0')
+        except OSError:
+            # It has ended meanwhile.
+            continue
+        if words[0].endswith(b'qemu-system-x86_64') and any(
+            os.fsencode(folder) in word for word in words
+        ):
+            found.append(int(path.parent.name))
+    return found
+
+
+class BootCase(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        # Local commands need none of this.
+        for name in ('OS_CLOUD', 'OS_CLIENT_CONFIG_FILE'):
+            self.useFixture(fixtures.EnvironmentVariable(name))
+        self.folder = self.tmp()
+        self.work = self.tmp()
+        self.console = self.folder / 'console'
+
+    def words(self, made: guest.Guest, *more: object) -> tuple[object, ...]:
+        return (
+            'ami', 'boot', made.root,
+            '--kernel', made.kernel, '--ramdisk', made.ramdisk,
+            '--work-directory', self.work, *more,
+        )  # fmt: skip
+
+    def assert_clean(self) -> None:
+        self.assertEqual([], emulators(self.folder))
+        self.assertEqual([], list(self.work.iterdir()))
+
+    def failed(self, made: guest.Guest, *more: object) -> base.Finished:
+        """Boot what does not boot; see that it is said as it should be."""
+        finished = self.run_openstack(
+            *self.words(made, *more), '-f', 'value',
+            '-c', 'result', '-c', 'matched', '-c', 'cause',
+        )  # fmt: skip
+        self.assertEqual(1, finished.status, finished)
+        self.assert_clean()
+        return finished
+
+
+class TestBoot(BootCase):
+    def test_boots_and_grows(self) -> None:
+        made = guest.make(self.folder)
+        before = made.root.read_bytes()
+        told = self.openstack_json(
+            *self.words(made, '--disk', '64M', '--console', self.console)
+        )
+        self.assertEqual(COLUMNS, list(told))
+        self.assertEqual('booted', told['result'])
+        self.assertEqual('guest login:', told['matched'])
+        self.assertEqual(str(self.console), told['console'])
+        # Read from its superblock; it never got to unmount it.
+        self.assertEqual(64 * MIB, told['root_size'])
+        self.assertEqual(64 * MIB, told['disk'])
+        self.assertEqual(len(before), told['root_size_before'])
+        self.assertIsNone(told['cause'])
+        self.assertEqual(before, made.root.read_bytes())
+        self.assert_clean()
+        said = self.console.read_text()
+        wanted = 'root=/dev/vda console=tty0 console=ttyS0 console=hvc0'
+        if told['accelerator'] == 'tcg':
+            wanted += ' no_timer_check'
+        self.assertIn(f'\n{wanted}\n', said.replace('\r', ''))
+        # The configuration drive was there, and could be mounted.
+        self.assertIn('"hostname": "amiclient-boot"', said)
+        virtual = self.console.with_name('console.hvc0').read_text()
+        self.assertIn('EXT4-fs (vda): resized filesystem', virtual)
+
+    def test_does_not_grow(self) -> None:
+        init = "#!/bin/sh\nprintf 'ready, steady' >/dev/ttyS0\nexec sleep 99\n"
+        made = guest.make(self.folder, files={'sbin/init': init})
+        finished = self.run_openstack(
+            *self.words(made, '--until', r'^ready, \w+', '--append', 'quiet'),
+            '-f', 'value', '-c', 'matched', '-c', 'root_size',
+        )  # fmt: skip
+        size = made.root.stat().st_size
+        self.assertEqual((0, f'ready, steady\n{size}\n'), (
+            finished.status, finished.stdout
+        ))  # fmt: skip
+        self.assertIn('did not grow', finished.stderr)
+        self.assertEqual(1, finished.stderr.count('\n'), finished.stderr)
+
+    def test_no_driver(self) -> None:
+        made = guest.make(self.folder, modules=('virtio_pci',))
+        finished = self.failed(made, '--append', 'quiet')
+        self.assertEqual('failed\nNone\nno-driver\n', finished.stdout)
+        self.assertIn('/dev/vda does not exist', finished.stderr)
+        self.assertIn('virtio_blk', finished.stderr.splitlines()[-1])
+
+    def test_panic(self) -> None:
+        made = guest.make(self.folder, files={'sbin/init': _FAILS})
+        finished = self.failed(made, '--append', 'quiet')
+        self.assertEqual('failed\nNone\npanic\n', finished.stdout)
+        self.assertTrue(finished.stderr.startswith('the last lines of the'))
+        self.assertIn('    the application is broken\n', finished.stderr)
+        self.assertIn('exitcode=0x00000300', finished.stderr)
+
+    def test_ends(self) -> None:
+        init = '#!/bin/sh\necho bye >/dev/ttyS0\npoweroff -f\n'
+        made = guest.make(self.folder, files={'sbin/init': init})
+        finished = self.failed(made, '--append', 'quiet')
+        self.assertEqual('ended\nNone\nNone\n', finished.stdout)
+        self.assertIn('    bye\n', finished.stderr)
+        self.assertIn('switched itself off', finished.stderr)
+
+
+class TestEnds(BootCase):
+    """Guests that are given up, before there is much of them."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.made = guest.make(self.folder)
+
+    def start(self, *more: object):
+        child = self.start_openstack(
+            *self.words(self.made, '--console', self.console, *more)
+        )
+        end = time.monotonic() + 60
+        while not (self.console.exists() and self.console.stat().st_size):
+            self.assertIsNone(child.poll(), child)
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.02)
+        (number,) = emulators(self.folder)
+        return child, number
+
+    def assert_gone(self, number: int) -> None:
+        end = time.monotonic() + 10
+        while number in emulators(self.folder):
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.02)
+
+    def test_timeout(self) -> None:
+        finished = self.failed(self.made, '--timeout', '1.5')
+        self.assertEqual('timeout\nNone\nNone\n', finished.stdout)
+        words = finished.stderr.splitlines()[-1]
+        self.assertIn("no 'login:' on the console after 1.5 seconds", words)
+        self.assertIn('--timeout', words)
+
+    def test_ctrl_c(self) -> None:
+        for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+            child, emulator = self.start()
+            os.kill(child.pid, number)
+            stdout, stderr = child.communicate(timeout=30)
+            self.assertEqual((status, ''), (child.returncode, stdout))
+            self.assertEqual('interrupted\n', stderr)
+            self.assert_gone(emulator)
+            self.assert_clean()
+            self.console.unlink()
+
+    def test_killed(self) -> None:
+        child, emulator = self.start()
+        child.kill()
+        child.wait()
+        self.assert_gone(emulator)
+        # The next one removes what the disk took.
+        self.assertEqual(1, len(list(self.work.iterdir())))
+        self.failed(self.made, '--timeout', '0.5', '--append', 'quiet')
+
+    def test_emulator_is_killed(self) -> None:
+        child, emulator = self.start()
+        os.kill(emulator, signal.SIGKILL)
+        stdout, stderr = child.communicate(timeout=30)
+        self.assertEqual((1, ''), (child.returncode, stdout))
+        self.assertIn('qemu-system-x86_64', stderr)
+        self.assertEqual(1, stderr.count('\n'), stderr)
+        self.assert_clean()
+
+
+class TestSources(BootCase):
+    def test_kernel_in_the_source(self) -> None:
+        """A root filesystem with all that it takes; boots into its kernel."""
+        made = guest.make(self.folder)
+        tree = self.folder / 'rootfs'
+        (tree / 'boot').mkdir(parents=True)
+        (tree / 'etc').mkdir()
+        release = made.kernel.resolve().name.removeprefix('vmlinuz-')
+        for name, path in (
+            (f'vmlinuz-{release}', made.kernel),
+            (f'initrd.img-{release}', made.ramdisk),
+        ):
+            (tree / 'boot' / name).write_bytes(path.read_bytes())
+        archive = self.folder / 'root.tar'
+        process.run(['tar', '-cf', archive, '-C', tree, '.'])
+        finished = self.run_openstack(
+            'ami', 'boot', archive, '--work-directory', self.work,
+            '--until', 'Linux version', '-f', 'value', '-c', 'matched',
+        )  # fmt: skip
+        self.assertEqual(0, finished.status, finished)
+        self.assertIn(f'Linux version {release} ', finished.stdout)
+        self.assertIn(f'kernel {release} was found', finished.stderr)
+
+    def test_refused(self) -> None:
+        made = guest.make(self.folder)
+        for words, said in (
+            ((made.root,), 'kernel'),
+            ((made.root, '--kernel', made.ramdisk), 'initramfs'),
+            ((*self.words(made)[2:], '--disk', '1M'), '--disk'),
+            ((*self.words(made)[2:], '--append', 'a\nb'), 'command line'),
+        ):
+            finished = self.run_openstack('ami', 'boot', *words)
+            self.assertEqual((1, ''), (finished.status, finished.stdout))
+            self.assertIn(said, finished.stderr)
+            self.assertEqual(1, finished.stderr.count('\n'), finished.stderr)
+        for words in (('--until', '('), ('--cpus', '0'), ('--disk', 'x')):
+            finished = self.run_openstack(*self.words(made, *words))
+            self.assertEqual(2, finished.status, finished)
+        self.assert_clean()
