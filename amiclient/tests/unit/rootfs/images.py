@@ -30,8 +30,16 @@ class Link:
     target: str
 
 
-#: What a path is: a file with this content, a link, or an empty folder.
-Content = bytes | Link | None
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A file that may be run."""
+
+    content: bytes
+
+
+#: What a path is: a file with this content, one that may be run, a link, or
+#: an empty folder.
+Content = bytes | Program | Link | None
 
 Files = Mapping[str, Content]
 
@@ -82,5 +90,8 @@ def write(tree: pathlib.Path, files: Files) -> None:
             path.symlink_to(content.target)
         elif content is None:
             path.mkdir(exist_ok=True)
+        elif isinstance(content, Program):
+            path.write_bytes(content.content)
+            path.chmod(0o755)
         else:
             path.write_bytes(content)

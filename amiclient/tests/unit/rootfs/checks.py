@@ -1,0 +1,155 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""A root filesystem with nothing to object to, and what tests do to it."""
+
+from collections.abc import Iterable
+import pathlib
+from typing import Any
+
+from amiclient import findings
+from amiclient.rootfs import check
+from amiclient.source import bundle
+from amiclient.tests import base
+from amiclient.tests.unit.rootfs import images
+from amiclient.tests.unit.rootfs import samples
+
+RELEASE = '6.1.0-13-amd64'
+UUID = '11111111-2222-3333-4444-555555555555'
+_MODULES = f'usr/lib/modules/{RELEASE}'
+
+PROGRAM = images.Program(samples.elf(62, segments=(1, 3, 4)))
+
+#: As a cloud image of Debian has it, the files that count.
+SOUND: dict[str, images.Content] = {
+    'bin': images.Link('usr/bin'),
+    'sbin': images.Link('usr/sbin'),
+    'lib': images.Link('usr/lib'),
+    'usr/bin/sh': PROGRAM,
+    'usr/bin/cloud-init': images.Program(b'#!/usr/bin/python3\n'),
+    'usr/sbin/init': images.Link('../lib/systemd/systemd'),
+    'usr/lib/systemd/systemd': PROGRAM,
+    'usr/lib/systemd/system/serial-getty@.service': b'[Unit]\n',
+    'usr/lib/systemd/system-generators/systemd-getty-generator': PROGRAM,
+    'etc/os-release': b'ID=debian\nVERSION_ID="12"\n',
+    'etc/fstab': b'# root\nLABEL=sound / ext4 errors=remount-ro 0 1\n'
+    b'tmpfs /tmp tmpfs nosuid 0 0\n/swapfile none swap sw 0 0\n',
+    'swapfile': bytes(4096),
+    'etc/machine-id': b'',
+    'etc/shadow': b'root:*:19000:0:99999:7:::\nuser:$6$x:1:0:99999:7:::\n',
+    'etc/passwd': b'root:x:0:0:root:/root:/bin/bash\n',
+    'etc/ssh/sshd_config': b'UsePAM yes\n',
+    'etc/cloud/cloud.cfg': b'cloud_init_modules:\n - growpart\n - resizefs\n',
+    'etc/cloud/cloud.cfg.d/90_dpkg.cfg': b'datasource_list: [ ConfigDrive, '
+    b'OpenStack, None ]\n',
+    'etc/udev/rules.d/70-persistent-net.rules': b'# nothing\n',
+    'root/.bashrc': b'umask 022\n',
+    'home/user': None,
+    'var/lib/dhcp/dhclient.leases': b'',
+    'var/lib/cloud/seed': None,
+    f'{_MODULES}/modules.builtin': b'kernel/fs/ext4/ext4.ko\n'
+    b'kernel/drivers/virtio/virtio_pci.ko\n',
+    f'{_MODULES}/modules.dep': b'kernel/drivers/net/virtio_net.ko.xz: '
+    b'kernel/net/core/failover.ko.xz\n',
+}
+
+#: What the ramdisk has of drivers.
+DRIVERS = ('block/virtio_blk.ko.xz', 'scsi/virtio-scsi.ko')
+
+_OPTIONS = (
+    '-t', 'ext4', '-b', '4096', '-L', 'sound', '-U', UUID,
+    '-O', '^orphan_file,^metadata_csum_seed',
+)  # fmt: skip
+
+
+class CheckCase(base.TestCase):
+    """A test of rules, on real filesystems."""
+
+    def check(
+        self,
+        files: images.Files | None = None,
+        *,
+        without: Iterable[str] = (),
+        kernel: bytes | None = None,
+        drivers: Iterable[str] | None = DRIVERS,
+        options: Iterable[str] = (),
+        size: int = 96 << 20,
+        edit: Iterable[str] = (),
+        patch: tuple[int, bytes] | None = None,
+        **rest: Any,
+    ) -> dict[str, findings.Finding]:
+        """Check the sound system with some changes; tell findings by rule.
+
+        :param files: to add, or to have instead.
+        :param without: beginnings of paths to leave out.
+        :param drivers: of the ramdisk; None for no ramdisk at all.
+        :param patch: bytes to write into the image, and where.
+        """
+        folder = self.tmp()
+        gone = tuple(without)
+        there = {
+            path: content
+            for path, content in {**SOUND, **(files or {})}.items()
+            if not path.startswith(gone)
+        }
+        image = images.image(
+            folder, there, options=(*_OPTIONS, *options), size=size, edit=edit
+        )
+        if patch is not None:
+            with image.open('r+b') as file:
+                file.seek(patch[0])
+                file.write(patch[1])
+        source = bundle.Source(
+            root=image,
+            kernel=self.file(
+                'vmlinuz', samples.bzimage(release=RELEASE.encode() + b' x\0')
+                if kernel is None
+                else kernel,
+            ),
+            ramdisk=drivers and self.file('initrd', ramdisk(drivers)),
+        )  # fmt: skip
+        found = check.check(source, **rest)
+        self.assertLessEqual({f.rule for f in found}, check.RULES)
+        for finding in found:
+            self.assertFalse(finding.message.endswith('.'), finding)
+            self.assertNotIn('\n', finding.message)
+        # The order is from the worst on.
+        self.assertEqual(findings.ranked(found), found)
+        return {finding.rule: finding for finding in found}
+
+    def file(self, name: str, content: bytes) -> pathlib.Path | None:
+        """Write a file; none if it is to be empty."""
+        path = self.tmp() / name
+        path.write_bytes(content)
+        return path if content else None
+
+    def assertFound(
+        self,
+        rule: str,
+        severity: str,
+        words: str,
+        found: dict[str, findings.Finding],
+    ) -> None:
+        """See that one rule has found something, and no other."""
+        self.assertEqual([rule], [*found])
+        self.assertEqual(severity, found[rule].severity)
+        self.assertIn(words, found[rule].message)
+        self.assertTrue(found[rule].remedy)
+
+
+def ramdisk(drivers: Iterable[str], *more: str) -> bytes:
+    """An initramfs with some drivers."""
+    folder = f'usr/lib/modules/{RELEASE}/kernel/drivers'
+    return samples.cpio(
+        ['.', 'init.sh', *(f'{folder}/{driver}' for driver in drivers), *more]
+    )

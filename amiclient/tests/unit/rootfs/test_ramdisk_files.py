@@ -1,0 +1,118 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+import bz2
+import gzip
+import lzma
+import pathlib
+import subprocess
+
+from amiclient.rootfs import ramdisk_files
+from amiclient.tests import base
+from amiclient.tests.unit.rootfs import samples
+
+_NAMES = ['.', 'bin', 'bin/sh.static', 'usr/lib/modules/1/virtio-blk.ko.xz']
+_MAIN = samples.cpio(_NAMES, data=b'x' * 5001)
+
+
+def _program(name: str, *options: str):
+    def run(data: bytes) -> bytes:
+        return subprocess.run(
+            [name, '-c', *options], input=data, capture_output=True, check=True
+        ).stdout
+
+    return run
+
+
+class TestNames(base.TestCase):
+    def names(self, content: bytes) -> set[str]:
+        path = self.tmp() / 'initrd'
+        path.write_bytes(content)
+        return {*ramdisk_files.names(path)}
+
+    def test_every_compression(self) -> None:
+        for pack in (
+            bytes,
+            gzip.compress,
+            bz2.compress,
+            lzma.compress,
+            lambda data: lzma.compress(data, lzma.FORMAT_ALONE),
+            _program('zstd', '-q'),
+            _program('lz4', '-q'),
+            _program('lz4', '-q', '-l'),
+        ):
+            early = samples.microcode()
+            for before in (b'', early, early + bytes(512) + early):
+                found = self.names(before + pack(_MAIN))
+                self.assertLessEqual({*_NAMES}, found)
+                self.assertEqual(
+                    bool(before),
+                    'kernel/x86/microcode/GenuineIntel.bin' in found,
+                )
+
+    def test_archives_on_end_within(self) -> None:
+        other = samples.cpio(['etc', 'etc/x.conf'])
+        packed = gzip.compress(_MAIN + bytes(256) + other)
+        self.assertEqual({*_NAMES, 'etc', 'etc/x.conf'}, self.names(packed))
+
+    def test_real_cpio(self) -> None:
+        tree = self.tmp()
+        for name in ('init', 'lib/modules/1/ext4.ko', 'dir/a b'):
+            path = tree / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(self.random.randbytes(777))
+        packed = subprocess.run(
+            ['cpio', '--create', '--format=newc', '--quiet'],
+            input='\n'.join(
+                str(p.relative_to(tree)) for p in sorted(tree.rglob('*'))
+            ).encode(),
+            cwd=tree,
+            capture_output=True,
+            check=True,
+        ).stdout
+        expected = {str(p.relative_to(tree)) for p in tree.rglob('*')}
+        self.assertEqual(expected, self.names(packed))
+
+    def test_damage_ends_the_list(self) -> None:
+        for content in (
+            b'', b'nothing', _MAIN[:300], _MAIN[:60],
+            gzip.compress(_MAIN)[:100], b'070701' + b'z' * 200,
+            b'070701' + b'f' * 104, samples.microcode()[:-100] + b'x' * 5000,
+            gzip.compress(b'nothing' * 1000),
+        ):  # fmt: skip
+            self.assertLessEqual(
+                {n for n in self.names(content) if 'kernel' not in n},
+                {*_NAMES},
+            )
+
+    def test_what_follows_is_left_alone(self) -> None:
+        for pack in (gzip.compress, _program('zstd', '-q')):
+            found = self.names(pack(_MAIN) + b'garbage' * 100)
+            self.assertEqual({*_NAMES}, found)
+
+    def test_modules(self) -> None:
+        found = ramdisk_files.modules(
+            frozenset({*_NAMES, 'lib/modules/1/a.ko', 'lib/a.txt'})
+        )
+        self.assertEqual({'virtio_blk', 'a'}, found)
+
+
+class TestReal(base.TestCase):
+    def test_of_the_host(self) -> None:
+        """One that initramfs-tools made, if there is one here."""
+        found = sorted(pathlib.Path('/boot').glob('initrd.img-*'))
+        if not found:
+            self.skipTest('there is no initrd here')
+        names = ramdisk_files.names(found[-1])
+        self.assertIn('init', names)
+        self.assertNotEqual(set(), ramdisk_files.modules(names))

@@ -1,0 +1,247 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+import pathlib
+
+import amiclient
+from amiclient import exceptions
+from amiclient.rootfs import check
+from amiclient.tests.unit.rootfs import checks
+from amiclient.tests.unit.rootfs import images
+from amiclient.tests.unit.rootfs import samples
+
+Link = images.Link
+_MODULES = f'usr/lib/modules/{checks.RELEASE}'
+_UNITS = 'etc/systemd/system'
+
+
+class TestSound(checks.CheckCase):
+    def test_nothing_is_found(self) -> None:
+        self.assertEqual({}, self.check())
+
+    def test_other_inits(self) -> None:
+        without = ('usr/lib/systemd', 'usr/sbin/init')
+        init = {
+            'usr/sbin/init': checks.PROGRAM,
+            'etc/inittab': b'S0:2345:respawn:/sbin/getty -L ttyS0 115200\n',
+        }
+        self.assertEqual({}, self.check(init, without=('usr/lib/systemd',)))
+        # busybox, as in Alpine and in small systems.
+        init = {
+            'etc/init': checks.PROGRAM,
+            'etc/inittab': b'ttyS0::respawn:/sbin/getty -L 0 ttyS0 vt100\n',
+        }
+        self.assertEqual({}, self.check(init, without=without))
+
+    def test_blank_root_is_a_note(self) -> None:
+        """CirrOS has one: its ramdisk brings all that there is."""
+        found = self.check({}, without=('',))
+        self.assertEqual(['blank'], [*found])
+        self.assertEqual('note', found['blank'].severity)
+        # There is nothing to be done about it.
+        self.assertIsNone(found['blank'].remedy)
+
+
+class TestInit(checks.CheckCase):
+    def test_no_init(self) -> None:
+        found = self.check(without=('usr/sbin/init', 'usr/bin/sh'))
+        self.assertEqual('error', found['no-init'].severity)
+
+    def test_dangling_init(self) -> None:
+        found = self.check(
+            {'usr/sbin/init': Link('/sbin/busybox')}, without=('usr/bin/sh',)
+        )
+        self.assertIn('panics', found['no-init'].message)
+
+    def test_init_that_cannot_be_run(self) -> None:
+        found = self.check(
+            {'usr/sbin/init': b'#!/bin/sh\n'}, without=('usr/bin/sh',)
+        )
+        self.assertIn('no-init', found)
+
+    def test_no_os_release(self) -> None:
+        self.assertFound(
+            'no-os-release', 'warning', 'what system this is',
+            self.check(without=('etc/os-release',)),
+        )  # fmt: skip
+
+
+class TestKernel(checks.CheckCase):
+    def test_none(self) -> None:
+        self.assertFound(
+            'no-kernel', 'note', 'no kernel', self.check(kernel=b'')
+        )
+
+    def test_of_another_architecture(self) -> None:
+        kernel = samples.bzimage(
+            wide=False, release=checks.RELEASE.encode() + b' x\0'
+        )
+        self.assertFound(
+            'architecture', 'error', 'for i686, but the programs are for '
+            'x86_64', self.check(kernel=kernel),
+        )  # fmt: skip
+
+    def test_that_runs_older_programs(self) -> None:
+        older = images.Program(samples.elf(3, wide=False, segments=(1, 3)))
+        found = self.check({
+            'usr/lib/systemd/systemd': older, 'usr/bin/sh': older,
+        })  # fmt: skip
+        self.assertEqual({}, found)
+
+    def test_modules_are_missing(self) -> None:
+        found = self.check(without=(_MODULES,))
+        self.assertEqual('warning', found['no-modules'].severity)
+        self.assertIn(checks.RELEASE, found['no-modules'].message)
+        # What is built in cannot be told any more.
+        self.assertEqual('warning', found['ext4'].severity)
+        self.assertIn('cannot be told', found['ext4'].message)
+
+    def test_modules_of_another_release(self) -> None:
+        found = self.check(
+            {'usr/lib/modules/6.1.0-9-amd64/modules.dep': b''},
+            without=(_MODULES,),
+        )
+        self.assertIn('no-modules', found)
+
+
+class TestDrivers(checks.CheckCase):
+    def test_virtio_blk(self) -> None:
+        self.assertFound(
+            'virtio-blk', 'error', 'virtio_blk is missing from',
+            self.check(drivers=('scsi/virtio_scsi.ko',)),
+        )  # fmt: skip
+
+    def test_virtio_pci(self) -> None:
+        self.assertFound(
+            'virtio-blk', 'error', 'virtio_pci is missing from',
+            self.check({
+                f'{_MODULES}/modules.builtin': b'kernel/fs/ext4/ext4.ko\n'
+            }),
+        )  # fmt: skip
+
+    def test_ext4(self) -> None:
+        self.assertFound(
+            'ext4', 'error', 'ext4 is missing from',
+            self.check({
+                f'{_MODULES}/modules.builtin': b'kernel/virtio_pci.ko\n'
+            }),
+        )  # fmt: skip
+
+    def test_virtio_net(self) -> None:
+        self.assertFound(
+            'virtio-net', 'error', 'there is no network',
+            self.check(without=(f'{_MODULES}/modules.dep',)),
+        )  # fmt: skip
+
+    def test_virtio_scsi(self) -> None:
+        self.assertFound(
+            'virtio-scsi', 'note', 'hw_scsi_model',
+            self.check(drivers=('block/virtio_blk.ko.zst',)),
+        )  # fmt: skip
+
+    def test_without_ramdisk(self) -> None:
+        found = self.check(drivers=None)
+        self.assertEqual({'virtio-blk', 'virtio-scsi'}, {*found})
+
+    def test_all_built_in(self) -> None:
+        names = ('ext4', 'virtio_pci', 'virtio_blk', 'virtio_net',
+                 'virtio-scsi')  # fmt: skip
+        listed = ''.join(f'kernel/{name}.ko\n' for name in names)
+        found = self.check(
+            {f'{_MODULES}/modules.builtin': listed.encode()}, drivers=None
+        )
+        self.assertEqual({}, found)
+
+    def test_ext2_by_a_driver_of_its_own(self) -> None:
+        builtin = b'kernel/fs/ext2/ext2.ko\nkernel/virtio_pci.ko\n'
+        found = self.check(
+            {f'{_MODULES}/modules.builtin': builtin},
+            options=('-O', '^has_journal,^extent,^64bit,^metadata_csum,'
+                     '^flex_bg,^huge_file,^dir_nlink,^extra_isize'),
+        )  # fmt: skip
+        self.assertEqual({}, found)
+
+
+class TestConsole(checks.CheckCase):
+    def found(self, files=None, **options) -> None:
+        self.assertFound(
+            'no-console', 'warning', 'stays silent',
+            self.check(files, **options),
+        )  # fmt: skip
+
+    def test_no_generator(self) -> None:
+        self.found(without=('usr/lib/systemd/system-generators',))
+
+    def test_enabled_by_hand(self) -> None:
+        found = self.check(
+            {
+                f'{_UNITS}/getty.target.wants/serial-getty@ttyS0.service': (
+                    Link('/lib/systemd/system/serial-getty@.service')
+                )
+            },
+            without=('usr/lib/systemd/system-generators',),
+        )
+        self.assertEqual({}, found)
+
+    def test_masked(self) -> None:
+        for unit in (
+            'serial-getty@ttyS0.service', 'serial-getty@.service',
+            'getty.target',
+        ):  # fmt: skip
+            self.found({f'{_UNITS}/{unit}': Link('/dev/null')})
+
+    def test_inittab_without_one(self) -> None:
+        files = {
+            'usr/sbin/init': checks.PROGRAM,
+            'etc/inittab': b'#S0:2345:respawn:/sbin/getty ttyS0\n'
+            b'1:2345:respawn:/sbin/getty 38400 tty1\n',
+        }
+        self.found(files, without=('usr/lib/systemd',))
+
+
+class TestCheck(checks.CheckCase):
+    def test_no_filesystem(self) -> None:
+        path = self.file('x', b'#!/bin/sh\n' * 1000)
+        self.assertRaises(
+            exceptions.SourceError,
+            check.check,
+            checks.bundle.Source(root=path),
+        )
+
+    def test_what_is_no_kernel(self) -> None:
+        self.assertRaises(
+            exceptions.SourceError, self.check, kernel=b'nothing' * 1000
+        )
+
+    def test_damaged_files_are_findings(self) -> None:
+        """A rule that cannot be tried keeps no other from being so."""
+        found = self.check(
+            {'etc/shadow': b'root::1:0:99999:7:::\n'},
+            edit=('set_inode_field /etc/fstab block[4] 4294967295',),
+        )
+        self.assertEqual('error', found['unreadable'].severity)
+        self.assertIn('root-password', found)
+
+    def test_every_rule_is_documented(self) -> None:
+        page = (
+            pathlib.Path(amiclient.__file__).parents[1]
+            / 'doc/source/user/checks.rst'
+        )
+        text = page.read_text()
+        missing = {
+            rule
+            for rule in check.RULES
+            if f'.. _check-{rule}:\n\n``{rule}`` (' not in text
+        }
+        self.assertEqual(set(), missing)
+        self.assertEqual(len(check.RULES), text.count('.. _check-'))
