@@ -155,7 +155,8 @@ class Peek:
         flags = int.from_bytes(inode[0x20:0x24], 'little')
         root = inode[0x28 : 0x28 + 60]
         if flags & _EXTENTS_FLAG:
-            return self._extents(root, _EXTENT_DEPTH)
+            # A tree may have any number of nodes with nothing in them.
+            return self._extents(root, _EXTENT_DEPTH, [_BLOCKS])
         return self._map(root)
 
     def _blocks(self, inode: bytes) -> Iterator[bytes]:
@@ -172,7 +173,9 @@ class Peek:
             data = self._layout.blocks(indirect)
             yield from struct.unpack(f'<{len(data) // 4}I', data)
 
-    def _extents(self, node: bytes, most: int) -> Iterator[int]:
+    def _extents(
+        self, node: bytes, most: int, left: list[int]
+    ) -> Iterator[int]:
         magic, count, _, depth = struct.unpack_from('<4H', node)
         if magic != _EXTENT_MAGIC or depth > most:
             return
@@ -181,9 +184,10 @@ class Peek:
             if depth:
                 low, high = struct.unpack_from('<IH', node, offset + 4)
                 block = low | high << 32
-                if 0 < block < self._layout.superblock.block_count:
+                if left[0] and 0 < block < self._layout.superblock.block_count:
+                    left[0] -= 1
                     child = self._layout.blocks(block)
-                    yield from self._extents(child, depth - 1)
+                    yield from self._extents(child, depth - 1, left)
                 continue
             _, length, high, low = struct.unpack_from('<IHHI', node, offset)
             first = low | high << 32

@@ -111,6 +111,19 @@ def opened(
         yield source
 
 
+def is_container(path: pathlib.Path) -> bool:
+    """Tell whether a source is more than a filesystem as it is.
+
+    :raises SourceError: if it is not there, or cannot be read.
+    """
+    return (
+        opening.special(path) == 'a directory'
+        or disk_.tell(path) is not None
+        or unpacking.is_compressed(path)
+        or (opening.special(path) is None and uec.is_tar(path))
+    )
+
+
 def _name(path: pathlib.Path) -> str | None:
     """Make a name of a file's, without what says how it is stored."""
     name = path.resolve().name

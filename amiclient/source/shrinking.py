@@ -19,6 +19,8 @@ import dataclasses
 import errno
 import pathlib
 
+from amiclient import exceptions
+from amiclient.ext import image
 from amiclient.ext import shrink
 from amiclient.ext import stage
 from amiclient import files
@@ -94,7 +96,7 @@ def planned(
                 )
             )
         wanted = shrink.ShrinkRequest(
-            image=detect.open_root(source.root),
+            image=_root(source.root, request),
             output=request.output,
             headroom=request.headroom,
             journal=request.journal,
@@ -114,6 +116,19 @@ def planned(
             )
         plan = shrink.plan(wanted, exact=exact, progress=progress)
         yield Planned(plan, request, source)
+
+
+def _root(path: pathlib.Path, request: Request) -> image.RootImage:
+    try:
+        return detect.open_root(path)
+    except exceptions.SourceError as error:
+        if request.output is not None or not resolve.is_container(path):
+            raise
+        raise exceptions.SourceError(
+            error.message,
+            hint='give --output FILE: the root filesystem in it can be taken '
+            'out and shrunk, but not replaced within',
+        ) from error
 
 
 def execute(

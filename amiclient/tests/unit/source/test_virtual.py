@@ -1,0 +1,248 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Disk images that name other files, or lie about what they are.
+
+Whoever makes an image could have any file of the user's published by it. So
+each of these names a file with a secret in it, and none may be opened; that is
+proved by what QEMU would have read of it, if it had been asked.
+"""
+
+import json
+import os
+import pathlib
+import struct
+
+from amiclient import companion
+from amiclient import exceptions
+from amiclient import process
+from amiclient.source import resolve
+from amiclient.source import virtual
+from amiclient.tests import base
+from amiclient.tests import disks
+from amiclient.tests import exttree
+from amiclient.tests import triple
+
+MIB = disks.MIB
+
+
+class HostileCase(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = self.tmp()
+        self.work = self.tmp()
+        self.secret = self.folder / 'secret'
+        root = triple.root(self.folder, size=8 * MIB)
+        disks.make(self.secret, [disks.Part(8, root)])
+        self.tree = exttree.read_tree(root)
+
+    def qemu(self, *words) -> None:
+        process.run(['qemu-img', *words])
+
+    def opened(self, path: pathlib.Path, **choice):
+        return resolve.opened(
+            path, resolve.Choice(work_directory=self.work, **choice)
+        )
+
+    def refused(self, path: pathlib.Path, **choice) -> str:
+        def run() -> None:
+            with self.opened(path, **choice):
+                self.fail('it was taken')
+
+        message = str(self.assertRaises(exceptions.SourceError, run))
+        self.assertNotIn('\n', message)
+        self.assertEqual([], os.listdir(self.work))
+        return message
+
+    def layer(self, name: str, backing, kind: str = 'raw') -> pathlib.Path:
+        path = self.folder / name
+        self.qemu(
+            *('create', '-q', '-u', '-f', 'qcow2', '-F', kind),
+            *('-b', backing, path, str(20 * MIB)),
+        )
+        return path
+
+
+class TestBackingFiles(HostileCase):
+    def test_refused(self) -> None:
+        path = self.layer('a', 'secret')
+        told = self.refused(path)
+        self.assertIn('it is a layer over secret', told)
+        self.assertIn('--allow-backing-file', told)
+
+    def test_not_opened_by_qemu_either(self) -> None:
+        """Should the header say another thing by then."""
+        path = self.layer('a', 'secret')
+        node = virtual._node(self.secret, 'raw', False)
+        node = {'driver': 'qcow2', 'file': node['file'], 'backing': None}
+        node['file'] = {'driver': 'file', 'filename': str(path)}
+        target = self.folder / 'out'
+        self.qemu('convert', '-O', 'raw', f'json:{json.dumps(node)}', target)
+        self.assertFalse(any(target.read_bytes()))
+
+    def test_allowed(self) -> None:
+        path = self.layer('b', 'a', 'qcow2')
+        self.layer('a', 'secret')
+        with self.opened(path, allow_backing_file=True) as source:
+            self.assertEqual(self.tree, exttree.read_tree(source.root))
+
+    def test_never_followed(self) -> None:
+        for name, words in (
+            ('json:{"driver":"file","filename":"secret"}', 'no file name'),
+            ('nbd://127.0.0.1/', 'no file name'),
+            ('nosuch', 'no such file'),
+        ):
+            path = self.layer('a', name)
+            told = self.refused(path, allow_backing_file=True)
+            self.assertIn(words, told)
+
+    def test_endless(self) -> None:
+        path = self.layer('a', 'b', 'qcow2')
+        self.layer('b', 'a', 'qcow2')
+        told = self.refused(path, allow_backing_file=True)
+        self.assertIn('have no end', told)
+
+    def test_qed(self) -> None:
+        path = self.folder / 'a'
+        words = ('create', '-q', '-f', 'qed', '-F', 'raw')
+        self.qemu(*words, '-b', self.secret, path)
+        self.assertIn('backing file', self.refused(path))
+
+
+class TestOtherFiles(HostileCase):
+    def test_data_file(self) -> None:
+        path, other = self.folder / 'a', self.folder / 'other'
+        self.qemu(
+            *('create', '-q', '-f', 'qcow2', '-o', f'data_file={other}'),
+            *(path, str(20 * MIB)),
+        )
+        told = self.refused(path, allow_backing_file=True)
+        self.assertIn('its data are in another file', told)
+
+    def test_vmdk_descriptor(self) -> None:
+        """Text that names extents; it looks like text, and is refused."""
+        path = self.folder / 'a'
+        size = self.secret.stat().st_size // 512
+        path.write_text(
+            '# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\n'
+            'createType="monolithicFlat"\n'
+            f'RW {size} FLAT "secret" 0\n'
+        )
+        with self.opened(path) as source:
+            # Nobody takes it for a filesystem.
+            self.assertEqual(path, source.root)
+
+    def test_vmdk_with_extents(self) -> None:
+        """Sparse images whose embedded descriptor names another file.
+
+        It is refused, or else the data are the image's own.
+        """
+        root = triple.root(self.folder, size=8 * MIB, data=MIB, name='own')
+        tree = exttree.read_tree(root)
+        self.assertNotEqual(self.tree, tree)
+        disk = disks.make(self.folder / 'disk', [disks.Part(8, root)])
+        path = self.folder / 'sparse'
+        self.qemu('convert', '-f', 'raw', '-O', 'vmdk', disk, path)
+        data = path.read_bytes()
+        refused = 0
+        for old, new in (
+            (b'', b''),
+            (b'"monolithicSparse"', b'"monolithicFlat"'),
+            (b'"monolithicSparse"', b'"vmfs"'),
+            (b'SPARSE "sparse"', b'FLAT "secret" 0'),
+            (b'SPARSE "sparse"', b'SPARSE "secret"'),
+            (b'SPARSE "sparse"', b'SPARSE "/tmp/x"'),
+            (b'RW ', b'RW 1 FLAT "/etc/shadow" 0\nRW '),
+        ):
+            self.assertIn(old, data)
+            # The descriptor keeps its length: zeros follow it.
+            place = data.index(old) + len(old) if old else 0
+            more = len(new) - len(old)
+            end = data.index(bytes(64), place)
+            path.write_bytes(
+                data[: place - len(old)]
+                + new
+                + data[place:end]
+                + bytes(max(0, -more))
+                + data[end + max(0, more) :]
+            )
+            self.assertEqual(len(data), path.stat().st_size)
+            try:
+                with self.opened(path) as source:
+                    self.assertEqual(tree, exttree.read_tree(source.root))
+            except exceptions.SourceError as error:
+                self.assertIn('may name other files', str(error))
+                refused += 1
+        self.assertGreaterEqual(refused, 3)
+
+    def test_differencing(self) -> None:
+        for kind, offset, value in (
+            ('vpc', 60, struct.pack('>I', 4)),
+            ('vdi', 0x4C, struct.pack('<I', 4)),
+        ):
+            path = disks.convert(self.secret, kind)
+            with path.open('r+b') as file:
+                file.seek(offset)
+                file.write(value)
+            self.assertIn('a layer over another image', self.refused(path))
+
+    def test_encrypted(self) -> None:
+        path = self.folder / 'a'
+        self.qemu('create', '-q', '-f', 'qcow2', path, str(MIB))
+        with path.open('r+b') as file:
+            file.seek(32)
+            file.write(struct.pack('>I', 2))
+        self.assertIn('an encrypted qcow2 image', self.refused(path))
+
+
+class TestDamage(HostileCase):
+    def test_cut_short(self) -> None:
+        path = disks.convert(self.secret, 'qcow2')
+        whole = path.stat().st_size
+        for size in (60, 5000, 70000, 140000, whole // 2):
+            os.truncate(path, size)
+            self.refused(path)
+
+    def test_random(self) -> None:
+        """Whatever is in the header, there is an answer, in one line."""
+        for kind in ('qcow2', 'vdi', 'vhdx', 'vpc'):
+            path = disks.convert(self.secret, kind)
+            whole = path.read_bytes()
+            for _ in range(8):
+                data = bytearray(whole)
+                for _ in range(4):
+                    place = self.random.randrange(8, 160)
+                    data[place] = self.random.randrange(256)
+                path.write_bytes(data)
+                try:
+                    with self.opened(path, allow_backing_file=True) as source:
+                        if source.own:
+                            exttree.read_tree(source.root)
+                except exceptions.AmiError as error:
+                    self.assertNotIn('\n', str(error))
+                self.assertEqual([], os.listdir(self.work))
+
+    def test_in_use(self) -> None:
+        path = disks.convert(self.secret, 'qcow2')
+        node = {
+            'driver': 'qcow2',
+            'file': {'driver': 'file', 'filename': str(path)},
+        }
+        sock = self.folder / 'sock'
+        with companion.started(
+            ['qemu-nbd', f'--socket={sock}', f'json:{json.dumps(node)}']
+        ) as server:
+            while not sock.exists():
+                self.assertIsNone(server.status, server.tail())
+            told = self.refused(path)
+        self.assertIn('somebody else writes to it', told)
