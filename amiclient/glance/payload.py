@@ -33,7 +33,7 @@ from amiclient.glance import model
 #: often, which costs up to twice the processor time; more gains nothing,
 #: unless it is mapped.
 CHUNK = 1024 * 1024
-MAPPED_CHUNK = 4 * CHUNK
+MAPPED_CHUNK = 2 * CHUNK
 
 
 def chunks(
