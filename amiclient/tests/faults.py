@@ -72,14 +72,14 @@ class Exchange(http.server.BaseHTTPRequestHandler):
         action = proxy.choose(self)
         try:
             if self.headers.get('X-Auth-Token') in proxy.revoked:
-                proxy.count()
+                proxy.note()
                 self.read()
                 self.say(Answer(401, {'Content-Type': 'text/html'}, _EXPIRED))
                 return
             if action is None:
                 self.say(self.ask())
             else:
-                proxy.count()
+                proxy.note()
                 action(self)
         except (ConnectionError, TimeoutError):
             # A client that hangs up is what is tested, more often than not.
@@ -248,7 +248,7 @@ class Proxy(fixtures.Fixture):
         self._rules: list[_Rule] = []
         self._lock = threading.Lock()
 
-    def count(self) -> None:
+    def note(self) -> None:
         """Write down that there was a fault, if anybody wants to know."""
         path = os.environ.get('AMICLIENT_TEST_COUNTS')
         if path:
