@@ -19,8 +19,8 @@ A command that prints something which the page does not show is as wrong as one
 that does not print what the page shows. RST comments tell what readers need
 not see; each is for the next block, if it is for one:
 
-``.. runbook: needs root PROGRAM ...``
-    What the machine must have.
+``.. runbook: needs root loop PROGRAM ...``
+    What the machine must have: root's rights, loop devices, programs.
 ``.. runbook: cloud NAME USER``
     ``clouds.yaml`` has a cloud of this name, as this user of the embedded one.
 ``.. runbook: setup``
@@ -29,9 +29,9 @@ not see; each is for the next block, if it is for one:
     So is this function, which the test gives.
 ``.. runbook: status N``
     The last command of the block ends with this exit status.
-``.. runbook: instead``
-    Commands that are run instead of the block, which takes a network; with
-    AMICLIENT_SLOW_TESTS set, the block itself is run.
+``.. runbook: instead NAME``
+    The block takes a network, and is run with AMICLIENT_SLOW_TESTS set only.
+    Otherwise this function, which the test gives, is called.
 ``.. runbook: not run: REASON``
     The block is not run.
 """
@@ -46,9 +46,6 @@ _BLOCK = re.compile(r'( *)\.\. code-block:: console$')
 _COMMENT = re.compile(r'( *)\.\. runbook: (\w+)(?:\b:?\s*(.*))?$')
 _PROMPT = '$ '
 _CONTINUED = '> '
-
-#: Comments with commands below them.
-_WITH_BODY = ('setup', 'instead')
 
 
 class PageError(Exception):
@@ -170,7 +167,7 @@ class _Reader:
     def _comment(self, number: int, end: int, word: str, rest: str) -> None:
         body = textwrap.dedent('\n'.join(self._lines[number + 1 : end]))
         body = body.strip()
-        if bool(body) != (word in _WITH_BODY):
+        if bool(body) != (word == 'setup'):
             raise self._error(number, f'{word}: commands below it, or none')
         if word == 'needs':
             self._needs += rest.split()
@@ -181,10 +178,8 @@ class _Reader:
             self._steps.append(Setup(body, number + 1))
         elif word == 'call':
             self._steps.append(Call(rest, number + 1))
-        elif word == 'status':
-            self._next['status'] = rest
-        elif word == 'instead':
-            self._next['instead'] = body
+        elif word in ('status', 'instead'):
+            self._next[word] = rest
         elif word == 'not' and rest.startswith('run: '):
             self._next['not run'] = rest
         else:
@@ -196,7 +191,7 @@ class _Reader:
         if not commands:
             raise self._error(number - 1, 'a block without a command')
         if 'instead' in told and not self._slow:
-            self._steps.append(Setup(told['instead'], number))
+            self._steps.append(Call(told['instead'], number))
         elif 'not run' not in told:
             status = int(told.get('status', '0'))
             commands[-1] = dataclasses.replace(commands[-1], status=status)

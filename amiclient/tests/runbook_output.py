@@ -19,6 +19,8 @@ It may differ in what differs from run to run:
 * an id (a UUID, or hex digits as Keystone's ids and as hashes) stands for any
   id of that form, but for the same one wherever it is on the page, and no two
   of them for the same one;
+* the version of Debian's kernel for clouds stands for that which is installed,
+  everywhere on the page;
 * a time stamp stands for any;
 * a number of five digits or more, as sizes are, stands for those that differ
   from it by a quarter at most: another release of e2fsprogs, say;
@@ -33,6 +35,7 @@ _FORMS = (
     ('any', r'\.\.\.'),
     ('id', r'\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b'),
     ('id', r'\b(?:[0-9a-f]{128}|[0-9a-f]{64}|[0-9a-f]{32})\b'),
+    ('version', r'\b\d+[.]\d+[.]\d+(?:[+]\w+)?-[\w.]+-cloud-[a-z0-9]+\b'),
     ('time', r'\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.]\d+)?Z?'),
     ('number', r'\b\d{5,}\b'),
 )
@@ -143,6 +146,8 @@ def _line(shown: str, printed: str, ids: Ids) -> bool:
 def _same(kind: str, shown: str, real: str, ids: Ids) -> bool:
     if kind == 'id':
         return len(shown) == len(real) and ids.bind(shown, real)
+    if kind == 'version':
+        return ids.bind(shown, real)
     if kind == 'number':
         return abs(int(shown) - int(real)) <= _TOLERANCE * int(shown)
     return True

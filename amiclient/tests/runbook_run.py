@@ -42,6 +42,8 @@ def missing(page: runbook.Page, path: str) -> list[str]:
     for need in page.needs:
         if need == 'root':
             there = os.geteuid() == 0
+        elif need == 'loop':
+            there = os.access('/dev/loop-control', os.W_OK)
         else:
             there = shutil.which(need, path=path) is not None
         if not there:

@@ -86,6 +86,14 @@ class OutputTest(base.TestCase):
         self.check(True, '2026-01-02T03:04:05Z', '2027-11-12T13:14:15Z')
         self.check(False, '2026-01-02T03:04:05Z', 'None')
 
+    def test_versions(self) -> None:
+        shown = 'vmlinuz-6.1.0-56-cloud-amd64'
+        ids = runbook_output.Ids()
+        self.check(True, shown, 'vmlinuz-6.12.9+deb13-1-cloud-amd64', ids)
+        self.check(False, shown, shown, ids)
+        self.check(False, shown, 'vmlinuz-6.1.0-56-amd64')
+        self.check(False, 'cirros-0.6.2-x86_64', 'cirros-0.6.3-x86_64')
+
     def test_tables(self) -> None:
         self.check(
             True,
@@ -198,12 +206,16 @@ class RunTest(base.TestCase):
 
     def test_instead(self) -> None:
         text = (
-            '.. runbook: instead\n\n   echo stand-in >file\n\n'
+            '.. runbook: instead it\n\n'
             '.. code-block:: console\n\n   $ echo real >file\n\n'
-            'x\n\n.. code-block:: console\n\n   $ cat file\n   {}\n'
+            'x\n\n.. code-block:: console\n\n   $ {}\n'
         )
-        self.run_page(text.format('stand-in'))
-        self.run_page(text.format('real'), slow=True)
+        called, _ = self.run_page(text.format('test ! -e file'))
+        self.assertEqual(['it'], called)
+        called, _ = self.run_page(text.format('test -e file'), slow=True)
+        self.assertEqual([], called)
+
+    def test_not_run(self) -> None:
         self.run_page(
             '.. runbook: not run: it would end the machine\n\n'
             '.. code-block:: console\n\n   $ false\n'

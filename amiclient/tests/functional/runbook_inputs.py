@@ -1,0 +1,171 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What readers of the runbooks have when they begin."""
+
+import gzip
+import pathlib
+import shutil
+import tarfile
+
+from amiclient import process
+from amiclient.tests import disks
+from amiclient.tests import guest
+from amiclient.tests import triple
+from amiclient.tests.unit.rootfs import samples
+
+_MIB = 2**20
+
+#: Of a machine that has its disk to itself.
+_FSTAB = """\
+LABEL=root / ext4 errors=remount-ro 0 1
+UUID=C2AF-1C3B /boot/efi vfat umask=0077 0 1
+/dev/sda3 none swap sw 0 0
+"""
+
+#: Of one that was made to be an AMI.
+_GROWN = 'LABEL=root / ext4 x-systemd.growfs 0 1\n'
+
+#: What tells that a system has cloud-init, and a console; nothing runs it.
+_DEBIAN = {
+    'etc/fstab': _GROWN,
+    'etc/inittab': 'S0:2345:respawn:/sbin/getty -L ttyS0 115200\n',
+    'etc/cloud/cloud.cfg': (
+        'datasource_list: [OpenStack, ConfigDrive, None]\n'
+        'cloud_init_modules: [growpart, resizefs]\n'
+    ),
+    'usr/bin/cloud-init': '#!/bin/sh\n',
+}
+
+
+def parts(folder: pathlib.Path, size: int = 4 * _MIB) -> None:
+    """Make a root filesystem on a disk with room, its kernel and ramdisk.
+
+    :param size: bytes of what is in the filesystem.
+    """
+    triple.root(folder, size=256 * _MIB, data=size, name='debian.img')
+    shutil.rmtree(folder / 'tree')
+    kernel = samples.bzimage()
+    (folder / 'vmlinuz-6.1.0-30').write_bytes(kernel)
+    (folder / 'initrd.img-6.1.0-30').write_bytes(samples.initramfs())
+
+
+def next_kernel(folder: pathlib.Path) -> None:
+    """Make the files that a newer package of the kernel brings."""
+    kernel = samples.bzimage(release=b'6.1.0-31-amd64 (x@y) #1\0')
+    (folder / 'vmlinuz-6.1.0-31').write_bytes(kernel)
+    ramdisk = samples.initramfs(b'newer')
+    (folder / 'initrd.img-6.1.0-31').write_bytes(ramdisk)
+
+
+def cirros(folder: pathlib.Path) -> None:
+    """Make kernel and ramdisk of a CirrOS."""
+    name = 'cirros-0.6.2-x86_64'
+    ramdisk = gzip.compress(samples.initramfs(), mtime=0)
+    (folder / f'{name}-initrd').write_bytes(ramdisk)
+    (folder / f'{name}-vmlinuz').write_bytes(samples.bzimage())
+
+
+def server(folder: pathlib.Path) -> None:
+    """Make the disk of a machine with an EFI partition and swap space."""
+    root = _bootable(folder, 'root', {'etc/fstab': _FSTAB})
+    disk = disks.make(
+        folder / 'disk',
+        [
+            disks.Part(1, type=disks.ESP),
+            disks.Part(64, image=root, type=disks.ROOT),
+            disks.Part(16, type='S'),
+        ],
+    )
+    _qcow2(disk, folder / 'server.qcow2')
+    root.unlink()
+
+
+def volume(folder: pathlib.Path) -> pathlib.Path:
+    """Make the filesystem of a machine that runs, as a snapshot has it."""
+    root = _bootable(folder, 'root', {'etc/fstab': _GROWN})
+    process.run(['debugfs', '-w', '-R', 'feature +needs_recovery', root])
+    return root
+
+
+def debian(folder: pathlib.Path) -> None:
+    """Make an archive as mmdebstrap makes one, of a much smaller system."""
+    root = _bootable(folder, 'root', _DEBIAN)
+    tree = folder / 'tree'
+    tree.mkdir()
+    process.run(['debugfs', '-R', f'rdump / {tree}', root])
+    (tree / 'etc' / 'machine-id').touch()
+    with tarfile.open(folder / 'debian.tar', 'w') as archive:
+        archive.add(tree, '.', filter=_roots)
+    shutil.rmtree(tree)
+    root.unlink()
+
+
+def without_driver(folder: pathlib.Path) -> None:
+    """Make a system whose ramdisk lacks a driver, and one that has it."""
+    root = _bootable(folder, 'root', {'etc/fstab': _GROWN}, boot=False)
+    root.rename(folder / 'web.img')
+    release = guest.kernel().name.removeprefix('vmlinuz-')
+    for name, modules in (
+        ('initrd.img', ('virtio_pci', 'virtio_console')),
+        ('initrd-with-virtio', guest.MODULES),
+    ):
+        (folder / name).write_bytes(guest.ramdisk(release, modules))
+    shutil.copy(guest.kernel(), folder / 'vmlinuz')
+
+
+def _roots(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = 'root'
+    return member
+
+
+def _bootable(
+    folder: pathlib.Path,
+    label: str,
+    files: dict[str, str],
+    *,
+    boot: bool = True,
+) -> pathlib.Path:
+    """Make a root filesystem that knows which modules its kernel has.
+
+    :param files: text files, by their names.
+    :param boot: whether kernel and ramdisk are in it.
+    """
+    made = guest.make(folder, size=64 * _MIB, files=files)
+    release = guest.kernel().name.removeprefix('vmlinuz-')
+    modules = f'lib/modules/{release}'
+    contents = {
+        f'{modules}/{path.name}': path
+        for path in sorted(pathlib.Path('/', modules).glob('modules.*'))
+    }
+    folders = ['lib/modules', modules]
+    if boot:
+        folders.append('boot')
+        contents[f'boot/vmlinuz-{release}'] = made.kernel
+        contents[f'boot/initrd.img-{release}'] = made.ramdisk
+    script = folder / 'script'
+    script.write_text(
+        ''.join(f'mkdir {name}\n' for name in folders)
+        + ''.join(f'write {path} {name}\n' for name, path in contents.items())
+    )
+    process.run(['debugfs', '-w', '-f', script, made.root])
+    process.run(['e2label', made.root, label])
+    for path in (script, made.kernel, made.ramdisk):
+        path.unlink()
+    return made.root
+
+
+def _qcow2(disk: pathlib.Path, target: pathlib.Path) -> None:
+    argv = ['qemu-img', 'convert', '-c', '-f', 'raw', '-O', 'qcow2']
+    process.run([*argv, disk, target])
+    disk.unlink()
