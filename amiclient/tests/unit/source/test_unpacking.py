@@ -1,0 +1,174 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Compressed filesystems: unpacked sparsely, and not beyond what there is."""
+
+import gzip
+import os
+import pathlib
+
+import fixtures
+
+from amiclient import exceptions
+from amiclient.ext import shrink
+from amiclient import files
+from amiclient import process
+from amiclient import progress
+from amiclient.source import resolve
+from amiclient.source import shrinking
+from amiclient.source import unpacking
+from amiclient.tests import base
+from amiclient.tests import exttree
+from amiclient.tests import triple
+
+MIB = 2**20
+
+
+class TestUnpacking(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = self.tmp()
+        self.work = self.tmp()
+        self.root = triple.root(self.folder, size=24 * MIB, data=2 * MIB)
+
+    def packed(self, path: pathlib.Path) -> pathlib.Path:
+        target = path.with_name(f'{path.name}.gz')
+        target.write_bytes(gzip.compress(path.read_bytes(), 1))
+        return target
+
+    def open(self, path: pathlib.Path, **choice):
+        return resolve.opened(
+            path, resolve.Choice(work_directory=self.work, **choice)
+        )
+
+    def refused(self, path: pathlib.Path) -> str:
+        def run() -> None:
+            with self.open(path):
+                self.fail('it was taken')
+
+        message = str(self.assertRaises(exceptions.AmiError, run))
+        self.assertNotIn('\n', message)
+        self.assertEqual([], os.listdir(self.work))
+        return message
+
+    def test_again_and_again(self) -> None:
+        path = self.packed(self.packed(self.root))
+        with self.open(path) as source:
+            self.assertEqual(self.root.read_bytes(), source.root.read_bytes())
+            self.assertLess(source.root.stat().st_blocks * 512, 4 * MIB)
+            # What came between is not kept.
+            self.assertEqual(1, len(list(source.root.parent.glob('unp*'))))
+        path = self.packed(self.packed(path))
+        self.assertIn('compressed again and again', self.refused(path))
+
+    def test_cut_short(self) -> None:
+        path = self.packed(self.root)
+        os.truncate(path, path.stat().st_size - 100)
+        self.assertIn('damaged or cut short', self.refused(path))
+
+    def test_no_room(self) -> None:
+        """It stops while there is still some, and says what it had come to."""
+        path = self.packed(self.root)
+        self.useFixture(
+            fixtures.MockPatchObject(files, 'room', lambda folder: 70 * MIB)
+        )
+        self.useFixture(fixtures.MockPatchObject(unpacking, '_STEP', MIB // 2))
+        self.useFixture(
+            fixtures.MockPatchObject(unpacking, '_RESERVE', 100 * MIB)
+        )
+        told = self.refused(path)
+        self.assertIn('it is being unpacked, has come to', told)
+        self.assertIn('70.0 MiB left', told)
+        self.assertIn('--work-directory', told)
+
+    def test_bomb(self) -> None:
+        """Zeros take no room, but there is an end to how many there may be."""
+        self.useFixture(fixtures.MockPatchObject(unpacking, '_MOST', 16 * MIB))
+        told = self.refused(self.packed(self.root))
+        self.assertIn('it unpacks to more than 16.0 MiB', told)
+
+    def test_something_else(self) -> None:
+        """It is told after its first bytes, whatever follows."""
+        path = self.folder / 'other.gz'
+        with gzip.open(path, 'wb', 1) as file:
+            file.write(b'hsqs' + bytes(1 << 16))
+            for _ in range(64):
+                file.write(bytes(MIB))
+        read = []
+        real = unpacking.sparse.write
+        self.useFixture(
+            fixtures.MockPatchObject(
+                unpacking.sparse,
+                'write',
+                lambda *words: (read.append(1), real(*words)),
+            )
+        )
+        self.assertIn('in it is a squashfs filesystem', self.refused(path))
+        self.assertEqual([], read)
+
+    def test_not_in_order(self) -> None:
+        """The copy is mended where it is, when it is shrunk."""
+        tree = exttree.read_tree(self.root)
+        process.run(
+            ['debugfs', '-w', '-f', '/dev/stdin', self.root],
+            input=b'feature needs_recovery\nssv state 0\n',
+        )
+        before = self.root.read_bytes()
+        for path in (self.packed(self.root), self.root):
+            output = self.folder / 'output'
+            request = shrinking.Request(
+                source=path,
+                choice=resolve.Choice(work_directory=self.work),
+                output=output,
+            )
+            with shrinking.planned(
+                request, exact=False, progress=progress.QUIET
+            ) as planned:
+                done = shrinking.execute(planned, progress=progress.QUIET)
+            self.assertEqual(path, done.image)
+            self.assertEqual(output, done.output)
+            self.assertEqual(done.size, output.stat().st_size)
+            self.assertEqual(tree, exttree.read_tree(output))
+            process.run(['e2fsck', '-f', '-n', output])
+            self.assertEqual([], os.listdir(self.work))
+            output.unlink()
+        self.assertEqual(before, self.root.read_bytes())
+
+    def test_shrunk_without_another_copy(self) -> None:
+        """What was unpacked is what gets the name of the output."""
+        output = self.work / 'output'
+        request = shrinking.Request(
+            source=self.packed(self.root),
+            choice=resolve.Choice(work_directory=self.work),
+            output=output,
+        )
+        copied = []
+        real = shrink.clean.CleanSource.copy_to
+        self.useFixture(
+            fixtures.MockPatchObject(
+                shrink.clean.CleanSource,
+                'copy_to',
+                lambda *words: (copied.append(1), real(*words)),
+            )
+        )
+        with shrinking.planned(
+            request, exact=False, progress=progress.QUIET
+        ) as planned:
+            inode = planned.source.root.stat().st_ino
+            shrinking.execute(planned, progress=progress.QUIET)
+        self.assertEqual(inode, output.stat().st_ino)
+        self.assertEqual([], copied)
+        self.assertEqual(
+            exttree.read_tree(self.root), exttree.read_tree(output)
+        )
+        self.assertEqual(['output'], os.listdir(self.work))
