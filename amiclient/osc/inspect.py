@@ -131,6 +131,7 @@ class ExtractSource(command.ShowOne):
             help='Where to write them (default: a directory that is named '
             'after the source, in the current one)',
         )
+        sources.add_fix(parser)
         sources.add_kernel_version(parser)
         return parser
 
