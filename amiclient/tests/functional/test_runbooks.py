@@ -28,6 +28,7 @@ import amiclient
 from amiclient import process
 from amiclient.tests.functional import base
 from amiclient.tests.functional import runbook_inputs
+from amiclient.tests import guest
 from amiclient.tests import openstack_server
 from amiclient.tests import runbook
 from amiclient.tests import runbook_run
@@ -72,13 +73,18 @@ class TestRunbooks(base.TestCase):
             'TMPDIR': str(home / 'tmp'),
             'TZ': 'UTC',
         }
-        runbook_run.run(
-            page,
-            self.folder,
-            environment,
-            calls=self.calls(),
-            update='AMICLIENT_UPDATE_RUNBOOKS' in os.environ,
-        )
+        try:
+            runbook_run.run(
+                page,
+                self.folder,
+                environment,
+                calls=self.calls(),
+                update='AMICLIENT_UPDATE_RUNBOOKS' in os.environ,
+            )
+        except guest.NotInstalledError as error:
+            if os.environ.get('CI'):
+                raise
+            self.skipTest(str(error))
         # Whatever was on the page, copies were not left behind.
         self.assertEqual([], os.listdir(home / 'tmp'))
 
