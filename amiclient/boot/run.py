@@ -67,14 +67,18 @@ def execute(
             'there is no folder for the disk of the guest',
             hint='name one with --work-directory',
         )
+    place = max(places, key=files.room)
+    temporary.sweep(place)
     with (
-        temporary.Folder(max(places, key=files.room)) as folder,
+        temporary.Folder(place) as folder,
         contextlib.ExitStack() as logs,
     ):
         machine = _machine(plan, folder.path)
-        run = Run(plan, _logs(request.console, logs))
-        with progress.task('Booting', None):
-            run.watch(machine)
+        # A terminal that is the guest's has no room for progress.
+        watch = progress_.QUIET if request.interactive else progress
+        task = logs.enter_context(watch.task('Booting', None))
+        run = Run(plan, _logs(request.console, logs), task)
+        run.watch(machine)
         return run.result(machine, folder.path)
 
 
@@ -127,11 +131,16 @@ class Run:
     """A guest that boots, and what is learned of it.
 
     :param logs: where what comes on the consoles goes.
+    :param task: is told how many bytes that were.
     """
 
     def __init__(
-        self, plan: trial.BootPlan, logs: dict[str, BinaryIO]
+        self,
+        plan: trial.BootPlan,
+        logs: dict[str, BinaryIO],
+        task: progress_.Task,
     ) -> None:
+        self._task = task
         self._plan = plan
         self._logs = logs
         self._result = ''
@@ -210,6 +219,7 @@ class Run:
     def _take(self, name: str, data: bytes) -> None:
         self._log(name, data)
         self._consoles[name].feed(data)
+        self._task.advance(len(data))
 
     def _log(self, name: str, data: bytes) -> None:
         if name in self._logs:

@@ -104,7 +104,8 @@ def attached() -> Iterator[Terminal]:
     try:
         before = termios.tcgetattr(descriptor)
         with interrupts.held():
-            tty.setraw(descriptor)
+            # At once: who does not read what was said must not hold this up.
+            tty.setraw(descriptor, termios.TCSANOW)
         try:
             terminal = Terminal(descriptor)
             terminal.write(_HELLO)
@@ -112,6 +113,6 @@ def attached() -> Iterator[Terminal]:
             terminal.write(_BYE)
         finally:
             with interrupts.held():
-                termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+                termios.tcsetattr(descriptor, termios.TCSANOW, before)
     finally:
         os.close(descriptor)

@@ -15,7 +15,10 @@
 
 import os
 import pathlib
+import pty
+import select
 import signal
+import sys
 import time
 
 import fixtures
@@ -214,6 +217,69 @@ class TestEnds(BootCase):
         self.assertEqual((1, ''), (child.returncode, stdout))
         self.assertIn('qemu-system-x86_64', stderr)
         self.assertEqual(1, stderr.count('\n'), stderr)
+        self.assert_clean()
+
+
+class TestInteractive(BootCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.made = guest.make(self.folder)
+
+    def fork(self) -> None:
+        """Run the command with a terminal of its own."""
+        output = self.folder / 'output'
+        words = self.words(
+            self.made, '--interactive', '--append', 'quiet',
+            '-f', 'value', '-c', 'result', '-c', 'root_size',
+        )  # fmt: skip
+        pid, self.terminal = pty.fork()
+        if not pid:
+            with output.open('w') as file:
+                os.dup2(file.fileno(), 1)
+            os.execv(
+                sys.executable,
+                [*base._COMMAND, *(str(word) for word in words)],
+            )
+        self.addCleanup(os.close, self.terminal)
+        self.pid = pid
+        self.said = b''
+
+    def wait_for(self, words: bytes | None) -> None:
+        """Read what the terminal shows, up to some words, or to its end."""
+        end = time.monotonic() + 60
+        while words is None or words not in self.said:
+            self.assertLess(time.monotonic(), end, self.said)
+            if select.select([self.terminal], [], [], 1)[0]:
+                try:
+                    self.said += os.read(self.terminal, 65536)
+                except OSError:
+                    # EIO: nobody has it open any more.
+                    self.assertIsNone(words, self.said)
+                    break
+
+    def test_talks_and_leaves(self) -> None:
+        self.fork()
+        self.wait_for(b'guest login: ')
+        os.write(self.terminal, b'echo $((6 * 7))-$((6 * 8))\r')
+        self.wait_for(b'42-48')
+        # Ctrl-C is for the guest.
+        os.write(self.terminal, b'\x03echo again-$((2 + 1))\r')
+        self.wait_for(b'again-3')
+        os.write(self.terminal, b'\x1d')
+        self.wait_for(None)
+        _, status = os.waitpid(self.pid, 0)
+        self.assertEqual(0, os.waitstatus_to_exitcode(status), self.said)
+        size = 2 * self.made.root.stat().st_size
+        self.assertEqual(
+            f'left\n{size}\n', (self.folder / 'output').read_text()
+        )
+        self.assert_clean()
+
+    def test_needs_a_terminal(self) -> None:
+        child = self.start_openstack(*self.words(self.made, '--interactive'))
+        stdout, stderr = child.communicate(timeout=60)
+        self.assertEqual((1, ''), (child.returncode, stdout))
+        self.assertIn('--interactive needs a terminal', stderr)
         self.assert_clean()
 
 
