@@ -178,12 +178,7 @@ class Reader:
         found = self.find(name)
         if found is None or not found.is_file or found.is_encrypted:
             return None
-        data = b''
-        for chunk in self.chunks(found):
-            data += chunk
-            if len(data) >= count:
-                break
-        return data[:count]
+        return b''.join(self.span(found, 0, count))
 
     def read(self, node: nodes.Node, limit: int) -> bytes:
         """Read a regular file.
@@ -204,7 +199,8 @@ class Reader:
         """
         if node.is_inline:
             data = (node.body + nodes.inline_rest(node.raw))[: node.size]
-            yield data + bytes(node.size - len(data))
+            yield data
+            yield from _zeros(node.size - len(data))
             return
         block = self.superblock.block_size
         position = 0
@@ -227,6 +223,7 @@ class Reader:
     ) -> Iterator[bytes]:
         """Read a part of a file; it ends where the file does."""
         position = 0
+        # No further than needed: a hole may be huge.
         for chunk in self.chunks(node):
             first = max(start - position, 0)
             piece = chunk[first : max(start + count - position, 0)]

@@ -167,6 +167,17 @@ class TestReader(base.TestCase):
             self.assertEqual((), opened.names('d'))
             self.assertIsNone(opened.find('d/x'))
 
+    def test_sizes_of_inline_data_that_lie(self) -> None:
+        image = images.image(
+            self.tmp(),
+            {'f': b'hello'},
+            options=('-t', 'ext4', '-O', 'inline_data', '-I', '512'),
+            edit=('set_inode_field f size 4398046511104',),
+        )
+        with reader.opened(image) as opened:
+            self.assertTrue(opened.find('f').is_inline)
+            self.assertEqual(b'hello' + bytes(5), opened.head('f', 10))
+
     def test_blocks_that_cannot_be(self) -> None:
         for edit in (
             'set_inode_field f block[4] 4294967295',
