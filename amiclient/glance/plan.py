@@ -86,11 +86,13 @@ def plan(
     alike, others = sameroot.look(
         request, ami, steps[0], steps[1], shrunk, catalog, exact=exact
     )
+    orphans_ = orphans.find(catalog, request.settings, but=adopted)
     taken = tuple(
-        preflight.namesakes(catalog, new.name, hidden=request.settings.hidden)
+        preflight.namesakes(
+            catalog, new.name, hidden=request.settings.hidden, but=orphans_
+        )
     )
     creations = [s for s in steps if isinstance(s, request_.Creation)]
-    orphans_ = orphans.find(catalog, request.settings, but=adopted)
     preflight.check_quota(
         catalog,
         [_least(step) for step in (*creations, *(() if alike else (ami,)))],

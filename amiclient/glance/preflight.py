@@ -153,10 +153,19 @@ def check_command_line(properties: Mapping[str, str]) -> None:
 
 
 def namesakes(
-    catalog: catalog_.Catalog, name: str, *, hidden: bool
+    catalog: catalog_.Catalog,
+    name: str,
+    *,
+    hidden: bool,
+    but: Iterable[model.ImageRecord] = (),
 ) -> Iterator[str]:
-    """Warn of images that have the name of one that is to be created."""
+    """Warn of images that have the name of one that is to be created.
+
+    :param but: those that are removed before.
+    """
     found = [] if hidden else catalog.named(name)
+    leaving = {image.id for image in but}
+    found = [image for image in found if image.id not in leaving]
     if found:
         more = f' and {len(found) - 1} more' if found[1:] else ''
         yield (
