@@ -37,6 +37,7 @@ if typing.TYPE_CHECKING:
     from amiclient.rootfs import boot_files
     from amiclient.rootfs import extraction
     from amiclient.rootfs import inspection
+    from amiclient.source import disk
     from amiclient.source import tree
 
 _T = TypeVar('_T')
@@ -109,6 +110,30 @@ class Kernels(cliff_columns.FormattableColumn[list[dict[str, Any]]]):
             f'{each["ramdisk"] or "no ramdisk"}'
             for each in self._value
         )
+
+
+class Partitions(cliff_columns.FormattableColumn[list[dict[str, Any]]]):
+    """Partitions of a disk: a line for each, or records."""
+
+    def human_readable(self) -> str:
+        """Write the lines."""
+        return '\n'.join(
+            f'{each["number"]}: {each["size"]}, {each["content"]}'
+            for each in self._value
+        )
+
+
+def _partition_row(each: disk.Partition) -> dict[str, Any]:
+    return {
+        'number': each.number,
+        'start': each.start,
+        'size': each.size,
+        'type': each.type,
+        'uuid': each.uuid,
+        'content': each.what,
+        'root': each.is_root,
+        'boot': each.is_boot,
+    }
 
 
 def _kernel_row(each: boot_files.BootFiles) -> dict[str, Any]:
@@ -304,6 +329,10 @@ INSPECTED: tuple[Column[inspection.Inspected], ...] = (
     Column('os_version', lambda r: r.release.version),
     Column('architecture', lambda r: r.architecture),
     Column('kernels', lambda r: Kernels([_kernel_row(k) for k in r.kernels])),
+    Column(
+        'partitions',
+        lambda r: Partitions([_partition_row(p) for p in r.partitions]),
+    ),
 )
 
 BOOTED: tuple[Column[trial.Booted], ...] = (

@@ -24,6 +24,7 @@ from amiclient.rootfs import contents
 from amiclient.rootfs import kernel_formats
 from amiclient.source import bundle
 from amiclient.source import detect
+from amiclient.source import disk
 
 #: Programs that tell the architecture, links resolved: the first that is one.
 _PROGRAMS = (
@@ -46,6 +47,7 @@ class Inspected:
     :param minimum_size: below which no shrink gets.
     :param state: ``clean``, or ``not clean``.
     :param kernels: newest first.
+    :param partitions: all of the disk's; empty if it is none.
     """
 
     source: pathlib.Path
@@ -64,6 +66,7 @@ class Inspected:
     release: contents.Release
     architecture: str | None
     kernels: tuple[boot_files.BootFiles, ...]
+    partitions: tuple[disk.Partition, ...]
 
 
 def inspect(source: bundle.Source, name: pathlib.Path) -> Inspected:
@@ -100,6 +103,7 @@ def inspect(source: bundle.Source, name: pathlib.Path) -> Inspected:
         release=release,
         architecture=found,
         kernels=kernels,
+        partitions=source.partitions,
     )
 
 

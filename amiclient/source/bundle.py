@@ -31,6 +31,7 @@ from amiclient.ext import superblock
 from amiclient.ext import workplace
 from amiclient import files
 from amiclient import progress as progress_
+from amiclient.source import disk
 from amiclient.source import manifest as manifest_
 from amiclient.source import opening
 from amiclient.source import tree
@@ -60,6 +61,7 @@ class Source:
         is within the root filesystem, or there is none.
     :param format: what the source is, for people.
     :param partition: the number of the partition that was taken.
+    :param partitions: all of the disk's; empty if it is none.
     """
 
     root: pathlib.Path
@@ -73,6 +75,7 @@ class Source:
     boot: pathlib.Path | None = None
     format: str | None = None
     partition: int | None = None
+    partitions: tuple[disk.Partition, ...] = ()
 
     @property
     def complete(self) -> bool:

@@ -204,6 +204,7 @@ class _Opener:
             boot=taken.boot,
             own=True,
             partition=taken.partition,
+            partitions=taken.partitions,
             notes=(*source.notes, *taken.notes),
         )
 
@@ -301,6 +302,7 @@ class _Opener:
             own=True,
             format=disk.format,
             partition=root.number,
+            partitions=disk.partitions,
             notes=disk.notes,
         )
 

@@ -27,6 +27,7 @@ INSPECTED = [
     'source', 'format', 'partition', 'filesystem', 'uuid', 'label',
     'features', 'block_size', 'size', 'in_use', 'minimum_size', 'state',
     'needs_recovery', 'os_distro', 'os_version', 'architecture', 'kernels',
+    'partitions',
 ]  # fmt: skip
 EXTRACTED = ['directory', 'image', 'kernel', 'ramdisk', 'manifest']
 

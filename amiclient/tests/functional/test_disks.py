@@ -90,6 +90,25 @@ class TestDisks(upload.UploadCase):
         self.assertIn(told['id'], again['reused'])
         self.assertEqual(0, again['uploaded'])
 
+    def test_inspected(self) -> None:
+        image = disks.convert(self.disk, 'vhdx')
+        told = self.openstack_json('ami', 'inspect', image)
+        self.assertEqual('vhdx disk, gpt', told['format'])
+        self.assertEqual(3, told['partition'])
+        self.assertEqual(16 * MIB, told['size'])
+        self.assertEqual('debian', told['os_distro'])
+        self.assertEqual('6.1.0-10', told['kernels'][0]['version'])
+        self.assertEqual(
+            [(1, False, False), (2, False, True), (3, True, False)],
+            [(p['number'], p['root'], p['boot']) for p in told['partitions']],
+        )
+        self.assertEqual(
+            'an ext4 filesystem', told['partitions'][2]['content']
+        )
+        table = self.openstack('ami', 'inspect', image, '-c', 'partitions')
+        self.assertIn(f'3: {16 * MIB}, an ext4 filesystem', table)
+        self.assertNothingLeft()
+
     def test_compressed_raw(self) -> None:
         process.run(['xz', '-1', self.disk])
         told = self.take(pathlib.Path(f'{self.disk}.xz'), '--no-shrink')
