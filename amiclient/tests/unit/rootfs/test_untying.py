@@ -16,9 +16,9 @@
 import os
 import pathlib
 
+from amiclient import exceptions
 from amiclient.ext import browse
 from amiclient.ext import superblock
-from amiclient import exceptions
 from amiclient import process
 from amiclient.rootfs import untying
 from amiclient.source import resolve
