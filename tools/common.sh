@@ -42,6 +42,8 @@ need_packages() {
         # may be a git of another make.
         python3-venv) "$python" -c 'import ensurepip, venv' 2>/dev/null ;;
         git) command -v git >/dev/null ;;
+        # Any kernel will do, if there is one.
+        linux-image-*) compgen -G '/boot/vmlinuz-*' >/dev/null ;;
         *)
             dpkg-query --show --showformat='${db:Status-Status}\n' "$name" \
                 2>/dev/null | grep -qx installed

@@ -31,10 +31,12 @@ from amiclient import exceptions
 from amiclient import process
 from amiclient.source import tree as tree_
 
-#: Modules that the initramfs loads, with what they need.
-MODULES = ('virtio_pci', 'virtio_blk', 'virtio_console')
+#: Modules that the initramfs loads, with what they need. What is built into
+#: the kernel is left out.
+MODULES = ('virtio_pci', 'virtio_blk', 'virtio_console', 'ext4')
 
 _KERNELS = pathlib.Path('/boot')
+_MODULES = pathlib.Path('/lib/modules')
 _LIBRARY = re.compile(r'(/\S+) \(0x')
 
 #: What the root filesystem is called, in /etc/os-release.
@@ -136,11 +138,16 @@ def make(
 
 
 def kernel() -> pathlib.Path:
-    """Find the kernel for clouds that is installed here.
+    """Find a kernel that is installed here: if there is one, for clouds.
 
     :raises NotInstalledError: if there is none.
     """
-    found = sorted(_KERNELS.glob('vmlinuz-*-cloud-*'))
+    found = [
+        path
+        for path in sorted(_KERNELS.glob('vmlinuz-*'))
+        if (_MODULES / path.name.removeprefix('vmlinuz-')).is_dir()
+    ]
+    found.sort(key=lambda path: '-cloud-' in path.name)
     if not found:
         machine = {'x86_64': 'amd64', 'aarch64': 'arm64'}
         name = machine.get(platform.machine(), platform.machine())
@@ -198,8 +205,8 @@ def ramdisk(release: str, modules: Iterable[str] = MODULES) -> bytes:
     found = _modules(release, modules)
     contents = {
         **_programs('busybox'),
-        **{f'lib/{path.name}': path.read_bytes() for path in found},
-        'modules': ''.join(f'{path.name}\n' for path in found).encode(),
+        **{f'lib/{name}': data for name, data in found.items()},
+        'modules': ''.join(f'{name}\n' for name in found).encode(),
         'init': _INIT.encode(),
     }
     links = {f'bin/{applet}': b'busybox' for applet in _applets()}
@@ -263,14 +270,21 @@ def _programs(*names: str) -> dict[str, bytes]:
     return found
 
 
-def _modules(release: str, names: Iterable[str]) -> list[pathlib.Path]:
-    """Find modules, each after those that it needs."""
-    found: dict[pathlib.Path, None] = {}
+def _modules(release: str, names: Iterable[str]) -> dict[str, bytes]:
+    """Read modules by their names, each after those that it needs."""
+    found = {}
     for name in names:
         told = process.run(
             ['modprobe', '--show-depends', '--set-version', release, name]
         )
         for line in told.text.splitlines():
             if line.startswith('insmod '):
-                found[pathlib.Path(line.split()[1])] = None
-    return list(found)
+                path = pathlib.Path(line.split()[1])
+                file, _, packed = path.name.partition('.ko')
+                data = path.read_bytes()
+                if packed:
+                    # Not every insmod can unpack it.
+                    program = {'.xz': 'xz', '.zst': 'zstd'}[packed]
+                    data = process.run([program, '-dc'], input=data).stdout
+                found[f'{file}.ko'] = data
+    return found

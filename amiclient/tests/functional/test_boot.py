@@ -283,6 +283,28 @@ class TestInteractive(BootCase):
         self.assert_clean()
 
 
+class TestWholeWay(base.TestCase):
+    def test_what_comes_back_from_the_cloud_boots(self) -> None:
+        folder = self.tmp()
+        # On a disk with room, as a user would have it.
+        made = guest.make(folder, size=256 * MIB)
+        sent = self.openstack_json(
+            'ami', 'upload', made.root, '--name', 'guest',
+            '--kernel', made.kernel, '--ramdisk', made.ramdisk,
+            '--headroom', '4M',
+        )  # fmt: skip
+        self.assertLess(sent['size'], 64 * MIB)
+        saved = folder / 'saved'
+        self.openstack('ami', 'save', sent['id'], '--directory', saved)
+        told = self.openstack_json(
+            'ami', 'boot', saved, '--disk', '1G', '--append', 'quiet'
+        )
+        self.assertEqual('booted', told['result'])
+        self.assertEqual('guest login:', told['matched'])
+        self.assertEqual(sent['size'], told['root_size_before'])
+        self.assertEqual(1024 * MIB, told['root_size'])
+
+
 class TestSources(BootCase):
     def test_kernel_in_the_source(self) -> None:
         """A root filesystem with all that it takes; boots into its kernel."""
