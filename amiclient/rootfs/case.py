@@ -58,6 +58,7 @@ class Case:
     :param head: its first 1024 bytes, in front of the superblock.
     :param kernel: None if there is none; so ``ramdisk``, a file.
     :param now: seconds since 1970.
+    :param tight: whether it has no free space because it was made that way.
     """
 
     reader: reader_.Reader
@@ -65,6 +66,7 @@ class Case:
     kernel: kernels.Kernel | None
     ramdisk: pathlib.Path | None
     now: float
+    tight: bool = False
 
     def text(self, name: str) -> str | None:
         """Read a text file; None if there is none.

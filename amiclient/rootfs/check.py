@@ -83,6 +83,8 @@ def check(
             kernel=found_kernel,
             ramdisk=ramdisk,
             now=time.time() if now is None else now,
+            # A filesystem that was made of files has no more room than that.
+            tight=source.format == 'files',
         )
         return findings.ranked(_apply(case))
 

@@ -88,7 +88,7 @@ def inspect(source: bundle.Source, name: pathlib.Path) -> Inspected:
         kernels = boot_files.find(source.root, source.boot)
     return Inspected(
         source=name,
-        format=source.format or _format(source, name),
+        format=source.format or f'{block.filesystem} filesystem',
         partition=source.partition,
         filesystem=block.filesystem,
         uuid=block.uuid,
@@ -117,11 +117,3 @@ def architecture(reader: reader_.Reader) -> str | None:
         if found is not None:
             return found
     return None
-
-
-def _format(source: bundle.Source, name: pathlib.Path) -> str:
-    if source.manifest is not None:
-        return 'a saved AMI'
-    if source.kernel is not None:
-        return 'a UEC tarball'
-    return detect.identify(name)

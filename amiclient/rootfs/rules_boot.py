@@ -179,7 +179,7 @@ def _virtio_scsi(case: case_.Case) -> Found:
 
 
 def _no_console(case: case_.Case) -> Found:
-    if case.is_blank or _has_console(case):
+    if _has_console(case):
         return
     yield findings.Finding(
         'warning',

@@ -142,7 +142,7 @@ def _resizefs(case: case_.Case) -> Found:
 
 
 def _no_growth(case: case_.Case) -> Found:
-    if case.is_blank or case.has_cloud_init or case.grows_early:
+    if case.has_cloud_init or case.grows_early:
         return
     yield findings.Finding(
         'warning',

@@ -66,7 +66,7 @@ def _root(case: case_.Case) -> fstab.Entry | None:
 
 
 def _no_root(case: case_.Case) -> Found:
-    if case.is_blank or _root(case) is not None:
+    if _root(case) is not None:
         return
     yield findings.Finding(
         'error' if case.has_systemd else 'warning',
@@ -140,7 +140,8 @@ def _leftover(case: case_.Case) -> Found:
             'fstab-leftover',
             f'/etc/fstab has {what} on {entry.spec}, a disk or partition that '
             f'a server does not have: {outcome}',
-            f"remove the line of '{entry.spec}' from /etc/fstab",
+            f"remove the line of '{entry.spec}' from /etc/fstab, or upload it "
+            'with --fix',
         )
 
 
@@ -173,7 +174,7 @@ def _features(case: case_.Case) -> Found:
 def _little_room(case: case_.Case) -> Found:
     block = case.reader.superblock
     free = block.free_blocks * block.block_size
-    if case.is_blank or free >= _ROOM or case.grows_early:
+    if case.tight or free >= _ROOM or case.grows_early:
         return
     how = (
         'before cloud-init grows it'

@@ -15,6 +15,7 @@
 import dataclasses
 import json
 import pathlib
+import shutil
 
 import requests_mock
 
@@ -22,9 +23,15 @@ from amiclient import exceptions
 from amiclient.ext import browse
 from amiclient.ext import shrink
 from amiclient.ext import superblock
+from amiclient.rootfs import boot_files
+from amiclient.rootfs import check
 from amiclient.rootfs import contents
+from amiclient.rootfs import inspection
 from amiclient.rootfs import kernels
+from amiclient.rootfs import ramdisk_files
 from amiclient.rootfs import ramdisks
+from amiclient.rootfs import taking
+from amiclient.source import bundle
 from amiclient.source import detect
 from amiclient.tests import fuzz_run
 
@@ -64,6 +71,27 @@ def _release(path: pathlib.Path, folder: pathlib.Path) -> str | None:
     for value in (found.distro, found.version):
         if value is not None and not (value.isprintable() and value.isascii()):
             return f'a release like {value!r}'
+    return None
+
+
+def _check(path: pathlib.Path, folder: pathlib.Path) -> str | None:
+    found = check.check(bundle.Source(root=path))
+    unknown = {finding.rule for finding in found} - check.RULES
+    return f'unknown rules: {unknown}' if unknown else None
+
+
+def _inspect(path: pathlib.Path, folder: pathlib.Path) -> None:
+    inspection.inspect(bundle.Source(root=path), path)
+
+
+def _take(path: pathlib.Path, folder: pathlib.Path) -> str | None:
+    for number, found in enumerate(boot_files.find(path)):
+        target = folder / f'taken{number}'
+        target.mkdir()
+        try:
+            taking.take(found, target)
+        finally:
+            shutil.rmtree(target)
     return None
 
 
@@ -184,6 +212,7 @@ def _kernel(path: pathlib.Path, folder: pathlib.Path) -> str | None:
 
 
 def _ramdisk(path: pathlib.Path, folder: pathlib.Path) -> None:
+    ramdisk_files.names(path)
     ramdisks.identify_ramdisk(path)
 
 
@@ -200,6 +229,9 @@ READERS: dict[str, fuzz_run.Target] = {
 BROWSERS: dict[str, fuzz_run.Target] = {
     'read_file': _read_file,
     'release': _release,
+    'check': _check,
+    'inspect': _inspect,
+    'take': _take,
 }
 
 #: For filesystems; each input gets one or two.

@@ -124,6 +124,7 @@ class TestInspect(ContentsCase):
         told = self.openstack_json('ami', 'inspect', self.source)
         self.assertEqual(INSPECTED, list(told))
         self.assertEqual('ext4', told['filesystem'])
+        self.assertEqual('ext4 filesystem', told['format'])
         self.assertEqual('clean', told['state'])
         self.assertIs(False, told['needs_recovery'])
         self.assertEqual(96 << 20, told['size'])
@@ -160,6 +161,7 @@ class TestInspect(ContentsCase):
         self.assertEqual(('arch', None), (told['os_distro'],
                                           told['os_version']))  # fmt: skip
         self.assertEqual([NEW], [k['version'] for k in told['kernels']])
+        self.assertEqual('files', told['format'])
         self.assertNothingLeft()
 
     def test_what_is_none(self) -> None:
@@ -196,6 +198,14 @@ class TestCheck(ContentsCase):
         path = self.folder / 'kernel'
         path.write_bytes(self.content('kernel'))
         return path
+
+    def test_files(self) -> None:
+        """That a filesystem made of them has no room is no finding."""
+        path = self.folder / 'tree'
+        images.write(path, self.files)
+        (path / 'etc/fstab').write_text('/dev/vda / ext4 defaults 0 1\n')
+        self.assertEqual([], self.check(path))
+        self.assertNothingLeft()
 
     def test_unknown_rule(self) -> None:
         said = self.refused('ami', 'check', self.source, '--ignore', 'nosuch')
