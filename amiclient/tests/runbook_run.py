@@ -25,7 +25,7 @@ import sys
 from amiclient.tests import runbook
 from amiclient.tests import runbook_output
 
-#: Seconds that one command may take.
+#: Seconds that one command may take, unless it takes a network.
 LATE = 120
 
 
@@ -57,11 +57,17 @@ class Shell:
     :param folder: where it begins; and where its files are, in a folder
         beside that one.
     :param environment: all of its variables.
+    :param limit: seconds that one command may take.
     """
 
     def __init__(
-        self, folder: pathlib.Path, environment: Mapping[str, str]
+        self,
+        folder: pathlib.Path,
+        environment: Mapping[str, str],
+        *,
+        limit: float = LATE,
     ) -> None:
+        self._limit = limit
         self._files = folder.parent / f'{folder.name}.shell'
         self._files.mkdir()
         self._answers, answer = os.pipe()
@@ -92,8 +98,8 @@ class Shell:
         self._process.stdin.flush()
         answer = b''
         while not answer.endswith(b'\n'):
-            if not select.select([self._answers], [], [], LATE)[0]:
-                raise RunbookFailed(f'no end after {LATE} s: {text}')
+            if not select.select([self._answers], [], [], self._limit)[0]:
+                raise RunbookFailed(f'no end after {self._limit} s: {text}')
             piece = os.read(self._answers, 10)
             if not piece:
                 raise RunbookFailed(f'bash has ended: {text}')
@@ -137,6 +143,7 @@ def run(
     environment: Mapping[str, str],
     *,
     calls: Mapping[str, Callable[[], object]],
+    limit: float = LATE,
     update: bool = False,
 ) -> None:
     """Execute a page.
@@ -144,6 +151,7 @@ def run(
     :param folder: empty; where the reader is.
     :param environment: the variables that the reader has.
     :param calls: the functions that the page may name.
+    :param limit: seconds that one command may take.
     :param update: whether to write what commands print to the page, where it
         is not what the page shows.
     :raises RunbookFailed: if a command ends with another status than the page
@@ -151,7 +159,7 @@ def run(
     """
     ids = runbook_output.Ids()
     changes: list[tuple[runbook.Command, list[str]]] = []
-    shell = Shell(folder, environment)
+    shell = Shell(folder, environment, limit=limit)
     try:
         for step in page.steps:
             where = f'{page.path}:{step.line}'

@@ -45,13 +45,11 @@ _KEPT = ('AMICLIENT_SLOW_TESTS', 'VIRTUAL_ENV')
 class TestRunbooks(base.TestCase):
     def run_page(self, name: str) -> None:
         """Execute a page, in an empty folder."""
-        page = runbook.read(
-            _PAGES / f'{name}.rst',
-            slow='AMICLIENT_SLOW_TESTS' in os.environ,
-        )
+        slow = 'AMICLIENT_SLOW_TESTS' in os.environ
+        page = runbook.read(_PAGES / f'{name}.rst', slow=slow)
         home = self.tmp()
         path = runbook_run.search_path(home / 'bin')
-        if 'AMICLIENT_SLOW_TESTS' not in os.environ:
+        if not slow:
             server = openstack_server.Server(home / 'bin')
             self.addCleanup(server.close)
         missing = runbook_run.missing(page, path)
@@ -79,6 +77,7 @@ class TestRunbooks(base.TestCase):
                 self.folder,
                 environment,
                 calls=self.calls(),
+                limit=1800 if slow else runbook_run.LATE,
                 update='AMICLIENT_UPDATE_RUNBOOKS' in os.environ,
             )
         except guest.NotInstalledError as error:

@@ -188,6 +188,17 @@ class RunTest(base.TestCase):
         self.fails('.. runbook: setup\n\n   false\n   true\n', ':1: 1')
         self.fails('.. code-block:: console\n\n   $ exit 0\n', 'has ended')
 
+    def test_no_end(self) -> None:
+        folder = self.tmp() / 'work'
+        folder.mkdir()
+        environment = {'PATH': runbook_run.search_path(self.tmp() / 'bin')}
+        shell = runbook_run.Shell(folder, environment, limit=0.2)
+        self.addCleanup(shell.close)
+        error = self.assertRaises(
+            runbook_run.RunbookFailed, shell.run, 'sleep 100'
+        )
+        self.assertIn('no end after 0.2 s: sleep 100', str(error))
+
     def test_ids_that_a_user_types(self) -> None:
         block = f"""
             .. code-block:: console
