@@ -127,6 +127,14 @@ def _logs(
     }
 
 
+def _refuse_full(session: session_.Session) -> None:
+    if session.full:
+        raise exceptions.NoSpaceError(
+            'there is no room left for what the guest writes',
+            hint='name a folder with more by --work-directory',
+        )
+
+
 class Run:
     """A guest that boots, and what is learned of it.
 
@@ -180,6 +188,7 @@ class Run:
             left = min(end, final or end) - time.monotonic()
             for name, data in session.read(left):
                 self._take(name, data)
+            _refuse_full(session)
             now = time.monotonic()
             if self._matched is not None:
                 self._result = 'booted'
@@ -211,6 +220,7 @@ class Run:
                     self._take(name, data)
                     if name == session_.SERIAL:
                         terminal.write(data)
+                _refuse_full(session)
                 if terminal.left:
                     self._result = 'left'
                 elif session.ended:

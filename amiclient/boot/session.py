@@ -37,6 +37,9 @@ _CONTROL = 'control'
 
 _CHUNK = 65536
 
+#: What a socket says if nobody reads, or nobody is there.
+_GONE = (BlockingIOError, BrokenPipeError, ConnectionResetError)
+
 #: SysRq keys, and what a kernel says once each is done (fs/sync.c,
 #: fs/super.c).
 _KEYS = ((b's', b'Emergency Sync complete'), (b'u', b'Emergency Remount'))
@@ -62,6 +65,10 @@ class Session:
         self.program = program
         self._sockets = sockets
         self._open = set(sockets)
+        self._rest = b''
+        #: Whether there is no room left for what the guest writes: QEMU has
+        #: stopped it then.
+        self.full = False
         self._selector = selectors.DefaultSelector()
         for name, one in sockets.items():
             one.setblocking(False)
@@ -93,7 +100,9 @@ class Session:
                 found.append((name, b''))
                 continue
             data = self._receive(name)
-            if data and name != _CONTROL:
+            if name == _CONTROL:
+                self._control(data)
+            elif data:
                 found.append((name, data))
         return found
 
@@ -101,7 +110,7 @@ class Session:
         """Type something on the serial line."""
         # Few bytes at a time, which the socket has room for. If the guest
         # does not read them, or is gone, they are lost, as on a real one.
-        with contextlib.suppress(BlockingIOError, BrokenPipeError, OSError):
+        with contextlib.suppress(*_GONE):
             self._sockets[SERIAL].send(data)
 
     def settle(self) -> Iterator[tuple[str, bytes]]:
@@ -158,9 +167,17 @@ class Session:
             self._open.discard(name)
         return data
 
+    def _control(self, data: bytes) -> None:
+        """Look for the events that matter; one line each."""
+        *lines, self._rest = (self._rest + data).split(b'\n')
+        for line in lines:
+            told = json.loads(line)
+            if told.get('event') == 'BLOCK_IO_ERROR':
+                self.full |= bool(told['data'].get('nospace'))
+
     def _command(self, name: str, **arguments: str) -> None:
         words = {'execute': name, 'arguments': arguments}
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        with contextlib.suppress(*_GONE):
             self._sockets[_CONTROL].send(json.dumps(words).encode() + b'\n')
 
 

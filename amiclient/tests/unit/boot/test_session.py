@@ -117,6 +117,22 @@ class TestSession(base.TestCase):
         self.assertEqual([], list(made.settle()))
         self.assertEqual(b'su', self.guest.keys)
 
+    def test_no_room(self) -> None:
+        made = self.start()
+        words = json.dumps({
+            'event': 'BLOCK_IO_ERROR',
+            'data': {'node-name': 'root', 'nospace': True},
+        }).encode()  # fmt: skip
+        self.its['control'].send(b'{"QMP": {}}\r\n{"return": {}}\r\n')
+        self.assertEqual([], made.read(5))
+        self.assertFalse(made.full)
+        # In pieces, as anything may come.
+        for piece in (words[:20], words[20:], b'\r\n'):
+            self.assertFalse(made.full)
+            self.its['control'].send(piece)
+            self.assertEqual([], made.read(5))
+        self.assertTrue(made.full)
+
     def test_something_else_to_listen_to(self) -> None:
         made = self.start()
         ours, its = socket.socketpair()
