@@ -287,12 +287,20 @@ class _Opener:
     def _taken(self, path: pathlib.Path, kind: str) -> Source:
         """Take the root filesystem out of a disk, and what is on /boot."""
         folder = self._place()
+        busy.refuse_busy(path)
+        before = files.state(path)
         with self._disk(path, kind) as disk:
             root = disk.root(self._choice.partition)
             self._take(disk, root, folder / 'root.img')
             boot = disk.boot(root)
             if boot is not None:
                 self._take(disk, boot, folder / 'boot.img')
+        if files.state(path) != before:
+            raise exceptions.BusyError(
+                f'{opening.shown(path)}: was changed while its root '
+                'filesystem was taken out',
+                hint='end whatever writes to it first',
+            )
         if self._folder in path.parents:
             # It may take much room, which is needed now.
             path.unlink()

@@ -137,9 +137,7 @@ class TestArchives(BundleCase):
             path.write_bytes(data)
             process.run(['fallocate', '--dig-holes', path])
         path = self.folder / 'sparse.tar'
-        process.run(
-            ['tar', '-C', self.folder, '-cSf', path, *self.contents()]
-        )
+        process.run(['tar', '-C', self.folder, '-cSf', path, *self.contents()])
         self.assertLess(path.stat().st_size, 2 * MIB)
         with self.open(path) as source:
             self.assertTrue(source.root.read_bytes() == self.image, 'other')
@@ -252,6 +250,7 @@ class TestSaved(BundleCase):
                 sha512=hashlib.sha512(data).hexdigest(),
                 disk_format='ami',
                 container_format='ami',
+                id=f'11111111-2222-3333-4444-{len(name):012}',
                 name=f'the {noun}',
                 tags=('blue',),
                 min_ram=64,
@@ -270,6 +269,12 @@ class TestSaved(BundleCase):
                 self.assertEqual(self.folder / 'cirros.img', source.root)
                 self.assertEqual(self.folder / 'cirros-vmlinuz', source.kernel)
                 self.assertTrue(source.finished)
+
+    def test_what_was_in_no_cloud(self) -> None:
+        """Such as what was extracted: it is shrunk as any other."""
+        self.write(id=None)
+        with self.open(self.folder) as source:
+            self.assertFalse(source.finished)
 
     def test_a_folder_without(self) -> None:
         message = self.refuse(self.folder)

@@ -23,6 +23,8 @@ import os
 import pathlib
 import struct
 
+import fixtures
+
 from amiclient import companion
 from amiclient import exceptions
 from amiclient import process
@@ -244,5 +246,20 @@ class TestDamage(HostileCase):
         ) as server:
             while not sock.exists():
                 self.assertIsNone(server.status, server.tail())
-            told = self.refused(path)
-        self.assertIn('somebody else writes to it', told)
+            self.assertIn('open for writing', self.refused(path))
+            # Where there are no leases, as on network filesystems.
+            self.useFixture(
+                fixtures.MockPatchObject(resolve.busy, 'refuse_busy')
+            )
+            self.assertIn('somebody else writes to it', self.refused(path))
+
+    def test_changed_meanwhile(self) -> None:
+        path = disks.convert(self.secret, 'qcow2')
+        real = resolve.taking.take
+
+        def take(*words, **options) -> None:
+            real(*words, **options)
+            path.touch()
+
+        self.useFixture(fixtures.MockPatchObject(resolve.taking, 'take', take))
+        self.assertIn('was changed while', self.refused(path))
