@@ -99,15 +99,22 @@ class CheckSource(findings.Check):
         """Check it."""
         # Not at the top: see amiclient.osc.
         from amiclient.rootfs import check
+        from amiclient.source import resolve
 
         self.refuse_unknown(parsed_args, check.RULES)
-        watch = self.watch(parsed_args)
-        with sources.triple(parsed_args, watch, required=False) as source:
-            found = check.check(
-                source,
-                kernel=parsed_args.kernel,
-                ramdisk=parsed_args.ramdisk,
-            )
+        request = check.Request(
+            name=parsed_args.source,
+            kernel=parsed_args.kernel,
+            ramdisk=parsed_args.ramdisk,
+            version=parsed_args.kernel_version,
+            work_directory=parsed_args.work_directory,
+        )
+        with resolve.opened(
+            parsed_args.source,
+            sources.choice(parsed_args),
+            progress=self.watch(parsed_args),
+        ) as source:
+            found = check.check(source, request)
         return self.result(parsed_args, found)
 
 

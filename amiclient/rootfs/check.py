@@ -18,6 +18,8 @@ whose names begin with ``rules_``; the users' documentation describes each of
 them.
 """
 
+import contextlib
+import dataclasses
 import pathlib
 import time
 
@@ -26,6 +28,7 @@ from amiclient.ext import reader as reader_
 from amiclient.ext import superblock
 from amiclient import findings
 from amiclient.rootfs import case as case_
+from amiclient.rootfs import completion
 from amiclient.rootfs import kernels
 from amiclient.rootfs import ramdisks
 from amiclient.rootfs import rules_boot
@@ -41,6 +44,9 @@ _BLANK = 'blank'
 #: Says that a rule could not be tried.
 _UNREADABLE = 'unreadable'
 
+#: Says that what was taken for a kernel, or its ramdisk, is none.
+_BAD_KERNEL = 'bad-kernel'
+
 _RULES: dict[str, case_.Rule] = {
     **rules_boot.RULES,
     **rules_disk.RULES,
@@ -49,44 +55,96 @@ _RULES: dict[str, case_.Rule] = {
 }
 
 #: The names of all rules.
-RULES = frozenset({*_RULES, _BLANK, _UNREADABLE})
+RULES = frozenset({*_RULES, _BLANK, _UNREADABLE, _BAD_KERNEL})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """How a source is to be checked.
+
+    :param name: what the user called it.
+    :param kernel: a file, in place of the one that the source brings along
+        or has in it; so ``ramdisk``.
+    :param version: of the kernel in it, as ``uname -r`` says; None for the
+        newest.
+    :param work_directory: where to put what is temporary; None for the usual
+        places.
+    :param now: seconds since 1970; None for the time that it is.
+    """
+
+    name: pathlib.Path
+    kernel: pathlib.Path | None = None
+    ramdisk: pathlib.Path | None = None
+    version: str | None = None
+    work_directory: pathlib.Path | None = None
+    now: float | None = None
 
 
 def check(
-    source: bundle.Source,
-    *,
-    kernel: pathlib.Path | None = None,
-    ramdisk: pathlib.Path | None = None,
-    now: float | None = None,
+    source: bundle.Source, request: Request
 ) -> tuple[findings.Finding, ...]:
     """Apply all rules to a source.
 
     :param source: what amiclient.source.resolve.opened() made of it.
-    :param kernel: a file, in place of the one that the source brings along;
-        so ``ramdisk``.
-    :param now: seconds since 1970; None for the time that it is.
-    :raises SourceError: if there is no ext2, ext3 or ext4 filesystem, or
-        what is given is no kernel or no ramdisk.
+    :raises SourceError: if there is no ext2, ext3 or ext4 filesystem, no such
+        kernel, or what is given is no kernel or no ramdisk.
     :raises DamagedError: if the filesystem makes no sense.
     """
     detect.open_root(source.root)
-    kernel, ramdisk = kernel or source.kernel, ramdisk or source.ramdisk
-    found_kernel = kernels.identify_kernel(kernel) if kernel else None
-    if ramdisk is not None:
-        ramdisks.identify_ramdisk(ramdisk)
-    with source.root.open('rb') as file:
-        head = file.read(superblock.OFFSET)
-    with reader_.opened(source.root) as reader:
+    found: list[findings.Finding] = []
+    with contextlib.ExitStack() as stack:
+        try:
+            source = stack.enter_context(_completed(source, request))
+        except exceptions.SourceError as error:
+            if request.version is not None:
+                raise
+            # That one is of no use keeps no other rule from being tried.
+            found.append(
+                findings.Finding(
+                    'error', _BAD_KERNEL, error.message, error.hint
+                )
+            )
+        kernel = request.kernel or source.kernel
+        ramdisk = request.ramdisk or source.ramdisk
+        if ramdisk is not None:
+            ramdisks.identify_ramdisk(ramdisk)
+        reader = stack.enter_context(reader_.opened(source.root))
         case = case_.Case(
             reader=reader,
-            head=head,
-            kernel=found_kernel,
+            head=_head(source.root),
+            kernel=kernels.identify_kernel(kernel) if kernel else None,
             ramdisk=ramdisk,
-            now=time.time() if now is None else now,
+            now=time.time() if request.now is None else request.now,
             # A filesystem that was made of files has no more room than that.
             tight=source.format == 'files',
         )
-        return findings.ranked(_apply(case))
+        found += _apply(case)
+    if found and found[0].rule == _BAD_KERNEL:
+        found = [each for each in found if each.rule != 'no-kernel']
+    return findings.ranked(found)
+
+
+def _completed(
+    source: bundle.Source, request: Request
+) -> contextlib.AbstractContextManager[bundle.Source]:
+    """Add the kernel that is in it, unless another one is given."""
+    wanted = completion.Wanted(
+        kernel=request.kernel is None,
+        ramdisk=request.ramdisk is None,
+        version=request.version,
+        required=False,
+    )
+    return completion.completed(
+        source,
+        wanted,
+        name=request.name,
+        work_directory=request.work_directory,
+    )
+
+
+def _head(path: pathlib.Path) -> bytes:
+    with path.open('rb') as file:
+        return file.read(superblock.OFFSET)
 
 
 def _apply(case: case_.Case) -> list[findings.Finding]:

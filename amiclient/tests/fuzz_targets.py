@@ -75,7 +75,7 @@ def _release(path: pathlib.Path, folder: pathlib.Path) -> str | None:
 
 
 def _check(path: pathlib.Path, folder: pathlib.Path) -> str | None:
-    found = check.check(bundle.Source(root=path))
+    found = check.check(bundle.Source(root=path), check.Request(name=path))
     unknown = {finding.rule for finding in found} - check.RULES
     return f'unknown rules: {unknown}' if unknown else None
 

@@ -118,7 +118,7 @@ class CheckCase(base.TestCase):
             ),
             ramdisk=drivers and self.file('initrd', ramdisk(drivers)),
         )  # fmt: skip
-        found = check.check(source, **rest)
+        found = check.check(source, check.Request(name=image, **rest))
         self.assertLessEqual({f.rule for f in found}, check.RULES)
         for finding in found:
             self.assertFalse(finding.message.endswith('.'), finding)

@@ -82,6 +82,32 @@ class TestKernel(checks.CheckCase):
             'no-kernel', 'note', 'no kernel', self.check(kernel=b'')
         )
 
+    def test_that_is_in_it(self) -> None:
+        release = checks.RELEASE.encode() + b' x\0'
+        found = self.check(
+            {
+                f'boot/vmlinuz-{checks.RELEASE}': samples.bzimage(
+                    release=release
+                ),
+                f'boot/initrd.img-{checks.RELEASE}': checks.ramdisk(
+                    checks.DRIVERS
+                ),
+            },
+            kernel=b'',
+            drivers=None,
+        )
+        self.assertEqual({}, found)
+
+    def test_that_is_of_no_use(self) -> None:
+        path = f'/boot/vmlinuz-{checks.RELEASE}'
+        found = self.check({path: b'x' * 5000}, kernel=b'', drivers=None)
+        self.assertFound('bad-kernel', 'error', path, found)
+        found = self.check(
+            {path: samples.bzimage(), f'/boot/initrd.img-{checks.RELEASE}':
+             b'nothing'}, kernel=b'', drivers=None,
+        )  # fmt: skip
+        self.assertFound('bad-kernel', 'error', 'initrd.img', found)
+
     def test_of_another_architecture(self) -> None:
         kernel = samples.bzimage(
             wide=False, release=checks.RELEASE.encode() + b' x\0'
@@ -216,6 +242,7 @@ class TestCheck(checks.CheckCase):
             exceptions.SourceError,
             check.check,
             checks.bundle.Source(root=path),
+            check.Request(name=path),
         )
 
     def test_what_is_no_kernel(self) -> None:
