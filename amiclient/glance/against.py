@@ -233,10 +233,15 @@ def _differing(
         case,
         'error',
         'differs',
-        f'{case.title} differs from {local.name} in {len(differences)} files: '
+        f'{case.title} differs from {local.name} in '
+        f'{_files(len(differences))}: '
         f'{some}; what is right has to be uploaded',
         kind=kind,
     )
+
+
+def _files(number: int) -> str:
+    return '1 file' if number == 1 else f'{number} files'
 
 
 def _layout(there: image_.RootImage, here: image_.RootImage) -> str:

@@ -336,7 +336,7 @@ def _ambiguous(
     name: str, found: list[model.ImageRecord]
 ) -> exceptions.CloudError:
     some = ', '.join(
-        f'{image.id} ({image.status}, created {image.created_at:%Y-%m-%d})'
+        f'{image.id} ({image.status}, created {image.created_at:%F %R})'
         if image.created_at
         else f'{image.id} ({image.status})'
         for image in found[:_CANDIDATES]

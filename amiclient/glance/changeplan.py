@@ -343,7 +343,7 @@ def released(
     found = users.used_by(catalog, [part.id])[part.id]
     others = [user for user in found if user.id != image.id]
     if others:
-        return f'{title}: {linked.named(others)} needs it'
+        return f'{title}: needed by {linked.named(others)}'
     return (
         f'{title}; nothing else that can be seen links to it, this deletes '
         f'it: openstack ami {kind.noun} delete {part.id}'

@@ -301,7 +301,7 @@ class _Planner:
         if not own:
             return None
         if others:
-            self._kept.append(f'kept the {title}: {_named(others)} needs it')
+            self._kept.append(f'kept the {title}: needed by {_named(others)}')
             return None
         if not self._owned(part, own):
             self._kept.append(

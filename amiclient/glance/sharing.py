@@ -150,7 +150,7 @@ def plan_remove(
             if held:
                 warnings.append(
                     f'the {steps.title(kind, each)} stays shared with the '
-                    f'project {project}: {linked.named(held)} needs that'
+                    f'project {project}: needed by {linked.named(held)}'
                 )
             else:
                 made.append(

@@ -45,7 +45,7 @@ class TestDelete(triples.TripleCase):
         )
         (kept,) = self.told('ami', 'delete', 'web', '--linked')
         self.assertIn(f"kept the kernel 'vmlinuz' ({self.kernel})", kept)
-        self.assertIn(f"'snapshot' ({snapshot}) needs it", kept)
+        self.assertIn(f"needed by 'snapshot' ({snapshot})", kept)
         self.assertEqual(sorted((self.kernel, snapshot)), self.images())
 
     def test_several(self) -> None:

@@ -198,7 +198,7 @@ class TestAgainst(VerifyCase):
         found = self.verify(ami, '--deep', '--against', self.root)
         self.assertEqual({'differs'}, found.keys())
         self.assertIn("'/data'", found['differs']['message'])
-        self.assertIn('in 1 files', found['differs']['message'])
+        self.assertIn('in 1 file:', found['differs']['message'])
 
     def test_what_was_saved(self) -> None:
         ami = self.upload()

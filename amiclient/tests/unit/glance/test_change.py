@@ -117,7 +117,7 @@ class TestSet(ChangeCase):
         self.put('vmlinuz-7', memory.OTHER, 'aki')
         self.put('db', 'db', 'raw', kernel_id=memory.KERNEL, os_hidden=True)
         (note,) = self.plan(kernel='vmlinuz-7').notes
-        self.assertIn("'db' (db) needs it", note)
+        self.assertIn("needed by 'db' (db)", note)
         self.assertNotIn('delete', note)
 
     def test_the_kernel_that_is_linked_already(self) -> None:
@@ -332,7 +332,7 @@ class TestLinked(ChangeCase):
             ('public', True), (kernel['visibility'], kernel['protected'])
         )
         self.assertEqual('private', self.images[memory.RAMDISK]['visibility'])
-        self.assertIn("stays public: 'db'", planned.warnings[0])
+        self.assertIn("stays public: that is needed by 'db'", planned.warnings[0])
         self.assertIn("stays protected: 'db'", planned.warnings[1])
         self.assertEqual([], self.broken)
 

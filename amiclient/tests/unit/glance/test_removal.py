@@ -116,7 +116,7 @@ class TestLinked(RemovalCase):
                 [each.image.name for each in planned.removals],
             )
             (kept,) = planned.kept
-            self.assertIn("'snapshot' (s) needs it", kept)
+            self.assertIn("needed by 'snapshot' (s)", kept)
             del self.images['s']
 
     def test_all_that_link_to_it_are_deleted(self) -> None:

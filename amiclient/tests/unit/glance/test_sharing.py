@@ -154,7 +154,7 @@ class TestRemove(SharingCase):
         self.put('db', 'db', 'raw', kernel_id=memory.KERNEL, shared_with=(P2,))
         planned = self.remove(P2, P3)
         self.assertEqual([[P2], [], []], self.shared())
-        self.assertIn("'db' (db) needs that", planned.warnings[0])
+        self.assertIn("needed by 'db' (db)", planned.warnings[0])
         self.assertEqual([], self.broken)
 
     def test_what_everybody_sees(self) -> None:
