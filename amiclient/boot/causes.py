@@ -109,12 +109,12 @@ _SIGNS = {
     name: re.compile('|'.join(patterns))
     for name, patterns in {
         'wrong-architecture': (
-            r'(Failed to execute|couldn.t execute) .*\(error -8\)',
+            r"(Failed to execute|couldn't execute) .*\(error -8\)",
             r'(run-init|switch_root|Failed to execute).*Exec format error',
         ),
         'ramdisk': (
             r'Initramfs unpacking failed: (?!write error)',
-            r'RAMDISK: (incomplete write|EOF while reading|Couldn.t find)',
+            r"RAMDISK: (incomplete write|EOF while reading|Couldn't find)",
             r'junk (in|within|at the end of) compressed archive',
         ),
         'out-of-memory': (
@@ -132,7 +132,7 @@ _SIGNS = {
         ),
         'no-filesystem': (
             r'VFS: Unable to mount root fs on .*unknown-block\((?!0,0)',
-            r'EXT4-fs \(vda\): (couldn.t mount|VFS: Can.t find|bad geometry)',
+            r"EXT4-fs \(vda\): (couldn't mount|VFS: Can't find|bad geometry)",
             r'mount: mounting /dev/vda on \S+ failed',
         ),
         'no-root': (

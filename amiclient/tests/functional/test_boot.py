@@ -26,6 +26,7 @@ import fixtures
 from amiclient import process
 from amiclient.tests.functional import base
 from amiclient.tests import guest
+from amiclient.tests import small_disk
 
 COLUMNS = [
     'result',
@@ -209,6 +210,26 @@ class TestEnds(BootCase):
         # The next one removes what the disk took.
         self.assertEqual(1, len(list(self.work.iterdir())))
         self.failed(self.made, '--timeout', '0.5', '--append', 'quiet')
+
+    def test_no_room_for_what_it_writes(self) -> None:
+        self.work = self.useFixture(
+            small_disk.SmallDisk(self, 2 * MIB, self.work)
+        ).path
+        init = (
+            '#!/bin/sh\nmount -o remount,rw /\n'
+            'dd if=/dev/urandom of=/big bs=1M count=8\nsync\n'
+        )
+        writing = self.folder / 'writing'
+        writing.mkdir()
+        made = guest.make(writing, files={'sbin/init': init})
+        finished = self.run_openstack(*self.words(made, '--append', 'quiet'))
+        self.assertEqual((1, ''), (finished.status, finished.stdout))
+        self.assertEqual(
+            'there is no room left for what the guest writes; name a folder '
+            'with more by --work-directory\n',
+            finished.stderr,
+        )
+        self.assert_clean()
 
     def test_emulator_is_killed(self) -> None:
         child, emulator = self.start()
