@@ -215,7 +215,7 @@ class _Planner:
     def _keep(self, state: str, held: list[model.ImageRecord]) -> None:
         self._notes.append(
             f'the {steps.title(self._kind, self._part)} stays {state}: '
-            f'that is needed by {named(held)}'
+            f'needed by {named(held)}'
         )
 
     def planned(self, seen: audience.Audience) -> Around:

@@ -159,8 +159,8 @@ class FindTest(wire.CatalogTest):
         self.answer('GET', '/images', {'images': found})
         self.assertEqual(
             f"2 images are named 'web': {wire.ID} (active, created "
-            f'2026-03-04), {wire.OTHER} (queued, created '
-            '2026-03-04); give the id of one',
+            f'2026-03-04 05:06), {wire.OTHER} (queued, created '
+            '2026-03-04 05:06); give the id of one',
             self.fail(self.catalog.find, 'web'),
         )
 

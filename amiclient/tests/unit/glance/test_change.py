@@ -332,8 +332,8 @@ class TestLinked(ChangeCase):
             ('public', True), (kernel['visibility'], kernel['protected'])
         )
         self.assertEqual('private', self.images[memory.RAMDISK]['visibility'])
-        self.assertIn("stays public: that is needed by 'db'", planned.warnings[0])
-        self.assertIn("stays protected: 'db'", planned.warnings[1])
+        self.assertIn("stays public: needed by 'db'", planned.warnings[0])
+        self.assertIn("stays protected: needed by 'db'", planned.warnings[1])
         self.assertEqual([], self.broken)
 
     def test_a_kernel_of_another_project_stays(self) -> None:
