@@ -176,12 +176,16 @@ class Case:
     @functools.cached_property
     def modules(self) -> str | None:
         """The folder with the modules of the kernel, if it is there."""
-        release = self.kernel.release if self.kernel else None
+        if self.kernel is None:
+            return None
+        release = self.kernel.release
         for folder in ('/lib/modules', '/usr/lib/modules'):
-            if release and '/' not in release:
-                found = self.reader.find(f'{folder}/{release}')
-                if found is not None and found.is_folder:
-                    return f'{folder}/{release}'
+            names = self.reader.names(folder)
+            if release is None and len(names) == 1:
+                # Not every kernel says which one it is.
+                release = names[0]
+            if release in names:
+                return f'{folder}/{release}'
         return None
 
     @functools.cached_property

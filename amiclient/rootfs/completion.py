@@ -72,7 +72,7 @@ def completed(
         yield source
         return
     shown = opening.shown(name)
-    detect.open_root(source.root)
+    block = detect.open_root(source.root).superblock
     found = boot_files.find(source.root, source.boot)
     if not found and not wanted.required and wanted.version is None:
         yield source
@@ -92,6 +92,11 @@ def completed(
     with temporary.Folder(max(places, key=files.room)) as folder:
         taken = taking.take(chosen, folder.path, ramdisk=wanted.ramdisk)
         notes = [f'{shown}: kernel {chosen.version} was found in it']
+        if block.needs_recovery:
+            notes.append(
+                f'{shown}: it was not unmounted, and its journal was not '
+                'looked into: a kernel that was installed last may be missing'
+            )
         if wanted.ramdisk and taken.ramdisk is None:
             notes.append(
                 f'{shown}: there is no ramdisk for kernel {chosen.version} in '

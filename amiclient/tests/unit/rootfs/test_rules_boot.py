@@ -132,6 +132,15 @@ class TestKernel(checks.CheckCase):
         self.assertEqual('warning', found['ext4'].severity)
         self.assertIn('cannot be told', found['ext4'].message)
 
+    def test_kernel_that_does_not_say_its_release(self) -> None:
+        kernel = samples.bzimage(release=b'no release\0')
+        self.assertEqual({}, self.check(kernel=kernel))
+        # Of several, it could be any.
+        found = self.check(
+            {'usr/lib/modules/6.1.0-9-amd64/modules.dep': b''}, kernel=kernel
+        )
+        self.assertIn('cannot be told', found['ext4'].message)
+
     def test_modules_of_another_release(self) -> None:
         found = self.check(
             {'usr/lib/modules/6.1.0-9-amd64/modules.dep': b''},
