@@ -52,6 +52,15 @@ def report(image: pathlib.Path, name: str) -> tuple[str, ...]:
     return (f'{note}; --fix mends that in the copy',)
 
 
+def boot(image: pathlib.Path) -> fstab.Entry | None:
+    """Tell what a root filesystem mounts on /boot; None if it is within."""
+    data = browse.read_file(image, f'/{_PATH}', _LIMIT)
+    for entry in fstab.parse((data or b'').decode('latin-1')):
+        if entry.path == '/boot' and entry.is_device:
+            return entry
+    return None
+
+
 def mend(image: pathlib.Path, name: str) -> tuple[str, ...]:
     """Mend what ties a root filesystem to a disk.
 

@@ -23,10 +23,12 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import pathlib
+import re
 
 from amiclient import exceptions
 from amiclient.ext import peek as peek_
 from amiclient.ext import superblock as superblock_
+from amiclient.rootfs import fstab
 from amiclient.source import detect
 from amiclient.source import magic
 from amiclient.source import medium as medium_
@@ -46,6 +48,9 @@ _REMEDIES = {
     'an XFS filesystem': 'mount it, and give the directory',
     'a btrfs filesystem': 'mount it, and give the directory',
 }
+
+#: Partitions as the kernel names them, but for those of loop devices.
+_DEVICE = re.compile(r'/dev/(?:[a-z]+|nvme\d+n\d+p|mmcblk\d+p)(\d{1,3})')
 
 #: What is a disk, among what is told by content.
 _RAW = ('an MBR-partitioned disk', 'a GPT-partitioned disk')
@@ -83,6 +88,22 @@ class Partition:
     def typed_root(self) -> bool:
         """Whether the partition table says that it is the root filesystem."""
         return self.type in partitions_.GPT_ROOTS
+
+    def is_named(self, entry: fstab.Entry) -> bool:
+        """Tell whether an entry of fstab names this partition."""
+        if entry.tag is None:
+            # /dev/sda2, /dev/nvme0n1p2: of whichever disk it was.
+            match = _DEVICE.fullmatch(entry.spec)
+            return match is not None and int(match[1]) == self.number
+        name, value = entry.tag
+        if name == 'PARTUUID':
+            return value.lower() == self.uuid
+        block = self.superblock
+        if block is None:
+            return False
+        if name == 'UUID':
+            return value.lower() == block.uuid
+        return name == 'LABEL' and value == block.label
 
     def __str__(self) -> str:
         words = [units.format_size(self.size), self.what]
@@ -140,16 +161,22 @@ class Disk:
             else self._remedy(each.what for each in self.partitions),
         )
 
-    def boot(self, root: Partition) -> Partition | None:
+    def boot(
+        self, root: Partition, mounted: fstab.Entry | None
+    ) -> Partition | None:
         """Find the filesystem that belongs on /boot, if it is another one.
 
-        :returns: None if there is none, or several may be it.
+        :param root: where the root filesystem is.
+        :param mounted: what that mounts on /boot, as its fstab says.
+        :returns: None if there is none, or several may be it. It may be none
+            that can be taken.
         """
-        found = [
-            each
-            for each in self.partitions
-            if each.is_boot and each.number != root.number
-        ]
+        others = [e for e in self.partitions if e.number != root.number]
+        if mounted is not None:
+            for each in others:
+                if each.is_named(mounted):
+                    return each
+        found = [each for each in others if each.is_boot]
         return found[0] if len(found) == 1 else None
 
     def _wanted(self, number: int) -> Partition:

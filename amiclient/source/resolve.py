@@ -21,12 +21,14 @@ temporary folder, which goes away at the end.
 from collections.abc import Iterator
 import contextlib
 import dataclasses
+import os
 import pathlib
 import re
 
 from amiclient import exceptions
 from amiclient.ext import busy
 from amiclient.ext import clean
+from amiclient.ext import copy
 from amiclient.ext import superblock
 from amiclient.ext import tools
 from amiclient.ext import workplace
@@ -108,7 +110,32 @@ def opened(
             )
         if source.own and source.name is None:
             source = dataclasses.replace(source, name=_name(path))
-        yield source
+        with _blamed(source, path):
+            yield source
+
+
+@contextlib.contextmanager
+def _blamed(source: Source, path: pathlib.Path) -> Iterator[None]:
+    """Name what the user named in errors, not what was made of it."""
+    try:
+        yield
+    except exceptions.AmiError as error:
+        if source.own:
+            error.message = error.message.replace(
+                str(source.root), opening.shown(path)
+            )
+        raise
+
+
+def _clear_boot_sector(path: pathlib.Path) -> None:
+    """Clear what lies before the superblock of a filesystem.
+
+    Nova would take one with an old boot sector for a disk with partitions.
+    """
+    with contextlib.suppress(exceptions.SourceError):
+        superblock.read(path)
+        with copy.opened(path, os.O_RDWR) as descriptor:
+            os.pwrite(descriptor, bytes(superblock.OFFSET), 0)
 
 
 def is_container(path: pathlib.Path) -> bool:
@@ -183,6 +210,7 @@ class _Opener:
             if kind is not None:
                 return self._taken(plain, kind)
             if plain != self._path:
+                _clear_boot_sector(plain)
                 return Source(
                     root=plain, own=True, format='compressed filesystem'
                 )
@@ -292,7 +320,11 @@ class _Opener:
         with self._disk(path, kind) as disk:
             root = disk.root(self._choice.partition)
             self._take(disk, root, folder / 'root.img')
-            boot = disk.boot(root)
+            boot = disk.boot(root, untying.boot(folder / 'root.img'))
+            notes = disk.notes
+            if boot is not None and boot.superblock is None:
+                notes = (*notes, self._unread(boot))
+                boot = None
             if boot is not None:
                 self._take(disk, boot, folder / 'boot.img')
         if files.state(path) != before:
@@ -311,7 +343,13 @@ class _Opener:
             format=disk.format,
             partition=root.number,
             partitions=disk.partitions,
-            notes=disk.notes,
+            notes=notes,
+        )
+
+    def _unread(self, boot: disk_.Partition) -> str:
+        return (
+            f'{opening.shown(self._path)}: what belongs on /boot is on '
+            f'partition {boot.number}, {boot.what}, which is not looked into'
         )
 
     def _take(

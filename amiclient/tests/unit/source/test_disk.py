@@ -21,6 +21,7 @@ import os
 import pathlib
 
 from amiclient import exceptions
+from amiclient.ext import superblock
 from amiclient import process
 from amiclient.source import resolve
 from amiclient.tests import base
@@ -134,6 +135,37 @@ class TestFormats(DiskCase):
             boot = exttree.read_tree(source.boot)
         self.assertIn(b'/vmlinuz-6.1.0-1', boot)
         self.assertEqual(exttree.read_tree(self.boot), boot)
+
+    def test_boot_partition_by_fstab(self) -> None:
+        """Where what is in them would not tell."""
+        boots = [self.other('vmlinuz-1'), self.other('vmlinuz-2')]
+        found = superblock.read(boots[1])
+        etc = self.folder / 'tree' / 'etc'
+        for spec in (
+            f'UUID={found.uuid}',
+            '/dev/sda2',
+            '/dev/nvme0n1p2',
+            f'/dev/disk/by-uuid/{found.uuid}',
+        ):
+            (etc / 'fstab').write_text(f'{spec} /boot/ ext2 defaults 0 2\n')
+            self.root = triple.root(self.folder, size=24 * MIB)
+            path = self.disk(
+                disks.Part(4, boots[0]),
+                disks.Part(4, boots[1]),
+                disks.Part(24, self.root),
+                disks.Part(2, b'XFSB'),
+            )
+            with self.opened(path) as source:
+                assert source.boot, spec
+                self.assertIn(
+                    b'/vmlinuz-2', exttree.read_tree(source.boot), spec
+                )
+        (etc / 'fstab').write_text('/dev/sda4 /boot xfs defaults 0 2\n')
+        root = triple.root(self.folder, size=24 * MIB)
+        disks.fill(path, [(root, 9 * MIB)])
+        with self.opened(path) as source:
+            self.assertIsNone(source.boot)
+            self.assertIn('on partition 4, an XFS filesystem', source.notes[0])
 
     def test_mbr(self) -> None:
         path = self.disk(disks.Part(2), disks.Part(24, self.root), label='dos')

@@ -144,6 +144,38 @@ class TestUnpacking(base.TestCase):
             output.unlink()
         self.assertEqual(before, self.root.read_bytes())
 
+    def test_damaged_beyond_mending(self) -> None:
+        """It is the user's file that is named."""
+        process.run(
+            ['debugfs', '-w', '-f', '/dev/stdin', self.root],
+            input=b'clri <2>\n',
+        )
+        path = self.packed(self.root)
+        request = shrinking.Request(
+            source=path,
+            choice=resolve.Choice(work_directory=self.work),
+            output=self.folder / 'output',
+        )
+
+        def run() -> None:
+            with shrinking.planned(
+                request, exact=False, progress=progress.QUIET
+            ) as planned:
+                shrinking.execute(planned, progress=progress.QUIET)
+
+        told = str(self.assertRaises(exceptions.DamagedError, run))
+        self.assertTrue(told.startswith(f'{path}: '), told)
+        self.assertNotIn(str(self.work), told)
+        self.assertEqual([], os.listdir(self.work))
+
+    def test_old_boot_sector(self) -> None:
+        with self.root.open('r+b') as file:
+            file.write(b'boot' * 127 + b'\0\0\x55\xaa')
+        with self.open(self.packed(self.root)) as source:
+            data = source.root.read_bytes()
+        self.assertEqual(bytes(1024), data[:1024])
+        self.assertEqual(self.root.read_bytes()[1024:], data[1024:])
+
     def test_shrunk_without_another_copy(self) -> None:
         """What was unpacked is what gets the name of the output."""
         output = self.work / 'output'
