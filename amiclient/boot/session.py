@@ -15,11 +15,11 @@
 QEMU is given one end each of three pairs of sockets, so that there is no path
 that somebody else could connect to. Nothing is asked of the guest itself but
 what its kernel does: to write what it has in memory to the disk, by the
-SysRq keys s and u (Documentation/admin-guide/sysrq.rst), which a break on the
+SysRq keys (Documentation/admin-guide/sysrq.rst), which a break on the
 serial line announces.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 import contextlib
 import json
 import selectors
@@ -40,11 +40,20 @@ _CHUNK = 65536
 #: What a socket says if nobody reads, or nobody is there.
 _GONE = (BlockingIOError, BrokenPipeError, ConnectionResetError)
 
-#: SysRq keys, and what a kernel says once each is done (fs/sync.c,
-#: fs/super.c).
-_KEYS = ((b's', b'Emergency Sync complete'), (b'u', b'Emergency Remount'))
+#: SysRq keys, and what a kernel says once what each stands for is done
+#: (drivers/tty/sysrq.c, fs/sync.c, fs/super.c). The first lets it say so, for
+#: it may have been told to be quiet.
+_KEYS = (
+    (b'7', b'Loglevel set to 7'),
+    (b's', b'Emergency Sync complete'),
+    (b'u', b'Emergency Remount complete'),
+)
 
-#: Seconds that each may take, and that QEMU may, to end.
+#: What it says at each key, even at one that it does not allow.
+_HEARD = b'sysrq: '
+
+#: Seconds until it says that, until it is done, and for QEMU to end.
+_ATTENTION = 2.0
 _PATIENCE = 3.0
 
 #: Seconds from a break to the key.
@@ -121,28 +130,37 @@ class Session:
         :returns: what comes on the consoles meanwhile.
         """
         for key, answer in _KEYS:
-            # It says so on all consoles that there are.
-            said: dict[str, bytes] = {}
-            for name, data in self._press(key):
-                said[name] = said.get(name, b'')[-1024:] + data
-                yield name, data
-                if answer in said[name]:
-                    break
-            else:
-                if self.ended:
-                    return
+            self._command('chardev-send-break', id='serial0')
+            # The two go different ways, and the guest has to tell them apart.
+            yield from self._until(None, _PAUSE)
+            self.write(key)
+            heard = yield from self._until(_HEARD, _ATTENTION)
+            if not heard:
+                return
+            if not any(answer in said for said in heard.values()):
+                yield from self._until(answer, _PATIENCE, heard)
 
-    def _press(self, key: bytes) -> Iterator[tuple[str, bytes]]:
-        self._command('chardev-send-break', id='serial0')
-        # The two go different ways, and the guest has to tell them apart.
-        yield from self._heard(_PAUSE)
-        self.write(key)
-        yield from self._heard(_PATIENCE)
+    def _until(
+        self,
+        words: bytes | None,
+        seconds: float,
+        said: dict[str, bytes] | None = None,
+    ) -> Generator[tuple[str, bytes], None, dict[str, bytes]]:
+        """Read until one of the consoles has said something.
 
-    def _heard(self, seconds: float) -> Iterator[tuple[str, bytes]]:
+        :param said: what each has said before.
+        :returns: what each said; nothing if not those words.
+        """
+        said = dict(said or {})
         end = time.monotonic() + seconds
         while not self.ended and (left := end - time.monotonic()) > 0:
-            yield from self.read(left)
+            found = self.read(left)
+            for name, data in found:
+                said[name] = said.get(name, b'')[-1024:] + data
+            yield from found
+            if words and any(words in text for text in said.values()):
+                return said
+        return {}
 
     def quit(self) -> None:
         """End the machine, as if its plug was pulled."""

@@ -62,6 +62,7 @@ class Guest(threading.Thread):
 class TestSession(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
+        self.patch(session, '_ATTENTION', 0.4)
         self.patch(session, '_PATIENCE', 0.4)
         self.patch(session, '_PAUSE', 0.01)
         self.ours, self.its = {}, {}
@@ -103,19 +104,32 @@ class TestSession(base.TestCase):
         made.write(b'x')
         made.quit()
 
+    def settled(self, **answers: bytes) -> bytes:
+        made = self.start(**answers)
+        return b''.join(d for name, d in made.settle() if name == 'ttyS0')
+
     def test_settled(self) -> None:
-        made = self.start(
-            s=b'Emergency Sync\nEmergency Sync complete',
-            u=b'Emergency Remount',
+        said = self.settled(
+            **{'7': b'sysrq: Loglevel set to 7'},
+            s=b'sysrq: Emergency Sync\nEmergency Sync complete',
+            u=b'sysrq: Emergency Remount R/O\nEmergency Remount complete',
         )
-        said = b''.join(d for name, d in made.settle() if name == 'ttyS0')
-        self.assertEqual(b'su', self.guest.keys)
+        self.assertEqual(b'7su', self.guest.keys)
         self.assertIn(b'Sync complete', said)
+        self.assertIn(b'Remount complete', said)
 
     def test_kernel_that_does_not_listen(self) -> None:
-        made = self.start()
-        self.assertEqual([], list(made.settle()))
-        self.assertEqual(b'su', self.guest.keys)
+        self.assertEqual(b'', self.settled())
+        self.assertEqual(b'7', self.guest.keys)
+
+    def test_kernel_that_allows_but_some(self) -> None:
+        said = self.settled(
+            **{'7': b'sysrq: This sysrq operation is disabled.'},
+            s=b'sysrq: Emergency Sync',
+            u=b'sysrq: Emergency Remount R/O',
+        )
+        self.assertEqual(b'7su', self.guest.keys)
+        self.assertIn(b'Remount R/O', said)
 
     def test_no_room(self) -> None:
         made = self.start()
