@@ -84,6 +84,18 @@ class FaultCase(upload.UploadCase):
         }
         self.clouds.write_text(json.dumps({'clouds': {'demo': cloud}}))
 
+    def hurry(self, seconds: float) -> None:
+        """Have commands not grant the cloud 5 s for each answer.
+
+        For tests where it gives none, and there is only that to wait for.
+
+        :param seconds: what is granted instead.
+        """
+        for module in ('glance.retry', 'osc.login'):
+            self.useFixture(
+                fixtures.MonkeyPatch(f'amiclient.{module}._SHORTEST', seconds)
+            )
+
     def uploads(self, *kinds: str) -> Iterator[str]:
         """Go through the uploads, each with a cloud that is empty."""
         for kind in kinds or self.commands:

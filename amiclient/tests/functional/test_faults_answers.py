@@ -155,10 +155,11 @@ class TestToken(faulty.FaultCase):
             self.assertEqual(2, tokens, kind)
 
     def test_keystone_is_down_then(self) -> None:
+        self.hurry(2.5)
         for kind in self.uploads('kernel', 'image'):
             self.disturb(kind, self.revoke_and_stop)
             finished = self.run_openstack(
-                *self.commands[kind], '--timeout', 1, '--retries', 1
+                *self.commands[kind], '--timeout', 0.5, '--retries', 1
             )
             self.assertEqual(1, finished.status, finished)
             self.assertIn('(HTTP 503)', finished.stderr)

@@ -122,6 +122,7 @@ class TestGone(faulty.FaultCase):
 
     def test_stalled_for_good(self) -> None:
         """Nothing answers, not even while undoing, which is not for long."""
+        self.hurry(2.5)
         for kind in self.uploads():
             size = self.files[kind].stat().st_size
             self.glance.rule(self.stall_all, **faulty.DATA, length=size)

@@ -155,6 +155,7 @@ class TestSick(ContactCase):
             self.assertIn('out of order (HTTP 503)', line)
 
     def test_keystone_hangs(self) -> None:
+        self.hurry(1)
         for kind in self.uploads('kernel'):
             self.keystone.rule(lambda e: e.hold(), times=None)
             begin = time.monotonic()
