@@ -14,6 +14,7 @@
 """Rules about the filesystem itself, and what is mounted of it."""
 
 from collections.abc import Iterator
+import re
 
 from amiclient import findings
 from amiclient.rootfs import case as case_
@@ -56,6 +57,11 @@ _LOADERS = {
 
 #: Debian's packages of those.
 _PACKAGES = ('grub-', 'shim-signed', 'extlinux', 'lilo', 'systemd-boot')
+
+#: The names that packages may have (Debian Policy, 5.6.7), and labels that
+#: mean nothing to a shell.
+_PACKAGE = re.compile(r'[a-z0-9][a-z0-9+.-]+')
+_PLAIN = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]*')
 
 
 def _root(case: case_.Case) -> fstab.Entry | None:
@@ -108,7 +114,10 @@ def _root_device(case: case_.Case) -> Found:
 
 def _good(case: case_.Case) -> str:
     block = case.reader.superblock
-    return f'LABEL={block.label}' if block.label else f'UUID={block.uuid}'
+    # It goes into commands for a shell, and the label may be anything.
+    if _PLAIN.fullmatch(block.label):
+        return f'LABEL={block.label}'
+    return f'UUID={block.uuid}'
 
 
 def _own(case: case_.Case) -> str:
@@ -215,6 +224,7 @@ def _boot_loader(case: case_.Case) -> Found:
         name = first.removeprefix('Package: ')
         if (
             name.startswith(_PACKAGES)
+            and _PACKAGE.fullmatch(name)
             and '\nStatus: install ok' in f'\n{rest}'
         ):
             packages.append(name)

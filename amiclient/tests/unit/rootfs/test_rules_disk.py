@@ -164,6 +164,30 @@ class TestFilesystem(checks.CheckCase):
         self.assertFound('boot-loader', 'note', 'grub', found)
         self.assertEqual('apt-get purge grub-pc', found['boot-loader'].remedy)
 
+    def test_nothing_of_it_gets_into_a_shell(self) -> None:
+        """Remedies are pasted, so what they say is not the image's."""
+        found = self.check(
+            {
+                **_fstab(''),
+                'usr/sbin/grub-install': checks.PROGRAM,
+                'var/lib/dpkg/status': b'Package: grub-$(id);id\n'
+                b'Status: install ok installed\n',
+                'root/.bash_history': b'x',
+                'home/$(id)/.bash_history': b'x',
+            },
+            options=('-L', "'; id #"),
+        )
+        self.assertEqual(
+            {
+                'fstab-no-root': f"echo 'UUID={checks.UUID} / ext4 defaults "
+                "0 1' >> /etc/fstab",
+                'boot-loader': 'remove its packages',
+                'history': "rm /root/.bash_history '/home/$(id)/"
+                ".bash_history'",
+            },
+            {rule: finding.remedy for rule, finding in found.items()},
+        )
+
     def test_boot_loader_of_others(self) -> None:
         found = self.check({'usr/sbin/grub2-install': checks.PROGRAM})
         self.assertFound('boot-loader', 'note', 'grub2', found)
