@@ -99,7 +99,9 @@ def volume(folder: pathlib.Path) -> pathlib.Path:
 
 def debian(folder: pathlib.Path) -> None:
     """Make an archive as mmdebstrap makes one, of a much smaller system."""
-    root = _bootable(folder, 'root', _DEBIAN)
+    root = _bootable(
+        folder, 'root', _DEBIAN, modules=(*guest.MODULES, 'virtio_scsi')
+    )
     tree = folder / 'tree'
     tree.mkdir()
     process.run(['debugfs', '-R', f'rdump / {tree}', root])
@@ -135,20 +137,22 @@ def _bootable(
     files: dict[str, str],
     *,
     boot: bool = True,
+    modules: tuple[str, ...] = guest.MODULES,
 ) -> pathlib.Path:
     """Make a root filesystem that knows which modules its kernel has.
 
     :param files: text files, by their names.
     :param boot: whether kernel and ramdisk are in it.
+    :param modules: what the ramdisk loads.
     """
-    made = guest.make(folder, size=64 * _MIB, files=files)
+    made = guest.make(folder, size=64 * _MIB, files=files, modules=modules)
     release = guest.kernel().name.removeprefix('vmlinuz-')
-    modules = f'lib/modules/{release}'
+    known = f'lib/modules/{release}'
     contents = {
-        f'{modules}/{path.name}': path
-        for path in sorted(pathlib.Path('/', modules).glob('modules.*'))
+        f'{known}/{path.name}': path
+        for path in sorted(pathlib.Path('/', known).glob('modules.*'))
     }
-    folders = ['lib/modules', modules]
+    folders = ['lib/modules', known]
     if boot:
         folders.append('boot')
         contents[f'boot/vmlinuz-{release}'] = made.kernel

@@ -89,7 +89,7 @@ class OutputTest(base.TestCase):
     def test_versions(self) -> None:
         shown = 'vmlinuz-6.1.0-56-cloud-amd64'
         ids = runbook_output.Ids()
-        self.check(True, shown, 'vmlinuz-6.12.9+deb13-1-cloud-amd64', ids)
+        self.check(True, shown, 'vmlinuz-6.12.113+deb13-cloud-amd64', ids)
         self.check(False, shown, shown, ids)
         self.check(False, shown, 'vmlinuz-6.1.0-56-amd64')
         self.check(False, 'cirros-0.6.2-x86_64', 'cirros-0.6.3-x86_64')
