@@ -199,8 +199,8 @@ class Disk:
         return ' | '.join(map(str, self.partitions)) or 'there are none'
 
     @staticmethod
-    def _remedy(whats: Iterable[str]) -> str | None:
-        found = set(whats)
+    def _remedy(phrases: Iterable[str]) -> str | None:
+        found = set(phrases)
         for what, remedy in _REMEDIES.items():
             if what in found:
                 return remedy

@@ -138,6 +138,12 @@ class TestDisks(upload.UploadCase):
         self.assertEqual(1, self.get(told['id'])['min_disk'])
         # The same again is there already.
         self.assertIn(told['id'], self.upload(*words)['reused'])
+        saved = self.openstack_json(
+            'ami', 'save', told['id'], '--directory', self.folder / 'saved'
+        )
+        again = self.openstack_json('ami', 'upload', saved['directory'])
+        self.assertIn(told['id'], again['reused'])
+        self.assertEqual(0, again['uploaded'])
         # As it is, without being shrunk, and with an old boot sector.
         with self.root.open('r+b') as file:
             file.seek(510)
