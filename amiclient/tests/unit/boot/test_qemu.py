@@ -22,7 +22,7 @@ from amiclient.tests import base
 
 UUID = '11111111-2222-4333-8444-555555555555'
 
-#: What Nova 34 gives a kernel (see the contributors' documentation).
+#: What Nova 34 gives a kernel.
 NOVA = 'root=/dev/vda console=tty0 console=ttyS0 console=hvc0'
 
 
