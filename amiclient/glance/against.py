@@ -22,7 +22,6 @@ from collections.abc import Iterator
 import dataclasses
 import pathlib
 
-from amiclient import exceptions
 from amiclient.ext import compare as compare_
 from amiclient.ext import image as image_
 from amiclient.ext import shrink
@@ -165,14 +164,12 @@ def _candidates(
     progress: progress_.Progress,
 ) -> Iterator[tuple[str, model.Payload]]:
     """Make what may have been sent, the cheapest first."""
-    try:
-        root = detect.open_root(local.path)
-    except exceptions.SourceError:
-        if case.image.disk_format in deep.PLAIN or not local.path.is_file():
-            raise
-        size = local.path.stat().st_size
-        yield _SAME, model.Payload(local.path, size)
-        return
+    if case.image.disk_format not in deep.PLAIN and local.name.is_file():
+        # A disk image, such as qcow2, may have been uploaded as it is; what
+        # is at the path by now is the filesystem that was taken out of it.
+        size = local.name.stat().st_size
+        yield _SAME, model.Payload(local.name, size)
+    root = detect.open_root(local.path)
     yield _SAME, model.Payload(local.path, root.size)
     blank = _BOOT_SECTOR if deep.has_boot_sector(local.path) else 0
     size = root.superblock.size
