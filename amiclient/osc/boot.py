@@ -27,7 +27,6 @@ from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
     from amiclient.boot import trial
-    from amiclient.source import bundle
 
 #: Lines of the console that are shown if something went wrong.
 _SHOWN = 15
@@ -84,7 +83,7 @@ class BootImage(command.ShowOne):
         with sources.triple(parsed_args, watch) as source:
             for note in source.notes:
                 self.log.warning('%s', note)
-            plan = trial.plan(_request(parsed_args, source), source)
+            plan = trial.plan(_request(parsed_args), source)
             booted = run.execute(plan, progress=watch)
         self._failed = not booted.succeeded
         for line in _remarks(plan, booted):
@@ -157,9 +156,7 @@ def _add_console(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _request(
-    parsed_args: argparse.Namespace, source: bundle.Source
-) -> trial.BootRequest:
+def _request(parsed_args: argparse.Namespace) -> trial.BootRequest:
     # Not at the top: see amiclient.osc.
     from amiclient.boot import trial
 

@@ -1,0 +1,77 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Options of ``openstack ami boot``."""
+
+import contextlib
+import io
+import pathlib
+
+from amiclient.osc import boot
+from amiclient.tests import base
+
+
+class TestOptions(base.TestCase):
+    def parse(self, *words: str) -> object:
+        parser = boot.BootImage(None, None).get_parser('openstack ami boot')
+        return parser.parse_args(['root.img', *words])
+
+    def request(self, *words: str) -> object:
+        return boot._request(self.parse(*words))
+
+    def test_defaults(self) -> None:
+        request = self.request()
+        self.assertEqual(pathlib.Path('root.img'), request.source)
+        self.assertEqual('login:', request.until.pattern)
+        self.assertEqual(
+            (None, None, None, 2**30, 1, 300.0, None, '', False),
+            (
+                request.kernel, request.ramdisk, request.disk, request.memory,
+                request.cpus, request.timeout, request.console,
+                request.append, request.interactive,
+            ),
+        )  # fmt: skip
+
+    def test_all(self) -> None:
+        request = self.request(
+            '--kernel', 'k', '--ramdisk', 'r', '--disk', '3G', '--memory',
+            '512M', '--cpus', '2', '--until', r'ready\.$', '--timeout', '9.5',
+            '--console', 'c', '--append', 'quiet ro', '--interactive',
+            '--work-directory', 'w',
+        )  # fmt: skip
+        self.assertEqual('k', str(request.kernel))
+        self.assertEqual('r', str(request.ramdisk))
+        self.assertEqual(3 * 2**30, request.disk)
+        self.assertEqual(2**29, request.memory)
+        self.assertEqual(2, request.cpus)
+        self.assertTrue(request.until.search('it is ready.'))
+        self.assertFalse(request.until.search('it is ready!'))
+        self.assertEqual(9.5, request.timeout)
+        self.assertEqual('c', str(request.console))
+        self.assertEqual('quiet ro', request.append)
+        self.assertTrue(request.interactive)
+        self.assertEqual('w', str(request.work_directory))
+
+    def test_refused(self) -> None:
+        for words, said in (
+            (('--until', '(login'), 'is not a regular expression'),
+            (('--cpus', '0'), 'is not a number from 1 on'),
+            (('--cpus', '-1'), 'is not a number from'),
+            (('--memory', 'much'), 'is not a size'),
+            (('--timeout', '0'), 'is not a number of seconds'),
+        ):
+            stderr = io.StringIO()
+            with contextlib.redirect_stderr(stderr):
+                error = self.assertRaises(SystemExit, self.parse, *words)
+            self.assertEqual(2, error.code)
+            self.assertIn(said, ' '.join(stderr.getvalue().split()))
