@@ -13,6 +13,7 @@
 """The embedded cloud as a fixture."""
 
 import atexit
+import fcntl
 import os
 import pathlib
 import shutil
@@ -39,6 +40,7 @@ class _Shared:
         if self.cloud is None:
             lent = os.environ.get(VARIABLE)
             if lent:
+                self._wait_for_turn(pathlib.Path(lent))
                 self.cloud = cloud_.Cloud(pathlib.Path(lent))
                 return self.cloud
             folder = pathlib.Path(tempfile.mkdtemp(prefix='amiclient-cloud-'))
@@ -51,6 +53,14 @@ class _Shared:
             atexit.register(self._end)
             self.cloud = cloud
         return self.cloud
+
+    def _wait_for_turn(self, folder: pathlib.Path) -> None:
+        """Let one process at a time have a cloud: tests remove all images.
+
+        What is locked is so until this process ends.
+        """
+        self._lock = (folder / 'tests.lock').open('w')
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def _end(self) -> None:
         if self.cloud is None:
