@@ -72,7 +72,8 @@ def identify(kind: model.Kind, text: str | None) -> Part | None:
     if text is None:
         return None
     path = pathlib.Path(text)
-    if '/' in text or path.exists():
+    # A link that leads nowhere was hardly meant as the name of an image.
+    if '/' in text or path.exists() or path.is_symlink():
         return identify_file(kind, path)
     return PartName(kind, text)
 

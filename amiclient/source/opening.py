@@ -96,7 +96,10 @@ def _told(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise exceptions.SourceError(f'{shown(path)}: no such file') from error
+        what = 'no such file'
+        if path.is_symlink():
+            what = 'a link to what is not there'
+        raise exceptions.SourceError(f'{shown(path)}: {what}') from error
     except PermissionError as error:
         raise exceptions.SourceError(
             f'{shown(path)}: permission denied',

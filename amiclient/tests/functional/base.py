@@ -138,7 +138,13 @@ class TestCase(base.TestCase):
         It is killed at the end of the test if it still runs.
         """
         process = subprocess.Popen(
-            [*_COMMAND, *self._argv(arguments, user)],
+            # A shell has what it starts with "&" ignore Ctrl-C, and so would
+            # all that the tests start then.
+            [
+                *('env', '--default-signal=INT'),
+                *_COMMAND,
+                *self._argv(arguments, user),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

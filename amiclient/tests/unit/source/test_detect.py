@@ -287,6 +287,11 @@ class TestDetect(base.TestCase):
     def test_missing(self) -> None:
         path = self.folder / 'no'
         self.assertEqual(f'{path}: no such file', self.refused(path))
+        link = self.folder / 'link'
+        link.symlink_to(path)
+        self.assertEqual(
+            f'{link}: a link to what is not there', self.refused(link)
+        )
         below = self.file(b'x') / 'no'
         self.assertEqual(f'{below}: no such file', self.refused(below))
         self.assertRaises(exceptions.SourceError, detect.identify, path)
