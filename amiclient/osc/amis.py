@@ -123,12 +123,14 @@ def shown(
         columns.Column('size', lambda r: size(r.ami.image)),
         columns.Column('visibility', lambda r: r.ami.image.visibility),
         columns.Column('protected', lambda r: r.ami.image.protected),
+        columns.Column('hidden', lambda r: r.ami.image.hidden),
         columns.Column('owner', lambda r: r.ami.image.owner),
         columns.Column(
             'architecture',
             lambda r: r.ami.image.properties.get('architecture'),
         ),
         columns.Column('min_disk', lambda r: r.ami.image.min_disk),
+        columns.Column('min_ram', lambda r: r.ami.image.min_ram),
         columns.Column('kernel_id', lambda r: r.ami.image.kernel_id),
         columns.Column(
             'kernel_name', lambda r: r.ami.kernel and r.ami.kernel.name
