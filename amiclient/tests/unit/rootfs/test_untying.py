@@ -39,7 +39,7 @@ proc /proc proc defaults 0 0
 server:/home /home nfs defaults 0 0
 /dev/sr0 /media/cdrom0 udf,iso9660 user,noauto 0 0
 /srv /data none bind 0 0
-# caf\xe9\r
+# na\xefve\r
 """
 
 UUID = '99999999-8888-7777-6666-555555555555'
