@@ -129,6 +129,9 @@ class TestRunbooks(base.TestCase):
             self.folder / 'vmlinuz-6.1.0-30',
             '--ramdisk',
             self.folder / 'initrd.img-6.1.0-30',
+            # What it leaves on the disk is not for others to find.
+            '--work-directory',
+            self.tmp(),
         )
         self.wait_for(name, 'saving')
         upload.kill()
