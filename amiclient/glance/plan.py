@@ -89,7 +89,10 @@ def plan(
     orphans_ = orphans.find(catalog, request.settings, but=adopted)
     taken = tuple(
         preflight.namesakes(
-            catalog, new.name, hidden=request.settings.hidden, but=orphans_
+            catalog,
+            new.name,
+            hidden=request.settings.hidden,
+            but=(*orphans_, *([adopted] if adopted else ())),
         )
     )
     creations = [s for s in steps if isinstance(s, request_.Creation)]

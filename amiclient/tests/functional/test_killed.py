@@ -13,6 +13,7 @@
 
 """What an upload that was killed leaves, and what the next one does."""
 
+import json
 import os
 import signal
 import subprocess
@@ -130,7 +131,10 @@ class TestKilled(upload.UploadCase):
         self.words = (*self.words, '--id', chosen)
         left = self.kill(('ami', 'queued'))
         self.assertIn(chosen, left)
-        told = self.openstack_json(*self.words, stderr=None)
+        finished = self.run_openstack(*self.words, '-f', 'json')
+        # Nobody else has its name.
+        self.assertNotIn('is taken already', finished.stderr)
+        told = json.loads(finished.stdout)
         self.assertEqual(chosen, told['id'])
         self.assertEqual('active', self.get(chosen)['status'])
         self.assertNotIn(marks.PROPERTY, self.get(chosen))
