@@ -27,7 +27,7 @@ from amiclient.osc import sources
 from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
-    from amiclient.glance import request
+    from amiclient.glance.upload import request
     from amiclient.source import bundle
 
 
@@ -95,10 +95,10 @@ class UploadAmi(command.ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
         """Register the triple."""
         # Not at the top: see amiclient.osc.
-        from amiclient.glance import adopting
         from amiclient.glance import catalog
-        from amiclient.glance import plan
-        from amiclient.glance import register
+        from amiclient.glance.upload import adopting
+        from amiclient.glance.upload import plan
+        from amiclient.glance.upload import register
 
         proxy, watch = self.proxy(), self.watch(parsed_args)
         with sources.triple(parsed_args, watch) as source:
@@ -119,7 +119,7 @@ class UploadAmi(command.ShowOne):
     def _request(
         self, parsed_args: argparse.Namespace, source: bundle.Source
     ) -> request.UploadRequest:
-        from amiclient.glance import request
+        from amiclient.glance.upload import request
 
         return request.UploadRequest(
             source=parsed_args.source,
@@ -176,8 +176,8 @@ class ListAmi(command.Lister):
         """List them."""
         # Not at the top: see amiclient.osc.
         from amiclient.glance import catalog
+        from amiclient.glance.health import reports
         from amiclient.glance import links
-        from amiclient.glance import reports
 
         cloud = catalog.Catalog(
             self.proxy(), patience=options.patience(parsed_args)
@@ -219,8 +219,8 @@ class ShowAmi(command.ShowOne):
         """Show it."""
         # Not at the top: see amiclient.osc.
         from amiclient.glance import catalog
+        from amiclient.glance.health import reports
         from amiclient.glance import links
-        from amiclient.glance import reports
 
         cloud = catalog.Catalog(
             self.proxy(), patience=options.patience(parsed_args)

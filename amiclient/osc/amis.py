@@ -27,8 +27,8 @@ from amiclient.osc import findings
 from amiclient import units
 
 if typing.TYPE_CHECKING:
+    from amiclient.glance.health import reports
     from amiclient.glance import model
-    from amiclient.glance import reports
 
 _LIST: tuple[columns.Column[reports.Report], ...] = (
     columns.Column('ID', lambda r: r.ami.image.id),

@@ -22,7 +22,7 @@ from amiclient.osc import options
 from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
-    from amiclient.glance import change
+    from amiclient.glance.change import change
 
 #: Options that are properties.
 _PROPERTIES = {
@@ -99,8 +99,8 @@ class SetAmi(command.Action):
         """Change it."""
         # Not at the top: see amiclient.osc.
         from amiclient.glance import catalog
-        from amiclient.glance import change
-        from amiclient.glance import changeplan
+        from amiclient.glance.change import change
+        from amiclient.glance.change import changeplan
 
         wanted = _request(parsed_args)
         proxy, watch = self.proxy(), self.watch(parsed_args)
@@ -156,7 +156,7 @@ def _add_relink(parser: argparse.ArgumentParser) -> None:
 
 
 def _request(parsed_args: argparse.Namespace) -> change.ChangeRequest:
-    from amiclient.glance import change
+    from amiclient.glance.change import change
 
     own = {name: getattr(parsed_args, name) for name in _PROPERTIES}
     return change.ChangeRequest(
@@ -224,8 +224,8 @@ class UnsetAmi(command.Action):
         """Change it."""
         # Not at the top: see amiclient.osc.
         from amiclient.glance import catalog
-        from amiclient.glance import change
-        from amiclient.glance import unset
+        from amiclient.glance.change import change
+        from amiclient.glance.change import unset
         from amiclient import progress
 
         proxy = self.proxy()

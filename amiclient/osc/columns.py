@@ -31,9 +31,9 @@ from amiclient import units
 if typing.TYPE_CHECKING:
     from amiclient.boot import trial
     from amiclient.ext import shrink
+    from amiclient.glance.data import save
     from amiclient.glance import model
-    from amiclient.glance import request
-    from amiclient.glance import save
+    from amiclient.glance.upload import request
     from amiclient.rootfs import boot_files
     from amiclient.rootfs import extraction
     from amiclient.rootfs import inspection
@@ -200,7 +200,7 @@ def planned(steps: Sequence[request.Step]) -> Table:
     """
     # Not at the top: see amiclient.osc.
     from amiclient.glance import model
-    from amiclient.glance import request
+    from amiclient.glance.upload import request
 
     reuse = {s.kind: s.record for s in steps if isinstance(s, request.Reuse)}
     last = steps[-1]

@@ -149,7 +149,7 @@ class _Base(command.Command):
         if parsed_args.project is None:
             return None
         # Not at the top: see amiclient.osc.
-        from amiclient.glance import sharing
+        from amiclient.glance.change import sharing
 
         found = self.find_project(
             parsed_args.project, parsed_args.project_domain

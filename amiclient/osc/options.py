@@ -27,8 +27,8 @@ from amiclient.osc import values
 from amiclient import units
 
 if typing.TYPE_CHECKING:
-    from amiclient.glance import request
     from amiclient.glance import retry
+    from amiclient.glance.upload import request
 
 #: What an upload leaves free for root, so that the guest gets far enough to
 #: grow its filesystem.
@@ -359,7 +359,7 @@ def shrinks(parsed_args: argparse.Namespace, *, finished: bool) -> bool:
 def traits(parsed_args: argparse.Namespace) -> request.Traits:
     """Gather what one new image is given."""
     # Not at the top: see amiclient.osc.
-    from amiclient.glance import request
+    from amiclient.glance.upload import request
 
     return request.Traits(
         name=parsed_args.name,
@@ -378,7 +378,7 @@ def settings(
     :param project_id: of the project that ``--project`` names.
     """
     # Not at the top: see amiclient.osc.
-    from amiclient.glance import request
+    from amiclient.glance.upload import request
 
     return request.Settings(
         visibility=parsed_args.visibility,

@@ -32,7 +32,7 @@ from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
     from amiclient.glance import catalog as catalog_
-    from amiclient.glance import removal as removal_
+    from amiclient.glance.change import removal as removal_
     from amiclient.glance import users
 
 
@@ -137,9 +137,9 @@ class UploadPart(command.ShowOne):
         # Not at the top: see amiclient.osc.
         from amiclient.glance import catalog
         from amiclient.glance import model
-        from amiclient.glance import plan
-        from amiclient.glance import register
-        from amiclient.glance import request
+        from amiclient.glance.upload import plan
+        from amiclient.glance.upload import register
+        from amiclient.glance.upload import request
 
         wanted = request.PartRequest(
             kind=model.Kind(self.format),
@@ -267,8 +267,8 @@ class DeleteParts(removal.Delete):
     ) -> removal_.RemovalPlan:
         """Plan what is deleted."""
         # Not at the top: see amiclient.osc.
+        from amiclient.glance.change import removal
         from amiclient.glance import model
-        from amiclient.glance import removal
 
         return removal.plan_parts(
             cloud,

@@ -22,7 +22,7 @@ from amiclient.osc import options
 
 if typing.TYPE_CHECKING:
     from amiclient.glance import catalog as catalog_
-    from amiclient.glance import removal
+    from amiclient.glance.change import removal
 
 
 class Delete(command.Action):
@@ -45,7 +45,7 @@ class Delete(command.Action):
         """Delete them."""
         # Not at the top: see amiclient.osc.
         from amiclient.glance import catalog
-        from amiclient.glance import removal
+        from amiclient.glance.change import removal
 
         cloud = catalog.Catalog(
             self.proxy(), patience=options.patience(parsed_args)
@@ -90,6 +90,6 @@ class DeleteAmi(Delete):
     ) -> removal.RemovalPlan:
         """Plan what is deleted."""
         # Not at the top: see amiclient.osc.
-        from amiclient.glance import removal
+        from amiclient.glance.change import removal
 
         return removal.plan(cloud, parsed_args.ami, linked=parsed_args.linked)

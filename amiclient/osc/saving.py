@@ -63,7 +63,7 @@ class SaveAmi(command.ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
         """Save it."""
         # Not at the top: see amiclient.osc.
-        from amiclient.glance import save
+        from amiclient.glance.data import save
 
         wanted = save.SaveRequest(
             ami=parsed_args.ami,

@@ -22,7 +22,7 @@ from amiclient.osc import command
 from amiclient.osc import options
 
 if typing.TYPE_CHECKING:
-    from amiclient.glance import sharing
+    from amiclient.glance.change import sharing
 
 _SHARED: tuple[columns.Column[sharing.Shared], ...] = (
     columns.Column('Role', lambda r: r.kind.noun),
@@ -71,7 +71,7 @@ class AddProject(command.Lister):
         """Share it."""
         # Not at the top: see amiclient.osc.
         from amiclient.glance import catalog
-        from amiclient.glance import sharing
+        from amiclient.glance.change import sharing
 
         cloud = catalog.Catalog(
             self.proxy(), patience=options.patience(parsed_args)
@@ -113,7 +113,7 @@ class RemoveProject(command.Action):
         """Share it no longer."""
         # Not at the top: see amiclient.osc.
         from amiclient.glance import catalog
-        from amiclient.glance import sharing
+        from amiclient.glance.change import sharing
 
         cloud = catalog.Catalog(
             self.proxy(), patience=options.patience(parsed_args)

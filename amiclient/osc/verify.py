@@ -24,7 +24,7 @@ from amiclient.osc import options
 from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
-    from amiclient.glance import against
+    from amiclient.glance.health import against
 
 
 class VerifyAmi(findings.Check):
@@ -70,7 +70,7 @@ class VerifyAmi(findings.Check):
     def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
         """Check it."""
         # Not at the top: see amiclient.osc.
-        from amiclient.glance import verify
+        from amiclient.glance.health import verify
 
         self.refuse_unknown(parsed_args, verify.RULES)
         request = verify.Request(
@@ -86,7 +86,7 @@ class VerifyAmi(findings.Check):
 
     def _local(self, parsed_args: argparse.Namespace) -> against.Local | None:
         # Not at the top: see amiclient.osc.
-        from amiclient.glance import against
+        from amiclient.glance.health import against
 
         if parsed_args.against is None:
             return None

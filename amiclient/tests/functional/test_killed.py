@@ -20,7 +20,7 @@ import subprocess
 import time
 import uuid
 
-from amiclient.glance import marks
+from amiclient.glance.upload import marks
 from amiclient.tests.functional import upload
 from amiclient.tests import triple
 

@@ -15,7 +15,7 @@
 
 import subprocess
 
-from amiclient.glance import marks
+from amiclient.glance.upload import marks
 from amiclient.tests.functional import upload
 
 

@@ -40,6 +40,9 @@ _FORBIDDEN = {
     'osc': ('amiclient.process', 'amiclient.tests'),
 }
 
+#: The parts of the cloud's side that are folders.
+_CLOUD = ('data', 'upload', 'health', 'change')
+
 #: The one door to other programs, and what others would go round it by.
 _DOOR = 'process.py'
 _PROGRAMS = ('subprocess', 'pty', 'multiprocessing')
@@ -103,6 +106,23 @@ class TestHouse(base.TestCase):
             names = offending(imports(tree), forbidden)
             wrong.extend(f'{path} imports {name}' for name in names)
         self.assertEqual([], wrong)
+
+    def test_floors_of_the_cloud_side(self) -> None:
+        below: list[str] = []
+        for floor in (('',), ('data',), ('upload', 'health'), ('change',)):
+            above = [name for name in _CLOUD if name not in (*below, *floor)]
+            for name in floor:
+                # Those on one floor do not know each other either.
+                others = {*above, *floor} - {name}
+                forbidden = tuple(f'amiclient.glance.{o}' for o in others if o)
+                wrong = [
+                    f'{path} imports {found}'
+                    for path, tree in self.product().items()
+                    if path.parts[:-1] == ('glance', *filter(None, [name]))
+                    for found in offending(imports(tree), forbidden)
+                ]
+                self.assertEqual([], wrong)
+            below.extend(floor)
 
     def test_one_door_to_programs(self) -> None:
         wrong = []

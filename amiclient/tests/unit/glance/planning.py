@@ -19,8 +19,8 @@ from unittest import mock
 
 from amiclient import exceptions
 from amiclient.glance import catalog
-from amiclient.glance import plan
-from amiclient.glance import request
+from amiclient.glance.upload import plan
+from amiclient.glance.upload import request
 from amiclient import progress
 from amiclient.tests import base
 from amiclient.tests import triple

@@ -20,9 +20,9 @@ from typing import Any
 import requests
 
 from amiclient import exceptions
-from amiclient.glance import audience
-from amiclient.glance import change
-from amiclient.glance import changeplan
+from amiclient.glance.change import audience
+from amiclient.glance.change import change
+from amiclient.glance.change import changeplan
 from amiclient import interrupts
 from amiclient import progress
 from amiclient.tests.unit.glance import memory
@@ -359,7 +359,7 @@ class TestTakenBack(ChangeCase):
         planned = self.plan(visibility='private', linked=True)
         # The second change fails, and the first cannot be made public again.
         self.failing = {1: REFUSED, 2: REFUSED}
-        with self.assertLogs('amiclient.glance.steps') as logs:
+        with self.assertLogs('amiclient.glance.change.steps') as logs:
             self.assertRaises(exceptions.CloudError, self.execute, planned)
         self.assertIn(
             f'openstack image set --public {memory.AMI}', logs.output[-1]

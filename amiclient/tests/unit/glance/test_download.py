@@ -27,7 +27,7 @@ import fixtures
 
 from amiclient import exceptions
 from amiclient import files
-from amiclient.glance import download
+from amiclient.glance.data import download
 from amiclient.glance import retry
 from amiclient.tests import base
 from amiclient.tests.unit.glance import downloads

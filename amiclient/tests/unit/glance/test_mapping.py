@@ -18,7 +18,7 @@ import time
 
 import fixtures
 
-from amiclient.glance import mapping
+from amiclient.glance.data import mapping
 from amiclient.tests import base
 
 MIB = 1 << 20

@@ -15,7 +15,7 @@ import os
 import subprocess
 from unittest import mock
 
-from amiclient.glance import marks
+from amiclient.glance.upload import marks
 from amiclient.tests import base
 from amiclient.tests.unit.glance import records
 

@@ -18,11 +18,11 @@ import fixtures
 
 from amiclient import exceptions
 from amiclient.glance import catalog
-from amiclient.glance import marks
 from amiclient.glance import model
-from amiclient.glance import orphans
-from amiclient.glance import request
-from amiclient.glance import transaction
+from amiclient.glance.upload import marks
+from amiclient.glance.upload import orphans
+from amiclient.glance.upload import request
+from amiclient.glance.upload import transaction
 from amiclient.tests import base
 from amiclient.tests.unit.glance import records
 

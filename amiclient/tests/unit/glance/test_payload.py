@@ -20,9 +20,9 @@ from unittest import mock
 import fixtures
 
 from amiclient import exceptions
+from amiclient.glance.data import payload
+from amiclient.glance.data import transfer
 from amiclient.glance import model
-from amiclient.glance import payload
-from amiclient.glance import transfer
 from amiclient import progress
 from amiclient.tests import base
 

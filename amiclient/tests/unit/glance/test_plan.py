@@ -17,8 +17,8 @@ from unittest import mock
 from amiclient import exceptions
 from amiclient.ext import shrink
 from amiclient.glance import model
-from amiclient.glance import plan
-from amiclient.glance import request
+from amiclient.glance.upload import plan
+from amiclient.glance.upload import request
 from amiclient import progress
 from amiclient.tests.unit.glance import planning
 from amiclient.tests.unit.glance import records

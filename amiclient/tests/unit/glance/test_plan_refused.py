@@ -14,7 +14,7 @@
 import testscenarios
 
 from amiclient import exceptions
-from amiclient.glance import request
+from amiclient.glance.upload import request
 from amiclient.tests.unit.glance import planning
 from amiclient.tests.unit.glance import records
 

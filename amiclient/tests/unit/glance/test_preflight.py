@@ -18,8 +18,8 @@ from amiclient import exceptions
 from amiclient.glance import catalog
 from amiclient.glance import members
 from amiclient.glance import model
-from amiclient.glance import preflight
-from amiclient.glance import request
+from amiclient.glance.upload import preflight
+from amiclient.glance.upload import request
 from amiclient.tests import base
 from amiclient.tests.unit.glance import planning
 from amiclient.tests.unit.glance import records

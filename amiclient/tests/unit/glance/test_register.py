@@ -22,11 +22,11 @@ from amiclient import exceptions
 from amiclient.ext import image as image_
 from amiclient.ext import shrink
 from amiclient.glance import catalog
-from amiclient.glance import marks
+from amiclient.glance.data import transfer
 from amiclient.glance import model
-from amiclient.glance import register
-from amiclient.glance import request
-from amiclient.glance import transfer
+from amiclient.glance.upload import marks
+from amiclient.glance.upload import register
+from amiclient.glance.upload import request
 from amiclient import interrupts
 from amiclient import progress
 from amiclient.tests import base

@@ -17,8 +17,8 @@ from typing import Any
 import requests
 
 from amiclient import exceptions
+from amiclient.glance.change import removal
 from amiclient.glance import model
-from amiclient.glance import removal
 from amiclient.glance import users
 from amiclient.tests.unit.glance import memory
 

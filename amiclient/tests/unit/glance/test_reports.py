@@ -16,10 +16,10 @@
 import pathlib
 
 import amiclient
-from amiclient.glance import case as case_
+from amiclient.glance.health import case as case_
+from amiclient.glance.health import reports
+from amiclient.glance.health import verify
 from amiclient.glance import links
-from amiclient.glance import reports
-from amiclient.glance import verify
 from amiclient.tests import base
 from amiclient.tests.unit.glance import records
 from amiclient.tests.unit.glance import wire

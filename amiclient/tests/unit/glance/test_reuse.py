@@ -12,8 +12,8 @@
 
 import hashlib
 
-from amiclient.glance import marks
-from amiclient.glance import reuse
+from amiclient.glance.upload import marks
+from amiclient.glance.upload import reuse
 from amiclient.tests import base
 from amiclient.tests.unit.glance import records
 from amiclient.tests.unit.glance import wire

@@ -12,7 +12,7 @@
 
 from amiclient import exceptions
 from amiclient.glance import model
-from amiclient.glance import rules
+from amiclient.glance.upload import rules
 from amiclient.tests import base
 
 ENUMS = {

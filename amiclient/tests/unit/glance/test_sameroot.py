@@ -16,8 +16,8 @@ import contextlib
 import hashlib
 
 from amiclient.ext import shrink
-from amiclient.glance import request
-from amiclient.glance import sameroot
+from amiclient.glance.upload import request
+from amiclient.glance.upload import sameroot
 from amiclient import progress
 from amiclient.tests.unit.glance import planning
 from amiclient.tests.unit.glance import records

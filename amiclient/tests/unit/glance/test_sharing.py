@@ -15,7 +15,7 @@
 import requests
 
 from amiclient import exceptions
-from amiclient.glance import sharing
+from amiclient.glance.change import sharing
 from amiclient.tests.unit.glance import memory
 
 LOST = requests.exceptions.ConnectionError('connection reset')

@@ -20,7 +20,7 @@ import fixtures
 from amiclient import exceptions
 from amiclient.glance import catalog
 from amiclient.glance import model
-from amiclient.glance import transaction
+from amiclient.glance.upload import transaction
 from amiclient import interrupts
 from amiclient.tests import base
 from amiclient.tests.unit.glance import records

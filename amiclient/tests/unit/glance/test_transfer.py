@@ -21,11 +21,11 @@ from typing import Any
 import fixtures
 
 from amiclient import exceptions
-from amiclient.glance import body
+from amiclient.glance.data import body
+from amiclient.glance.data import payload
+from amiclient.glance.data import transfer
 from amiclient.glance import model
-from amiclient.glance import payload
 from amiclient.glance import retry
-from amiclient.glance import transfer
 from amiclient import progress
 from amiclient.tests import base
 from amiclient.tests.unit.glance import stub

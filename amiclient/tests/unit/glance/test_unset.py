@@ -15,8 +15,8 @@
 from typing import Any
 
 from amiclient import exceptions
-from amiclient.glance import change
-from amiclient.glance import unset
+from amiclient.glance.change import change
+from amiclient.glance.change import unset
 from amiclient import progress
 from amiclient.tests.unit.glance import memory
 

@@ -15,9 +15,9 @@
 import hashlib
 from typing import Any
 
+from amiclient.glance.data import transfer
 from amiclient.glance import model
 from amiclient.glance import retry
-from amiclient.glance import transfer
 from amiclient.tests import base
 from amiclient.tests.unit.glance import stub
 

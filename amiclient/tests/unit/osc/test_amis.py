@@ -12,8 +12,8 @@
 
 
 from amiclient import findings
+from amiclient.glance.health import reports
 from amiclient.glance import links
-from amiclient.glance import reports
 from amiclient.osc import amis
 from amiclient.osc import columns
 from amiclient.tests import base

@@ -12,7 +12,7 @@
 
 
 from amiclient.glance import model
-from amiclient.glance import request
+from amiclient.glance.upload import request
 from amiclient.osc import columns
 from amiclient.tests import base
 from amiclient.tests.unit.glance import records

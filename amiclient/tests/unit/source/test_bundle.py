@@ -25,8 +25,8 @@ import fixtures
 
 from amiclient import exceptions
 from amiclient import files
-from amiclient.glance import adopting
-from amiclient.glance import request
+from amiclient.glance.upload import adopting
+from amiclient.glance.upload import request
 from amiclient import process
 from amiclient import progress
 from amiclient.source import bundle

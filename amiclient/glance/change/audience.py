@@ -1,0 +1,88 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Who can see an image, as it is or as it would be.
+
+Nova fetches kernel and ramdisk as the user who boots: an AMI boots only for
+those who can see its kernel and its ramdisk as well.
+"""
+
+import dataclasses
+
+from amiclient.glance import catalog as catalog_
+from amiclient.glance.health import case
+from amiclient.glance import members as members_
+from amiclient.glance import model
+
+#: Each shows an image to whom the one before does, and to others.
+ORDER = ('private', 'shared', 'community', 'public')
+
+
+def rank(visibility: str) -> int:
+    """Tell how widely an image is visible."""
+    return ORDER.index(visibility)
+
+
+@dataclasses.dataclass(frozen=True)
+class Audience:
+    """Who can see an image.
+
+    :param members: ids of the projects that it is shared with; they count
+        only while the visibility is ``shared``.
+    """
+
+    visibility: str
+    owner: str | None
+    members: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(
+        cls, catalog: catalog_.Catalog, image: model.ImageRecord
+    ) -> 'Audience':
+        """Ask who can see an image.
+
+        :raises CloudError: if the cloud does not answer as it should.
+        """
+        return cls(
+            image.visibility, image.owner, members_.projects(catalog, image)
+        )
+
+    @property
+    def is_open(self) -> bool:
+        """Whether everybody can see it who knows its id."""
+        return self.visibility in case.OPEN
+
+    @property
+    def projects(self) -> frozenset[str | None]:
+        """Whoever can see it, unless it is open."""
+        if self.visibility == 'shared':
+            return self.members | {self.owner}
+        return frozenset({self.owner})
+
+    def includes(self, project: str) -> bool:
+        """Tell whether a project can see it."""
+        return self.is_open or project in self.projects
+
+    def lacks(self, ami: 'Audience') -> str | None:
+        """Tell who sees an AMI, but not this kernel or ramdisk.
+
+        :returns: for a sentence; None if nobody.
+        """
+        if self.is_open:
+            return None
+        if ami.is_open:
+            return 'other projects'
+        lacking = sorted(str(p) for p in ami.projects - self.projects)
+        if not lacking:
+            return None
+        some = 'projects' if len(lacking) > 1 else 'project'
+        return f'the {some} {", ".join(lacking)}'

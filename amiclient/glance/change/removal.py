@@ -1,0 +1,371 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""AMIs that are deleted, and the kernels and ramdisks that nobody needs then.
+
+Each image that was named is a task of its own: one that fails keeps no other
+from being deleted.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+import dataclasses
+import http
+import logging
+
+from amiclient import exceptions
+from amiclient.glance import catalog as catalog_
+from amiclient.glance.change import audience
+from amiclient.glance.change import linked
+from amiclient.glance.change import steps
+from amiclient.glance import links
+from amiclient.glance import model
+from amiclient.glance import permission
+from amiclient.glance import users
+from amiclient import interrupts
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Removal:
+    """An image that is going to be deleted.
+
+    :param after: ids of the AMIs that link to it, and have to be deleted
+        before; if one of them cannot be, it stays as well.
+    """
+
+    kind: model.Kind
+    image: model.ImageRecord
+    after: frozenset[str] = frozenset()
+
+    @property
+    def title(self) -> str:
+        """Name the image within a sentence."""
+        return steps.title(self.kind, self.image)
+
+
+@dataclasses.dataclass(frozen=True)
+class RemovalPlan:
+    """What is going to be deleted.
+
+    :param total: how many images were named.
+    :param removals: AMIs first, then their kernels and ramdisks.
+    :param problems: what is the matter with images that were named, and are
+        not going to be deleted.
+    :param kept: kernels and ramdisks that stay, and why.
+    :param warnings: what to say before.
+    """
+
+    total: int
+    removals: tuple[Removal, ...]
+    problems: tuple[exceptions.CloudError, ...] = ()
+    kept: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def describe(self) -> Iterator[str]:
+        """Say what is going to be done, a line for each image."""
+        for removal in self.removals:
+            yield f'delete {removal.title}'
+
+
+def plan(
+    catalog: catalog_.Catalog, names: Iterable[str], *, linked: bool = False
+) -> RemovalPlan:
+    """Plan to delete AMIs.
+
+    :param names: ids or names.
+    :param linked: whether kernels and ramdisks are deleted that no other
+        image links to, among those that the user can see.
+    :raises CloudError: if the cloud does not answer as it should.
+    """
+    given = tuple(dict.fromkeys(names))
+    found: dict[str, links.Ami] = {}
+    problems: list[exceptions.CloudError] = []
+    for name in given:
+        try:
+            ami = _find_ami(catalog, name)
+            _check_protected(model.Kind.AMI, ami.image)
+        except exceptions.CloudError as error:
+            _raise_unless_about_one(error)
+            problems.append(error)
+        else:
+            found[ami.image.id] = ami
+    if not linked:
+        removals = [
+            Removal(model.Kind.AMI, ami.image) for ami in found.values()
+        ]
+        return RemovalPlan(len(given), tuple(removals), tuple(problems))
+    return _Planner(catalog, len(given), found, problems).plan()
+
+
+def plan_parts(
+    catalog: catalog_.Catalog,
+    kind: model.Kind,
+    names: Iterable[str],
+    *,
+    force: bool = False,
+) -> RemovalPlan:
+    """Plan to delete kernels or ramdisks.
+
+    :param names: ids or names.
+    :param force: whether to delete one that images link to.
+    :raises CloudError: if the cloud does not answer as it should.
+    """
+    given = tuple(dict.fromkeys(names))
+    removals: dict[str, Removal] = {}
+    problems: list[exceptions.CloudError] = []
+    warnings: list[str] = []
+    for name in given:
+        try:
+            part = users.find(catalog, kind, name)
+            _check_protected(kind, part.image)
+            _check_unused(part, force=force)
+        except exceptions.CloudError as error:
+            _raise_unless_about_one(error)
+            problems.append(error)
+            continue
+        removals[part.image.id] = Removal(kind, part.image)
+        if part.users:
+            warnings.append(
+                f'{_named(part.users)} will not boot without the '
+                f'{steps.title(kind, part.image)}'
+            )
+        warnings += _unseen(kind, part.image, catalog)
+    return RemovalPlan(
+        len(given),
+        tuple(removals.values()),
+        tuple(problems),
+        warnings=tuple(warnings),
+    )
+
+
+def _named(images: Iterable[model.ImageRecord]) -> str:
+    return linked.named(images)
+
+
+def _raise_unless_about_one(error: exceptions.CloudError) -> None:
+    """Pass on what would be the same with every other image."""
+    no_answer = error.status is None and error.__cause__ is not None
+    if no_answer or error.status == http.HTTPStatus.UNAUTHORIZED:
+        raise error
+
+
+class _Refusal(exceptions.CloudError):
+    """What speaks against deleting one image."""
+
+
+def _find_ami(catalog: catalog_.Catalog, name: str) -> links.Ami:
+    image = catalog.find(name)
+    if image.disk_format in (model.Kind.AKI.value, model.Kind.ARI.value):
+        kind = model.Kind(image.disk_format)
+        raise _Refusal(
+            f'the image {image.name!r} ({image.id}) is a {kind.noun}, not an '
+            'AMI',
+            hint=f'use `openstack ami {kind.noun} delete`',
+        )
+    if not image.kernel_id and image.disk_format != model.Kind.AMI.value:
+        raise _Refusal(
+            f'the image {image.name!r} ({image.id}) is no AMI: it links to no '
+            'kernel',
+            hint=f'this deletes it: openstack image delete {image.id}',
+        )
+    return links.Ami(image)
+
+
+def _check_protected(kind: model.Kind, image: model.ImageRecord) -> None:
+    if image.protected:
+        raise _Refusal(
+            f'the {steps.title(kind, image)} is protected',
+            hint=permission.unprotect(image),
+        )
+
+
+def _check_unused(part: users.Part, *, force: bool) -> None:
+    if part.users and not force:
+        raise _Refusal(
+            f'the {steps.title(part.kind, part.image)} is in use: '
+            f'{_named(part.users)} would not boot without it',
+            hint='link those to another with `openstack ami set '
+            f'--{part.kind.noun}`, or add --force',
+        )
+
+
+def _unseen(
+    kind: model.Kind, image: model.ImageRecord, catalog: catalog_.Catalog
+) -> Iterator[str]:
+    """Warn of images that may link to one, but cannot be seen."""
+    seen = audience.Audience.of(catalog, image)
+    if seen.is_open or seen.projects - {image.owner}:
+        yield (
+            f'the {steps.title(kind, image)} can be used by other projects: '
+            'whether private images of theirs link to it cannot be seen'
+        )
+
+
+class _Planner:
+    """Finds out which kernels and ramdisks go with their AMIs."""
+
+    def __init__(
+        self,
+        catalog: catalog_.Catalog,
+        total: int,
+        amis: Mapping[str, links.Ami],
+        problems: list[exceptions.CloudError],
+    ) -> None:
+        self._catalog = catalog
+        self._total = total
+        self._amis = dict(amis)
+        self._problems = problems
+        self._kept: list[str] = []
+        self._warnings: list[str] = []
+
+    def plan(self) -> RemovalPlan:
+        """Make the plan."""
+        kinds = {
+            str(link).lower(): kind
+            for ami in self._amis.values()
+            for kind, name in users.LINKS.items()
+            if (link := ami.image.properties.get(name))
+        }
+        found = self._catalog.get_many(kinds) if kinds else {}
+        # Kernel before ramdisk, whatever their ids.
+        parts = {id: found[id] for id in kinds if id in found}
+        using = users.used_by(self._catalog, parts) if parts else {}
+        self._refuse_protected(kinds, parts, using)
+        removals = [
+            removal
+            for id, part in parts.items()
+            if (removal := self._removal(kinds[id], part, using[id]))
+        ]
+        for each in removals:
+            self._warnings += _unseen(each.kind, each.image, self._catalog)
+        amis = (Removal(model.Kind.AMI, a.image) for a in self._amis.values())
+        return RemovalPlan(
+            self._total,
+            (*amis, *removals),
+            tuple(self._problems),
+            tuple(self._kept),
+            tuple(self._warnings),
+        )
+
+    def _refuse_protected(
+        self,
+        kinds: Mapping[str, model.Kind],
+        parts: Mapping[str, model.ImageRecord],
+        using: Mapping[str, tuple[model.ImageRecord, ...]],
+    ) -> None:
+        """Leave AMIs alone whose kernel should go, but is protected.
+
+        Without its AMI, a kernel is hard to find again.
+        """
+        for id, part in parts.items():
+            own = [user for user in using[id] if user.id in self._amis]
+            others = [user for user in using[id] if user not in own]
+            if others or not part.protected or not self._owned(part, own):
+                continue
+            for user in own:
+                del self._amis[user.id]
+                self._problems.append(
+                    _Refusal(
+                        f'the {steps.title(kinds[id], part)}, which '
+                        f'{user.name!r} ({user.id}) links to, is protected',
+                        hint=f'{permission.unprotect(part)}; or leave out '
+                        '--linked',
+                    )
+                )
+
+    @staticmethod
+    def _owned(
+        part: model.ImageRecord, own: Iterable[model.ImageRecord]
+    ) -> bool:
+        return all(user.owner == part.owner for user in own)
+
+    def _removal(
+        self,
+        kind: model.Kind,
+        part: model.ImageRecord,
+        using: tuple[model.ImageRecord, ...],
+    ) -> Removal | None:
+        own = [user for user in using if user.id in self._amis]
+        others = [user for user in using if user not in own]
+        title = steps.title(kind, part)
+        if not own:
+            return None
+        if others:
+            self._kept.append(f'kept the {title}: needed by {_named(others)}')
+            return None
+        if not self._owned(part, own):
+            self._kept.append(
+                f'kept the {title}: it belongs to the project {part.owner}'
+            )
+            return None
+        return Removal(kind, part, frozenset(user.id for user in own))
+
+
+def execute(plan: RemovalPlan, catalog: catalog_.Catalog) -> None:
+    """Delete images, as many as can be.
+
+    :raises CloudError: if one could not be deleted, or several: then they
+        have been logged one by one, and this counts them.
+    """
+    problems = list(plan.problems)
+    gone: set[str] = set()
+    tried = 0
+    try:
+        for removal in plan.removals:
+            if not removal.after <= gone:
+                LOG.warning(
+                    'kept the %s: an image that links to it was not deleted',
+                    removal.title,
+                )
+                continue
+            tried += 1
+            try:
+                _delete(removal, catalog)
+            except exceptions.CloudError as error:
+                _raise_unless_about_one(error)
+                problems.append(error)
+            else:
+                gone.add(removal.image.id)
+    except (interrupts.Interrupted, exceptions.CloudError):
+        LOG.warning('deleted %d of %d images', len(gone), len(plan.removals))
+        raise
+    refuse(problems, len(plan.problems) + tried)
+
+
+def _delete(removal: Removal, catalog: catalog_.Catalog) -> None:
+    try:
+        catalog.delete(removal.image.id)
+    except exceptions.NotFoundError:
+        # Whoever did it, it is deleted.
+        return
+    except exceptions.CloudError as error:
+        raise permission.explained(error, removal.image, catalog) from error
+
+
+def refuse(problems: Iterable[exceptions.CloudError], total: int) -> None:
+    """Say what was not deleted, if anything.
+
+    :param total: how many images were to be.
+    :raises CloudError: one error, which counts them if there are several.
+    """
+    listed = list(problems)
+    if not listed:
+        return
+    if total == 1:
+        raise listed[0]
+    for each in listed:
+        LOG.error('%s', each)
+    were = 'was' if len(listed) == 1 else 'were'
+    raise exceptions.CloudError(
+        f'{len(listed)} of {total} images {were} not deleted'
+    )

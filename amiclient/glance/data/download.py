@@ -1,0 +1,373 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""The data of an image, on its way here.
+
+The loop is our own: openstacksdk's download stores what it gets, which may be
+nothing (of an image that is queued) or the text of an error, and in place.
+Here a file has its name only once its hash is that which Glance gives for the
+image. What a break interrupts goes on where it was, in the same run or in the
+next, where the cloud's store can do so (``Range``, RFC 9110, section 14).
+"""
+
+import dataclasses
+import hashlib
+import http
+import os
+import pathlib
+import re
+import threading
+from typing import TYPE_CHECKING
+
+from keystoneauth1 import exceptions as keystone_exceptions
+import requests
+
+from amiclient import exceptions
+from amiclient import files
+from amiclient.glance.data import content
+from amiclient.glance.data import partial
+from amiclient.glance.data import stream as stream_
+from amiclient.glance import errors
+from amiclient.glance import model
+from amiclient.glance import retry
+from amiclient import progress as progress_
+from amiclient import units
+
+if TYPE_CHECKING:
+    from openstack.image.v2 import _proxy
+
+#: What a store says that cannot begin in the middle, or not there.
+_NO_RANGES = frozenset(
+    {
+        http.HTTPStatus.BAD_REQUEST,
+        http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+        http.HTTPStatus.NOT_IMPLEMENTED,
+    }
+)
+
+_CONTENT_RANGE = re.compile(r'bytes (\d+)-\d+/(\d+|\*)')
+
+#: Bytes after which an attempt was not in vain: the next ones are counted
+#: anew, so that many breaks of a long download do not end it.
+_STRIDE = 64 * 2**20
+
+#: How often the whole is fetched that turns out to be something else.
+_WHOLE = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Fetched:
+    """A file that holds an image's data, verified.
+
+    :param size: bytes of it.
+    :param downloaded: bytes that came over the network for it, all attempts
+        together; 0 if the file was there already.
+    :param digest: what was compared; None if the cloud gives no hash, and
+        so the size is all there is.
+    """
+
+    path: pathlib.Path
+    size: int
+    downloaded: int
+    digest: content.Digest | None
+
+
+def fetch(
+    proxy: '_proxy.Proxy',
+    record: model.ImageRecord,
+    target: pathlib.Path,
+    *,
+    description: str,
+    progress: progress_.Progress,
+    replace: bool = False,
+    cancel: threading.Event | None = None,
+    patience: retry.Patience | None = None,
+) -> Fetched:
+    """Fetch the data of an image into a file, and verify it.
+
+    A file that is there and holds the same is left as it is. What was fetched
+    before a failure stays beside the target, as ``.NAME....part``, for the
+    next run to go on with; but not if the disk is full or the image gone.
+
+    :param proxy: openstacksdk's, for version 2 of the image service.
+    :param target: the file; its folder must exist.
+    :param description: what to call it, such as ``Fetching kernel``.
+    :param replace: whether a file that holds something else may go.
+    :param cancel: when set, the work is given up.
+    :raises AmiError: if the target is there and holds something else, or
+        cannot be written.
+    :raises NoSpaceError: if there is no room for it.
+    :raises TransferError: if what came is not what Glance says it has.
+    :raises NotFoundError: if the image is gone.
+    :raises CloudError: if it is not active, or the cloud refuses.
+    :raises CancelledError: if ``cancel`` was set meanwhile.
+    """
+    size = content.check(record)
+    digest = content.expected(record)
+    clock = retry.Clock(cancel=cancel)
+    with progress.task(description, size) as task:
+        if os.path.lexists(target):
+            if content.matches(target, record, task=task, clock=clock):
+                return Fetched(target, size, 0, digest)
+            if not replace:
+                raise exceptions.AmiError(
+                    f'{target} is there already, and is not what image '
+                    f'{record.id} holds',
+                    hint='remove it, or choose another directory',
+                )
+            task.restart()
+        tag = f'{record.id}-{digest.value[:16] if digest else size}'
+        with partial.Partial(target, tag) as part:
+            download = _Download(
+                proxy,
+                record,
+                part,
+                task=task,
+                clock=clock,
+                patience=patience or retry.Patience(),
+            )
+            downloaded = download.run()
+    return Fetched(target, size, downloaded, digest)
+
+
+class _Download:
+    """One image on its way to one file."""
+
+    def __init__(
+        self,
+        proxy: '_proxy.Proxy',
+        record: model.ImageRecord,
+        part: partial.Partial,
+        *,
+        task: progress_.Task,
+        clock: retry.Clock,
+        patience: retry.Patience,
+    ) -> None:
+        self._proxy = proxy
+        self._id = record.id
+        self._doing = f'fetching the data of image {record.id}'
+        self._size = record.size or 0
+        self._digest = content.expected(record)
+        self._part = part
+        self._task = task
+        self._clock = clock
+        self._patience = patience
+        self._hasher = self._new_hasher()
+        self._downloaded = 0
+        self._ranges = True
+        #: Whether some of it was there before this run, and so may be
+        #: anything; and how often the whole turned out to be wrong.
+        self._old = False
+        self._wrong = 0
+
+    def run(self) -> int:
+        """Try until the file is there.
+
+        :returns: bytes that came over the network.
+        """
+        try:
+            self._take_over()
+            self._check_room()
+            self._try_again()
+            self._part.finish()
+        except (exceptions.NotFoundError, exceptions.NoSpaceError):
+            # Nothing to go on with, or room that is needed elsewhere.
+            self._part.discard()
+            raise
+        return self._downloaded
+
+    def _try_again(self) -> None:
+        attempt, begin = 1, self._part.offset
+        while True:
+            try:
+                if self._part.offset < self._size:
+                    self._receive()
+                self._verify()
+                return
+            except exceptions.CloudError as error:
+                if error.again is None:
+                    raise
+                if self._part.offset >= begin + _STRIDE:
+                    attempt, begin = 1, self._part.offset
+                if attempt >= self._patience.attempts:
+                    raise retry.tried(self._hinted(error), attempt) from error
+                delay = self._patience.delay(attempt, error.again)
+            self._clock.sleep(delay)
+            attempt += 1
+
+    def _hinted(self, error: exceptions.CloudError) -> exceptions.CloudError:
+        if not self._part.offset or self._digest is None:
+            return error
+        return type(error)(
+            error.message,
+            hint=f'{self._part.offset} of {self._size} bytes are there: run '
+            'it again to go on',
+            status=error.status,
+        )
+
+    def _new_hasher(self) -> 'hashlib._Hash':
+        algorithm = self._digest.algorithm if self._digest else 'md5'
+        return hashlib.new(algorithm, usedforsecurity=False)
+
+    def _restart(self) -> None:
+        if self._part.offset:
+            self._part.restart()
+            self._task.restart()
+        self._hasher = self._new_hasher()
+        self._old = False
+
+    def _take_over(self) -> None:
+        """Go on with what an earlier run left."""
+        if self._digest is None or self._part.offset > self._size:
+            # A crash may have left anything, and nothing would tell.
+            self._restart()
+        for chunk in self._part.contents():
+            self._clock.check()
+            self._hasher.update(chunk)
+            self._task.advance(len(chunk))
+            self._old = True
+
+    def _check_room(self) -> None:
+        folder = self._part.target.parent
+        needed, room = self._size - self._part.offset, files.room(folder)
+        if room < needed:
+            raise exceptions.NoSpaceError(
+                f'{folder} has room for {units.format_size(room)}: '
+                f'{self._part.target.name} needs {units.format_size(needed)}',
+                hint='make room, or choose another directory',
+            )
+
+    def _receive(self) -> None:
+        """Fetch what is missing, as far as one connection lasts."""
+        if not self._ranges:
+            self._restart()
+        with stream_.Stream(self._get, self._clock) as stream:
+            try:
+                response = stream.response()
+                if not self._begins(response):
+                    return self._without_ranges()
+                while (chunk := stream.chunk()) is not None:
+                    self._take(chunk)
+            except requests.exceptions.RequestException as error:
+                raise self._broken(errors.cause(error)) from error
+            except keystone_exceptions.ClientException as error:
+                raise errors.from_exception(error, self._doing) from error
+        if self._part.offset < self._size:
+            raise self._broken('it was closed')
+        return None
+
+    def _without_ranges(self) -> None:
+        self._ranges = False
+        self._receive()
+
+    def _get(self) -> requests.Response:
+        headers = {
+            'Accept': 'application/json, */*',
+            # A hole would come faster, but its hash is not Glance's.
+            'Accept-Encoding': 'identity',
+        }
+        if self._part.offset:
+            headers['Range'] = f'bytes={self._part.offset}-'
+        return self._proxy.get(
+            f'/images/{self._id}/file',
+            headers=headers,
+            stream=True,
+            timeout=(self._patience.stall, self._patience.stall),
+            raise_exc=False,
+            connect_retries=0,
+            status_code_retries=0,
+            skip_cache=True,
+        )
+
+    def _begins(self, response: requests.Response) -> bool:
+        """Tell whether what follows is what was asked for.
+
+        :returns: false if the cloud cannot begin where it was asked to.
+        :raises CloudError: if it is no data at all.
+        """
+        offset, status = self._part.offset, response.status_code
+        if offset and status in _NO_RANGES:
+            return False
+        if status == http.HTTPStatus.PARTIAL_CONTENT:
+            found = _CONTENT_RANGE.fullmatch(
+                response.headers.get('Content-Range', '')
+            )
+            total = {str(self._size), '*'}
+            if not found or int(found[1]) != offset or found[2] not in total:
+                if not offset:
+                    raise self._odd('a part that was not asked for')
+                return False
+        elif status == http.HTTPStatus.OK:
+            # From the beginning, whatever was asked for.
+            self._restart()
+        elif status < 300:
+            raise self._odd(f'no data (HTTP {status})')
+        else:
+            failure = errors.from_response(response, self._doing)
+            if status == http.HTTPStatus.GONE:
+                raise exceptions.NotFoundError(failure.message, status=status)
+            raise failure
+        length = response.headers.get('Content-Length')
+        wanted = self._size - self._part.offset
+        if (
+            length is not None
+            and 'Content-Encoding' not in response.headers
+            and length != str(wanted)
+        ):
+            raise self._odd(f'{length} bytes, not {wanted}')
+        return True
+
+    def _take(self, chunk: bytes) -> None:
+        if self._part.offset + len(chunk) > self._size:
+            self._restart()
+            raise self._odd(f'more than {self._size} bytes')
+        self._downloaded += len(chunk)
+        self._hasher.update(chunk)
+        self._part.write(chunk)
+        self._task.advance(len(chunk))
+
+    def _verify(self) -> None:
+        """Compare with what Glance says it has.
+
+        :raises TransferError: if it is not the same.
+        """
+        if self._digest is None:
+            return
+        found, value = self._hasher.hexdigest(), self._digest.value
+        if found == value:
+            return
+        self._wrong += not self._old
+        self._restart()
+        raise exceptions.TransferError(
+            f'what came is not what image {self._id} holds: its '
+            f'{self._digest.algorithm} is {found[:16]}..., not '
+            f'{value[:16]}...',
+            hint='try again, and tell the operator if it stays so',
+            again=0.0 if self._wrong < _WHOLE else None,
+        )
+
+    def _odd(self, what: str) -> exceptions.TransferError:
+        return exceptions.TransferError(
+            f'{self._doing} failed: the cloud gave {what}',
+            hint='try again, and tell the operator if it stays so',
+            again=0.0,
+        )
+
+    def _broken(self, why: str) -> exceptions.TransferError:
+        if 'IncompleteRead' in why:
+            why = 'it was closed'
+        return exceptions.TransferError(
+            f'{self._doing} failed: the connection broke after '
+            f'{self._part.offset} of {self._size} bytes: {why}',
+            again=0.0,
+        )

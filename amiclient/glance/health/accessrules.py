@@ -1,0 +1,159 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Rules about who can see an AMI's kernel and ramdisk, and delete them.
+
+See :mod:`amiclient.glance.health.health`.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from amiclient import findings
+from amiclient.glance.health import case as case_
+from amiclient.glance import model
+
+
+def _less_visible(case: case_.Case) -> Iterator[findings.Finding]:
+    ami = case.image
+    for kind, part in case.parts:
+        if part.visibility in case_.OPEN:
+            continue
+        is_open = ami.visibility in case_.OPEN
+        lacking = case.audience(ami) - case.audience(part)
+        if is_open:
+            fails = 'all others'
+            commands = [case_.setting(part, f'--{ami.visibility}')]
+        elif part.visibility != 'private':
+            continue
+        elif lacking:
+            fails = f'project {_listed(lacking)}'
+            commands = [
+                case_.setting(part, '--shared'),
+                *_added(part, lacking),
+            ]
+        elif not case.is_known(ami):
+            fails = 'those that the AMI may be shared with'
+            commands = [case_.setting(part, '--shared')]
+        else:
+            continue
+        boots = f'project {part.owner}'
+        if part.visibility == 'shared':
+            boots += ' and those that it is shared with'
+        yield case_.found(
+            case,
+            'error' if is_open or lacking else 'warning',
+            'less-visible',
+            f'{case_.name(kind, part)} is {part.visibility}, the AMI '
+            f'{ami.visibility}: it boots for {boots}, and fails for {fails}',
+            *commands,
+            kind=kind,
+            image=part,
+        )
+
+
+def _members_differ(case: case_.Case) -> Iterator[findings.Finding]:
+    if case.members is None or case.image.visibility in case_.OPEN:
+        return
+    for kind, part in case.parts:
+        lacking = case.audience(case.image) - case.audience(part)
+        if part.visibility != 'shared' or not lacking:
+            continue
+        if case.is_known(part):
+            yield case_.found(
+                case,
+                'error',
+                'members-differ',
+                f'{case_.name(kind, part)} is not shared with project '
+                f'{_listed(lacking)}, as the AMI is: it fails there',
+                *_added(part, lacking),
+                kind=kind,
+                image=part,
+            )
+        elif lacking != {case.viewer.project}:
+            # That the viewer sees it is known by now.
+            others = lacking - {case.viewer.project}
+            yield case_.found(
+                case,
+                'warning',
+                'members-differ',
+                f'{case_.name(kind, part)} may not be shared with project '
+                f'{_listed(others)}, as the AMI is; only its owner, project '
+                f'{part.owner}, can tell',
+                kind=kind,
+            )
+
+
+def _added(
+    image: model.ImageRecord, projects: Iterable[str | None]
+) -> list[tuple[str, ...]]:
+    return [
+        ('openstack', 'image', 'add', 'project', image.id, project)
+        for project in sorted(project for project in projects if project)
+    ]
+
+
+def _listed(projects: Iterable[str | None]) -> str:
+    return ', '.join(sorted(map(str, projects)))
+
+
+def _hidden(case: case_.Case) -> Iterator[findings.Finding]:
+    for kind, part in case.parts:
+        if part.hidden and not case.image.hidden:
+            yield case_.found(
+                case,
+                'note',
+                'hidden',
+                f'{case_.name(kind, part)} is hidden, the AMI is not: it '
+                'boots, but who tidies up hidden images may delete it',
+                case_.setting(part, '--unhidden'),
+                kind=kind,
+                image=part,
+            )
+
+
+def _unprotected(case: case_.Case) -> Iterator[findings.Finding]:
+    for kind, part in case.parts:
+        if case.image.protected and not part.protected:
+            yield case_.found(
+                case,
+                'warning',
+                'unprotected',
+                f'{case_.name(kind, part)} is not protected, the AMI is: it '
+                'can be deleted, and the AMI does not boot then',
+                case_.setting(part, '--protected'),
+                kind=kind,
+                image=part,
+            )
+
+
+def _foreign_owner(case: case_.Case) -> Iterator[findings.Finding]:
+    for kind, part in case.parts:
+        if part.owner != case.image.owner:
+            yield case_.found(
+                case,
+                # The cloud's own kernels are made to be linked to.
+                'note' if part.visibility == 'public' else 'warning',
+                'foreign-owner',
+                f'{case_.name(kind, part)} belongs to project {part.owner}, '
+                f'the AMI to {case.image.owner}: only a copy of it would be '
+                'safe from being withdrawn',
+                kind=kind,
+            )
+
+
+CHECKS = (
+    _less_visible,
+    _members_differ,
+    _foreign_owner,
+    _unprotected,
+    _hidden,
+)

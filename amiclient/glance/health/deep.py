@@ -1,0 +1,270 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What the data of an AMI's images is, once it has been fetched.
+
+The records say what somebody declared. Here the data itself is looked at: is
+it whole, is it a filesystem in order, a kernel, a ramdisk, and for which
+architecture. Nova does none of that before it starts a server.
+"""
+
+from collections.abc import Iterator
+import dataclasses
+import pathlib
+from typing import TYPE_CHECKING
+
+from amiclient import exceptions
+from amiclient.ext import image as image_
+from amiclient.ext import stage
+from amiclient.ext import tools as tools_
+from amiclient import findings
+from amiclient.glance.data import download
+from amiclient.glance.health import case as case_
+from amiclient.glance.health import health
+from amiclient.glance import model
+from amiclient.glance import retry
+from amiclient import progress as progress_
+from amiclient.rootfs import kernels
+from amiclient.rootfs import ramdisks
+from amiclient.source import detect
+
+if TYPE_CHECKING:
+    from openstack.image.v2 import _proxy
+
+#: Rules, and so what ``--ignore`` takes.
+RULES = frozenset(
+    {
+        'architecture',
+        'boot-sector',
+        'damaged',
+        'journal',
+        'not-examined',
+        'not-a-filesystem',
+        'not-a-kernel',
+        'not-a-ramdisk',
+        'size',
+        'unreadable',
+    }
+)
+
+#: Formats whose data is the filesystem itself.
+PLAIN = ('ami', 'raw')
+
+#: What ends the first sector of a disk with partitions, or of a boot loader;
+#: and what begins the second of one with a GPT.
+_SIGNATURES = ((510, b'\x55\xaa'), (512, b'EFI PART'))
+_BOOT_SECTOR = 1024
+
+_UPLOAD = 'it has to be uploaded anew'
+
+
+@dataclasses.dataclass(frozen=True)
+class Fetcher:
+    """How to get at the data.
+
+    :param folder: where it goes, in a file for each image.
+    """
+
+    proxy: '_proxy.Proxy'
+    folder: pathlib.Path
+    patience: retry.Patience
+    progress: progress_.Progress
+
+    def fetch(
+        self, kind: model.Kind, image: model.ImageRecord
+    ) -> pathlib.Path:
+        """Get the data of one image, verified.
+
+        :raises CloudError: if it cannot be had, or is not what it was.
+        """
+        return download.fetch(
+            self.proxy,
+            image,
+            self.folder / kind.noun,
+            description=f'Fetching {kind.noun}',
+            progress=self.progress,
+            patience=self.patience,
+        ).path
+
+
+def look(
+    case: case_.Case, fetcher: Fetcher
+) -> tuple[dict[model.Kind, pathlib.Path], tuple[findings.Finding, ...]]:
+    """Fetch the data of an AMI's images, and look at it.
+
+    :returns: the files, of those images that could be fetched; and what was
+        found.
+    :raises NoSpaceError: if there is no room for the files.
+    """
+    files: dict[model.Kind, pathlib.Path] = {}
+    found: list[findings.Finding] = []
+    for kind, image in reversed(case.images):
+        if image.status != 'active' or not image.size:
+            # That is a finding of its own already.
+            continue
+        try:
+            files[kind] = fetcher.fetch(kind, image)
+        except exceptions.CloudError as error:
+            message = f'{case_.name(kind, image)} cannot be read: {error}'
+            found.append(
+                case_.found(case, 'error', 'unreadable', message, kind=kind)
+            )
+            continue
+        found += _LOOKS[kind](case, image, files[kind])
+    return files, tuple(found)
+
+
+def _kernel(
+    case: case_.Case, image: model.ImageRecord, path: pathlib.Path
+) -> Iterator[findings.Finding]:
+    kind = model.Kind.AKI
+    try:
+        kernel = kernels.identify_kernel(path)
+    except exceptions.SourceError as error:
+        yield _not_one(case, kind, image, path, error)
+        return
+    own = kernel.architecture
+    wanted = case.image.properties.get('architecture')
+    if own and wanted and health.canonical(wanted) != health.canonical(own):
+        yield case_.found(
+            case,
+            'error',
+            'architecture',
+            f'{case_.name(kind, image)} is a {kernel.format} for {own}, the '
+            f'AMI says {wanted}: Nova chooses the host by the latter',
+            case_.setting(case.image, '--property', f'architecture={own}'),
+            kind=kind,
+        )
+
+
+def _ramdisk(
+    case: case_.Case, image: model.ImageRecord, path: pathlib.Path
+) -> Iterator[findings.Finding]:
+    try:
+        ramdisks.identify_ramdisk(path)
+    except exceptions.SourceError as error:
+        yield _not_one(case, model.Kind.ARI, image, path, error)
+
+
+def _not_one(
+    case: case_.Case,
+    kind: model.Kind,
+    image: model.ImageRecord,
+    path: pathlib.Path,
+    error: exceptions.SourceError,
+) -> findings.Finding:
+    # The file is ours: its name means nothing to the user.
+    what = error.message.removeprefix(f'{path}: ')
+    return case_.found(
+        case,
+        'error',
+        f'not-a-{kind.noun}',
+        f'{case_.name(kind, image)} holds none ({what}); {_UPLOAD}',
+        kind=kind,
+    )
+
+
+def _root(
+    case: case_.Case, image: model.ImageRecord, path: pathlib.Path
+) -> Iterator[findings.Finding]:
+    kind = model.Kind.AMI
+    if image.disk_format not in PLAIN:
+        yield case_.found(
+            case,
+            'note',
+            'not-examined',
+            f'{case.title} is a {image.disk_format} disk: its data is what '
+            'was uploaded, but what is in it was not looked at',
+            kind=kind,
+        )
+        return
+    if has_boot_sector(path):
+        yield case_.found(
+            case,
+            'error',
+            'boot-sector',
+            f'{case.title} begins with a boot sector: Nova takes it for a '
+            f'disk with partitions and refuses it; {_UPLOAD}, by `openstack '
+            'ami upload`, which sends zeros instead',
+            kind=kind,
+        )
+    try:
+        root = detect.open_root(path)
+    except exceptions.SourceError as error:
+        what = error.message.removeprefix(f'{path}: ')
+        yield case_.found(
+            case,
+            'error',
+            'not-a-filesystem',
+            f'{case.title} holds no root filesystem ({what}); {_UPLOAD}',
+            kind=kind,
+        )
+        return
+    if root.size != root.superblock.size:
+        yield case_.found(
+            case,
+            'warning',
+            'size',
+            f'{case.title} has {root.size} bytes, its filesystem '
+            f'{root.superblock.size}: what comes after that is of no use, '
+            'and an upload of the filesystem alone would leave it out',
+            kind=kind,
+        )
+    yield from _filesystem(case, root)
+
+
+def has_boot_sector(path: pathlib.Path) -> bool:
+    """Tell whether Nova would take a filesystem for a partitioned disk."""
+    with path.open('rb') as file:
+        start = file.read(_BOOT_SECTOR)
+    return any(
+        start[offset:].startswith(signature)
+        for offset, signature in _SIGNATURES
+    )
+
+
+def _filesystem(
+    case: case_.Case, root: image_.RootImage
+) -> Iterator[findings.Finding]:
+    """Have e2fsck look at it."""
+    tools = tools_.Toolbox(root.superblock.written)
+    path = root.path
+    if root.superblock.needs_recovery:
+        yield case_.found(
+            case,
+            'warning',
+            'journal',
+            f'{case.title} was not unmounted: its journal is replayed at '
+            f'each first boot; to avoid that, {_UPLOAD}',
+            kind=model.Kind.AMI,
+        )
+        # What e2fsck says before that means little; the data stays as it is,
+        # for it may be compared.
+        path = path.with_name('replayed')
+        stage.copy_sparse(root.path, path)
+        tools.preen(path)
+    if not tools.check(path):
+        yield case_.found(
+            case,
+            'error',
+            'damaged',
+            f'{case.title} has a damaged filesystem (e2fsck: '
+            f'{tools.objections(path)}); a whole one has to be uploaded',
+            kind=model.Kind.AMI,
+        )
+
+
+_LOOKS = {
+    model.Kind.AMI: _root,
+    model.Kind.AKI: _kernel,
+    model.Kind.ARI: _ramdisk,
+}

@@ -1,0 +1,190 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Whether an AMI boots, and for whom: what its records in the cloud tell.
+
+Nova fetches kernel and ramdisk as the user who boots, by the ids that the
+image's properties hold; where it cannot, it says that an image was not found,
+and not which one. Each function here finds one cause of that, or of another
+failure that the records alone foretell. Nothing is asked here and nothing is
+changed: who wants to know more gathers more, and passes it in a
+:class:`amiclient.glance.health.case.Case`.
+"""
+
+from collections.abc import Callable, Iterator
+
+from amiclient import findings
+from amiclient.glance.health import accessrules
+from amiclient.glance.health import case as case_
+from amiclient.glance.health import linkrules
+from amiclient.glance import model
+
+#: Rules, and so what ``--ignore`` takes.
+RULES = frozenset(
+    {
+        'architecture',
+        'bad-link',
+        'command-line',
+        'dangling',
+        'deactivated',
+        'foreign-owner',
+        'hidden',
+        'less-visible',
+        'members-differ',
+        'min-disk',
+        'no-hash',
+        'no-kernel',
+        'no-ramdisk',
+        'no-size',
+        'not-active',
+        'swapped',
+        'unprotected',
+        'wrong-format',
+    }
+)
+
+#: Other names for architectures, as Nova takes them
+#: (nova.objects.fields.Architecture.canonicalize).
+_ARCHITECTURES = {
+    'amd64': 'x86_64',
+    'x64': 'x86_64',
+    'arm64': 'aarch64',
+    'i386': 'i686',
+    'i486': 'i686',
+    'i586': 'i686',
+    'ppc64el': 'ppc64le',
+}
+
+#: Formats of a file that is as large as the disk that the guest sees.
+_PLAIN = ('ami', 'raw')
+
+_GIB = 2**30
+
+
+def examine(case: case_.Case) -> tuple[findings.Finding, ...]:
+    """Apply all rules.
+
+    :returns: what was found, the worst first.
+    """
+    return findings.ranked(
+        finding for rule in _CHECKS for finding in rule(case)
+    )
+
+
+def _architecture(case: case_.Case) -> Iterator[findings.Finding]:
+    wanted = case.image.properties.get('architecture')
+    for kind, part in case.parts:
+        own = part.properties.get('architecture')
+        if not (wanted and own) or canonical(wanted) == canonical(own):
+            continue
+        yield case_.found(
+            case,
+            'error',
+            'architecture',
+            f'{case_.name(kind, part)} is for {own}, the AMI says {wanted}: '
+            'Nova chooses the host by the latter',
+            case_.setting(case.image, '--property', f'architecture={own}'),
+            kind=kind,
+        )
+
+
+def canonical(architecture: str) -> str:
+    """Call an architecture as Nova does."""
+    lower = architecture.lower()
+    return _ARCHITECTURES.get(lower, lower)
+
+
+def _no_size(case: case_.Case) -> Iterator[findings.Finding]:
+    for kind, image in case.images:
+        # A snapshot of a server that boots from a volume has no data.
+        is_volume = 'block_device_mapping' in image.properties
+        if image.status != 'active' or image.size or is_volume:
+            continue
+        none = image.size is None
+        what = 'tells no size' if none else 'has no data'
+        yield case_.found(
+            case,
+            'warning' if none else 'error',
+            'no-size',
+            f'{case_.name(kind, image)} is active, but {what}; it has to be '
+            'uploaded anew',
+            kind=kind,
+        )
+
+
+def _no_hash(case: case_.Case) -> Iterator[findings.Finding]:
+    for kind, image in case.images:
+        is_volume = 'block_device_mapping' in image.properties
+        if image.status != 'active' or image.hash_value or is_volume:
+            continue
+        yield case_.found(
+            case,
+            # Older than Glance's choice of hashes, but it can be compared.
+            'note' if image.checksum else 'warning',
+            'no-hash',
+            f'{case_.name(kind, image)} has no hash '
+            + ('but an MD5 checksum' if image.checksum else 'of any kind')
+            + ', so its data cannot be trusted to be whole; Glance computes '
+            'a hash only when data is uploaded',
+            kind=kind,
+        )
+
+
+def _min_disk(case: case_.Case) -> Iterator[findings.Finding]:
+    image = case.image
+    size = image.virtual_size
+    if not size and image.disk_format in _PLAIN:
+        size = image.size
+    needed = -(-(size or 0) // _GIB)
+    if image.min_disk < needed:
+        yield case_.found(
+            case,
+            'warning',
+            'min-disk',
+            f'{case.title} takes a disk of {needed} GiB, '
+            f'its min_disk is {image.min_disk}: with a smaller flavor the '
+            'server fails late, and without saying why',
+            case_.setting(image, '--min-disk', str(needed)),
+            kind=model.Kind.AMI,
+        )
+
+
+def _command_line(case: case_.Case) -> Iterator[findings.Finding]:
+    line = case.image.properties.get('os_command_line')
+    if not line or any(word.startswith('root=') for word in line.split()):
+        return
+    bus = case.image.properties.get('hw_disk_bus')
+    device = '/dev/sda' if bus == 'scsi' else '/dev/vda'
+    whole = f'root={device} {line}'
+    if 'console=' not in line:
+        whole = f'root={device} console=tty0 console=ttyS0 {line}'
+    yield case_.found(
+        case,
+        'error',
+        'command-line',
+        f'{case.title} has an os_command_line without '
+        "root=: it replaces all of Nova's own, and the kernel finds no root "
+        'filesystem',
+        case_.setting(case.image, '--property', f'os_command_line={whole}'),
+        kind=model.Kind.AMI,
+    )
+
+
+_CHECKS: tuple[Callable[[case_.Case], Iterator[findings.Finding]], ...] = (
+    *linkrules.CHECKS,
+    _architecture,
+    _command_line,
+    _no_size,
+    _no_hash,
+    _min_disk,
+    *accessrules.CHECKS,
+)

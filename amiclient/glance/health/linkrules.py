@@ -1,0 +1,198 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Rules about links: do they lead to a kernel and a ramdisk that are there.
+
+See :mod:`amiclient.glance.health.health`.
+"""
+
+from collections.abc import Iterator
+import re
+
+from amiclient import findings
+from amiclient.glance.health import case as case_
+from amiclient.glance import model
+
+#: As Nova passes it on to Glance, which compares it letter by letter.
+_UUID = re.compile(r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', re.IGNORECASE)
+
+_STATES = {
+    'queued': 'its data never arrived, so it has to be uploaded anew',
+    'saving': 'its data is still on its way, or the upload broke off and it '
+    'has to be uploaded anew',
+    'uploading': 'its data waits to be imported, or has to be uploaded anew',
+    'importing': 'its data is still being imported, or has to be uploaded '
+    'anew',
+}
+
+
+def _links(case: case_.Case) -> Iterator[tuple[model.Kind, str, object]]:
+    """Name the property and the value of each link, whatever it holds."""
+    for kind, key in (
+        (model.Kind.AKI, 'kernel_id'),
+        (model.Kind.ARI, 'ramdisk_id'),
+    ):
+        yield kind, key, case.image.properties.get(key)
+
+
+def _no_link(case: case_.Case) -> Iterator[findings.Finding]:
+    kernel, ramdisk = (value is not None for _, _, value in _links(case))
+    if not kernel:
+        what = 'a ramdisk, but to no kernel' if ramdisk else 'no kernel'
+        yield case_.found(
+            case,
+            'error',
+            'no-kernel',
+            f'{case.title} links to {what}: Nova looks '
+            'for a boot loader in it; which kernel belongs to it is recorded '
+            'nowhere',
+            kind=model.Kind.AKI,
+        )
+    elif not ramdisk:
+        yield case_.found(
+            case,
+            'note',
+            'no-ramdisk',
+            f'{case.title} links to no ramdisk: it '
+            'boots if the drivers for its root filesystem are built into '
+            'the kernel, and needs no remedy then',
+            kind=model.Kind.ARI,
+        )
+
+
+def _bad_link(case: case_.Case) -> Iterator[findings.Finding]:
+    for kind, key, value in _links(case):
+        if value is None or _UUID.fullmatch(str(value)):
+            continue
+        message = (
+            f'{case.title} has {value!r} for {key}, '
+            'which is not the id of an image: Nova refuses to boot it'
+        )
+        unset = 'openstack', 'image', 'unset', '--property', key, case.image.id
+        if kind is model.Kind.AKI:
+            message += '; which kernel is meant is recorded nowhere'
+            yield case_.found(case, 'error', 'bad-link', message, kind=kind)
+        else:
+            yield case_.found(
+                case, 'error', 'bad-link', message, unset, kind=kind
+            )
+
+
+def _dangling(case: case_.Case) -> Iterator[findings.Finding]:
+    there = {kind for kind, _ in case.parts}
+    for kind, _, value in _links(case):
+        if kind in there or not _UUID.fullmatch(str(value)):
+            continue
+        if case.viewer.admin:
+            why = 'was deleted, and its data is needed to make another'
+        elif case.viewer.owns(case.image):
+            why = (
+                'was deleted, or belongs to a project that does not share it '
+                'any more; its data is needed to make another'
+            )
+        else:
+            why = (
+                'was deleted, or is not shared with you, which only project '
+                f'{case.image.owner} can tell'
+            )
+        yield case_.found(
+            case,
+            'error',
+            'dangling',
+            f'The {kind.noun} {value} that the AMI links to {why}',
+            kind=kind,
+        )
+
+
+def _not_active(case: case_.Case) -> Iterator[findings.Finding]:
+    for kind, image in case.images:
+        if image.status in ('active', 'deactivated'):
+            continue
+        why = _STATES.get(image.status, 'it has to be uploaded anew')
+        yield case_.found(
+            case,
+            'error',
+            'not-active',
+            f'{case_.name(kind, image)} is {image.status}: {why}',
+            kind=kind,
+        )
+
+
+def _deactivated(case: case_.Case) -> Iterator[findings.Finding]:
+    for kind, image in case.images:
+        if image.status == 'deactivated':
+            yield case_.found(
+                case,
+                'error',
+                'deactivated',
+                f'{case_.name(kind, image)} is deactivated: nobody but an '
+                'administrator can read its data',
+                case_.setting(image, '--activate'),
+                kind=kind,
+                image=image,
+            )
+
+
+def _is_swapped(case: case_.Case) -> bool:
+    kernel, ramdisk = case.ami.kernel, case.ami.ramdisk
+    return (
+        kernel is not None
+        and ramdisk is not None
+        and (kernel.disk_format, ramdisk.disk_format) == ('ari', 'aki')
+    )
+
+
+def _swapped(case: case_.Case) -> Iterator[findings.Finding]:
+    if _is_swapped(case):
+        yield case_.found(
+            case,
+            'error',
+            'swapped',
+            f'{case.title} links to a ramdisk as its '
+            'kernel and to a kernel as its ramdisk',
+            case_.setting(
+                case.image,
+                *('--property', f'kernel_id={case.image.ramdisk_id}'),
+                *('--property', f'ramdisk_id={case.image.kernel_id}'),
+            ),
+            kind=model.Kind.AMI,
+        )
+
+
+def _wrong_format(case: case_.Case) -> Iterator[findings.Finding]:
+    if _is_swapped(case):
+        return
+    for kind, part in case.parts:
+        if part.disk_format == kind.value:
+            continue
+        # Nova does not look at it; but these say what they are.
+        is_other = part.disk_format in [other.value for other in model.Kind]
+        yield case_.found(
+            case,
+            'error' if is_other else 'warning',
+            'wrong-format',
+            f'{case_.name(kind, part)} has the format {part.disk_format}, a '
+            f'{kind.noun} has {kind.value}; a format cannot be changed once '
+            'there is data, so it has to be uploaded anew',
+            kind=kind,
+        )
+
+
+CHECKS = (
+    _no_link,
+    _bad_link,
+    _dangling,
+    _not_active,
+    _deactivated,
+    _swapped,
+    _wrong_format,
+)

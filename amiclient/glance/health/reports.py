@@ -1,0 +1,118 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""AMIs with what was found about them, as far as their records tell."""
+
+from collections.abc import Iterable, Iterator
+import dataclasses
+import http
+
+from amiclient import exceptions
+from amiclient import findings
+from amiclient.glance import catalog as catalog_
+from amiclient.glance.health import case as case_
+from amiclient.glance.health import health
+from amiclient.glance import links
+from amiclient.glance import members as members_
+from amiclient.glance import model
+
+#: Whom Glance's policies let change what belongs to others.
+_ADMIN = 'admin'
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """One AMI, and what was found about it; None if nobody looked."""
+
+    ami: links.Ami
+    found: tuple[findings.Finding, ...] | None = None
+
+
+def viewer(catalog: catalog_.Catalog) -> case_.Viewer:
+    """Tell who asks."""
+    return case_.Viewer(catalog.project(), _ADMIN in catalog.roles())
+
+
+def check(
+    catalog: catalog_.Catalog, ami: links.Ami
+) -> tuple[findings.Finding, ...]:
+    """Find what keeps an AMI from booting, and whom.
+
+    :raises CloudError: if the cloud does not answer as it should.
+    """
+    return health.examine(gather(catalog, ami))
+
+
+def gather(catalog: catalog_.Catalog, ami: links.Ami) -> case_.Case:
+    """Find out what an AMI's records do not tell: whom it is shared with.
+
+    :raises CloudError: if the cloud does not answer as it should.
+    """
+    known = case_.Case(ami, {}, viewer(catalog))
+    members = {}
+    for image in _shared(known):
+        found = _members(catalog, image, known.viewer)
+        if found is not None:
+            members[image.id] = found
+    return case_.Case(ami, members, known.viewer)
+
+
+def _shared(case: case_.Case) -> list[model.ImageRecord]:
+    """Choose the images whose members make a difference."""
+    limited = [i for _, i in case.images if i.visibility == 'shared']
+    owners = {image.owner for _, image in case.images}
+    if case.image.visibility in case_.OPEN:
+        return []
+    if case.image.visibility == 'private' and len(owners) == 1:
+        return []
+    return limited
+
+
+def _members(
+    catalog: catalog_.Catalog,
+    image: model.ImageRecord,
+    viewer: case_.Viewer,
+) -> frozenset[str] | None:
+    """Tell whom an image is shared with; None if that cannot be seen."""
+    if not viewer.owns(image):
+        # Glance tells a member of itself alone.
+        return None
+    try:
+        return members_.projects(catalog, image)
+    except exceptions.CloudError as error:
+        if error.status != http.HTTPStatus.FORBIDDEN:
+            raise
+        return None
+
+
+def report(catalog: catalog_.Catalog, ami: links.Ami) -> Report:
+    """Check one AMI as :func:`check` does."""
+    return Report(ami, check(catalog, ami))
+
+
+def reports(
+    catalog: catalog_.Catalog, amis: Iterable[links.Ami], *, check: bool
+) -> Iterator[Report]:
+    """Report on many AMIs, without asking for more than is known of them.
+
+    Whether kernel and ramdisk are shared with the same projects takes a
+    request for each, so that remains for a check of one.
+
+    :param check: whether to look for anything that is wrong with them.
+    """
+    if not check:
+        yield from map(Report, amis)
+        return
+    who = viewer(catalog)
+    for ami in amis:
+        case = case_.Case(ami, viewer=who)
+        yield Report(ami, health.examine(case))

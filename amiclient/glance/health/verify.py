@@ -1,0 +1,128 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The check of one AMI, as thorough as one wants."""
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import pathlib
+import tempfile
+from typing import TYPE_CHECKING
+
+from amiclient.ext import stage
+from amiclient import findings
+from amiclient.glance import catalog as catalog_
+from amiclient.glance.health import against
+from amiclient.glance.health import deep
+from amiclient.glance.health import health
+from amiclient.glance.health import reports
+from amiclient.glance import links
+from amiclient.glance import model
+from amiclient.glance import retry
+from amiclient import progress as progress_
+from amiclient.source import opening
+from amiclient.source import resolve
+
+if TYPE_CHECKING:
+    from openstack.image.v2 import _proxy
+
+#: All rules, and so what ``--ignore`` takes.
+RULES = health.RULES | deep.RULES | against.RULES
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What to check, and how thoroughly.
+
+    :param ami: a name or id.
+    :param deep: whether to fetch the data and look at it.
+    :param local: what to compare it with.
+    :param work_directory: for what is fetched, and for copies; $TMPDIR or
+        /tmp if None.
+    """
+
+    ami: str
+    deep: bool = False
+    local: against.Local | None = None
+    work_directory: pathlib.Path | None = None
+    patience: retry.Patience = dataclasses.field(
+        default_factory=retry.Patience
+    )
+
+
+def run(
+    request: Request,
+    proxy: '_proxy.Proxy',
+    *,
+    progress: progress_.Progress,
+) -> tuple[findings.Finding, ...]:
+    """Find out what is wrong with one AMI.
+
+    :returns: what was found, the worst first.
+    :raises CloudError: if there is no such AMI, or the cloud does not answer
+        as it should.
+    :raises SourceError: if the local source cannot be read.
+    :raises NoSpaceError: if there is no room for the work.
+    """
+    catalog = catalog_.Catalog(proxy, patience=request.patience)
+    case = reports.gather(catalog, links.show(catalog, request.ami))
+    found = list(health.examine(case))
+    if not request.deep and request.local is None:
+        return findings.ranked(found)
+    work = request.work_directory or pathlib.Path(tempfile.gettempdir())
+    with (
+        _local(request, progress) as local,
+        stage.workshop(work) as folder,
+        stage.full_disk(work),
+    ):
+        files: dict[model.Kind, pathlib.Path] = {}
+        if request.deep:
+            files, seen = deep.look(
+                case, deep.Fetcher(proxy, folder, request.patience, progress)
+            )
+            found += [finding for finding in seen if finding not in found]
+        if local is not None:
+            found += against.compare_parts(case, local, progress=progress)
+            found.append(
+                against.compare(
+                    case,
+                    local,
+                    folder,
+                    fetched=files.get(model.Kind.AMI),
+                    progress=progress,
+                )
+            )
+    return findings.ranked(found)
+
+
+@contextlib.contextmanager
+def _local(
+    request: Request, progress: progress_.Progress
+) -> Iterator[against.Local | None]:
+    """Open what the AMI is compared with, before anything is fetched."""
+    local = request.local
+    if local is None:
+        yield None
+        return
+    choice = resolve.Choice(work_directory=request.work_directory)
+    with resolve.opened(local.path, choice, progress=progress) as source:
+        with opening.opened(
+            source.root, wanted='a root filesystem', devices=True
+        ):
+            pass
+        yield dataclasses.replace(
+            local,
+            path=source.root,
+            kernel=source.kernel,
+            ramdisk=source.ramdisk,
+        )

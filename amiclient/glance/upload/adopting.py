@@ -1,0 +1,86 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""What a source brings along, where the user has not said otherwise."""
+
+import dataclasses
+import pathlib
+
+from amiclient.glance.upload import request as request_
+from amiclient.source import bundle
+from amiclient.source import manifest as manifest_
+from amiclient import units
+
+
+def adopt(
+    request: request_.UploadRequest, source: bundle.Source
+) -> request_.UploadRequest:
+    """Fill in what a request leaves open.
+
+    Name, tags, formats and minimums are taken over unless they were given,
+    properties one by one. Visibility, protection and hiding are not: they are
+    up to who uploads, and where to.
+
+    :param request: for a source by its name; ``kernel`` and ``ramdisk`` are
+        those of the source where nothing else was given.
+    :returns: a request for the root filesystem that the source comes to.
+    """
+    traits = request.traits
+    if traits.name is None and source.name is not None:
+        traits = dataclasses.replace(traits, name=source.name)
+    image = source.part('image')
+    min_disk, min_ram = request.min_disk, request.min_ram
+    if image is not None:
+        if min_disk is None and source.finished:
+            min_disk = max(image.min_disk, units.gib(image.size))
+        min_ram = min_ram or image.min_ram
+        traits = _traits(traits, image)
+    return dataclasses.replace(
+        request,
+        source=source.root,
+        own=source.own,
+        traits=traits,
+        kernel_traits=_part_traits(
+            request.kernel, source.kernel, source.part('kernel')
+        ),
+        ramdisk_traits=_part_traits(
+            request.ramdisk, source.ramdisk, source.part('ramdisk')
+        ),
+        min_disk=min_disk,
+        min_ram=min_ram,
+    )
+
+
+def _traits(
+    given: request_.Traits, part: manifest_.Part
+) -> request_.Traits:
+    before = dict(part.properties)
+    if given.architecture is not None:
+        before.pop('architecture', None)
+    return dataclasses.replace(
+        given,
+        name=given.name or part.name,
+        tags=given.tags or part.tags,
+        properties={**before, **given.properties},
+    )
+
+
+def _part_traits(
+    wanted: str | None,
+    found: pathlib.Path | None,
+    part: manifest_.Part | None,
+) -> request_.Traits:
+    """Tell what a kernel or ramdisk is given that the source brought."""
+    if part is None or found is None or wanted != str(found):
+        return request_.Traits()
+    return _traits(request_.Traits(), part)

@@ -1,0 +1,171 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The shrunk copy of a root filesystem: where it is made, and when it goes."""
+
+import contextlib
+import dataclasses
+import pathlib
+import secrets
+import threading
+
+from amiclient import exceptions
+from amiclient.ext import busy
+from amiclient.ext import clean
+from amiclient.ext import image as image_
+from amiclient.ext import shrink
+from amiclient.ext import stage
+from amiclient.ext import workplace
+from amiclient import files
+from amiclient.glance import model
+from amiclient.glance import packing
+from amiclient.glance.upload import request as request_
+from amiclient import progress as progress_
+from amiclient import temporary
+
+
+def plan(
+    request: request_.UploadRequest,
+    root: image_.RootImage,
+    *,
+    exact: bool,
+    progress: progress_.Progress,
+) -> shrink.ShrinkPlan | None:
+    """Plan the copy, in the first place that has room for it.
+
+    :param exact: find out its size to the byte.
+    :returns: None if the filesystem is to be sent as it is.
+    :raises SourceError: if it can be neither shrunk nor sent.
+    :raises NoSpaceError: if there is no room anywhere.
+    """
+    if not request.shrink:
+        busy.refuse_busy(request.source)
+        clean.refuse_unclean(root)
+        return None
+    if request.own:
+        wanted = shrink.ShrinkRequest(
+            image=root,
+            headroom=request.headroom,
+            journal=request.journal,
+            repair=request.repair,
+            in_place=True,
+            own=True,
+            durable=False,
+            work_directory=request.source.parent,
+        )
+        return shrink.plan(wanted, check=True, exact=exact, progress=progress)
+    lack: exceptions.NoSpaceError | None = None
+    for directory in workplace.candidates(
+        request.work_directory, request.source
+    ):
+        wanted = shrink.ShrinkRequest(
+            image=root,
+            # It is going to be in a folder of its own there.
+            output=directory / f'.amiclient-{secrets.token_hex(8)}',
+            headroom=request.headroom,
+            journal=request.journal,
+            repair=request.repair,
+            durable=False,
+            work_directory=directory,
+        )
+        try:
+            return shrink.plan(
+                wanted, check=True, exact=exact, progress=progress
+            )
+        except exceptions.NoSpaceError as error:
+            lack = lack or error
+    if lack is None:
+        raise exceptions.NoSpaceError(
+            'there is no folder that the copy can be made in',
+            hint='name one with --work-directory',
+        )
+    raise _elsewhere(lack) from lack
+
+
+def make(
+    planned: shrink.ShrinkPlan | None,
+    payload: model.Payload,
+    stack: contextlib.ExitStack,
+    *,
+    progress: progress_.Progress,
+    cancel: threading.Event | None = None,
+) -> model.Payload:
+    """Make what is sent: the shrunk copy, compressed if that is wanted.
+
+    :param planned: how it is shrunk; None if not.
+    :param payload: what the plan says is sent.
+    :param stack: removes the copy when it is closed.
+    :returns: what is sent, now that its size is known.
+    :raises AmiError: as :func:`amiclient.ext.shrink.execute` does.
+    """
+    if planned is not None:
+        payload = _shrunk(planned, payload, stack, progress, cancel)
+    if payload.pack is None:
+        return payload
+    folder = stack.enter_context(stage.workshop(payload.pack))
+    return packing.pack(
+        payload,
+        folder,
+        own=planned is not None,
+        progress=progress,
+        cancel=cancel,
+    )
+
+
+def packing_place(
+    request: request_.UploadRequest, shrunk: shrink.ShrinkPlan | None
+) -> pathlib.Path | None:
+    """Choose where a compressed image is made.
+
+    :returns: None if none is wanted.
+    :raises NoSpaceError: if there is no such place.
+    """
+    if request.image_format != 'qcow2':
+        return None
+    if shrunk is not None:
+        return shrunk.folder
+    places = workplace.candidates(request.work_directory, request.source)
+    if not places:
+        raise exceptions.NoSpaceError(
+            'there is no folder to compress the root filesystem in',
+            hint='name one with --work-directory',
+        )
+    return max(places, key=files.room)
+
+
+def _shrunk(
+    planned: shrink.ShrinkPlan,
+    payload: model.Payload,
+    stack: contextlib.ExitStack,
+    progress: progress_.Progress,
+    cancel: threading.Event | None,
+) -> model.Payload:
+    if planned.in_place:
+        # It is temporary itself, and goes away with whoever made it.
+        shrunk = shrink.execute(planned, progress=progress, cancel=cancel)
+        return dataclasses.replace(
+            payload, path=shrunk.output, size=shrunk.size
+        )
+    temporary.sweep(planned.folder)
+    folder = stack.enter_context(stage.workshop(planned.folder))
+    planned = dataclasses.replace(planned, output=folder / 'root.img')
+    try:
+        shrunk = shrink.execute(planned, progress=progress, cancel=cancel)
+    except exceptions.NoSpaceError as error:
+        raise _elsewhere(error) from error
+    return dataclasses.replace(payload, path=shrunk.output, size=shrunk.size)
+
+
+def _elsewhere(error: exceptions.NoSpaceError) -> exceptions.NoSpaceError:
+    return exceptions.NoSpaceError(
+        error.message, hint='name a folder with room by --work-directory'
+    )

@@ -1,0 +1,112 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What uploads that were killed have left in the cloud, and its removal.
+
+A run that is killed, or whose host loses power, cannot undo anything. Its
+images stay ``queued``, or ``saving`` until Glance notices that nobody sends
+any more, with the mark of :mod:`amiclient.glance.upload.marks` on them. They
+have no data, so nothing can be won by going on with them, and to remove an
+image is something that two runs at once can do without harm.
+
+An image of theirs that is ``active`` is complete: it is reused by its
+content, if it is needed, and then loses the mark.
+"""
+
+from collections.abc import Iterable, Iterator
+import logging
+from typing import Any
+
+from amiclient import exceptions
+from amiclient.glance import catalog as catalog_
+from amiclient.glance import model
+from amiclient.glance.upload import marks
+from amiclient.glance.upload import request as request_
+
+LOG = logging.getLogger(__name__)
+
+
+def find(
+    catalog: catalog_.Catalog,
+    settings: request_.Settings,
+    *,
+    but: model.ImageRecord | None = None,
+) -> tuple[model.ImageRecord, ...]:
+    """Find images without data that nobody is going to send any more.
+
+    They belong to the project that the new images will belong to.
+
+    :param but: one that is made use of.
+    :raises CloudError: if the cloud does not answer as it should.
+    """
+    query: dict[str, Any] = {
+        'status': 'in:queued,saving',
+        'os_hidden': settings.hidden,
+    }
+    project = settings.owner or catalog.project()
+    if project is not None:
+        query['owner'] = project
+    listed = catalog.images(**query)
+    return tuple(
+        image
+        for image in listed
+        if image.status in ('queued', 'saving')
+        and marks.is_left(image)
+        and (but is None or image.id != but.id)
+    )
+
+
+def warnings(orphans: Iterable[model.ImageRecord]) -> Iterator[str]:
+    """Say what is going to be removed, in one line if there is any."""
+    ids = [image.id for image in orphans]
+    if ids:
+        yield (
+            'an upload that was killed has left images without data, which '
+            f'are removed first: {", ".join(ids)}'
+        )
+
+
+def remove(
+    catalog: catalog_.Catalog, orphans: Iterable[model.ImageRecord]
+) -> None:
+    """Remove what was found; say what could not be removed.
+
+    Another run may be at it as well.
+    """
+    for image in orphans:
+        try:
+            catalog.delete(image.id)
+        except exceptions.NotFoundError:
+            continue
+        except exceptions.CloudError as error:
+            LOG.warning(
+                'what an upload that was killed has left stays: %s', error
+            )
+
+
+def clear(
+    catalog: catalog_.Catalog, record: model.ImageRecord
+) -> model.ImageRecord:
+    """Take the mark off an image that a killed run completed, if need be.
+
+    :returns: the image as it is then.
+    """
+    if not marks.is_left(record):
+        return record
+    try:
+        return catalog.update(
+            record.id, {marks.PROPERTY: None}, present={marks.PROPERTY}
+        )
+    except exceptions.CloudError as error:
+        # It may be another project's, and is of use as it is.
+        LOG.debug('the mark stays on image %s: %s', record.id, error)
+        return record

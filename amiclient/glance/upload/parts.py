@@ -1,0 +1,273 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""The kernel and the ramdisk of a plan.
+
+Each is a file, or an image that the cloud holds already. A file whose bytes
+the cloud holds already is not sent again: ten AMIs of one distribution then
+share one kernel.
+"""
+
+from collections.abc import Iterable, Iterator
+import dataclasses
+import functools
+import pathlib
+
+from amiclient import exceptions
+from amiclient.glance import catalog as catalog_
+from amiclient.glance.data import transfer
+from amiclient.glance import model
+from amiclient.glance.upload import preflight
+from amiclient.glance.upload import request as request_
+from amiclient.glance.upload import reuse
+from amiclient.glance.upload import rules as rules_
+from amiclient import progress as progress_
+from amiclient.rootfs import kernels
+from amiclient.rootfs import ramdisks
+
+
+@dataclasses.dataclass(frozen=True)
+class PartFile:
+    """A file that was found to be a kernel or a ramdisk.
+
+    :param size: bytes.
+    :param architecture: of a kernel, as Nova calls it, if it says so.
+    """
+
+    kind: model.Kind
+    path: pathlib.Path
+    size: int
+    architecture: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class PartName:
+    """What is no file, and so has to be an image's id or name."""
+
+    kind: model.Kind
+    text: str
+
+
+Part = PartFile | PartName
+
+
+def identify(kind: model.Kind, text: str | None) -> Part | None:
+    """Tell whether a file or an image is meant, and check a file.
+
+    :param text: what the user gave: a path that exists, or that has a slash
+        in it, is a file.
+    :returns: None if there was nothing given.
+    :raises SourceError: if the file is not what it must be.
+    """
+    if text is None:
+        return None
+    path = pathlib.Path(text)
+    # A link that leads nowhere was hardly meant as the name of an image.
+    if '/' in text or path.exists() or path.is_symlink():
+        return identify_file(kind, path)
+    return PartName(kind, text)
+
+
+def identify_file(kind: model.Kind, path: pathlib.Path) -> PartFile:
+    """Check that a file is a kernel or a ramdisk.
+
+    :raises SourceError: if it is not, saying what it is.
+    """
+    if kind is model.Kind.AKI:
+        kernel = kernels.identify_kernel(path)
+        return PartFile(kind, path, kernel.size, kernel.architecture)
+    ramdisk = ramdisks.identify_ramdisk(path)
+    return PartFile(kind, path, ramdisk.size)
+
+
+def plan(
+    part: Part | None,
+    traits: request_.Traits,
+    settings: request_.Settings,
+    catalog: catalog_.Catalog,
+    *,
+    rules: rules_.Rules | None = None,
+    progress: progress_.Progress,
+) -> request_.Step | None:
+    """Decide whether an image is created or one in the cloud is linked.
+
+    :raises CloudError: if what is to be linked is not there, or no use.
+    """
+    if part is None:
+        return None
+    if isinstance(part, PartName):
+        return _find(part, traits, catalog)
+    return plan_file(
+        part, traits, settings, catalog, rules=rules, progress=progress
+    )
+
+
+def plan_file(
+    part: PartFile,
+    traits: request_.Traits,
+    settings: request_.Settings,
+    catalog: catalog_.Catalog,
+    *,
+    rules: rules_.Rules | None = None,
+    strict: bool = False,
+    progress: progress_.Progress,
+) -> request_.Step:
+    """Decide whether a file's bytes are sent, or are there already.
+
+    :param rules: what the cloud takes, if that is known.
+    :param strict: whether an image that is there must be as the settings say
+        in every respect: it is the result, not only a part of it.
+    """
+    name = traits.name or part.path.name
+    preflight.check_texts((name, *traits.tags, *traits.properties))
+    payload = model.Payload(part.path, part.size)
+    others: tuple[reuse.Other, ...] = ()
+    # An id that the user chose can only be that of a new image.
+    if settings.reuse and traits.id is None:
+        digest = functools.partial(
+            _digest, payload, part.kind.noun, progress=progress
+        )
+        same, others = reuse.find(
+            catalog,
+            _wanted(part, traits, settings, strict=strict),
+            part.size,
+            functools.cache(digest),
+        )
+        if same is not None:
+            return request_.Reuse(
+                part.kind,
+                same,
+                part.architecture,
+                notes=(*_withdrawable(part.kind, same, settings, catalog),),
+            )
+    architecture = traits.architecture or part.architecture
+    computed = {'architecture': architecture} if architecture else {}
+    warnings: tuple[str, ...] = ()
+    if rules is not None and traits.architecture is None:
+        computed, warnings = rules.sift(computed)
+    new = model.NewImage(
+        name=name,
+        disk_format=part.kind.value,
+        container_format=part.kind.value,
+        id=traits.id,
+        visibility=settings.visibility,
+        hidden=settings.hidden or None,
+        owner=settings.owner,
+        tags=traits.tags,
+        properties={**computed, **traits.properties},
+    )
+    return request_.Creation(
+        part.kind, new, payload, notes=(*warnings, *reuse.told(others))
+    )
+
+
+def _withdrawable(
+    kind: model.Kind,
+    image: model.ImageRecord,
+    settings: request_.Settings,
+    catalog: catalog_.Catalog,
+) -> Iterator[str]:
+    """Say that somebody else could take away what is reused."""
+    project = settings.owner or catalog.project()
+    if project is not None and image.owner != project:
+        yield (
+            f'the {kind.noun} {image.name!r} ({image.id}), which holds the '
+            f'same bytes, belongs to the project {image.owner} and is reused: '
+            'its owner can withdraw it, --no-reuse makes one of your own'
+        )
+
+
+def _digest(
+    payload: model.Payload,
+    noun: str,
+    algorithm: str,
+    *,
+    progress: progress_.Progress,
+) -> str:
+    return transfer.digest(
+        payload,
+        progress=progress,
+        description=f'Hashing {noun}',
+        algorithm=algorithm,
+    )
+
+
+def _wanted(
+    part: PartFile,
+    traits: request_.Traits,
+    settings: request_.Settings,
+    *,
+    strict: bool,
+) -> reuse.Wanted:
+    asked = dict(traits.properties)
+    if traits.architecture is not None:
+        asked.setdefault('architecture', traits.architecture)
+    wanted = reuse.Wanted(
+        formats=(part.kind.value, part.kind.value),
+        visibility=settings.visibility,
+        owner=settings.owner,
+        name=traits.name,
+        tags=traits.tags,
+        properties=asked,
+    )
+    if not strict:
+        return wanted
+    return dataclasses.replace(
+        wanted,
+        hidden=settings.hidden,
+        protected=settings.protected,
+        store=settings.store,
+    )
+
+
+def _find(
+    part: PartName, traits: request_.Traits, catalog: catalog_.Catalog
+) -> request_.Reuse:
+    if traits.name is not None:
+        raise exceptions.UsageError(
+            f'{part.text!r} is an image already: it cannot be called '
+            f'{traits.name!r}',
+            hint=f'leave out --{part.kind.noun}-name',
+        )
+    try:
+        record = catalog.find(part.text)
+    except exceptions.NotFoundError as error:
+        raise exceptions.NotFoundError(
+            f'{part.text!r} is neither a file here nor an image that this '
+            'project can see',
+            hint=f'give --{part.kind.noun} a path, or an id or a name',
+        ) from error
+    preflight.check_reference(record, part.kind)
+    return request_.Reuse(part.kind, record)
+
+
+def architecture(kernel: request_.Step | None) -> str | None:
+    """Tell what a kernel runs on, as Nova calls it; None if unknown."""
+    if kernel is None:
+        return None
+    if isinstance(kernel, request_.Reuse):
+        found = (
+            kernel.record.properties.get('architecture') or kernel.architecture
+        )
+    else:
+        found = kernel.new.properties.get('architecture')
+    return str(found) if found else None
+
+
+def created(
+    steps: Iterable[request_.Step | None],
+) -> Iterator[model.NewImage]:
+    """Pick what is going to be created."""
+    for step in steps:
+        if isinstance(step, request_.Creation):
+            yield step.new

@@ -1,0 +1,246 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""A triple as one plan: what is created, what is reused, and with what.
+
+Planning only reads: files first, then the cloud. What the plan says is done by
+:mod:`amiclient.glance.upload.register`.
+"""
+
+from collections.abc import Iterable
+import contextlib
+import dataclasses
+
+from amiclient import exceptions
+from amiclient.glance import catalog as catalog_
+from amiclient.glance import model
+from amiclient.glance.upload import copying
+from amiclient.glance.upload import marks
+from amiclient.glance.upload import orphans
+from amiclient.glance.upload import parts
+from amiclient.glance.upload import preflight
+from amiclient.glance.upload import request as request_
+from amiclient.glance.upload import rootimage
+from amiclient.glance.upload import rules as rules_
+from amiclient.glance.upload import sameroot
+from amiclient import progress as progress_
+from amiclient.source import detect
+
+
+def plan(
+    request: request_.UploadRequest,
+    catalog: catalog_.Catalog,
+    *,
+    exact: bool = False,
+    progress: progress_.Progress,
+) -> request_.RegisterPlan:
+    """Check all that can be checked, and say what would be done.
+
+    :param exact: find out the size of the root filesystem to the byte, and
+        whether it is in the cloud already; else the size is a lower bound,
+        which takes no time.
+    :param progress: who watches the hashing, and the looking for a size.
+    :raises UsageError: for a request that contradicts itself.
+    :raises SourceError: for a file that is not what it must be.
+    :raises CloudError: if the cloud lacks what is linked to, or would not
+        take what is to be created.
+    :raises NoSpaceError: if there is no room for the copy.
+    """
+    _check_request(request)
+    root = detect.open_root(request.source)
+    kernel = parts.identify(model.Kind.AKI, request.kernel)
+    ramdisk = parts.identify(model.Kind.ARI, request.ramdisk)
+    adopted, rules = _ask(request.traits, request.settings, catalog)
+    steps = [
+        parts.plan(
+            part,
+            dataclasses.replace(traits, name=name or traits.name),
+            request.settings,
+            catalog,
+            rules=rules,
+            progress=progress,
+        )
+        for part, name, traits in (
+            (kernel, request.kernel_name, request.kernel_traits),
+            (ramdisk, request.ramdisk_name, request.ramdisk_traits),
+        )
+    ]
+    widened = _reach(request.settings, steps, catalog)
+    new, warnings = rootimage.describe(request, root, steps[0], rules)
+    for each in (*parts.created(steps), new):
+        rules.check(each)
+    shrunk = copying.plan(request, root, exact=exact, progress=progress)
+    ami = dataclasses.replace(
+        rootimage.create(request, root, shrunk, new), adopted=adopted
+    )
+    alike, others = sameroot.look(
+        request, ami, steps[0], steps[1], shrunk, catalog, exact=exact
+    )
+    orphans_ = orphans.find(catalog, request.settings, but=adopted)
+    taken = tuple(
+        preflight.namesakes(
+            catalog,
+            new.name,
+            hidden=request.settings.hidden,
+            but=(*orphans_, *([adopted] if adopted else ())),
+        )
+    )
+    creations = [s for s in steps if isinstance(s, request_.Creation)]
+    preflight.check_quota(
+        catalog,
+        [_least(step) for step in (*creations, *(() if alike else (ami,)))],
+        removed=len(orphans_),
+    )
+    planned = request_.RegisterPlan(
+        ami=ami,
+        kernel=steps[0],
+        ramdisk=steps[1],
+        shrink=shrunk,
+        settings=request.settings,
+        warnings=(
+            *warnings,
+            *rootimage.warnings(request.source, ami.payload),
+            *(note for step in steps if step for note in step.notes),
+            *orphans.warnings(orphans_),
+        ),
+        alike=alike,
+        others=others,
+        created=taken,
+        orphans=orphans_,
+        widened=widened,
+        marked=rules.takes_property(marks.PROPERTY),
+    )
+    return _settled(planned, exact=exact, progress=progress)
+
+
+def _least(step: request_.Creation) -> int:
+    # How small it is when it is compressed, nobody knows yet.
+    return 1 if step.payload.pack else step.size
+
+
+def _settled(
+    planned: request_.RegisterPlan,
+    *,
+    exact: bool,
+    progress: progress_.Progress,
+) -> request_.RegisterPlan:
+    """Decide what can be decided now on whether the AMI is reused."""
+    if planned.alike and (exact or planned.shrink is None):
+        with contextlib.ExitStack() as stack:
+            settled = sameroot.settle(planned, stack, progress=progress)
+        if isinstance(settled.ami, request_.Reuse):
+            return settled
+        # What was made for this is gone again.
+        planned = dataclasses.replace(planned, alike=())
+    if planned.alike:
+        return planned
+    return dataclasses.replace(
+        planned, warnings=(*planned.warnings, *planned.created), created=()
+    )
+
+
+def plan_part(
+    request: request_.PartRequest,
+    catalog: catalog_.Catalog,
+    *,
+    progress: progress_.Progress,
+) -> request_.PartPlan:
+    """Check a kernel or ramdisk, and say what would be done with it.
+
+    :raises SourceError: if the file is not one.
+    :raises CloudError: if the cloud would not take it.
+    """
+    preflight.check_properties(request.traits.properties)
+    part = parts.identify_file(request.kind, request.path)
+    adopted, rules = _ask(request.traits, request.settings, catalog)
+    step = parts.plan_file(
+        part,
+        request.traits,
+        request.settings,
+        catalog,
+        rules=rules,
+        strict=True,
+        progress=progress,
+    )
+    orphans_ = orphans.find(catalog, request.settings, but=adopted)
+    if isinstance(step, request_.Creation):
+        rules.check(step.new)
+        preflight.check_quota(catalog, [step.size], removed=len(orphans_))
+        step = dataclasses.replace(step, adopted=adopted)
+    return request_.PartPlan(
+        step,
+        request.settings,
+        warnings=(*step.notes, *orphans.warnings(orphans_)),
+        orphans=orphans_,
+        marked=rules.takes_property(marks.PROPERTY),
+    )
+
+
+def _ask(
+    traits: request_.Traits,
+    settings: request_.Settings,
+    catalog: catalog_.Catalog,
+) -> tuple[model.ImageRecord | None, rules_.Rules]:
+    """Check what the cloud says of id and store; get its rules.
+
+    :returns: what a killed run has left with that id, and the rules.
+    """
+    adopted = preflight.check_id(catalog, traits.id)
+    preflight.check_store(catalog, settings.store)
+    return adopted, rules_.Rules.of(catalog)
+
+
+def _reach(
+    settings: request_.Settings,
+    steps: Iterable[request_.Step | None],
+    catalog: catalog_.Catalog,
+) -> tuple[request_.Reuse, ...]:
+    """Tell which kernels and ramdisks have to be made more visible.
+
+    :raises CloudError: if there are any, but nobody asked for that.
+    """
+    return tuple(
+        step
+        for step in steps
+        if isinstance(step, request_.Reuse)
+        and preflight.is_out_of_reach(
+            catalog, step.record, step.kind, settings
+        )
+    )
+
+
+def _check_request(request: request_.UploadRequest) -> None:
+    if request.ramdisk is not None and request.kernel is None:
+        # Nova then boots the disk by BIOS, and the console stays empty.
+        raise exceptions.UsageError(
+            'a ramdisk does nothing without a kernel',
+            hint='give --kernel, or --no-ramdisk',
+        )
+    for part, name in (
+        ('kernel', request.kernel_name),
+        ('ramdisk', request.ramdisk_name),
+    ):
+        if name is not None and getattr(request, part) is None:
+            raise exceptions.UsageError(
+                f'there is no {part} that could be called {name!r}',
+                hint=f'leave out --{part}-name',
+            )
+    if not request.shrink and (request.repair or request.journal != 'keep'):
+        raise exceptions.UsageError(
+            'a filesystem that is sent as it is keeps its journal and damage',
+            hint='leave out --no-shrink, or --journal and --repair',
+        )
+    preflight.check_properties(request.traits.properties)
+    if request.kernel is not None:
+        # Without a kernel, Nova makes no use of it.
+        preflight.check_command_line(request.traits.properties)

@@ -1,0 +1,254 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""What can be checked in the cloud before anything is created there."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from amiclient import exceptions
+from amiclient.glance import catalog as catalog_
+from amiclient.glance import members
+from amiclient.glance import model
+from amiclient.glance.upload import marks
+from amiclient.glance.upload import request as request_
+
+_LINKS = {'kernel_id': '--kernel', 'ramdisk_id': '--ramdisk'}
+
+#: Characters that Glance stores of a name, a tag or a property's name.
+_LONGEST = 255
+
+#: What Nova gives to the kernel instead of its own (nova/virt/libvirt).
+_COMMAND_LINE = 'os_command_line'
+
+_MIB = 1 << 20
+
+#: What to do about quotas.
+_ROOM = 'delete images that are not needed, or ask for more quota'
+_PATIENCE = 'wait for other uploads of the project to end'
+
+#: What somebody of another project can see without being invited.
+_OPEN = ('public', 'community')
+
+
+def check_properties(properties: Mapping[str, str]) -> None:
+    """Refuse properties that are none.
+
+    :raises UsageError: naming the option that is meant.
+    """
+    for key in properties:
+        if key in _LINKS:
+            raise exceptions.UsageError(
+                f'the property {key} is a link to another image',
+                hint=f'use {_LINKS[key]}',
+            )
+        # Glance answers with an error about its schema.
+        if key in model.ATTRIBUTES:
+            raise exceptions.UsageError(
+                f'{key} is an attribute that every image has, not a property',
+                hint='use the option of that name, if there is one',
+            )
+
+
+def check_texts(texts: Iterable[str]) -> None:
+    """Refuse names, tags and keys that Glance would not store.
+
+    :raises UsageError: if one is longer than 255 characters.
+    """
+    for text in texts:
+        if len(text) > _LONGEST:
+            raise exceptions.UsageError(
+                f'{text[:40]!r}... is longer than {_LONGEST} characters'
+            )
+
+
+def check_store(catalog: catalog_.Catalog, store: str | None) -> None:
+    """Check that the cloud has a store.
+
+    :param store: its id; None, if any will do.
+    :raises CloudError: if it has not.
+    """
+    if store is None:
+        return
+    stores = catalog.stores()
+    if stores is None:
+        raise exceptions.CloudError(
+            'this cloud gives no choice of stores', hint='leave out --store'
+        )
+    if store not in stores:
+        raise exceptions.CloudError(
+            f'this cloud has no store {store!r}',
+            hint=f'choose among: {", ".join(stores)}',
+        )
+
+
+def check_id(
+    catalog: catalog_.Catalog, image_id: str | None
+) -> model.ImageRecord | None:
+    """Check that an id is free.
+
+    :param image_id: None, if any will do.
+    :returns: the image that has it, if a run that was killed has left it.
+    :raises CloudError: if another image has it that the user can see.
+    """
+    if image_id is None:
+        return None
+    try:
+        found = catalog.get(image_id)
+    except exceptions.NotFoundError:
+        return None
+    if found.status == 'queued' and marks.is_left(found):
+        return found
+    raise exceptions.CloudError(
+        f'the id {image_id} is taken by the image {found.name!r}',
+        hint='leave out --id, or choose another',
+    )
+
+
+def check_reference(record: model.ImageRecord, kind: model.Kind) -> None:
+    """Check that an image can be linked to as a kernel or ramdisk.
+
+    Nova takes one that is queued, and the server then ends in ERROR.
+
+    :raises CloudError: if it is of another kind, or holds no data.
+    """
+    formats = (record.disk_format, record.container_format)
+    if formats != (kind.value, kind.value):
+        raise exceptions.CloudError(
+            f'the image {record.name!r} ({record.id}) is no {kind.noun}: its '
+            f'formats are {formats[0]}/{formats[1]}',
+            hint=f'a {kind.noun} is {kind.value}/{kind.value}',
+        )
+    if record.status != 'active':
+        raise exceptions.CloudError(
+            f'the {kind.noun} {record.name!r} ({record.id}) is '
+            f'{record.status}: no server would boot with it'
+        )
+
+
+def check_command_line(properties: Mapping[str, str]) -> None:
+    """Refuse a kernel's command line that names no root filesystem.
+
+    :raises UsageError: Nova puts it in place of its own, ``root=`` and all.
+    """
+    line = properties.get(_COMMAND_LINE)
+    if line is None:
+        return
+    if not any(word.startswith('root=') for word in line.split()):
+        raise exceptions.UsageError(
+            f'the property {_COMMAND_LINE} has no root=: it replaces all of '
+            'what Nova would say, so the kernel would find no root filesystem',
+            hint=f"write --property {_COMMAND_LINE}='root=/dev/vda "
+            f"console=tty0 console=ttyS0 {line}'",
+        )
+
+
+def namesakes(
+    catalog: catalog_.Catalog,
+    name: str,
+    *,
+    hidden: bool,
+    but: Iterable[model.ImageRecord] = (),
+) -> Iterator[str]:
+    """Warn of images that have the name of one that is to be created.
+
+    :param but: those that are removed before.
+    """
+    found = [] if hidden else catalog.named(name)
+    leaving = {image.id for image in but}
+    found = [image for image in found if image.id not in leaving]
+    if found:
+        more = f' and {len(found) - 1} more' if found[1:] else ''
+        yield (
+            f'the name {name!r} is taken already, by the image {found[0].id}'
+            f'{more}: who goes by name will find several'
+        )
+
+
+def check_quota(
+    catalog: catalog_.Catalog, sizes: Sequence[int], *, removed: int = 0
+) -> None:
+    """Check that new images fit into the project's quotas.
+
+    :param sizes: bytes of each, in the order that they are sent in.
+    :param removed: how many images are removed before.
+    :raises CloudError: if one of them certainly would be refused.
+    """
+    if not sizes:
+        return
+    usage = catalog.usage()
+    # Glance adds whole MiB of each image to whole MiB of what is there.
+    before, last = sum(sizes[:-1]) // _MIB, sizes[-1] // _MIB
+    for name, more, unit, hint in (
+        ('image_size_total', before + last, ' MiB', _ROOM),
+        ('image_count_total', len(sizes) - removed, ' images', _ROOM),
+        ('image_count_uploading', 1, ' uploads at a time', _PATIENCE),
+    ):
+        found = usage.get(name)
+        if not isinstance(found, dict):
+            continue
+        limit, used = found.get('limit'), found.get('usage')
+        # -1 stands for no limit.
+        if not isinstance(limit, int) or not isinstance(used, int):
+            continue
+        if 0 <= limit < used + more:
+            raise exceptions.CloudError(
+                f'the quota {name} is {limit}{unit}: {used} are taken, and '
+                f'this upload takes {more}',
+                hint=hint,
+            )
+
+
+def is_out_of_reach(
+    catalog: catalog_.Catalog,
+    record: model.ImageRecord,
+    kind: model.Kind,
+    settings: request_.Settings,
+) -> bool:
+    """Tell whether a kernel or ramdisk has to be made as visible as the AMI.
+
+    Nova fetches kernel and ramdisk as the user who boots.
+
+    :param record: the image that is linked to.
+    :param settings: those of the AMI.
+    :returns: false if all can see it who see the AMI; true if not, and if
+        the user wants it to be changed.
+    :raises CloudError: if not, and the user has not said so.
+    """
+    if record.visibility in _OPEN:
+        return False
+    image = f'the {kind.noun} {record.name!r} ({record.id})'
+    if settings.visibility in _OPEN or (
+        settings.visibility == 'shared' and record.visibility == 'private'
+    ):
+        if settings.linked:
+            return True
+        raise exceptions.CloudError(
+            f'{image} is {record.visibility}: other projects could not boot '
+            'the image that links to it',
+            hint=f'openstack image set --{settings.visibility} {record.id} '
+            'shows it to them, and so does --linked here',
+        )
+    owner = settings.owner
+    if owner is None or owner == record.owner:
+        return False
+    if owner not in members.projects(catalog, record):
+        raise exceptions.CloudError(
+            f'{image} is {record.visibility}: the project {owner} could not '
+            'boot the image that links to it',
+            hint=f'openstack image add project {record.id} {owner} shows it '
+            'to them'
+            if record.visibility == 'shared'
+            else f'openstack image set --shared {record.id}, then openstack '
+            f'image add project {record.id} {owner} show it to them',
+        )
+    return False

@@ -1,0 +1,300 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""A triple, registered as one transaction.
+
+The three images are created first, queued and linked, for that is where a
+cloud says no. Kernel and ramdisk then travel while the filesystem is being
+shrunk; the AMI's own data comes last, so that an AMI that is active has all
+that it needs. Whatever goes wrong, what was created is removed.
+"""
+
+from collections.abc import Iterator, Mapping
+import contextlib
+import dataclasses
+import logging
+import threading
+import typing
+from typing import Any
+
+from amiclient import exceptions
+from amiclient.glance import catalog as catalog_
+from amiclient.glance.data import transfer
+from amiclient.glance import model
+from amiclient.glance.upload import copying
+from amiclient.glance.upload import courier as courier_
+from amiclient.glance.upload import orphans
+from amiclient.glance.upload import request as request_
+from amiclient.glance.upload import sameroot
+from amiclient.glance.upload import transaction
+from amiclient import progress as progress_
+from amiclient import units
+
+if typing.TYPE_CHECKING:
+    from openstack.image.v2 import _proxy
+
+LOG = logging.getLogger(__name__)
+
+
+def execute(
+    plan: request_.RegisterPlan,
+    proxy: '_proxy.Proxy',
+    *,
+    progress: progress_.Progress,
+) -> model.Triple:
+    """Register a triple.
+
+    :param proxy: the way to Glance.
+    :param progress: who watches the shrinking and the sending.
+    :returns: the three images as Glance then describes them.
+    :raises AmiError: whatever went wrong; then nothing was left behind, or
+        it was logged what was.
+    """
+    catalog = catalog_.Catalog(proxy, patience=plan.settings.patience)
+    with contextlib.ExitStack() as stack:
+        orphans.remove(catalog, plan.orphans)
+        plan = sameroot.settle(plan, stack, progress=progress)
+        if isinstance(plan.ami, request_.Creation):
+            for line in plan.created:
+                LOG.warning('%s', line)
+        made = stack.enter_context(
+            transaction.Transaction(
+                catalog, keep=plan.settings.keep_failed, marked=plan.marked
+            )
+        )
+        records = _create(plan, made)
+        sent = _send(plan, records, _Sender(proxy, plan.settings, progress))
+        records.update({kind: each.record for kind, each in sent.items()})
+        _finish(plan, records, made)
+        made.commit()
+        _clear(plan, records, catalog)
+    if model.Kind.AMI in sent:
+        sameroot.tell_others(plan, sent[model.Kind.AMI])
+    return model.Triple(
+        ami=records[model.Kind.AMI],
+        kernel=records.get(model.Kind.AKI),
+        ramdisk=records.get(model.Kind.ARI),
+        uploaded=sum(each.uploaded for each in sent.values()),
+        reused=tuple(
+            step.record.id
+            for step in plan.steps
+            if isinstance(step, request_.Reuse)
+        ),
+    )
+
+
+def execute_part(
+    plan: request_.PartPlan,
+    proxy: '_proxy.Proxy',
+    *,
+    progress: progress_.Progress,
+) -> request_.Registered:
+    """Register a kernel or a ramdisk.
+
+    :raises AmiError: as :func:`execute` does.
+    """
+    catalog = catalog_.Catalog(proxy, patience=plan.settings.patience)
+    orphans.remove(catalog, plan.orphans)
+    if isinstance(plan.step, request_.Reuse):
+        orphans.clear(catalog, plan.step.record)
+    with transaction.Transaction(
+        catalog, keep=plan.settings.keep_failed, marked=plan.marked
+    ) as made:
+        registered = add_part(plan, made, proxy, progress=progress)
+        made.commit()
+    return registered
+
+
+def add_part(
+    plan: request_.PartPlan,
+    made: transaction.Transaction,
+    proxy: '_proxy.Proxy',
+    *,
+    progress: progress_.Progress,
+) -> request_.Registered:
+    """Register a kernel or a ramdisk as a part of something larger.
+
+    :param made: removes it again, unless whoever has opened that commits.
+    :raises AmiError: whatever went wrong.
+    """
+    step = plan.step
+    if isinstance(step, request_.Reuse):
+        return request_.Registered(step.record, reused=(step.record.id,))
+    record = _make(step, made)
+    sent = _Sender(proxy, plan.settings, progress).send(
+        record, step.kind, step.payload
+    )
+    changes = {'protected': True} if plan.settings.protected else {}
+    record = made.finish(sent.record, changes)
+    return request_.Registered(record, uploaded=sent.uploaded)
+
+
+def _creations(plan: request_.RegisterPlan) -> Iterator[request_.Creation]:
+    for step in plan.steps:
+        if isinstance(step, request_.Creation):
+            yield step
+
+
+def _create(
+    plan: request_.RegisterPlan, made: transaction.Transaction
+) -> dict[model.Kind, model.ImageRecord]:
+    """Create what is to be created, the AMI with its links from the start."""
+    records: dict[model.Kind, model.ImageRecord] = {}
+    links: dict[str, str] = {}
+    for part in plan.widened:
+        visibility = plan.settings.visibility or part.record.visibility
+        made.widen(part.record, visibility)
+        LOG.warning(
+            'the %s %r (%s) was %s and is %s now, as is the image that links '
+            'to it',
+            part.kind.noun,
+            part.record.name,
+            part.record.id,
+            part.record.visibility,
+            visibility,
+        )
+    for step in plan.steps:
+        if isinstance(step, request_.Reuse):
+            record = step.record
+        else:
+            new = step.new
+            if step.kind is model.Kind.AMI:
+                properties = {**new.properties, **links}
+                new = dataclasses.replace(new, properties=properties)
+            record = _make(dataclasses.replace(step, new=new), made)
+        records[step.kind] = record
+        links[f'{step.kind.noun}_id'] = record.id
+    return records
+
+
+def _make(
+    step: request_.Creation, made: transaction.Transaction
+) -> model.ImageRecord:
+    if step.adopted is not None:
+        LOG.warning(
+            'the image %s, which an upload that was killed has left, is gone '
+            'on with',
+            step.adopted.id,
+        )
+        return made.adopt(step.adopted, step.new)
+    return made.create(step.new)
+
+
+def _finish(
+    plan: request_.RegisterPlan,
+    records: dict[model.Kind, model.ImageRecord],
+    made: transaction.Transaction,
+) -> None:
+    """Change what can be changed only now that all is there.
+
+    The AMI comes first and the kernel last: whoever finds a kernel without a
+    mark may link to it, and nothing may undo it any more.
+    """
+    for step in reversed(list(_creations(plan))):
+        record = records[step.kind]
+        changes: dict[str, Any] = {}
+        needed = units.gib(max(record.size or 0, record.virtual_size or 0))
+        if step.kind is model.Kind.AMI and record.min_disk < needed:
+            # It grew beyond a GiB, and must not come to a disk too small.
+            changes['min_disk'] = needed
+        if plan.settings.protected:
+            changes['protected'] = True
+        records[step.kind] = made.finish(record, changes)
+
+
+def _clear(
+    plan: request_.RegisterPlan,
+    records: dict[model.Kind, model.ImageRecord],
+    catalog: catalog_.Catalog,
+) -> None:
+    """Clear marks that a killed run left on what is reused."""
+    for step in plan.steps:
+        if isinstance(step, request_.Reuse):
+            records[step.kind] = orphans.clear(catalog, records[step.kind])
+
+
+class _Sender:
+    """Sends the data of images."""
+
+    def __init__(
+        self,
+        proxy: '_proxy.Proxy',
+        settings: request_.Settings,
+        progress: progress_.Progress,
+    ) -> None:
+        self._proxy = proxy
+        self._store = settings.store
+        self._patience = settings.patience
+        self.progress = progress
+
+    def send(
+        self,
+        record: model.ImageRecord,
+        kind: model.Kind,
+        payload: model.Payload,
+        cancel: threading.Event | None = None,
+    ) -> model.Sent:
+        return transfer.send(
+            self._proxy,
+            record.id,
+            payload,
+            store=self._store,
+            description=f'Sending {kind.noun}',
+            progress=self.progress,
+            cancel=cancel,
+            patience=self._patience,
+        )
+
+
+def _send(
+    plan: request_.RegisterPlan,
+    records: Mapping[model.Kind, model.ImageRecord],
+    sender: _Sender,
+) -> dict[model.Kind, model.Sent]:
+    """Send all data: kernel and ramdisk beside the shrinking, then the AMI."""
+    if isinstance(plan.ami, request_.Reuse):
+        # Then its kernel and ramdisk are there, too.
+        return {}
+    ami = plan.ami
+    cancel = threading.Event()
+
+    def send_parts() -> dict[model.Kind, model.Sent]:
+        return {
+            step.kind: sender.send(
+                records[step.kind], step.kind, step.payload, cancel
+            )
+            for step in _creations(plan)
+            if step.kind is not model.Kind.AMI
+        }
+
+    with contextlib.ExitStack() as stack:
+        courier = stack.enter_context(courier_.Courier(send_parts, cancel))
+        payload = ami.payload
+        if plan.shrink is not None or payload.pack is not None:
+            try:
+                payload = copying.make(
+                    plan.shrink,
+                    payload,
+                    stack,
+                    progress=sender.progress,
+                    cancel=cancel,
+                )
+            except exceptions.CancelledError:
+                # Then it was the courier that failed, and says why.
+                courier.result()
+                raise
+        sent = courier.result()
+        sent[model.Kind.AMI] = sender.send(
+            records[model.Kind.AMI], model.Kind.AMI, payload
+        )
+    return sent

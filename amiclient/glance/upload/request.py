@@ -1,0 +1,262 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""What is asked for, and what is going to be done about it.
+
+A request is what the user said; a plan is what that comes to, once everything
+that can be checked has been. Nothing here does anything.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import pathlib
+from typing import ClassVar
+
+from amiclient.ext import shrink
+from amiclient.glance import model
+from amiclient.glance import retry
+from amiclient.glance.upload import reuse
+from amiclient import units
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What applies to every image that one run creates.
+
+    :param visibility: None leaves it to Glance.
+    :param owner: id of the project that is to own them; None for the user's.
+    :param store: where Glance is to keep the data; None leaves it to Glance.
+    :param reuse: whether a kernel or ramdisk that the cloud holds already is
+        linked instead of sent again.
+    :param keep_failed: whether images stay when the run fails.
+    :param linked: whether a kernel or ramdisk that is less visible than the
+        AMI is made as visible.
+    :param patience: how often to try, and how long to wait for what.
+    """
+
+    visibility: str | None = None
+    protected: bool | None = None
+    hidden: bool = False
+    owner: str | None = None
+    store: str | None = None
+    reuse: bool = True
+    keep_failed: bool = False
+    linked: bool = False
+    patience: retry.Patience = dataclasses.field(
+        default_factory=retry.Patience
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What one image is given.
+
+    :param name: None for one made from the file's.
+    :param id: None for a random one.
+    :param architecture: as Nova calls it; None for the kernel's.
+    :param properties: these win over computed ones.
+    """
+
+    name: str | None = None
+    id: str | None = None
+    architecture: str | None = None
+    tags: tuple[str, ...] = ()
+    properties: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UploadRequest:
+    """A triple that is to be registered.
+
+    :param source: what holds the root filesystem.
+    :param kernel: a file, or an image's id or name; None for no kernel.
+    :param ramdisk: the same.
+    :param kernel_name: what to call it; None for the name among its traits,
+        or else the file's. :param ramdisk_name: the same.
+    :param kernel_traits: what it is given if it is created.
+    :param ramdisk_traits: the same.
+    :param image_format: ``ami``, ``raw`` for a raw/bare root image, ``qcow2``
+        for a compressed one in a bare container, or
+        ``auto`` for raw only if the cloud takes no ami.
+    :param shrink: false to send the filesystem as it is.
+    :param headroom: free space to leave in it.
+    :param journal: ``keep``, ``none`` or bytes.
+    :param repair: whether e2fsck may fix more than preening does.
+    :param min_disk: GiB; None for what the filesystem takes.
+    :param min_ram: MiB.
+    :param work_directory: where the copy is made; None for the usual places.
+    :param own: whether the source is a temporary file that may be changed.
+    """
+
+    source: pathlib.Path
+    kernel: str | None
+    ramdisk: str | None
+    kernel_name: str | None = None
+    ramdisk_name: str | None = None
+    kernel_traits: Traits = dataclasses.field(default_factory=Traits)
+    ramdisk_traits: Traits = dataclasses.field(default_factory=Traits)
+    image_format: str = 'ami'
+    shrink: bool = True
+    headroom: units.Headroom = dataclasses.field(
+        default_factory=units.Headroom
+    )
+    journal: str | int = 'keep'
+    repair: bool = False
+    min_disk: int | None = None
+    min_ram: int = 0
+    work_directory: pathlib.Path | None = None
+    own: bool = False
+    traits: Traits = dataclasses.field(default_factory=Traits)
+    settings: Settings = dataclasses.field(default_factory=Settings)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PartRequest:
+    """A kernel or a ramdisk that is to be registered.
+
+    :param kind: which of the two.
+    """
+
+    kind: model.Kind
+    path: pathlib.Path
+    traits: Traits = dataclasses.field(default_factory=Traits)
+    settings: Settings = dataclasses.field(default_factory=Settings)
+
+
+@dataclasses.dataclass(frozen=True)
+class Creation:
+    """An image that is going to be created.
+
+    :param payload: its data; where that is a shrunk filesystem, what the
+        shrinking will have made by then.
+    :param notes: what the user should know before.
+    :param adopted: an image of the chosen id that a killed run has left; it
+        becomes this one.
+    """
+
+    action: ClassVar[str] = 'create'
+
+    kind: model.Kind
+    new: model.NewImage
+    payload: model.Payload
+    notes: tuple[str, ...] = ()
+    adopted: model.ImageRecord | None = None
+
+    @property
+    def image(self) -> model.NewImage:
+        """What is known of the image before it is there."""
+        return self.new
+
+    @property
+    def size(self) -> int:
+        """Bytes that its data is going to have."""
+        return self.payload.size
+
+
+@dataclasses.dataclass(frozen=True)
+class Reuse:
+    """An image that is in the cloud already, and is going to be linked.
+
+    :param architecture: what a file with the same bytes says of itself.
+    :param notes: what the user should know before.
+    """
+
+    action: ClassVar[str] = 'reuse'
+
+    kind: model.Kind
+    record: model.ImageRecord
+    architecture: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def image(self) -> model.ImageRecord:
+        """What is known of the image."""
+        return self.record
+
+    @property
+    def size(self) -> int | None:
+        """Bytes that its data has."""
+        return self.record.size
+
+
+Step = Creation | Reuse
+
+
+@dataclasses.dataclass(frozen=True)
+class RegisterPlan:
+    """How a triple is going to be registered.
+
+    The size of the AMI, and ``min_disk`` with it, is a lower bound if the
+    filesystem is going to be shrunk and that was not tried out.
+
+    :param shrink: how the filesystem is going to be shrunk; None if not.
+    :param warnings: what the user should know before.
+    :param alike: images that are as the AMI would be. If one of them turns
+        out to hold the same bytes, it is reused.
+    :param others: images that may hold the same bytes, but will not do.
+    :param created: what the user should know if the AMI has to be created,
+        though there are images like it.
+    :param orphans: what a run that was killed has left, to be removed.
+    :param widened: kernels and ramdisks that are to be as visible as the AMI.
+    :param marked: whether new images are marked as unfinished.
+    """
+
+    ami: Step
+    kernel: Step | None
+    ramdisk: Step | None
+    shrink: shrink.ShrinkPlan | None
+    settings: Settings
+    warnings: tuple[str, ...] = ()
+    alike: tuple[model.ImageRecord, ...] = ()
+    others: tuple[reuse.Other, ...] = ()
+    created: tuple[str, ...] = ()
+    orphans: tuple[model.ImageRecord, ...] = ()
+    widened: tuple[Reuse, ...] = ()
+    marked: bool = True
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What is going to be done: kernel, ramdisk, AMI."""
+        return (
+            *(part for part in (self.kernel, self.ramdisk) if part),
+            self.ami,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class PartPlan:
+    """How a kernel or a ramdisk is going to be registered.
+
+    :param warnings: what the user should know before.
+    :param orphans: what a run that was killed has left, to be removed.
+    :param marked: whether new images are marked as unfinished.
+    """
+
+    step: Step
+    settings: Settings
+    warnings: tuple[str, ...] = ()
+    orphans: tuple[model.ImageRecord, ...] = ()
+    marked: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Registered:
+    """A kernel or ramdisk that is in the cloud now.
+
+    :param uploaded: bytes that were sent.
+    :param reused: its id, if it was in the cloud before.
+    """
+
+    record: model.ImageRecord
+    uploaded: int = 0
+    reused: tuple[str, ...] = ()

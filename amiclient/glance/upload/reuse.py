@@ -1,0 +1,253 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Images that the cloud holds already, and that can do for new ones.
+
+What can do is decided by content: size, hash and formats. Then it must be of
+use to whoever could use the new image, and be what the user asked for. Why a
+candidate with the same bytes was passed over is said, never left to guesses.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+import dataclasses
+import hashlib
+from typing import Any
+
+from amiclient.glance import catalog as catalog_
+from amiclient.glance import model
+from amiclient.glance.upload import marks
+from amiclient import units
+
+#: Who can see an image: each sees what the one before shows, and more.
+_VISIBILITIES = ('private', 'shared', 'community', 'public')
+
+#: Glance's own default.
+_DEFAULT_VISIBILITY = 'shared'
+
+#: Algorithms by which other bytes can be made to look the same.
+_WEAK = ('md5', 'md5-sha1', 'sha1')
+
+#: Computes the digest of the data by an algorithm that hashlib knows.
+Digest = Callable[[str], str]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What an image must be to do for a new one.
+
+    What is None is not asked for.
+
+    :param formats: disk format and container format.
+    :param visibility: at least this; None for what Glance would choose.
+    :param exactly_visible: not more visible than that, either.
+    :param owner: id of the project that the new image would belong to.
+    :param foreign: whether other projects' images will do, if everybody can
+        see them.
+    :param min_disk: GiB; None for what the image's own size takes.
+    :param min_ram: MiB.
+    :param properties: that it must have with these values; None as a value
+        stands for none at all.
+    """
+
+    formats: tuple[str, str]
+    visibility: str | None = None
+    exactly_visible: bool = False
+    hidden: bool = False
+    owner: str | None = None
+    foreign: bool = True
+    name: str | None = None
+    protected: bool | None = None
+    store: str | None = None
+    min_disk: int | None = None
+    min_ram: int | None = None
+    tags: tuple[str, ...] = ()
+    properties: Mapping[str, str | None] = dataclasses.field(
+        default_factory=dict
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Other:
+    """An image that may hold the same bytes, but will not do.
+
+    :param why: what of it is not as it must be, as a clause.
+    """
+
+    record: model.ImageRecord
+    why: str
+
+    def __str__(self) -> str:
+        return (
+            f'the image {self.record.name!r} ({self.record.id}) holds the '
+            f'same bytes, but {self.why}'
+        )
+
+
+def candidates(
+    catalog: catalog_.Catalog,
+    formats: tuple[str, str],
+    sizes: tuple[int, int],
+    *,
+    hidden: bool = False,
+    **filters: str,
+) -> list[model.ImageRecord]:
+    """List images that may hold the same bytes, the oldest first.
+
+    They are looked for by size and not by hash: this needs no hash where
+    there are none, and finds them whatever algorithm the cloud uses.
+
+    :param formats: disk format and container format.
+    :param sizes: the least and the most bytes.
+    :param hidden: those that are hidden, instead of those that are not.
+    :param filters: further query parameters of ``GET /v2/images``.
+    :raises CloudError: if the cloud does not answer as it should.
+    """
+    query: dict[str, Any] = {
+        'disk_format': formats[0],
+        'container_format': formats[1],
+        'size_min': sizes[0],
+        'size_max': sizes[1],
+        'visibility': 'all',
+        'os_hidden': hidden,
+        'sort': 'created_at:asc',
+        **filters,
+    }
+    found = catalog.images(**query)
+    return [
+        image
+        for image in found
+        if (image.disk_format, image.container_format) == formats
+        and image.size is not None
+        and sizes[0] <= image.size <= sizes[1]
+    ]
+
+
+def holds(image: model.ImageRecord, digest: Digest) -> bool:
+    """Tell whether an image, of the right size, holds certain bytes.
+
+    :returns: false if there is no telling, since the cloud keeps no hash, or
+        one that is no proof.
+    """
+    algorithm = image.hash_algo or ''
+    if algorithm in _WEAK or algorithm not in hashlib.algorithms_available:
+        return False
+    return digest(algorithm) == image.hash_value
+
+
+def find(
+    catalog: catalog_.Catalog, wanted: Wanted, size: int, digest: Digest
+) -> tuple[model.ImageRecord | None, tuple[Other, ...]]:
+    """Find an image that can do for one that is to be uploaded.
+
+    :param size: bytes of the data.
+    :param digest: computes its digest; called only if that can help, and
+        once for each algorithm.
+    :returns: the oldest that will do; if there is none, those that hold the
+        same bytes all the same.
+    :raises CloudError: if the cloud does not answer as it should.
+    """
+    project = wanted.owner or catalog.project()
+    others: list[Other] = []
+    for hidden in (wanted.hidden, not wanted.hidden):
+        listed = candidates(
+            catalog, wanted.formats, (size, size), hidden=hidden
+        )
+        for image in listed:
+            if not holds(image, digest):
+                continue
+            why = unfit(image, wanted, project)
+            if why is None:
+                return image, ()
+            others.append(Other(image, why))
+    return None, tuple(others)
+
+
+def unfit(
+    image: model.ImageRecord, wanted: Wanted, project: str | None
+) -> str | None:
+    """Tell why an image with the right content will not do.
+
+    :param project: the id of the project that is to own it.
+    :returns: a clause whose subject is the image; None if it will do.
+    """
+    return next(_objections(image, wanted, project), None)
+
+
+def _objections(
+    image: model.ImageRecord, wanted: Wanted, project: str | None
+) -> Iterator[str]:
+    if image.status != 'active':
+        yield f'is {image.status}'
+    if marks.is_alive(image):
+        yield 'belongs to an upload that is not complete'
+    if image.hidden != wanted.hidden:
+        yield 'is hidden' if image.hidden else 'is not hidden'
+    yield from _unseen(image, wanted, project)
+    if wanted.name is not None and image.name != wanted.name:
+        yield f'its name is not {wanted.name!r}'
+    if wanted.protected not in (None, image.protected):
+        yield 'is not protected' if wanted.protected else 'is protected'
+    if wanted.store is not None and wanted.store not in image.stores:
+        yield f'is not in the store {wanted.store!r}'
+    for tag in wanted.tags:
+        if tag not in image.tags:
+            yield f'lacks the tag {tag!r}'
+    yield from _unlike(image, wanted)
+
+
+def _unseen(
+    image: model.ImageRecord, wanted: Wanted, project: str | None
+) -> Iterator[str]:
+    visibility = wanted.visibility or _DEFAULT_VISIBILITY
+    there, needed = _rank(image.visibility), _rank(visibility)
+    if there < needed or (there > needed and wanted.exactly_visible):
+        yield f'is {image.visibility}, not {visibility}'
+    # A private image that an administrator sees may be anyone's, and the
+    # members of a shared one are its owner's choice.
+    foreign = project is not None and image.owner != project
+    if foreign and not (wanted.foreign and there >= _rank('community')):
+        yield f'belongs to the project {image.owner}'
+
+
+def _unlike(image: model.ImageRecord, wanted: Wanted) -> Iterator[str]:
+    min_disk = wanted.min_disk
+    if min_disk is None and wanted.min_ram is not None:
+        min_disk = units.gib(image.size or 0)
+    for name, value, there in (
+        ('min_disk', min_disk, image.min_disk),
+        ('min_ram', wanted.min_ram, image.min_ram),
+    ):
+        if value is not None and there != value:
+            yield f'its {name} is {there}, not {value}'
+    for key, text in wanted.properties.items():
+        found: Any = image.properties.get(key)
+        if (found or None) != (text or None):
+            is_ = f'is {found!r}' if found else 'is not set'
+            yield f'its {key} {is_}' + (f', not {text!r}' if text else '')
+
+
+def told(
+    others: Iterable[Other], doing: str = 'a new one is created'
+) -> Iterator[str]:
+    """Say which images hold the same bytes, but will not do.
+
+    :param others: of one new image; one stands for all of them.
+    :returns: no line or one.
+    """
+    others = list(others)
+    if others:
+        more = f' (and {len(others) - 1} more)' if others[1:] else ''
+        yield f'{others[0]}: {doing}{more}'
+
+
+def _rank(visibility: str) -> int:
+    return _VISIBILITIES.index(visibility)

@@ -1,0 +1,154 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The AMI itself within a plan: its record, and the bytes it is to have."""
+
+from collections.abc import Iterator
+import dataclasses
+import pathlib
+import re
+
+from amiclient import exceptions
+from amiclient.ext import image as image_
+from amiclient.ext import shrink
+from amiclient.glance import model
+from amiclient.glance.upload import copying
+from amiclient.glance.upload import parts
+from amiclient.glance.upload import preflight
+from amiclient.glance.upload import request as request_
+from amiclient.glance.upload import rules as rules_
+from amiclient.rootfs import contents
+from amiclient import units
+
+#: Suffixes that say what a file is, and are no part of a name.
+_SUFFIX = re.compile(r'\.(img|image|raw|bin|ami|fs|ext[234])$', re.IGNORECASE)
+
+#: What lies before the superblock, and is the boot sector's.
+_BOOT_SECTOR = 1024
+
+#: What ends the first sector of a disk with partitions, or of a boot loader;
+#: and what begins the second of one with a GPT (UEFI specification, 5.3.2).
+_SIGNATURES = ((510, b'\x55\xaa'), (512, b'EFI PART'))
+
+
+def describe(
+    request: request_.UploadRequest,
+    root: image_.RootImage,
+    kernel: request_.Step | None,
+    rules: rules_.Rules,
+) -> tuple[model.NewImage, tuple[str, ...]]:
+    """Make the AMI's record, but for what depends on its size.
+
+    :param kernel: tells the architecture, unless the user did.
+    :param rules: what the cloud takes.
+    :returns: the record, and what the user should know.
+    :raises UsageError: if a text is longer than Glance would store.
+    """
+    traits, settings = request.traits, request.settings
+    name = traits.name or _SUFFIX.sub('', request.source.name)
+    preflight.check_texts((name, *traits.tags, *traits.properties))
+    disk_format, container_format, notes = _formats(request, rules)
+    release = contents.read_release(root.path)
+    computed = {
+        'architecture': traits.architecture or parts.architecture(kernel),
+        'os_type': 'linux',
+        'os_distro': release.distro,
+        'os_version': release.version,
+    }
+    taken, warnings = rules.sift(
+        {
+            key: value
+            for key, value in computed.items()
+            if value and key not in traits.properties
+        }
+    )
+    new = model.NewImage(
+        name=name,
+        disk_format=disk_format,
+        container_format=container_format,
+        id=traits.id,
+        visibility=settings.visibility,
+        hidden=settings.hidden or None,
+        owner=settings.owner,
+        min_ram=request.min_ram,
+        tags=traits.tags,
+        properties={**taken, **traits.properties},
+    )
+    return new, (*notes, *warnings)
+
+
+def _formats(
+    request: request_.UploadRequest, rules: rules_.Rules
+) -> tuple[str, str, tuple[str, ...]]:
+    ami = model.Kind.AMI.value
+    if request.image_format in ('raw', 'qcow2'):
+        return request.image_format, 'bare', ()
+    if request.image_format == 'auto' and not rules.takes_formats(ami, ami):
+        note = 'this cloud takes no ami images: the root image becomes raw'
+        return 'raw', 'bare', (note,)
+    return ami, ami, ()
+
+
+def create(
+    request: request_.UploadRequest,
+    root: image_.RootImage,
+    shrunk: shrink.ShrinkPlan | None,
+    new: model.NewImage,
+) -> request_.Creation:
+    """Add to the record what depends on the size, and the data.
+
+    :param shrunk: how the filesystem is going to be shrunk; None if not.
+    :raises UsageError: if the user asks for a disk that is too small.
+    """
+    size = root.superblock.size if shrunk is None else shrunk.size
+    payload = model.Payload(
+        path=root.path if shrunk is None else shrunk.output,
+        size=size,
+        blank=_BOOT_SECTOR if _has_boot_sector(root) else 0,
+        pack=copying.packing_place(request, shrunk),
+    )
+    new = dataclasses.replace(new, min_disk=_min_disk(request, size))
+    return request_.Creation(model.Kind.AMI, new, payload)
+
+
+def _has_boot_sector(root: image_.RootImage) -> bool:
+    # Nova takes an image that has one for a partitioned disk, and the server
+    # fails to build.
+    with root.path.open('rb') as file:
+        start = file.read(_BOOT_SECTOR)
+    return any(
+        start[offset:].startswith(signature)
+        for offset, signature in _SIGNATURES
+    )
+
+
+def _min_disk(request: request_.UploadRequest, size: int) -> int:
+    needed = units.gib(size)
+    if request.min_disk is None:
+        return needed
+    if request.min_disk < needed:
+        raise exceptions.UsageError(
+            f'--min-disk {request.min_disk}: the root filesystem takes '
+            f'{needed} GiB',
+            hint=f'give {needed} or more, or leave it out',
+        )
+    return request.min_disk
+
+
+def warnings(source: pathlib.Path, payload: model.Payload) -> Iterator[str]:
+    """Tell what of the data is not sent as it is."""
+    if payload.blank:
+        yield (
+            f'{source}: an old boot sector in its first {payload.blank} '
+            'bytes is sent as zeros, for Nova would take the image for a '
+            'partitioned disk'
+        )
