@@ -106,11 +106,14 @@ class TestCase(base.TestCase):
             contextlib.redirect_stderr(stderr),
             _logging_kept(),
         ):
+            app = shell.OpenStackShell()
             try:
-                status = shell.OpenStackShell().run(argv)
+                status = app.run(argv)
             except SystemExit as error:
                 # argparse leaves this way, for --help and for errors.
                 status = 2 if isinstance(error.code, str) else error.code
+            finally:
+                _hang_up(app)
         return Finished(status or 0, stdout.getvalue(), stderr.getvalue())
 
     def spawn_openstack(
@@ -171,6 +174,18 @@ class _Stream(io.TextIOWrapper):
     def getvalue(self) -> str:
         self.flush()
         return self.buffer.getvalue().decode()  # type: ignore[attr-defined]
+
+
+def _hang_up(app: shell.OpenStackShell) -> None:
+    """Close connections, as a process does when it ends.
+
+    Each would hold one of the servers' threads for a minute.
+    """
+    manager = getattr(app, 'client_manager', None)
+    for holder in (manager, getattr(manager, 'sdk_connection', None)):
+        session = getattr(holder, 'session', None)
+        if session is not None:
+            session.session.close()
 
 
 def _forget_clients() -> None:
