@@ -47,7 +47,8 @@ import json, os, signal, sys
 from openstackclient import shell
 import openstack
 from amiclient.ext import shrink
-from amiclient.glance import catalog, plan, register
+from amiclient.glance import catalog
+from amiclient.glance.upload import plan, register
 from amiclient.osc import ami, local
 from amiclient.source import detect
 print('ready', flush=True)
