@@ -199,8 +199,10 @@ def _on_copy(
             raise
         except exceptions.AmiError:
             stage.refuse_full(planned.folder, planned.output.parent)
-            # A source that is not in order explains any failure.
+            # A source that is not in order, or not what it was, explains any
+            # failure.
             source.wait()
+            source.origin.refuse_changed()
             raise
         source.wait()
         with progress.task('Verifying'):
@@ -314,7 +316,7 @@ def _search(
     blocks = superblock_.read(track.path).block_count
     if target.goal.headroom or blocks <= target.bound:
         return track
-    with progress.task('Shrinking'):
+    with progress.task('Comparing with resize2fs -M'):
         steps = minimum.by_hand(metadata(), target.goal, tools)
     if not steps or steps[-1].blocks >= blocks:
         return track
