@@ -111,7 +111,8 @@ def run(
         report.findings.append(f'the process ended with status {status}')
     if report.memory > MEMORY:
         report.findings.append(f'it took {report.memory >> 20} MiB of memory')
-    if usage.ru_maxrss * 1024 > _PROGRAMS:
+    # Before it is another program, it has what started it.
+    if usage.ru_maxrss * 1024 > max(_PROGRAMS, _resident() + MEMORY):
         report.findings.append('a program took too much memory')
     if (data.read_bytes(), sorted(os.listdir(data.parent))) != before:
         report.findings.append('the input, or its folder, was changed')

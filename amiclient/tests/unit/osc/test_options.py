@@ -76,7 +76,7 @@ class TestRefused(base.TestCase):
             ('--id', '123'),
             ('--min-disk', '-1'),
             ('--min-ram', '1G'),
-            ('--image-format', 'qcow2'),
+            ('--image-format', 'vmdk'),
             ('--property', 'novalue'),
             # What a script says when a variable of its is not set.
             ('--name', ''),
