@@ -1,0 +1,121 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""From what a user has into the cloud, back again, and to a login prompt.
+
+One command each way, and one that boots: real guests, without KVM.
+"""
+
+import os
+import pathlib
+import tarfile
+
+from amiclient import process
+from amiclient.tests import disks
+from amiclient.tests.functional import base
+from amiclient.tests.functional import runbook_inputs
+from amiclient.tests import guest
+
+MIB = 2**20
+
+_FSTAB = """\
+UUID=5ea93f1c-54a4-4f0a-9b1f-0d5f3f0f7c11 / ext4 errors=remount-ro 0 1
+LABEL=boot /boot ext4 defaults 0 2
+"""
+
+
+class TestWholeWay(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = self.tmp()
+
+    def go(self, source: pathlib.Path, *words: object) -> None:
+        """Upload a source, save what that made, and boot what was saved."""
+        sent = self.openstack_json(
+            *('ami', 'upload', source, '--headroom', '4M', *words),
+            stderr=None,
+        )
+        self.assertEqual('active', sent['status'])
+        self.assertIsNotNone(sent['kernel_id'])
+        self.assertIsNotNone(sent['ramdisk_id'])
+        saved = self.folder / 'saved'
+        self.openstack('ami', 'save', sent['id'], '--directory', saved)
+        told = self.openstack_json(
+            'ami', 'boot', saved, '--disk', '1G', '--append', 'quiet'
+        )
+        self.assertEqual('booted', told['result'])
+        self.assertEqual('guest login:', told['matched'])
+        self.assertEqual(sent['size'], told['root_size_before'])
+        self.assertEqual(1024 * MIB, told['root_size'])
+
+    def test_archive_as_mmdebstrap_makes_it(self) -> None:
+        runbook_inputs.debian(self.folder)
+        self.go(self.folder / 'debian.tar')
+
+    def test_qcow2_with_gpt_and_a_boot_partition(self) -> None:
+        made = guest.make(
+            self.folder, size=48 * MIB, files={'etc/fstab': _FSTAB}
+        )
+        tree = self.folder / 'boot-tree'
+        tree.mkdir()
+        release = guest.kernel().name.removeprefix('vmlinuz-')
+        for name, path in (
+            (f'vmlinuz-{release}', made.kernel),
+            (f'initrd.img-{release}', made.ramdisk),
+        ):
+            (tree / name).write_bytes(path.read_bytes())
+        boot = self.folder / 'boot.img'
+        boot.touch()
+        os.truncate(boot, 64 * MIB)
+        process.run(['mke2fs', '-q', '-F', '-L', 'boot', '-d', tree, boot])
+        disk = disks.make(
+            self.folder / 'machine.raw',
+            [
+                disks.Part(1, type=disks.ESP),
+                disks.Part(64, boot),
+                disks.Part(48, made.root, type=disks.ROOT),
+                disks.Part(8, type='S'),
+            ],
+        )
+        self.go(disks.convert(disk, 'qcow2', '-c'))
+
+    def test_uec_tarball(self) -> None:
+        made = guest.make(self.folder)
+        archive = self.folder / 'guest-uec.tar.gz'
+        with tarfile.open(archive, 'w:gz', dereference=True) as file:
+            for name, path in (
+                ('guest.img', made.root),
+                ('guest-vmlinuz', made.kernel),
+                ('guest-initrd', made.ramdisk),
+            ):
+                file.add(path, name)
+        self.go(archive)
+
+    def test_archive_as_docker_export_makes_it(self) -> None:
+        made = guest.make(self.folder)
+        tree = self.folder / 'container'
+        tree.mkdir()
+        process.run(['debugfs', '-R', f'rdump / {tree}', made.root])
+        (tree / 'lost+found').rmdir()
+        (tree / '.dockerenv').touch(mode=0o755)
+        archive = self.folder / 'container.tar'
+        with tarfile.open(archive, 'w') as file:
+            # Without a folder for all, and without a leading dot.
+            for path in sorted(tree.iterdir()):
+                file.add(path, path.name, filter=_by_root)
+        self.go(archive, '--kernel', made.kernel, '--ramdisk', made.ramdisk)
+
+
+def _by_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    return member
