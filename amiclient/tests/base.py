@@ -12,6 +12,7 @@
 
 """What every test case starts from."""
 
+import locale
 import os
 import pathlib
 import random
@@ -29,6 +30,8 @@ class TestCase(testtools.TestCase):
 
     def setUp(self) -> None:
         super().setUp()
+        # The shell takes the locale of the environment, for good.
+        locale.setlocale(locale.LC_ALL, 'C')
         self.random = random.Random(self.id())
         self.useFixture(CleanEnvironment())
 
