@@ -100,23 +100,38 @@ class EmbeddedCloud(fixtures.Fixture):
         :returns: an :class:`openstack.connection.Connection`; it is closed
             with the fixture.
         """
+        connection = self._connect(user)
+        self.addCleanup(_hang_up, connection)
+        return connection
+
+    def _connect(self, user: str):
         import openstack
 
-        connection = openstack.connect(
+        return openstack.connect(
             load_yaml_config=False,
             load_envvars=False,
             region_name='RegionOne',
             auth=self.cloud.auth(user),
         )
-        self.addCleanup(connection.close)
-        return connection
 
     def remove_images(self) -> None:
         """Remove every image of every project, protected or not."""
-        image = self.connection('admin').image
+        connection = self._connect('admin')
+        image = connection.image
         for hidden in (False, True):
             found = image.images(visibility='all', is_hidden=hidden)
             for record in list(found):
                 if record.is_protected:
                     image.update_image(record, is_protected=False)
                 image.delete_image(record, ignore_missing=True)
+        _hang_up(connection)
+
+
+def _hang_up(connection) -> None:
+    """Close a connection, and those to the servers with it.
+
+    Each of these holds one of the servers' threads for a minute, and the SDK
+    closes none: once all threads are held, everything stands still.
+    """
+    connection.close()
+    connection.session.session.close()
