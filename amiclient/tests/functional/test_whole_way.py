@@ -20,11 +20,13 @@ import os
 import pathlib
 import tarfile
 
+import amiclient
 from amiclient import process
 from amiclient.tests import disks
 from amiclient.tests.functional import base
 from amiclient.tests.functional import runbook_inputs
 from amiclient.tests import guest
+from amiclient.tests.unit.ext import shrinking
 
 MIB = 2**20
 
@@ -39,7 +41,12 @@ class TestWholeWay(base.TestCase):
         super().setUp()
         self.folder = self.tmp()
 
-    def go(self, source: pathlib.Path, *words: object) -> None:
+    def go(
+        self,
+        source: pathlib.Path,
+        *words: object,
+        login: str = 'guest login:',
+    ) -> None:
         """Upload a source, save what that made, and boot what was saved."""
         sent = self.openstack_json(
             *('ami', 'upload', source, '--headroom', '4M', *words),
@@ -51,12 +58,30 @@ class TestWholeWay(base.TestCase):
         saved = self.folder / 'saved'
         self.openstack('ami', 'save', sent['id'], '--directory', saved)
         told = self.openstack_json(
-            'ami', 'boot', saved, '--disk', '1G', '--append', 'quiet'
+            *('ami', 'boot', saved, '--disk', '1G', '--append', 'quiet'),
+            *('--until', '[a-z]+ login:'),
         )
         self.assertEqual('booted', told['result'])
-        self.assertEqual('guest login:', told['matched'])
+        self.assertEqual(login, told['matched'])
         self.assertEqual(sent['size'], told['root_size_before'])
         self.assertEqual(1024 * MIB, told['root_size'])
+
+    def test_debian(self) -> None:
+        """The demo's input: mmdebstrap makes it, of packages from the net."""
+        if not shrinking.SLOW:
+            self.skipTest('takes minutes; AMICLIENT_SLOW_TESTS=1 has it')
+        demo = pathlib.Path(amiclient.__file__).parents[1] / 'tools' / 'demo'
+        process.run(
+            ['bash', demo, 'input'], env={'AMICLIENT_DEMO': str(self.folder)}
+        )
+        made = self.folder / 'input'
+        self.go(
+            made / 'debian.img',
+            *('--kernel', made / 'vmlinuz'),
+            *('--ramdisk', made / 'initrd.img'),
+            *('--headroom', '64M'),
+            login='demo login:',
+        )
 
     def test_archive_as_mmdebstrap_makes_it(self) -> None:
         runbook_inputs.debian(self.folder)
