@@ -18,11 +18,11 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-import threading
-import time
+from unittest import mock
 
 import fixtures
 
+from amiclient.ext import stage
 from amiclient.ext import workplace
 from amiclient.tests.functional import base
 from amiclient.tests.functional import upload
@@ -82,25 +82,15 @@ class TestFull(_Case):
 
     @contextlib.contextmanager
     def filling(self, disk: small_disk.SmallDisk):
-        """Fill a disk as soon as something is written to it."""
-        stop = threading.Event()
+        """Fill a disk as soon as it was found to have room."""
 
-        def work() -> None:
-            while not stop.is_set():
-                status = os.statvfs(disk.path)
-                used = status.f_blocks - status.f_bfree
-                if used * status.f_frsize > _MIB:
-                    disk.fill()
-                    return
-                time.sleep(0.001)
+        def check(folder: pathlib.Path, needed: int) -> None:
+            check_room(folder, needed)
+            disk.fill()
 
-        thread = threading.Thread(target=work)
-        thread.start()
-        try:
+        check_room = stage.check_room
+        with mock.patch.object(stage, 'check_room', check):
             yield
-        finally:
-            stop.set()
-            thread.join()
 
     def test_shrink_known_before(self) -> None:
         disk = self.disk(8 * _MIB)
