@@ -31,7 +31,7 @@ class TestCase(testtools.TestCase):
     def setUp(self) -> None:
         super().setUp()
         # The shell takes the locale of the environment, for good.
-        locale.setlocale(locale.LC_ALL, 'C')
+        locale.setlocale(locale.LC_ALL, 'C.UTF-8')
         self.random = random.Random(self.id())
         self.useFixture(CleanEnvironment())
 
