@@ -128,16 +128,6 @@ def find(
     return _newest_first(found)
 
 
-def found_in(
-    reader: reader_.Reader, image: pathlib.Path
-) -> tuple[BootFiles, ...]:
-    """Find the kernels in a root filesystem that is open already.
-
-    :param image: what it was opened from.
-    """
-    return _newest_first(_Finder(reader, image, '/boot', _BOOTS).all())
-
-
 def _newest_first(found: Iterable[BootFiles]) -> tuple[BootFiles, ...]:
     """Sort, and leave out what was found before in another way."""
     best: dict[str, BootFiles] = {}

@@ -161,28 +161,6 @@ def _name(path: pathlib.Path) -> str | None:
         name = shorter
 
 
-@contextlib.contextmanager
-def opened_disk(
-    path: pathlib.Path,
-    choice: Choice | None = None,
-    *,
-    progress: progress_.Progress = progress_.QUIET,
-) -> Iterator[disk_.Disk | None]:
-    """Open a disk, compressed or not, without taking anything out of it.
-
-    :returns: None if it is no disk.
-    :raises SourceError: if it cannot be read, or may not be.
-    """
-    with contextlib.ExitStack() as stack:
-        opener = _Opener(path, choice or Choice(), progress, stack)
-        if not opener.is_plain():
-            yield None
-            return
-        plain = opener.unpacked(path)
-        kind = disk_.tell(plain)
-        yield opener.disk(plain, kind) if kind else None
-
-
 class _Opener:
     """One source, while it is taken.
 

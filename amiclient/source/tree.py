@@ -36,7 +36,6 @@ from amiclient.source import basin as basin_
 from amiclient.source import folder
 from amiclient.source import opening
 from amiclient.source import overrides as overrides_
-from amiclient.source import stream as stream_
 from amiclient import units
 
 #: The part of the free disk that is left to others, as one in so many.
@@ -112,18 +111,6 @@ class Built:
     files: int
     filesystem: str
     uuid: str
-
-
-def is_tree(path: pathlib.Path) -> bool:
-    """Tell whether a path is a directory or tar archive, by its content.
-
-    :raises SourceError: if it is not there or cannot be read.
-    """
-    kind = opening.special(path)
-    if kind is not None:
-        return kind == 'a directory'
-    with stream_.opened(path, wanted='a source') as stream:
-        return archive.is_tar(stream.peek(512))
 
 
 def plan(request: BuildRequest) -> BuildPlan:
