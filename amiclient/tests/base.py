@@ -30,8 +30,11 @@ class TestCase(testtools.TestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        # The shell takes the locale of the environment, for good.
+        # The shell takes the locale of the environment, for good. And the C
+        # library keeps what it has once translated, for every locale but C:
+        # a test that has set LANGUAGE would be felt by those after it.
         locale.setlocale(locale.LC_ALL, 'C.UTF-8')
+        locale.setlocale(locale.LC_MESSAGES, 'C')
         self.random = random.Random(self.id())
         self.useFixture(CleanEnvironment())
 
