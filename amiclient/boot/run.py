@@ -33,7 +33,6 @@ from amiclient.boot import terminal as terminal_
 from amiclient.boot import trial
 from amiclient import exceptions
 from amiclient.ext import workplace
-from amiclient import files
 from amiclient import process
 from amiclient import progress as progress_
 from amiclient import temporary
@@ -61,13 +60,11 @@ def execute(
     :raises NoSpaceError: if there is no room for what the guest writes.
     """
     request = plan.request
-    places = workplace.candidates(request.work_directory, request.source)
-    if not places:
-        raise exceptions.NoSpaceError(
-            'there is no folder for the disk of the guest',
-            hint='name one with --work-directory',
-        )
-    place = max(places, key=files.room)
+    place = workplace.roomiest(
+        request.work_directory,
+        request.source,
+        'there is no folder for the disk of the guest',
+    )
     temporary.sweep(place)
     with (
         temporary.Folder(place) as folder,

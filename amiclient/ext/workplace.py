@@ -16,6 +16,7 @@ import os
 import pathlib
 
 from amiclient import exceptions
+from amiclient import files
 
 #: file-hierarchy(7): what is large goes to /var/tmp, for /tmp is in memory on
 #: many systems.
@@ -55,6 +56,23 @@ def candidates(
     if wanted:
         places.insert(0, pathlib.Path(wanted).absolute())
     return tuple(place for place in dict.fromkeys(places) if _usable(place))
+
+
+def roomiest(
+    chosen: pathlib.Path | None, source: pathlib.Path, lack: str
+) -> pathlib.Path:
+    """Choose the one of :func:`candidates` that has the most room.
+
+    :param lack: what to say if there is none.
+    :raises NoSpaceError: if there is none.
+    :raises UsageError: if the one that was chosen cannot be written to.
+    """
+    places = candidates(chosen, source)
+    if not places:
+        raise exceptions.NoSpaceError(
+            lack, hint='name one with --work-directory'
+        )
+    return max(places, key=files.room)
 
 
 def _usable(place: pathlib.Path) -> bool:

@@ -22,9 +22,7 @@ import contextlib
 import dataclasses
 import pathlib
 
-from amiclient import exceptions
 from amiclient.ext import workplace
-from amiclient import files
 from amiclient.rootfs import boot_files
 from amiclient.rootfs import taking
 from amiclient.source import bundle
@@ -83,13 +81,12 @@ def completed(
         name=shown,
         hint=wanted.hint,
     )
-    places = workplace.candidates(work_directory, source.root)
-    if not places:
-        raise exceptions.NoSpaceError(
-            f'{shown}: there is no folder to take its kernel out to',
-            hint='name one with --work-directory',
-        )
-    with temporary.Folder(max(places, key=files.room)) as folder:
+    place = workplace.roomiest(
+        work_directory,
+        source.root,
+        f'{shown}: there is no folder to take its kernel out to',
+    )
+    with temporary.Folder(place) as folder:
         taken = taking.take(chosen, folder.path, ramdisk=wanted.ramdisk)
         notes = [f'{shown}: kernel {chosen.version} was found in it']
         if block.needs_recovery:

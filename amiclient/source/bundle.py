@@ -29,7 +29,6 @@ import pathlib
 from amiclient import exceptions
 from amiclient.ext import superblock
 from amiclient.ext import workplace
-from amiclient import files
 from amiclient import progress as progress_
 from amiclient.source import disk
 from amiclient.source import manifest as manifest_
@@ -117,13 +116,12 @@ def opened(
     elif special is None and _is_manifest(path):
         yield _saved(path, progress)
     elif special == 'a directory' or (special is None and uec.is_tar(path)):
-        places = workplace.candidates(work_directory, path)
-        if not places:
-            raise exceptions.NoSpaceError(
-                f'{opening.shown(path)}: there is no folder to unpack it in',
-                hint='name one with --work-directory',
-            )
-        with temporary.Folder(max(places, key=files.room)) as folder:
+        place = workplace.roomiest(
+            work_directory,
+            path,
+            f'{opening.shown(path)}: there is no folder to unpack it in',
+        )
+        with temporary.Folder(place) as folder:
             yield _unpacked(path, folder.path, progress)
     else:
         yield Source(root=path)

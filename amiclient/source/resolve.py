@@ -348,16 +348,12 @@ class _Opener:
     def _place(self) -> pathlib.Path:
         """Make the folder for all that is temporary, once."""
         if self._folder is None:
-            places = workplace.candidates(
-                self._choice.work_directory, self._path
+            place = workplace.roomiest(
+                self._choice.work_directory,
+                self._path,
+                f'{opening.shown(self._path)}: there is no folder to unpack '
+                'it in',
             )
-            if not places:
-                raise exceptions.NoSpaceError(
-                    f'{opening.shown(self._path)}: there is no folder to '
-                    'unpack it in',
-                    hint='name one with --work-directory',
-                )
-            place = max(places, key=files.room)
             temporary.sweep(place)
             self._folder = self._stack.enter_context(
                 temporary.Folder(place)

@@ -25,7 +25,6 @@ from amiclient.ext import image as image_
 from amiclient.ext import shrink
 from amiclient.ext import stage
 from amiclient.ext import workplace
-from amiclient import files
 from amiclient.glance import model
 from amiclient.glance import packing
 from amiclient.glance.upload import request as request_
@@ -133,13 +132,11 @@ def packing_place(
         return None
     if shrunk is not None:
         return shrunk.folder
-    places = workplace.candidates(request.work_directory, request.source)
-    if not places:
-        raise exceptions.NoSpaceError(
-            'there is no folder to compress the root filesystem in',
-            hint='name one with --work-directory',
-        )
-    return max(places, key=files.room)
+    return workplace.roomiest(
+        request.work_directory,
+        request.source,
+        'there is no folder to compress the root filesystem in',
+    )
 
 
 def _shrunk(
