@@ -84,6 +84,25 @@ class Output:
                 sync(self.target.parent)
 
 
+def make_folder(folder: pathlib.Path) -> bool:
+    """Make a folder for results if it is not there.
+
+    :returns: whether it was made.
+    :raises AmiError: if it cannot be, or something else has its name.
+    """
+    with told(folder.parent):
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            if not folder.is_dir():
+                raise exceptions.AmiError(
+                    f'{folder} is no directory',
+                    hint='choose another --directory',
+                ) from None
+            return False
+    return True
+
+
 def publish(path: pathlib.Path, target: pathlib.Path) -> None:
     """Give a private file, all of whose data is there, its final name.
 

@@ -110,6 +110,21 @@ def ignored() -> Iterator[None]:
         yield
 
 
+def undo(work: Callable[[], None]) -> None:
+    """Undo something to the end, whatever signals come.
+
+    :param work: begun again, it goes on where it was; once it is done, it
+        does nothing.
+    """
+    try:
+        with ignored():
+            work()
+    except Interrupted:
+        # It came just before signals were ignored, and is the only one.
+        with ignored():
+            work()
+
+
 @contextlib.contextmanager
 def held() -> Iterator[None]:
     """Let a signal have its effect only after the block.

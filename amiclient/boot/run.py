@@ -35,7 +35,6 @@ from amiclient import exceptions
 from amiclient.ext import workplace
 from amiclient import process
 from amiclient import progress as progress_
-from amiclient import temporary
 
 #: Seconds to go on listening once the guest is in a state that it does not
 #: leave, for what it says about that.
@@ -60,23 +59,21 @@ def execute(
     :raises NoSpaceError: if there is no room for what the guest writes.
     """
     request = plan.request
-    place = workplace.roomiest(
-        request.work_directory,
-        request.source,
-        'there is no folder for the disk of the guest',
-    )
-    temporary.sweep(place)
     with (
-        temporary.Folder(place) as folder,
+        workplace.folder(
+            request.work_directory,
+            request.source,
+            'there is no folder for the disk of the guest',
+        ) as folder,
         contextlib.ExitStack() as logs,
     ):
-        machine = _machine(plan, folder.path)
+        machine = _machine(plan, folder)
         # A terminal that is the guest's has no room for progress.
         watch = progress_.QUIET if request.interactive else progress
         task = logs.enter_context(watch.task('Booting', None))
         run = Run(plan, _logs(request.console, logs), task)
         run.watch(machine)
-        return run.result(machine, folder.path)
+        return run.result(machine, folder)
 
 
 def _machine(plan: trial.BootPlan, folder: pathlib.Path) -> qemu.Machine:

@@ -12,11 +12,14 @@
 
 """Where a copy of a filesystem can be made."""
 
+from collections.abc import Iterator
+import contextlib
 import os
 import pathlib
 
 from amiclient import exceptions
 from amiclient import files
+from amiclient import temporary
 
 #: file-hierarchy(7): what is large goes to /var/tmp, for /tmp is in memory on
 #: many systems.
@@ -25,7 +28,7 @@ _SMALL = pathlib.Path('/tmp')  # noqa: S108
 
 
 def candidates(
-    chosen: pathlib.Path | None, source: pathlib.Path
+    chosen: pathlib.Path | None, source: pathlib.Path | None
 ) -> tuple[pathlib.Path, ...]:
     """Tell the folders that a copy may be made in, the best one first.
 
@@ -33,7 +36,8 @@ def candidates(
     the folder of the source and /tmp, as far as they can be written to.
 
     :param chosen: what the user chose; None for the usual ones.
-    :param source: the file or device that is copied.
+    :param source: the file or device that is copied; None if it is not a
+        local one.
     :raises UsageError: if the one that was chosen cannot be written to.
     """
     if chosen is not None:
@@ -49,7 +53,7 @@ def candidates(
             )
         return (chosen,)
     places = [_LARGE, _SMALL]
-    if source.is_file():
+    if source is not None and source.is_file():
         # Not beside a device: /dev is in memory.
         places.insert(1, source.resolve().parent)
     wanted = os.environ.get('TMPDIR')
@@ -59,7 +63,7 @@ def candidates(
 
 
 def roomiest(
-    chosen: pathlib.Path | None, source: pathlib.Path, lack: str
+    chosen: pathlib.Path | None, source: pathlib.Path | None, lack: str
 ) -> pathlib.Path:
     """Choose the one of :func:`candidates` that has the most room.
 
@@ -73,6 +77,39 @@ def roomiest(
             lack, hint='name one with --work-directory'
         )
     return max(places, key=files.room)
+
+
+@contextlib.contextmanager
+def folder(
+    chosen: pathlib.Path | None, source: pathlib.Path | None, lack: str
+) -> Iterator[pathlib.Path]:
+    """Provide a private folder where there is most room.
+
+    What runs that were killed have left there is removed first. The
+    parameters and errors are those of :func:`roomiest`.
+    """
+    place = roomiest(chosen, source, lack)
+    temporary.sweep(place)
+    with temporary.Folder(place) as made, named(made.path, place):
+        yield made.path
+
+
+@contextlib.contextmanager
+def named(private: pathlib.Path, place: pathlib.Path) -> Iterator[None]:
+    """Say which folder has no room, rather than a private one in it.
+
+    :raises NoSpaceError: with what the user can do about it.
+    """
+    try:
+        yield
+    except exceptions.NoSpaceError as error:
+        if not error.message.startswith(str(private)):
+            raise
+        raise exceptions.NoSpaceError(
+            f'{place}{error.message.removeprefix(str(private))}',
+            hint='make room there, or name another folder by '
+            '--work-directory',
+        ) from error
 
 
 def _usable(place: pathlib.Path) -> bool:

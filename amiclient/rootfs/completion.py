@@ -28,7 +28,6 @@ from amiclient.rootfs import taking
 from amiclient.source import bundle
 from amiclient.source import detect
 from amiclient.source import opening
-from amiclient import temporary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,13 +80,12 @@ def completed(
         name=shown,
         hint=wanted.hint,
     )
-    place = workplace.roomiest(
+    with workplace.folder(
         work_directory,
         source.root,
         f'{shown}: there is no folder to take its kernel out to',
-    )
-    with temporary.Folder(place) as folder:
-        taken = taking.take(chosen, folder.path, ramdisk=wanted.ramdisk)
+    ) as folder:
+        taken = taking.take(chosen, folder, ramdisk=wanted.ramdisk)
         notes = [f'{shown}: kernel {chosen.version} was found in it']
         if block.needs_recovery:
             notes.append(

@@ -17,19 +17,18 @@ from collections.abc import Callable
 from collections.abc import Mapping
 import contextlib
 import dataclasses
-import hashlib
 import os
 import pathlib
 import shutil
 
 from amiclient import exceptions
 from amiclient.ext import busy
-from amiclient.ext import copy
 from amiclient.ext import stage
 from amiclient import files
 from amiclient import progress as progress_
 from amiclient.source import bundle
 from amiclient.source import detect
+from amiclient.source import digest
 from amiclient.source import manifest as manifest_
 from amiclient.source import opening
 from amiclient import sparse
@@ -37,8 +36,6 @@ from amiclient import sparse
 #: What the name of each file ends in, and the formats of what is made of it.
 _SUFFIXES = {'image': '.img', 'kernel': '-vmlinuz', 'ramdisk': '-initrd'}
 _FORMATS = {'image': 'ami', 'kernel': 'aki', 'ramdisk': 'ari'}
-
-_ZEROS = bytes(sparse.CHUNK)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,7 +76,7 @@ def extract(
     busy.refuse_busy(source.root)
     stem = manifest_.stem(source.name or _without_suffix(name))
     folder = directory or pathlib.Path(stem)
-    made = _make(folder)
+    made = files.make_folder(folder)
     try:
         return _write_all(source, stem, folder, progress)
     except BaseException:
@@ -154,7 +151,8 @@ def _is_there(output: files.Output, progress: progress_.Progress) -> bool:
     same = (
         target.is_file()
         and target.stat().st_size == output.path.stat().st_size
-        and _sha512(target, progress) == _sha512(output.path, progress)
+        and digest.sha512(target, progress=progress)
+        == digest.sha512(output.path, progress=progress)
     )
     if not same:
         raise exceptions.AmiError(
@@ -197,7 +195,7 @@ def _part(
 ) -> manifest_.Part:
     before = source.part(noun)
     size = output.path.stat().st_size
-    sha512 = _sha512(output.path, progress)
+    sha512 = digest.sha512(output.path, progress=progress)
     if before is not None and before.sha512 == sha512:
         return dataclasses.replace(before, file=output.target.name)
     origin = source.kernel if noun == 'kernel' else source.ramdisk
@@ -209,33 +207,6 @@ def _part(
         container_format=_FORMATS[noun],
         name=stem if noun == 'image' or origin is None else origin.name,
     )
-
-
-def _sha512(path: pathlib.Path, progress: progress_.Progress) -> str:
-    hasher = hashlib.sha512()
-    size = path.stat().st_size
-    with (
-        copy.opened(path, os.O_RDONLY) as descriptor,
-        progress.task('Hashing', size) as task,
-    ):
-        position = 0
-        # Reading holes takes as long as reading data.
-        for start, end in copy.data_in(descriptor, 0, size):
-            _hash_zeros(hasher, start - position)
-            task.advance(start - position)
-            for offset in range(start, end, sparse.CHUNK):
-                count = min(sparse.CHUNK, end - offset)
-                hasher.update(files.read_at(descriptor, count, offset))
-                task.advance(count)
-            position = end
-        _hash_zeros(hasher, size - position)
-    return hasher.hexdigest()
-
-
-def _hash_zeros(hasher: 'hashlib._Hash', count: int) -> None:
-    while count > 0:
-        hasher.update(_ZEROS[:count])
-        count -= len(_ZEROS)
 
 
 def _taken(path: pathlib.Path) -> int:
@@ -252,18 +223,3 @@ def _without_suffix(name: pathlib.Path) -> str:
         if dot and short and suffix.isalnum() and not suffix.isdigit():
             stem = short
     return stem
-
-
-def _make(folder: pathlib.Path) -> bool:
-    """Make a folder if it is not there; tell whether it was made."""
-    with files.told(folder.parent):
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            if not folder.is_dir():
-                raise exceptions.AmiError(
-                    f'{folder} is no directory',
-                    hint='choose another --directory',
-                ) from None
-            return False
-    return True

@@ -23,20 +23,18 @@ besides.
 from collections.abc import Iterator, Mapping
 import contextlib
 import dataclasses
-import hashlib
 import pathlib
 
 from amiclient import exceptions
 from amiclient.ext import superblock
 from amiclient.ext import workplace
 from amiclient import progress as progress_
+from amiclient.source import digest
 from amiclient.source import disk
 from amiclient.source import manifest as manifest_
 from amiclient.source import opening
 from amiclient.source import tree
 from amiclient.source import uec
-from amiclient import sparse
-from amiclient import temporary
 
 #: Inodes in use in a filesystem with no files: the reserved ones and that of
 #: lost+found.
@@ -116,13 +114,12 @@ def opened(
     elif special is None and _is_manifest(path):
         yield _saved(path, progress)
     elif special == 'a directory' or (special is None and uec.is_tar(path)):
-        place = workplace.roomiest(
+        with workplace.folder(
             work_directory,
             path,
             f'{opening.shown(path)}: there is no folder to unpack it in',
-        )
-        with temporary.Folder(place) as folder:
-            yield _unpacked(path, folder.path, progress)
+        ) as folder:
+            yield _unpacked(path, folder, progress)
     else:
         yield Source(root=path)
 
@@ -180,16 +177,13 @@ def _verify(
     noun: str,
     progress: progress_.Progress,
 ) -> None:
-    hasher, size = hashlib.sha512(), 0
-    with (
-        opening.opened(path, wanted=f'the {noun} of a saved triple') as file,
-        progress.task(f'Checking {noun}', part.size) as task,
-    ):
-        while chunk := file.read(sparse.CHUNK):
-            hasher.update(chunk)
-            size += len(chunk)
-            task.advance(len(chunk))
-    _compare(opening.shown(path), part, size, hasher.hexdigest())
+    sha512 = digest.sha512(
+        path,
+        wanted=f'the {noun} of a saved triple',
+        description=f'Checking {noun}',
+        progress=progress,
+    )
+    _compare(opening.shown(path), part, path.stat().st_size, sha512)
 
 
 def _compare(name: str, part: manifest_.Part, size: int, sha512: str) -> None:

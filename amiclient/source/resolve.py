@@ -43,7 +43,6 @@ from amiclient.source import opening
 from amiclient.source import taking
 from amiclient.source import uec
 from amiclient.source import unpacking
-from amiclient import temporary
 
 Source = bundle.Source
 
@@ -348,14 +347,12 @@ class _Opener:
     def _place(self) -> pathlib.Path:
         """Make the folder for all that is temporary, once."""
         if self._folder is None:
-            place = workplace.roomiest(
-                self._choice.work_directory,
-                self._path,
-                f'{opening.shown(self._path)}: there is no folder to unpack '
-                'it in',
-            )
-            temporary.sweep(place)
             self._folder = self._stack.enter_context(
-                temporary.Folder(place)
-            ).path
+                workplace.folder(
+                    self._choice.work_directory,
+                    self._path,
+                    f'{opening.shown(self._path)}: there is no folder to '
+                    'unpack it in',
+                )
+            )
         return self._folder

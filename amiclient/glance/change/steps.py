@@ -257,11 +257,7 @@ class Changes:
     ) -> None:
         if error is None or not self._begun:
             return
-        try:
-            self._undo()
-        except interrupts.Interrupted:
-            # It came just before signals were ignored, and is the only one.
-            self._undo()
+        interrupts.undo(self._undo)
         if not self._begun:
             error.add_note('what was changed is as it was before')
 
@@ -269,18 +265,17 @@ class Changes:
         catalog = self._catalog.within()
         left: list[Step] = []
         silent = False
-        with interrupts.ignored():
-            while self._begun:
-                step = self._begun[-1]
-                error = None if silent else _undo(step, catalog)
-                if silent or error is not None:
-                    left.append(step)
-                if error is not None:
-                    LOG.error('%s: %s', title(step.kind, step.image), error)
-                    # Nobody answers; each try could take minutes.
-                    silent = error.status is None
-                self._begun.pop()
-            self._begun = left[::-1]
+        while self._begun:
+            step = self._begun[-1]
+            error = None if silent else _undo(step, catalog)
+            if silent or error is not None:
+                left.append(step)
+            if error is not None:
+                LOG.error('%s: %s', title(step.kind, step.image), error)
+                # Nobody answers; each try could take minutes.
+                silent = error.status is None
+            self._begun.pop()
+        self._begun = left[::-1]
         if left:
             LOG.error(
                 'could not change back what was changed; this does: %s',

@@ -21,7 +21,6 @@ what the first could not.
 from collections.abc import Mapping
 import contextlib
 import dataclasses
-import hashlib
 import os
 import pathlib
 import shutil
@@ -37,6 +36,7 @@ from amiclient.glance import model
 from amiclient.glance import retry
 from amiclient import progress as progress_
 from amiclient.source import bundle
+from amiclient.source import digest as digest_
 from amiclient.source import manifest as manifest_
 from amiclient.source import uec
 from amiclient import text
@@ -182,7 +182,7 @@ class _Saver:
         if os.path.lexists(target):
             self._check_archive(target)
         else:
-            _make(folder)
+            files.make_folder(folder)
             staging = folder / f'.{self.stem}.{self._records["image"].id}.part'
             saved = self.directory(staging)
             downloaded = saved.downloaded
@@ -237,7 +237,7 @@ class _Saver:
         :returns: whether it was made.
         :raises AmiError: if it has.
         """
-        made = _make(folder)
+        made = files.make_folder(folder)
         ours = {*self._names.values(), manifest_.NAME}
         with os.scandir(folder) as entries:
             found = {entry.name for entry in entries}
@@ -320,8 +320,7 @@ def _part(
     if digest is not None and digest.algorithm == 'sha512':
         sha512 = digest.value
     else:
-        with fetched.path.open('rb') as file:
-            sha512 = hashlib.file_digest(file, 'sha512').hexdigest()
+        sha512 = digest_.sha512(fetched.path)
     return manifest_.Part(
         file=fetched.path.name,
         size=fetched.size,
@@ -338,21 +337,6 @@ def _part(
         tags=tuple(sorted(record.tags)),
         properties=manifest_.travelling(record.properties),
     )
-
-
-def _make(folder: pathlib.Path) -> bool:
-    """Make a folder if it is not there; tell whether it was made."""
-    with files.told(folder.parent):
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            if not folder.is_dir():
-                raise exceptions.AmiError(
-                    f'{folder} is no directory',
-                    hint='choose another --directory',
-                ) from None
-            return False
-    return True
 
 
 def _write(path: pathlib.Path, content_: str) -> None:

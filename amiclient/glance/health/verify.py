@@ -16,10 +16,10 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import pathlib
-import tempfile
 from typing import TYPE_CHECKING
 
 from amiclient.ext import stage
+from amiclient.ext import workplace
 from amiclient import findings
 from amiclient.glance import catalog as catalog_
 from amiclient.glance.health import against
@@ -47,8 +47,8 @@ class Request:
     :param ami: a name or id.
     :param deep: whether to fetch the data and look at it.
     :param local: what to compare it with.
-    :param work_directory: for what is fetched, and for copies; $TMPDIR or
-        /tmp if None.
+    :param work_directory: for what is fetched, and for copies; None for
+        the usual ones.
     """
 
     ami: str
@@ -79,11 +79,14 @@ def run(
     found = list(health.examine(case))
     if not request.deep and request.local is None:
         return findings.ranked(found)
-    work = request.work_directory or pathlib.Path(tempfile.gettempdir())
     with (
         _local(request, progress) as local,
-        stage.workshop(work) as folder,
-        stage.full_disk(work),
+        workplace.folder(
+            request.work_directory,
+            request.local.path if request.local else None,
+            'there is no folder for what is downloaded',
+        ) as folder,
+        stage.full_disk(folder),
     ):
         files: dict[model.Kind, pathlib.Path] = {}
         if request.deep:

@@ -237,25 +237,20 @@ class Transaction:
                 _command(self._made),
             )
             return
-        try:
-            self._undo()
-        except interrupts.Interrupted:
-            # It came just before signals were ignored, and is the only one.
-            self._undo()
+        interrupts.undo(self._undo)
         if not self._made:
             error.add_note('nothing was left behind')
 
     def _undo(self) -> None:
         # Nobody likes to wait for a network that is gone.
         catalog = self._catalog.within()
-        with interrupts.ignored():
-            self._narrow(catalog)
-            left = [
-                made
-                for made in reversed(self._made)
-                if not self._remove(made, catalog)
-            ]
-            self._made = left[::-1]
+        self._narrow(catalog)
+        left = [
+            made
+            for made in reversed(self._made)
+            if not self._remove(made, catalog)
+        ]
+        self._made = left[::-1]
         if left:
             LOG.error(
                 'could not remove what was created; this does: %s',
