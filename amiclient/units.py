@@ -16,15 +16,16 @@ The suffixes are those of qemu-img and resize2fs: K, M, G, T are powers of
 1024, and so are KiB and so on; kB, MB, GB and TB are decimal.
 """
 
-import dataclasses
 import re
+from typing import NamedTuple
 
 from amiclient import exceptions
 
 _BINARY = {'': 1, 'k': 2**10, 'm': 2**20, 'g': 2**30, 't': 2**40}
 _DECIMAL = {'kb': 10**3, 'mb': 10**6, 'gb': 10**9, 'tb': 10**12}
-_SIZE = re.compile(r'(\d+)\s*([A-Za-z]*)', re.ASCII)
-_PERCENT = re.compile(r'(\d+(?:\.\d+)?)\s*%', re.ASCII)
+# Every ``openstack`` call imports this: nothing is compiled before it is used.
+_SIZE = r'(\d+)\s*([A-Za-z]*)'
+_PERCENT = r'(\d+(?:\.\d+)?)\s*%'
 
 
 def parse_size(text: str) -> int:
@@ -34,7 +35,7 @@ def parse_size(text: str) -> int:
     :returns: bytes.
     :raises UsageError: if it is not of that form.
     """
-    match = _SIZE.fullmatch(text.strip())
+    match = re.fullmatch(_SIZE, text.strip(), re.ASCII)
     if match:
         number, suffix = int(match[1]), match[2].lower()
         if suffix in _DECIMAL:
@@ -50,8 +51,7 @@ def parse_size(text: str) -> int:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Headroom:
+class Headroom(NamedTuple):
     """Free space to leave in a filesystem.
 
     :param size: bytes.
@@ -82,7 +82,7 @@ def parse_headroom(text: str) -> Headroom:
     :param text: a size, or a number with a percent sign, such as ``5%``.
     :raises UsageError: if it is neither.
     """
-    match = _PERCENT.fullmatch(text.strip())
+    match = re.fullmatch(_PERCENT, text.strip(), re.ASCII)
     if match:
         return Headroom(percent=float(match[1]))
     try:

@@ -21,6 +21,7 @@ import typing
 from amiclient.osc import amis
 from amiclient.osc import columns
 from amiclient.osc import command
+from amiclient.osc import creation
 from amiclient.osc import filters
 from amiclient.osc import options
 from amiclient.osc import sources
@@ -58,7 +59,7 @@ class UploadAmi(command.ShowOne):
             help='Name of the new image (default: that of a saved AMI, or of '
             'the source without its suffix)',
         )
-        options.add_parts(parser)
+        creation.add_parts(parser)
         sources.add_kernel_version(parser)
         parser.add_argument(
             '--image-format',
@@ -77,16 +78,14 @@ class UploadAmi(command.ShowOne):
         options.add_shrink(parser, headroom=options.UPLOAD_HEADROOM)
         # Whether it was given decides on what is done with a saved AMI.
         parser.set_defaults(headroom=None)
-        options.add_new_image(parser)
-        options.add_linked(parser)
-        options.add_minimums(parser)
-        parser.add_argument(
-            '--work-directory',
-            metavar='<directory>',
-            type=values.path,
-            help='Where to make the shrunk copy (default: the first of '
-            '$TMPDIR, /var/tmp, the folder of the source and /tmp that has '
-            'room)',
+        creation.add_new_image(parser)
+        creation.add_linked(parser)
+        creation.add_minimums(parser)
+        options.add_work_directory(
+            parser,
+            'make the shrunk copy',
+            default='the first of $TMPDIR, /var/tmp, the folder of the '
+            'source and /tmp that has room',
         )
         options.add_network(parser)
         options.add_run(parser)
@@ -95,26 +94,26 @@ class UploadAmi(command.ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
         """Register the triple."""
         # Not at the top: see amiclient.osc.
-        from amiclient.glance import catalog
         from amiclient.glance.upload import adopting
         from amiclient.glance.upload import plan
         from amiclient.glance.upload import register
+        from amiclient.osc import uploads
 
         proxy, watch = self.proxy(), self.watch(parsed_args)
         with sources.triple(parsed_args, watch) as source:
             wanted = adopting.adopt(self._request(parsed_args, source), source)
             planned = plan.plan(
                 wanted,
-                catalog.Catalog(proxy, patience=wanted.settings.patience),
+                self.catalog(parsed_args),
                 exact=parsed_args.dry_run,
                 progress=watch,
             )
             for warning in (*source.notes, *planned.warnings):
                 self.log.warning('%s', warning)
             if parsed_args.dry_run:
-                return columns.planned(planned.steps)
+                return uploads.planned(planned.steps)
             triple = register.execute(planned, proxy, progress=watch)
-        return columns.uploaded(triple.ami, triple.uploaded, triple.reused)
+        return uploads.uploaded(triple.ami, triple.uploaded, triple.reused)
 
     def _request(
         self, parsed_args: argparse.Namespace, source: bundle.Source
@@ -123,10 +122,10 @@ class UploadAmi(command.ShowOne):
 
         return request.UploadRequest(
             source=parsed_args.source,
-            kernel=options.chosen_part(
+            kernel=creation.chosen_part(
                 parsed_args, 'kernel', source.kernel, complete=source.complete
             ),
-            ramdisk=options.chosen_part(
+            ramdisk=creation.chosen_part(
                 parsed_args,
                 'ramdisk',
                 source.ramdisk,
@@ -135,15 +134,15 @@ class UploadAmi(command.ShowOne):
             kernel_name=parsed_args.kernel_name,
             ramdisk_name=parsed_args.ramdisk_name,
             image_format=parsed_args.image_format or source.image_format,
-            shrink=options.shrinks(parsed_args, finished=source.finished),
+            shrink=creation.shrinks(parsed_args, finished=source.finished),
             headroom=parsed_args.headroom or options.DEFAULT_HEADROOM,
             journal=parsed_args.journal,
             repair=parsed_args.repair,
             min_disk=parsed_args.min_disk,
             min_ram=parsed_args.min_ram,
             work_directory=parsed_args.work_directory,
-            traits=options.traits(parsed_args),
-            settings=options.settings(
+            traits=creation.traits(parsed_args),
+            settings=creation.settings(
                 parsed_args, self.project_id(parsed_args)
             ),
         )
@@ -175,13 +174,10 @@ class ListAmi(command.Lister):
     def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
         """List them."""
         # Not at the top: see amiclient.osc.
-        from amiclient.glance import catalog
         from amiclient.glance.health import reports
         from amiclient.glance import links
 
-        cloud = catalog.Catalog(
-            self.proxy(), patience=options.patience(parsed_args)
-        )
+        cloud = self.catalog(parsed_args)
         found = links.listed(
             cloud,
             filters.query(parsed_args, cloud, self.project_id(parsed_args)),
@@ -218,13 +214,10 @@ class ShowAmi(command.ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
         """Show it."""
         # Not at the top: see amiclient.osc.
-        from amiclient.glance import catalog
         from amiclient.glance.health import reports
         from amiclient.glance import links
 
-        cloud = catalog.Catalog(
-            self.proxy(), patience=options.patience(parsed_args)
-        )
+        cloud = self.catalog(parsed_args)
         report = reports.report(cloud, links.show(cloud, parsed_args.ami))
         shown = amis.shown(human_readable=parsed_args.human_readable)
         return columns.one(shown, report)

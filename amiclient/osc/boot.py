@@ -63,12 +63,10 @@ class BootImage(command.ShowOne):
         sources.add(parser)
         _add_machine(parser)
         _add_console(parser)
-        parser.add_argument(
-            '--work-directory',
-            metavar='<directory>',
-            type=values.path,
-            help='Where to make the disk that is thrown away (default: where '
-            'there is most room)',
+        options.add_work_directory(
+            parser,
+            'make the disk that is thrown away',
+            default=options.MOST_ROOM,
         )
         options.add_progress(parser)
         return parser

@@ -98,13 +98,12 @@ class SetAmi(command.Action):
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Change it."""
         # Not at the top: see amiclient.osc.
-        from amiclient.glance import catalog
         from amiclient.glance.change import change
         from amiclient.glance.change import changeplan
 
         wanted = _request(parsed_args)
         proxy, watch = self.proxy(), self.watch(parsed_args)
-        cloud = catalog.Catalog(proxy, patience=wanted.patience)
+        cloud = self.catalog(parsed_args)
         planned = changeplan.plan(wanted, cloud, progress=watch)
         self.warn(planned.warnings)
         if parsed_args.dry_run:
@@ -223,13 +222,12 @@ class UnsetAmi(command.Action):
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Change it."""
         # Not at the top: see amiclient.osc.
-        from amiclient.glance import catalog
         from amiclient.glance.change import change
         from amiclient.glance.change import unset
         from amiclient import progress
 
         proxy = self.proxy()
-        cloud = catalog.Catalog(proxy, patience=options.patience(parsed_args))
+        cloud = self.catalog(parsed_args)
         wanted = unset.UnsetRequest(
             ami=parsed_args.ami,
             tags=tuple(parsed_args.tag),

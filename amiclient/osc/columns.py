@@ -19,7 +19,6 @@ Values are raw: bytes are integers and absent ones None, whatever the format.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-import dataclasses
 import typing
 from typing import Any, Generic, TypeVar
 
@@ -32,8 +31,6 @@ if typing.TYPE_CHECKING:
     from amiclient.boot import trial
     from amiclient.ext import shrink
     from amiclient.glance.data import save
-    from amiclient.glance import model
-    from amiclient.glance.upload import request
     from amiclient.rootfs import boot_files
     from amiclient.rootfs import extraction
     from amiclient.rootfs import inspection
@@ -46,7 +43,6 @@ _T = TypeVar('_T')
 Table = tuple[tuple[str, ...], Any]
 
 
-@dataclasses.dataclass(frozen=True)
 class Column(Generic[_T]):
     """One column, of records of one kind.
 
@@ -54,9 +50,13 @@ class Column(Generic[_T]):
     :param long: whether only ``--long`` shows it.
     """
 
-    header: str
-    get: Callable[[_T], Any]
-    long: bool = False
+    # Not a dataclass: see amiclient.osc.
+    def __init__(
+        self, header: str, get: Callable[[_T], Any], *, long: bool = False
+    ) -> None:
+        self.header = header
+        self.get = get
+        self.long = long
 
 
 def one(columns: Sequence[Column[_T]], record: _T) -> Table:
@@ -84,20 +84,6 @@ class HumanSize(cliff_columns.FormattableColumn[int | None]):
     def human_readable(self) -> str:
         """Write the size."""
         return str(self._value and units.format_size(self._value))
-
-
-class Steps(cliff_columns.FormattableColumn[list[dict[str, Any]]]):
-    """What would be done: a line for each image, or a list of records."""
-
-    def human_readable(self) -> str:
-        """Write the lines."""
-        return '\n'.join(
-            f'{step["action"]} {step["role"]} {step["name"]}: '
-            f'{step["disk_format"]}/{step["container_format"]}, '
-            f'{step["size"]} bytes'
-            + (f', id {step["id"]}' if step['id'] else '')
-            for step in self._value
-        )
 
 
 class Kernels(cliff_columns.FormattableColumn[list[dict[str, Any]]]):
@@ -143,120 +129,6 @@ def _kernel_row(each: boot_files.BootFiles) -> dict[str, Any]:
         'ramdisk': each.ramdisk,
         'source': each.source,
     }
-
-
-@dataclasses.dataclass(frozen=True)
-class Uploaded:
-    """What an upload did, or would do.
-
-    :param steps: of a dry run.
-    """
-
-    id: str | None
-    name: str | None
-    status: str
-    disk_format: str | None
-    container_format: str | None
-    size: int | None
-    sha512: str | None
-    kernel_id: str | None
-    ramdisk_id: str | None
-    uploaded: int
-    reused: tuple[str, ...]
-    steps: tuple[request.Step, ...] = ()
-
-
-def uploaded(
-    record: model.ImageRecord, sent: int, reused: tuple[str, ...]
-) -> Table:
-    """Make the result of an upload.
-
-    :param record: the image whose id is the result.
-    :param sent: bytes, of all images.
-    :param reused: ids.
-    """
-    return one(
-        UPLOAD,
-        Uploaded(
-            id=record.id,
-            name=record.name,
-            status=record.status,
-            disk_format=record.disk_format,
-            container_format=record.container_format,
-            size=record.size,
-            sha512=record.hash_value,
-            kernel_id=record.kernel_id,
-            ramdisk_id=record.ramdisk_id,
-            uploaded=sent,
-            reused=reused,
-        ),
-    )
-
-
-def planned(steps: Sequence[request.Step]) -> Table:
-    """Make the result of an upload that was only planned.
-
-    :param steps: what would be done; the last one's image is the result.
-    """
-    # Not at the top: see amiclient.osc.
-    from amiclient.glance import model
-    from amiclient.glance.upload import request
-
-    reuse = {s.kind: s.record for s in steps if isinstance(s, request.Reuse)}
-    last = steps[-1]
-    links = reuse if last.kind is model.Kind.AMI else {}
-    kernel, ramdisk = links.get(model.Kind.AKI), links.get(model.Kind.ARI)
-    return one(
-        (
-            *UPLOAD,
-            Column('plan', lambda r: Steps([_step_row(s) for s in r.steps])),
-        ),
-        Uploaded(
-            id=last.image.id,
-            name=last.image.name,
-            status='planned',
-            disk_format=last.image.disk_format,
-            container_format=last.image.container_format,
-            size=last.size,
-            sha512=None,
-            kernel_id=kernel.id if kernel else None,
-            ramdisk_id=ramdisk.id if ramdisk else None,
-            uploaded=sum(
-                step.payload.size
-                for step in steps
-                if isinstance(step, request.Creation)
-            ),
-            reused=tuple(record.id for record in reuse.values()),
-            steps=tuple(steps),
-        ),
-    )
-
-
-def _step_row(step: request.Step) -> dict[str, Any]:
-    return {
-        'role': step.kind.noun,
-        'action': step.action,
-        'id': step.image.id,
-        'name': step.image.name,
-        'disk_format': step.image.disk_format,
-        'container_format': step.image.container_format,
-        'size': step.size,
-    }
-
-
-UPLOAD: tuple[Column[Uploaded], ...] = (
-    Column('id', lambda r: r.id),
-    Column('name', lambda r: r.name),
-    Column('status', lambda r: r.status),
-    Column('disk_format', lambda r: r.disk_format),
-    Column('container_format', lambda r: r.container_format),
-    Column('size', lambda r: r.size),
-    Column('sha512', lambda r: r.sha512),
-    Column('kernel_id', lambda r: r.kernel_id),
-    Column('ramdisk_id', lambda r: r.ramdisk_id),
-    Column('uploaded', lambda r: r.uploaded),
-    Column('reused', lambda r: format_columns.ListColumn(list(r.reused))),
-)
 
 
 SHRUNK: tuple[Column[shrink.Shrunk], ...] = (

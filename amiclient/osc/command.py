@@ -27,9 +27,8 @@ from openstack import utils as sdk_utils
 from osc_lib.command import command
 
 from amiclient import exceptions
-from amiclient.glance import errors
 from amiclient import interrupts
-from amiclient.osc import login
+from amiclient.osc import options
 from amiclient.osc import progress as bars
 from amiclient.osc import terminal
 from amiclient import text
@@ -37,6 +36,7 @@ from amiclient import text
 if typing.TYPE_CHECKING:
     from openstack.image.v2 import _proxy
 
+    from amiclient.glance import catalog
     from amiclient import progress
 
 
@@ -47,6 +47,9 @@ def plain_errors() -> Iterator[None]:
     :raises CloudError: for what the session or the SDK raised.
     :raises AmiError: for what the operating system refused.
     """
+    # Not at the top: see amiclient.osc.
+    from amiclient.glance import errors
+
     try:
         with errors.translated('talking to the cloud'):
             yield
@@ -94,6 +97,10 @@ class _Base(command.Command):
         if not self._logs_in:
             yield
             return
+        # Not at the top: see amiclient.osc.
+        from amiclient.glance import errors
+        from amiclient.osc import login
+
         self.auth_required = True
         given = getattr(parsed_args, 'timeout', None)
         with login.limited(self.app, given):
@@ -133,12 +140,26 @@ class _Base(command.Command):
 
         :raises CloudError: if there is no image service of version 2.
         """
+        # Not at the top: see amiclient.osc.
+        from amiclient.osc import login
+
         image = login.image_service(self.app.client_manager.sdk_connection)
         narrow = getattr(sdk_utils, 'ensure_service_version', None)
         if narrow is None:
             # openstacksdk has it since 4.5.
             return image
         return typing.cast('_proxy.Proxy', narrow(image, '2'))
+
+    def catalog(self, parsed_args: argparse.Namespace) -> 'catalog.Catalog':
+        """Get Glance's images, as patiently as the user's options say.
+
+        :raises CloudError: if there is no image service of version 2.
+        """
+        # Not at the top: see amiclient.osc.
+        from amiclient.glance import catalog
+
+        patience = options.patience(parsed_args)
+        return catalog.Catalog(self.proxy(), patience=patience)
 
     def project_id(self, parsed_args: argparse.Namespace) -> str | None:
         """Look up the project that ``--project`` names.
@@ -167,6 +188,7 @@ class _Base(command.Command):
         :raises CloudError: if there is no such project, or domain.
         """
         # Loads the identity service's records, which few commands need.
+        from amiclient.glance import errors
         from osc_lib.cli import identity
 
         with errors.translated(f'looking up the project {name_or_id!r}'):

@@ -29,12 +29,10 @@ def add_source(parser: argparse.ArgumentParser) -> None:
         'source', metavar='<source>', type=values.path, help=sources.WHAT
     )
     sources.add(parser)
-    parser.add_argument(
-        '--work-directory',
-        metavar='<directory>',
-        type=values.path,
-        help='Where to unpack what is no filesystem yet (default: $TMPDIR, '
-        '/var/tmp or the folder of the source)',
+    options.add_work_directory(
+        parser,
+        'unpack what is no filesystem yet',
+        default=options.MOST_ROOM,
     )
     options.add_progress(parser)
 

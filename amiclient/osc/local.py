@@ -57,13 +57,11 @@ class ShrinkImage(command.ShowOne):
             help='Resize the file itself: it takes no room for a copy, but a '
             'crash meanwhile leaves it damaged',
         )
-        parser.add_argument(
-            '--work-directory',
-            metavar='<directory>',
-            type=values.path,
-            help='Where to make temporary files, such as the copy on which '
-            'a journal is replayed (default: beside the result, which itself '
-            'is always made there)',
+        options.add_work_directory(
+            parser,
+            'make temporary files, such as the copy on which a journal is '
+            'replayed',
+            default='beside the result, which itself is always made there',
         )
         options.add_run(parser)
         return parser

@@ -25,6 +25,7 @@ from osc_lib.cli import format_columns
 
 from amiclient.osc import columns
 from amiclient.osc import command
+from amiclient.osc import creation
 from amiclient.osc import filters
 from amiclient.osc import options
 from amiclient.osc import removal
@@ -127,7 +128,7 @@ class UploadPart(command.ShowOne):
             type=values.some,
             help='Name of the new image (default: that of the file)',
         )
-        options.add_new_image(parser)
+        creation.add_new_image(parser)
         options.add_network(parser)
         options.add_run(parser)
         return parser
@@ -135,29 +136,30 @@ class UploadPart(command.ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
         """Register it."""
         # Not at the top: see amiclient.osc.
-        from amiclient.glance import catalog
         from amiclient.glance import model
         from amiclient.glance.upload import plan
         from amiclient.glance.upload import register
         from amiclient.glance.upload import request
+        from amiclient.osc import uploads
 
         wanted = request.PartRequest(
             kind=model.Kind(self.format),
             path=parsed_args.file,
-            traits=options.traits(parsed_args),
-            settings=options.settings(
+            traits=creation.traits(parsed_args),
+            settings=creation.settings(
                 parsed_args, self.project_id(parsed_args)
             ),
         )
         proxy, watch = self.proxy(), self.watch(parsed_args)
-        cloud = catalog.Catalog(proxy, patience=wanted.settings.patience)
-        planned = plan.plan_part(wanted, cloud, progress=watch)
+        planned = plan.plan_part(
+            wanted, self.catalog(parsed_args), progress=watch
+        )
         for warning in planned.warnings:
             self.log.warning('%s', warning)
         if parsed_args.dry_run:
-            return columns.planned([planned.step])
+            return uploads.planned([planned.step])
         done = register.execute_part(planned, proxy, progress=watch)
-        return columns.uploaded(done.record, done.uploaded, done.reused)
+        return uploads.uploaded(done.record, done.uploaded, done.reused)
 
 
 class ListParts(command.Lister):
@@ -181,13 +183,10 @@ class ListParts(command.Lister):
     def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
         """List them."""
         # Not at the top: see amiclient.osc.
-        from amiclient.glance import catalog
         from amiclient.glance import model
         from amiclient.glance import users
 
-        cloud = catalog.Catalog(
-            self.proxy(), patience=options.patience(parsed_args)
-        )
+        cloud = self.catalog(parsed_args)
         found = users.listed(
             cloud,
             model.Kind(self.format),
@@ -224,14 +223,11 @@ class ShowPart(command.ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
         """Show it."""
         # Not at the top: see amiclient.osc.
-        from amiclient.glance import catalog
         from amiclient.glance import model
         from amiclient.glance import users
 
         found = users.find(
-            catalog.Catalog(
-                self.proxy(), patience=options.patience(parsed_args)
-            ),
+            self.catalog(parsed_args),
             model.Kind(self.format),
             getattr(parsed_args, self.noun),
         )

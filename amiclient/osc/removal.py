@@ -44,12 +44,9 @@ class Delete(command.Action):
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Delete them."""
         # Not at the top: see amiclient.osc.
-        from amiclient.glance import catalog
         from amiclient.glance.change import removal
 
-        cloud = catalog.Catalog(
-            self.proxy(), patience=options.patience(parsed_args)
-        )
+        cloud = self.catalog(parsed_args)
         planned = self.plan(parsed_args, cloud)
         self.warn(planned.warnings)
         self.warn(planned.kept)

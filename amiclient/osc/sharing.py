@@ -70,12 +70,9 @@ class AddProject(command.Lister):
     def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
         """Share it."""
         # Not at the top: see amiclient.osc.
-        from amiclient.glance import catalog
         from amiclient.glance.change import sharing
 
-        cloud = catalog.Catalog(
-            self.proxy(), patience=options.patience(parsed_args)
-        )
+        cloud = self.catalog(parsed_args)
         domain = parsed_args.project_domain
         projects = [
             self.find_project(project, domain)
@@ -112,12 +109,9 @@ class RemoveProject(command.Action):
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Share it no longer."""
         # Not at the top: see amiclient.osc.
-        from amiclient.glance import catalog
         from amiclient.glance.change import sharing
 
-        cloud = catalog.Catalog(
-            self.proxy(), patience=options.patience(parsed_args)
-        )
+        cloud = self.catalog(parsed_args)
         domain = parsed_args.project_domain
         projects = [
             self.find_project(project, domain)

@@ -56,12 +56,10 @@ class VerifyAmi(findings.Check):
             'files. Or with what "ami save" wrote, kernel and ramdisk too',
         )
         options.add_shrink(parser, headroom=options.UPLOAD_HEADROOM)
-        parser.add_argument(
-            '--work-directory',
-            metavar='<directory>',
-            type=values.path,
-            help='Where to put what is downloaded or copied meanwhile '
-            '(default: $TMPDIR or /tmp)',
+        options.add_work_directory(
+            parser,
+            'put what is downloaded or copied meanwhile',
+            default=options.MOST_ROOM,
         )
         options.add_network(parser)
         options.add_progress(parser)

@@ -18,7 +18,7 @@ from amiclient.osc import amis
 from amiclient.osc import columns
 from amiclient.tests import base
 from amiclient.tests.unit.glance import records
-from amiclient.tests.unit.osc import test_columns
+from amiclient.tests.unit.osc import test_uploads
 
 BAD = findings.Finding(
     'error', 'less-visible', 'It fails', 'openstack image set', 'kernel'
@@ -37,7 +37,7 @@ def shown(found, *, human_readable=False):
 
 
 def machine(row):
-    return {name: test_columns.machine(value) for name, value in row.items()}
+    return {name: test_uploads.machine(value) for name, value in row.items()}
 
 
 class TestList(base.TestCase):

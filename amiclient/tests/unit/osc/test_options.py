@@ -21,6 +21,7 @@ import testscenarios
 from amiclient import exceptions
 from amiclient.glance import retry
 from amiclient.osc import ami
+from amiclient.osc import creation
 from amiclient.osc import kernel
 from amiclient.osc import local
 from amiclient.osc import options
@@ -150,11 +151,11 @@ class TestValues(base.TestCase):
             '--id=D5ABC5A6-3263-4F4C-900A-F1AD6FF16BFA',
             '--store=fast',
         )
-        traits = options.traits(args)
+        traits = creation.traits(args)
         self.assertEqual(('b', 'a'), traits.tags)
         self.assertEqual({'a': 'b=c'}, traits.properties)
         self.assertEqual('d5abc5a6-3263-4f4c-900a-f1ad6ff16bfa', traits.id)
-        settings = options.settings(args, 'a-project')
+        settings = creation.settings(args, 'a-project')
         self.assertEqual('public', settings.visibility)
         self.assertEqual('a-project', settings.owner)
         self.assertEqual('fast', settings.store)
@@ -171,7 +172,7 @@ class TestValues(base.TestCase):
 class TestChosenPart(base.TestCase):
     def chosen(self, *words):
         args = parse(ami.UploadAmi, 'root.img', *words)
-        return options.chosen_part(args, 'kernel')
+        return creation.chosen_part(args, 'kernel')
 
     def test_one_is_given(self):
         self.assertEqual('vmlinuz', self.chosen('--kernel', 'vmlinuz'))
@@ -197,7 +198,7 @@ class TestPatience(base.TestCase):
 
     def test_it_reaches_the_upload(self):
         args = parse(kernel.UploadKernel, 'vmlinuz', '--retries', '7')
-        self.assertEqual(8, options.settings(args, None).patience.attempts)
+        self.assertEqual(8, creation.settings(args, None).patience.attempts)
 
     def test_nonsense(self):
         for option, value in (
