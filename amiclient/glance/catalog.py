@@ -21,6 +21,7 @@ evaluates here what Glance can filter there.
 from collections.abc import Collection, Iterator, Mapping
 import http
 import itertools
+import logging
 import re
 from typing import Any
 
@@ -28,6 +29,8 @@ from amiclient import exceptions
 from amiclient.glance import channel
 from amiclient.glance import errors
 from amiclient.glance import model
+
+LOG = logging.getLogger(__name__)
 
 _UUID = re.compile(r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', re.IGNORECASE)
 
@@ -172,6 +175,28 @@ class Catalog(channel.Channel):
         """Tell the id of the user's project; None if there is none."""
         with errors.translated('asking for the project'):
             return self._proxy.get_project_id()
+
+    def newest_microversion(self, service: str) -> tuple[int, int] | None:
+        """Tell how far another service of the same cloud has come.
+
+        :param service: its type: ``compute``.
+        :returns: the newest microversion that it speaks; None if there is no
+            such service, or it does not answer, or does not tell.
+        """
+        proxy = self._proxy
+        try:
+            with errors.translated(f'asking for the {service} service'):
+                found = proxy.session.get_endpoint_data(
+                    proxy.auth,
+                    service_type=service,
+                    interface=proxy.interface,
+                    region_name=proxy.region_name,
+                )
+        except exceptions.CloudError as error:
+            LOG.debug('%s', error)
+            return None
+        newest = found and found.max_microversion
+        return (int(newest[0]), int(newest[1])) if newest else None
 
     def roles(self) -> tuple[str, ...]:
         """Name the roles that the user has there.

@@ -90,6 +90,18 @@ class NewImage:
 
 
 @dataclasses.dataclass(frozen=True)
+class Packing:
+    """How a compressed qcow2 image is made.
+
+    :param folder: in which it is made.
+    :param zstd: whether by zstd rather than zlib, if qemu-img can.
+    """
+
+    folder: pathlib.Path
+    zstd: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Payload:
     """The bytes that are to become an image's data.
 
@@ -97,14 +109,14 @@ class Payload:
     :param size: how many of its bytes to send; it may hold more.
     :param blank: how many bytes at the beginning are sent as zeros, whatever
         the file holds there (an old boot sector: see the design notes).
-    :param pack: the folder in which a compressed qcow2 image is to be made of
-        it before; None if it is sent as it is.
+    :param pack: how a compressed qcow2 image is made of it before; None if
+        it is sent as it is.
     """
 
     path: pathlib.Path
     size: int
     blank: int = 0
-    pack: pathlib.Path | None = None
+    pack: Packing | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,6 @@
 
 import contextlib
 import dataclasses
-import pathlib
 import secrets
 import threading
 
@@ -25,6 +24,7 @@ from amiclient.ext import image as image_
 from amiclient.ext import shrink
 from amiclient.ext import stage
 from amiclient.ext import workplace
+from amiclient.glance import catalog as catalog_
 from amiclient.glance import model
 from amiclient.glance import packing
 from amiclient.glance.upload import request as request_
@@ -110,33 +110,39 @@ def make(
         payload = _shrunk(planned, payload, stack, progress, cancel)
     if payload.pack is None:
         return payload
-    folder = stack.enter_context(stage.workshop(payload.pack))
-    return packing.pack(
-        payload,
-        folder,
-        own=planned is not None,
-        progress=progress,
-        cancel=cancel,
-    )
+    place = payload.pack.folder
+    folder = stack.enter_context(stage.workshop(place))
+    with workplace.named(folder, place):
+        return packing.pack(
+            payload,
+            folder,
+            own=planned is not None,
+            progress=progress,
+            cancel=cancel,
+        )
 
 
-def packing_place(
-    request: request_.UploadRequest, shrunk: shrink.ShrinkPlan | None
-) -> pathlib.Path | None:
-    """Choose where a compressed image is made.
+def plan_packing(
+    request: request_.UploadRequest,
+    shrunk: shrink.ShrinkPlan | None,
+    catalog: catalog_.Catalog,
+) -> model.Packing | None:
+    """Choose how, and where, a compressed image is made.
 
     :returns: None if none is wanted.
-    :raises NoSpaceError: if there is no such place.
+    :raises NoSpaceError: if there is no place for it.
     """
     if request.image_format != 'qcow2':
         return None
     if shrunk is not None:
-        return shrunk.folder
-    return workplace.roomiest(
-        request.work_directory,
-        request.source,
-        'there is no folder to compress the root filesystem in',
-    )
+        folder = shrunk.folder
+    else:
+        folder = workplace.roomiest(
+            request.work_directory,
+            request.source,
+            'there is no folder to compress the root filesystem in',
+        )
+    return model.Packing(folder, zstd=packing.hosts_read_zstd(catalog))
 
 
 def _shrunk(

@@ -80,8 +80,9 @@ def plan(
     for each in (*parts.created(steps), new):
         rules.check(each)
     shrunk = copying.plan(request, root, exact=exact, progress=progress)
+    packing = copying.plan_packing(request, shrunk, catalog)
     ami = dataclasses.replace(
-        rootimage.create(request, root, shrunk, new), adopted=adopted
+        rootimage.create(request, root, shrunk, new, packing), adopted=adopted
     )
     alike, others = sameroot.look(
         request, ami, steps[0], steps[1], shrunk, catalog, exact=exact

@@ -21,7 +21,6 @@ from amiclient import exceptions
 from amiclient.ext import image as image_
 from amiclient.ext import shrink
 from amiclient.glance import model
-from amiclient.glance.upload import copying
 from amiclient.glance.upload import parts
 from amiclient.glance.upload import preflight
 from amiclient.glance.upload import request as request_
@@ -103,10 +102,12 @@ def create(
     root: image_.RootImage,
     shrunk: shrink.ShrinkPlan | None,
     new: model.NewImage,
+    packing: model.Packing | None,
 ) -> request_.Creation:
     """Add to the record what depends on the size, and the data.
 
     :param shrunk: how the filesystem is going to be shrunk; None if not.
+    :param packing: how it is going to be compressed; None if not.
     :raises UsageError: if the user asks for a disk that is too small.
     """
     size = root.superblock.size if shrunk is None else shrunk.size
@@ -114,7 +115,7 @@ def create(
         path=root.path if shrunk is None else shrunk.output,
         size=size,
         blank=_BOOT_SECTOR if _has_boot_sector(root) else 0,
-        pack=copying.packing_place(request, shrunk),
+        pack=packing,
     )
     new = dataclasses.replace(new, min_disk=_min_disk(request, size))
     return request_.Creation(model.Kind.AMI, new, payload)

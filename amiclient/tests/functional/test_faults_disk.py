@@ -13,6 +13,7 @@
 """Disks that are full, and folders that cannot be written to."""
 
 import contextlib
+import gzip
 import os
 import pathlib
 import subprocess
@@ -163,6 +164,34 @@ class TestFull(_Case):
             self.run_openstack('ami', 'upload', source, *self.parts)
         )
         self.assertIn('--work-directory', text)
+
+    def test_verify(self) -> None:
+        told = self.upload(stderr=None)
+        words = 'ami', 'verify', told['id'], '--deep'
+        disk = self.disk(8 * _MIB)
+        # Another place is found, unless it was chosen.
+        self.use(disk.path)
+        self.openstack_json(*words)
+        finished = self.run_openstack(*words, '--work-directory', disk.path)
+        self.assertEqual(1, finished.status)
+        self.assertIn(f'{disk.path} has room for 8.0 MiB', finished.stderr)
+        self.assertIn('by --work-directory', finished.stderr)
+        self.assertEqual([], os.listdir(disk.path))
+
+    def test_unpacking(self) -> None:
+        packed = self.folder / 'packed.img.gz'
+        packed.write_bytes(gzip.compress(self.root.read_bytes(), 1))
+        disk = self.disk(8 * _MIB)
+        for command in ('check', 'inspect', 'upload'):
+            text = self.failed(
+                self.run_openstack(
+                    'ami', command, packed, '--work-directory', disk.path
+                )
+            )
+            self.assertIn(str(disk.path), text)
+            self.assertNotIn('.amiclient', text)
+            self.assertIn('--work-directory', text)
+            self.assertEqual([], os.listdir(disk.path))
 
     def test_sending_takes_no_room(self) -> None:
         disk = self.disk(_MIB)

@@ -1,0 +1,88 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Compression by the qemu-img that there is."""
+
+import os
+import pathlib
+import shutil
+
+import fixtures
+
+from amiclient.glance import model
+from amiclient.glance import packing
+from amiclient import process
+from amiclient import progress
+from amiclient.tests import base
+
+#: An old qemu-img, or one that was built without zstd.
+_OLD = """#!/bin/sh
+case "$*" in *compression_type=*) echo 'Invalid parameter' >&2; exit 1 ;; esac
+exec {real} "$@"
+"""
+
+#: Where qcow2's header tells the compression, of incompatible features the
+#: fourth (docs/interop/qcow2.txt).
+_FEATURES = 79
+_OTHER_THAN_ZLIB = 1 << 3
+
+
+class TestPack(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = self.tmp()
+        self.source = self.folder / 'root.img'
+        self.source.write_bytes(self.random.randbytes(1 << 16) * 32)
+
+    def pack(self, *, zstd: bool) -> pathlib.Path:
+        folder = self.tmp()
+        packed = packing.pack(
+            model.Payload(
+                self.source, 1 << 21, pack=model.Packing(folder, zstd=zstd)
+            ),
+            folder,
+            own=False,
+            progress=progress.QUIET,
+            cancel=None,
+        )
+        self.assertIsNone(packed.pack)
+        self.assertEqual(packed.path.stat().st_size, packed.size)
+        self.assertEqual([packed.path.name], os.listdir(folder))
+        back = self.folder / 'back'
+        argv = ['qemu-img', 'convert', '-O', 'raw', packed.path, back]
+        process.run(argv)
+        self.assertEqual(self.source.read_bytes(), back.read_bytes())
+        return packed.path
+
+    def is_zstd(self, path: pathlib.Path) -> bool:
+        return bool(path.read_bytes()[_FEATURES] & _OTHER_THAN_ZLIB)
+
+    def test_zlib(self) -> None:
+        self.assertFalse(self.is_zstd(self.pack(zstd=False)))
+
+    def test_zstd(self) -> None:
+        self.assertTrue(self.is_zstd(self.pack(zstd=True)))
+
+    def test_the_same_each_time(self) -> None:
+        for zstd in (False, True):
+            one, two = self.pack(zstd=zstd), self.pack(zstd=zstd)
+            self.assertEqual(one.read_bytes(), two.read_bytes())
+
+    def test_qemu_img_without_zstd(self) -> None:
+        programs = self.tmp()
+        program = programs / 'qemu-img'
+        program.write_text(_OLD.format(real=shutil.which('qemu-img')))
+        program.chmod(0o755)
+        path = f'{programs}:{os.environ["PATH"]}'
+        self.useFixture(fixtures.EnvironmentVariable('PATH', path))
+        self.assertFalse(self.is_zstd(self.pack(zstd=True)))
