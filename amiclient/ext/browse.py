@@ -10,15 +10,18 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Look into a filesystem without mounting it.
 
-debugfs does the reading, with ``-c``: read-only, and without the bitmaps, so
-that it opens damaged filesystems and is fast with large ones. It splits its
-commands by rules of its own, so they are never given a name: the way from
-folder to folder is gone here, by inode number, over what ``ls -p`` lists.
+"""Read files straight out of the blocks of a filesystem.
 
-The image is not trusted: what it can do is make debugfs find nothing, or give
-the content of another file in the same image.
+No program is started and nothing is mounted, so that hundreds of files cost
+no more than their bytes. Symbolic links are followed within the filesystem
+alone, absolute ones from its root, as after a chroot(2).
+
+The image is not trusted. Every number is checked against the filesystem that
+it is a part of, trees have the depth that they may have and go forwards only,
+and nothing is read that is longer than the caller asked for: what a hostile
+image can do is be refused, or give other data of its own. The formats are
+those of the kernel's Documentation/filesystems/ext4.
 """
 
 from collections.abc import Iterator
@@ -26,206 +29,361 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-import stat
-import tempfile
-import threading
-import time
+import struct
 
 from amiclient import exceptions
-from amiclient import process
+from amiclient.ext import groups as groups_
+from amiclient.ext import inodes
+from amiclient.ext import nodes
+from amiclient.ext import superblock as superblock_
+from amiclient import files
 
-_ROOT_INODE = 2
+_ROOT = 2
 
-#: As many symbolic links as Linux follows (path_resolution(7)).
+#: As many symbolic links as Linux follows (path_resolution(7)), and the
+#: longest paths, links resolved.
 _LINKS = 40
-
-#: Longest path, links resolved, and longest target (PATH_MAX).
-_PATH = 4096
+_TARGET = 4096
 _COMPONENTS = 256
 
-#: Folders with more bytes than that are not listed.
-_FOLDER = 4 * 1024 * 1024
+#: Folders with more bytes than that are not listed, and no more of them.
+_FOLDER = 4 << 20
+_FOLDERS = 20_000
 
-#: Seconds for one file altogether.
-_PATIENCE = 30.0
+#: Levels of an extent tree (EXT4_MAX_EXTENT_DEPTH), and what it may hold.
+_DEPTH = 5
+_EXTENTS_AT_MOST = 1 << 18
 
-#: What debugfs may take of memory, and say: the descriptors of the largest
-#: filesystem that is taken, and the largest folder with a line for each name.
-_MEMORY = 512 << 20
-_OUTPUT = 64 << 20
+_CHUNK = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
-class _Entry:
-    inode: int
-    mode: int
-    size: int
+class _Run:
+    """Blocks on end: of the file, and of the disk; 0 for zeros."""
+
+    logical: int
+    count: int
+    physical: int
 
 
-def read_file(
-    image: pathlib.Path, name: str, limit: int = 1 << 20
-) -> bytes | None:
-    """Read a file out of an ext2, ext3 or ext4 filesystem.
+@contextlib.contextmanager
+def opened(image: pathlib.Path) -> Iterator['Reader']:
+    """Open an ext2, ext3 or ext4 filesystem for reading.
 
-    Symbolic links are followed within the filesystem, absolute ones from its
-    root, as after a chroot(2). A journal that needs recovery is not replayed,
-    so a file may be missing or old in a filesystem that was not unmounted.
+    A journal that needs recovery is not replayed: then a file may be missing
+    or old.
 
-    :param image: the image file or block device; it is only read.
-    :param name: the path in it, from its root.
-    :param limit: bytes.
-    :returns: the content; None if there is no regular file of that name.
-    :raises SourceError: if it is longer than the limit.
-    :raises DamagedError: if the filesystem cannot be opened, or not be read
-        in a reasonable time.
-    :raises ProgramError: if debugfs is missing.
+    :param image: the image file or block device.
+    :raises SourceError: if there is none, or it cannot be read.
+    :raises DamagedError: if it makes no sense.
     """
-    with _openable(image) as path:
-        reader = _Reader(path, image, limit)
-        entry = reader.find(name)
-        if entry is None or not stat.S_ISREG(entry.mode):
-            return None
-        if entry.size > limit:
-            raise exceptions.SourceError(
-                f'{image}: {name} has {entry.size} bytes, more than {limit}'
+    descriptor = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            found = superblock_.parse(
+                files.read_at(
+                    descriptor, superblock_.SIZE, superblock_.OFFSET
+                ),
+                str(image),
             )
-        return reader.content(entry)
+            yield Reader(groups_.Layout(descriptor, found))
+        except exceptions.DamagedError as error:
+            if str(image) in error.message:
+                raise
+            raise exceptions.DamagedError(
+                f'{image}: {error.message}', hint=error.hint
+            ) from error
+    finally:
+        os.close(descriptor)
 
 
-class _Reader:
-    """One filesystem, while one file is looked for."""
+class Reader:
+    """The files of one filesystem.
 
-    def __init__(self, path: str, image: pathlib.Path, limit: int) -> None:
-        self._path = path
-        self._image = image
-        self._limit = limit
-        self._deadline = time.monotonic() + _PATIENCE
+    :param layout: its block groups.
+    """
 
-    def find(self, name: str) -> _Entry | None:
-        """Resolve a path, as path_resolution(7) says."""
-        todo = _split(os.fsencode(name))[::-1]
-        root = _Entry(_ROOT_INODE, stat.S_IFDIR, 0)
-        way = [root]
+    def __init__(self, layout: groups_.Layout) -> None:
+        self.superblock = layout.superblock
+        self._layout = layout
+        self._table = inodes.Table(layout)
+        self._listings: dict[int, dict[str, int]] = {}
+
+    def find(self, name: str, *, follow: bool = True) -> nodes.Node | None:
+        """Resolve a path, as path_resolution(7) says.
+
+        :param follow: whether a link at the end is followed.
+        :returns: None if it leads nowhere.
+        :raises DamagedError: if what is on the way makes no sense.
+        """
+        todo = _split(name)[::-1]
+        way = [self._node(_ROOT, '/')]
         links = 0
         while todo:
             if len(todo) + len(way) > _COMPONENTS:
                 return None
             part = todo.pop()
-            if part == b'..':
+            if part == '..':
                 # The root is its own parent.
-                way = way[:-1] or [root]
+                way = way[:-1] or [self._node(_ROOT, '/')]
                 continue
-            found = self._lookup(way[-1], part)
+            found = self._child(way[-1], part)
             if found is None:
                 return None
-            if not stat.S_ISLNK(found.mode):
+            if not found.is_link or (not follow and not todo):
                 way.append(found)
                 continue
             links += 1
-            target = self._target(found)
+            target = self.target(found)
             if links > _LINKS or not target:
                 return None
-            if target.startswith(b'/'):
-                way = [root]
+            if target.startswith('/'):
+                way = way[:1]
             todo += _split(target)[::-1]
         return way[-1]
 
-    def content(self, entry: _Entry) -> bytes:
-        """Read a regular file that is known to be short enough."""
-        data = self._run(f'cat <{entry.inode}>')
-        # A damaged one comes out shorter; longer would be a lie.
-        return data[: entry.size]
+    def names(self, name: str) -> tuple[str, ...]:
+        """List a folder, sorted; nothing if it is none."""
+        found = self.find(name)
+        if found is None or not found.is_folder:
+            return ()
+        return tuple(sorted(self._listing(found)))
 
-    def _lookup(self, folder: _Entry, name: bytes) -> _Entry | None:
-        if not stat.S_ISDIR(folder.mode) or self._size(folder) > _FOLDER:
+    def target(self, node: nodes.Node) -> str | None:
+        """Read where a symbolic link leads; None if nowhere."""
+        if node.size > _TARGET:
             return None
-        for line in self._run(f'ls -p <{folder.inode}>').split(b'\n'):
-            # /inode/mode/uid/gid/name/size/, with no size for folders.
-            fields = line.split(b'/')
-            if len(fields) == 8 and fields[5] == name:
-                with contextlib.suppress(ValueError):
-                    return _Entry(
-                        int(fields[1]),
-                        int(fields[2], 8),
-                        int(fields[6] or b'0'),
-                    )
-        return None
+        data = node.fast_target
+        if data is None:
+            data = b''.join(self.chunks(node))
+        return os.fsdecode(data.split(b'\0')[0])
 
-    def _target(self, link: _Entry) -> bytes | None:
-        if link.size > _PATH:
+    def read_file(self, name: str, limit: int = 1 << 20) -> bytes | None:
+        """Read a regular file that a path leads to.
+
+        :param limit: bytes.
+        :returns: None if there is none, or it is encrypted.
+        :raises SourceError: if it is longer than the limit.
+        """
+        found = self.find(name)
+        if found is None or not found.is_file or found.is_encrypted:
             return None
-        text = self._run(f'stat <{link.inode}>')
-        _, quote, rest = text.partition(b'\nFast link dest: "')
-        if quote:
-            return rest.rpartition(b'"')[0][: link.size]
-        return self._run(f'cat <{link.inode}>')[: link.size]
+        return self.read(found, limit)
 
-    def _size(self, folder: _Entry) -> int:
-        text = self._run(f'stat <{folder.inode}>')
-        _, _, rest = text.partition(b' Size: ')
-        digits = rest.split(b'\n', 1)[0].strip()
-        return int(digits) if digits.isdigit() else _FOLDER + 1
+    def head(self, name: str, count: int) -> bytes | None:
+        """Read what a regular file begins with.
 
-    def _run(self, command: str) -> bytes:
-        late = threading.Event()
-        left = self._deadline - time.monotonic()
-        timer = threading.Timer(max(left, 0), late.set)
-        timer.daemon = True
-        timer.start()
-        try:
-            result = process.run(
-                ('debugfs', '-c', '-R', command, self._path),
-                # It could not make sense of its arguments, or died.
-                ok=range(-64, 256),
-                cancel=late,
-                memory=_MEMORY,
-                most=max(_OUTPUT, self._limit),
+        :returns: None if there is none, or it is encrypted.
+        """
+        found = self.find(name)
+        if found is None or not found.is_file or found.is_encrypted:
+            return None
+        return b''.join(self.span(found, 0, count))
+
+    def read(self, node: nodes.Node, limit: int) -> bytes:
+        """Read a regular file.
+
+        :param limit: bytes.
+        :raises SourceError: if it is longer than that.
+        """
+        if node.size > limit:
+            raise exceptions.SourceError(
+                f'{node.path} has {node.size} bytes, more than {limit}'
             )
-        except process.TooTalkative as error:
-            raise exceptions.DamagedError(
-                f'{self._image}: what debugfs says of it has no end'
-            ) from error
-        except exceptions.CancelledError as error:
-            raise exceptions.DamagedError(
-                f'{self._image}: debugfs took more than {_PATIENCE:g} '
-                f'seconds to look into it'
-            ) from error
-        finally:
-            timer.cancel()
-        if result.status or 'Filesystem not open' in result.stderr:
-            raise exceptions.DamagedError(
-                f'{self._image}: debugfs cannot read it: {_reason(result)}'
+        return b''.join(self.chunks(node))
+
+    def chunks(self, node: nodes.Node) -> Iterator[bytes]:
+        """Read a file piece by piece; holes are zeros.
+
+        :raises DamagedError: if its blocks make no sense.
+        """
+        if node.is_inline:
+            data = (node.body + nodes.inline_rest(node.raw))[: node.size]
+            yield data
+            yield from _zeros(node.size - len(data))
+            return
+        block = self.superblock.block_size
+        position = 0
+        for run in self._runs(node):
+            start = min(run.logical * block, node.size)
+            yield from _zeros(start - position)
+            end = min((run.logical + run.count) * block, node.size)
+            for offset in range(start, end, _CHUNK):
+                count = min(_CHUNK, end - offset)
+                yield (
+                    self._bytes(run, offset, count)
+                    if run.physical
+                    else bytes(count)
+                )
+            position = end
+        yield from _zeros(node.size - position)
+
+    def span(
+        self, node: nodes.Node, start: int, count: int
+    ) -> Iterator[bytes]:
+        """Read a part of a file; it ends where the file does."""
+        position = 0
+        # No further than needed: a hole may be huge.
+        for chunk in self.chunks(node):
+            first = max(start - position, 0)
+            piece = chunk[first : max(start + count - position, 0)]
+            position += len(chunk)
+            if piece:
+                yield piece
+            if position >= start + count:
+                return
+
+    def blocks(self, node: nodes.Node) -> tuple[int, ...] | None:
+        """Tell the blocks that a regular file lies in, in order.
+
+        :returns: None if it has holes, lies in its inode, or is encrypted or
+            sealed: what is written to those blocks is not its content then.
+        :raises DamagedError: if they make no sense.
+        """
+        if not node.is_file or node.is_special:
+            return None
+        count = -(-node.size // self.superblock.block_size)
+        found: list[int] = []
+        for run in self._runs(node):
+            if not run.physical or run.logical != len(found):
+                return None
+            few = min(run.count, count - len(found))
+            found += range(run.physical, run.physical + few)
+        return tuple(found) if len(found) == count else None
+
+    def _bytes(self, run: _Run, offset: int, count: int) -> bytes:
+        block = self.superblock.block_size
+        place = run.physical * block + offset - run.logical * block
+        data = self._layout.read(place, count)
+        if len(data) < count:
+            raise _damaged('it ends before its files do')
+        return data
+
+    def _node(self, number: int, path: str) -> nodes.Node:
+        if not 0 < number <= self.superblock.inode_count:
+            raise _damaged(f'{path} has the impossible inode {number}')
+        return nodes.parse(self._table.raw(number), number, path)
+
+    def _child(self, folder: nodes.Node, name: str) -> nodes.Node | None:
+        if not folder.is_folder:
+            return None
+        number = self._listing(folder).get(name)
+        if number is None:
+            return None
+        return self._node(number, f'{folder.path.rstrip("/")}/{name}')
+
+    def _listing(self, folder: nodes.Node) -> dict[str, int]:
+        found = self._listings.get(folder.number)
+        if found is None:
+            if len(self._listings) >= _FOLDERS:
+                raise _damaged('it has too many folders')
+            found = dict(self._entries(folder))
+            self._listings[folder.number] = found
+        return found
+
+    def _entries(self, folder: nodes.Node) -> Iterator[tuple[str, int]]:
+        if folder.size > _FOLDER or folder.is_encrypted:
+            return
+        if folder.is_inline:
+            # The parent's inode comes first.
+            yield from nodes.entries(folder.body[4:])
+            yield from nodes.entries(nodes.inline_rest(folder.raw))
+            return
+        data = b''.join(self.chunks(folder))
+        block = self.superblock.block_size
+        for start in range(0, len(data), block):
+            yield from nodes.entries(data[start : start + block])
+
+    def _runs(self, node: nodes.Node) -> Iterator[_Run]:
+        """Tell the runs of a file, ascending."""
+        body = node.body
+        blocks = -(-node.size // self.superblock.block_size)
+        if node.has_extents:
+            runs = self._extents(body, node, _DEPTH, [0])
+        else:
+            runs = self._mapped(body, blocks)
+        last = 0
+        for run in runs:
+            if run.logical >= blocks:
+                return
+            end = run.physical + run.count
+            if run.logical < last or end > self.superblock.block_count:
+                raise _damaged(f'the blocks of {node.path} make no sense')
+            last = run.logical + run.count
+            yield run
+
+    def _extents(
+        self, data: bytes, node: nodes.Node, depth: int, seen: list[int]
+    ) -> Iterator[_Run]:
+        magic, entries, _, level = struct.unpack_from('<4H', data)
+        if magic != 0xF30A or level > depth or 12 + 12 * entries > len(data):
+            raise _damaged(f'the extents of {node.path} make no sense')
+        for start in range(12, 12 + 12 * entries, 12):
+            seen[0] += 1
+            if seen[0] > _EXTENTS_AT_MOST:
+                raise _damaged(f'{node.path} has too many extents')
+            if level:
+                low, high = struct.unpack_from('<IH', data, start + 4)
+                child = self._block(low | high << 32, node.path)
+                yield from self._extents(child, node, level - 1, seen)
+                continue
+            logical, count, high, low = struct.unpack_from(
+                '<IHHI', data, start
             )
-        return result.stdout
+            if count > 32768:
+                # Allocated, but never written to.
+                yield _Run(logical, count - 32768, 0)
+            else:
+                yield _Run(logical, count, low | high << 32)
+
+    def _mapped(self, body: bytes, blocks: int) -> Iterator[_Run]:
+        """Tell the blocks of a file without extents."""
+        numbers = struct.unpack('<15I', body)
+        per = self.superblock.block_size // 4
+        position = 0
+        for number in numbers[:12]:
+            if position >= blocks:
+                return
+            yield _Run(position, 1, number)
+            position += 1
+        for level, number in enumerate(numbers[12:], 1):
+            if position >= blocks:
+                return
+            yield from self._indirect(number, level, position, blocks)
+            position += per**level
+
+    def _indirect(
+        self, number: int, level: int, position: int, blocks: int
+    ) -> Iterator[_Run]:
+        if not number:
+            return
+        per = self.superblock.block_size // 4
+        data = self._block(number, 'a file')
+        below: int = per ** (level - 1)
+        for child in struct.unpack(f'<{per}I', data):
+            if position >= blocks:
+                return
+            if level > 1:
+                yield from self._indirect(child, level - 1, position, blocks)
+            elif child:
+                yield _Run(position, 1, child)
+            position += below
+
+    def _block(self, number: int, path: str) -> bytes:
+        if not 0 < number < self.superblock.block_count:
+            raise _damaged(f'the blocks of {path} make no sense')
+        return self._layout.blocks(number)
 
 
-def _split(path: bytes) -> list[bytes]:
-    return [part for part in path.split(b'/') if part not in (b'', b'.')]
+def _split(path: str) -> list[str]:
+    return [part for part in path.split('/') if part not in ('', '.')]
 
 
-def _reason(result: process.Result) -> str:
-    if result.status < 0:
-        return f'killed by signal {-result.status}'
-    lines = [
-        line.removeprefix('debugfs: ')
-        for line in result.stderr.splitlines()[1:]
-        if line.strip()
-    ]
-    return lines[0] if lines else f'exit status {result.status}'
+def _zeros(count: int) -> Iterator[bytes]:
+    while count > 0:
+        yield bytes(min(count, _CHUNK))
+        count -= _CHUNK
 
 
-@contextlib.contextmanager
-def _openable(image: pathlib.Path) -> Iterator[str]:
-    """Give an image a name that debugfs takes as it is.
-
-    It is absolute, so neither an option nor UUID= or LABEL=; and it has no
-    ``?``, behind which libext2fs looks for options (ext2fs_open2()).
-    """
-    path = os.path.abspath(image)
-    if '?' not in path:
-        yield path
-        return
-    with tempfile.TemporaryDirectory(prefix='amiclient-') as folder:
-        link = os.path.join(folder, 'image')
-        os.symlink(path, link)
-        yield link
+def _damaged(what: str) -> exceptions.DamagedError:
+    return exceptions.DamagedError(what, hint='mend a copy with e2fsck')

@@ -70,13 +70,20 @@ class Layout:
         self.groups = tuple(self._read_groups())
         self._refuse_shared()
 
+    def read(self, offset: int, count: int) -> bytes:
+        """Read bytes of the filesystem, fewer only where the file ends.
+
+        :raises SourceError: if they cannot be read.
+        """
+        return files.read_at(self.descriptor, count, offset)
+
     def blocks(self, first: int, count: int = 1) -> bytes:
         """Read blocks.
 
         :raises DamagedError: if the file ends before.
         """
         size = self.superblock.block_size
-        data = files.read_at(self.descriptor, count * size, first * size)
+        data = self.read(first * size, count * size)
         if len(data) < count * size:
             raise exceptions.DamagedError(
                 f'the file ends before block {first + count}',

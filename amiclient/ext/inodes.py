@@ -22,7 +22,6 @@ import struct
 
 from amiclient import exceptions
 from amiclient.ext import groups as groups_
-from amiclient import files
 
 #: Bytes of an inode that every revision of the filesystem has.
 _SMALL = 128
@@ -89,7 +88,7 @@ class Table:
         data = b''
         if 0 <= group < len(self._layout.groups):
             offset = self._offset(self._layout.groups[group], index)
-            data = files.read_at(self._layout.descriptor, self._size, offset)
+            data = self._layout.read(offset, self._size)
         if len(data) < self._size:
             raise exceptions.DamagedError(
                 f'there is no inode {number}, which is needed',
@@ -104,10 +103,9 @@ class Table:
             for first, end in self._layout.inode_runs(group):
                 for index in range(first, end, _BATCH):
                     stop = min(index + _BATCH, end)
-                    data = files.read_at(
-                        self._layout.descriptor,
-                        (stop - index) * self._size,
+                    data = self._layout.read(
                         self._offset(group, index),
+                        (stop - index) * self._size,
                     )
                     for slot in range(len(data) // self._size):
                         yield _parse(

@@ -26,6 +26,8 @@ import struct
 EXTENTS = 0x80000
 _INLINE = 0x10000000
 _ENCRYPTED = 0x800
+#: Compressed, encrypted, sealed by fs-verity, content within the inode.
+_SPECIAL = 0x4 | _ENCRYPTED | 0x100000 | _INLINE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +59,11 @@ class Node:
     def is_encrypted(self) -> bool:
         """Whether its content, or its names, cannot be read."""
         return bool(self.flags & _ENCRYPTED)
+
+    @property
+    def is_special(self) -> bool:
+        """Whether its blocks do not simply hold its content."""
+        return bool(self.flags & _SPECIAL)
 
     @property
     def has_extents(self) -> bool:

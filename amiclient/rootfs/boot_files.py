@@ -27,8 +27,8 @@ import re
 import struct
 
 from amiclient import exceptions
+from amiclient.ext import browse
 from amiclient.ext import nodes
-from amiclient.ext import reader as reader_
 from amiclient.rootfs import unified
 from amiclient.rootfs import versions
 
@@ -118,11 +118,11 @@ def find(
     :param boot: another one, with a filesystem that belongs on /boot.
     :raises DamagedError: if a filesystem makes no sense.
     """
-    with reader_.opened(image) as reader:
+    with browse.opened(image) as reader:
         finder = _Finder(reader, image, '/boot', _BOOTS)
         found = list(finder.all())
     if boot is not None:
-        with reader_.opened(boot) as reader:
+        with browse.opened(boot) as reader:
             other = _Finder(reader, boot, '', _BOOTS_THERE, finder)
             found += other.all()
     return _newest_first(found)
@@ -187,7 +187,7 @@ class _Finder:
 
     def __init__(
         self,
-        reader: reader_.Reader,
+        reader: browse.Reader,
         image: pathlib.Path,
         home: str,
         boots: tuple[str, ...],

@@ -24,8 +24,8 @@ import functools
 import pathlib
 from typing import Any
 
+from amiclient.ext import browse
 from amiclient.ext import nodes
-from amiclient.ext import reader as reader_
 from amiclient import findings
 from amiclient.rootfs import fstab as fstab_
 from amiclient.rootfs import kernels
@@ -61,7 +61,7 @@ class Case:
     :param tight: whether it has no free space because it was made that way.
     """
 
-    reader: reader_.Reader
+    reader: browse.Reader
     head: bytes
     kernel: kernels.Kernel | None
     ramdisk: pathlib.Path | None

@@ -24,7 +24,7 @@ import pathlib
 import time
 
 from amiclient import exceptions
-from amiclient.ext import reader as reader_
+from amiclient.ext import browse
 from amiclient.ext import superblock
 from amiclient import findings
 from amiclient.rootfs import case as case_
@@ -108,7 +108,7 @@ def check(
         ramdisk = request.ramdisk or source.ramdisk
         if ramdisk is not None:
             ramdisks.identify_ramdisk(ramdisk)
-        reader = stack.enter_context(reader_.opened(source.root))
+        reader = stack.enter_context(browse.opened(source.root))
         case = case_.Case(
             reader=reader,
             head=_head(source.root),

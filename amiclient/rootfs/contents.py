@@ -18,10 +18,30 @@ import re
 
 from amiclient import exceptions
 from amiclient.ext import browse
-from amiclient.ext import reader as reader_
 
 #: os-release(5): the first one that exists counts, alone.
 _FILES = ('/etc/os-release', '/usr/lib/os-release')
+
+#: Any of these is in a root filesystem.
+_ROOT_FILES = (
+    '/etc/os-release',
+    '/usr/lib/os-release',
+    '/etc/passwd',
+    '/sbin/init',
+    '/usr/sbin/init',
+    '/usr/lib/systemd/systemd',
+    '/init',
+)
+
+#: How the names of kernels and ramdisks begin.
+_BOOT_FILES = (
+    'vmlinu',
+    'initrd',
+    'initramfs',
+    'bzImage',
+    'kernel-',
+    'Image',
+)
 
 _LIMIT = 64 * 1024
 _ASSIGNMENT = re.compile(
@@ -48,32 +68,29 @@ class Release:
 def read_release(image: pathlib.Path) -> Release:
     """Tell which operating system is in a root filesystem image.
 
-    :returns: both None if it has no os-release file or that is of no use.
-    :raises DamagedError: if the filesystem cannot be read.
-    :raises ProgramError: if debugfs is missing.
+    :returns: both None if it has no os-release file, or that is of no use or
+        cannot be read: whether it is damaged is for e2fsck to say.
+    :raises SourceError: if there is no ext filesystem.
     """
-    for name in _FILES:
-        try:
-            data = browse.read_file(image, name, _LIMIT)
-        except exceptions.DamagedError:
-            raise
-        except exceptions.SourceError:
-            # Too long for what it should be.
-            break
-        if data is not None:
-            fields = parse(data)
-            return Release(
-                _sane(fields.get('ID')), _sane(fields.get('VERSION_ID'))
-            )
-    return Release(None, None)
+    try:
+        with browse.opened(image) as reader:
+            return release_in(reader)
+    except exceptions.DamagedError:
+        return Release(None, None)
 
 
-def release_in(reader: reader_.Reader) -> Release:
-    """Tell the same of a filesystem that is open already."""
+def release_in(reader: browse.Reader) -> Release:
+    """Tell the same of a filesystem that is open already.
+
+    :raises DamagedError: if it makes no sense.
+    """
     for name in _FILES:
         found = reader.find(name)
         if found is not None and found.is_file:
-            fields = parse(reader.head(name, _LIMIT) or b'')
+            if found.size > _LIMIT:
+                # Too long for what it should be.
+                break
+            fields = parse(reader.read_file(name, _LIMIT) or b'')
             return Release(
                 _sane(fields.get('ID')), _sane(fields.get('VERSION_ID'))
             )
@@ -100,3 +117,19 @@ def parse(data: bytes) -> dict[str, str]:
 
 def _sane(value: str | None) -> str | None:
     return value if value and _SANE.fullmatch(value) else None
+
+
+def is_root(reader: browse.Reader) -> bool:
+    """Tell whether a filesystem has the files of a root filesystem."""
+    try:
+        return any(reader.find(path, follow=False) for path in _ROOT_FILES)
+    except exceptions.SourceError:
+        return False
+
+
+def is_boot(reader: browse.Reader) -> bool:
+    """Tell whether a filesystem has what is found in /boot."""
+    try:
+        return any(name.startswith(_BOOT_FILES) for name in reader.names('/'))
+    except exceptions.SourceError:
+        return False

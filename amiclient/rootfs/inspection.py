@@ -16,7 +16,7 @@
 import dataclasses
 import pathlib
 
-from amiclient.ext import reader as reader_
+from amiclient.ext import browse
 from amiclient.ext import shrinkplan
 from amiclient.ext import stage
 from amiclient.rootfs import boot_files
@@ -82,7 +82,7 @@ def inspect(source: bundle.Source, name: pathlib.Path) -> Inspected:
     request = shrinkplan.ShrinkRequest(image=image)
     with stage.blamed(name):
         target = shrinkplan.aim(request, source.root)
-        with reader_.opened(source.root) as reader:
+        with browse.opened(source.root) as reader:
             release = contents.release_in(reader)
             found = architecture(reader)
         kernels = boot_files.find(source.root, source.boot)
@@ -107,7 +107,7 @@ def inspect(source: bundle.Source, name: pathlib.Path) -> Inspected:
     )
 
 
-def architecture(reader: reader_.Reader) -> str | None:
+def architecture(reader: browse.Reader) -> str | None:
     """Tell which machine the programs of a root filesystem are for.
 
     :returns: as Nova calls it; None if there is none, or none that is known.

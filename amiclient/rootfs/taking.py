@@ -22,7 +22,7 @@ import pathlib
 import posixpath
 
 from amiclient import exceptions
-from amiclient.ext import reader as reader_
+from amiclient.ext import browse
 from amiclient import files
 from amiclient.rootfs import boot_files as boot_files_
 from amiclient.rootfs import kernels
@@ -63,7 +63,7 @@ def take(
     :raises NoSpaceError: if there is no room for them.
     """
     image = boot_files.image
-    with reader_.opened(image) as reader:
+    with browse.opened(image) as reader:
         if boot_files.unified:
             kernel, initrd = _take_apart(reader, boot_files, folder)
         else:
@@ -80,7 +80,7 @@ def take(
 
 
 def _copied(
-    reader: reader_.Reader, path: str, folder: pathlib.Path
+    reader: browse.Reader, path: str, folder: pathlib.Path
 ) -> pathlib.Path:
     node = reader.find(path)
     if node is None or not node.is_file:
@@ -94,7 +94,7 @@ def _copied(
 
 
 def _take_apart(
-    reader: reader_.Reader,
+    reader: browse.Reader,
     boot_files: boot_files_.BootFiles,
     folder: pathlib.Path,
 ) -> tuple[pathlib.Path, pathlib.Path | None]:

@@ -24,12 +24,11 @@ from amiclient import exceptions
 from amiclient.ext import browse
 from amiclient.ext import copy
 from amiclient.ext import groups as groups_
-from amiclient.ext import peek as peek_
 from amiclient.ext import superblock as superblock_
 from amiclient.ext import tools as tools_
 from amiclient.rootfs import fstab
 
-_PATH = 'etc/fstab'
+_PATH = '/etc/fstab'
 _LIMIT = 64 << 10
 
 
@@ -39,7 +38,8 @@ def report(image: pathlib.Path, name: str) -> tuple[str, ...]:
     :param name: what to call it.
     :returns: what the user should know.
     """
-    data = browse.read_file(image, f'/{_PATH}', _LIMIT)
+    with browse.opened(image) as reader:
+        data = reader.read_file(_PATH, _LIMIT)
     if data is None:
         return ()
     # Any byte is a character, and comes back as it was.
@@ -54,7 +54,8 @@ def report(image: pathlib.Path, name: str) -> tuple[str, ...]:
 
 def boot(image: pathlib.Path) -> fstab.Entry | None:
     """Tell what a root filesystem mounts on /boot; None if it is within."""
-    data = browse.read_file(image, f'/{_PATH}', _LIMIT)
+    with browse.opened(image) as reader:
+        data = reader.read_file(_PATH, _LIMIT)
     for entry in fstab.parse((data or b'').decode('latin-1')):
         if entry.path == '/boot' and entry.is_device:
             return entry
@@ -71,18 +72,20 @@ def mend(image: pathlib.Path, name: str) -> tuple[str, ...]:
     """
     block = superblock_.read(image)
     with copy.opened(image, os.O_RDWR) as descriptor:
-        peek = peek_.Peek(groups_.Layout(descriptor, block))
-        data = peek.read(_PATH.encode(), _LIMIT)
-        place = peek.place(_PATH.encode())
-        if data is None or place is None:
-            # There is none, or it is a symbolic link: nothing is certain.
+        reader = browse.Reader(groups_.Layout(descriptor, block))
+        node = reader.find(_PATH, follow=False)
+        if node is None or node.size > _LIMIT:
             return report(image, name)
-        text = data.decode('latin-1')
+        blocks = reader.blocks(node)
+        if blocks is None:
+            # It is a symbolic link, for one: nothing is certain.
+            return report(image, name)
+        text = reader.read(node, _LIMIT).decode('latin-1')
         found = fstab.ties(text, block)
         if not found:
             return ()
         mended = fstab.mend(text, found).encode('latin-1')
-        room = len(place.blocks) * block.block_size
+        room = len(blocks) * block.block_size
         if len(mended) > room:
             raise exceptions.UnsupportedError(
                 f'{name}: /etc/fstab cannot be mended: it has room for {room} '
@@ -90,7 +93,7 @@ def mend(image: pathlib.Path, name: str) -> tuple[str, ...]:
                 hint='mend it by hand, and leave out --fix',
             )
         padded = mended.ljust(room, b'\0')
-        for index, number in enumerate(place.blocks):
+        for index, number in enumerate(blocks):
             start = index * block.block_size
             os.pwrite(
                 descriptor,
@@ -98,6 +101,6 @@ def mend(image: pathlib.Path, name: str) -> tuple[str, ...]:
                 number * block.block_size,
             )
     tools_.Toolbox.of(block).edit(
-        image, [f'sif <{place.inode}> size {len(mended)}']
+        image, [f'sif <{node.number}> size {len(mended)}']
     )
     return (f'{name}: /etc/fstab was mended: {", ".join(map(str, found))}',)

@@ -26,8 +26,9 @@ import pathlib
 import re
 
 from amiclient import exceptions
-from amiclient.ext import peek as peek_
+from amiclient.ext import browse
 from amiclient.ext import superblock as superblock_
+from amiclient.rootfs import contents
 from amiclient.rootfs import fstab
 from amiclient.source import detect
 from amiclient.source import magic
@@ -294,12 +295,12 @@ def _partition(medium: medium_.Medium, entry: partitions_.Entry) -> Partition:
         what, block = f'{what} that is longer than its partition', None
     if block is not None:
         try:
-            peek = peek_.Peek(taking.Layout(medium, entry.start, block))
+            reader = browse.Reader(taking.Layout(medium, entry.start, block))
         except exceptions.DamagedError:
             what = 'a damaged ext2, ext3 or ext4 filesystem'
         else:
-            is_root = peek_.is_root(peek)
-            is_boot = not is_root and peek_.is_boot(peek)
+            is_root = contents.is_root(reader)
+            is_boot = not is_root and contents.is_boot(reader)
     elif entry.type_name and what == 'unrecognised data':
         what = f'{entry.type_name} ({what})'
     return Partition(

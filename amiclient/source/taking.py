@@ -49,6 +49,13 @@ class Layout(groups_.Layout):
         # Nothing here reads by it.
         super().__init__(-1, superblock)
 
+    def read(self, offset: int, count: int) -> bytes:
+        """Read bytes of the filesystem, fewer only where the disk ends.
+
+        :raises SourceError: if they cannot be read.
+        """
+        return self._medium.read(self._start + offset, count)
+
     def blocks(self, first: int, count: int = 1) -> bytes:
         """Read blocks.
 
@@ -56,7 +63,7 @@ class Layout(groups_.Layout):
         """
         size = self.superblock.block_size
         wanted = count * size
-        data = self._medium.read(self._start + first * size, wanted)
+        data = self.read(first * size, wanted)
         if len(data) < wanted:
             raise copy.cut_short(self._medium.size)
         return data

@@ -60,7 +60,8 @@ def _open_root(path: pathlib.Path, folder: pathlib.Path) -> str | None:
 
 
 def _read_file(path: pathlib.Path, folder: pathlib.Path) -> str | None:
-    data = browse.read_file(path, '/boot/vmlinuz', 1 << 16)
+    with browse.opened(path) as reader:
+        data = reader.read_file('/boot/vmlinuz', 1 << 16)
     if data is not None and len(data) > 1 << 16:
         return 'more was read than was allowed'
     return None

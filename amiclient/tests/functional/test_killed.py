@@ -27,6 +27,9 @@ from amiclient.tests import triple
 #: Seconds after which what should have happened has not.
 LATE = 60
 
+#: Seconds without a change after which there will be none.
+QUIET = 1.0
+
 
 class TestKilled(upload.UploadCase):
     """kill -9, in a process of its own."""
@@ -62,12 +65,17 @@ class TestKilled(upload.UploadCase):
         process = self.start(*wanted)
         process.kill()
         process.communicate()
-        # Glance needs a moment to see that nobody sends any more.
+        # Glance needs a moment to see that nobody sends any more; and another
+        # before that, if it has not even begun with what was sent.
         end = time.monotonic() + LATE
-        while any(status == 'saving' for _, status in self.found().values()):
-            self.assertLess(time.monotonic(), end, self.found())
+        before, quiet = self.found(), time.monotonic()
+        while time.monotonic() - quiet < QUIET:
+            self.assertLess(time.monotonic(), end, before)
             time.sleep(0.05)
-        return self.found()
+            after = self.found()
+            if after != before or ('saving' in str(after.values())):
+                before, quiet = after, time.monotonic()
+        return before
 
     def recover(self, left: dict[str, tuple[str, str]]) -> dict:
         """Upload again; what was left is removed or reused."""

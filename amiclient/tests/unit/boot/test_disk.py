@@ -106,5 +106,6 @@ class TestSeed(base.TestCase):
         self.assertEqual({}, self.read(path, 'vendor_data.json'))
 
     def read(self, path: pathlib.Path, name: str) -> dict[str, object]:
-        found = browse.read_file(path, f'/openstack/latest/{name}')
+        with browse.opened(path) as reader:
+            found = reader.read_file(f'/openstack/latest/{name}')
         return dict(json.loads(found))

@@ -89,7 +89,7 @@ class TestContents(base.TestCase):
     def test_not_a_filesystem(self) -> None:
         path = self.tmp() / 'f'
         path.write_bytes(bytes(99_999))
-        self.assertRaises(exceptions.DamagedError, contents.read_release, path)
+        self.assertRaises(exceptions.SourceError, contents.read_release, path)
 
     def test_what_becomes_a_property(self) -> None:
         """Only sane characters get out of the image."""

@@ -66,7 +66,8 @@ class TestUntying(base.TestCase):
         return path
 
     def fstab(self, image: pathlib.Path) -> str:
-        data = browse.read_file(image, '/etc/fstab')
+        with browse.opened(image) as reader:
+            data = reader.read_file('/etc/fstab')
         assert data is not None
         return data.decode('latin-1')
 
