@@ -55,6 +55,10 @@ _VERSION = re.compile(r'(\d+)\.(\d+)')
 #: alone does not make its exit status anything but 0.
 _BACKUP = 'trying backup blocks'
 
+#: What e2fsck would mend, but takes no offence at (PR_NO_OK): preening stops
+#: at some of it. What could only be better is not meant.
+_UNMENDED = re.compile(r'(?<!Optimize)\? no$', re.MULTILINE)
+
 #: What a program may take: these seconds, and one for so many bytes of the
 #: filesystem. The slowest that was seen is several times as fast; something
 #: that hangs must still come to an end.
@@ -123,7 +127,11 @@ class Toolbox:
             # It has much to object to; with some damage, without end.
             return False
         # What it checked then was a backup; the first one is of no use.
-        return result.status == 0 and _BACKUP not in result.text
+        return (
+            result.status == 0
+            and _BACKUP not in result.text
+            and not _UNMENDED.search(result.text)
+        )
 
     def objections(self, path: pathlib.Path) -> str:
         """Tell what e2fsck has to object to, as one line."""

@@ -255,6 +255,8 @@ CORPUS: Mapping[str, Hostile] = {
     ),
     'label-escapes': Hostile('plain', _superblock(0x78, '16s', _ESCAPE), ''),
     'mounted-escapes': Hostile('plain', _superblock(0x88, '16s', _ESCAPE), ''),
+    # e2fsck -n asks, and is content; e2fsck -p stops at it.
+    'extra-isize-odd': Hostile('bigalloc', _superblock(0x15E, 'H', 0x1F)),
     'no-uuid': Hostile('plain', _superblock(0x68, '16s', bytes(16)), ''),
     'huge-and-sparse': Hostile('plain', _huge_and_sparse),
     # Groups.
