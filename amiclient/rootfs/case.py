@@ -27,9 +27,9 @@ from typing import Any
 from amiclient.ext import browse
 from amiclient.ext import nodes
 from amiclient import findings
-from amiclient.rootfs import fstab as fstab_
 from amiclient.rootfs import kernels
 from amiclient.rootfs import ramdisk_files
+from amiclient.source import fstab as fstab_
 
 #: What looks at a case and tells what it finds.
 Rule = Callable[['Case'], Iterator[findings.Finding]]

@@ -22,27 +22,6 @@ from amiclient.ext import browse
 #: os-release(5): the first one that exists counts, alone.
 _FILES = ('/etc/os-release', '/usr/lib/os-release')
 
-#: Any of these is in a root filesystem.
-_ROOT_FILES = (
-    '/etc/os-release',
-    '/usr/lib/os-release',
-    '/etc/passwd',
-    '/sbin/init',
-    '/usr/sbin/init',
-    '/usr/lib/systemd/systemd',
-    '/init',
-)
-
-#: How the names of kernels and ramdisks begin.
-_BOOT_FILES = (
-    'vmlinu',
-    'initrd',
-    'initramfs',
-    'bzImage',
-    'kernel-',
-    'Image',
-)
-
 _LIMIT = 64 * 1024
 _ASSIGNMENT = re.compile(
     r"""([A-Z0-9_a-z]+)=(?:"((?:[^"\\]|\\.)*)"|'([^']*)'|([^\s"'\\]*))"""
@@ -117,19 +96,3 @@ def parse(data: bytes) -> dict[str, str]:
 
 def _sane(value: str | None) -> str | None:
     return value if value and _SANE.fullmatch(value) else None
-
-
-def is_root(reader: browse.Reader) -> bool:
-    """Tell whether a filesystem has the files of a root filesystem."""
-    try:
-        return any(reader.find(path, follow=False) for path in _ROOT_FILES)
-    except exceptions.SourceError:
-        return False
-
-
-def is_boot(reader: browse.Reader) -> bool:
-    """Tell whether a filesystem has what is found in /boot."""
-    try:
-        return any(name.startswith(_BOOT_FILES) for name in reader.names('/'))
-    except exceptions.SourceError:
-        return False

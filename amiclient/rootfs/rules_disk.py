@@ -18,8 +18,8 @@ import re
 
 from amiclient import findings
 from amiclient.rootfs import case as case_
-from amiclient.rootfs import fstab
 from amiclient.rootfs import rules_cloud
+from amiclient.source import fstab
 from amiclient import units
 
 Found = Iterator[findings.Finding]

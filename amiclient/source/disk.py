@@ -28,9 +28,8 @@ import re
 from amiclient import exceptions
 from amiclient.ext import browse
 from amiclient.ext import superblock as superblock_
-from amiclient.rootfs import contents
-from amiclient.rootfs import fstab
 from amiclient.source import detect
+from amiclient.source import fstab
 from amiclient.source import magic
 from amiclient.source import medium as medium_
 from amiclient.source import opening
@@ -39,6 +38,27 @@ from amiclient.source import taking
 from amiclient.source import virtual
 from amiclient import text
 from amiclient import units
+
+#: Any of these is in a root filesystem.
+_ROOT_FILES = (
+    '/etc/os-release',
+    '/usr/lib/os-release',
+    '/etc/passwd',
+    '/sbin/init',
+    '/usr/sbin/init',
+    '/usr/lib/systemd/systemd',
+    '/init',
+)
+
+#: How the names of kernels and ramdisks begin.
+_BOOT_FILES = (
+    'vmlinu',
+    'initrd',
+    'initramfs',
+    'bzImage',
+    'kernel-',
+    'Image',
+)
 
 #: What to do about what is no ext filesystem.
 _REMEDIES = {
@@ -299,8 +319,8 @@ def _partition(medium: medium_.Medium, entry: partitions_.Entry) -> Partition:
         except exceptions.DamagedError:
             what = 'a damaged ext2, ext3 or ext4 filesystem'
         else:
-            is_root = contents.is_root(reader)
-            is_boot = not is_root and contents.is_boot(reader)
+            is_root = _is_root(reader)
+            is_boot = not is_root and _is_boot(reader)
     elif entry.type_name and what == 'unrecognised data':
         what = f'{entry.type_name} ({what})'
     return Partition(
@@ -315,3 +335,18 @@ def _partition(medium: medium_.Medium, entry: partitions_.Entry) -> Partition:
         is_root=is_root,
         is_boot=is_boot,
     )
+
+def _is_root(reader: browse.Reader) -> bool:
+    """Tell whether a filesystem has the files of a root filesystem."""
+    try:
+        return any(reader.find(path, follow=False) for path in _ROOT_FILES)
+    except exceptions.SourceError:
+        return False
+
+
+def _is_boot(reader: browse.Reader) -> bool:
+    """Tell whether a filesystem has what is found in /boot."""
+    try:
+        return any(name.startswith(_BOOT_FILES) for name in reader.names('/'))
+    except exceptions.SourceError:
+        return False

@@ -34,7 +34,6 @@ from amiclient.ext import tools
 from amiclient.ext import workplace
 from amiclient import files
 from amiclient import progress as progress_
-from amiclient.rootfs import untying
 from amiclient.source import bundle
 from amiclient.source import detect
 from amiclient.source import disk as disk_
@@ -43,6 +42,7 @@ from amiclient.source import opening
 from amiclient.source import taking
 from amiclient.source import uec
 from amiclient.source import unpacking
+from amiclient.source import untying
 
 Source = bundle.Source
 

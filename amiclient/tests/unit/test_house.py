@@ -33,9 +33,28 @@ _FORBIDDEN = {
     '': ('amiclient.osc', 'amiclient.tests', 'cliff', 'osc_lib'),
     # What is on disk does not know that there is a cloud.
     'boot': ('amiclient.glance', 'keystoneauth1', 'openstack'),
-    'ext': ('amiclient.glance', 'keystoneauth1', 'openstack'),
-    'rootfs': ('amiclient.glance', 'keystoneauth1', 'openstack'),
-    'source': ('amiclient.glance', 'keystoneauth1', 'openstack'),
+    'ext': (
+        'amiclient.boot',
+        'amiclient.glance',
+        'amiclient.rootfs',
+        'amiclient.source',
+        'keystoneauth1',
+        'openstack',
+    ),
+    'rootfs': (
+        'amiclient.boot',
+        'amiclient.glance',
+        'keystoneauth1',
+        'openstack',
+    ),
+    # And what a root filesystem comes from is asked before what is in it.
+    'source': (
+        'amiclient.boot',
+        'amiclient.glance',
+        'amiclient.rootfs',
+        'keystoneauth1',
+        'openstack',
+    ),
     # The command line asks the domain, which asks programs.
     'osc': ('amiclient.process', 'amiclient.tests'),
 }

@@ -11,7 +11,7 @@
 #    under the License.
 
 
-from amiclient.rootfs import fstab
+from amiclient.source import fstab
 from amiclient.tests import base
 from amiclient.tests.unit.rootfs import checks
 from amiclient.tests.unit.rootfs import images

@@ -26,7 +26,7 @@ from amiclient.ext import copy
 from amiclient.ext import groups as groups_
 from amiclient.ext import superblock as superblock_
 from amiclient.ext import tools as tools_
-from amiclient.rootfs import fstab
+from amiclient.source import fstab
 
 _PATH = '/etc/fstab'
 _LIMIT = 64 << 10

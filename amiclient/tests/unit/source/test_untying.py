@@ -20,8 +20,8 @@ from amiclient import exceptions
 from amiclient.ext import browse
 from amiclient.ext import superblock
 from amiclient import process
-from amiclient.rootfs import untying
 from amiclient.source import resolve
+from amiclient.source import untying
 from amiclient.tests import base
 from amiclient.tests import disks
 from amiclient.tests import exttree
