@@ -18,8 +18,6 @@ from __future__ import annotations
 import argparse
 import typing
 
-from amiclient.osc import amis
-from amiclient.osc import columns
 from amiclient.osc import command
 from amiclient.osc import creation
 from amiclient.osc import filters
@@ -29,6 +27,7 @@ from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
     from amiclient.glance.upload import request
+    from amiclient.osc.shown import columns
     from amiclient.source import bundle
 
 
@@ -97,7 +96,7 @@ class UploadAmi(command.ShowOne):
         from amiclient.glance.upload import adopting
         from amiclient.glance.upload import plan
         from amiclient.glance.upload import register
-        from amiclient.osc import uploads
+        from amiclient.osc.shown import uploads
 
         proxy, watch = self.proxy(), self.watch(parsed_args)
         with sources.triple(parsed_args, watch) as source:
@@ -176,6 +175,8 @@ class ListAmi(command.Lister):
         # Not at the top: see amiclient.osc.
         from amiclient.glance.health import reports
         from amiclient.glance import links
+        from amiclient.osc.shown import amis
+        from amiclient.osc.shown import columns
 
         cloud = self.catalog(parsed_args)
         found = links.listed(
@@ -216,6 +217,8 @@ class ShowAmi(command.ShowOne):
         # Not at the top: see amiclient.osc.
         from amiclient.glance.health import reports
         from amiclient.glance import links
+        from amiclient.osc.shown import amis
+        from amiclient.osc.shown import columns
 
         cloud = self.catalog(parsed_args)
         report = reports.report(cloud, links.show(cloud, parsed_args.ami))

@@ -19,7 +19,6 @@ import argparse
 from collections.abc import Iterator
 import typing
 
-from amiclient.osc import columns
 from amiclient.osc import command
 from amiclient.osc import options
 from amiclient.osc import sources
@@ -27,6 +26,7 @@ from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
     from amiclient.boot import trial
+    from amiclient.osc.shown import columns
 
 #: Lines of the console that are shown if something went wrong.
 _SHOWN = 15
@@ -76,6 +76,7 @@ class BootImage(command.ShowOne):
         # Not at the top: see amiclient.osc.
         from amiclient.boot import run
         from amiclient.boot import trial
+        from amiclient.osc.shown import columns
 
         watch = self.watch(parsed_args)
         with sources.triple(parsed_args, watch) as source:

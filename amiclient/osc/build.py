@@ -13,12 +13,17 @@
 
 """Making a filesystem of files: ``openstack ami build``."""
 
-import argparse
+from __future__ import annotations
 
-from amiclient.osc import columns
+import argparse
+import typing
+
 from amiclient.osc import command
 from amiclient.osc import options
 from amiclient.osc import values
+
+if typing.TYPE_CHECKING:
+    from amiclient.osc.shown import columns
 
 
 class BuildImage(command.ShowOne):
@@ -84,6 +89,7 @@ class BuildImage(command.ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
         """Make the image."""
         # Not at the top: see amiclient.osc.
+        from amiclient.osc.shown import columns
         from amiclient.source import tree
 
         request = tree.BuildRequest(

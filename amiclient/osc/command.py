@@ -18,6 +18,8 @@ one line on stderr and status 1; or, when it was interrupted, one line and the
 status that a shell gives for the signal, once all has been cleaned up.
 """
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
@@ -27,16 +29,14 @@ from openstack import utils as sdk_utils
 from osc_lib.command import command
 
 from amiclient import exceptions
-from amiclient import interrupts
 from amiclient.osc import options
-from amiclient.osc import progress as bars
-from amiclient.osc import terminal
 from amiclient import text
 
 if typing.TYPE_CHECKING:
     from openstack.image.v2 import _proxy
 
     from amiclient.glance import catalog
+    from amiclient import interrupts
     from amiclient import progress
 
 
@@ -109,6 +109,10 @@ class _Base(command.Command):
             yield
 
     def _guarded(self, run: Callable[[], int]) -> int:
+        # Not at the top: see amiclient.osc.
+        from amiclient import interrupts
+        from amiclient.osc import terminal
+
         try:
             with (
                 interrupts.raised(again=self._say_wait),
@@ -132,7 +136,7 @@ class _Base(command.Command):
         with contextlib.suppress(RuntimeError):
             self.app.stderr.write('cleaning up, please wait\n')
 
-    def proxy(self) -> '_proxy.Proxy':
+    def proxy(self) -> _proxy.Proxy:
         """Get the way to Glance that the user's options lead to.
 
         ``client_manager.image`` would answer for the first cloud only, where
@@ -150,7 +154,7 @@ class _Base(command.Command):
             return image
         return typing.cast('_proxy.Proxy', narrow(image, '2'))
 
-    def catalog(self, parsed_args: argparse.Namespace) -> 'catalog.Catalog':
+    def catalog(self, parsed_args: argparse.Namespace) -> catalog.Catalog:
         """Get Glance's images, as patiently as the user's options say.
 
         :raises CloudError: if there is no image service of version 2.
@@ -200,12 +204,15 @@ class _Base(command.Command):
             return str(own.id)
         return str(found.id)
 
-    def watch(self, parsed_args: argparse.Namespace) -> 'progress.Progress':
+    def watch(self, parsed_args: argparse.Namespace) -> progress.Progress:
         """Choose who watches the progress of long work.
 
         :returns: bars on a terminal; nobody with ``-q``, ``--no-progress``
             or where stderr is no terminal.
         """
+        # Not at the top: see amiclient.osc.
+        from amiclient.osc import progress as bars
+
         return bars.watcher(
             self.app.stderr,
             wanted=not parsed_args.no_progress
@@ -237,6 +244,9 @@ class ShowOne(_Base, command.ShowOne):
         data: Sequence[typing.Any],
     ) -> int:
         """Print the record."""
+        # Not at the top: see amiclient.osc.
+        from amiclient.osc import terminal
+
         if terminal.must_be_safe(parsed_args.formatter, self.app.stdout):
             data = terminal.safe_row(data)
         return int(super().produce_output(parsed_args, column_names, data))
@@ -252,6 +262,9 @@ class Lister(_Base, command.Lister):
         data: Iterable[Sequence[typing.Any]],
     ) -> int:
         """Print the records."""
+        # Not at the top: see amiclient.osc.
+        from amiclient.osc import terminal
+
         if terminal.must_be_safe(parsed_args.formatter, self.app.stdout):
             data = terminal.safe_rows(data)
         return int(super().produce_output(parsed_args, column_names, data))

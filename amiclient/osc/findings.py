@@ -13,59 +13,18 @@
 
 """Commands that look for trouble: their options, columns and exit status."""
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Collection, Iterable
 import typing
-from typing import Any
 
-from cliff import columns as cliff_columns
 
-from amiclient.osc import columns
 from amiclient.osc import command
 
 if typing.TYPE_CHECKING:
     from amiclient import findings
-
-_COLUMNS: tuple[columns.Column['findings.Finding'], ...] = (
-    columns.Column('severity', lambda r: r.severity),
-    columns.Column('rule', lambda r: r.rule),
-    columns.Column('message', lambda r: r.message),
-    columns.Column('remedy', lambda r: r.remedy),
-)
-
-#: What is said of what nothing was found about.
-OK = 'ok'
-
-
-class Findings(cliff_columns.FormattableColumn[list[dict[str, Any]]]):
-    """Findings: a line for each, or a list of records."""
-
-    def human_readable(self) -> str:
-        """Write the lines."""
-        return '\n'.join(
-            f'{row["severity"]}: {row["rule"]}: {row["message"]}'
-            for row in self._value
-        )
-
-
-class Health(Findings):
-    """Findings in a word or two: the worst severity, and the rules."""
-
-    def human_readable(self) -> str:
-        """Write the words."""
-        if not self._value:
-            return OK
-        # The worst is first.
-        rules = ', '.join(dict.fromkeys(row['rule'] for row in self._value))
-        return f'{self._value[0]["severity"]}: {rules}'
-
-
-def rows(found: Iterable['findings.Finding']) -> list[dict[str, Any]]:
-    """Make what findings are in JSON."""
-    return [
-        {column.header: column.get(finding) for column in _COLUMNS}
-        for finding in found
-    ]
+    from amiclient.osc.shown import columns
 
 
 class Check(command.Lister):
@@ -117,12 +76,14 @@ class Check(command.Lister):
     def result(
         self,
         parsed_args: argparse.Namespace,
-        found: Iterable['findings.Finding'],
+        found: Iterable[findings.Finding],
     ) -> columns.Table:
         """Make the result, and decide the exit status."""
         # Not at the top: see amiclient.osc.
         from amiclient import findings
+        from amiclient.osc.shown import columns
+        from amiclient.osc.shown import findings as shown_findings
 
         shown = findings.ranked(findings.without(found, parsed_args.ignore))
         self._failed = findings.failed(shown, strict=parsed_args.strict)
-        return columns.many(_COLUMNS, shown, long=False)
+        return columns.many(shown_findings.COLUMNS, shown, long=False)

@@ -13,14 +13,19 @@
 
 """Commands that look into sources: ``openstack ami inspect``, and so on."""
 
-import argparse
+from __future__ import annotations
 
-from amiclient.osc import columns
+import argparse
+import typing
+
 from amiclient.osc import command
 from amiclient.osc import findings
 from amiclient.osc import options
 from amiclient.osc import sources
 from amiclient.osc import values
+
+if typing.TYPE_CHECKING:
+    from amiclient.osc.shown import columns
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +60,7 @@ class InspectSource(command.ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
         """Look into it."""
         # Not at the top: see amiclient.osc.
+        from amiclient.osc.shown import columns
         from amiclient.rootfs import inspection
         from amiclient.source import resolve
 
@@ -143,6 +149,7 @@ class ExtractSource(command.ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
         """Write the files."""
         # Not at the top: see amiclient.osc.
+        from amiclient.osc.shown import columns
         from amiclient.rootfs import extraction
 
         watch = self.watch(parsed_args)

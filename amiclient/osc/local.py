@@ -13,13 +13,18 @@
 
 """Commands that need no cloud: ``openstack ami shrink``."""
 
-import argparse
+from __future__ import annotations
 
-from amiclient.osc import columns
+import argparse
+import typing
+
 from amiclient.osc import command
 from amiclient.osc import options
 from amiclient.osc import sources
 from amiclient.osc import values
+
+if typing.TYPE_CHECKING:
+    from amiclient.osc.shown import columns
 
 
 class ShrinkImage(command.ShowOne):
@@ -69,6 +74,7 @@ class ShrinkImage(command.ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
         """Shrink the image."""
         # Not at the top: see amiclient.osc.
+        from amiclient.osc.shown import columns
         from amiclient.source import shrinking
 
         request = shrinking.Request(

@@ -16,14 +16,10 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import typing
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from cliff import columns as cliff_columns
-from osc_lib.cli import format_columns
 
-from amiclient.osc import columns
 from amiclient.osc import command
 from amiclient.osc import creation
 from amiclient.osc import filters
@@ -34,76 +30,7 @@ from amiclient.osc import values
 if typing.TYPE_CHECKING:
     from amiclient.glance import catalog as catalog_
     from amiclient.glance.change import removal as removal_
-    from amiclient.glance import users
-
-
-class Users(cliff_columns.FormattableColumn[list[dict[str, Any]]]):
-    """The images that link to one: a line each, or a list of records."""
-
-    def human_readable(self) -> str:
-        """Write the lines."""
-        return '\n'.join(
-            f'{user["name"]} ({user["id"]})' for user in self._value
-        )
-
-
-_LIST: tuple[columns.Column[users.Part], ...] = (
-    columns.Column('ID', lambda r: r.image.id),
-    columns.Column('Name', lambda r: r.image.name),
-    columns.Column('Status', lambda r: r.image.status),
-    columns.Column(
-        'Architecture',
-        lambda r: r.image.properties.get('architecture'),
-        long=True,
-    ),
-    columns.Column('Size', lambda r: r.image.size, long=True),
-    columns.Column('Visibility', lambda r: r.image.visibility, long=True),
-    columns.Column('Protected', lambda r: r.image.protected, long=True),
-    columns.Column('Project', lambda r: r.image.owner, long=True),
-    columns.Column(
-        'Tags',
-        lambda r: format_columns.ListColumn(list(r.image.tags)),
-        long=True,
-    ),
-    columns.Column('Used By', lambda r: len(r.users or ()), long=True),
-)
-
-
-def _shown(*, human_readable: bool) -> tuple[columns.Column[users.Part], ...]:
-    def size(value: int | None) -> Any:
-        return columns.HumanSize(value) if human_readable else value
-
-    return (
-        columns.Column('id', lambda r: r.image.id),
-        columns.Column('name', lambda r: r.image.name),
-        columns.Column('status', lambda r: r.image.status),
-        columns.Column('disk_format', lambda r: r.image.disk_format),
-        columns.Column('container_format', lambda r: r.image.container_format),
-        columns.Column('size', lambda r: size(r.image.size)),
-        columns.Column('visibility', lambda r: r.image.visibility),
-        columns.Column('protected', lambda r: r.image.protected),
-        columns.Column('hidden', lambda r: r.image.hidden),
-        columns.Column('owner', lambda r: r.image.owner),
-        columns.Column(
-            'architecture', lambda r: r.image.properties.get('architecture')
-        ),
-        columns.Column('hash_algo', lambda r: r.image.hash_algo),
-        columns.Column('hash_value', lambda r: r.image.hash_value),
-        columns.Column('created_at', lambda r: _written(r.image.created_at)),
-        columns.Column(
-            'tags', lambda r: format_columns.ListColumn(list(r.image.tags))
-        ),
-        columns.Column(
-            'used_by',
-            lambda r: Users(
-                [{'id': u.id, 'name': u.name} for u in r.users or ()]
-            ),
-        ),
-    )
-
-
-def _written(instant: datetime.datetime | None) -> str | None:
-    return instant.isoformat() if instant else None
+    from amiclient.osc.shown import columns
 
 
 class UploadPart(command.ShowOne):
@@ -140,7 +67,7 @@ class UploadPart(command.ShowOne):
         from amiclient.glance.upload import plan
         from amiclient.glance.upload import register
         from amiclient.glance.upload import request
-        from amiclient.osc import uploads
+        from amiclient.osc.shown import uploads
 
         wanted = request.PartRequest(
             kind=model.Kind(self.format),
@@ -185,6 +112,8 @@ class ListParts(command.Lister):
         # Not at the top: see amiclient.osc.
         from amiclient.glance import model
         from amiclient.glance import users
+        from amiclient.osc.shown import columns
+        from amiclient.osc.shown import parts
 
         cloud = self.catalog(parsed_args)
         found = users.listed(
@@ -195,7 +124,7 @@ class ListParts(command.Lister):
             marker=filters.marker(parsed_args, cloud),
             used=parsed_args.long,
         )
-        return columns.many(_LIST, found, long=parsed_args.long)
+        return columns.many(parts.LIST, found, long=parsed_args.long)
 
 
 class ShowPart(command.ShowOne):
@@ -225,13 +154,15 @@ class ShowPart(command.ShowOne):
         # Not at the top: see amiclient.osc.
         from amiclient.glance import model
         from amiclient.glance import users
+        from amiclient.osc.shown import columns
+        from amiclient.osc.shown import parts
 
         found = users.find(
             self.catalog(parsed_args),
             model.Kind(self.format),
             getattr(parsed_args, self.noun),
         )
-        shown = _shown(human_readable=parsed_args.human_readable)
+        shown = parts.shown(human_readable=parsed_args.human_readable)
         return columns.one(shown, found)
 
 

@@ -13,12 +13,17 @@
 
 """Saving AMIs in files: ``openstack ami save``."""
 
-import argparse
+from __future__ import annotations
 
-from amiclient.osc import columns
+import argparse
+import typing
+
 from amiclient.osc import command
 from amiclient.osc import options
 from amiclient.osc import values
+
+if typing.TYPE_CHECKING:
+    from amiclient.osc.shown import columns
 
 
 class SaveAmi(command.ShowOne):
@@ -64,6 +69,7 @@ class SaveAmi(command.ShowOne):
         """Save it."""
         # Not at the top: see amiclient.osc.
         from amiclient.glance.data import save
+        from amiclient.osc.shown import columns
 
         wanted = save.SaveRequest(
             ami=parsed_args.ami,

@@ -17,21 +17,11 @@ from __future__ import annotations
 import argparse
 import typing
 
-from amiclient.osc import columns
 from amiclient.osc import command
 from amiclient.osc import options
 
 if typing.TYPE_CHECKING:
-    from amiclient.glance.change import sharing
-
-_SHARED: tuple[columns.Column[sharing.Shared], ...] = (
-    columns.Column('Role', lambda r: r.kind.noun),
-    columns.Column('Image', lambda r: r.image.id),
-    columns.Column('Name', lambda r: r.image.name),
-    columns.Column('Visibility', lambda r: r.image.visibility),
-    columns.Column('Project', lambda r: r.project),
-    columns.Column('Status', lambda r: r.status),
-)
+    from amiclient.osc.shown import columns
 
 
 def _add_arguments(parser: argparse.ArgumentParser, what: str) -> None:
@@ -71,6 +61,7 @@ class AddProject(command.Lister):
         """Share it."""
         # Not at the top: see amiclient.osc.
         from amiclient.glance.change import sharing
+        from amiclient.osc.shown import columns
 
         cloud = self.catalog(parsed_args)
         domain = parsed_args.project_domain
@@ -90,7 +81,7 @@ class AddProject(command.Lister):
             )
             for each in commands:
                 self.log.warning('  %s', each)
-        return columns.many(_SHARED, made, long=True)
+        return columns.many(columns.SHARED, made, long=True)
 
 
 class RemoveProject(command.Action):

@@ -18,13 +18,13 @@ from __future__ import annotations
 import argparse
 import typing
 
-from amiclient.osc import columns
 from amiclient.osc import findings
 from amiclient.osc import options
 from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
     from amiclient.glance.health import against
+    from amiclient.osc.shown import columns
 
 
 class VerifyAmi(findings.Check):

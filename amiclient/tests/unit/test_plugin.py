@@ -32,7 +32,9 @@ from amiclient.tests import base
 _HEAVY = (
     # Our own, for the sake of their many dataclasses.
     'amiclient.ext',
+    'amiclient.glance.errors',
     'amiclient.glance.model',
+    'amiclient.osc.shown',
     'amiclient.rootfs',
     'amiclient.source',
     'amiclient.tests',

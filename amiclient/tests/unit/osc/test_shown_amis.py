@@ -14,11 +14,11 @@
 from amiclient import findings
 from amiclient.glance.health import reports
 from amiclient.glance import links
-from amiclient.osc import amis
-from amiclient.osc import columns
+from amiclient.osc.shown import amis
+from amiclient.osc.shown import columns
 from amiclient.tests import base
 from amiclient.tests.unit.glance import records
-from amiclient.tests.unit.osc import test_uploads
+from amiclient.tests.unit.osc import test_shown_uploads
 
 BAD = findings.Finding(
     'error', 'less-visible', 'It fails', 'openstack image set', 'kernel'
@@ -37,7 +37,9 @@ def shown(found, *, human_readable=False):
 
 
 def machine(row):
-    return {name: test_uploads.machine(value) for name, value in row.items()}
+    return {
+        name: test_shown_uploads.machine(value) for name, value in row.items()
+    }
 
 
 class TestList(base.TestCase):

@@ -22,8 +22,8 @@ from typing import Any
 from cliff import columns as cliff_columns
 from osc_lib.cli import format_columns
 
-from amiclient.osc import columns
-from amiclient.osc import findings
+from amiclient.osc.shown import columns
+from amiclient.osc.shown import findings
 from amiclient import units
 
 if typing.TYPE_CHECKING:

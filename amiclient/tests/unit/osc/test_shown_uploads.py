@@ -13,7 +13,7 @@
 
 from amiclient.glance import model
 from amiclient.glance.upload import request
-from amiclient.osc import uploads
+from amiclient.osc.shown import uploads
 from amiclient.tests import base
 from amiclient.tests.unit.glance import records
 

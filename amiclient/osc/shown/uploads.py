@@ -24,7 +24,7 @@ from osc_lib.cli import format_columns
 
 from amiclient.glance import model
 from amiclient.glance.upload import request
-from amiclient.osc import columns
+from amiclient.osc.shown import columns
 
 
 class Steps(cliff_columns.FormattableColumn[list[dict[str, Any]]]):

@@ -30,6 +30,7 @@ from amiclient import units
 if typing.TYPE_CHECKING:
     from amiclient.boot import trial
     from amiclient.ext import shrink
+    from amiclient.glance.change import sharing
     from amiclient.glance.data import save
     from amiclient.rootfs import boot_files
     from amiclient.rootfs import extraction
@@ -217,4 +218,13 @@ BOOTED: tuple[Column[trial.Booted], ...] = (
     Column('disk', lambda r: r.disk),
     Column('accelerator', lambda r: r.accelerator),
     Column('cause', lambda r: r.cause and r.cause.name),
+)
+
+SHARED: tuple[Column[sharing.Shared], ...] = (
+    Column('Role', lambda r: r.kind.noun),
+    Column('Image', lambda r: r.image.id),
+    Column('Name', lambda r: r.image.name),
+    Column('Visibility', lambda r: r.image.visibility),
+    Column('Project', lambda r: r.project),
+    Column('Status', lambda r: r.status),
 )
