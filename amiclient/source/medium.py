@@ -18,11 +18,14 @@ Whoever takes a filesystem out of a disk does not care how the disk is stored.
 
 from collections.abc import Iterable, Iterator
 import os
+import pathlib
 from typing import BinaryIO, Protocol
 
 from amiclient.ext import copy
 from amiclient.ext import groups as groups_
 from amiclient import files
+from amiclient import progress as progress_
+from amiclient import sparse
 
 #: Bytes that are read at a time.
 CHUNK = 1 << 20
@@ -53,6 +56,24 @@ class Medium(Protocol):
         :returns: offsets and what is there. What does not come is zeros.
         :raises SourceError: if they cannot be read, or the disk ends before.
         """
+
+
+def copy_all(
+    medium: Medium, target: pathlib.Path, *, task: progress_.Task
+) -> None:
+    """Write all of a disk to a new file, with holes for zeros.
+
+    :raises SourceError: if it cannot be read.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+    with copy.opened(target, flags) as descriptor:
+        os.truncate(descriptor, medium.size)
+        done = 0
+        for offset, data in medium.stream([(0, medium.size)]):
+            sparse.write(descriptor, data, offset)
+            task.advance(offset + len(data) - done)
+            done = offset + len(data)
+        task.advance(medium.size - done)
 
 
 class RawMedium:

@@ -102,7 +102,7 @@ def compare(
             *_deeper(case, local, fetched),
             kind=kind,
         )
-    for how, payload in _candidates(case, local, folder, progress):
+    for how, payload in _candidates(case, local, folder, fetched, progress):
         if payload.size == image.size and digest.value == _digest(
             payload, digest.algorithm, progress
         ):
@@ -161,6 +161,7 @@ def _candidates(
     case: case_.Case,
     local: Local,
     folder: pathlib.Path,
+    fetched: pathlib.Path | None,
     progress: progress_.Progress,
 ) -> Iterator[tuple[str, model.Payload]]:
     """Make what may have been sent, the cheapest first."""
@@ -175,7 +176,7 @@ def _candidates(
     size = root.superblock.size
     if blank or size != root.size:
         yield 'the filesystem of', model.Payload(local.path, size, blank)
-    if case.image.disk_format not in deep.PLAIN:
+    if case.image.disk_format not in deep.PLAIN and fetched is None:
         return
     plan = shrink.plan(
         shrink.ShrinkRequest(

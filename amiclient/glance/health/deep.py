@@ -36,6 +36,8 @@ from amiclient import progress as progress_
 from amiclient.rootfs import kernels
 from amiclient.rootfs import ramdisks
 from amiclient.source import detect
+from amiclient.source import medium as medium_
+from amiclient.source import virtual
 
 if TYPE_CHECKING:
     from openstack.image.v2 import _proxy
@@ -58,6 +60,10 @@ RULES = frozenset(
 
 #: Formats whose data is the filesystem itself.
 PLAIN = ('ami', 'raw')
+
+#: Formats of disk images that are told by their content; Glance calls them as
+#: QEMU does.
+_TOLD = ('qcow2', 'vdi', 'vhdx', 'vmdk')
 
 #: What ends the first sector of a disk with partitions, or of a boot loader;
 #: and what begins the second of one with a GPT.
@@ -119,8 +125,53 @@ def look(
                 case_.found(case, 'error', 'unreadable', message, kind=kind)
             )
             continue
+        if kind is model.Kind.AMI and image.disk_format not in PLAIN:
+            inner, problem = _inner(case, image, files[kind], fetcher)
+            if problem is not None:
+                found.append(problem)
+                continue
+            files[kind] = inner
         found += _LOOKS[kind](case, image, files[kind])
     return files, tuple(found)
+
+
+def _inner(
+    case: case_.Case,
+    image: model.ImageRecord,
+    path: pathlib.Path,
+    fetcher: Fetcher,
+) -> tuple[pathlib.Path, findings.Finding | None]:
+    """Take the disk out of a disk image.
+
+    :returns: a file with its bytes; and why there is none.
+    """
+    kind = model.Kind.AMI
+    with path.open('rb') as file:
+        told = virtual.tell(file.read(virtual.HEAD))
+    if told is None and image.disk_format not in _TOLD:
+        message = (
+            f'{case.title} is a {image.disk_format} disk: its data is what '
+            'was uploaded, but what is in it was not looked at'
+        )
+        return path, case_.found(
+            case, 'note', 'not-examined', message, kind=kind
+        )
+    inner = path.with_name('disk')
+    title = case.title
+    try:
+        if told is None or virtual.shown(told) != image.disk_format:
+            # Hosts go by what the record says.
+            raise exceptions.SourceError(f'no {image.disk_format} disk image')
+        with (
+            virtual.opened(path, told, path.parent, name=title) as medium,
+            fetcher.progress.task('Unpacking', medium.size) as task,
+        ):
+            medium_.copy_all(medium, inner, task=task)
+    except exceptions.SourceError as error:
+        what = error.message.removeprefix(f'{title}: ')
+        what = what.removeprefix(f'{path}: ')
+        return path, _no_filesystem(case, what)
+    return inner, None
 
 
 def _kernel(
@@ -177,17 +228,9 @@ def _root(
     case: case_.Case, image: model.ImageRecord, path: pathlib.Path
 ) -> Iterator[findings.Finding]:
     kind = model.Kind.AMI
-    if image.disk_format not in PLAIN:
-        yield case_.found(
-            case,
-            'note',
-            'not-examined',
-            f'{case.title} is a {image.disk_format} disk: its data is what '
-            'was uploaded, but what is in it was not looked at',
-            kind=kind,
-        )
-        return
-    if has_boot_sector(path):
+    # What is in a disk image is a disk, whatever it begins or ends with.
+    plain = image.disk_format in PLAIN
+    if plain and has_boot_sector(path):
         yield case_.found(
             case,
             'error',
@@ -200,16 +243,9 @@ def _root(
     try:
         root = detect.open_root(path)
     except exceptions.SourceError as error:
-        what = error.message.removeprefix(f'{path}: ')
-        yield case_.found(
-            case,
-            'error',
-            'not-a-filesystem',
-            f'{case.title} holds no root filesystem ({what}); {_UPLOAD}',
-            kind=kind,
-        )
+        yield _no_filesystem(case, error.message.removeprefix(f'{path}: '))
         return
-    if root.size != root.superblock.size:
+    if plain and root.size != root.superblock.size:
         yield case_.found(
             case,
             'warning',
@@ -220,6 +256,16 @@ def _root(
             kind=kind,
         )
     yield from _filesystem(case, root)
+
+
+def _no_filesystem(case: case_.Case, what: str) -> findings.Finding:
+    return case_.found(
+        case,
+        'error',
+        'not-a-filesystem',
+        f'{case.title} holds no root filesystem ({what}); {_UPLOAD}',
+        kind=model.Kind.AMI,
+    )
 
 
 def has_boot_sector(path: pathlib.Path) -> bool:

@@ -20,6 +20,7 @@ import tempfile
 
 import fixtures
 
+from amiclient.ext import workplace
 from amiclient import process
 from amiclient.tests.functional import health
 from amiclient.tests import triple
@@ -34,8 +35,11 @@ class VerifyCase(health.HealthCase):
         super().setUp()
         self.work = self.tmp()
         self.useFixture(
-            fixtures.MockPatchObject(tempfile, 'tempdir', str(self.work))
+            fixtures.EnvironmentVariable('TMPDIR', str(self.work))
         )
+        # Which of several has most room may change meanwhile.
+        for name in ('_LARGE', '_SMALL'):
+            self.patch(workplace, name, self.work)
         self.addCleanup(self.assertNothingLeft)
         self.root = triple.root(self.folder, data=2**20)
 
@@ -146,9 +150,29 @@ class TestDeep(VerifyCase):
         path = self.folder / 'root.qcow2'
         process.run(['qemu-img', 'convert', '-O', 'qcow2', self.root, path])
         ami = self.made(path.read_bytes(), disk_format='qcow2')
-        self.assertEqual({'not-examined'}, self.verify(ami, '--deep').keys())
+        self.assertEqual({}, self.verify(ami, '--deep'))
         found = self.verify(ami, '--against', path)
         self.assertEqual({'same'}, found.keys())
+        # The files are those of a filesystem, whatever it is packed in.
+        found = self.verify(ami, '--deep', '--against', self.root)
+        self.assertEqual({'same'}, found.keys())
+        self.assertIn('the same files', found['same']['message'])
+        process.run(['debugfs', '-w', '-R', 'rm /etc/os-release', self.root])
+        found = self.verify(ami, '--deep', '--against', self.root)
+        self.assertIn('/etc/os-release', found['differs']['message'])
+
+    def test_what_an_upload_has_packed(self) -> None:
+        ami = self.upload('--image-format', 'qcow2')
+        self.assertEqual({}, self.verify(ami, '--deep'))
+
+    def test_damage_in_another_format(self) -> None:
+        process.run(['debugfs', '-w', '-R', 'clri <2>', self.root])
+        for kind, name in (('qcow2', 'qcow2'), ('vpc', 'vhd')):
+            path = self.folder / f'root.{name}'
+            process.run(['qemu-img', 'convert', '-O', kind, self.root, path])
+            ami = self.made(path.read_bytes(), disk_format=name)
+            found = self.verify(ami, '--deep')
+            self.assertEqual({'damaged'}, found.keys(), name)
 
 
 class TestAgainst(VerifyCase):

@@ -1,0 +1,116 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""What ``ami verify --deep`` says of disk images that Glance would refuse.
+
+Glance has looked into what it stores only since 2025; older ones take it.
+"""
+
+import dataclasses
+import pathlib
+import shutil
+
+from amiclient import findings
+from amiclient.glance.health import case
+from amiclient.glance.health import deep
+from amiclient.glance import links
+from amiclient.glance import model
+from amiclient.glance import retry
+from amiclient import process
+from amiclient import progress
+from amiclient.tests import base
+from amiclient.tests.unit.glance import records
+from amiclient.tests.unit.rootfs import images
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fetcher(deep.Fetcher):
+    """Has the data already."""
+
+    data: pathlib.Path
+
+    def fetch(
+        self, kind: model.Kind, image: model.ImageRecord
+    ) -> pathlib.Path:
+        target = self.folder / kind.noun
+        shutil.copyfile(self.data, target)
+        return target
+
+
+class TestFormats(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = self.tmp()
+        self.root = images.image(self.folder, {'etc/os-release': b'ID=x\n'})
+
+    def look(self, path: pathlib.Path, format: str) -> list[findings.Finding]:
+        image = records.record(
+            disk_format=format,
+            container_format='bare',
+            size=path.stat().st_size,
+        )
+        fetcher = _Fetcher(
+            None, self.tmp(), retry.Patience(), progress.QUIET, data=path
+        )
+        _, found = deep.look(case.Case(links.Ami(image)), fetcher)
+        return list(found)
+
+    def convert(self, kind: str, *options: str) -> pathlib.Path:
+        path = self.folder / f'disk.{kind}'
+        argv = ['qemu-img', 'convert', '-O', kind, *options, self.root, path]
+        process.run(argv)
+        return path
+
+    def test_each_format(self) -> None:
+        for kind, format in (
+            ('qcow2', 'qcow2'),
+            ('vdi', 'vdi'),
+            ('vhdx', 'vhdx'),
+            ('vmdk', 'vmdk'),
+            ('vpc', 'vhd'),
+        ):
+            self.assertEqual([], self.look(self.convert(kind), format), kind)
+
+    def test_another_than_was_said(self) -> None:
+        for path, format in (
+            (self.root, 'qcow2'),
+            (self.convert('vdi'), 'qcow2'),
+            (self.convert('qcow2'), 'vmdk'),
+        ):
+            (found,) = self.look(path, format)
+            self.assertEqual('not-a-filesystem', found.rule)
+            self.assertIn(f'(no {format} disk image)', found.message)
+
+    def test_a_backing_file(self) -> None:
+        path = self.folder / 'other.qcow2'
+        options = ('-o', f'backing_file={self.root},backing_fmt=raw')
+        argv = ['qemu-img', 'create', '-q', '-f', 'qcow2', *options, path]
+        process.run(argv)
+        (found,) = self.look(path, 'qcow2')
+        self.assertEqual('not-a-filesystem', found.rule)
+        self.assertIn('a layer over', found.message)
+
+    def test_damage(self) -> None:
+        process.run(['debugfs', '-w', '-R', 'clri <2>', self.root])
+        (found,) = self.look(self.convert('qcow2', '-c'), 'qcow2')
+        self.assertEqual('damaged', found.rule)
+
+    def test_no_filesystem(self) -> None:
+        self.root.write_bytes(bytes(1 << 20))
+        (found,) = self.look(self.convert('qcow2'), 'qcow2')
+        self.assertEqual('not-a-filesystem', found.rule)
+
+    def test_a_format_that_is_not_looked_at(self) -> None:
+        (found,) = self.look(self.root, 'iso')
+        self.assertEqual('note', found.severity)
+        self.assertEqual('not-examined', found.rule)
