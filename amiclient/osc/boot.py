@@ -61,6 +61,7 @@ class BootImage(command.ShowOne):
             )
         sources.add_kernel_version(parser)
         sources.add(parser)
+        sources.add_fix(parser)
         _add_machine(parser)
         _add_console(parser)
         options.add_work_directory(

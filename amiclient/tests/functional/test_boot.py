@@ -349,6 +349,34 @@ class TestSources(BootCase):
         self.assertIn(f'Linux version {release} ', finished.stdout)
         self.assertIn(f'kernel {release} was found', finished.stderr)
 
+    def test_fix(self) -> None:
+        """What an upload would mend is mended in what is booted."""
+        made = guest.make(
+            self.folder,
+            files={
+                'etc/fstab': 'UUID=C2AF-1C3B /boot/efi vfat defaults 0 1\n',
+                'sbin/init': '#!/bin/sh\nexec >/dev/ttyS0\ncat /etc/fstab\n'
+                "printf 'ready'\nexec sleep 99\n",
+            },
+        )
+        before = made.root.read_bytes()
+        words = '--until', 'ready', '--console', self.console, '--append'
+        for options, wanted in (
+            ((), '\nUUID=C2AF-1C3B /boot/efi'),
+            (('--fix',), '\n#UUID=C2AF-1C3B /boot/efi'),
+        ):
+            finished = self.run_openstack(
+                *self.words(made, *options, *words, 'quiet')
+            )
+            self.assertEqual(0, finished.status, finished)
+            said = self.console.read_text().replace('\r', '')
+            self.assertIn(wanted, f'\n{said}')
+            self.assertEqual(
+                bool(options), 'was mended: /boot/efi' in finished.stderr
+            )
+        self.assertEqual(before, made.root.read_bytes())
+        self.assert_clean()
+
     def test_refused(self) -> None:
         made = guest.make(self.folder)
         for words, said in (
