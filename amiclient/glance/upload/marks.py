@@ -21,8 +21,13 @@ from one that a killed run left behind:
   same boot: by its process. Number and time of start tell it from a later
   process that got the same number.
 - A run on the same host before it was booted: has ended.
-- Any other, on another host or in another container: has ended if the image
-  was last changed a day ago.
+- Any other, on another host or in another container, cannot be asked. It is
+  taken for ended when Glance has not changed the image for long: for a day if
+  it is ``queued``, for nothing is shrunk for so long; for a week if it is in
+  any other state. While it is ``saving``, Glance is busy with a connection,
+  and changes nothing until all data is there: 100 GB at 1 MB/s take 28 hours.
+  And while a kernel is ``active``, its run may still be sending the root
+  filesystem.
 """
 
 import dataclasses
@@ -39,9 +44,12 @@ from amiclient.glance import model
 #: The property.
 PROPERTY = 'amiclient_upload'
 
-#: After this, a run that cannot be asked is taken for ended. None shrinks
-#: for so long without Glance changing one of its images.
-_LATE = datetime.timedelta(days=1)
+#: After this, a run that cannot be asked is taken for ended, if its image is
+#: queued: nothing is shrunk for so long.
+_LATE_QUEUED = datetime.timedelta(days=1)
+
+#: The same for an image in any other state: nothing is sent for so long.
+_LATE = datetime.timedelta(weeks=1)
 
 #: How wrong the clocks of this host and of the cloud may be.
 _SLACK = datetime.timedelta(minutes=10)
@@ -109,16 +117,12 @@ class Run:
             f'pid={self.pid} born={self.born}'
         )
 
-    def ended(
-        self,
-        created: datetime.datetime | None,
-        changed: datetime.datetime | None,
-    ) -> bool:
-        """Tell whether it is certain, or a day ago, that the run ended.
+    def ended(self, record: model.ImageRecord) -> bool:
+        """Tell whether it is certain, or likely for long, that the run ended.
 
-        :param created: when its image was created.
-        :param changed: when its image was changed last.
+        :param record: an image of the run, as it is now.
         """
+        created, changed = record.created_at, record.updated_at
         here = Run.this()
         if self.host == here.host and self.boot == here.boot:
             if self.boot and self.space and self.space == here.space:
@@ -130,7 +134,8 @@ class Run:
             if booted is not None and created + _SLACK < booted:
                 return True
         now = datetime.datetime.now(datetime.UTC)
-        return changed is not None and changed + _LATE < now
+        late = _LATE_QUEUED if record.status == 'queued' else _LATE
+        return changed is not None and changed + late < now
 
     def _runs(self) -> bool:
         try:
@@ -160,7 +165,7 @@ def is_alive(record: model.ImageRecord) -> bool:
 def is_left(record: model.ImageRecord) -> bool:
     """Tell whether a run that has ended left its mark on an image."""
     run = Run.parse(str(record.properties.get(PROPERTY, '')))
-    return run is not None and run.ended(record.created_at, record.updated_at)
+    return run is not None and run.ended(record)
 
 
 @functools.cache

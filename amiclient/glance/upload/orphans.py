@@ -59,9 +59,7 @@ def find(
     return tuple(
         image
         for image in listed
-        if image.status in ('queued', 'saving')
-        and marks.is_left(image)
-        and (but is None or image.id != but.id)
+        if _is_orphan(image) and (but is None or image.id != but.id)
     )
 
 
@@ -80,17 +78,32 @@ def remove(
 ) -> None:
     """Remove what was found; say what could not be removed.
 
-    Another run may be at it as well.
+    Another run may be at it as well: may have removed it, or go on with it,
+    which gives it a mark of that run. It may be minutes since it was found,
+    so each is looked at again, right before. Glance has no request that does
+    both at once.
     """
     for image in orphans:
         try:
-            catalog.delete(image.id)
+            if _is_orphan(catalog.get(image.id)):
+                catalog.delete(image.id)
+            else:
+                LOG.warning(
+                    'image %s, which an upload that was killed had left, was '
+                    'changed meanwhile, and stays',
+                    image.id,
+                )
         except exceptions.NotFoundError:
             continue
         except exceptions.CloudError as error:
             LOG.warning(
                 'what an upload that was killed has left stays: %s', error
             )
+
+
+def _is_orphan(image: model.ImageRecord) -> bool:
+    """Tell whether an image has no data, and nobody is going to send it."""
+    return image.status in ('queued', 'saving') and marks.is_left(image)
 
 
 def clear(

@@ -31,8 +31,12 @@ def run(**changes: object) -> marks.Run:
 class TestRun(base.TestCase):
     def assertEnded(self, ended: bool, other: marks.Run, **times) -> None:
         created = times.get('created', NOW)
-        changed = times.get('changed', created)
-        self.assertEqual(ended, other.ended(created, changed))
+        record = records.record(
+            status=times.get('status', 'queued'),
+            created_at=created.isoformat(),
+            updated_at=times.get('changed', created).isoformat(),
+        )
+        self.assertEqual(ended, other.ended(record))
 
     def test_there_and_back(self) -> None:
         this = marks.Run.this()
@@ -93,6 +97,27 @@ class TestRun(base.TestCase):
         # One that still does something is alive.
         self.assertEnded(False, other, created=LONG_AGO, changed=NOW)
 
+    def test_on_another_host_and_sending(self) -> None:
+        """Glance notes when data begins to come, and then no more."""
+        day = datetime.timedelta(days=1)
+        for other in (run(host='other'), run(space='1')):
+            # Once it is active, the root filesystem may still be sent.
+            for status in ('saving', 'active'):
+                self.assertEnded(
+                    False, other, created=NOW - 6 * day, status=status
+                )
+                self.assertEnded(
+                    True, other, created=NOW - 8 * day, status=status
+                )
+
+    def test_what_can_be_asked_need_not_be_waited_for(self) -> None:
+        for status in ('queued', 'saving', 'active'):
+            self.assertEnded(True, run(born='1'), status=status)
+
+    def test_nothing_tells_when_it_was_changed(self) -> None:
+        record = records.record(status='queued')
+        self.assertFalse(run(host='other').ended(record))
+
 
 class TestRecord(base.TestCase):
     def test_states(self) -> None:
@@ -114,3 +139,13 @@ class TestRecord(base.TestCase):
                     marks.is_left(record),
                 ),
             )
+
+    def test_still_being_sent_elsewhere(self) -> None:
+        yesterday = NOW - datetime.timedelta(hours=28)
+        for status, left in (('queued', True), ('saving', False)):
+            record = records.record(
+                status=status,
+                updated_at=yesterday.isoformat(),
+                **{marks.PROPERTY: str(run(host='other'))},
+            )
+            self.assertEqual(left, marks.is_left(record), status)

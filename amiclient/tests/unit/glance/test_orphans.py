@@ -185,17 +185,60 @@ class TestOrphans(MarkCase):
             status='in:queued,saving', os_hidden=True, owner='other'
         )
 
-    def test_removed_by_somebody_else_meanwhile(self) -> None:
-        self.catalog.delete.side_effect = exceptions.NotFoundError('gone')
+    def remove(self, *planned, **now) -> None:
+        """Remove what a plan has listed.
+
+        :param now: what has changed of it since then.
+        """
+        self.catalog.get.side_effect = lambda id: self.left(id=id, **now)
+        orphans.remove(self.catalog, planned)
+
+    def test_removed(self) -> None:
+        left = self.left()
+        for status in ('queued', 'saving'):
+            self.catalog.delete.reset_mock()
+            self.remove(left, status=status)
+            self.catalog.delete.assert_called_once_with(left.id)
+
+    def test_adopted_by_another_run_meanwhile(self) -> None:
+        self.remove(self.left(), **{marks.PROPERTY: str(marks.Run.this())})
+        self.catalog.delete.assert_not_called()
+        self.assertIn('was changed meanwhile, and stays', self.log.output)
+
+    def test_without_a_mark_meanwhile(self) -> None:
+        now = records.kernel(status='queued')
+        self.catalog.get.side_effect = [now]
         orphans.remove(self.catalog, [self.left()])
+        self.catalog.delete.assert_not_called()
+
+    def test_complete_meanwhile(self) -> None:
+        self.remove(self.left(), status='active')
+        self.catalog.delete.assert_not_called()
+
+    def test_removed_by_somebody_else_meanwhile(self) -> None:
+        gone = exceptions.NotFoundError('gone')
+        self.catalog.delete.side_effect = gone
+        self.remove(self.left())
+        self.catalog.get.side_effect = gone
+        orphans.remove(self.catalog, [self.left()])
+        self.catalog.delete.assert_called_once()
         self.assertEqual('', self.log.output)
+
+    def test_one_that_cannot_be_looked_at(self) -> None:
+        self.catalog.get.side_effect = [
+            exceptions.CloudError('no answer'),
+            self.left(id='other'),
+        ]
+        orphans.remove(self.catalog, [self.left(), self.left(id='other')])
+        self.catalog.delete.assert_called_once_with('other')
+        self.assertIn('no answer', self.log.output)
 
     def test_one_that_cannot_be_removed(self) -> None:
         self.catalog.delete.side_effect = [
             exceptions.CloudError('in use'),
             None,
         ]
-        orphans.remove(self.catalog, [self.left(), self.left(id='other')])
+        self.remove(self.left(), self.left(id='other'))
         self.assertEqual(2, self.catalog.delete.call_count)
         self.assertIn('in use', self.log.output)
 
