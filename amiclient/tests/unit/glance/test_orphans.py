@@ -190,7 +190,9 @@ class TestOrphans(MarkCase):
 
         :param now: what has changed of it since then.
         """
-        self.catalog.get.side_effect = lambda id: self.left(id=id, **now)
+        self.catalog.get.side_effect = lambda image_id: self.left(
+            id=image_id, **now
+        )
         orphans.remove(self.catalog, planned)
 
     def test_removed(self) -> None:
