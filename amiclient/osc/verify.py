@@ -18,8 +18,10 @@ from __future__ import annotations
 import argparse
 import typing
 
+from amiclient import exceptions
 from amiclient.osc import findings
 from amiclient.osc import options
+from amiclient.osc import sources
 from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
@@ -51,10 +53,12 @@ class VerifyAmi(findings.Check):
             '--against',
             metavar='<source>',
             type=values.path,
-            help='Compare with this file or block device: its bytes, or those '
-            'of a copy that is shrunk as an upload does it; with --deep, its '
-            'files. Or with what "ami save" wrote, kernel and ramdisk too',
+            help='Compare with what an upload of this source would send, as '
+            'it is or shrunk: the bytes; with --deep, the files. Kernel and '
+            f'ramdisk, too, if it brings them. {sources.WHAT}',
         )
+        sources.add(parser)
+        sources.add_fix(parser)
         options.add_shrink(parser, headroom=options.UPLOAD_HEADROOM)
         options.add_work_directory(
             parser,
@@ -86,12 +90,20 @@ class VerifyAmi(findings.Check):
         # Not at the top: see amiclient.osc.
         from amiclient.glance.health import against
 
+        choice = sources.choice(parsed_args)
         if parsed_args.against is None:
+            if choice.fix or choice.partition or choice.allow_backing_file:
+                raise exceptions.UsageError(
+                    '--fix, --partition and --allow-backing-file tell how '
+                    'the source of --against is taken, and there is none',
+                    hint='give --against SOURCE, too; this command changes '
+                    'nothing in the cloud',
+                )
             return None
         return against.Local(
             path=parsed_args.against,
             name=parsed_args.against,
             headroom=parsed_args.headroom,
             journal=parsed_args.journal,
-            repair=parsed_args.repair,
+            choice=choice,
         )

@@ -15,13 +15,18 @@
 An upload sends the source as it is, or a shrunk copy of it. Both can be made
 again here: shrinking gives the same bytes from the same source, with the same
 options and the same e2fsprogs. So in most cases a hash is all that is needed
-of the cloud. Where the bytes differ, the files can still be the same.
+of the cloud. Where the bytes differ, the files can still be the same. A disk
+image such as qcow2 has other bytes each time it is packed: there, only the
+very file that was uploaded or saved has the same.
 """
 
 from collections.abc import Iterator
 import dataclasses
 import pathlib
+import shlex
+import shutil
 
+from amiclient import exceptions
 from amiclient.ext import compare as compare_
 from amiclient.ext import image as image_
 from amiclient.ext import shrink
@@ -33,6 +38,9 @@ from amiclient.glance.health import deep
 from amiclient.glance import model
 from amiclient import progress as progress_
 from amiclient.source import detect
+from amiclient.source import manifest as manifest_
+from amiclient.source import resolve
+from amiclient.source import uec
 from amiclient import units
 
 #: Rules, and so what ``--ignore`` takes.
@@ -53,21 +61,30 @@ class Local:
     """A local source, and how it was shrunk, or may have been.
 
     :param path: the file or block device with the root filesystem.
+    :param name: what the user named.
+    :param choice: how it is taken.
     :param kernel: a file that came with it; None if there is none.
     :param ramdisk: the same.
-    :param name: what the user calls it.
+    :param saved: what its manifest says of the image's file, which was
+        compared with that; None if there is no manifest.
     :param headroom: free space that was left. :param journal: ``keep``,
         ``none``, or the bytes of a new one.
-    :param repair: whether e2fsck might fix all it can.
     """
 
     path: pathlib.Path
     name: pathlib.Path
+    choice: resolve.Choice
     kernel: pathlib.Path | None = None
     ramdisk: pathlib.Path | None = None
+    saved: manifest_.Part | None = None
     headroom: units.Headroom = units.NO_HEADROOM
     journal: str | int = 'keep'
-    repair: bool = False
+
+    @property
+    def title(self) -> str:
+        """Name what is compared, within a sentence."""
+        made = 'what --fix makes of ' if self.choice.fix else ''
+        return f'{made}{self.name}'
 
 
 def compare(
@@ -86,28 +103,28 @@ def compare(
     :raises SourceError: if the source cannot be read.
     :raises NoSpaceError: if there is no room for the copy.
     """
-    kind, image = model.Kind.AMI, case.image
+    image = case.image
     digest = content.expected(image)
     if digest is None and fetched is not None:
         payload = model.Payload(fetched, fetched.stat().st_size)
         value = _digest(payload, 'sha512', progress)
         digest = content.Digest('sha512', value)
     if digest is None or not image.size:
-        return case_.found(
+        return _undecided(
             case,
-            'error',
             'not-comparable',
             f'{case.title} has no hash, so nothing but its data could be '
             'compared',
-            *_deeper(case, local, fetched),
-            kind=kind,
+            local,
+            fetched,
         )
+    if _is_as_it_came(image, local, digest, folder, progress):
+        return _same(case, _SAME, local)
     for how, payload in _candidates(case, local, folder, fetched, progress):
         if payload.size == image.size and digest.value == _digest(
             payload, digest.algorithm, progress
         ):
-            message = f'{case.title} holds {how} {local.name}, byte by byte'
-            return case_.found(case, 'note', 'same', message, kind=kind)
+            return _same(case, how, local)
     return _differing(case, local, fetched, folder)
 
 
@@ -147,14 +164,100 @@ def _digest(
     )
 
 
-def _deeper(
-    case: case_.Case, local: Local, fetched: pathlib.Path | None
-) -> list[tuple[str, ...]]:
-    """Write the command that looks at the data, unless that was done."""
+def _same(case: case_.Case, how: str, local: Local) -> findings.Finding:
+    return case_.found(
+        case,
+        'note',
+        'same',
+        f'{case.title} holds {how} {local.title}, byte by byte',
+        kind=model.Kind.AMI,
+    )
+
+
+def _undecided(
+    case: case_.Case,
+    rule: str,
+    message: str,
+    local: Local,
+    fetched: pathlib.Path | None,
+) -> findings.Finding:
+    """Tell what the bytes do not.
+
+    The remedy is to look at the data, unless that was done. Everybody may,
+    whoever owns the AMI.
+    """
+    found = case_.found(case, 'error', rule, message, kind=model.Kind.AMI)
     if fetched is not None:
-        return []
-    how = '--deep', '--against', str(local.name.absolute())
-    return [('openstack', 'ami', 'verify', *how, case.image.id)]
+        return found
+    words = ['openstack', 'ami', 'verify', '--deep', '--against']
+    words += [str(local.name.absolute()), *_options(local.choice)]
+    return dataclasses.replace(
+        found, remedy=shlex.join([*words, case.image.id])
+    )
+
+
+def _options(choice: resolve.Choice) -> Iterator[str]:
+    """Write the options without which it would be another source."""
+    if choice.partition is not None:
+        yield from ('--partition', str(choice.partition))
+    if choice.allow_backing_file:
+        yield '--allow-backing-file'
+    if choice.fix:
+        yield '--fix'
+    if choice.repair:
+        yield '--repair'
+
+
+def _is_as_it_came(
+    image: model.ImageRecord,
+    local: Local,
+    digest: content.Digest,
+    folder: pathlib.Path,
+    progress: progress_.Progress,
+) -> bool:
+    """Tell whether an AMI holds the very file that the user has.
+
+    What is at ``local.path`` by now may be what was taken out of it.
+    """
+    if local.choice.fix:
+        return False
+    if local.saved is None:
+        if image.disk_format in deep.PLAIN or not local.name.is_file():
+            return False
+        return _holds(image, local.name, digest, progress)
+    if local.saved.size != image.size:
+        return False
+    if digest.algorithm == 'sha512':
+        return digest.value == local.saved.sha512
+    if local.name.is_dir():
+        path = local.name / local.saved.file
+    elif not uec.is_tar(local.name):
+        path = local.name.parent / local.saved.file
+    else:
+        # Once more, for what was unpacked may have been a disk image, of
+        # which nothing is left but what was in it.
+        made = folder / 'saved'
+        made.mkdir()
+        try:
+            unpacked = uec.unpack(local.name, made, progress=progress)
+            return unpacked is not None and _holds(
+                image, unpacked.paths['image'], digest, progress
+            )
+        finally:
+            shutil.rmtree(made)
+    return _holds(image, path, digest, progress)
+
+
+def _holds(
+    image: model.ImageRecord,
+    path: pathlib.Path,
+    digest: content.Digest,
+    progress: progress_.Progress,
+) -> bool:
+    payload = model.Payload(path, path.stat().st_size)
+    return payload.size == image.size and digest.value == _digest(
+        payload, digest.algorithm, progress
+    )
 
 
 def _candidates(
@@ -165,11 +268,6 @@ def _candidates(
     progress: progress_.Progress,
 ) -> Iterator[tuple[str, model.Payload]]:
     """Make what may have been sent, the cheapest first."""
-    if case.image.disk_format not in deep.PLAIN and local.name.is_file():
-        # A disk image, such as qcow2, may have been uploaded as it is; what
-        # is at the path by now is the filesystem that was taken out of it.
-        size = local.name.stat().st_size
-        yield _SAME, model.Payload(local.name, size)
     root = detect.open_root(local.path)
     yield _SAME, model.Payload(local.path, root.size)
     blank = _BOOT_SECTOR if deep.has_boot_sector(local.path) else 0
@@ -184,7 +282,7 @@ def _candidates(
             output=folder / 'shrunk',
             headroom=local.headroom,
             journal=local.journal,
-            repair=local.repair,
+            repair=local.choice.repair,
             durable=False,
         ),
         progress=progress,
@@ -200,27 +298,46 @@ def _differing(
     fetched: pathlib.Path | None,
     folder: pathlib.Path,
 ) -> findings.Finding:
-    kind = model.Kind.AMI
-    shrunk = folder / 'shrunk'
-    if fetched is None or not shrunk.exists():
-        options = '' if fetched else ', shrunk as the options say or as it is'
+    kind, disk_format = model.Kind.AMI, case.image.disk_format
+    if fetched is None and disk_format not in deep.PLAIN:
+        return _undecided(
+            case,
+            'not-comparable',
+            f'{case.title} is {_article(disk_format)} {disk_format} image, '
+            'whose bytes depend on how it was packed: they are not those of '
+            f'{local.title}, but what is in it may be the same',
+            local,
+            fetched,
+        )
+    if fetched is None:
+        return _undecided(
+            case,
+            'differs',
+            f'{case.title} does not hold the bytes of {local.title}, shrunk '
+            'as the options say or as it is',
+            local,
+            fetched,
+        )
+    try:
+        there = detect.open_root(fetched)
+    except exceptions.SourceError:
+        # Why, the look at the data has told.
         return case_.found(
             case,
             'error',
-            'differs',
-            f'{case.title} does not hold the bytes of {local.name}{options}',
-            *_deeper(case, local, fetched),
+            'differs' if disk_format in deep.PLAIN else 'not-comparable',
+            f'{case.title} does not hold the bytes of {local.title}, nor a '
+            'filesystem whose files could be compared',
             kind=kind,
         )
-    there = detect.open_root(fetched)
-    here = detect.open_root(shrunk)
+    here = detect.open_root(folder / 'shrunk')
     differences = compare_.differences(there.path, here.path, folder)
     if not differences:
         return case_.found(
             case,
             'note',
             'same',
-            f'{case.title} holds the same files as {local.name}, with the '
+            f'{case.title} holds the same files as {local.title}, with the '
             f'same content; {_layout(there, here)}',
             kind=kind,
         )
@@ -231,11 +348,15 @@ def _differing(
         case,
         'error',
         'differs',
-        f'{case.title} differs from {local.name} in '
+        f'{case.title} differs from {local.title} in '
         f'{_files(len(differences))}: '
         f'{some}; what is right has to be uploaded',
         kind=kind,
     )
+
+
+def _article(noun: str | None) -> str:
+    return 'an' if noun and noun[0] in 'aeiou' else 'a'
 
 
 def _files(number: int) -> str:

@@ -117,8 +117,7 @@ def _local(
     if local is None:
         yield None
         return
-    choice = resolve.Choice(work_directory=request.work_directory)
-    with resolve.opened(local.path, choice, progress=progress) as source:
+    with resolve.opened(local.path, local.choice, progress=progress) as source:
         with opening.opened(
             source.root, wanted='a root filesystem', devices=True
         ):
@@ -128,4 +127,5 @@ def _local(
             path=source.root,
             kernel=source.kernel,
             ramdisk=source.ramdisk,
+            saved=source.part('image'),
         )
