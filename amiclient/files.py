@@ -39,9 +39,11 @@ class Output:
     :param target: the path that it is to have. What is there already is
         replaced, not written to; if it is a symbolic link, it is the link.
     :raises AmiError: if its folder is missing or cannot be written to.
+    :raises UsageError: if something else than a file has the name.
     """
 
     def __init__(self, target: pathlib.Path) -> None:
+        refuse_special(target)
         self.target = target
         with told(target.parent):
             self._temporary = temporary.File(target.parent, target.name)
@@ -84,6 +86,26 @@ class Output:
                 sync(self.target.parent)
 
 
+def refuse_special(target: pathlib.Path) -> None:
+    """Make sure that a file may have a name.
+
+    A file would take the place of a device's node: of /dev/null for all
+    programs, of a disk without a byte on it. What a symbolic link leads to
+    counts as well, for /dev/stdout is one.
+
+    :raises UsageError: if a directory, a device or the like has it.
+    """
+    if target.is_dir():
+        raise exceptions.UsageError(
+            f'{target}: a directory', hint='name a file in it'
+        )
+    if target.exists() and not target.is_file():
+        raise exceptions.UsageError(
+            f'{target}: not a regular file',
+            hint='name a file, and copy that to the device',
+        )
+
+
 def make_folder(folder: pathlib.Path) -> bool:
     """Make a folder for results if it is not there.
 
@@ -108,8 +130,10 @@ def publish(path: pathlib.Path, target: pathlib.Path) -> None:
 
     :param target: as for :class:`Output`, and on the same filesystem.
     :raises AmiError: if its folder is missing or cannot be written to.
+    :raises UsageError: if something else than a file has the name.
     :raises OSError: EXDEV if it is on another filesystem.
     """
+    refuse_special(target)
     os.chmod(path, _mode(target))
     sync(path)
     with told(target.parent):
@@ -254,11 +278,34 @@ def umask() -> int:
     return mask
 
 
+def refuse_foreign(path: pathlib.Path) -> None:
+    """Make sure that a file can be replaced by one of the same owner.
+
+    :raises UsageError: if only root could make one: chown(2).
+    """
+    user = os.geteuid()
+    status = path.stat()
+    groups = {os.getegid(), *os.getgroups()}
+    if user and (status.st_uid != user or status.st_gid not in groups):
+        raise _not_ours(path)
+
+
+def _not_ours(path: pathlib.Path) -> exceptions.UsageError:
+    return exceptions.UsageError(
+        f'{path}: it belongs to another user or group, and only root can '
+        'make what replaces it belong to them',
+        hint='use --output, or run this as root',
+    )
+
+
 def _imitate(like: pathlib.Path, path: pathlib.Path) -> None:
     status = like.stat()
     current = path.stat()
     if (status.st_uid, status.st_gid) != (current.st_uid, current.st_gid):
-        os.chown(path, status.st_uid, status.st_gid)
+        try:
+            os.chown(path, status.st_uid, status.st_gid)
+        except PermissionError as error:
+            raise _not_ours(like) from error
     os.chmod(path, status.st_mode & 0o7777)
     try:
         names = os.listxattr(like)

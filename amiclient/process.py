@@ -391,5 +391,8 @@ def end(child: Child) -> None:
 
 def _signal(child: Child, number: int) -> None:
     # It leads a group of its own: what it started in turn is meant as well.
+    # Once it has been waited for, its number may be another's.
+    if child.returncode is not None:
+        return
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, number)

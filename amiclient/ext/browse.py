@@ -236,10 +236,14 @@ class Reader:
     def blocks(self, node: nodes.Node) -> tuple[int, ...] | None:
         """Tell the blocks that a regular file lies in, in order.
 
-        :returns: None if it has holes, lies in its inode, or is encrypted or
-            sealed: what is written to those blocks is not its content then.
+        :returns: None if it has holes, lies in its inode, is encrypted or
+            sealed, or may share its blocks: what is written to them is not
+            its content then, or not its alone.
         :raises DamagedError: if they make no sense.
         """
+        shared = superblock_.RO_COMPAT_SHARED_BLOCKS
+        if self.superblock.ro_compat & shared:
+            return None
         if not node.is_file or node.is_special:
             return None
         count = -(-node.size // self.superblock.block_size)

@@ -52,8 +52,9 @@ _PARTS = (0.25, 0.5, 0.75, 0.9, 1)
 #: into small holes takes extent tree blocks.
 _SLACK = 100
 
-#: A journal has this many blocks at least (mke2fs(8), -J size=).
+#: A journal has this many blocks at least (mke2fs(8), -J size=), and at most.
 _SMALLEST_JOURNAL = 1024
+_LARGEST_JOURNAL = 10_240_000
 
 
 class SpoiledError(exceptions.AmiError):
@@ -375,6 +376,9 @@ def journal_in_mib(size: int, block_size: int) -> int | None:
 
     :param size: bytes.
     """
-    if size % (1 << 20) or size // block_size < _SMALLEST_JOURNAL:
+    blocks = size // block_size
+    if size % (1 << 20) or not (
+        _SMALLEST_JOURNAL <= blocks <= _LARGEST_JOURNAL
+    ):
         return None
     return size >> 20

@@ -190,12 +190,30 @@ def aim(request: ShrinkRequest, path: pathlib.Path) -> Target:
             journal = inodes.Table(layout).read(found.journal_inode).size
     goal, growth = _goal(request, measured, journal)
     goal = dataclasses.replace(goal, cut=not _in_place(request))
+    _refuse_endless(found, goal.headroom + growth)
     bound = measured.need(goal.headroom + growth)
     used = groups_.count(measured.used) * found.block_size
     # What is in use may be zeros, inode tables above all: holes in a file.
     used = min(used, path.stat().st_blocks * 512 or used)
     moved = min(used, measured.moved(bound) * found.block_size)
     return Target(goal, bound, used + moved, moved)
+
+
+def _refuse_endless(found: superblock_.Superblock, blocks: int) -> None:
+    """Make sure that what is asked for is not meant for another unit.
+
+    :param blocks: that are to come.
+    :raises UsageError: if the filesystem would get larger than it is, and
+        than its block numbers were before they had 64 bits.
+    """
+    most = max(1 << 32, found.block_count)
+    if blocks >= most:
+        largest = units.format_size(most * found.block_size)
+        raise exceptions.UsageError(
+            'the headroom, or the journal, that was asked for makes it '
+            f'larger than {largest}',
+            hint='choose a smaller --headroom, or --journal',
+        )
 
 
 def _in_place(request: ShrinkRequest) -> bool:
@@ -245,21 +263,12 @@ def _output(request: ShrinkRequest, in_place: bool) -> pathlib.Path:
     if in_place or request.output is None:
         return source if not request.image.is_device else request.image.path
     target = request.output
-    if target.is_dir():
+    if target.exists() and target.samefile(source):
         raise exceptions.UsageError(
-            f'{target}: a directory', hint='name a file in it'
+            f'{target}: the same file as the source',
+            hint='leave out --output to replace it',
         )
-    if target.exists():
-        if target.samefile(source):
-            raise exceptions.UsageError(
-                f'{target}: the same file as the source',
-                hint='leave out --output to replace it',
-            )
-        if not target.is_file():
-            raise exceptions.UsageError(
-                f'{target}: not a regular file',
-                hint='name a file, and copy that to the device',
-            )
+    files.refuse_special(target)
     return target.parent.resolve() / target.name
 
 
@@ -282,8 +291,8 @@ def _goal(
         if mib is None:
             raise exceptions.UsageError(
                 f'a journal of {request.journal} bytes is impossible here',
-                hint='it takes a whole number of MiB and at least 1024 '
-                f'blocks of {size} bytes',
+                hint='it takes a whole number of MiB, and from 1024 to '
+                f'10240000 blocks of {size} bytes',
             )
         growth = (request.journal - journal) // size
         return minimum.Goal(headroom, bool(journal), mib, limit), growth
@@ -304,6 +313,8 @@ def _refuse_unwritable(planned: ShrinkPlan) -> None:
                 hint='use --output, or run this as a user who may',
             )
         return
+    if planned.request.output is None:
+        files.refuse_foreign(output)
     with files.told(folder):
         status = folder.stat()
         if not os.access(folder, os.W_OK | os.X_OK):

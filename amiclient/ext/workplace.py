@@ -103,10 +103,12 @@ def named(private: pathlib.Path, place: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except exceptions.NoSpaceError as error:
-        if not error.message.startswith(str(private)):
+        names = str(private), str(private.absolute())
+        name = next(filter(error.message.startswith, names), None)
+        if name is None:
             raise
         raise exceptions.NoSpaceError(
-            f'{place}{error.message.removeprefix(str(private))}',
+            f'{place}{error.message.removeprefix(name)}',
             hint='make room there, or name another folder by '
             '--work-directory',
         ) from error

@@ -183,10 +183,13 @@ class Catalog(channel.Channel):
         :returns: the newest microversion that it speaks; None if there is no
             such service, or it does not answer, or does not tell.
         """
-        proxy = self._proxy
+        proxy, session = self._proxy, self._proxy.session
+        before = session.timeout
         try:
+            # Unless it is given one, a session waits for ever.
+            session.timeout = before or self._patience.stall
             with errors.translated(f'asking for the {service} service'):
-                found = proxy.session.get_endpoint_data(
+                found = session.get_endpoint_data(
                     proxy.auth,
                     service_type=service,
                     interface=proxy.interface,
@@ -195,6 +198,8 @@ class Catalog(channel.Channel):
         except exceptions.CloudError as error:
             LOG.debug('%s', error)
             return None
+        finally:
+            session.timeout = before
         newest = found and found.max_microversion
         return (int(newest[0]), int(newest[1])) if newest else None
 

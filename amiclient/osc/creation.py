@@ -156,6 +156,11 @@ def shrinks(parsed_args: argparse.Namespace, *, finished: bool) -> bool:
     :param finished: whether it is as it should be already: then it is left
         as it is, unless an option says how to shrink it.
     """
+    if not parsed_args.shrink and parsed_args.headroom is not None:
+        raise exceptions.UsageError(
+            'a filesystem that is sent as it is gets no headroom',
+            hint='leave out --no-shrink, or --headroom',
+        )
     asked = parsed_args.headroom is not None or parsed_args.repair
     if finished and not asked and parsed_args.journal == 'keep':
         return False

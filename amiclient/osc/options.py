@@ -228,6 +228,7 @@ def add_tag(parser: argparse.ArgumentParser, help: str) -> None:
         '--tag',
         dest='tags',
         metavar='<tag>',
+        type=values.some,
         action='append',
         default=[],
         help=f'{help} (repeat it for several)',

@@ -68,6 +68,7 @@ def add_kernel_version(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--kernel-version',
         metavar='<version>',
+        type=values.some,
         help='Take this one of the kernels in the root filesystem, as '
         '"uname -r" would call it, and its ramdisk (default: the newest)',
     )

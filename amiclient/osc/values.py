@@ -61,6 +61,12 @@ def _path(text: str) -> pathlib.Path:
     return pathlib.Path(_some(text))
 
 
+#: The largest number that Glance has room for (min_disk, min_ram), and more
+#: than enough for all else; int() refuses to read very long ones.
+_MOST = 2**31 - 1
+_DIGITS = 100
+
+
 def _uuid(text: str) -> str:
     try:
         return str(uuid_.UUID(text))
@@ -72,6 +78,8 @@ def _count(text: str) -> int:
     # isdigit() is true of digits that int() does not take.
     if not (text.isascii() and text.isdigit()):
         raise exceptions.UsageError(f'{text!r} is not a number from 0 on')
+    if len(text) > _DIGITS or int(text) > _MOST:
+        raise exceptions.UsageError(f'{text} is more than {_MOST}')
     return int(text)
 
 

@@ -224,7 +224,10 @@ class _Archive:
             )
         node = self._node(path, member)
         for key, name in _LISTS.items():
-            if text := member.pax_headers.get(key):
+            text = member.pax_headers.get(key)
+            # GNU tar writes names there, --numeric-owner or not, and numbers
+            # here.
+            if text and name not in node.xattrs:
                 self._basin.add_list(path, node, name, text)
         if not node.is_file:
             self._basin.add(path, node)

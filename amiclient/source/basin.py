@@ -86,7 +86,8 @@ class Basin:
         :param read: is asked for them one after the other.
         """
         self._refuse_ids(path, node)
-        ranges = list(ranges)
+        # The old format of GNU tar fills its map up with nothing at byte 0.
+        ranges = [(offset, length) for offset, length in ranges if length]
         end = 0
         for offset, length in ranges:
             if offset < end or length < 0 or offset + length > size:
@@ -155,7 +156,10 @@ class Basin:
                 value = acl.parse(text, known)
             except ValueError as error:
                 raise self.refused(
-                    path, str(error), 'have tar write --numeric-owner'
+                    path,
+                    str(error),
+                    'have tar write numbers, too: --xattrs '
+                    "--xattrs-include='*'",
                 ) from error
             if value is not None:
                 node.xattrs.setdefault(name, value)

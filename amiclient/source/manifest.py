@@ -188,7 +188,8 @@ def parse(data: bytes, name: str) -> Manifest:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise exceptions.SourceError(
-            f'{name}: not JSON: {opening.shown(str(error))}'
+            f'{name}: not JSON: {opening.shown(str(error))}',
+            hint='save the triple anew, or name its files one by one',
         ) from error
     if not isinstance(content, dict) or content.get('format') != _FORMAT:
         raise exceptions.SourceError(

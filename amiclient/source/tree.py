@@ -129,6 +129,17 @@ def plan(request: BuildRequest) -> BuildPlan:
             f'a filesystem of {request.size} bytes is too small',
             hint=f'{units.format_size(_SMALLEST)} is the least',
         )
+    largest = layout.largest()
+    for name, wanted in (
+        ('--size', request.size or 0),
+        ('--headroom', request.headroom.size),
+    ):
+        if wanted > largest:
+            raise exceptions.UsageError(
+                f'{name} of {wanted} bytes is too large',
+                hint=f'no filesystem that is built here has more than '
+                f'{units.format_size(largest)}',
+            )
     kind = opening.special(request.source)
     is_directory = kind == 'a directory'
     if kind is not None and not is_directory:
@@ -136,6 +147,7 @@ def plan(request: BuildRequest) -> BuildPlan:
             f'{opening.shown(request.source)}: {kind}: a directory or tar '
             'archive is needed'
         )
+    files.refuse_special(request.output)
     with files.told(request.output.parent):
         room = files.room(request.output.parent)
     if is_directory:

@@ -31,11 +31,23 @@ from amiclient.source import fstab
 _PATH = '/etc/fstab'
 _LIMIT = 64 << 10
 
+#: Not all commands that say so have the option.
+_FIX = (
+    '"ami upload", "boot", "extract" and "shrink --output" mend that in a '
+    'copy with --fix'
+)
 
-def report(image: pathlib.Path, name: str) -> tuple[str, ...]:
+#: Where it was tried.
+_BY_HAND = 'that cannot be mended in the copy: mend it by hand'
+
+
+def report(
+    image: pathlib.Path, name: str, remedy: str = _FIX
+) -> tuple[str, ...]:
     """Tell what ties a root filesystem to a disk.
 
     :param name: what to call it.
+    :param remedy: what the user can do about it.
     :returns: what the user should know.
     """
     with browse.opened(image) as reader:
@@ -49,7 +61,7 @@ def report(image: pathlib.Path, name: str) -> tuple[str, ...]:
         return ()
     listed = ', '.join(map(str, found))
     note = f'{name}: /etc/fstab names what a server does not have: {listed}'
-    return (f'{note}; --fix mends that in the copy',)
+    return (f'{note}; {remedy}',)
 
 
 def boot(image: pathlib.Path) -> fstab.Entry | None:
@@ -75,11 +87,11 @@ def mend(image: pathlib.Path, name: str) -> tuple[str, ...]:
         reader = browse.Reader(groups_.Layout(descriptor, block))
         node = reader.find(_PATH, follow=False)
         if node is None or node.size > _LIMIT:
-            return report(image, name)
+            return report(image, name, _BY_HAND)
         blocks = reader.blocks(node)
         if blocks is None:
             # It is a symbolic link, for one: nothing is certain.
-            return report(image, name)
+            return report(image, name, _BY_HAND)
         text = reader.read(node, _LIMIT).decode('latin-1')
         found = fstab.ties(text, block)
         if not found:

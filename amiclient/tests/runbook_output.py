@@ -25,8 +25,12 @@ It may differ in what differs from run to run:
 * a number of five digits or more, as sizes are, stands for those that differ
   from it by a quarter at most: another release of e2fsprogs, say;
 * so the columns of tables may be wider or narrower.
+
+A column that is asked for and is not there is left out by ``openstack``,
+without a word: that is wrong, whatever the page shows.
 """
 
+from collections.abc import Iterator
 from collections.abc import Sequence
 import re
 import uuid
@@ -44,6 +48,15 @@ _FORMS = (
 )
 _VARYING = re.compile('|'.join(f'({form})' for _, form in _FORMS))
 _IDS = re.compile('|'.join(form for kind, form in _FORMS if kind == 'id'))
+
+#: What of a command prints a table; not what goes into a pipe or a file.
+_OPENSTACK = re.compile(
+    r'(?:^|[;|&]|\b(?:do|then|else)\b)[ \t]*openstack\s'
+    r'([^|;&()<>]*+)(?![()<>]|[|](?![|]))',
+    re.MULTILINE,
+)
+_COLUMN = re.compile(r'\s(?:-c|--column)[\s=]+("[^"]*"|\'[^\']*\'|\S+)')
+_FORMAT = re.compile(r'\s(?:-f|--format)[\s=]+(?!table\b)')
 
 #: How much a number may differ, as a part of it.
 _TOLERANCE = 0.25
@@ -118,6 +131,38 @@ def matches(shown: Sequence[str], printed: Sequence[str], ids: Ids) -> bool:
         ids.take(tried)
         return True
     return False
+
+
+def absent(text: str, printed: Sequence[str]) -> list[str]:
+    """Name the columns that a command asks for and that no table has.
+
+    :param text: the command. :param printed: what it printed.
+    :returns: none if it printed no table.
+    """
+    there = set(_columns(printed))
+    return [
+        name
+        for match in _OPENSTACK.finditer(text.replace('\\\n', ' '))
+        if there and not _FORMAT.search(match[1])
+        for name in (word.strip('"\'') for word in _COLUMN.findall(match[1]))
+        if name not in there
+    ]
+
+
+def _columns(printed: Sequence[str]) -> Iterator[str]:
+    """Tell the columns of tables, and the fields of those of one thing."""
+    before, head, fields = '', True, False
+    for line in printed:
+        cells = [cell.strip() for cell in line.split('|')[1:-1]]
+        if not line.startswith('|'):
+            # A line between two tables, or a rule at the end of one.
+            head = head or not before.startswith('|')
+        elif head:
+            head, fields = False, cells == ['Field', 'Value']
+            yield from () if fields else cells
+        elif fields:
+            yield cells[0]
+        before = line
 
 
 def salvage(shown: Sequence[str], printed: Sequence[str], ids: Ids) -> None:

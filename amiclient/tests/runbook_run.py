@@ -155,7 +155,8 @@ def run(
     :param update: whether to write what commands print to the page, where it
         is not what the page shows.
     :raises RunbookFailed: if a command ends with another status than the page
-        says, or prints something else than it shows.
+        says, or prints something else than it shows, or has no column of a
+        name that it is given.
     """
     ids = runbook_output.Ids()
     changes: list[tuple[runbook.Command, list[str]]] = []
@@ -171,6 +172,8 @@ def run(
                     raise RunbookFailed(f'{where}: {status}\n{output}')
             else:
                 printed = _run_command(shell, step, ids, where)
+                if lost := runbook_output.absent(step.text, printed):
+                    raise RunbookFailed(f'{where}: no column {lost}')
                 if runbook_output.matches(step.shown, printed, ids):
                     continue
                 if not update:

@@ -63,7 +63,7 @@ def journal_blocks(journal: str | int) -> int | None:
     """Tell the blocks of a journal.
 
     :returns: None for as many as mke2fs would choose.
-    :raises UsageError: if it is too small.
+    :raises UsageError: if it is too small, or too large.
     """
     if journal == 'keep':
         return None
@@ -74,6 +74,11 @@ def journal_blocks(journal: str | int) -> int | None:
         raise exceptions.UsageError(
             f'a journal of {journal} bytes is too small',
             hint='4M is the smallest; or choose none',
+        )
+    if blocks > layout.MOST_JOURNAL:
+        raise exceptions.UsageError(
+            f'a journal of {journal} bytes is too large',
+            hint=f'{layout.MOST_JOURNAL * layout.BLOCK} is the largest',
         )
     return blocks
 

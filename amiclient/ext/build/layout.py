@@ -65,6 +65,9 @@ _JOURNALS = (
 _LARGEST_JOURNAL = 262144
 SMALLEST_JOURNAL = 1024
 
+#: And at most: figure_journal_size() in e2fsprogs, misc/util.c.
+MOST_JOURNAL = 10_240_000
+
 
 def default_journal(blocks: int) -> int:
     """Tell the blocks of the journal that mke2fs would make."""
@@ -72,6 +75,11 @@ def default_journal(blocks: int) -> int:
         if blocks < limit:
             return journal
     return _LARGEST_JOURNAL
+
+
+def largest() -> int:
+    """Tell the bytes of the largest filesystem whose groups have room."""
+    return _LARGEST_TABLE * DESCRIPTORS_PER_BLOCK * PER_GROUP * BLOCK
 
 
 def table_blocks(size: int) -> int:

@@ -100,8 +100,9 @@ class Writer(content.Content):
         )
         if groups.descriptor_blocks > self.space.table:
             raise exceptions.AmiError(
-                'the filesystem gets larger than could be foreseen',
-                hint='say with --size how large it shall be',
+                'the headroom makes the filesystem larger than its metadata '
+                'was laid out for',
+                hint='say with --size how large it shall be, instead',
             )
         records[groups_.RESIZE_INODE] = self._resize_inode(
             groups, indirect, time, seed

@@ -65,6 +65,9 @@ PLAIN = ('ami', 'raw')
 #: QEMU does.
 _TOLD = ('qcow2', 'vdi', 'vhdx', 'vmdk')
 
+#: Disks that have partitions, as they are told by content.
+_PARTITIONED = ('an MBR-partitioned disk', 'a GPT-partitioned disk')
+
 #: What ends the first sector of a disk with partitions, or of a boot loader;
 #: and what begins the second of one with a GPT.
 _SIGNATURES = ((510, b'\x55\xaa'), (512, b'EFI PART'))
@@ -145,17 +148,10 @@ def _inner(
 
     :returns: a file with its bytes; and why there is none.
     """
-    kind = model.Kind.AMI
     with path.open('rb') as file:
         told = virtual.tell(file.read(virtual.HEAD))
     if told is None and image.disk_format not in _TOLD:
-        message = (
-            f'{case.title} is a {image.disk_format} disk: its data is what '
-            'was uploaded, but what is in it was not looked at'
-        )
-        return path, case_.found(
-            case, 'note', 'not-examined', message, kind=kind
-        )
+        return path, _not_examined(case, f'is a {image.disk_format} disk')
     inner = path.with_name('disk')
     title = case.title
     try:
@@ -171,7 +167,24 @@ def _inner(
         what = error.message.removeprefix(f'{title}: ')
         what = what.removeprefix(f'{path}: ')
         return path, _no_filesystem(case, what)
+    except exceptions.ProgramError as error:
+        return path, _not_examined(
+            case, f'is a {image.disk_format} disk, and {error.message}'
+        )
+    if detect.identify(inner) in _PARTITIONED:
+        # Which of them is booted, its kernel command line may tell.
+        return path, _not_examined(case, 'is a disk with partitions')
     return inner, None
+
+
+def _not_examined(case: case_.Case, why: str) -> findings.Finding:
+    message = (
+        f'{case.title} {why}: its data is what was uploaded, but what is in '
+        'it was not looked at'
+    )
+    return case_.found(
+        case, 'note', 'not-examined', message, kind=model.Kind.AMI
+    )
 
 
 def _kernel(
@@ -282,7 +295,7 @@ def _filesystem(
     case: case_.Case, root: image_.RootImage
 ) -> Iterator[findings.Finding]:
     """Have e2fsck look at it."""
-    tools = tools_.Toolbox(root.superblock.written)
+    tools = tools_.Toolbox.of(root.superblock)
     path = root.path
     if root.superblock.needs_recovery:
         yield case_.found(

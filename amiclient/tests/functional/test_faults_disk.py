@@ -174,6 +174,15 @@ class TestFull(_Case):
         self.openstack_json(*words)
         finished = self.run_openstack(*words, '--work-directory', disk.path)
         self.assertEqual(1, finished.status)
+        # What is shrunk to be compared has no room there either.
+        place = os.path.relpath(disk.path)
+        compared = self.run_openstack(
+            *words[:-1], '--against', self.root, '--headroom', '1M',
+            '--work-directory', place,
+        )  # fmt: skip
+        self.assertEqual(1, compared.status)
+        self.assertIn(f'{place}: no room', compared.stderr)
+        self.assertIn('by --work-directory', compared.stderr)
         self.assertIn(f'{disk.path} has room for 8.0 MiB', finished.stderr)
         self.assertIn('by --work-directory', finished.stderr)
         self.assertEqual([], os.listdir(disk.path))

@@ -113,6 +113,26 @@ class TestOutput(base.TestCase):
         self.assertEqual(b'of somebody else', other.read_bytes())
         self.assertEqual(b'ours', self.target.read_bytes())
 
+    def test_special_files_are_not_replaced(self) -> None:
+        fifo, link = self.folder / 'fifo', self.folder / 'link'
+        os.mkfifo(fifo)
+        link.symlink_to(fifo)
+        ready = self.folder / 'ready'
+        ready.touch()
+        for target, words in (
+            (fifo, 'not a regular file'),
+            (link, 'not a regular file'),
+            (self.folder, 'a directory'),
+        ):
+            for replace in (
+                lambda target=target: files.Output(target),
+                lambda target=target: files.publish(ready, target),
+            ):
+                error = self.assertRaises(exceptions.UsageError, replace)
+                self.assertIn(f'{target}: {words}', str(error))
+        self.assertTrue(fifo.is_fifo() and link.is_symlink())
+        self.assertEqual(['fifo', 'link', 'ready'], self.names())
+
     def test_folder_that_cannot_be_read(self) -> None:
         # Like a drop box: mode 0300, for who is not root.
         refusal = PermissionError(errno.EACCES, 'no', str(self.folder))

@@ -111,6 +111,38 @@ class OutputTest(base.TestCase):
         self.assertNotIn(THREE, line)
         self.assertEqual(f'{TWO} {THREE} {"c" * 32}', ids.real(line))
 
+    def test_columns_that_are_not_there(self) -> None:
+        many = '+----+---------+\n| ID | Used By |\n+----+---------+\n'
+        filled = f'a warning\n{many}| Xx | 1       |\n+----+---------+'
+        one = '+---+---+\n| Field | Value |\n+---+---+\n| id | name |\n'
+        one += '| size | 1 |\n+---+---+'
+        for command, printed, lost in (
+            ('openstack x list -c ID -c "Used By"', filled, []),
+            ('openstack x list -c ID \\\n    -c Used', filled, ['Used']),
+            ('openstack x list --column Xx --column=ID', filled, ['Xx']),
+            ('openstack x list -c id -c ID -f table', many, ['id']),
+            ('openstack x show -c id -c size', one, []),
+            ('openstack x show -c Field -c name', one, ['Field', 'name']),
+            ('x=y; openstack x show -c no', one, ['no']),
+            ('for i in 1 2\ndo openstack x show -c no\ndone', one, ['no']),
+            ('openstack a -c ID; openstack b -c id', f'{filled}\n{one}', []),
+            (
+                'openstack a -c Xx; openstack b -c 1',
+                f'{one}\n{filled}',
+                ['Xx', '1'],
+            ),
+            # What another command says of itself, or what is not printed.
+            ('grep -c x y; openstack x show -c id', one, []),
+            ('for i in $(openstack x list -c no)\ndo cat; done', one, []),
+            ('openstack x list -c no | grep -c y; cat t', one, []),
+            ('openstack x list -c no >y; cat t', one, []),
+            ('openstack x list -c no -f value; cat t', one, []),
+            ('openstack x list -c no', 'no table', []),
+            ('openstack x list -c no', '', []),
+        ):
+            found = runbook_output.absent(command, printed.splitlines())
+            self.assertEqual(lost, found, command)
+
 
 class RunTest(base.TestCase):
     def page(self, text: str, *, slow: bool = False) -> runbook.Page:
@@ -179,6 +211,20 @@ class RunTest(base.TestCase):
         self.fails(f'{block}   a c\n', '--- it printed\na b')
         self.fails(block, '--- it printed\na b')
         self.fails(f'{block}   a b\n   c\n', '--- the page shows\na b\nc')
+
+    def test_a_column_that_is_left_out(self) -> None:
+        """As ``openstack`` does it, without a word."""
+        table = '   +------+\n   | Name |\n   +------+\n'
+        page = (
+            f'.. runbook: setup\n\n   cat >table <<END\n{table}   END\n\n'
+            '.. code-block:: console\n\n   $ openstack() { cat table; }\n'
+            f'   $ openstack x list -c Name\n{table}'
+        )
+        self.run_page(page)
+        self.fails(
+            page.replace('-c Name', '-c Name -c AMIs'),
+            ":12: no column ['AMIs']",
+        )
 
     def test_status(self) -> None:
         block = '.. code-block:: console\n\n   $ true\n   $ (exit 3)\n'

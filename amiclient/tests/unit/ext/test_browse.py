@@ -285,6 +285,15 @@ class TestReader(base.TestCase):
             pieces = [data[size * n : size * (n + 1)] for n in found]
             self.assertEqual(content, b''.join(pieces)[: len(content)])
 
+    def test_blocks_that_may_be_shared(self) -> None:
+        image = images.image(
+            self.tmp(),
+            {'f': b'hello'},
+            edit=('feature shared_blocks',),
+        )
+        with browse.opened(image) as opened:
+            self.assertIsNone(opened.blocks(opened.find('f')))
+
     def test_blocks_of_inline_data(self) -> None:
         image = images.image(
             self.tmp(),

@@ -12,6 +12,7 @@
 
 """The same source gives the same bytes, whenever and wherever."""
 
+from collections.abc import Callable
 import os
 import shutil
 import time
@@ -86,12 +87,40 @@ class TestSame(base.TestCase):
         self.assertEqual(self.expected, self.shrink())
 
     @unittest.skipIf(os.geteuid(), 'only root can become somebody else')
+    def test_of_a_file_of_somebody_else(self) -> None:
+        place = self.tmp()
+        os.chown(place, _NOBODY, _NOBODY)
+        image = place / 'image'
+        shutil.copyfile(self.image, image)
+
+        def refused() -> None:
+            error = self.assertRaises(
+                exceptions.UsageError, shrinking.shrunk, image
+            )
+            assert 'belongs to another user' in str(error), error
+            assert '--output' in str(error), error
+
+        self.assertEqual(0, self.as_nobody(refused))
+        self.assertEqual(['image'], os.listdir(place))
+
+    @unittest.skipIf(os.geteuid(), 'only root can become somebody else')
     def test_by_an_ordinary_user(self) -> None:
         place = self.tmp()
         os.chown(place, _NOBODY, _NOBODY)
         image = place / 'image'
         shutil.copyfile(self.image, image)
         os.chown(image, _NOBODY, _NOBODY)
+        self.assertEqual(
+            0,
+            self.as_nobody(
+                lambda: shrinking.shrunk(image, output=place / 'out')
+            ),
+        )
+        self.assertEqual(_NOBODY, (place / 'out').stat().st_uid)
+        self.assertEqual(self.expected, shrinking.digest(place / 'out'))
+
+    def as_nobody(self, work: Callable[[], object]) -> int:
+        """Do something as an ordinary user; tell the exit status."""
         child = os.fork()
         if not child:
             status = 1
@@ -99,16 +128,14 @@ class TestSame(base.TestCase):
                 os.setgroups([])
                 os.setgid(_NOBODY)
                 os.setuid(_NOBODY)
-                shrinking.shrunk(image, output=place / 'out')
+                work()
                 status = 0
             except BaseException:
                 traceback.print_exc()
                 raise
             finally:
                 os._exit(status)
-        self.assertEqual(0, os.waitpid(child, 0)[1])
-        self.assertEqual(_NOBODY, (place / 'out').stat().st_uid)
-        self.assertEqual(self.expected, shrinking.digest(place / 'out'))
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 class TestEpoch(base.TestCase):

@@ -15,6 +15,7 @@
 import pathlib
 
 
+from amiclient import exceptions
 from amiclient.ext import shrink
 from amiclient import process
 from amiclient.tests import base
@@ -146,6 +147,15 @@ class TestHeadroom(base.TestCase):
         )
         found = exttree.read_tree(self.output)
         self.assertEqual(payload.stat().st_size, found[b'/more'].size)
+
+    def test_more_than_a_filesystem_can_have(self) -> None:
+        error = self.assertRaises(
+            exceptions.UsageError,
+            self.check,
+            shrinking.small(self.folder),
+            '99999T',
+        )
+        self.assertIn('choose a smaller --headroom', str(error))
 
     def test_more_than_there_is(self) -> None:
         # What is promised is free, even if it takes more than before.

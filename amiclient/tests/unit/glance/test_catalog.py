@@ -14,12 +14,35 @@
 
 import datetime
 from typing import Any
+from unittest import mock
 
+from keystoneauth1 import exceptions as keystone_exceptions
 import requests
 
 from amiclient import exceptions
 from amiclient.glance import model
 from amiclient.tests.unit.glance import wire
+
+
+class MicroversionTest(wire.CatalogTest):
+    def test_no_service(self) -> None:
+        self.assertIsNone(self.catalog.newest_microversion('compute'))
+
+    def test_is_not_waited_for_for_ever(self) -> None:
+        session = self.catalog._proxy.session
+        seen = []
+
+        def look(*_: object, **__: object) -> None:
+            seen.append(session.timeout)
+            raise keystone_exceptions.ConnectTimeout('too late')
+
+        for given, wanted in ((None, 60.0), (7.0, 7.0)):
+            session.timeout = given
+            with mock.patch.object(session, 'get_endpoint_data', look):
+                found = self.catalog.newest_microversion('compute')
+            self.assertIsNone(found)
+            self.assertEqual(wanted, seen.pop())
+            self.assertEqual(given, session.timeout)
 
 
 class GetTest(wire.CatalogTest):

@@ -19,6 +19,9 @@ Glance has looked into what it stores only since 2025; older ones take it.
 import dataclasses
 import pathlib
 import shutil
+from unittest import mock
+
+import fixtures
 
 from amiclient import findings
 from amiclient.glance.health import case
@@ -29,6 +32,7 @@ from amiclient.glance import retry
 from amiclient import process
 from amiclient import progress
 from amiclient.tests import base
+from amiclient.tests import disks
 from amiclient.tests.unit.glance import records
 from amiclient.tests.unit.rootfs import images
 
@@ -109,6 +113,36 @@ class TestFormats(base.TestCase):
         self.root.write_bytes(bytes(1 << 20))
         (found,) = self.look(self.convert('qcow2'), 'qcow2')
         self.assertEqual('not-a-filesystem', found.rule)
+
+    def test_partitions(self) -> None:
+        """Which one is booted is up to the kernel command line."""
+        whole = disks.make(
+            self.folder / 'whole', [disks.Part(16, self.root)], label='dos'
+        )
+        self.root = whole
+        (found,) = self.look(self.convert('qcow2'), 'qcow2')
+        self.assertEqual('not-examined', found.rule)
+        self.assertIn('partitions', found.message)
+
+    def test_no_qemu(self) -> None:
+        path = self.convert('qcow2')
+        self.useFixture(fixtures.EnvironmentVariable('PATH', '/nowhere'))
+        with mock.patch.object(process, '_SBIN', ()):
+            (found,) = self.look(path, 'qcow2')
+        self.assertEqual('not-examined', found.rule)
+        self.assertIn('qemu-nbd was not found', found.message)
+
+    def test_limits(self) -> None:
+        """What it is given may be made to keep e2fsck busy for ever."""
+        with mock.patch.object(
+            process, 'run', wraps=process.run
+        ) as run:
+            self.look(self.root, 'raw')
+        checks = [c for c in run.call_args_list if c.args[0][0] == 'e2fsck']
+        self.assertNotEqual([], checks)
+        for call in checks:
+            for name in ('limit', 'memory', 'cpu'):
+                self.assertIsNotNone(call.kwargs[name])
 
     def test_a_format_that_is_not_looked_at(self) -> None:
         (found,) = self.look(self.root, 'iso')

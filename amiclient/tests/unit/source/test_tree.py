@@ -23,6 +23,7 @@ import tarfile
 import fixtures
 
 from amiclient import exceptions
+from amiclient.ext import browse
 from amiclient.ext import copy
 from amiclient import process
 from amiclient.source import tree
@@ -229,6 +230,49 @@ class TestLists(BuildCase):
         text = 'user::rw-\ngroup::r--\nother::r--\n'
         self.build(self.tar(self.members(text)))
         self.assertEqual({}, exttree.read_tree(self.output)[b'/f'].xattrs)
+
+    def test_numbers_beside_names(self) -> None:
+        """As GNU tar writes them, who may call root what it likes."""
+        value = struct.pack('<I', 2) + b''.join(
+            struct.pack('<HHI', *entry)
+            for entry in ((1, 7, 2**32 - 1), (2, 4, 77), (4, 5, 2**32 - 1),
+                          (16, 7, 2**32 - 1), (32, 0, 2**32 - 1))
+        )  # fmt: skip
+        header = archives.member(
+            'f',
+            mode=0o770,
+            pax_headers={
+                'SCHILY.acl.access': self.TEXT.replace('lisa', 'bart'),
+                'SCHILY.xattr.system.posix_acl_access': value.decode(
+                    'utf-8', 'surrogateescape'
+                ),
+            },
+        )
+        self.build(self.tar([(header, b'')]))
+        found = exttree.read_tree(self.output)[b'/f']
+        (stored,) = found.xattrs.values()
+        self.assertIn(struct.pack('<HHI', 2, 4, 77), stored)
+
+    def test_old_map_of_holes(self) -> None:
+        """GNU tar's own format, whose map ends in empty places."""
+        tree = self.folder / 'tree'
+        tree.mkdir()
+        path = tree / 'sparse'
+        with path.open('wb') as file:
+            file.truncate(1 << 20)
+            file.seek(1 << 20)
+            file.write(b'data')
+            file.truncate(2 << 20)
+        for kind in ('gnu', 'oldgnu', 'pax'):
+            source = self.folder / f'{kind}.tar'
+            process.run(
+                ['tar', '-S', f'--format={kind}', '-C', tree, '-cf', source,
+                 '.']
+            )  # fmt: skip
+            self.build(source)
+            with browse.opened(self.output) as opened:
+                found = opened.read_file('sparse', 4 << 20)
+            self.assertEqual(path.read_bytes(), found, kind)
 
     def test_unknown_name(self) -> None:
         text = self.TEXT.replace('lisa', 'bart')

@@ -118,6 +118,28 @@ class TestHostileArchives(test_tree.BuildCase):
             source = self.tar([(member('f', pax_headers=headers), b'x' * 9)])
             self.assertIn('map of holes', self.refused(source))
 
+    def test_output_that_is_no_file(self) -> None:
+        source = self.tar([member('f')])
+        os.mkfifo(self.output)
+        error = self.assertRaises(
+            exceptions.UsageError, self.build, source
+        )
+        self.assertIn('not a regular file', str(error))
+        self.assertTrue(self.output.is_fifo())
+
+    def test_sizes_that_are_impossible(self) -> None:
+        source = self.tar([member('f')])
+        for options, words in (
+            ({'size': 100_000 << 40}, '--size'),
+            ({'headroom': units.Headroom(100_000 << 40)}, '--headroom'),
+            ({'journal': 100 << 40}, 'a journal'),
+        ):
+            text = self.refused(
+                source, kind=exceptions.UsageError, **options
+            )
+            self.assertIn(f'{words} of ', text)
+            self.assertIn('too large', text)
+
     def test_other_things(self) -> None:
         layers = [(member('manifest.json'), b'[]'), member('abc/layer.tar')]
         text = self.refused(self.tar(layers))
