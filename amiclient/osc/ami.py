@@ -84,7 +84,9 @@ class UploadAmi(command.ShowOne):
             parser,
             'make the shrunk copy',
             default='the first of $TMPDIR, /var/tmp, the folder of the '
-            'source and /tmp that has room',
+            'source and /tmp that has room; the one with most room for what '
+            'has to be unpacked or taken out of a disk before, and for other '
+            'work whose size is not known',
         )
         options.add_network(parser)
         options.add_run(parser)
