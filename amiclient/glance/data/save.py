@@ -23,7 +23,6 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-import shutil
 from typing import TYPE_CHECKING
 
 from amiclient import exceptions
@@ -31,6 +30,7 @@ from amiclient import files
 from amiclient.glance import catalog as catalog_
 from amiclient.glance.data import content
 from amiclient.glance.data import download
+from amiclient.glance.data import staging
 from amiclient.glance import links
 from amiclient.glance import model
 from amiclient.glance import retry
@@ -183,11 +183,12 @@ class _Saver:
             self._check_archive(target)
         else:
             files.make_folder(folder)
-            staging = folder / f'.{self.stem}.{self._records["image"].id}.part'
-            saved = self.directory(staging)
-            downloaded = saved.downloaded
-            self._pack(saved, target)
-            shutil.rmtree(staging)
+            name = f'.{self.stem}.{self._records["image"].id}.part'
+            with staging.Folder(folder, name) as collected:
+                saved = self.directory(collected.path)
+                downloaded = saved.downloaded
+                self._pack(saved, target)
+                collected.clear()
         return Saved(
             directory=folder,
             image=target,

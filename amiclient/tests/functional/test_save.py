@@ -16,6 +16,7 @@
 import json
 import os
 import pathlib
+import shutil
 import stat
 import tarfile
 
@@ -293,3 +294,59 @@ class TestArchive(SaveCase):
         )  # fmt: skip
         self.assertIn('is there already, and is something else', line)
         self.assertEqual(b'mine', path.read_bytes())
+
+
+class TestCollecting(SaveCase):
+    """Where the files of an archive are kept until it is made."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.target.mkdir()
+        self.place = self.target / f'.web_1.{self.shown["id"]}.part'
+        self.words = ('--format', 'uec', '--directory', self.target)
+
+    def refused_place(self, why: str) -> None:
+        line = self.refused('ami', 'save', 'web/1', *self.words)
+        self.assertIn(f'{self.place}, where what is fetched', line)
+        self.assertIn(f'{why}; remove it, or choose another', line)
+        self.assertEqual([self.place.name], os.listdir(self.target))
+
+    def test_a_planted_link(self) -> None:
+        theirs = self.folder / 'theirs'
+        theirs.mkdir()
+        self.place.symlink_to(theirs)
+        self.refused_place('is a symbolic link')
+        self.assertEqual([], os.listdir(theirs))
+
+    def test_others_can_write_to_it(self) -> None:
+        self.target.chmod(0o1777)
+        self.place.mkdir()
+        self.place.chmod(0o777)
+        self.refused_place('can be written to by others')
+        self.assertEqual([], os.listdir(self.place))
+
+    def test_gone_on_with(self) -> None:
+        self.place.mkdir(0o700)
+        shutil.copy(self.ramdisk, self.place / 'web_1-initrd')
+        parts = (self.kernel, self.root)
+        self.assertEqual(
+            sum(path.stat().st_size for path in parts),
+            self.save(*self.words)['downloaded'],
+        )
+        self.assertEqual(['web_1.tar.gz'], os.listdir(self.target))
+
+    def test_where_others_can_rename_it(self) -> None:
+        self.target.chmod(0o777)
+        path = pathlib.Path(self.save(*self.words)['image'])
+        self.assertEqual(['web_1.tar.gz'], os.listdir(self.target))
+        # It is whole.
+        self.assertEqual(0, self.save(*self.words)['downloaded'])
+        with tarfile.open(path) as archive:
+            self.assertIn('web_1.img', archive.getnames())
+
+    def test_errors_where_others_can_rename_it(self) -> None:
+        self.target.chmod(0o777)
+        self.place.mkdir(0o700)
+        (self.place / 'notes').touch()
+        line = self.refused('ami', 'save', 'web/1', *self.words)
+        self.assertIn(f'{self.place} has something else in it: notes', line)

@@ -1,0 +1,163 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""A hidden folder for what is on its way into an archive.
+
+It lies where the archive will be, under a name that a second run finds again,
+to go on with what is in it. Others who may write there can foresee that name.
+So nothing is put into a folder, or taken from one, unless it is the user's
+own, and nobody else can write to it; and where others could rename it later,
+the path is one that leads to the open folder itself, below ``/proc``
+(proc(5)), as in :mod:`amiclient.temporary`.
+"""
+
+import contextlib
+import os
+import pathlib
+import stat
+import types
+from typing import Self
+
+from amiclient import exceptions
+from amiclient import files
+from amiclient import temporary
+
+#: As it is, whatever it is: to look at it takes no rights, and blocks never.
+_LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_READ = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+#: How often a folder that vanishes while it is being opened is tried again.
+_TRIES = 5
+
+_HINT = 'remove it, or choose another --directory'
+
+
+class Folder:
+    """A folder that only we may look into, and that may have been before.
+
+    Used as a context manager, it stays at the end unless it is empty: see
+    :meth:`clear`. Errors that pass by tell its name, not the path.
+
+    :param folder: the folder that it is in.
+    :param name: the name that it has there.
+    :raises AmiError: if it cannot be made, or what has its name is not to be
+        trusted.
+    """
+
+    def __init__(self, folder: pathlib.Path, name: str) -> None:
+        self._name = name
+        self._shown = folder / name
+        with files.told(folder):
+            exposed = temporary.is_exposed(folder)
+            self._parent = os.open(
+                folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+            )
+            try:
+                self._descriptor = self._open()
+            except BaseException:
+                os.close(self._parent)
+                raise
+        #: How to get at it.
+        self.path = self._shown
+        itself = pathlib.Path(f'/proc/{os.getpid()}/fd/{self._descriptor}')
+        if exposed and itself.exists():
+            self.path = itself
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        self._remove_empty()
+        os.close(self._descriptor)
+        os.close(self._parent)
+        if isinstance(error, exceptions.AmiError):
+            error.message = error.message.replace(
+                str(self.path), str(self._shown)
+            )
+
+    def clear(self) -> None:
+        """Remove all files in it, so that it goes as well at the end."""
+        for name in os.listdir(self._descriptor):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=self._descriptor)
+
+    def _remove_empty(self) -> None:
+        # If there is something to go on with, it stays; and so does whatever
+        # others may have given its name by now.
+        with contextlib.suppress(OSError):
+            os.rmdir(self._name, dir_fd=self._parent)
+
+    def _open(self) -> int:
+        """Open it, and make it if it is not there."""
+        for _ in range(_TRIES):
+            try:
+                os.mkdir(self._name, 0o700, dir_fd=self._parent)
+                made = True
+            except FileExistsError:
+                made = False
+            try:
+                found = os.open(self._name, _LOOK, dir_fd=self._parent)
+            except FileNotFoundError:
+                # Another run has finished, and removed it.
+                continue
+            try:
+                return self._judged(found)
+            except exceptions.AmiError:
+                if made:
+                    # On a filesystem that knows no owners, or no modes.
+                    self._remove_empty()
+                raise
+            finally:
+                os.close(found)
+        raise exceptions.AmiError(
+            f'{self._shown} is changed by others all the time',
+            hint='choose another --directory',
+        )
+
+    def _judged(self, found: int) -> int:
+        """Open what was found for reading, if it is to be trusted.
+
+        :raises AmiError: if it is not.
+        """
+        objection = _objection(os.fstat(found))
+        if objection is not None:
+            raise exceptions.AmiError(
+                f'{self._shown}, where what is fetched would be kept, '
+                f'{objection}',
+                hint=_HINT,
+            )
+        # The same one, whatever has its name by now.
+        descriptor = os.open('.', _READ, dir_fd=found)
+        # One of a former version may be read by others.
+        with contextlib.suppress(PermissionError):
+            os.fchmod(descriptor, 0o700)
+        return descriptor
+
+
+def _objection(status: os.stat_result) -> str | None:
+    """Tell why something is not to be trusted: a clause; None if it is."""
+    if stat.S_ISLNK(status.st_mode):
+        return 'is a symbolic link'
+    if not stat.S_ISDIR(status.st_mode):
+        return 'is no directory'
+    if status.st_uid != os.geteuid():
+        return 'belongs to another user'
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return 'can be written to by others'
+    return None

@@ -1,0 +1,188 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The folder for what is on its way into an archive, where others write."""
+
+import os
+import pathlib
+import stat
+import unittest
+from unittest import mock
+
+from amiclient import exceptions
+from amiclient.glance.data import staging
+from amiclient.tests import base
+
+NAME = '.web.11111111.part'
+OPEN_TO_ALL = 0o1777
+
+
+def _mode(path: pathlib.Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+class FolderCase(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.parent = self.tmp()
+        self.folder = self.parent / NAME
+        self.elsewhere = self.tmp()
+
+    def refuse(self, why: str) -> None:
+        """It is refused, and left as it is."""
+        before = os.lstat(self.folder)
+        error = self.assertRaises(
+            exceptions.AmiError, staging.Folder, self.parent, NAME
+        )
+        self.assertEqual(
+            f'{self.folder}, where what is fetched would be kept, {why}; '
+            'remove it, or choose another --directory',
+            str(error),
+        )
+        self.assertEqual(before, os.lstat(self.folder))
+
+
+class TestFolder(FolderCase):
+    def test_made_for_us_alone(self) -> None:
+        self.addCleanup(os.umask, os.umask(0))
+        with staging.Folder(self.parent, NAME) as folder:
+            self.assertEqual(0o700, _mode(self.folder))
+            self.assertEqual(self.folder, folder.path)
+            (folder.path / 'part').touch()
+        # For the next run.
+        self.assertEqual(['part'], os.listdir(self.folder))
+
+    def test_gone_on_with(self) -> None:
+        self.folder.mkdir()
+        self.folder.chmod(0o755)
+        (self.folder / 'part').write_bytes(b'half')
+        with staging.Folder(self.parent, NAME) as folder:
+            self.assertEqual(b'half', (folder.path / 'part').read_bytes())
+            self.assertEqual(0o700, _mode(self.folder))
+
+    def test_removed_when_it_is_empty(self) -> None:
+        with staging.Folder(self.parent, NAME) as folder:
+            (folder.path / 'part').touch()
+            folder.clear()
+        self.assertEqual([], os.listdir(self.parent))
+
+    def test_no_descriptor_stays_open(self) -> None:
+        before = os.listdir('/proc/self/fd')
+        with staging.Folder(self.parent, NAME):
+            pass
+        self.folder.touch()
+        self.refuse('is no directory')
+        self.assertEqual(len(before), len(os.listdir('/proc/self/fd')))
+
+    def test_no_such_parent(self) -> None:
+        error = self.assertRaises(
+            exceptions.AmiError, staging.Folder, self.parent / 'nosuch', NAME
+        )
+        self.assertIn('nosuch: no such directory', str(error))
+
+    def test_vanishes_while_it_is_opened(self) -> None:
+        self.folder.mkdir()
+        real = os.mkdir
+
+        def mkdir(*args, **kwargs) -> None:
+            try:
+                real(*args, **kwargs)
+            except FileExistsError:
+                self.folder.rmdir()
+                raise
+
+        with (
+            mock.patch.object(os, 'mkdir', mkdir),
+            staging.Folder(self.parent, NAME),
+        ):
+            self.assertEqual(0o700, _mode(self.folder))
+
+
+class TestOthers(FolderCase):
+    """What others may have put there before."""
+
+    def test_a_link(self) -> None:
+        # To a folder that would do.
+        self.folder.symlink_to(self.elsewhere)
+        self.refuse('is a symbolic link')
+
+    def test_a_dangling_link(self) -> None:
+        self.folder.symlink_to(self.elsewhere / 'nosuch')
+        self.refuse('is a symbolic link')
+        self.assertEqual([], os.listdir(self.elsewhere))
+
+    def test_no_directory(self) -> None:
+        os.mkfifo(self.folder)
+        self.refuse('is no directory')
+
+    def test_writable_by_others(self) -> None:
+        self.folder.mkdir()
+        for mode in (0o720, 0o702, OPEN_TO_ALL):
+            self.folder.chmod(mode)
+            self.refuse('can be written to by others')
+
+    @unittest.skipUnless(os.geteuid() == 0, 'only root gives files away')
+    def test_somebody_elses(self) -> None:
+        self.folder.mkdir(0o700)
+        os.chown(self.folder, 1234, 1234)
+        self.refuse('belongs to another user')
+
+    def test_made_just_now_where_there_are_no_owners(self) -> None:
+        with mock.patch.object(os, 'geteuid', return_value=4321):
+            error = self.assertRaises(
+                exceptions.AmiError, staging.Folder, self.parent, NAME
+            )
+        self.assertIn('belongs to another user', str(error))
+        self.assertEqual([], os.listdir(self.parent))
+
+
+class TestRenamed(FolderCase):
+    """Where others may rename what is ours, the name is not relied on."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.parent.chmod(0o777)
+
+    def swap(self) -> None:
+        """Put another folder in its place, as others can."""
+        self.folder.rename(self.elsewhere / 'ours')
+        self.folder.mkdir()
+
+    def test_what_is_written_and_read(self) -> None:
+        with staging.Folder(self.parent, NAME) as folder:
+            (folder.path / 'part').write_bytes(b'true')
+            self.swap()
+            (self.folder / 'part').write_bytes(b'false')
+            self.assertEqual(b'true', (folder.path / 'part').read_bytes())
+            (folder.path / 'other').touch()
+        self.assertEqual(['part'], os.listdir(self.folder))
+        self.assertEqual(
+            ['other', 'part'], sorted(os.listdir(self.elsewhere / 'ours'))
+        )
+
+    def test_what_is_removed(self) -> None:
+        with staging.Folder(self.parent, NAME) as folder:
+            (folder.path / 'part').touch()
+            self.swap()
+            (self.folder / 'part').touch()
+            folder.clear()
+        self.assertEqual(['part'], os.listdir(self.folder))
+        self.assertEqual([], os.listdir(self.elsewhere / 'ours'))
+
+    def test_errors_tell_the_name(self) -> None:
+        def work() -> None:
+            with staging.Folder(self.parent, NAME) as folder:
+                self.assertNotEqual(self.folder, folder.path)
+                raise exceptions.AmiError(f'{folder.path} is full')
+
+        error = self.assertRaises(exceptions.AmiError, work)
+        self.assertEqual(f'{self.folder} is full', str(error))
