@@ -176,13 +176,19 @@ def _wrong_format(case: case_.Case) -> Iterator[findings.Finding]:
             continue
         # Nova does not look at it; but these say what they are.
         is_other = part.disk_format in [other.value for other in model.Kind]
+        what = (
+            'it may be a sound one of those, so the AMI has to be linked to '
+            f'another, by `openstack ami set --{kind.noun}`'
+            if is_other
+            else 'a format cannot be changed once there is data, so it has '
+            'to be uploaded anew'
+        )
         yield case_.found(
             case,
             'error' if is_other else 'warning',
             'wrong-format',
             f'{case_.name(kind, part)} has the format {part.disk_format}, a '
-            f'{kind.noun} has {kind.value}; a format cannot be changed once '
-            'there is data, so it has to be uploaded anew',
+            f'{kind.noun} has {kind.value}; {what}',
             kind=kind,
         )
 

@@ -230,9 +230,11 @@ def _unlike(image: model.ImageRecord, wanted: Wanted) -> Iterator[str]:
             yield f'its {name} is {there}, not {value}'
     for key, text in wanted.properties.items():
         found: Any = image.properties.get(key)
-        if (found or None) != (text or None):
+        # A link that is empty is none.
+        if bool(found) if text is None else found != text:
             is_ = f'is {found!r}' if found else 'is not set'
-            yield f'its {key} {is_}' + (f', not {text!r}' if text else '')
+            but = '' if text is None else f', not {text!r}'
+            yield f'its {key} {is_}{but}'
 
 
 def told(

@@ -153,7 +153,10 @@ class TestUnfit(base.TestCase):
                 "its x is 'z', not 'y'",
             ),
             ({'properties': {'x': 'y'}}, {}, "its x is not set, not 'y'"),
+            ({'properties': {'x': ''}}, {'x': ''}, None),
+            ({'properties': {'x': ''}}, {}, "its x is not set, not ''"),
             ({'properties': {'kernel_id': None}}, {}, None),
+            ({'properties': {'kernel_id': None}}, {'kernel_id': ''}, None),
             (
                 {'properties': {'kernel_id': None}},
                 {'kernel_id': 'k'},
