@@ -106,23 +106,48 @@ def refuse_special(target: pathlib.Path) -> None:
         )
 
 
-def make_folder(folder: pathlib.Path) -> bool:
+@contextlib.contextmanager
+def folder_for(folder: pathlib.Path) -> Iterator[None]:
     """Make a folder for results if it is not there.
 
-    :returns: whether it was made.
-    :raises AmiError: if it cannot be, or something else has its name.
+    It is removed again if nothing got there before something failed.
+
+    :raises AmiError: if it cannot be made, something else has its name, or
+        somebody else may have put it there to get at what comes into it.
     """
+    made = _make_folder(folder)
+    try:
+        yield
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _make_folder(folder: pathlib.Path) -> bool:
     with told(folder.parent):
         try:
             folder.mkdir()
         except FileExistsError:
-            if not folder.is_dir():
-                raise exceptions.AmiError(
-                    f'{folder} is no directory',
-                    hint='choose another --directory',
-                ) from None
-            return False
-    return True
+            pass
+        else:
+            return True
+    hint = 'choose another --directory'
+    if not folder.is_dir():
+        raise exceptions.AmiError(f'{folder} is no directory', hint=hint)
+    # As the kernel does with fs.protected_symlinks: proc_sys_fs(5). What is
+    # in such a place, /tmp for one, may have been made there for us to find.
+    place, owner = folder.parent.stat(), folder.lstat().st_uid
+    shared = stat.S_ISVTX | stat.S_IWOTH
+    trusted = owner in (os.geteuid(), place.st_uid)
+    if place.st_mode & shared == shared and not trusted:
+        raise exceptions.AmiError(
+            f'{folder} belongs to somebody else, in a directory that all may '
+            'write to',
+            hint=hint,
+        )
+    return False
 
 
 def publish(path: pathlib.Path, target: pathlib.Path) -> None:

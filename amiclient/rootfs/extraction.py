@@ -76,14 +76,8 @@ def extract(
     busy.refuse_busy(source.root)
     stem = manifest_.stem(source.name or _without_suffix(name))
     folder = directory or pathlib.Path(stem)
-    made = files.make_folder(folder)
-    try:
+    with files.folder_for(folder):
         return _write_all(source, stem, folder, progress)
-    except BaseException:
-        if made:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        raise
 
 
 def _write_all(

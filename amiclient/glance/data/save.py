@@ -19,7 +19,6 @@ what the first could not.
 """
 
 from collections.abc import Mapping
-import contextlib
 import dataclasses
 import os
 import pathlib
@@ -148,17 +147,17 @@ class _Saver:
         self.stem = manifest_.stem(records['image'].name)
         self._names = {n: f'{self.stem}{_SUFFIXES[n]}' for n in records}
 
-    def directory(self, folder: pathlib.Path) -> Saved:
-        """Save it as files in a folder."""
-        made = self._prepare(folder)
-        try:
+    def directory(
+        self, folder: pathlib.Path, *, shown: pathlib.Path | None = None
+    ) -> Saved:
+        """Save it as files in a folder.
+
+        :param shown: what to call its disk, if not by its name.
+        """
+        # If this fails, what has come stays, for the next run to go on with.
+        with files.folder_for(folder):
+            self._prepare(folder, shown or folder)
             fetched = self._fetch(folder)
-        except BaseException:
-            if made:
-                # Unless there is something to go on with.
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
-            raise
         manifest = folder / manifest_.NAME
         _write(manifest, manifest_.dump(self._manifest(fetched)))
         paths = {noun: each.path for noun, each in fetched.items()}
@@ -182,10 +181,12 @@ class _Saver:
         if os.path.lexists(target):
             self._check_archive(target)
         else:
-            files.make_folder(folder)
             name = f'.{self.stem}.{self._records["image"].id}.part'
-            with staging.Folder(folder, name) as collected:
-                saved = self.directory(collected.path)
+            with (
+                files.folder_for(folder),
+                staging.Folder(folder, name) as collected,
+            ):
+                saved = self.directory(collected.path, shown=folder)
                 downloaded = saved.downloaded
                 self._pack(saved, target)
                 collected.clear()
@@ -232,13 +233,11 @@ class _Saver:
             for noun, part in parts.items()
         )
 
-    def _prepare(self, folder: pathlib.Path) -> bool:
-        """Make the folder, or see that it has nothing else in it.
+    def _prepare(self, folder: pathlib.Path, shown: pathlib.Path) -> None:
+        """See that the folder has nothing else in it, and has room.
 
-        :returns: whether it was made.
         :raises AmiError: if it has.
         """
-        made = files.make_folder(folder)
         ours = {*self._names.values(), manifest_.NAME}
         with os.scandir(folder) as entries:
             found = {entry.name for entry in entries}
@@ -260,10 +259,11 @@ class _Saver:
                 f'{folder} is there already, and holds another triple',
                 hint='choose another --directory',
             )
-        self._check_room(folder, found)
-        return made
+        self._check_room(folder, found, shown)
 
-    def _check_room(self, folder: pathlib.Path, found: set[str]) -> None:
+    def _check_room(
+        self, folder: pathlib.Path, found: set[str], shown: pathlib.Path
+    ) -> None:
         missing = [
             noun for noun, name in self._names.items() if name not in found
         ]
@@ -276,7 +276,7 @@ class _Saver:
         room = files.room(folder)
         if needed > room:
             raise exceptions.NoSpaceError(
-                f'{folder} has room for {units.format_size(room)}: '
+                f'{shown} has room for {units.format_size(room)}: '
                 f'the triple needs {units.format_size(needed)}',
                 hint='make room, or choose another --directory',
             )

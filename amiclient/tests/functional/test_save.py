@@ -21,6 +21,7 @@ import stat
 import tarfile
 
 from amiclient.tests.functional import upload
+from amiclient.tests import small_disk
 
 PATCH = {'Content-Type': 'application/openstack-images-v2.1-json-patch'}
 
@@ -96,6 +97,19 @@ class TestDirectory(SaveCase):
         self.assertEqual('bar', properties['foo'])
         for name in ('kernel_id', 'ramdisk_id', 'owner_specified.x'):
             self.assertNotIn(name, properties)
+
+    def test_no_room(self) -> None:
+        """It is known before, and not even a folder is left."""
+        disk = self.useFixture(
+            small_disk.SmallDisk(self, 4 * 2**20, self.folder)
+        )
+        for words, place in (
+            (('--directory', disk.path / 'new'), disk.path / 'new'),
+            (('--directory', disk.path, '--format', 'uec'), disk.path),
+        ):
+            told = self.refused('ami', 'save', 'web/1', *words)
+            self.assertIn(f'{place} has room for 4.0 MiB', told)
+            self.assertEqual([], os.listdir(disk.path))
 
     def test_a_second_run_fetches_nothing(self) -> None:
         self.saved()

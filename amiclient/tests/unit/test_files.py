@@ -242,6 +242,67 @@ class TestOutput(base.TestCase):
         self.assertGreater(files.room(self.folder), 0)
 
 
+class TestFolderFor(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.place = self.tmp()
+        self.folder = self.place / 'results'
+
+    def fail(self, *names: str) -> None:
+        with files.folder_for(self.folder):
+            for name in names:
+                (self.folder / name).touch()
+            raise ZeroDivisionError
+
+    def test_made(self) -> None:
+        with files.folder_for(self.folder):
+            pass
+        with files.folder_for(self.folder):
+            pass
+        self.assertTrue(self.folder.is_dir())
+
+    def test_failed(self) -> None:
+        self.assertRaises(ZeroDivisionError, self.fail)
+        self.assertEqual([], os.listdir(self.place))
+        # There is something to go on with.
+        self.assertRaises(ZeroDivisionError, self.fail, 'part')
+        self.assertEqual(['part'], os.listdir(self.folder))
+
+    def test_there_before(self) -> None:
+        self.folder.mkdir()
+        self.assertRaises(ZeroDivisionError, self.fail)
+        self.assertTrue(self.folder.is_dir())
+
+    def refused(self) -> str:
+        error = self.assertRaises(exceptions.AmiError, self.fail)
+        return str(error)
+
+    def test_no_directory(self) -> None:
+        self.folder.touch()
+        self.assertIn('is no directory', self.refused())
+
+    @unittest.skipIf(os.geteuid(), 'only root can make things of others')
+    def test_planted(self) -> None:
+        """Where all may write, somebody else's is not used: /tmp, say."""
+        own = self.tmp()
+        for mode, refused in ((0o1777, True), (0o755, False)):
+            self.place.chmod(mode)
+            self.folder.mkdir()
+            os.chown(self.folder, 1234, 1234)
+            if refused:
+                self.assertIn('belongs to somebody else', self.refused())
+            else:
+                self.assertRaises(ZeroDivisionError, self.fail)
+            self.folder.rmdir()
+            self.folder.symlink_to(own)
+            os.lchown(self.folder, 1234, 1234)
+            if refused:
+                self.assertIn('belongs to somebody else', self.refused())
+            else:
+                self.assertRaises(ZeroDivisionError, self.fail)
+            self.folder.unlink()
+
+
 class TestState(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
