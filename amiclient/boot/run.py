@@ -218,7 +218,9 @@ class Run:
                 if terminal.left:
                     self._result = 'left'
                 elif session.ended:
-                    self._result = 'ended'
+                    # The user may have switched it off.
+                    seen = self._matched is not None
+                    self._result = 'booted' if seen else 'ended'
 
     def _take(self, name: str, data: bytes) -> None:
         self._log(name, data)

@@ -296,6 +296,17 @@ class TestInteractive(BootCase):
         )
         self.assert_clean()
 
+    def test_talks_and_switches_it_off(self) -> None:
+        self.fork()
+        self.wait_for(b'guest login: ')
+        os.write(self.terminal, b'echo o >/proc/sysrq-trigger\r')
+        self.wait_for(None)
+        _, status = os.waitpid(self.pid, 0)
+        self.assertEqual(0, os.waitstatus_to_exitcode(status), self.said)
+        said = (self.folder / 'output').read_text()
+        self.assertTrue(said.startswith('booted\n'), said)
+        self.assert_clean()
+
     def test_needs_a_terminal(self) -> None:
         child = self.start_openstack(*self.words(self.made, '--interactive'))
         stdout, stderr = child.communicate(timeout=60)
