@@ -103,7 +103,7 @@ def named(private: pathlib.Path, place: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except exceptions.NoSpaceError as error:
-        names = str(private), str(private.absolute())
+        names = str(private), str(private.resolve())
         name = next(filter(error.message.startswith, names), None)
         if name is None:
             raise
