@@ -32,6 +32,10 @@ _DAMAGED = 'a damaged ext2, ext3 or ext4 filesystem'
 #: it is said to be nothing but zeros.
 _ZEROS = 64 * 1024 * 1024
 
+#: What ends the first sector of a disk with partitions, or of a boot loader;
+#: and what begins the second of one with a GPT (UEFI specification, 5.3.2).
+_SIGNATURES = ((510, b'\x55\xaa'), (512, b'EFI PART'))
+
 
 def identify(path: pathlib.Path) -> str:
     """Tell what something is, by its content.
@@ -155,6 +159,23 @@ def _classify(
     if damaged:
         raise damaged
     return magic.Found('unrecognised data'), None
+
+
+def boot_sector(path: pathlib.Path) -> int:
+    """Tell whether Nova would take a filesystem for a partitioned disk.
+
+    Then the server fails to build.
+
+    :returns: the bytes at its beginning, before the superblock, that must be
+        zeros for that reason; 0 if they are of no harm.
+    """
+    with path.open('rb') as file:
+        start = file.read(superblock.OFFSET)
+    found = any(
+        start[offset:].startswith(signature)
+        for offset, signature in _SIGNATURES
+    )
+    return superblock.OFFSET if found else 0
 
 
 def _is_journal(data: bytes) -> bool:

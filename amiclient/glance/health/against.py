@@ -49,9 +49,6 @@ RULES = frozenset({'differs', 'not-comparable', 'same'})
 #: How the file itself, as it is, is compared.
 _SAME = 'the bytes of'
 
-#: What Nova must not see, and what is sent as zeros therefore.
-_BOOT_SECTOR = 1024
-
 #: Paths that are named; the rest is counted.
 _NAMED = 5
 
@@ -270,7 +267,7 @@ def _candidates(
     """Make what may have been sent, the cheapest first."""
     root = detect.open_root(local.path)
     yield _SAME, model.Payload(local.path, root.size)
-    blank = _BOOT_SECTOR if deep.has_boot_sector(local.path) else 0
+    blank = detect.boot_sector(local.path)
     size = root.superblock.size
     if blank or size != root.size:
         yield 'the filesystem of', model.Payload(local.path, size, blank)

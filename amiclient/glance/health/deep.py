@@ -36,6 +36,7 @@ from amiclient import progress as progress_
 from amiclient.rootfs import kernels
 from amiclient.rootfs import ramdisks
 from amiclient.source import detect
+from amiclient.source import disk
 from amiclient.source import medium as medium_
 from amiclient.source import virtual
 
@@ -64,14 +65,6 @@ PLAIN = ('ami', 'raw')
 #: Formats of disk images that are told by their content; Glance calls them as
 #: QEMU does.
 _TOLD = ('qcow2', 'vdi', 'vhdx', 'vmdk')
-
-#: Disks that have partitions, as they are told by content.
-_PARTITIONED = ('an MBR-partitioned disk', 'a GPT-partitioned disk')
-
-#: What ends the first sector of a disk with partitions, or of a boot loader;
-#: and what begins the second of one with a GPT.
-_SIGNATURES = ((510, b'\x55\xaa'), (512, b'EFI PART'))
-_BOOT_SECTOR = 1024
 
 _UPLOAD = 'it has to be uploaded anew'
 
@@ -171,7 +164,7 @@ def _inner(
         return path, _not_examined(
             case, f'is a {image.disk_format} disk, and {error.message}'
         )
-    if detect.identify(inner) in _PARTITIONED:
+    if disk.tell(inner) == 'raw':
         # Which of them is booted, its kernel command line may tell.
         return path, _not_examined(case, 'is a disk with partitions')
     return inner, None
@@ -243,7 +236,7 @@ def _root(
     kind = model.Kind.AMI
     # What is in a disk image is a disk, whatever it begins or ends with.
     plain = image.disk_format in PLAIN
-    if plain and has_boot_sector(path):
+    if plain and detect.boot_sector(path):
         yield case_.found(
             case,
             'error',
@@ -278,16 +271,6 @@ def _no_filesystem(case: case_.Case, what: str) -> findings.Finding:
         'not-a-filesystem',
         f'{case.title} holds no root filesystem ({what}); {_UPLOAD}',
         kind=model.Kind.AMI,
-    )
-
-
-def has_boot_sector(path: pathlib.Path) -> bool:
-    """Tell whether Nova would take a filesystem for a partitioned disk."""
-    with path.open('rb') as file:
-        start = file.read(_BOOT_SECTOR)
-    return any(
-        start[offset:].startswith(signature)
-        for offset, signature in _SIGNATURES
     )
 
 

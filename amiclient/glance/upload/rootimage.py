@@ -26,17 +26,11 @@ from amiclient.glance.upload import preflight
 from amiclient.glance.upload import request as request_
 from amiclient.glance.upload import rules as rules_
 from amiclient.rootfs import contents
+from amiclient.source import detect
 from amiclient import units
 
 #: Suffixes that say what a file is, and are no part of a name.
 _SUFFIX = re.compile(r'\.(img|image|raw|bin|ami|fs|ext[234])$', re.IGNORECASE)
-
-#: What lies before the superblock, and is the boot sector's.
-_BOOT_SECTOR = 1024
-
-#: What ends the first sector of a disk with partitions, or of a boot loader;
-#: and what begins the second of one with a GPT (UEFI specification, 5.3.2).
-_SIGNATURES = ((510, b'\x55\xaa'), (512, b'EFI PART'))
 
 
 def describe(
@@ -114,22 +108,11 @@ def create(
     payload = model.Payload(
         path=root.path if shrunk is None else shrunk.output,
         size=size,
-        blank=_BOOT_SECTOR if _has_boot_sector(root) else 0,
+        blank=detect.boot_sector(root.path),
         pack=packing,
     )
     new = dataclasses.replace(new, min_disk=_min_disk(request, size))
     return request_.Creation(model.Kind.AMI, new, payload)
-
-
-def _has_boot_sector(root: image_.RootImage) -> bool:
-    # Nova takes an image that has one for a partitioned disk, and the server
-    # fails to build.
-    with root.path.open('rb') as file:
-        start = file.read(_BOOT_SECTOR)
-    return any(
-        start[offset:].startswith(signature)
-        for offset, signature in _SIGNATURES
-    )
 
 
 def _min_disk(request: request_.UploadRequest, size: int) -> int:
