@@ -52,10 +52,6 @@ _PARTS = (0.25, 0.5, 0.75, 0.9, 1)
 #: into small holes takes extent tree blocks.
 _SLACK = 100
 
-#: A journal has this many blocks at least (mke2fs(8), -J size=), and at most.
-_SMALLEST_JOURNAL = 1024
-_LARGEST_JOURNAL = 10_240_000
-
 
 class SpoiledError(exceptions.AmiError):
     """A failed step left the copy damaged; it must be made again.
@@ -376,9 +372,7 @@ def journal_in_mib(size: int, block_size: int) -> int | None:
 
     :param size: bytes.
     """
-    blocks = size // block_size
-    if size % (1 << 20) or not (
-        _SMALLEST_JOURNAL <= blocks <= _LARGEST_JOURNAL
-    ):
+    least, most = superblock_.SMALLEST_JOURNAL, superblock_.LARGEST_JOURNAL
+    if size % (1 << 20) or not least <= size // block_size <= most:
         return None
     return size >> 20

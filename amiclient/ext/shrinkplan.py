@@ -291,8 +291,9 @@ def _goal(
         if mib is None:
             raise exceptions.UsageError(
                 f'a journal of {request.journal} bytes is impossible here',
-                hint='it takes a whole number of MiB, and from 1024 to '
-                f'10240000 blocks of {size} bytes',
+                hint='it takes a whole number of MiB, and from '
+                f'{superblock_.SMALLEST_JOURNAL} to '
+                f'{superblock_.LARGEST_JOURNAL} blocks of {size} bytes',
             )
         growth = (request.journal - journal) // size
         return minimum.Goal(headroom, bool(journal), mib, limit), growth

@@ -31,6 +31,11 @@ SIZE = 1024
 
 _MAGIC = 0xEF53
 
+#: Blocks that a journal has at least and at most: mke2fs(8), -J size=;
+#: figure_journal_size() in e2fsprogs, misc/util.c.
+SMALLEST_JOURNAL = 1024
+LARGEST_JOURNAL = 10_240_000
+
 #: More block groups than in 128 TiB, of the usual kind, nobody shrinks: their
 #: descriptors alone would fill the memory.
 _GROUPS = 1 << 20

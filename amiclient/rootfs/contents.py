@@ -69,7 +69,8 @@ def release_in(reader: browse.Reader) -> Release:
             if found.size > _LIMIT:
                 # Too long for what it should be.
                 break
-            fields = parse(reader.read_file(name, _LIMIT) or b'')
+            data = b'' if found.is_encrypted else reader.read(found, _LIMIT)
+            fields = parse(data)
             return Release(
                 _sane(fields.get('ID')), _sane(fields.get('VERSION_ID'))
             )

@@ -51,12 +51,7 @@ def report(
     :returns: what the user should know.
     """
     with browse.opened(image) as reader:
-        data = reader.read_file(_PATH, _LIMIT)
-    if data is None:
-        return ()
-    # Any byte is a character, and comes back as it was.
-    text = data.decode('latin-1')
-    found = fstab.ties(text, superblock_.read(image))
+        found = fstab.ties(_text(reader), reader.superblock)
     if not found:
         return ()
     listed = ', '.join(map(str, found))
@@ -67,11 +62,17 @@ def report(
 def boot(image: pathlib.Path) -> fstab.Entry | None:
     """Tell what a root filesystem mounts on /boot; None if it is within."""
     with browse.opened(image) as reader:
-        data = reader.read_file(_PATH, _LIMIT)
-    for entry in fstab.parse((data or b'').decode('latin-1')):
+        entries = fstab.parse(_text(reader))
+    for entry in entries:
         if entry.path == '/boot' and entry.is_device:
             return entry
     return None
+
+
+def _text(reader: browse.Reader) -> str:
+    """Read /etc/fstab; nothing if there is none."""
+    # Any byte is a character, and comes back as it was.
+    return (reader.read_file(_PATH, _LIMIT) or b'').decode('latin-1')
 
 
 def mend(image: pathlib.Path, name: str) -> tuple[str, ...]:

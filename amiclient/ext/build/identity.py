@@ -20,6 +20,7 @@ from amiclient import exceptions
 from amiclient.ext.build import groups
 from amiclient.ext.build import layout
 from amiclient.ext.build import nodes
+from amiclient.ext import superblock
 from amiclient import units
 
 _LABEL = 16
@@ -70,15 +71,15 @@ def journal_blocks(journal: str | int) -> int | None:
     if isinstance(journal, str):
         return 0
     blocks = journal // layout.BLOCK
-    if blocks < layout.SMALLEST_JOURNAL:
+    if blocks < superblock.SMALLEST_JOURNAL:
         raise exceptions.UsageError(
             f'a journal of {journal} bytes is too small',
             hint='4M is the smallest; or choose none',
         )
-    if blocks > layout.MOST_JOURNAL:
+    if blocks > superblock.LARGEST_JOURNAL:
         raise exceptions.UsageError(
             f'a journal of {journal} bytes is too large',
-            hint=f'{layout.MOST_JOURNAL * layout.BLOCK} is the largest',
+            hint=f'{superblock.LARGEST_JOURNAL * layout.BLOCK} is the largest',
         )
     return blocks
 

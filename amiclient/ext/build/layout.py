@@ -63,10 +63,6 @@ _JOURNALS = (
     (32768 << 10, 131072),
 )
 _LARGEST_JOURNAL = 262144
-SMALLEST_JOURNAL = 1024
-
-#: And at most: figure_journal_size() in e2fsprogs, misc/util.c.
-MOST_JOURNAL = 10_240_000
 
 
 def default_journal(blocks: int) -> int:
