@@ -16,7 +16,7 @@
 Whoever takes a filesystem out of a disk does not care how the disk is stored.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 import os
 import pathlib
 from typing import BinaryIO, Protocol
@@ -68,12 +68,32 @@ def copy_all(
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
     with copy.opened(target, flags) as descriptor:
         os.truncate(descriptor, medium.size)
-        done = 0
-        for offset, data in medium.stream([(0, medium.size)]):
-            sparse.write(descriptor, data, offset)
-            task.advance(offset + len(data) - done)
-            done = offset + len(data)
-        task.advance(medium.size - done)
+        copy_runs(medium, 0, descriptor, [(0, medium.size)], task=task)
+
+
+def copy_runs(
+    medium: Medium,
+    start: int,
+    target: int,
+    runs: Sequence[groups_.Run],
+    *,
+    task: progress_.Task,
+) -> None:
+    """Write ranges of what is in a disk to a file, with holes for zeros.
+
+    :param start: bytes from the beginning of the disk to that.
+    :param target: a descriptor of the file.
+    :param runs: ranges of bytes, from ``start`` and in the file.
+    :raises SourceError: if they cannot be read.
+    """
+    done = 0
+    for offset, data in medium.stream(
+        (start + first, start + end) for first, end in runs
+    ):
+        sparse.write(target, data, offset - start)
+        task.advance(len(data))
+        done += len(data)
+    task.advance(groups_.count(runs) - done)
 
 
 class RawMedium:

@@ -28,7 +28,6 @@ from amiclient.ext import superblock as superblock_
 from amiclient.ext import tools as tools_
 from amiclient import progress as progress_
 from amiclient.source import medium as medium_
-from amiclient import sparse
 
 
 class Layout(groups_.Layout):
@@ -142,11 +141,4 @@ def _copy(
         # Of a whole filesystem, nobody knows how much is zeros.
         stage.check_room(folder, total)
     with progress.task('Copying', total) as task:
-        done = 0
-        for offset, data in medium.stream(
-            (start + first, start + end) for first, end in runs
-        ):
-            sparse.write(target, data, offset - start)
-            task.advance(len(data))
-            done += len(data)
-        task.advance(total - done)
+        medium_.copy_runs(medium, start, target, runs, task=task)
