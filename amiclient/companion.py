@@ -28,6 +28,10 @@ from amiclient import process
 #: Characters of what it said last that go into errors.
 _TAIL = 300
 
+#: Runs a program, unless the process that wanted it is gone: one that died
+#: before prctl(2) was called sends no signal any more.
+_IF_WANTED = 'test "$PPID" = "$0" && exec "$@"'
+
 
 class Companion:
     """A program that runs.
@@ -80,8 +84,10 @@ def started(
     :param inherited: descriptors that it has as well, by the same numbers.
     :raises ProgramError: if it is missing.
     """
-    command = process.found(argv)
-    tied = process.found(['setpriv', '--pdeathsig', 'KILL', '--', *command])
+    shell = (process.find('sh'), '-c', _IF_WANTED, str(os.getpid()))
+    tied = process.found(
+        ['setpriv', '--pdeathsig', 'KILL', '--', *shell, *process.found(argv)]
+    )
     with tempfile.TemporaryFile() as words:
         where = words.fileno()
         with process.started(

@@ -20,8 +20,11 @@ import subprocess
 import sys
 import time
 
+import fixtures
+
 from amiclient import companion
 from amiclient import exceptions
+from amiclient import process
 from amiclient.tests import base
 
 #: Starts a program, tells its number, and waits to be killed.
@@ -31,6 +34,12 @@ from amiclient import companion
 with companion.started(['sleep', '60']) as program:
     print(program.pid, flush=True)
     time.sleep(60)
+"""
+
+#: Takes until a file is there.
+_SLOW_SETPRIV = """#!/bin/sh
+until test -e {mark}; do sleep 0.01; done
+exec {setpriv} "$@"
 """
 
 
@@ -44,7 +53,7 @@ def runs(pid: int) -> bool:
 
 class TestCompanion(base.TestCase):
     def assert_ends(self, pid: int) -> None:
-        end = time.monotonic() + 10
+        end = time.monotonic() + 30
         while runs(pid):
             self.assertLess(time.monotonic(), end)
             time.sleep(0.01)
@@ -75,18 +84,39 @@ class TestCompanion(base.TestCase):
             self.assertEqual(3, program.status)
             self.assertEqual('on no good', program.tail())
 
+    def parent(self) -> tuple['subprocess.Popen[bytes]', int]:
+        """Start a process that starts a program; tell the program's number."""
+        parent = subprocess.Popen(
+            [sys.executable, '-c', _PARENT], stdout=subprocess.PIPE
+        )
+        self.addCleanup(parent.stdout.close)
+        self.addCleanup(parent.wait)
+        self.addCleanup(parent.kill)
+        return parent, int(parent.stdout.readline())
+
     def test_killed_with_this_process(self) -> None:
         for number in (signal.SIGKILL, signal.SIGTERM):
-            parent = subprocess.Popen(
-                [sys.executable, '-c', _PARENT], stdout=subprocess.PIPE
-            )
-            self.addCleanup(parent.stdout.close)
-            self.addCleanup(parent.wait)
-            self.addCleanup(parent.kill)
-            pid = int(parent.stdout.readline())
+            parent, pid = self.parent()
             self.assertTrue(runs(pid))
             os.kill(parent.pid, number)
             self.assert_ends(pid)
+
+    def test_killed_before_it_was_tied(self) -> None:
+        folder = self.tmp()
+        mark, slow = folder / 'mark', folder / 'setpriv'
+        slow.write_text(
+            _SLOW_SETPRIV.format(mark=mark, setpriv=process.find('setpriv'))
+        )
+        slow.chmod(0o755)
+        path = os.pathsep.join((str(folder), os.environ['PATH']))
+        self.useFixture(fixtures.EnvironmentVariable('PATH', path))
+        parent, pid = self.parent()
+        self.addCleanup(mark.touch)
+        parent.kill()
+        parent.wait()
+        self.assertTrue(runs(pid))
+        mark.touch()
+        self.assert_ends(pid)
 
     def test_inherits_files(self) -> None:
         ours, its = os.pipe()
