@@ -147,7 +147,7 @@ class TestCancel(_EndsTest):
             exceptions.CancelledError, shrink.execute, planned,
             progress=Watch(), cancel=event,
         )  # fmt: skip
-        self.assertLess(time.monotonic() - since[0], 5)
+        self.assertLess(time.monotonic() - since[0], 20)
         self.assertEqual(self.names, sorted(os.listdir(self.folder)))
         self.untouched()
 

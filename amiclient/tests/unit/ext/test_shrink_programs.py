@@ -114,7 +114,7 @@ class TestPrograms(base.TestCase):
         self.assertNotIn('\n', str(error))
 
     def test_hangs(self) -> None:
-        self.patch(tools, '_PATIENCE', 0.5)
+        self.patch(tools, '_PATIENCE', 3)
         self.patch(tools, '_PACE', 1 << 40)
         for name in ('e2fsck', 'resize2fs'):
             self.wrap(name, 'sleep 1000')

@@ -422,7 +422,7 @@ class TestBreaks(DownloadTest):
             cancel=cancel,
             patience=retry.Patience(),
         )
-        self.assertLess(time.monotonic() - begin, 5)
+        self.assertLess(time.monotonic() - begin, 20)
         self.assertEqual(1, len(self.parts()))
 
     def test_interrupted(self) -> None:

@@ -12,6 +12,7 @@
 
 
 import os
+import pathlib
 import subprocess
 import sys
 import time
@@ -56,6 +57,14 @@ class WindowTest(base.TestCase):
         if piece is None or piece != data:
             self.fail('not mapped, or other data')
 
+    def waited_for(self) -> bool:
+        """Tell whether somebody waits for a lease of ours to end."""
+        ours = f' {os.getpid()} '
+        return any(
+            'BREAKING' in line and ours in line
+            for line in pathlib.Path('/proc/locks').read_text().splitlines()
+        )
+
     def truncate(self) -> 'subprocess.Popen[str]':
         """Have another process cut the file short; wait until it waits."""
         process = subprocess.Popen(
@@ -65,6 +74,9 @@ class WindowTest(base.TestCase):
         )
         self.addCleanup(process.communicate)
         self.addCleanup(process.kill)
+        while not self.waited_for():
+            self.assertIsNone(process.poll())
+            time.sleep(0.01)
         time.sleep(0.5)
         self.assertEqual(len(self.data), os.fstat(self.fd).st_size)
         return process

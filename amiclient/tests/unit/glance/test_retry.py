@@ -90,7 +90,7 @@ class TestCall(base.TestCase):
             clock=retry.Clock(seconds=5),
         )
         self.assertEqual([1], work.attempts)
-        self.assertLess(time.monotonic() - begin, 1)
+        self.assertLess(time.monotonic() - begin, 20)
 
     def test_cancelled(self) -> None:
         cancel = threading.Event()
@@ -103,7 +103,7 @@ class TestCall(base.TestCase):
             patience=QUICK,
             clock=retry.Clock(cancel=cancel),
         )
-        self.assertLess(time.monotonic() - begin, 5)
+        self.assertLess(time.monotonic() - begin, 20)
 
 
 class TestPatience(base.TestCase):
