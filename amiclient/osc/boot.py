@@ -160,6 +160,14 @@ def _request(parsed_args: argparse.Namespace) -> trial.BootRequest:
     # Not at the top: see amiclient.osc.
     from amiclient.boot import trial
 
+    options.refuse(
+        {
+            '--timeout': parsed_args.interactive
+            and parsed_args.timeout is not None
+        },
+        'with --interactive, the guest runs until you leave it',
+        hint='leave out one of them',
+    )
     given = {
         name: value
         for name in ('disk', 'memory', 'cpus', 'until', 'timeout', 'console')

@@ -157,6 +157,7 @@ def _add_relink(parser: argparse.ArgumentParser) -> None:
 def _request(parsed_args: argparse.Namespace) -> change.ChangeRequest:
     from amiclient.glance.change import change
 
+    options.refuse_contrary(parsed_args, *_PROPERTIES)
     own = {name: getattr(parsed_args, name) for name in _PROPERTIES}
     return change.ChangeRequest(
         ami=parsed_args.ami,

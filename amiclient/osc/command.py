@@ -169,9 +169,15 @@ class _Base(command.Command):
         """Look up the project that ``--project`` names.
 
         :returns: its id; None if the option was not given.
+        :raises UsageError: if only its domain is named.
         :raises CloudError: if there is no such project.
         """
         if parsed_args.project is None:
+            options.refuse(
+                {'--project-domain': parsed_args.project_domain is not None},
+                'there is no project to look up in it',
+                hint='give --project, too',
+            )
             return None
         # Not at the top: see amiclient.osc.
         from amiclient.glance.change import sharing

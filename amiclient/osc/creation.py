@@ -94,8 +94,8 @@ def add_minimums(parser: argparse.ArgumentParser) -> None:
         '--min-ram',
         metavar='<MiB>',
         type=values.count,
-        default=0,
-        help='Memory that a flavor must have (default: 0)',
+        help='Memory that a flavor must have (default: that of a saved AMI, '
+        'or 0)',
     )
 
 
@@ -168,10 +168,14 @@ def shrinks(parsed_args: argparse.Namespace, *, finished: bool) -> bool:
 
 
 def traits(parsed_args: argparse.Namespace) -> request.Traits:
-    """Gather what one new image is given."""
+    """Gather what one new image is given.
+
+    :raises UsageError: if an option and a property contradict each other.
+    """
     # Not at the top: see amiclient.osc.
     from amiclient.glance.upload import request
 
+    options.refuse_contrary(parsed_args, 'architecture')
     return request.Traits(
         name=parsed_args.name,
         id=parsed_args.id,

@@ -106,6 +106,7 @@ class CheckSource(findings.Check):
         from amiclient.source import resolve
 
         self.refuse_unknown(parsed_args, check.RULES)
+        sources.refuse_version(parsed_args)
         request = check.Request(
             name=parsed_args.source,
             kernel=parsed_args.kernel,

@@ -77,6 +77,15 @@ class ShrinkImage(command.ShowOne):
         from amiclient.osc.shown import columns
         from amiclient.source import shrinking
 
+        if parsed_args.output is None:
+            options.refuse(
+                {
+                    '--fix': parsed_args.fix,
+                    '--partition': parsed_args.partition is not None,
+                },
+                'what is replaced by its shrunk copy is taken as it is',
+                hint='give --output FILE',
+            )
         request = shrinking.Request(
             source=parsed_args.image,
             choice=sources.choice(parsed_args),

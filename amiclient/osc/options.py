@@ -16,11 +16,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 import typing
 
 from osc_lib.cli import identity
 from osc_lib.cli import parseractions
 
+from amiclient import exceptions
 from amiclient.osc import values
 from amiclient import units
 
@@ -45,6 +47,38 @@ _VISIBILITIES = {
     'shared': 'The owner can share it with projects',
     'community': 'Everybody who knows its id can use it',
 }
+
+
+def refuse(given: Mapping[str, bool], why: str, *, hint: str) -> None:
+    """Refuse options that would have no effect.
+
+    Whoever gives one believes that it has.
+
+    :param given: options, and whether they were given.
+    :param why: they would have none, as a clause.
+    :param hint: what to do about it.
+    :raises UsageError: if there are any.
+    """
+    names = [name for name, is_given in given.items() if is_given]
+    if names:
+        raise exceptions.UsageError(f'{", ".join(names)}: {why}', hint=hint)
+
+
+def refuse_contrary(parsed_args: argparse.Namespace, *names: str) -> None:
+    """Refuse a property that an option sets to something else.
+
+    :param names: properties that have an option of their own.
+    :raises UsageError: if there is one.
+    """
+    properties = parsed_args.properties or {}
+    for name in names:
+        given = getattr(parsed_args, name)
+        if given is not None and properties.get(name, given) != given:
+            raise exceptions.UsageError(
+                f'--{name.replace("_", "-")} {given} and --property '
+                f'{name}={properties[name]} contradict each other',
+                hint='leave out one of them',
+            )
 
 
 def add_room(

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 import contextlib
 import typing
 
+from amiclient.osc import options
 from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
@@ -74,6 +75,21 @@ def add_kernel_version(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def refuse_version(parsed_args: argparse.Namespace) -> None:
+    """Refuse ``--kernel-version`` where no kernel is looked for.
+
+    :raises UsageError: if it was given, and a kernel or none was named.
+    """
+    for option in ('kernel', 'no_kernel'):
+        if getattr(parsed_args, option, None):
+            options.refuse(
+                {'--kernel-version': parsed_args.kernel_version is not None},
+                'no kernel is looked for in the root filesystem with '
+                f'--{option.replace("_", "-")}',
+                hint='leave out one of them',
+            )
+
+
 @contextlib.contextmanager
 def triple(
     parsed_args: argparse.Namespace,
@@ -86,10 +102,13 @@ def triple(
     :param parsed_args: with what :func:`add` and :func:`add_kernel_version`
         add, and the options ``--kernel`` and ``--ramdisk``.
     :param required: whether it is an error if there is no kernel.
+    :raises UsageError: for options that contradict each other.
     """
     # Not at the top: see amiclient.osc.
     from amiclient.rootfs import completion
     from amiclient.source import resolve
+
+    refuse_version(parsed_args)
 
     def is_open(noun: str) -> bool:
         named = getattr(parsed_args, noun, None) is not None

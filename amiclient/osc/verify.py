@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import typing
 
-from amiclient import exceptions
 from amiclient.osc import findings
 from amiclient.osc import options
 from amiclient.osc import sources
@@ -60,6 +59,8 @@ class VerifyAmi(findings.Check):
         sources.add(parser)
         sources.add_fix(parser)
         options.add_shrink(parser, headroom=options.UPLOAD_HEADROOM)
+        # Given without a source, it would have no effect.
+        parser.set_defaults(headroom=None)
         options.add_work_directory(
             parser,
             'put what is downloaded or copied meanwhile',
@@ -92,18 +93,24 @@ class VerifyAmi(findings.Check):
 
         choice = sources.choice(parsed_args)
         if parsed_args.against is None:
-            if choice.fix or choice.partition or choice.allow_backing_file:
-                raise exceptions.UsageError(
-                    '--fix, --partition and --allow-backing-file tell how '
-                    'the source of --against is taken, and there is none',
-                    hint='give --against SOURCE, too; this command changes '
-                    'nothing in the cloud',
-                )
+            options.refuse(
+                {
+                    '--fix': choice.fix,
+                    '--partition': choice.partition is not None,
+                    '--allow-backing-file': choice.allow_backing_file,
+                    '--headroom': parsed_args.headroom is not None,
+                    '--journal': parsed_args.journal != 'keep',
+                    '--repair': choice.repair,
+                },
+                'only for the source of --against, and there is none',
+                hint='give --against SOURCE, too: this command changes '
+                'nothing in the cloud',
+            )
             return None
         return against.Local(
             path=parsed_args.against,
             name=parsed_args.against,
-            headroom=parsed_args.headroom,
+            headroom=parsed_args.headroom or options.DEFAULT_HEADROOM,
             journal=parsed_args.journal,
             choice=choice,
         )

@@ -138,3 +138,31 @@ def gpt(
     padded = table.ljust(length * size, b'\0')
     begin = (mbr + b'\x55\xaa').ljust(size, b'\0') + header(1, last, 2)
     return begin + padded, padded + header(last, 1, last - length)
+
+
+def fat(
+    path: pathlib.Path,
+    tree: pathlib.Path,
+    *,
+    size: int = 4,
+    serial: str = 'ABCD-1234',
+    label: str = 'ESP',
+    bits: int = 16,
+) -> pathlib.Path:
+    """Make a FAT filesystem.
+
+    :param tree: a folder with what is to be in it.
+    :param size: MiB.
+    :param bits: of FAT12, FAT16 or FAT32.
+    """
+    with path.open('wb') as file:
+        file.truncate(size * MIB)
+    argv = ['mkfs.vfat', '-F', str(bits), '-n', label]
+    process.run([*argv, '-i', serial.replace('-', ''), path])
+    inside = sorted(tree.iterdir())
+    if inside:
+        process.run(
+            ['mcopy', '-s', '-i', path, *inside, '::/'],
+            env={'MTOOLS_SKIP_CHECK': '1', 'LC_ALL': 'C.UTF-8'},
+        )
+    return path

@@ -60,10 +60,28 @@ def plan(
             (model.Kind.ARI, request.ramdisk),
         )
     }
+    _check_uploads(request, given)
     image = _target(request, catalog)
     _check_links(request, image)
     _check_min_disk(request, image)
     return _Planner(request, image, catalog, given).plan(progress)
+
+
+def _check_uploads(
+    request: change.ChangeRequest,
+    given: Mapping[model.Kind, parts.Part | None],
+) -> None:
+    if any(isinstance(part, parts.PartFile) for part in given.values()):
+        return
+    for option, is_given in (
+        ('--store', request.store is not None),
+        ('--no-reuse', not request.reuse),
+    ):
+        if is_given:
+            raise exceptions.UsageError(
+                f'{option}: there is nothing to upload',
+                hint='give --kernel or --ramdisk a file',
+            )
 
 
 def _target(

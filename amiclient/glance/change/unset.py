@@ -55,6 +55,11 @@ def plan(
         taken off.
     """
     preflight.check_properties(dict.fromkeys(request.properties, ''))
+    if request.linked and not (request.properties or request.tags):
+        raise exceptions.UsageError(
+            '--linked: neither a property nor a tag is named',
+            hint='give one, or leave out --linked',
+        )
     ami = links.show(catalog, request.ami)
     _check_links(request, ami.image)
     images = [(model.Kind.AMI, ami.image)]

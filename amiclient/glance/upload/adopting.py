@@ -43,7 +43,7 @@ def adopt(
     if image is not None:
         if min_disk is None and source.finished:
             min_disk = max(image.min_disk, units.gib(image.size))
-        min_ram = min_ram or image.min_ram
+        min_ram = image.min_ram if min_ram is None else min_ram
         traits = _traits(traits, image)
     return dataclasses.replace(
         request,

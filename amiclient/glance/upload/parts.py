@@ -148,7 +148,10 @@ def plan_file(
                 part.kind,
                 same,
                 part.architecture,
-                notes=(*_withdrawable(part.kind, same, settings, catalog),),
+                notes=(
+                    *_withdrawable(part.kind, same, settings, catalog),
+                    *_elsewhere(part.kind, same, settings),
+                ),
             )
     architecture = traits.architecture or part.architecture
     computed = {'architecture': architecture} if architecture else {}
@@ -184,6 +187,18 @@ def _withdrawable(
             f'the {kind.noun} {image.name!r} ({image.id}), which holds the '
             f'same bytes, belongs to the project {image.owner} and is reused: '
             'its owner can withdraw it, --no-reuse makes one of your own'
+        )
+
+
+def _elsewhere(
+    kind: model.Kind, image: model.ImageRecord, settings: request_.Settings
+) -> Iterator[str]:
+    """Say that what is reused is not in the store that was asked for."""
+    if settings.store and image.stores and settings.store not in image.stores:
+        yield (
+            f'the {kind.noun} {image.name!r} ({image.id}), which holds the '
+            f'same bytes, is reused, and not in the store {settings.store!r}: '
+            '--no-reuse makes one there'
         )
 
 

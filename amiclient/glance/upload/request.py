@@ -93,7 +93,7 @@ class UploadRequest:
     :param journal: ``keep``, ``none`` or bytes.
     :param repair: whether e2fsck may fix more than preening does.
     :param min_disk: GiB; None for what the filesystem takes.
-    :param min_ram: MiB.
+    :param min_ram: MiB; None for what the source brings along, or 0.
     :param work_directory: where the copy is made; None for the usual places.
     :param own: whether the source is a temporary file that may be changed.
     """
@@ -113,7 +113,7 @@ class UploadRequest:
     journal: str | int = 'keep'
     repair: bool = False
     min_disk: int | None = None
-    min_ram: int = 0
+    min_ram: int | None = None
     work_directory: pathlib.Path | None = None
     own: bool = False
     traits: Traits = dataclasses.field(default_factory=Traits)

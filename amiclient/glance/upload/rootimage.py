@@ -72,7 +72,7 @@ def describe(
         visibility=settings.visibility,
         hidden=settings.hidden or None,
         owner=settings.owner,
-        min_ram=request.min_ram,
+        min_ram=request.min_ram or 0,
         tags=traits.tags,
         properties={**taken, **traits.properties},
     )

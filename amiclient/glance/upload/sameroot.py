@@ -87,7 +87,7 @@ def look(
         protected=settings.protected,
         store=settings.store,
         min_disk=request.min_disk,
-        min_ram=request.min_ram,
+        min_ram=request.min_ram or 0,
         tags=new.tags,
         properties={**new.properties, **links},
     )

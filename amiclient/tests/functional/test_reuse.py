@@ -184,6 +184,15 @@ class TestKernel(upload.UploadCase):
         self.assertIn(f'belongs to the project {owner} and is', warning)
         self.assertIn('--no-reuse', warning)
 
+    def test_in_another_store(self) -> None:
+        upload = ('ami', 'upload', self.root, '--kernel', self.kernel)
+        finished = self.run_openstack(
+            *upload, '--no-ramdisk', '--store', 'second', '--dry-run'
+        )
+        self.assertEqual(0, finished.status, finished)
+        for words in (self.first['id'], "the store 'second'", '--no-reuse'):
+            self.assertIn(words, finished.stderr)
+
     def test_of_an_upload_that_is_not_complete(self) -> None:
         # It is active, but the run that made it may still remove it.
         self.openstack(

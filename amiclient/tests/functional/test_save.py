@@ -238,6 +238,10 @@ class TestElsewhere(SaveCase):
         self.assertEqual(64, body['min_ram'])
         self.assertEqual('debian', body['os_distro'])
         self.assertEqual('k', self.get(shown['kernel_id'])['name'])
+        shown = self.openstack_json(
+            'ami', 'upload', self.target, '--min-ram', 0, stderr=None
+        )
+        self.assertEqual(0, self.get(shown['id'])['min_ram'])
 
     def test_shrunk_if_asked(self) -> None:
         self.saved()

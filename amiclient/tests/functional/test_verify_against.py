@@ -236,6 +236,7 @@ class TestTaken(AgainstCase):
             ('--fix',),
             ('--partition', '1'),
             ('--allow-backing-file',),
+            ('--repair',),
         ):
             finished = self.run_openstack('ami', 'verify', self.ami, *words)
             self.assertEqual((1, ''), (finished.status, finished.stdout))

@@ -190,6 +190,8 @@ class TestRefused(ChangeCase):
             ({'kernel': 'k'}, '--architecture amd64'),
             ({'kernel': 'nosuch'}, 'neither a file here nor an image'),
             ({'kernel_name': 'x'}, '--kernel a file'),
+            ({'store': 'fast'}, '--store: there is nothing to upload'),
+            ({'kernel': 'vmlinuz', 'reuse': False}, '--no-reuse: there is'),
         ):
             self.assertIn(words, self.refused(**request))
 

@@ -76,6 +76,8 @@ class TestUnset(memory.GlanceCase):
             ({'properties': ('kernel_id',)}, '--kernel'),
             ({'properties': ('name',)}, 'attribute'),
             ({'kernel': True}, '--ramdisk'),
+            ({'linked': True}, '--linked: '),
+            ({'ramdisk': True, 'linked': True}, '--linked: '),
         ):
             self.assertIn(words, self.refused(**request))
         del self.images[memory.AMI]['ramdisk_id']

@@ -46,7 +46,7 @@ class TestOptions(base.TestCase):
         request = self.request(
             '--kernel', 'k', '--ramdisk', 'r', '--disk', '3G', '--memory',
             '512M', '--cpus', '2', '--until', r'ready\.$', '--timeout', '9.5',
-            '--console', 'c', '--append', 'quiet ro', '--interactive',
+            '--console', 'c', '--append', 'quiet ro',
             '--work-directory', 'w',
         )  # fmt: skip
         self.assertEqual('k', str(request.kernel))
@@ -59,7 +59,7 @@ class TestOptions(base.TestCase):
         self.assertEqual(9.5, request.timeout)
         self.assertEqual('c', str(request.console))
         self.assertEqual('quiet ro', request.append)
-        self.assertTrue(request.interactive)
+        self.assertTrue(self.request('--interactive').interactive)
         self.assertEqual('w', str(request.work_directory))
 
     def test_refused(self) -> None:

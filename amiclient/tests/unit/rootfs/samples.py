@@ -134,3 +134,34 @@ def microcode() -> bytes:
     folders = ['/'.join(parts[:i]) for i in range(1, len(parts))]
     archive = cpio([*folders, name], data=b'\x01' * 3000)
     return archive + bytes(-len(archive) % 512)
+
+
+def unified(
+    release: str | None = '6.9.1-1.fc40.x86_64',
+    *,
+    initrd: bytes | None = b'',
+) -> bytes:
+    """A unified kernel image.
+
+    :param release: what its section says; the kernel says the same.
+    :param initrd: its ramdisk: an initramfs if empty, none if None.
+    """
+    content = {b'.osrel': b'ID=fedora\n', b'.linux': bzimage(
+            release=(release or '').encode() + b' (x@y) #1\0'
+        )}
+    if release:
+        content[b'.uname'] = release.encode()
+    if initrd is not None:
+        content[b'.initrd'] = initrd or initramfs()
+    image = pe(0x8664, *content)
+    for i, data in enumerate(content.values()):
+        start = 0x98 + 0xF0 + 40 * i
+        filled = data + bytes(-len(data) % 512)
+        for place, value in (
+            (8, len(data)), (16, len(filled)), (20, len(image)),
+        ):  # fmt: skip
+            image[start + place : start + place + 4] = value.to_bytes(
+                4, 'little'
+            )
+        image += filled
+    return bytes(image)

@@ -28,31 +28,6 @@ def kernel(release: str = '6.1.0-13-amd64') -> bytes:
 INITRD = samples.initramfs()
 
 
-def unified(
-    release: str | None = '6.9.1-1.fc40.x86_64',
-    *,
-    initrd: bytes | None = INITRD,
-) -> bytes:
-    """A unified kernel image."""
-    content = {b'.osrel': b'ID=fedora\n', b'.linux': kernel(release or '')}
-    if release:
-        content[b'.uname'] = release.encode()
-    if initrd is not None:
-        content[b'.initrd'] = initrd
-    image = samples.pe(0x8664, *content)
-    for i, data in enumerate(content.values()):
-        start = 0x98 + 0xF0 + 40 * i
-        filled = data + bytes(-len(data) % 512)
-        for place, value in (
-            (8, len(data)), (16, len(filled)), (20, len(image)),
-        ):  # fmt: skip
-            image[start + place : start + place + 4] = value.to_bytes(
-                4, 'little'
-            )
-        image += filled
-    return bytes(image)
-
-
 class TestFind(base.TestCase):
     def find(self, files: images.Files, boot: images.Files | None = None):
         """Tell version, kernel, ramdisk and source of what is found."""
@@ -239,9 +214,9 @@ class TestFind(base.TestCase):
     def test_unified(self) -> None:
         path = '/boot/EFI/Linux/abc-6.9.1.efi'
         version = '6.9.1-1.fc40.x86_64'
-        found = self.found_one({path: unified(version)})
+        found = self.found_one({path: samples.unified(version)})
         self.assertEqual((version, path, path, 'unified'), found)
-        found = self.found_one({path: unified(None, initrd=None)})
+        found = self.found_one({path: samples.unified(None, initrd=None)})
         self.assertEqual((path, None, 'unified'), found[1:])
 
     def test_no_ramdisk(self) -> None:
@@ -356,7 +331,7 @@ class TestTake(base.TestCase):
         self.assertIsNone(self.take(files, ramdisk=False).ramdisk)
 
     def test_unified_is_taken_apart(self) -> None:
-        taken = self.take({'boot/EFI/Linux/a.efi': unified('6.9.1-1')})
+        taken = self.take({'boot/EFI/Linux/a.efi': samples.unified('6.9.1-1')})
         self.assertEqual('vmlinuz-6.9.1-1', taken.kernel.path.name)
         self.assertEqual(kernel('6.9.1-1'), taken.kernel.path.read_bytes())
         self.assertEqual(INITRD, taken.ramdisk.path.read_bytes())
@@ -375,6 +350,6 @@ class TestTake(base.TestCase):
         self.assertIn('/boot/initrd.img-6.1.0 in it is of', str(error))
 
     def test_cut_short_unified(self) -> None:
-        files = {'boot/EFI/Linux/a.efi': unified('6.9.1-1')[:0x1400]}
+        files = {'boot/EFI/Linux/a.efi': samples.unified('6.9.1-1')[:0x1400]}
         error = self.assertRaises(exceptions.SourceError, self.take, files)
         self.assertIn('of no use', str(error))

@@ -1,0 +1,164 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Options that would do nothing are refused, and those that do are not."""
+
+import pathlib
+
+from amiclient import exceptions
+from amiclient.osc import ami
+from amiclient.osc import boot
+from amiclient.osc import change
+from amiclient.osc import command
+from amiclient.osc import creation
+from amiclient.osc import inspect
+from amiclient.osc import kernel
+from amiclient.osc import local
+from amiclient.osc import sources
+from amiclient.osc import verify
+from amiclient import progress
+from amiclient.tests import base
+
+VERSION = ('--kernel-version', '6.1.0-30')
+
+
+class TestCase(base.TestCase):
+    def parse(self, kind: type[command._Base], *words: str) -> object:
+        return kind(None, None).get_parser('openstack').parse_args(words)
+
+    def refused(self, function: object, *arguments: object) -> str:
+        error = self.assertRaises(exceptions.UsageError, function, *arguments)
+        self.assertIsNotNone(error.hint)
+        return str(error)
+
+
+class TestKernelVersion(TestCase):
+    def open(self, kind: type[command._Base], *words: str) -> None:
+        parsed_args = self.parse(kind, 'nosuch.img', *words)
+        with sources.triple(parsed_args, progress.QUIET):
+            self.fail('there is no such file')
+
+    def test_a_kernel_is_named(self) -> None:
+        for kind, words in (
+            (ami.UploadAmi, ('--kernel', 'vmlinuz')),
+            (ami.UploadAmi, ('--no-kernel',)),
+            (boot.BootImage, ('--kernel', 'vmlinuz')),
+        ):
+            told = self.refused(self.open, kind, *words, *VERSION)
+            self.assertIn('--kernel-version: ', told)
+            self.assertIn(words[0], told)
+
+    def test_check(self) -> None:
+        parsed_args = self.parse(
+            inspect.CheckSource, 'nosuch.img', '--kernel', 'vmlinuz', *VERSION
+        )
+        check = inspect.CheckSource(None, None)
+        self.assertIn(
+            '--kernel-version: ', self.refused(check.take_action, parsed_args)
+        )
+
+    def test_a_ramdisk_is_named(self) -> None:
+        for kind in (ami.UploadAmi, boot.BootImage):
+            self.assertRaises(
+                exceptions.SourceError,
+                self.open, kind, '--ramdisk', 'initrd', *VERSION,
+            )  # fmt: skip
+
+
+class TestShrink(TestCase):
+    def shrink(self, *words: str) -> None:
+        path = self.tmp() / 'root.img'
+        path.write_bytes(bytes(4096))
+        shrink = local.ShrinkImage(None, None)
+        shrink.watch = lambda parsed_args: progress.QUIET
+        shrink.take_action(self.parse(local.ShrinkImage, str(path), *words))
+
+    def test_what_is_for_a_copy_only(self) -> None:
+        for words in (('--fix',), ('--partition', '1'), ('--partition', '0')):
+            told = self.refused(self.shrink, *words)
+            self.assertIn(f'{words[0]}: ', told)
+            self.assertIn('--output', told)
+
+    def test_others(self) -> None:
+        for word in ('--allow-backing-file', '--repair', '--dry-run'):
+            self.assertRaises(exceptions.SourceError, self.shrink, word)
+
+
+class TestBoot(TestCase):
+    def request(self, *words: str) -> object:
+        return boot._request(self.parse(boot.BootImage, 'root.img', *words))
+
+    def test_nothing_is_waited_for(self) -> None:
+        told = self.refused(self.request, '--interactive', '--timeout', '900')
+        self.assertIn('--timeout: ', told)
+        # That decides whether it has booted.
+        self.request('--interactive', '--until', 'login:')
+
+
+class TestVerify(TestCase):
+    def local(self, *words: str) -> object:
+        command = verify.VerifyAmi(None, None)
+        return command._local(self.parse(verify.VerifyAmi, 'web', *words))
+
+    def test_nothing_is_compared(self) -> None:
+        for words in (
+            ('--repair',),
+            ('--headroom', '64M'),
+            ('--headroom', '0'),
+            ('--journal', 'none'),
+            ('--partition', '0'),
+        ):
+            told = self.refused(self.local, *words)
+            self.assertIn(f'{words[0]}: ', told)
+            self.assertIn('--against', told)
+        self.assertIsNone(self.local('--deep', '--work-directory', '/tmp'))
+
+    def test_as_an_upload_has_it(self) -> None:
+        found = self.local('--against', 'a.img')
+        self.assertEqual(pathlib.Path('a.img'), found.path)
+        self.assertEqual(64 * 2**20, found.headroom.size)
+        self.assertEqual(
+            0, self.local('--against', 'a', '--headroom', '0').headroom.size
+        )
+
+
+class TestContradictions(TestCase):
+    def test_an_option_and_its_property(self) -> None:
+        for function, kind, option, value in (
+            (creation.traits, ami.UploadAmi, 'architecture', 'x86_64'),
+            (creation.traits, kernel.UploadKernel, 'architecture', 'x86_64'),
+            (change._request, change.SetAmi, 'os-version', '12'),
+        ):
+            name = option.replace('-', '_')
+            for other, is_refused in (('13', True), (value, False)):
+                parsed_args = self.parse(
+                    kind, 'web', f'--{option}', value,
+                    '--property', f'{name}={other}',
+                )  # fmt: skip
+                if not is_refused:
+                    function(parsed_args)
+                    continue
+                told = self.refused(function, parsed_args)
+                self.assertIn(f'--{option} {value}', told)
+                self.assertIn(f'--property {name}={other}', told)
+
+
+class TestProject(TestCase):
+    def test_a_domain_alone(self) -> None:
+        for kind, words in (
+            (ami.ListAmi, ()),
+            (kernel.ListKernel, ()),
+            (ami.UploadAmi, ('root.img',)),
+        ):
+            parsed_args = self.parse(kind, *words, '--project-domain', 'x')
+            told = self.refused(kind(None, None).project_id, parsed_args)
+            self.assertIn('--project-domain: ', told)
