@@ -62,6 +62,9 @@ _NAME = 1023
 _START = 30.0
 _ANSWER = 300.0
 
+#: Seconds that it has to end, once it has closed the connection.
+_END = 5.0
+
 _BACKED = 'copy it with qemu-img convert first, or give --allow-backing-file'
 _CONVERT = 'if you trust it, convert it with qemu-img convert -O qcow2 first'
 
@@ -121,7 +124,7 @@ def opened(
         # Whoever is connected already needs no name for it.
         os.unlink('nbd', dir_fd=place)
         connection.settimeout(_ANSWER)
-        client = nbd.Client(connection, name)
+        client = _served(connection, server, name)
         yield client
         client.close()
 
@@ -145,6 +148,18 @@ def _connected(
         if time.monotonic() > deadline:
             raise exceptions.ProgramError('qemu-nbd does not begin')
         time.sleep(0.01)
+
+
+def _served(
+    connection: socket.socket, server: companion.Companion, name: str
+) -> nbd.Client:
+    try:
+        return nbd.Client(connection, name)
+    except exceptions.SourceError as error:
+        # It lets clients connect before it opens the disk image.
+        if server.wait(_END) and server.tail():
+            raise _why(server.tail(), name) from error
+        raise
 
 
 def _why(words: str, name: str) -> exceptions.AmiError:

@@ -22,6 +22,7 @@ import json
 import os
 import pathlib
 import struct
+import sys
 
 import fixtures
 
@@ -36,6 +37,18 @@ from amiclient.tests import exttree
 from amiclient.tests import triple
 
 MIB = disks.MIB
+
+#: Lets one client connect, and finds only then that there is a lock.
+_LATE = """#!{}
+import socket, sys
+(path,) = (a[9:] for a in sys.argv if a.startswith('--socket='))
+server = socket.socket(socket.AF_UNIX)
+server.bind(path)
+server.listen()
+client, _ = server.accept()
+client.close()
+sys.exit("qemu-nbd: Failed to blk_new_open 'x': Failed to get a lock")
+"""
 
 
 class HostileCase(base.TestCase):
@@ -252,6 +265,16 @@ class TestDamage(HostileCase):
                 fixtures.MockPatchObject(resolve.busy, 'refuse_busy')
             )
             self.assertIn('somebody else writes to it', self.refused(path))
+
+    def test_in_use_as_is_told_once_connected(self) -> None:
+        path = disks.convert(self.secret, 'qcow2')
+        late = self.folder / 'bin/qemu-nbd'
+        late.parent.mkdir()
+        late.write_text(_LATE.format(sys.executable))
+        late.chmod(0o755)
+        path_ = os.pathsep.join((str(late.parent), os.environ['PATH']))
+        self.useFixture(fixtures.EnvironmentVariable('PATH', path_))
+        self.assertIn('somebody else writes to it', self.refused(path))
 
     def test_changed_meanwhile(self) -> None:
         path = disks.convert(self.secret, 'qcow2')
