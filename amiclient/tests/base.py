@@ -16,6 +16,7 @@ import locale
 import os
 import pathlib
 import random
+import signal
 
 import fixtures
 import testtools
@@ -37,10 +38,27 @@ class TestCase(testtools.TestCase):
         locale.setlocale(locale.LC_MESSAGES, 'C')
         self.random = random.Random(self.id())
         self.useFixture(CleanEnvironment())
+        self.useFixture(Signals())
 
     def tmp(self) -> pathlib.Path:
         """A fresh, empty folder that goes away with the test."""
         return pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+
+
+class Signals(fixtures.Fixture):
+    """Signals that have the effect that they have at a terminal.
+
+    Shells have what they run in the background ignore SIGINT.
+    """
+
+    def _setUp(self) -> None:
+        for number, action in (
+            (signal.SIGINT, signal.default_int_handler),
+            (signal.SIGTERM, signal.SIG_DFL),
+            (signal.SIGHUP, signal.SIG_DFL),
+        ):
+            before = signal.signal(number, action)
+            self.addCleanup(signal.signal, number, before)
 
 
 class CleanEnvironment(fixtures.Fixture):
