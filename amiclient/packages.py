@@ -19,6 +19,8 @@ HOLDING = {
     'e2fsck': 'e2fsprogs',
     'e2image': 'e2fsprogs',
     'lz4': 'lz4',
+    'mcopy': 'mtools',
+    'mdir': 'mtools',
     'mke2fs': 'e2fsprogs',
     'qemu-img': 'qemu-utils',
     'qemu-nbd': 'qemu-utils',

@@ -253,7 +253,7 @@ class _Finder:
         for boot in self._boots:
             folder = f'{boot}/loader/entries'
             for name in self._reader.names(folder):
-                if not name.endswith('.conf') or _NOT.search(name):
+                if not name.lower().endswith('.conf') or _NOT.search(name):
                     continue
                 data = self._reader.head(f'{folder}/{name}', _ENTRY)
                 found = self._entry(data or b'')

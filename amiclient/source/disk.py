@@ -20,6 +20,7 @@ decides, or the user.
 
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Sequence
 import contextlib
 import dataclasses
 import pathlib
@@ -29,6 +30,7 @@ from amiclient import exceptions
 from amiclient.ext import browse
 from amiclient.ext import superblock as superblock_
 from amiclient.source import detect
+from amiclient.source import fat as fat_
 from amiclient.source import fstab
 from amiclient.source import magic
 from amiclient.source import medium as medium_
@@ -51,13 +53,14 @@ _ROOT_FILES = (
 )
 
 #: How the names of kernels and ramdisks begin.
-_BOOT_FILES = (
-    'vmlinu',
-    'initrd',
-    'initramfs',
-    'bzImage',
-    'kernel-',
-    'Image',
+KERNELS = ('vmlinu', 'bzImage', 'kernel-', 'Image')
+RAMDISKS = ('initrd', 'initramfs')
+
+#: Types of partitions that boot loaders know of: the Boot Loader
+#: Specification's own, which is preferred, and the EFI system partition.
+_LOADERS = (
+    ('bc13c2ff-59e6-4262-a352-b275fd6f7172', 'ea'),
+    ('c12a7328-f81f-11d2-ba4b-00a0c93ec93b', 'ef'),
 )
 
 #: What to do about what is no ext filesystem.
@@ -72,6 +75,8 @@ _REMEDIES = {
 
 #: Partitions as the kernel names them, but for those of loop devices.
 _DEVICE = re.compile(r'/dev/(?:[a-z]+|nvme\d+n\d+p|mmcblk\d+p)(\d{1,3})')
+
+_FAT = 'a FAT filesystem'
 
 #: What is a disk, among what is told by content.
 _RAW = ('an MBR-partitioned disk', 'a GPT-partitioned disk')
@@ -90,6 +95,7 @@ class Partition:
     :param uuid: its PARTUUID.
     :param what: what is in it, with an article.
     :param superblock: of its ext filesystem, if it has one that fits in.
+    :param fat: what its FAT filesystem is called, if it has one.
     :param is_root: whether that has the files of a root filesystem.
     :param is_boot: whether it has kernels or ramdisks at its top.
     """
@@ -102,6 +108,7 @@ class Partition:
     uuid: str
     what: str
     superblock: superblock_.Superblock | None
+    fat: fat_.Volume | None
     is_root: bool
     is_boot: bool
 
@@ -119,17 +126,27 @@ class Partition:
         name, value = entry.tag
         if name == 'PARTUUID':
             return value.lower() == self.uuid
-        block = self.superblock
-        if block is None:
-            return False
         if name == 'UUID':
-            return value.lower() == block.uuid
-        return name == 'LABEL' and value == block.label
+            return value.lower() == self._uuid
+        return name == 'LABEL' and value == self.label
+
+    @property
+    def label(self) -> str:
+        """The label of its filesystem, if that can be told; or ''."""
+        named = self.superblock or self.fat
+        return '' if named is None else named.label
+
+    @property
+    def _uuid(self) -> str | None:
+        """What a filesystem is told by, if that can be told."""
+        if self.fat is not None:
+            return self.fat.serial
+        return None if self.superblock is None else self.superblock.uuid
 
     def __str__(self) -> str:
         words = [units.format_size(self.size), self.what]
-        if self.superblock is not None and self.superblock.label:
-            words.append(f'label {text.safe(self.superblock.label)}')
+        if self.label:
+            words.append(f'label {text.safe(self.label)}')
         if self.is_root:
             words.append('with a root filesystem')
         elif self.is_boot:
@@ -199,6 +216,29 @@ class Disk:
                     return each
         found = [each for each in others if each.is_boot]
         return found[0] if len(found) == 1 else None
+
+    def loaders(
+        self, root: Partition, mounted: Sequence[fstab.Entry]
+    ) -> tuple[Partition, ...]:
+        """Find the FAT filesystems that kernels may be on, the surest first.
+
+        :param root: where the root filesystem is.
+        :param mounted: what that mounts where boot loaders look.
+        """
+        others = [
+            each
+            for each in self.partitions
+            if each.fat is not None and each.number != root.number
+        ]
+        found = {
+            each.number: each
+            for entry in mounted
+            for each in others
+            if each.is_named(entry)
+        }
+        for types in _LOADERS:
+            found |= {e.number: e for e in others if e.type in types}
+        return tuple(found.values())
 
     def _wanted(self, number: int) -> Partition:
         name = self.medium.name
@@ -305,7 +345,7 @@ def _look(medium: medium_.Medium, kind: str) -> Disk:
 
 
 def _partition(medium: medium_.Medium, entry: partitions_.Entry) -> Partition:
-    block, is_root, is_boot = None, False, False
+    block, volume, is_root, is_boot = None, None, False, False
     if entry.end > medium.size or not entry.size:
         what = 'beyond the end of the disk'
     else:
@@ -321,6 +361,8 @@ def _partition(medium: medium_.Medium, entry: partitions_.Entry) -> Partition:
         else:
             is_root = _is_root(reader)
             is_boot = not is_root and _is_boot(reader)
+    elif what == _FAT:
+        volume = fat_.parse(head)
     elif entry.type_name and what == 'unrecognised data':
         what = f'{entry.type_name} ({what})'
     return Partition(
@@ -332,9 +374,11 @@ def _partition(medium: medium_.Medium, entry: partitions_.Entry) -> Partition:
         uuid=entry.uuid,
         what=what,
         superblock=block,
+        fat=volume,
         is_root=is_root,
         is_boot=is_boot,
     )
+
 
 def _is_root(reader: browse.Reader) -> bool:
     """Tell whether a filesystem has the files of a root filesystem."""
@@ -347,6 +391,7 @@ def _is_root(reader: browse.Reader) -> bool:
 def _is_boot(reader: browse.Reader) -> bool:
     """Tell whether a filesystem has what is found in /boot."""
     try:
-        return any(name.startswith(_BOOT_FILES) for name in reader.names('/'))
+        names = reader.names('/')
     except exceptions.SourceError:
         return False
+    return any(name.startswith((*KERNELS, *RAMDISKS)) for name in names)

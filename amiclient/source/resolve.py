@@ -37,6 +37,7 @@ from amiclient import progress as progress_
 from amiclient.source import bundle
 from amiclient.source import detect
 from amiclient.source import disk as disk_
+from amiclient.source import loader
 from amiclient.source import medium
 from amiclient.source import opening
 from amiclient.source import taking
@@ -297,13 +298,7 @@ class _Opener:
         with self._disk(path, kind) as disk:
             root = disk.root(self._choice.partition)
             self._take(disk, root, folder / 'root.img')
-            boot = disk.boot(root, untying.boot(folder / 'root.img'))
-            notes = disk.notes
-            if boot is not None and boot.superblock is None:
-                notes = (*notes, self._unread(boot))
-                boot = None
-            if boot is not None:
-                self._take(disk, boot, folder / 'boot.img')
+            boot = self._boot(disk, root, folder)
         if files.state(path) != before:
             raise exceptions.BusyError(
                 f'{opening.shown(path)}: was changed while its root '
@@ -315,19 +310,52 @@ class _Opener:
             path.unlink()
         return Source(
             root=folder / 'root.img',
-            boot=None if boot is None else folder / 'boot.img',
+            boot=boot.image,
             own=True,
             format=disk.format,
             partition=root.number,
-            partitions=disk.partitions,
-            notes=notes,
+            partitions=tuple(
+                dataclasses.replace(each, is_boot=True)
+                if each.number == boot.number
+                else each
+                for each in disk.partitions
+            ),
+            notes=disk.notes + boot.notes,
         )
 
-    def _unread(self, boot: disk_.Partition) -> str:
-        return (
-            f'{opening.shown(self._path)}: what belongs on /boot is on '
-            f'partition {boot.number}, {boot.what}, which is not looked into'
+    def _boot(
+        self, disk: disk_.Disk, root: disk_.Partition, folder: pathlib.Path
+    ) -> loader.Taken:
+        """Take what belongs on /boot, if that is not in the root."""
+        mounted = untying.boots(folder / 'root.img')
+        entry = next((e for e in mounted if e.path == '/boot'), None)
+        boot = disk.boot(root, entry)
+        name = opening.shown(self._path)
+        if boot is not None and boot.superblock is not None:
+            target = folder / 'boot.img'
+            self._take(disk, boot, target)
+            return loader.Taken(target, boot.number)
+        if boot is not None and boot.fat is None:
+            note = (
+                f'{name}: what belongs on /boot is on partition '
+                f'{boot.number}, {boot.what}, which is not looked into'
+            )
+            return loader.Taken(notes=(note,))
+        parts = disk.loaders(root, mounted)
+        if not parts or not (
+            boot is not None or loader.is_needed(folder / 'root.img')
+        ):
+            return loader.Taken()
+        taken = loader.take(
+            disk, parts, folder, name=name, progress=self._progress
         )
+        if boot is None or taken.image is not None or taken.notes:
+            return taken
+        note = (
+            f'{name}: what belongs on /boot is on partition {boot.number}, '
+            f'{boot.what}, in which no kernel was found'
+        )
+        return loader.Taken(notes=(note,))
 
     def _take(
         self, disk: disk_.Disk, part: disk_.Partition, target: pathlib.Path

@@ -31,6 +31,9 @@ from amiclient.source import fstab
 _PATH = '/etc/fstab'
 _LIMIT = 64 << 10
 
+#: Where systemd and distributions mount what boot loaders read.
+_BOOTS = ('/boot', '/efi', '/boot/efi')
+
 #: Not all commands that say so have the option.
 _FIX = (
     '"ami upload", "boot", "extract" and "shrink --output" mend that in a '
@@ -59,14 +62,19 @@ def report(
     return (f'{note}; {remedy}',)
 
 
-def boot(image: pathlib.Path) -> fstab.Entry | None:
-    """Tell what a root filesystem mounts on /boot; None if it is within."""
+def boots(image: pathlib.Path) -> tuple[fstab.Entry, ...]:
+    """Tell what a root filesystem mounts where boot loaders look.
+
+    :returns: what is on /boot first, if that is not within.
+    """
     with browse.opened(image) as reader:
         entries = fstab.parse(_text(reader))
-    for entry in entries:
-        if entry.path == '/boot' and entry.is_device:
-            return entry
-    return None
+    return tuple(
+        entry
+        for path in _BOOTS
+        for entry in entries
+        if entry.path == path and entry.is_device
+    )
 
 
 def _text(reader: browse.Reader) -> str:

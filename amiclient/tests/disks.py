@@ -157,7 +157,8 @@ def fat(
     """
     with path.open('wb') as file:
         file.truncate(size * MIB)
-    argv = ['mkfs.vfat', '-F', str(bits), '-n', label]
+    # As many clusters as can be: few make a FAT12.
+    argv = ['mkfs.vfat', '-F', str(bits), '-s', '1', '-n', label]
     process.run([*argv, '-i', serial.replace('-', ''), path])
     inside = sorted(tree.iterdir())
     if inside:

@@ -139,20 +139,21 @@ def microcode() -> bytes:
 def unified(
     release: str | None = '6.9.1-1.fc40.x86_64',
     *,
-    initrd: bytes | None = b'',
+    ramdisk: bool = True,
 ) -> bytes:
     """A unified kernel image.
 
-    :param release: what its section says; the kernel says the same.
-    :param initrd: its ramdisk: an initramfs if empty, none if None.
+    :param release: what its section says, if there is one.
     """
-    content = {b'.osrel': b'ID=fedora\n', b'.linux': bzimage(
-            release=(release or '').encode() + b' (x@y) #1\0'
-        )}
-    if release:
-        content[b'.uname'] = release.encode()
-    if initrd is not None:
-        content[b'.initrd'] = initrd or initramfs()
+    name = (release or '').encode()
+    content = {
+        b'.osrel': b'ID=fedora\n',
+        b'.linux': bzimage(release=name + b' (x@y) #1\0'),
+    }
+    if name:
+        content[b'.uname'] = name
+    if ramdisk:
+        content[b'.initrd'] = initramfs()
     image = pe(0x8664, *content)
     for i, data in enumerate(content.values()):
         start = 0x98 + 0xF0 + 40 * i

@@ -216,7 +216,7 @@ class TestFind(base.TestCase):
         version = '6.9.1-1.fc40.x86_64'
         found = self.found_one({path: samples.unified(version)})
         self.assertEqual((version, path, path, 'unified'), found)
-        found = self.found_one({path: samples.unified(None, initrd=None)})
+        found = self.found_one({path: samples.unified(None, ramdisk=False)})
         self.assertEqual((path, None, 'unified'), found[1:])
 
     def test_no_ramdisk(self) -> None:
