@@ -96,7 +96,7 @@ class _Temporary:
         except FileExistsError:
             return -1
         # Somebody who cleans up may just have looked, and removed it.
-        if _locked(descriptor) is not False and self._is_ours(descriptor):
+        if locked(descriptor) is not False and self._is_ours(descriptor):
             return descriptor
         os.close(descriptor)
         return -1
@@ -253,7 +253,7 @@ def _claimed(name: str, parent: int) -> Iterator[int | None]:
         # Gone meanwhile, or not for us.
         pass
     try:
-        if descriptor >= 0 and _is_marked(descriptor) and _locked(descriptor):
+        if descriptor >= 0 and _is_marked(descriptor) and locked(descriptor):
             yield _size(descriptor)
         else:
             yield None
@@ -282,8 +282,11 @@ def _is_marked(descriptor: int) -> bool:
     return not names or _MARK in names
 
 
-def _locked(descriptor: int) -> bool | None:
-    """Lock a file or folder; None where there are no locks."""
+def locked(descriptor: int) -> bool | None:
+    """Lock a file or folder, until it is closed.
+
+    :returns: false if somebody else has; None where there are no locks.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -38,6 +38,7 @@ from amiclient.source import bundle
 from amiclient.source import digest as digest_
 from amiclient.source import manifest as manifest_
 from amiclient.source import uec
+from amiclient import temporary
 from amiclient import text
 from amiclient import together
 from amiclient import units
@@ -177,27 +178,40 @@ class _Saver:
         again for the next run if this one does not come to its end.
         """
         target = folder / f'{self.stem}.tar.gz'
-        downloaded = 0
-        if os.path.lexists(target):
+        downloaded = None
+        if not os.path.lexists(target):
+            downloaded = self._make_archive(folder, target)
+        if downloaded is None:
             self._check_archive(target)
-        else:
-            name = f'.{self.stem}.{self._records["image"].id}.part'
-            with (
-                files.folder_for(folder),
-                staging.Folder(folder, name) as collected,
-            ):
-                saved = self.directory(collected.path, shown=folder)
-                downloaded = saved.downloaded
-                self._pack(saved, target)
-                collected.clear()
         return Saved(
             directory=folder,
             image=target,
             kernel=target if 'kernel' in self._records else None,
             ramdisk=target if 'ramdisk' in self._records else None,
             manifest=target,
-            downloaded=downloaded,
+            downloaded=downloaded or 0,
         )
+
+    def _make_archive(
+        self, folder: pathlib.Path, target: pathlib.Path
+    ) -> int | None:
+        """Fetch what is missing, and make the archive.
+
+        :returns: bytes that came over the network; None if another run has
+            made it meanwhile.
+        """
+        name = f'.{self.stem}.{self._records["image"].id}.part'
+        with (
+            files.folder_for(folder),
+            staging.Folder(folder, name) as collected,
+        ):
+            if os.path.lexists(target):
+                return None
+            temporary.sweep(folder)
+            saved = self.directory(collected.path, shown=folder)
+            self._pack(saved, target)
+            collected.clear()
+        return saved.downloaded
 
     def _pack(self, saved: Saved, target: pathlib.Path) -> None:
         # Small things first, so that they are found without unpacking all.
@@ -208,6 +222,9 @@ class _Saver:
                 output.path,
                 progress=self._progress,
             )
+            if os.path.lexists(target):
+                # Of another image of that name, for ours is locked.
+                self._check_archive(target)
             output.keep()
 
     def _check_archive(self, target: pathlib.Path) -> None:
@@ -238,7 +255,8 @@ class _Saver:
 
         :raises AmiError: if it has.
         """
-        ours = {*self._names.values(), manifest_.NAME}
+        temporary.sweep(folder)
+        ours = {*self._names.values(), manifest_.NAME, staging.LOCK}
         with os.scandir(folder) as entries:
             found = {entry.name for entry in entries}
         parts = {

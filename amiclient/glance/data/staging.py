@@ -19,6 +19,11 @@ So nothing is put into a folder, or taken from one, unless it is the user's
 own, and nobody else can write to it; and where others could rename it later,
 the path is one that leads to the open folder itself, below ``/proc``
 (proc(5)), as in :mod:`amiclient.temporary`.
+
+One run at a time has it: what it packs, and then removes, must not be what
+another has just found. A lock in the folder says so. It is a file, for over
+NFS a lock takes the right to write, which nobody has to a folder; and it ends
+with its process, however that ends.
 """
 
 import contextlib
@@ -30,7 +35,11 @@ from typing import Self
 
 from amiclient import exceptions
 from amiclient import files
+from amiclient import interrupts
 from amiclient import temporary
+
+#: Is in the folder while a run has it.
+LOCK = '.lock'
 
 #: As it is, whatever it is: to look at it takes no rights, and blocks never.
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -38,6 +47,8 @@ _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 #: How often a folder that vanishes while it is being opened is tried again.
+_WRITE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
 _TRIES = 5
 
 _HINT = 'remove it, or choose another --directory'
@@ -51,23 +62,30 @@ class Folder:
 
     :param folder: the folder that it is in.
     :param name: the name that it has there.
-    :raises AmiError: if it cannot be made, or what has its name is not to be
-        trusted.
+    :raises AmiError: if it cannot be made, what has its name is not to be
+        trusted, or another process has it.
     """
 
     def __init__(self, folder: pathlib.Path, name: str) -> None:
         self._name = name
         self._shown = folder / name
-        with files.told(folder):
-            exposed = temporary.is_exposed(folder)
-            self._parent = os.open(
-                folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-            )
-            try:
-                self._descriptor = self._open()
-            except BaseException:
-                os.close(self._parent)
-                raise
+        self._lock = -1
+        try:
+            # A signal in the middle would leave something nobody knows of.
+            with files.told(folder), interrupts.held():
+                exposed = temporary.is_exposed(folder)
+                self._parent = os.open(
+                    folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+                )
+                try:
+                    self._descriptor, self._lock = self._open()
+                except BaseException:
+                    os.close(self._parent)
+                    raise
+        except BaseException:
+            if self._lock >= 0:
+                self.__exit__()
+            raise
         #: How to get at it.
         self.path = self._shown
         itself = pathlib.Path(f'/proc/{os.getpid()}/fd/{self._descriptor}')
@@ -79,13 +97,16 @@ class Folder:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: types.TracebackType | None = None,
     ) -> None:
-        self._remove_empty()
-        os.close(self._descriptor)
-        os.close(self._parent)
+        with interrupts.held():
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(LOCK, dir_fd=self._descriptor)
+            self._remove_empty()
+            for descriptor in (self._lock, self._descriptor, self._parent):
+                os.close(descriptor)
         if isinstance(error, exceptions.AmiError):
             error.message = error.message.replace(
                 str(self.path), str(self._shown)
@@ -93,7 +114,7 @@ class Folder:
 
     def clear(self) -> None:
         """Remove all files in it, so that it goes as well at the end."""
-        for name in os.listdir(self._descriptor):
+        for name in {*os.listdir(self._descriptor)} - {LOCK}:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=self._descriptor)
 
@@ -103,8 +124,11 @@ class Folder:
         with contextlib.suppress(OSError):
             os.rmdir(self._name, dir_fd=self._parent)
 
-    def _open(self) -> int:
-        """Open it, and make it if it is not there."""
+    def _open(self) -> tuple[int, int]:
+        """Open it, and make it if it is not there; lock it.
+
+        :returns: descriptors of the folder, and of the lock.
+        """
         for _ in range(_TRIES):
             try:
                 os.mkdir(self._name, 0o700, dir_fd=self._parent)
@@ -117,7 +141,7 @@ class Folder:
                 # Another run has finished, and removed it.
                 continue
             try:
-                return self._judged(found)
+                descriptor = self._judged(found)
             except exceptions.AmiError:
                 if made:
                     # On a filesystem that knows no owners, or no modes.
@@ -125,6 +149,14 @@ class Folder:
                 raise
             finally:
                 os.close(found)
+            try:
+                lock = self._locked(descriptor)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            if lock is not None:
+                return descriptor, lock
+            os.close(descriptor)
         raise exceptions.AmiError(
             f'{self._shown} is changed by others all the time',
             hint='choose another --directory',
@@ -148,6 +180,35 @@ class Folder:
         with contextlib.suppress(PermissionError):
             os.fchmod(descriptor, 0o700)
         return descriptor
+
+    def _locked(self, descriptor: int) -> int | None:
+        """Lock it.
+
+        :returns: a descriptor that holds the lock; None if the run that had
+            it has finished just now, and removed it.
+        :raises AmiError: if another process has it.
+        """
+        try:
+            lock = os.open(LOCK, _WRITE, 0o600, dir_fd=descriptor)
+        except FileNotFoundError:
+            return None
+        try:
+            if temporary.locked(lock) is False:
+                raise exceptions.AmiError(
+                    f'{self._shown.parent}: another process is saving the '
+                    'same there',
+                    hint='wait for it, or end it',
+                )
+            found = os.stat(LOCK, dir_fd=descriptor, follow_symlinks=False)
+            if os.path.samestat(found, os.fstat(lock)):
+                return lock
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(lock)
+            raise
+        os.close(lock)
+        return None
 
 
 def _objection(status: os.stat_result) -> str | None:

@@ -14,12 +14,15 @@
 
 import os
 import pathlib
+import signal
 import stat
 import unittest
 from unittest import mock
 
 from amiclient import exceptions
 from amiclient.glance.data import staging
+from amiclient import interrupts
+from amiclient import temporary
 from amiclient.tests import base
 
 NAME = '.web.11111111.part'
@@ -105,6 +108,72 @@ class TestFolder(FolderCase):
             staging.Folder(self.parent, NAME),
         ):
             self.assertEqual(0o700, _mode(self.folder))
+
+
+class TestAtOnce(FolderCase):
+    """One at a time has it, and nothing else says so to the next."""
+
+    def test_the_second_is_refused(self) -> None:
+        with staging.Folder(self.parent, NAME) as folder:
+            (folder.path / 'part').touch()
+            error = self.assertRaises(
+                exceptions.AmiError, staging.Folder, self.parent, NAME
+            )
+            self.assertEqual(
+                f'{self.parent}: another process is saving the same there; '
+                'wait for it, or end it',
+                str(error),
+            )
+            folder.clear()
+            self.assertEqual([staging.LOCK], os.listdir(self.folder))
+        self.assertEqual([], os.listdir(self.parent))
+
+    def test_what_a_killed_run_left_locks_nobody_out(self) -> None:
+        self.folder.mkdir(0o700)
+        (self.folder / staging.LOCK).touch()
+        with staging.Folder(self.parent, NAME):
+            pass
+        self.assertEqual([], os.listdir(self.parent))
+
+    def test_the_first_ends_while_the_second_comes(self) -> None:
+        first = staging.Folder(self.parent, NAME)
+        real = temporary.locked
+
+        def locked(descriptor: int) -> bool | None:
+            first.__exit__()
+            patch.stop()
+            return real(descriptor)
+
+        patch = mock.patch.object(temporary, 'locked', locked)
+        patch.start()
+        self.addCleanup(mock.patch.stopall)
+        with staging.Folder(self.parent, NAME) as second:
+            # Not that of the first, which is gone.
+            self.assertTrue(second.path.is_dir())
+            self.assertRaises(
+                exceptions.AmiError, staging.Folder, self.parent, NAME
+            )
+
+    def test_where_there_are_no_locks(self) -> None:
+        with (
+            mock.patch.object(temporary, 'locked', return_value=None),
+            staging.Folder(self.parent, NAME) as folder,
+        ):
+            folder.clear()
+        self.assertEqual([], os.listdir(self.parent))
+
+    def test_interrupted_once_it_is_there(self) -> None:
+        real = os.mkdir
+
+        def mkdir(*args, **kwargs) -> None:
+            real(*args, **kwargs)
+            signal.raise_signal(signal.SIGINT)
+
+        with mock.patch.object(os, 'mkdir', mkdir), interrupts.raised():
+            self.assertRaises(
+                interrupts.Interrupted, staging.Folder, self.parent, NAME
+            )
+        self.assertEqual([], os.listdir(self.parent))
 
 
 class TestOthers(FolderCase):

@@ -1,0 +1,115 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Several that save one AMI as an archive in one directory, at once."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+from amiclient.tests.functional import test_save
+
+_NAME = 'web_1.tar.gz'
+
+#: Seconds after which what should have happened has not.
+_LATE = 60
+
+
+class TestAtOnce(test_save.SaveCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.target.mkdir()
+        self.words = (
+            *('ami', 'save', 'web/1', '--format', 'uec'),
+            *('--directory', self.target),
+        )
+
+    def enlarge(self) -> None:
+        """Give it a ramdisk that takes a while to pack."""
+        path = self.folder / 'initrd-large'
+        path.write_bytes(self.random.randbytes(24 * 2**20))
+        self.link('ramdisk_id', self.register(path, 'ari'))
+
+    def stopped(self) -> subprocess.Popen:
+        """Start to save it, and stop that while it packs."""
+        running = self.start_openstack(*self.words)
+        # A stopped process gets no other signal than this.
+        self.addCleanup(running.send_signal, signal.SIGCONT)
+        end = time.monotonic() + _LATE
+        while not any(
+            name.startswith(f'.{_NAME}.') for name in os.listdir(self.target)
+        ):
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.002)
+        running.send_signal(signal.SIGSTOP)
+        return running
+
+    def go_on(self, running: subprocess.Popen) -> str:
+        """Let it come to its end."""
+        running.send_signal(signal.SIGCONT)
+        _, stderr = running.communicate(timeout=_LATE)
+        self.assertEqual(0, running.returncode, stderr)
+        return stderr
+
+    def assertWhole(self) -> None:
+        self.assertEqual([_NAME], os.listdir(self.target))
+        # Whoever finds it compares all of it with its manifest.
+        self.assertEqual(0, self.openstack_json(*self.words)['downloaded'])
+
+    def test_while_another_packs(self) -> None:
+        self.enlarge()
+        first = self.stopped()
+        self.assertNotIn(_NAME, os.listdir(self.target))
+        line = self.refused(*self.words)
+        self.assertIn(f'{self.target}: another process is saving', line)
+        self.go_on(first)
+        self.assertWhole()
+
+    def test_another_image_of_that_name(self) -> None:
+        self.enlarge()
+        first = self.stopped()
+        other = self.register(self.root, 'ami', name='web/1')
+        # Its archive is there before that of the first.
+        self.openstack('ami', 'save', other, *self.words[3:], stderr=None)
+        path = pathlib.Path(self.target, _NAME)
+        data = path.read_bytes()
+        first.send_signal(signal.SIGCONT)
+        _, stderr = first.communicate(timeout=_LATE)
+        self.assertEqual(1, first.returncode)
+        self.assertIn('is there already, and is something else', stderr)
+        self.assertTrue(path.read_bytes() == data, 'it was replaced')
+
+    def test_three(self) -> None:
+        running = [self.start_openstack(*self.words) for _ in range(3)]
+        ends = []
+        for process in running:
+            _, stderr = process.communicate(timeout=_LATE)
+            ends.append(process.returncode)
+            if process.returncode:
+                self.assertIn('another process', stderr)
+                self.assertEqual(1, stderr.count('\n'), stderr)
+        self.assertIn(0, ends)
+        self.assertLessEqual({*ends}, {0, 1})
+        self.assertWhole()
+
+    def test_after_one_that_was_killed(self) -> None:
+        self.enlarge()
+        killed = self.stopped()
+        killed.kill()
+        killed.communicate()
+        self.assertEqual(2, len(os.listdir(self.target)))
+        # What was packed is removed, and what was fetched is gone on with.
+        shown = self.openstack_json(*self.words, stderr=None)
+        self.assertEqual(0, shown['downloaded'])
+        self.assertWhole()
