@@ -178,10 +178,12 @@ def _taken(
             )
         copier = _Copier(place, part.size)
         found = copier.run()
-        notes += [
-            f'{shown} is damaged: {text.safe(why)} and is left out'
-            for why in copier.damaged
-        ]
+        if copier.damaged:
+            why, *rest = copier.damaged
+            more = f', and so are {len(rest)} others' if rest else ''
+            notes.append(
+                f'{shown} is damaged: {text.safe(why)} and is left out{more}'
+            )
         if not found:
             return None
         (place / _COPY).unlink()

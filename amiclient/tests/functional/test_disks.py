@@ -21,6 +21,7 @@ from amiclient import process
 from amiclient.tests import disks
 from amiclient.tests import exttree
 from amiclient.tests.functional import upload
+from amiclient.tests.unit.rootfs import samples
 
 MIB = disks.MIB
 
@@ -89,6 +90,35 @@ class TestDisks(upload.UploadCase):
         again = self.upload('--name', 'machine-qcow21')
         self.assertIn(told['id'], again['reused'])
         self.assertEqual(0, again['uploaded'])
+
+    def test_unified_kernel(self) -> None:
+        """Kernel and ramdisk come from the EFI system partition."""
+        tree = self.folder / 'esp-tree'
+        (tree / 'EFI' / 'Linux').mkdir(parents=True)
+        (tree / 'EFI' / 'Linux' / 'a.efi').write_bytes(
+            samples.unified('6.1.0-10')
+        )
+        esp = disks.fat(self.folder / 'esp', tree)
+        disk = disks.make(
+            self.folder / 'machine',
+            [
+                disks.Part(4, esp, type=disks.ESP),
+                disks.Part(16, self.root, type=disks.ROOT),
+            ],
+        )
+        told = self.take(disks.convert(disk, 'qcow2', '-c'))
+        kernel = samples.bzimage(release=b'6.1.0-10 (x@y) #1\0')
+        self.kernel.write_bytes(kernel)
+        self.check(told)
+        told = self.openstack_json('ami', 'inspect', disk)
+        (found,) = told['kernels']
+        self.assertEqual(
+            ('6.1.0-10', '/EFI/Linux/a.efi', 'unified'),
+            (found['version'], found['kernel'], found['source']),
+        )
+        self.assertEqual(
+            [True, False], [part['boot'] for part in told['partitions']]
+        )
 
     def test_inspected(self) -> None:
         image = disks.convert(self.disk, 'vhdx')
