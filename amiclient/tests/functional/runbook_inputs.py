@@ -46,6 +46,19 @@ _DEBIAN = {
     'usr/bin/cloud-init': '#!/bin/sh\n',
 }
 
+_SYSTEMD = 'usr/lib/systemd/systemd'
+
+#: Of one where anybody can log in, on the console.
+_DEMO = {
+    'etc/fstab': 'LABEL=demo-root / ext4 x-systemd.growfs 0 1\n',
+    'etc/hostname': 'demo\n',
+    'etc/passwd': 'root:x:0:0:root:/root:/bin/sh\n',
+    'etc/shadow': 'root::20000:0:99999:7:::\n',
+    # What tells that it has a console; nothing runs it.
+    'usr/lib/systemd/system-generators/systemd-getty-generator': '#!/bin/sh\n',
+    'usr/lib/systemd/system/serial-getty@.service': '[Unit]\n',
+}
+
 
 def parts(folder: pathlib.Path, size: int = 4 * _MIB) -> None:
     """Make a root filesystem on a disk with room, its kernel and ramdisk.
@@ -99,17 +112,34 @@ def volume(folder: pathlib.Path) -> pathlib.Path:
 
 def debian(folder: pathlib.Path) -> None:
     """Make an archive as mmdebstrap makes one, of a much smaller system."""
+    _archive(folder, _tree(folder, _DEBIAN))
+
+
+def demo(folder: pathlib.Path) -> None:
+    """Make that of a system with systemd, open to all on its console."""
+    tree = _tree(folder, _DEMO)
+    # It boots by the same script, which is where systemd would be.
+    (tree / 'sbin/init').rename(tree / _SYSTEMD)
+    (tree / 'sbin/init').symlink_to(f'/{_SYSTEMD}')
+    _archive(folder, tree)
+
+
+def _tree(folder: pathlib.Path, files: dict[str, str]) -> pathlib.Path:
     root = _bootable(
-        folder, 'root', _DEBIAN, modules=(*guest.MODULES, 'virtio_scsi')
+        folder, 'root', files, modules=(*guest.MODULES, 'virtio_scsi')
     )
     tree = folder / 'tree'
     tree.mkdir()
     process.run(['debugfs', '-R', f'rdump / {tree}', root])
+    root.unlink()
     (tree / 'etc' / 'machine-id').touch()
+    return tree
+
+
+def _archive(folder: pathlib.Path, tree: pathlib.Path) -> None:
     with tarfile.open(folder / 'debian.tar', 'w') as archive:
         archive.add(tree, '.', filter=_roots)
     shutil.rmtree(tree)
-    root.unlink()
 
 
 def without_driver(folder: pathlib.Path) -> None:

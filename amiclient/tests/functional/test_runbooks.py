@@ -11,7 +11,7 @@
 #    under the License.
 
 
-"""Every how-to page does what it says.
+"""The tutorial and every how-to page do what they say.
 
 With AMICLIENT_UPDATE_RUNBOOKS set, the pages are made to show what their
 commands print: read the difference before you commit it.
@@ -93,6 +93,7 @@ class TestRunbooks(base.TestCase):
             'another one': lambda: self.kill_an_upload('other'),
             'cirros': lambda: runbook_inputs.cirros(self.folder),
             'debian': lambda: runbook_inputs.debian(self.folder),
+            'demo': lambda: runbook_inputs.demo(self.folder),
             'killed upload': lambda: self.kill_an_upload('debian'),
             'large parts': lambda: runbook_inputs.parts(
                 self.folder, 96 * 2**20
@@ -192,6 +193,9 @@ class TestRunbooks(base.TestCase):
 
     def test_virtual_machine(self) -> None:
         self.run_page('howto/virtual-machine')
+
+    def test_tutorial(self) -> None:
+        self.run_page('tutorial')
 
     def test_life(self) -> None:
         self.run_page('life')
