@@ -12,7 +12,8 @@
 
 """Ctrl-C, SIGTERM, SIGHUP and SIGKILL at any moment of a command.
 
-With AMICLIENT_SLOW_TESTS set, each test tries a hundred moments.
+A hundred moments of a shrink, and of an upload. With AMICLIENT_SLOW_TESTS set,
+as many of what else there is.
 """
 
 import os
@@ -30,7 +31,11 @@ from amiclient.tests import triple
 from amiclient.tests.unit.ext import shrinking
 
 _MIB = 2**20
-_COUNT = 100 if shrinking.SLOW else 12
+#: Moments over the whole run of a shrink, and of an upload.
+_COUNT = 100
+
+#: Moments of what else there is: kill -9, and the start.
+_SOME = 100 if shrinking.SLOW else 12
 _FEW = 30 if shrinking.SLOW else 4
 
 #: What a temporary file or folder is called.
@@ -157,7 +162,7 @@ class TestShrink(_Case):
 
         counts = moments.surviving(
             run,
-            moments.points(seconds, _COUNT, self.random, signal.SIGKILL),
+            moments.points(seconds, _SOME, self.random, signal.SIGKILL),
             check,
         )
         self.assertGreater(counts['left'], 0)
@@ -245,7 +250,7 @@ class TestUpload(_Case, upload.UploadCase):
         counts = moments.surviving(
             self.run_command,
             moments.points(
-                self.seconds, _COUNT // 2, self.random, signal.SIGKILL
+                self.seconds, _SOME // 2, self.random, signal.SIGKILL
             ),
             check,
         )
