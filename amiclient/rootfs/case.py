@@ -41,6 +41,9 @@ _LARGE = 32 << 20
 #: Files of a folder that are looked at.
 _FILES = 1000
 
+#: What the kernel tries to start, in this order.
+_INITS = ('/sbin/init', '/etc/init', '/bin/init')
+
 #: Where the files of systemd are, the first one counts (systemd.unit(5)).
 _UNITS = (
     '/etc/systemd/system',
@@ -58,6 +61,8 @@ class Case:
     :param head: its first 1024 bytes, in front of the superblock.
     :param kernel: None if there is none; so ``ramdisk``, a file.
     :param now: seconds since 1970.
+    :param command_line: what its image has as ``os_command_line``; None if
+        Nova's own is all that is known.
     :param tight: whether it has no free space because it was made that way.
     """
 
@@ -66,6 +71,7 @@ class Case:
     kernel: kernels.Kernel | None
     ramdisk: pathlib.Path | None
     now: float
+    command_line: str | None = None
     tight: bool = False
 
     def text(self, name: str) -> str | None:
@@ -147,10 +153,22 @@ class Case:
         """Whether there are no files, as in CirrOS's root filesystem."""
         return set(self.reader.names('/')) <= {'lost+found'}
 
+    @property
+    def told_init(self) -> str | None:
+        """The program that the command line has the kernel start."""
+        words = (self.command_line or '').split()
+        told = [word for word in words if word.startswith('init=')]
+        return told[-1].removeprefix('init=') if told else None
+
     @functools.cached_property
     def init(self) -> str | None:
-        """The program that the kernel starts, links not resolved."""
-        return self.program('/sbin/init', '/etc/init', '/bin/init', '/init')
+        """The program that the kernel starts, links not resolved.
+
+        Its last resort, /bin/sh, is none (init/main.c, kernel_init()), and
+        neither is /init: that is for ramdisks.
+        """
+        told = self.told_init
+        return self.program(*((told,) if told else _INITS))
 
     @functools.cached_property
     def has_systemd(self) -> bool:

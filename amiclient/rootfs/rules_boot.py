@@ -18,6 +18,7 @@ import re
 
 from amiclient import findings
 from amiclient.rootfs import case as case_
+from amiclient.rootfs import consoles
 from amiclient.rootfs import inspection
 from amiclient.rootfs import ramdisk_files
 
@@ -30,20 +31,25 @@ _ALSO_RUNS = {
     'ppc64': ('ppc',),
 }
 
-#: The serial console that Nova reads, and what /etc/inittab may call it.
-_CONSOLES = ('ttyS0', 'ttyAMA0', 'hvc0', 'console')
+#: What makes a line of /etc/inittab one that offers a login.
 _GETTY = re.compile(r'getty|respawn|askfirst|/bin/(login|sh)')
 
 
 def _no_init(case: case_.Case) -> Found:
-    if case.init is None and not case.program('/bin/sh'):
-        yield findings.Finding(
-            'error',
-            'no-init',
-            'there is neither /sbin/init nor /bin/sh that could be run: the '
-            'kernel panics',
-            'install systemd-sysv, sysvinit-core or another init',
-        )
+    if case.init is not None:
+        return
+    remedy = 'install systemd-sysv, sysvinit-core or another init'
+    if case.told_init:
+        why = f'its os_command_line says init={case.told_init}, which cannot '
+        what = 'be run: the kernel panics'
+        remedy = f'correct os_command_line, or {remedy}'
+    elif case.program('/bin/sh'):
+        why = 'there is no /sbin/init, /etc/init or /bin/init that could be '
+        what = 'run: the kernel runs /bin/sh instead, and panics as it ends'
+    else:
+        why = 'there is neither /sbin/init nor /bin/sh that could be run: '
+        what = 'the kernel panics'
+    yield findings.Finding('error', 'no-init', why + what, remedy)
 
 
 def _no_os_release(case: case_.Case) -> Found:
@@ -179,53 +185,72 @@ def _virtio_scsi(case: case_.Case) -> Found:
 
 
 def _no_console(case: case_.Case) -> Found:
-    if _has_console(case):
-        return
-    yield findings.Finding(
-        'warning',
-        'no-console',
-        'nothing offers a login at the serial console, so the console of a '
-        'server stays silent',
-        'systemctl enable serial-getty@ttyS0.service'
-        if case.has_systemd
-        else 'add a getty on ttyS0 to /etc/inittab',
+    machine = case.kernel.architecture if case.kernel else None
+    console = consoles.of(
+        machine or inspection.architecture(case.reader), case.command_line
     )
+    offered = _offers_login(case, console)
+    if not console.heard:
+        what = 'what the kernel says does not get'
+        if not offered:
+            what = 'neither what the kernel says nor a login gets'
+        yield findings.Finding(
+            'warning',
+            'no-console',
+            f'os_command_line has no console={console.name}, so {what} to '
+            'the serial console',
+            f'add console=tty0 console={console.name} to os_command_line',
+        )
+    elif not offered:
+        yield findings.Finding(
+            'warning',
+            'no-console',
+            f'nothing offers a login at the serial console, {console.name}, '
+            'so the console of a server stays silent',
+            f'systemctl enable serial-getty@{console.name}.service'
+            if case.has_systemd
+            else f'add a getty on {console.name} to /etc/inittab',
+        )
 
 
-def _has_console(case: case_.Case) -> bool:
+def _offers_login(case: case_.Case, console: consoles.Console) -> bool:
     if case.has_systemd:
-        # Nova's command line always has console=ttyS0, by which the generator
-        # starts a getty there (systemd-getty-generator(8)).
-        generator = case.program(
-            '/usr/lib/systemd/system-generators/systemd-getty-generator',
-            '/lib/systemd/system-generators/systemd-getty-generator',
+        return any(
+            _systemd_offers(case, console, name) for name in console.names
         )
-        wanted = any(
-            name.startswith('serial-getty@')
-            for name in case.reader.names(
-                '/etc/systemd/system/getty.target.wants'
-            )
-        )
-        masked = any(
-            case.masked(unit)
-            for unit in (
-                'serial-getty@ttyS0.service',
-                'serial-getty@.service',
-                'getty.target',
-            )
-        )
-        there = case.unit('serial-getty@.service')
-        return (bool(generator) or wanted) and there and not masked
-    if any(
-        any(console in line for console in _CONSOLES) and _GETTY.search(line)
-        for line in case.lines('/etc/inittab')
-    ):
-        return True
+    names = console.names + (('console',) if console.main else ())
+    own = re.compile(rf'(?<!\w)({"|".join(names)})(?!\w)')
+    for line in case.lines('/etc/inittab'):
+        # busybox's init takes /dev/console where a line names none.
+        on_it = own.search(line) or (console.main and line.startswith('::'))
+        if on_it and _GETTY.search(line):
+            return True
     return any(
-        case.exists(f'/etc/runlevels/default/agetty.{console}')
-        or case.exists(f'/etc/init/{console}.conf')
-        for console in _CONSOLES
+        case.exists(f'/etc/runlevels/default/agetty.{name}')
+        or case.exists(f'/etc/init/{name}.conf')
+        for name in names
     )
+
+
+def _systemd_offers(
+    case: case_.Case, console: consoles.Console, name: str
+) -> bool:
+    unit = f'serial-getty@{name}.service'
+    # systemd-getty-generator(8): it starts one on what the kernel has for
+    # its consoles, and on some others.
+    generator = console.generated and case.program(
+        '/usr/lib/systemd/system-generators/systemd-getty-generator',
+        '/lib/systemd/system-generators/systemd-getty-generator',
+    )
+    wanted = unit in case.reader.names(
+        '/etc/systemd/system/getty.target.wants'
+    )
+    masked = any(
+        case.masked(each)
+        for each in (unit, 'serial-getty@.service', 'getty.target')
+    )
+    there = case.unit('serial-getty@.service')
+    return (bool(generator) or wanted) and there and not masked
 
 
 #: By their names.

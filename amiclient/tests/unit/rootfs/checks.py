@@ -20,6 +20,7 @@ from typing import Any
 from amiclient import findings
 from amiclient.rootfs import check
 from amiclient.source import bundle
+from amiclient.source import manifest
 from amiclient.tests import base
 from amiclient.tests.unit.rootfs import images
 from amiclient.tests.unit.rootfs import samples
@@ -86,6 +87,7 @@ class CheckCase(base.TestCase):
         size: int = 96 << 20,
         edit: Iterable[str] = (),
         patch: tuple[int, bytes] | None = None,
+        command_line: str | None = None,
         **rest: Any,
     ) -> dict[str, findings.Finding]:
         """Check the sound system with some changes; tell findings by rule.
@@ -94,6 +96,7 @@ class CheckCase(base.TestCase):
         :param without: beginnings of paths to leave out.
         :param drivers: of the ramdisk; None for no ramdisk at all.
         :param patch: bytes to write into the image, and where.
+        :param command_line: as a manifest has it.
         """
         folder = self.tmp()
         gone = tuple(without)
@@ -117,6 +120,7 @@ class CheckCase(base.TestCase):
                 else kernel,
             ),
             ramdisk=drivers and self.file('initrd', ramdisk(drivers)),
+            manifest=_manifest(command_line),
         )  # fmt: skip
         found = check.check(source, check.Request(name=image, **rest))
         self.assertLessEqual({f.rule for f in found}, check.RULES)
@@ -145,6 +149,19 @@ class CheckCase(base.TestCase):
         self.assertEqual(severity, found[rule].severity)
         self.assertIn(words, found[rule].message)
         self.assertTrue(found[rule].remedy)
+
+
+def _manifest(command_line: str | None) -> manifest.Manifest | None:
+    """A manifest of an AMI with a command line of its own."""
+    if command_line is None:
+        return None
+    return manifest.Manifest(
+        manifest.Part(
+            file='x.img', size=1, sha512='', disk_format='ami',
+            container_format='ami',
+            properties={'os_command_line': command_line},
+        )
+    )  # fmt: skip
 
 
 def ramdisk(drivers: Iterable[str], *more: str) -> bytes:

@@ -53,21 +53,40 @@ class TestSound(checks.CheckCase):
 
 
 class TestInit(checks.CheckCase):
-    def test_no_init(self) -> None:
-        found = self.check(without=('usr/sbin/init', 'usr/bin/sh'))
+    def test_none(self) -> None:
+        """As docker export gives Debian: the kernel ends up with a shell."""
+        found = self.check(without=(
+            'usr/sbin/init', 'usr/lib/systemd', 'etc/fstab',
+        ))  # fmt: skip
         self.assertEqual('error', found['no-init'].severity)
+        self.assertIn('runs /bin/sh instead', found['no-init'].message)
+
+    def test_init_of_a_ramdisk(self) -> None:
+        """No kernel looks for it in a root filesystem."""
+        found = self.check(
+            {'init': checks.PROGRAM}, without=('usr/sbin/init',)
+        )
+        self.assertIn('no-init', found)
+
+    def test_no_shell_either(self) -> None:
+        found = self.check(without=('usr/sbin/init', 'usr/bin/sh'))
+        self.assertIn('the kernel panics', found['no-init'].message)
 
     def test_dangling_init(self) -> None:
-        found = self.check(
-            {'usr/sbin/init': Link('/sbin/busybox')}, without=('usr/bin/sh',)
-        )
+        found = self.check({'usr/sbin/init': Link('/sbin/busybox')})
         self.assertIn('panics', found['no-init'].message)
 
     def test_init_that_cannot_be_run(self) -> None:
-        found = self.check(
-            {'usr/sbin/init': b'#!/bin/sh\n'}, without=('usr/bin/sh',)
-        )
+        found = self.check({'usr/sbin/init': b'#!/bin/sh\n'})
         self.assertIn('no-init', found)
+
+    def test_init_that_is_told(self) -> None:
+        line = 'root=/dev/vda console=ttyS0 init=/usr/lib/systemd/systemd'
+        without = ('usr/sbin/init',)
+        found = self.check(without=without, command_line=line)
+        self.assertEqual({}, found)
+        found = self.check(command_line=f'{line} init=/sbin/other')
+        self.assertIn('init=/sbin/other', found['no-init'].message)
 
     def test_no_os_release(self) -> None:
         self.assertFound(
@@ -205,43 +224,6 @@ class TestDrivers(checks.CheckCase):
                      '^flex_bg,^huge_file,^dir_nlink,^extra_isize'),
         )  # fmt: skip
         self.assertEqual({}, found)
-
-
-class TestConsole(checks.CheckCase):
-    def found(self, files=None, **options) -> None:
-        self.assertFound(
-            'no-console', 'warning', 'stays silent',
-            self.check(files, **options),
-        )  # fmt: skip
-
-    def test_no_generator(self) -> None:
-        self.found(without=('usr/lib/systemd/system-generators',))
-
-    def test_enabled_by_hand(self) -> None:
-        found = self.check(
-            {
-                f'{_UNITS}/getty.target.wants/serial-getty@ttyS0.service': (
-                    Link('/lib/systemd/system/serial-getty@.service')
-                )
-            },
-            without=('usr/lib/systemd/system-generators',),
-        )
-        self.assertEqual({}, found)
-
-    def test_masked(self) -> None:
-        for unit in (
-            'serial-getty@ttyS0.service', 'serial-getty@.service',
-            'getty.target',
-        ):  # fmt: skip
-            self.found({f'{_UNITS}/{unit}': Link('/dev/null')})
-
-    def test_inittab_without_one(self) -> None:
-        files = {
-            'usr/sbin/init': checks.PROGRAM,
-            'etc/inittab': b'#S0:2345:respawn:/sbin/getty ttyS0\n'
-            b'1:2345:respawn:/sbin/getty 38400 tty1\n',
-        }
-        self.found(files, without=('usr/lib/systemd',))
 
 
 class TestCheck(checks.CheckCase):
