@@ -43,7 +43,8 @@ def add_new_image(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--architecture',
         metavar='<architecture>',
-        help='Architecture, such as x86_64 (default: that of the kernel)',
+        help='Architecture, such as x86_64 (default: that of the kernel, or '
+        'else of the programs in the root filesystem)',
     )
     parser.add_argument(
         '--id',
@@ -101,7 +102,10 @@ def add_minimums(parser: argparse.ArgumentParser) -> None:
 
 def add_parts(parser: argparse.ArgumentParser) -> None:
     """Add what says which kernel and ramdisk an AMI boots with."""
-    for noun, what in (('kernel', 'boot'), ('ramdisk', 'boot with')):
+    for noun, what, none in (
+        ('kernel', 'boot', 'kernel, and so to no ramdisk'),
+        ('ramdisk', 'boot with', 'ramdisk'),
+    ):
         group = parser.add_mutually_exclusive_group()
         group.add_argument(
             f'--{noun}',
@@ -114,7 +118,7 @@ def add_parts(parser: argparse.ArgumentParser) -> None:
         group.add_argument(
             f'--no-{noun}',
             action='store_true',
-            help=f'Link to no {noun}',
+            help=f'Link to no {none}',
         )
         parser.add_argument(
             f'--{noun}-name',
@@ -140,7 +144,9 @@ def chosen_part(
     :raises UsageError: if the user has not said.
     """
     given: str | None = getattr(parsed_args, noun)
-    if given is None and not getattr(parsed_args, f'no_{noun}'):
+    # Without a kernel, a ramdisk does nothing.
+    refused = parsed_args.no_kernel or getattr(parsed_args, f'no_{noun}')
+    if given is None and not refused:
         if found is not None or complete:
             return None if found is None else os.fspath(found)
         raise exceptions.UsageError(

@@ -16,6 +16,7 @@
 import dataclasses
 import pathlib
 
+from amiclient import exceptions
 from amiclient.ext import browse
 from amiclient.ext import shrinkplan
 from amiclient.ext import stage
@@ -34,6 +35,13 @@ _PROGRAMS = (
     '/bin/busybox',
     '/usr/bin/env',
 )
+
+#: Which programs a kernel runs besides those of its own architecture.
+ALSO_RUNS = {
+    'x86_64': ('i686',),
+    'aarch64': ('armv7l',),
+    'ppc64': ('ppc',),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,3 +125,20 @@ def architecture(reader: browse.Reader) -> str | None:
         if found is not None:
             return found
     return None
+
+
+def kernel_architecture(image: pathlib.Path) -> str | None:
+    """Tell which machine the kernel of a root filesystem has to be for.
+
+    :returns: as Nova calls it; None if its programs do not tell, or run with
+        kernels of more than one kind.
+    :raises SourceError: if there is no ext filesystem.
+    """
+    try:
+        with browse.opened(image) as reader:
+            found = architecture(reader)
+    except exceptions.DamagedError:
+        # For e2fsck to say.
+        return None
+    ambiguous = (name for names in ALSO_RUNS.values() for name in names)
+    return None if found in ambiguous else found

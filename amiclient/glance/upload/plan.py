@@ -96,6 +96,7 @@ def plan(
             but=(*orphans_, *([adopted] if adopted else ())),
         )
     )
+    told = preflight.permission(catalog, request.settings)
     creations = [s for s in steps if isinstance(s, request_.Creation)]
     preflight.check_quota(
         catalog,
@@ -116,7 +117,7 @@ def plan(
         ),
         alike=alike,
         others=others,
-        created=taken,
+        created=(*told, *taken),
         orphans=orphans_,
         widened=widened,
         marked=rules.takes_property(marks.PROPERTY),
@@ -174,14 +175,16 @@ def plan_part(
         progress=progress,
     )
     orphans_ = orphans.find(catalog, request.settings, but=adopted)
+    told: tuple[str, ...] = ()
     if isinstance(step, request_.Creation):
+        told = tuple(preflight.permission(catalog, request.settings))
         rules.check(step.new)
         preflight.check_quota(catalog, [step.size], removed=len(orphans_))
         step = dataclasses.replace(step, adopted=adopted)
     return request_.PartPlan(
         step,
         request.settings,
-        warnings=(*step.notes, *orphans.warnings(orphans_)),
+        warnings=(*step.notes, *orphans.warnings(orphans_), *told),
         orphans=orphans_,
         marked=rules.takes_property(marks.PROPERTY),
     )
@@ -225,7 +228,7 @@ def _check_request(request: request_.UploadRequest) -> None:
         # Nova then boots the disk by BIOS, and the console stays empty.
         raise exceptions.UsageError(
             'a ramdisk does nothing without a kernel',
-            hint='give --kernel, or --no-ramdisk',
+            hint='leave out --ramdisk, or give --kernel',
         )
     for part, name in (
         ('kernel', request.kernel_name),

@@ -14,9 +14,11 @@
 """What can be checked in the cloud before anything is created there."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+import shlex
 
 from amiclient import exceptions
 from amiclient.glance import catalog as catalog_
+from amiclient.glance import command_line
 from amiclient.glance import members
 from amiclient.glance import model
 from amiclient.glance.upload import marks
@@ -27,10 +29,10 @@ _LINKS = {'kernel_id': '--kernel', 'ramdisk_id': '--ramdisk'}
 #: Characters that Glance stores of a name, a tag or a property's name.
 _LONGEST = 255
 
-#: What Nova gives to the kernel instead of its own (nova/virt/libvirt).
-_COMMAND_LINE = 'os_command_line'
-
 _MIB = 1 << 20
+
+#: Roles that Keystone has from the start; case does not matter.
+_ADMIN, _READER = 'admin', 'reader'
 
 #: What to do about quotas.
 _ROOM = 'delete images that are not needed, or ask for more quota'
@@ -117,7 +119,7 @@ def check_id(
 def check_reference(record: model.ImageRecord, kind: model.Kind) -> None:
     """Check that an image can be linked to as a kernel or ramdisk.
 
-    Nova takes one that is queued, and the server then ends in ERROR.
+    Nova takes one that is queued or empty, and the server then ends in ERROR.
 
     :raises CloudError: if it is of another kind, or holds no data.
     """
@@ -133,6 +135,13 @@ def check_reference(record: model.ImageRecord, kind: model.Kind) -> None:
             f'the {kind.noun} {record.name!r} ({record.id}) is '
             f'{record.status}: no server would boot with it'
         )
+    if not record.size:
+        why = 'tells no size' if record.size is None else 'has no data'
+        raise exceptions.CloudError(
+            f'the {kind.noun} {record.name!r} ({record.id}) is active, but '
+            f'{why}: no server would boot with it',
+            hint=f'upload it anew: openstack ami {kind.noun} upload FILE',
+        )
 
 
 def check_command_line(properties: Mapping[str, str]) -> None:
@@ -140,15 +149,14 @@ def check_command_line(properties: Mapping[str, str]) -> None:
 
     :raises UsageError: Nova puts it in place of its own, ``root=`` and all.
     """
-    line = properties.get(_COMMAND_LINE)
-    if line is None:
-        return
-    if not any(word.startswith('root=') for word in line.split()):
+    key = command_line.PROPERTY
+    line = properties.get(key)
+    if line is not None and not command_line.has_root(line):
+        whole = command_line.completed(line, properties.get('hw_disk_bus'))
         raise exceptions.UsageError(
-            f'the property {_COMMAND_LINE} has no root=: it replaces all of '
-            'what Nova would say, so the kernel would find no root filesystem',
-            hint=f"write --property {_COMMAND_LINE}='root=/dev/vda "
-            f"console=tty0 console=ttyS0 {line}'",
+            f'the property {key} has no root=: it replaces all of what Nova '
+            'would say, so the kernel would find no root filesystem',
+            hint=f'write --property {key}={shlex.quote(whole)}',
         )
 
 
@@ -206,6 +214,30 @@ def check_quota(
                 f'this upload takes {more}',
                 hint=hint,
             )
+
+
+def permission(
+    catalog: catalog_.Catalog, settings: request_.Settings
+) -> Iterator[str]:
+    """Warn if the cloud is likely to refuse to create images.
+
+    Glance tells no rights beforehand: this goes by its policies' defaults
+    (``add_image`` in glance/policies/image.py), which operators may change.
+    """
+    roles = {role.lower() for role in catalog.roles()}
+    if not roles or _ADMIN in roles:
+        # Not every way to log in tells the roles.
+        return
+    if roles == {_READER}:
+        yield (
+            'the cloud may refuse this: your only role in this project is '
+            f'{_READER}, and as a rule it takes the role member'
+        )
+    elif settings.owner not in (None, catalog.project()):
+        yield (
+            'the cloud may refuse this: as a rule only administrators create '
+            f'images for another project, here {settings.owner}'
+        )
 
 
 def is_out_of_reach(

@@ -26,6 +26,7 @@ from amiclient.glance.upload import preflight
 from amiclient.glance.upload import request as request_
 from amiclient.glance.upload import rules as rules_
 from amiclient.rootfs import contents
+from amiclient.rootfs import inspection
 from amiclient.source import detect
 from amiclient import units
 
@@ -52,7 +53,9 @@ def describe(
     disk_format, container_format, notes = _formats(request, rules)
     release = contents.read_release(root.path)
     computed = {
-        'architecture': traits.architecture or parts.architecture(kernel),
+        'architecture': traits.architecture
+        or parts.architecture(kernel)
+        or inspection.kernel_architecture(root.path),
         'os_type': 'linux',
         'os_distro': release.distro,
         'os_version': release.version,
@@ -76,7 +79,24 @@ def describe(
         tags=traits.tags,
         properties={**taken, **traits.properties},
     )
+    if not computed['architecture']:
+        notes = (*notes, *_unknown(new, kernel, rules))
     return new, (*notes, *warnings)
+
+
+def _unknown(
+    new: model.NewImage, kernel: request_.Step | None, rules: rules_.Rules
+) -> Iterator[str]:
+    """Say that an image gets no architecture, and so may get any host."""
+    key = 'architecture'
+    if key in new.properties or not rules.takes_property(key):
+        return
+    if isinstance(kernel, request_.Reuse):
+        yield (
+            f'the image gets no {key}, for neither the kernel '
+            f'{kernel.record.name!r} ({kernel.record.id}) nor the root '
+            f'filesystem tells it: give it, such as --{key} x86_64'
+        )
 
 
 def _formats(

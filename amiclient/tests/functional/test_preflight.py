@@ -97,3 +97,64 @@ class TestRules(upload.UploadCase):
         told = self.upload('--no-shrink', stderr=None)
         came = self.download(told['id'])
         self.assertEqual(bytes(1024), came.read_bytes()[:1024])
+
+    def test_a_ramdisk_that_is_active_but_empty(self) -> None:
+        empty = self.folder / 'r0'
+        empty.touch()
+        ramdisk = self.register(empty, 'ari')
+        self.assertEqual('active', self.get(ramdisk)['status'])
+        ami = self.upload()
+        for words in (
+            ('upload', self.root, '--kernel', self.kernel),
+            ('set', ami['id']),
+        ):
+            text = self.refused('ami', *words, '--ramdisk', 'r0')
+            self.assertIn(
+                f"the ramdisk 'r0' ({ramdisk}) is active, but has no data",
+                text,
+            )
+        linked = self.get(ami['id'])['ramdisk_id']
+        self.assertEqual(ami['ramdisk_id'], linked)
+
+    def test_a_kernel_that_does_not_tell_its_architecture(self) -> None:
+        kernel = self.register(self.kernel, 'aki')
+        self.parts = ('--kernel', kernel, '--no-ramdisk')
+        told = self.upload(
+            stderr='the image gets no architecture, for neither the kernel '
+            f"'vmlinuz' ({kernel}) nor the root filesystem tells it: give "
+            'it, such as --architecture x86_64\n'
+        )
+        self.assertNotIn('architecture', self.get(told['id']))
+        told = self.upload('--architecture', 'x86_64', stderr=None)
+        self.assertEqual('x86_64', self.get(told['id'])['architecture'])
+
+
+class TestPermission(upload.UploadCase):
+    """Glance tells no rights beforehand, but some can be guessed."""
+
+    def warned(self, *words: object, user: str = 'demo') -> str:
+        """Try an upload that only warns, and then do it; tell the warning."""
+        words = ('ami', 'upload', self.root, *self.parts, *words)
+        tried = self.run_openstack(*words, '--dry-run', user=user)
+        self.assertEqual(0, tried.status, tried)
+        done = self.run_openstack(*words, user=user)
+        self.assertEqual(1, done.status, done)
+        self.assertTrue(done.stderr.startswith(tried.stderr), done.stderr)
+        self.assertIn('403', done.stderr.removeprefix(tried.stderr))
+        self.assertEqual([], self.images())
+        return tried.stderr
+
+    def test_a_reader(self) -> None:
+        self.assertEqual(
+            'the cloud may refuse this: your only role in this project is '
+            'reader, and as a rule it takes the role member\n',
+            self.warned(user='reader'),
+        )
+
+    def test_another_project(self) -> None:
+        other = self.embedded.connection('other').current_project_id
+        self.assertEqual(
+            'the cloud may refuse this: as a rule only administrators create '
+            f'images for another project, here {other}\n',
+            self.warned('--project', other),
+        )

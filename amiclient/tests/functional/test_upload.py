@@ -146,10 +146,12 @@ class TestUpload(upload.UploadCase):
         self.assertEqual(told['kernel_id'], self.get(told['id'])['kernel_id'])
 
     def test_neither_kernel_nor_ramdisk(self) -> None:
-        self.parts = ('--no-kernel', '--no-ramdisk')
-        told = self.upload()
-        self.assertIsNone(told['kernel_id'])
-        self.assertNotIn('kernel_id', self.get(told['id']))
+        for parts in (('--no-kernel', '--no-ramdisk'), ('--no-kernel',)):
+            self.parts = parts
+            told = self.upload('--no-reuse', '--name', str(len(parts)))
+            self.assertIsNone(told['kernel_id'])
+            self.assertNotIn('kernel_id', self.get(told['id']))
+            self.assertNotIn('ramdisk_id', self.get(told['id']))
 
     def test_no_shrink_sends_the_filesystem_and_no_more(self) -> None:
         data = self.root.read_bytes()

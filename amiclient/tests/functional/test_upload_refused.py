@@ -43,7 +43,7 @@ class TestRefused(upload.UploadCase):
             *('ami', 'upload', self.root, '--no-kernel'),
             *('--ramdisk', self.ramdisk),
         )
-        self.assertIn('without a kernel', text)
+        self.assertIn('without a kernel; leave out --ramdisk', text)
 
     def test_no_such_image(self) -> None:
         text = self.refused(

@@ -172,6 +172,18 @@ class TestRefusedByCloud(planning.PlanCase):
         )
         self.assertIn('queued', text)
 
+    def test_what_is_active_but_empty(self):
+        self.catalog.find.side_effect = None
+        for size, why in ((0, 'has no data'), (None, 'tells no size')):
+            self.catalog.find.return_value = records.ramdisk(size=size)
+            text = self.refused(exceptions.CloudError, ramdisk='initrd')
+            self.assertIn(
+                "the ramdisk 'initrd' (33333333-3333-4333-8333-333333333333) "
+                f'is active, but {why}',
+                text,
+            )
+            self.assertIn('openstack ami ramdisk upload', text)
+
     def test_an_image_that_is_to_be_renamed(self):
         self.catalog.find.side_effect = None
         self.catalog.find.return_value = records.kernel()

@@ -12,17 +12,22 @@
 
 """The cloud's rules, before a byte is sent."""
 
+import hashlib
 from unittest import mock
 
 from amiclient import exceptions
 from amiclient.glance import catalog
 from amiclient.glance import members
 from amiclient.glance import model
+from amiclient.glance.upload import plan
 from amiclient.glance.upload import preflight
 from amiclient.glance.upload import request
+from amiclient import progress
 from amiclient.tests import base
+from amiclient.tests import triple
 from amiclient.tests.unit.glance import planning
 from amiclient.tests.unit.glance import records
+from amiclient.tests.unit.rootfs import samples
 
 MIB = 1 << 20
 
@@ -159,6 +164,28 @@ class TestPlan(planning.PlanCase):
         line = 'console=ttyS0 root=LABEL=x'
         self.plan(traits=request.Traits(properties={'os_command_line': line}))
 
+    def test_a_command_line_is_completed(self) -> None:
+        for line, bus, whole in (
+            ('', None, "'root=/dev/vda console=tty0 console=ttyS0'"),
+            ('quiet', None,
+             "'root=/dev/vda console=tty0 console=ttyS0 quiet'"),
+            ('console=ttyS0', None, "'root=/dev/vda console=ttyS0'"),
+            ('quiet console=hvc0', 'scsi',
+             "'root=/dev/sda quiet console=hvc0'"),
+            ('netconsole=x', 'virtio',
+             "'root=/dev/vda console=tty0 console=ttyS0 netconsole=x'"),
+        ):  # fmt: skip
+            properties = {'os_command_line': line}
+            if bus is not None:
+                properties['hw_disk_bus'] = bus
+            text = self.refused(
+                exceptions.UsageError,
+                traits=request.Traits(properties=properties),
+            )
+            self.assertTrue(
+                text.endswith(f'--property os_command_line={whole}'), text
+            )
+
     def test_auto(self) -> None:
         made = self.plan(image_format='auto')
         self.assertEqual('ami', made.ami.new.disk_format)
@@ -213,3 +240,106 @@ class TestPlan(planning.PlanCase):
         for key in ('architecture', 'os_type', 'os_distro', 'os_version'):
             self.schema['properties'][key] = {'type': 'string'}
         self.assertFalse(self.plan().marked)
+
+
+class TestArchitecture(planning.PlanCase):
+    """A kernel in the cloud that does not tell what it is for."""
+
+    TOLD = 'gets no architecture'
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.catalog.find.side_effect = None
+        self.catalog.find.return_value = records.kernel()
+
+    def planned(self, **changes) -> tuple[str | None, list[str]]:
+        """Tell the architecture, and what is said of it."""
+        made = self.plan(**{'kernel': 'my-kernel', 'ramdisk': None, **changes})
+        return (
+            made.ami.new.properties.get('architecture'),
+            [each for each in made.warnings if self.TOLD in each],
+        )
+
+    def programs(self, machine: int, *, wide: bool = True) -> None:
+        """Make the root filesystem one for a machine."""
+        path = self.folder / 'tree' / 'sbin' / 'init'
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(samples.elf(machine=machine, wide=wide))
+        triple.root(self.folder)
+
+    def test_nothing_tells(self) -> None:
+        found, (note,) = self.planned()
+        self.assertIsNone(found)
+        self.assertIn("the kernel 'vmlinuz' (22222222", note)
+        self.assertIn('--architecture x86_64', note)
+
+    def test_the_user_tells(self) -> None:
+        for traits in (
+            request.Traits(architecture='aarch64'),
+            request.Traits(properties={'architecture': 'aarch64'}),
+        ):
+            self.assertEqual(('aarch64', []), self.planned(traits=traits))
+
+    def test_the_kernel_tells(self) -> None:
+        self.programs(62)
+        self.catalog.find.return_value = records.kernel(architecture='i686')
+        self.assertEqual(('i686', []), self.planned())
+
+    def test_the_programs_tell(self) -> None:
+        for machine, name in ((62, 'x86_64'), (183, 'aarch64')):
+            self.programs(machine)
+            self.assertEqual((name, []), self.planned())
+            self.assertEqual((name, []), self.planned(kernel=None))
+
+    def test_programs_that_other_kernels_run_too(self) -> None:
+        # Of i686, by a kernel for x86_64; of armv7l, by one for aarch64.
+        for machine in (3, 40):
+            self.programs(machine, wide=False)
+            found, notes = self.planned()
+            self.assertIsNone(found)
+            self.assertEqual(1, len(notes))
+
+    def test_a_cloud_that_takes_no_such_property(self) -> None:
+        self.schema['additionalProperties'] = False
+        self.assertEqual((None, []), self.planned())
+
+
+class TestPermission(planning.PlanCase):
+    def warned(self, *roles: str, **changes) -> list[str]:
+        self.catalog.roles.return_value = roles
+        found = self.plan(**changes).warnings
+        return [each for each in found if 'the cloud may refuse' in each]
+
+    def test_a_reader(self) -> None:
+        (told,) = self.warned('Reader')
+        self.assertIn('role member', told)
+        for roles in (('reader', 'member'), ('admin',), ('creator',), ()):
+            self.assertEqual([], self.warned(*roles))
+
+    def test_another_project(self) -> None:
+        settings = request.Settings(owner='other')
+        (told,) = self.warned('member', settings=settings)
+        self.assertIn('another project, here other', told)
+        self.assertEqual([], self.warned('Admin', settings=settings))
+        self.assertEqual([], self.warned(settings=settings))
+        own = request.Settings(owner='project')
+        self.assertEqual([], self.warned('member', settings=own))
+
+    def test_one_line_for_both(self) -> None:
+        settings = request.Settings(owner='other')
+        self.assertEqual(1, len(self.warned('reader', settings=settings)))
+
+    def test_a_part(self) -> None:
+        self.catalog.roles.return_value = ('reader',)
+        wanted = request.PartRequest(kind=model.Kind.AKI, path=self.kernel)
+        made = plan.plan_part(wanted, self.catalog, progress=progress.QUIET)
+        self.assertIn('the cloud may refuse', made.warnings[0])
+        # Nothing has to be created: nothing can be refused.
+        data = self.kernel.read_bytes()
+        self.there.append(
+            records.kernel(
+                size=len(data), os_hash_value=hashlib.sha512(data).hexdigest()
+            )
+        )
+        made = plan.plan_part(wanted, self.catalog, progress=progress.QUIET)
+        self.assertEqual((), made.warnings)

@@ -170,15 +170,24 @@ class TestValues(base.TestCase):
 
 
 class TestChosenPart(base.TestCase):
-    def chosen(self, *words):
+    def chosen(self, *words, noun='kernel', found=None):
         args = parse(ami.UploadAmi, 'root.img', *words)
-        return creation.chosen_part(args, 'kernel')
+        return creation.chosen_part(args, noun, found)
 
     def test_one_is_given(self):
         self.assertEqual('vmlinuz', self.chosen('--kernel', 'vmlinuz'))
 
     def test_none_is_wanted(self):
         self.assertIsNone(self.chosen('--no-kernel'))
+
+    def test_no_kernel_needs_no_ramdisk(self):
+        for found in (None, pathlib.Path('initrd')):
+            self.assertIsNone(
+                self.chosen('--no-kernel', noun='ramdisk', found=found)
+            )
+        # That is refused when the upload is planned.
+        words = ('--no-kernel', '--ramdisk', 'initrd')
+        self.assertEqual('initrd', self.chosen(*words, noun='ramdisk'))
 
     def test_nothing_was_said(self):
         error = self.assertRaises(exceptions.UsageError, self.chosen)
