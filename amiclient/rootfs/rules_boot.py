@@ -24,13 +24,6 @@ from amiclient.rootfs import ramdisk_files
 
 Found = Iterator[findings.Finding]
 
-#: Which programs a kernel runs besides those of its own architecture.
-_ALSO_RUNS = {
-    'x86_64': ('i686',),
-    'aarch64': ('armv7l',),
-    'ppc64': ('ppc',),
-}
-
 #: What makes a line of /etc/inittab one that offers a login.
 _GETTY = re.compile(r'getty|respawn|askfirst|/bin/(login|sh)')
 
@@ -79,7 +72,7 @@ def _architecture(case: case_.Case) -> Found:
     programs = inspection.architecture(case.reader)
     if machine is None or programs is None:
         return
-    if programs != machine and programs not in _ALSO_RUNS.get(machine, ()):
+    if programs not in (machine, *inspection.ALSO_RUNS.get(machine, ())):
         yield findings.Finding(
             'error',
             'architecture',
