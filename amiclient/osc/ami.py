@@ -72,7 +72,8 @@ class UploadAmi(command.ShowOne):
             '--no-shrink',
             dest='shrink',
             action='store_false',
-            help='Send the filesystem as it is',
+            help='Send the filesystem as it is, and with it what is left in '
+            'it of deleted files: to have more room in it, use --headroom',
         )
         options.add_shrink(parser, headroom=options.UPLOAD_HEADROOM)
         # Whether it was given decides on what is done with a saved AMI.

@@ -23,6 +23,7 @@ changed: who wants to know more gathers more, and passes it in a
 from collections.abc import Callable, Iterator
 
 from amiclient import findings
+from amiclient.glance import command_line
 from amiclient.glance.health import accessrules
 from amiclient.glance.health import case as case_
 from amiclient.glance.health import linkrules
@@ -159,14 +160,12 @@ def _min_disk(case: case_.Case) -> Iterator[findings.Finding]:
 
 
 def _command_line(case: case_.Case) -> Iterator[findings.Finding]:
-    line = case.image.properties.get('os_command_line')
-    if not line or any(word.startswith('root=') for word in line.split()):
+    line = case.image.properties.get(command_line.PROPERTY)
+    if not line or command_line.has_root(line):
         return
-    bus = case.image.properties.get('hw_disk_bus')
-    device = '/dev/sda' if bus == 'scsi' else '/dev/vda'
-    whole = f'root={device} {line}'
-    if 'console=' not in line:
-        whole = f'root={device} console=tty0 console=ttyS0 {line}'
+    whole = command_line.completed(
+        line, case.image.properties.get('hw_disk_bus')
+    )
     yield case_.found(
         case,
         'error',
