@@ -18,7 +18,7 @@ proxy's own ``create_image`` adds properties nobody asked for, and its list
 evaluates here what Glance can filter there.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 import http
 import itertools
 import logging
@@ -26,6 +26,7 @@ import re
 from typing import Any
 
 from amiclient import exceptions
+from amiclient.glance import candidates
 from amiclient.glance import channel
 from amiclient.glance import errors
 from amiclient.glance import model
@@ -47,9 +48,6 @@ _PAGE = 250
 #: Ids in one request: 40 bytes each in a URL, of which 8 KiB are safe.
 _IDS = 100
 
-#: Candidates that are listed when a name is ambiguous.
-_CANDIDATES = 5
-
 
 class Catalog(channel.Channel):
     """The images of one cloud, as far as the user can see them."""
@@ -64,11 +62,20 @@ class Catalog(channel.Channel):
             self.request('GET', f'/images/{id}', f'getting image {id}')
         )
 
-    def find(self, name_or_id: str) -> model.ImageRecord:
+    def find(
+        self,
+        name_or_id: str,
+        *,
+        fits: Callable[[model.ImageRecord], bool] | None = None,
+        strict: bool = False,
+    ) -> model.ImageRecord:
         """Find an image by its id or, if no id is like that, by its name.
 
         Hidden images are found only if no other has the name.
 
+        :param fits: tells images that may be meant; others are found only if
+            none of these has the name.
+        :param strict: whether hidden ones are looked at in any case.
         :raises NotFoundError: if there is none.
         :raises CloudError: if several have that name.
         """
@@ -79,18 +86,11 @@ class Catalog(channel.Channel):
                 pass  # A UUID makes a poor name, but it can be one.
         found: list[model.ImageRecord] = []
         for hidden in (False, True):
-            found = self.named(name_or_id, hidden=hidden)
-            if found:
+            found += self.named(name_or_id, hidden=hidden)
+            fitting = [i for i in found if fits is None or fits(i)]
+            if fitting and not strict:
                 break
-        if not found:
-            raise exceptions.NotFoundError(
-                f'no image has the name or id {name_or_id!r}',
-                hint='see `openstack image list`; those of other projects '
-                'have to be shared with yours',
-            )
-        if len(found) > 1:
-            raise _ambiguous(name_or_id, found)
-        return found[0]
+        return candidates.only(fitting or found, name_or_id)
 
     def named(
         self, name: str, *, hidden: bool = False
@@ -360,21 +360,3 @@ class Catalog(channel.Channel):
 def _pointer(name: str) -> str:
     """Write a name as a JSON pointer (RFC 6901, section 3)."""
     return '/' + name.replace('~', '~0').replace('/', '~1')
-
-
-def _ambiguous(
-    name: str, found: list[model.ImageRecord]
-) -> exceptions.CloudError:
-    some = ', '.join(
-        f'{image.id} ({image.status}, created {image.created_at:%F %R})'
-        if image.created_at
-        else f'{image.id} ({image.status})'
-        for image in found[:_CANDIDATES]
-    )
-    more = len(found) - _CANDIDATES
-    if more > 0:
-        some += f' and {more} more'
-    return exceptions.CloudError(
-        f'{len(found)} images are named {name!r}: {some}',
-        hint='give the id of one',
-    )

@@ -73,6 +73,14 @@ _FORBIDDEN = {
 }
 
 
+#: What can be given to ``--sort``, where Glance says what cannot.
+_SORT = (
+    'give <key>[:asc|desc], several separated by commas; keys are name, '
+    'status, size, created_at, updated_at, disk_format, container_format, '
+    'visibility, owner, min_disk, min_ram and id'
+)
+
+
 def explain(response: requests.Response) -> str:
     """Find what an error answer says, in whatever form it says it.
 
@@ -121,6 +129,8 @@ def from_response(
     hint = _HINTS.get(status)
     if status == 403:
         hint = next((h for w, h in _FORBIDDEN.items() if w in message), hint)
+    if status == 400 and 'Invalid sort' in message:
+        hint = _SORT
     if status < 400:
         where = response.headers.get('Location', 'somewhere else')
         hint = f'the endpoint redirects to {where}: correct it'

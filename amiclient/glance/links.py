@@ -69,7 +69,9 @@ def show(catalog: catalog_.Catalog, name_or_id: str) -> Ami:
     :raises NotFoundError: if there is no such image.
     :raises CloudError: if it is no AMI.
     """
-    image = catalog.find(name_or_id)
+    image = catalog.find(
+        name_or_id, fits=lambda each: each.may_be(model.Kind.AMI)
+    )
     # With a ramdisk alone it is a broken one, and somebody wants to know why.
     is_ami = image.disk_format == model.Kind.AMI.value or not {
         'kernel_id',

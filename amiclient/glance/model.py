@@ -197,13 +197,37 @@ class ImageRecord:
         return self.properties.get('ramdisk_id') or None
 
     @property
+    def role(self) -> str | None:
+        """What it is within a triple, for people; None if nothing."""
+        roles = {'ami': 'AMI', 'aki': 'kernel', 'ari': 'ramdisk'}
+        return roles.get(
+            self.disk_format or '', 'AMI' if self.kernel_id else None
+        )
+
+    def may_be(self, kind: Kind) -> bool:
+        """Whether it may be one within a triple, as far as itself can tell.
+
+        A kernel may be stored in another format; what links to it tells then.
+        """
+        if self.disk_format == kind.value:
+            return True
+        if self.disk_format in [each.value for each in Kind]:
+            return False
+        is_linking = not {'kernel_id', 'ramdisk_id'}.isdisjoint(
+            self.properties
+        )
+        return is_linking == (kind is Kind.AMI)
+
+    @property
     def showing(self) -> str:
         """The command that tells most about it."""
-        command = {'aki': 'ami kernel', 'ari': 'ami ramdisk', 'ami': 'ami'}
-        noun = command.get(self.disk_format or '')
-        if noun is None:
-            noun = 'ami' if self.kernel_id else 'image'
-        return f'openstack {noun} show {self.id}'
+        command = {
+            None: 'image',
+            'AMI': 'ami',
+            'kernel': 'ami kernel',
+            'ramdisk': 'ami ramdisk',
+        }
+        return f'openstack {command[self.role]} show {self.id}'
 
 
 def _instant(text: str | None) -> datetime.datetime | None:

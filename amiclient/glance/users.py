@@ -12,7 +12,7 @@
 
 """Kernels and ramdisks, and the images that link to them."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 import dataclasses
 from typing import Any
 
@@ -86,27 +86,47 @@ def _candidates(
             )
 
 
-def find(catalog: catalog_.Catalog, kind: model.Kind, name_or_id: str) -> Part:
+def find(
+    catalog: catalog_.Catalog,
+    kind: model.Kind,
+    name_or_id: str,
+    *,
+    strict: bool = False,
+) -> Part:
     """Find a kernel or a ramdisk, with what links to it.
 
     It is one by its format, or because something links to it as such.
 
+    :param strict: whether no other image, of whatever kind, may have the
+        name, not even a hidden one.
     :raises NotFoundError: if there is no such image.
     :raises CloudError: if it is something else, or several have the name.
     """
-    image = catalog.find(name_or_id)
-    users = used_by(catalog, [image.id])[image.id]
-    is_linked = any(
-        str(user.properties.get(LINKS[kind])).lower() == image.id
-        for user in users
+    image = catalog.find(
+        name_or_id,
+        fits=None if strict else lambda each: each.may_be(kind),
+        strict=strict,
     )
-    if image.disk_format != kind.value and not is_linked:
+    users = used_by(catalog, [image.id])[image.id]
+    if image.disk_format != kind.value and not is_linked(image, kind, users):
         raise exceptions.CloudError(
             f'the image {image.name!r} ({image.id}) is no {kind.noun}: its '
             f'format is {image.disk_format}, and no image links to it',
             hint=f'see `{image.showing}`',
         )
     return Part(kind, image, users)
+
+
+def is_linked(
+    image: model.ImageRecord,
+    kind: model.Kind,
+    users: Iterable[model.ImageRecord],
+) -> bool:
+    """Tell whether images link to another as a kernel, or as a ramdisk."""
+    return any(
+        str(user.properties.get(LINKS[kind])).lower() == image.id
+        for user in users
+    )
 
 
 def listed(

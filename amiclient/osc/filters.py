@@ -138,15 +138,53 @@ def _link(
 ) -> str | None:
     if given is None:
         return None
+    hint = f'see `openstack ami {kind.noun} list`'
     try:
-        # Not looked up: AMIs whose kernel is gone can be asked for.
-        return str(uuid.UUID(given))
+        id = str(uuid.UUID(given))
     except ValueError:
-        pass
+        id = None
     try:
-        return catalog.find(given).id
+        if id is not None:
+            image = catalog.get(id)
+        else:
+            image = catalog.find(given, fits=lambda each: each.may_be(kind))
     except exceptions.NotFoundError as error:
+        if id is not None:
+            # AMIs whose kernel is gone can be asked for.
+            return id
         raise exceptions.NotFoundError(
-            f'no {kind.noun} has the name {given!r}',
-            hint=f'see `openstack ami {kind.noun} list`',
+            f'no {kind.noun} has the name {given!r}', hint=hint
         ) from error
+    _check_kind(image, kind, catalog, hint)
+    return image.id
+
+
+def _check_kind(
+    image: model.ImageRecord,
+    kind: model.Kind,
+    catalog: catalog_.Catalog,
+    hint: str,
+) -> None:
+    """Refuse what nothing can link to as that, unless something does.
+
+    :raises CloudError: for an AMI or a ramdisk instead of a kernel, say.
+    """
+    # Not at the top: see amiclient.osc.
+    from amiclient.glance import model
+    from amiclient.glance import users
+
+    roles = {
+        model.Kind.AMI.value: 'an AMI',
+        model.Kind.AKI.value: 'a kernel',
+        model.Kind.ARI.value: 'a ramdisk',
+    }
+    role = roles.get(image.disk_format or '')
+    if role is None or image.disk_format == kind.value:
+        return
+    using = users.used_by(catalog, [image.id])[image.id]
+    if not users.is_linked(image, kind, using):
+        raise exceptions.CloudError(
+            f'the image {image.name!r} ({image.id}) is {role}, not a '
+            f'{kind.noun}',
+            hint=hint,
+        )

@@ -52,7 +52,7 @@ class Delete(command.Action):
         self.warn(planned.kept)
         if parsed_args.dry_run:
             self.say(planned.describe())
-            removal.refuse(planned.problems, planned.total)
+            removal.refuse(planned.problems, planned.total, dry_run=True)
             return
         removal.execute(planned, cloud)
 

@@ -16,7 +16,7 @@ Each image that was named is a task of its own: one that fails keeps no other
 from being deleted.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import http
 import logging
@@ -126,7 +126,7 @@ def plan_parts(
     warnings: list[str] = []
     for name in given:
         try:
-            part = users.find(catalog, kind, name)
+            part = users.find(catalog, kind, name, strict=True)
             _check_protected(kind, part.image)
             _check_unused(part, force=force)
         except exceptions.CloudError as error:
@@ -164,7 +164,7 @@ class _Refusal(exceptions.CloudError):
 
 
 def _find_ami(catalog: catalog_.Catalog, name: str) -> links.Ami:
-    image = catalog.find(name)
+    image = catalog.find(name, strict=True)
     if image.disk_format in (model.Kind.AKI.value, model.Kind.ARI.value):
         kind = model.Kind(image.disk_format)
         raise _Refusal(
@@ -318,8 +318,8 @@ def execute(plan: RemovalPlan, catalog: catalog_.Catalog) -> None:
         have been logged one by one, and this counts them.
     """
     problems = list(plan.problems)
+    parts: list[exceptions.CloudError] = []
     gone: set[str] = set()
-    tried = 0
     try:
         for removal in plan.removals:
             if not removal.after <= gone:
@@ -328,18 +328,23 @@ def execute(plan: RemovalPlan, catalog: catalog_.Catalog) -> None:
                     removal.title,
                 )
                 continue
-            tried += 1
             try:
                 _delete(removal, catalog)
             except exceptions.CloudError as error:
                 _raise_unless_about_one(error)
-                problems.append(error)
+                (parts if removal.after else problems).append(error)
             else:
                 gone.add(removal.image.id)
     except (interrupts.Interrupted, exceptions.CloudError):
-        LOG.warning('deleted %d of %d images', len(gone), len(plan.removals))
+        linked = any(removal.after for removal in plan.removals)
+        LOG.warning(
+            'deleted %d of %d images%s',
+            len(gone),
+            len(plan.removals),
+            ', kernels and ramdisks included' if linked else '',
+        )
         raise
-    refuse(problems, len(plan.problems) + tried)
+    refuse(problems, plan.total, parts)
 
 
 def _delete(removal: Removal, catalog: catalog_.Catalog) -> None:
@@ -352,20 +357,33 @@ def _delete(removal: Removal, catalog: catalog_.Catalog) -> None:
         raise permission.explained(error, removal.image, catalog) from error
 
 
-def refuse(problems: Iterable[exceptions.CloudError], total: int) -> None:
+def refuse(
+    problems: Sequence[exceptions.CloudError],
+    total: int,
+    parts: Sequence[exceptions.CloudError] = (),
+    *,
+    dry_run: bool = False,
+) -> None:
     """Say what was not deleted, if anything.
 
-    :param total: how many images were to be.
+    :param problems: with images that were named.
+    :param total: how many were.
+    :param parts: problems with kernels and ramdisks that these link to.
+    :param dry_run: whether nothing was to be deleted.
     :raises CloudError: one error, which counts them if there are several.
     """
-    listed = list(problems)
-    if not listed:
+    if not problems and not parts:
         return
-    if total == 1:
-        raise listed[0]
-    for each in listed:
+    if total == 1 and not parts:
+        raise problems[0]
+    for each in (*problems, *parts):
         LOG.error('%s', each)
-    were = 'was' if len(listed) == 1 else 'were'
-    raise exceptions.CloudError(
-        f'{len(listed)} of {total} images {were} not deleted'
-    )
+    counted = f'{len(problems)} of {total} images' if problems else ''
+    if parts:
+        one, some = 'kernel or ramdisk', 'kernels and ramdisks'
+        what = one if len(parts) == 1 else some
+        linked = f'{len(parts)} {what} that they link to'
+        counted = f'{counted}, and {linked},' if counted else linked
+    were = 'was' if len(problems) + len(parts) == 1 else 'were'
+    done = 'would not be' if dry_run else f'{were} not'
+    raise exceptions.CloudError(f'{counted} {done} deleted')

@@ -255,7 +255,9 @@ def _find(
             hint=f'leave out --{part.kind.noun}-name',
         )
     try:
-        record = catalog.find(part.text)
+        record = catalog.find(
+            part.text, fits=lambda each: each.may_be(part.kind)
+        )
     except exceptions.NotFoundError as error:
         raise exceptions.NotFoundError(
             f'{part.text!r} is neither a file here nor an image that this '

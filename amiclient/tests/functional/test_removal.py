@@ -58,7 +58,7 @@ class TestDelete(triples.TripleCase):
         )
         self.assertEqual(1, finished.status)
         *lines, last = finished.stderr.splitlines()
-        self.assertEqual('3 of 7 images were not deleted', last)
+        self.assertEqual('3 of 5 images were not deleted', last)
         for words, line in zip(
             (
                 'nosuch',
@@ -70,6 +70,25 @@ class TestDelete(triples.TripleCase):
         ):
             self.assertIn(words, line)
         self.assertEqual(2, len(self.images()))
+
+    def test_dry_run(self) -> None:
+        finished = self.run_openstack(
+            *('ami', 'delete', 'web', 'nosuch', 'initrd', '--dry-run')
+        )
+        self.assertEqual(1, finished.status)
+        self.assertEqual(
+            '2 of 3 images would not be deleted',
+            finished.stderr.splitlines()[-1],
+        )
+        self.assertEqual(3, len(self.images()))
+
+    def test_hidden_ones_have_names_too(self) -> None:
+        hidden = self.create('web', 'ami', os_hidden=True)
+        told = self.refused('ami', 'delete', 'web')
+        self.assertIn(f'{hidden} (AMI, hidden, queued', told)
+        self.create('initrd', 'ari', os_hidden=True)
+        told = self.refused('ami', 'ramdisk', 'delete', 'initrd', '--force')
+        self.assertIn("2 images are named 'initrd'", told)
 
     def test_a_protected_part(self) -> None:
         self.openstack('ami', 'set', 'web', '--protected', '--linked')

@@ -13,6 +13,7 @@
 """Look-ups, request by request."""
 
 import datetime
+import re
 from typing import Any
 from unittest import mock
 
@@ -181,10 +182,28 @@ class FindTest(wire.CatalogTest):
         found = [wire.image(), wire.image(id=wire.OTHER, status='queued')]
         self.answer('GET', '/images', {'images': found})
         self.assertEqual(
-            f"2 images are named 'web': {wire.ID} (active, created "
-            f'2026-03-04 05:06), {wire.OTHER} (queued, created '
+            f"2 images are named 'web': {wire.ID} (AMI, active, created "
+            f'2026-03-04 05:06), {wire.OTHER} (AMI, queued, created '
             '2026-03-04 05:06); give the id of one',
             self.fail(self.catalog.find, 'web'),
+        )
+
+    def test_ambiguous_kinds(self) -> None:
+        found = [
+            wire.image(disk_format=format, kernel_id=link, os_hidden=hidden)
+            for format, link, hidden in (
+                ('aki', None, False),
+                ('ari', None, True),
+                ('raw', wire.OTHER, False),
+                ('qcow2', None, False),
+                (None, None, False),
+            )
+        ]
+        self.answer('GET', '/images', {'images': found})
+        told = self.fail(self.catalog.find, 'web')
+        self.assertEqual(
+            ['kernel', 'ramdisk, hidden', 'AMI', 'qcow2', 'no format'],
+            re.findall(r'\((.*?), active', told),
         )
 
     def test_very_ambiguous(self) -> None:

@@ -70,6 +70,29 @@ class TestDelete(RemovalCase):
             self.assertIn(words, line)
         self.assertEqual(['DELETE web', 'DELETE db'], self.writes)
 
+    def test_a_dry_run_speaks_of_what_would_be(self) -> None:
+        planned = removal.plan(
+            self.catalog, ['web', 'nosuch', 'initrd'], linked=True
+        )
+        error = self.assertRaises(
+            exceptions.CloudError,
+            removal.refuse,
+            planned.problems,
+            planned.total,
+            dry_run=True,
+        )
+        self.assertEqual('2 of 3 images would not be deleted', str(error))
+        self.assertEqual([], self.writes)
+
+    def test_hidden_ones_have_names_too(self) -> None:
+        """Which of the two is meant, nobody knows."""
+        self.put('web', memory.OTHER, 'ami', os_hidden=True)
+        self.put('web', 'k', 'aki')
+        error = self.assertRaises(exceptions.CloudError, self.delete, 'web')
+        self.assertIn("3 images are named 'web'", str(error))
+        self.assertIn(f'{memory.OTHER} (AMI, hidden, active', str(error))
+        self.assertEqual([], self.writes)
+
     def test_one_alone_is_one_error(self) -> None:
         error = self.assertRaises(
             exceptions.NotFoundError, self.delete, 'nosuch'
@@ -129,9 +152,32 @@ class TestLinked(RemovalCase):
         self.put('db', memory.OTHER, 'raw', kernel_id=memory.KERNEL)
         self.failing = {1: memory.Answer(409, {'message': 'it is in use'})}
         error, logged = self.fails('web', 'db', linked=True)
-        self.assertEqual('1 of 3 images was not deleted', error)
+        self.assertEqual('1 of 2 images was not deleted', error)
         self.assertIn("kept the kernel 'vmlinuz'", logged[0])
         self.assertEqual(['db', 'vmlinuz'], self.left())
+
+    def test_a_part_that_cannot_be_deleted(self) -> None:
+        """The AMIs that were named are gone, and count apart."""
+        part = '1 kernel or ramdisk that they link to was not deleted'
+        parts = '2 kernels and ramdisks that they link to were not deleted'
+        both = (
+            '1 of 3 images, and 2 kernels and ramdisks that they link to, '
+            'were not deleted'
+        )
+        before = self.images.copy()
+        for names, failing, expected in (
+            (['web'], {1}, part),
+            (['web'], {1, 2}, parts),
+            (['web', 'db', 'nosuch'], {2, 3}, both),
+        ):
+            self.images = before.copy()
+            self.put('db', memory.OTHER, 'raw', kernel_id=memory.KERNEL)
+            if 'db' not in names:
+                del self.images[memory.OTHER]
+            answer = memory.Answer(409, {'message': 'it is in use'})
+            self.failing = dict.fromkeys(failing, answer)
+            error, _ = self.fails(*names, linked=True)
+            self.assertEqual(expected, error)
 
     def test_a_protected_part_keeps_its_ami(self) -> None:
         self.change(memory.RAMDISK, protected=True)
@@ -189,6 +235,15 @@ class TestParts(RemovalCase):
         for name in ('initrd', 'web', 'plain'):
             (problem,) = self.plan(name).problems
             self.assertIn('is no kernel', str(problem))
+
+    def test_ambiguous(self) -> None:
+        """It takes a deletion more than a show to know what is meant."""
+        for format, hidden in (('ami', False), ('aki', True), ('ari', True)):
+            self.put('vmlinuz', memory.OTHER, format, os_hidden=hidden)
+            found = users.find(self.catalog, model.Kind.AKI, 'vmlinuz')
+            self.assertEqual(memory.KERNEL, found.image.id)
+            (problem,) = self.plan('vmlinuz', force=True).problems
+            self.assertIn("2 images are named 'vmlinuz'", str(problem))
 
     def test_unused(self) -> None:
         self.put('old', memory.OTHER, 'aki')

@@ -62,6 +62,7 @@ class TestQuery(base.TestCase):
         self.assertEqual('eq:in:a', self.query('--name', 'in:a')['name'])
 
     def test_a_kernel_that_is_gone_can_be_asked_for(self):
+        self.catalog.get.side_effect = exceptions.NotFoundError('none')
         self.assertEqual(UUID, self.query('--kernel', UUID)['kernel_id'])
         self.catalog.find.assert_not_called()
 

@@ -1,0 +1,58 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Images that a name may stand for."""
+
+from collections.abc import Iterator, Sequence
+
+from amiclient import exceptions
+from amiclient.glance import model
+
+#: So many are listed when a name is ambiguous.
+_LISTED = 5
+
+
+def only(found: Sequence[model.ImageRecord], name: str) -> model.ImageRecord:
+    """Take the only image that has a name.
+
+    :param found: those that have it.
+    :raises NotFoundError: if there is none.
+    :raises CloudError: if there are several, listing what tells them apart.
+    """
+    if not found:
+        raise exceptions.NotFoundError(
+            f'no image has the name or id {name!r}',
+            hint='see `openstack image list`; those of other projects have to '
+            'be shared with yours',
+        )
+    if len(found) > 1:
+        some = ', '.join(
+            f'{image.id} ({", ".join(_traits(image))})'
+            for image in found[:_LISTED]
+        )
+        more = len(found) - _LISTED
+        if more > 0:
+            some += f' and {more} more'
+        raise exceptions.CloudError(
+            f'{len(found)} images are named {name!r}: {some}',
+            hint='give the id of one',
+        )
+    return found[0]
+
+
+def _traits(image: model.ImageRecord) -> Iterator[str]:
+    yield image.role or image.disk_format or 'no format'
+    if image.hidden:
+        yield 'hidden'
+    yield image.status
+    if image.created_at:
+        yield f'created {image.created_at:%F %R}'
