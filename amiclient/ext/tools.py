@@ -22,6 +22,7 @@ import dataclasses
 import os
 import pathlib
 import re
+import textwrap
 import threading
 from typing import Self
 
@@ -151,7 +152,7 @@ class Toolbox:
             and not line.startswith(('Pass ', 'e2fsck '))
             and ' files (' not in line
         ]
-        return ' '.join(wanted)[:200]
+        return textwrap.shorten(' '.join(wanted), 200, placeholder=' ...')
 
     def _fsck(self, path: pathlib.Path) -> process.Result:
         return self._run(

@@ -150,14 +150,22 @@ class Catalog(channel.Channel):
                 return
             marker = images[-1]['id']
 
-    def get_many(self, ids: Collection[str]) -> dict[str, model.ImageRecord]:
+    def get_many(
+        self,
+        ids: Collection[str],
+        *,
+        hidden: Collection[bool] = (False, True),
+    ) -> dict[str, model.ImageRecord]:
         """Get several images, hidden and community ones too.
 
+        :param hidden: whether to look among hidden ones, among others, or
+            among both, which Glance has to be asked for one after the other
+            (glance.api.v2.images: ``os_hidden`` is true or false).
         :returns: those that exist and can be seen, by their ids.
         :raises CloudError: if the cloud does not answer as it should.
         """
         found: dict[str, model.ImageRecord] = {}
-        for hidden in (False, True):
+        for are_hidden in hidden:
             missing = sorted({i for i in ids if _UUID.fullmatch(i)} - {*found})
             for start in range(0, len(missing), _IDS):
                 some = missing[start : start + _IDS]
@@ -166,7 +174,7 @@ class Catalog(channel.Channel):
                     visibility='all',
                     # Shared ones that were not accepted boot all the same.
                     member_status='all',
-                    os_hidden=hidden,
+                    os_hidden=are_hidden,
                 )
                 found.update((image.id, image) for image in listed)
         return found

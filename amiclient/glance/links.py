@@ -16,6 +16,7 @@
 from collections.abc import Collection, Iterator, Mapping
 import dataclasses
 import itertools
+import types
 from typing import Any
 
 from amiclient import exceptions
@@ -26,11 +27,16 @@ from amiclient.glance import model
 #: deleted, or belongs to somebody who does not share it.
 MISSING = 'missing'
 
-#: Up to so many parts are asked for by their ids, 100 a request.
-_BY_ID = 200
+#: Up to so many parts are asked for by their ids, which takes two requests.
+_BY_ID = 100
 
-#: Images in a page when all parts of a cloud are listed; Glance's limit.
+#: Images in a page when many parts are listed; Glance's limit.
 _PAGE = 1000
+
+#: What Glance leaves out of a list unless it is asked for.
+_ALL: Mapping[str, Any] = types.MappingProxyType(
+    {'visibility': 'all', 'member_status': 'all'}
+)
 
 _PARTS = (model.Kind.AKI.value, model.Kind.ARI.value)
 
@@ -93,6 +99,7 @@ def listed(
     limit: int | None = None,
     marker: str | None = None,
     resolve: bool = False,
+    broken: bool = False,
 ) -> Iterator[Ami]:
     """List AMIs: the images that link to a kernel, whatever their format.
 
@@ -102,27 +109,40 @@ def listed(
     :param resolve: whether kernels and ramdisks are looked up as well. There
         is a request or two for that, or a few for thousands of AMIs, but
         none for each.
+    :param broken: whether what was to be an AMI, and links to no kernel, is
+        listed as well.
     """
     images = catalog.images(marker=marker, **filters)
-    if not resolve:
-        return (Ami(i) for i in itertools.islice(_amis(images, {}), limit))
     parts: dict[str, model.ImageRecord] = {}
-    chosen = list(itertools.islice(_amis(images, parts), limit))
-    return _resolve(catalog, chosen, parts)
+    chosen = itertools.islice(_amis(images, parts, broken), limit)
+    if not resolve:
+        return map(Ami, chosen)
+    return _resolve(catalog, list(chosen), parts)
 
 
 def _amis(
-    images: Iterator[model.ImageRecord], parts: dict[str, model.ImageRecord]
+    images: Iterator[model.ImageRecord],
+    parts: dict[str, model.ImageRecord],
+    broken: bool,
 ) -> Iterator[model.ImageRecord]:
     """Choose the AMIs; Glance cannot be asked for them.
 
     :param parts: gets the kernels and ramdisks among the rest, by their ids.
+    :param broken: whether those without a kernel are chosen as well.
     """
     for image in images:
-        if image.kernel_id is not None:
+        if image.kernel_id is not None or (broken and _is_broken(image)):
             yield image
         elif image.disk_format in _PARTS:
             parts[image.id] = image
+
+
+def _is_broken(image: model.ImageRecord) -> bool:
+    """Tell whether an image without a kernel should have one."""
+    links = map(image.properties.get, ('kernel_id', 'ramdisk_id'))
+    return image.disk_format == model.Kind.AMI.value or any(
+        link is not None for link in links
+    )
 
 
 def _resolve(
@@ -150,16 +170,29 @@ def _fetch(
     catalog: catalog_.Catalog, ids: Collection[str]
 ) -> dict[str, model.ImageRecord]:
     """Get images by their ids, with few requests, however many they are."""
-    found: dict[str, model.ImageRecord] = {}
-    if len(ids) > _BY_ID:
+    missing = set(ids)
+    if len(missing) <= _BY_ID:
+        return catalog.get_many(missing) if missing else {}
+    # What a list left out may be hidden. There are few of those as a rule, so
+    # one request tells them all, and which are not.
+    hidden = list(
+        catalog.images(limit=_PAGE, page_size=_PAGE, os_hidden=True, **_ALL)
+    )
+    found = {part.id: part for part in hidden if part.id in missing}
+    missing -= found.keys()
+    if len(missing) > _BY_ID:
         # A filtered list does not have them; but they are of two formats,
         # most of them at least.
         parts = catalog.images(
-            page_size=_PAGE,
-            disk_format=f'in:{",".join(_PARTS)}',
-            visibility='all',
-            member_status='all',
+            page_size=_PAGE, disk_format=f'in:{",".join(_PARTS)}', **_ALL
         )
-        found = {part.id: part for part in parts if part.id in ids}
-    rest = set(ids) - found.keys()
-    return found | catalog.get_many(rest) if rest else found
+        for part in parts:
+            if part.id in missing:
+                found[part.id] = part
+                missing.remove(part.id)
+            if not missing:
+                break
+    if missing:
+        where = (False,) if len(hidden) < _PAGE else (False, True)
+        found |= catalog.get_many(missing, hidden=where)
+    return found

@@ -155,7 +155,8 @@ class ListAmi(command.Lister):
 
     With --check, Health tells the worst that is wrong with each and with its
     links, as "openstack ami verify" does, but for whom they are shared with:
-    that would take a request for each.
+    that would take a request for each. Images that should link to a kernel,
+    but link to none, are listed as well then.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -167,7 +168,9 @@ class ListAmi(command.Lister):
         parser.add_argument(
             '--check',
             action='store_true',
-            help='Tell whether each boots, as far as its records say',
+            help='Tell whether each boots, as far as its records say; list '
+            'images of the format ami, or with a ramdisk, that link to no '
+            'kernel as well',
         )
         filters.add(parser)
         options.add_network(parser)
@@ -188,6 +191,7 @@ class ListAmi(command.Lister):
             limit=parsed_args.limit,
             marker=filters.marker(parsed_args, cloud),
             resolve=parsed_args.long or parsed_args.check,
+            broken=parsed_args.check,
         )
         checked = reports.reports(cloud, found, check=parsed_args.check)
         shown = amis.listed(check=parsed_args.check)

@@ -29,9 +29,17 @@ def _less_visible(case: case_.Case) -> Iterator[findings.Finding]:
             continue
         is_open = ami.visibility in case_.OPEN
         lacking = case.audience(ami) - case.audience(part)
+        advice = None
         if is_open:
             fails = 'all others'
-            commands = [case_.setting(part, f'--{ami.visibility}')]
+            visibility = ami.visibility
+            if visibility == 'public' and not case.viewer.admin:
+                visibility = 'community'
+                advice = (
+                    'only an administrator may make it public, but community '
+                    'will do'
+                )
+            commands = [case_.setting(part, f'--{visibility}')]
         elif part.visibility != 'private':
             continue
         elif lacking:
@@ -57,6 +65,7 @@ def _less_visible(case: case_.Case) -> Iterator[findings.Finding]:
             *commands,
             kind=kind,
             image=part,
+            advice=advice,
         )
 
 
@@ -138,6 +147,7 @@ def _unprotected(case: case_.Case) -> Iterator[findings.Finding]:
 def _foreign_owner(case: case_.Case) -> Iterator[findings.Finding]:
     for kind, part in case.parts:
         if part.owner != case.image.owner:
+            commands = _copied(case, kind, part)
             yield case_.found(
                 case,
                 # The cloud's own kernels are made to be linked to.
@@ -146,8 +156,32 @@ def _foreign_owner(case: case_.Case) -> Iterator[findings.Finding]:
                 f'{case_.name(kind, part)} belongs to project {part.owner}, '
                 f'the AMI to {case.image.owner}: only a copy of it would be '
                 'safe from being withdrawn',
+                *commands,
                 kind=kind,
+                advice=None if commands else case_.renewal(case, kind),
             )
+
+
+def _copied(
+    case: case_.Case, kind: model.Kind, part: model.ImageRecord
+) -> list[tuple[str, ...]]:
+    """Write the commands that give an AMI a copy of its own.
+
+    :returns: none if they would fail: the copy is as visible as the AMI.
+    """
+    is_public = case.image.visibility == 'public'
+    if part.status != 'active' or (is_public and not case.viewer.admin):
+        return []
+    file = f'{kind.noun}-{part.id}'
+    named = (f'--{kind.noun}-name', part.name) if part.name else ()
+    return [
+        ('openstack', 'image', 'save', '--file', file, part.id),
+        (
+            *('openstack', 'ami', 'set', f'--{kind.noun}', file, *named),
+            # Otherwise bytes that the cloud holds already are linked to.
+            *('--no-reuse', case.image.id),
+        ),
+    ]
 
 
 CHECKS = (

@@ -30,16 +30,22 @@ class Viewer:
 
     :param project: the id of their project; None if that is not known.
     :param admin: whether they may change what belongs to others.
+    :param reader: whether they may look at images, and change none.
     """
 
     project: str | None = None
     admin: bool = False
+    reader: bool = False
 
     def owns(self, image: model.ImageRecord) -> bool:
-        """Tell whether the viewer can change an image, as far as one knows."""
+        """Tell whether an image is the viewer's, as far as one knows."""
         return (
             self.admin or self.project is None or image.owner == self.project
         )
+
+    def changes(self, image: model.ImageRecord) -> bool:
+        """Tell whether the viewer can change an image, as far as one knows."""
+        return self.owns(image) and not self.reader
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,19 +112,54 @@ def found(
     *commands: Sequence[str],
     kind: model.Kind,
     image: model.ImageRecord | None = None,
+    advice: str | None = None,
 ) -> findings.Finding:
     """Make a finding.
 
     :param commands: the remedy, as commands that all have to be run.
     :param kind: what it is about.
     :param image: what the remedy changes; the AMI if None.
+    :param advice: what else there is to say to those who can change it, such
+        as what to do where no command can be written for them.
     """
     image = image or case.image
     remedy = ' && '.join(map(shlex.join, commands)) or None
-    if remedy and not case.viewer.owns(image):
-        message += f'; only its owner, project {image.owner}, can change that'
+    if not (remedy or advice):
+        pass
+    elif not case.viewer.changes(image):
+        message += f'; {_refusal(case, kind, image)}'
         remedy = None
+    elif advice:
+        message += f'; {advice}'
     return findings.Finding(severity, rule, message, remedy, kind.noun)
+
+
+def _refusal(case: Case, kind: model.Kind, image: model.ImageRecord) -> str:
+    """Tell who can do what the viewer cannot."""
+    if case.viewer.owns(image):
+        return f'only a member of project {image.owner} can change that'
+    is_other = image is case.image and kind is not model.Kind.AMI
+    whose = "the AMI's" if is_other else 'its'
+    return f'only {whose} owner, project {image.owner}, can change that'
+
+
+def renewal(case: Case, kind: model.Kind) -> str:
+    """Tell how to replace an image by a file that only the user knows."""
+    if kind is model.Kind.AMI:
+        return 'upload it anew with `openstack ami upload SOURCE`'
+    return f'give the AMI another with {relinking(case, kind)}'
+
+
+def relinking(case: Case, kind: model.Kind) -> str:
+    """Write what links an AMI to a kernel or ramdisk that is in a file."""
+    ami, noun = shlex.quote(case.image.id), kind.noun
+    if case.image.visibility == 'public' and not case.viewer.admin:
+        # What is uploaded for an AMI is as visible, which is refused here.
+        return (
+            f'`openstack ami {noun} upload --community FILE` and '
+            f'`openstack ami set --{noun} {noun.upper()} {ami}`'
+        )
+    return f'`openstack ami set --{noun} FILE {ami}`'
 
 
 def setting(image: model.ImageRecord, *options: str) -> tuple[str, ...]:

@@ -66,8 +66,6 @@ PLAIN = ('ami', 'raw')
 #: QEMU does.
 _TOLD = ('qcow2', 'vdi', 'vhdx', 'vmdk')
 
-_UPLOAD = 'it has to be uploaded anew'
-
 
 @dataclasses.dataclass(frozen=True)
 class Fetcher:
@@ -225,8 +223,9 @@ def _not_one(
         case,
         'error',
         f'not-a-{kind.noun}',
-        f'{case_.name(kind, image)} holds none ({what}); {_UPLOAD}',
+        f'{case_.name(kind, image)} holds none ({what})',
         kind=kind,
+        advice=case_.renewal(case, kind),
     )
 
 
@@ -242,9 +241,9 @@ def _root(
             'error',
             'boot-sector',
             f'{case.title} begins with a boot sector: Nova takes it for a '
-            f'disk with partitions and refuses it; {_UPLOAD}, by `openstack '
-            'ami upload`, which sends zeros instead',
+            'disk with partitions and refuses it',
             kind=kind,
+            advice=f'{case_.renewal(case, kind)}, which sends zeros instead',
         )
     try:
         root = detect.open_root(path)
@@ -269,8 +268,9 @@ def _no_filesystem(case: case_.Case, what: str) -> findings.Finding:
         case,
         'error',
         'not-a-filesystem',
-        f'{case.title} holds no root filesystem ({what}); {_UPLOAD}',
+        f'{case.title} holds no root filesystem ({what})',
         kind=model.Kind.AMI,
+        advice=case_.renewal(case, model.Kind.AMI),
     )
 
 
@@ -286,8 +286,9 @@ def _filesystem(
             'warning',
             'journal',
             f'{case.title} was not unmounted: its journal is replayed at '
-            f'each first boot; to avoid that, {_UPLOAD}',
+            'each first boot',
             kind=model.Kind.AMI,
+            advice='to avoid that, ' + case_.renewal(case, model.Kind.AMI),
         )
         # What e2fsck says before that means little; the data stays as it is,
         # for it may be compared.
@@ -300,8 +301,9 @@ def _filesystem(
             'error',
             'damaged',
             f'{case.title} has a damaged filesystem (e2fsck: '
-            f'{tools.objections(path)}); a whole one has to be uploaded',
+            f'{tools.objections(path)})',
             kind=model.Kind.AMI,
+            advice=case_.renewal(case, model.Kind.AMI),
         )
 
 

@@ -116,9 +116,9 @@ def _no_size(case: case_.Case) -> Iterator[findings.Finding]:
             case,
             'warning' if none else 'error',
             'no-size',
-            f'{case_.name(kind, image)} is active, but {what}; it has to be '
-            'uploaded anew',
+            f'{case_.name(kind, image)} is active, but {what}',
             kind=kind,
+            advice=case_.renewal(case, kind),
         )
 
 
@@ -137,6 +137,7 @@ def _no_hash(case: case_.Case) -> Iterator[findings.Finding]:
             + ', so its data cannot be trusted to be whole; Glance computes '
             'a hash only when data is uploaded',
             kind=kind,
+            advice=case_.renewal(case, kind),
         )
 
 

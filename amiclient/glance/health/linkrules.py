@@ -26,12 +26,10 @@ from amiclient.glance import model
 _UUID = re.compile(r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', re.IGNORECASE)
 
 _STATES = {
-    'queued': 'its data never arrived, so it has to be uploaded anew',
-    'saving': 'its data is still on its way, or the upload broke off and it '
-    'has to be uploaded anew',
-    'uploading': 'its data waits to be imported, or has to be uploaded anew',
-    'importing': 'its data is still being imported, or has to be uploaded '
-    'anew',
+    'queued': 'its data never arrived',
+    'saving': 'its data is still on its way, or the upload broke off',
+    'uploading': 'its data waits to be imported, or the import broke off',
+    'importing': 'its data is still being imported, or the import broke off',
 }
 
 
@@ -52,10 +50,11 @@ def _no_link(case: case_.Case) -> Iterator[findings.Finding]:
             case,
             'error',
             'no-kernel',
-            f'{case.title} links to {what}: Nova looks '
-            'for a boot loader in it; which kernel belongs to it is recorded '
-            'nowhere',
+            f'{case.title} links to {what}: Nova looks for a boot loader in '
+            'it',
             kind=model.Kind.AKI,
+            advice='give the AMI one with '
+            + case_.relinking(case, model.Kind.AKI),
         )
     elif not ramdisk:
         yield case_.found(
@@ -78,13 +77,15 @@ def _bad_link(case: case_.Case) -> Iterator[findings.Finding]:
             'which is not the id of an image: Nova refuses to boot it'
         )
         unset = 'openstack', 'image', 'unset', '--property', key, case.image.id
-        if kind is model.Kind.AKI:
-            message += '; which kernel is meant is recorded nowhere'
-            yield case_.found(case, 'error', 'bad-link', message, kind=kind)
-        else:
-            yield case_.found(
-                case, 'error', 'bad-link', message, unset, kind=kind
-            )
+        yield case_.found(
+            case,
+            'error',
+            'bad-link',
+            message,
+            *([unset] if kind is model.Kind.ARI else []),
+            kind=kind,
+            advice=_another(case, kind),
+        )
 
 
 def _dangling(case: case_.Case) -> Iterator[findings.Finding]:
@@ -92,12 +93,14 @@ def _dangling(case: case_.Case) -> Iterator[findings.Finding]:
     for kind, _, value in _links(case):
         if kind in there or not _UUID.fullmatch(str(value)):
             continue
+        unset = 'openstack', 'ami', 'unset', '--ramdisk', case.image.id
+        is_ours = case.viewer.owns(case.image)
         if case.viewer.admin:
-            why = 'was deleted, and its data is needed to make another'
-        elif case.viewer.owns(case.image):
+            why = 'was deleted'
+        elif is_ours:
             why = (
                 'was deleted, or belongs to a project that does not share it '
-                'any more; its data is needed to make another'
+                'any more'
             )
         else:
             why = (
@@ -109,21 +112,33 @@ def _dangling(case: case_.Case) -> Iterator[findings.Finding]:
             'error',
             'dangling',
             f'The {kind.noun} {value} that the AMI links to {why}',
+            *([unset] if is_ours and kind is model.Kind.ARI else []),
             kind=kind,
+            # To others it says already who knows more.
+            advice=_another(case, kind) if is_ours else None,
         )
+
+
+def _another(case: case_.Case, kind: model.Kind) -> str:
+    """Tell what to do about a link that leads nowhere."""
+    advice = case_.renewal(case, kind)
+    if kind is model.Kind.ARI:
+        advice += ', or link to none if the kernel needs none'
+    return advice
 
 
 def _not_active(case: case_.Case) -> Iterator[findings.Finding]:
     for kind, image in case.images:
         if image.status in ('active', 'deactivated'):
             continue
-        why = _STATES.get(image.status, 'it has to be uploaded anew')
+        why = _STATES.get(image.status, 'its data is not to be had')
         yield case_.found(
             case,
             'error',
             'not-active',
             f'{case_.name(kind, image)} is {image.status}: {why}',
             kind=kind,
+            advice=case_.renewal(case, kind),
         )
 
 
@@ -177,19 +192,18 @@ def _wrong_format(case: case_.Case) -> Iterator[findings.Finding]:
         # Nova does not look at it; but these say what they are.
         is_other = part.disk_format in [other.value for other in model.Kind]
         what = (
-            'it may be a sound one of those, so the AMI has to be linked to '
-            f'another, by `openstack ami set --{kind.noun}`'
+            'it may be a sound one of those'
             if is_other
-            else 'a format cannot be changed once there is data, so it has '
-            'to be uploaded anew'
+            else 'a format cannot be changed once there is data'
         )
         yield case_.found(
             case,
             'error' if is_other else 'warning',
             'wrong-format',
             f'{case_.name(kind, part)} has the format {part.disk_format}, a '
-            f'{kind.noun} has {kind.value}; {what}',
+            f'{kind.noun} has {kind.value}: {what}',
             kind=kind,
+            advice=case_.renewal(case, kind),
         )
 
 

@@ -28,6 +28,9 @@ from amiclient.glance import model
 #: Whom Glance's policies let change what belongs to others.
 _ADMIN = 'admin'
 
+#: Who may change nothing. What other roles may is up to the operator.
+_READER = frozenset({'reader'})
+
 
 @dataclasses.dataclass(frozen=True)
 class Report:
@@ -39,7 +42,10 @@ class Report:
 
 def viewer(catalog: catalog_.Catalog) -> case_.Viewer:
     """Tell who asks."""
-    return case_.Viewer(catalog.project(), _ADMIN in catalog.roles())
+    roles = frozenset(catalog.roles())
+    return case_.Viewer(
+        catalog.project(), admin=_ADMIN in roles, reader=roles == _READER
+    )
 
 
 def check(

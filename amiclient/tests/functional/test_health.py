@@ -31,6 +31,7 @@ class TestLinks(health.HealthCase):
         self.change(self.ami, kernel_id=None)
         finding = self.assertNoRemedy('no-kernel', 'error')
         self.assertIn('a ramdisk, but to no kernel', finding['message'])
+        self.assertAdvised('kernel', finding)
         self.change(self.ami, ramdisk_id=None)
         self.assertNoRemedy('no-kernel', 'error')
 
@@ -46,9 +47,24 @@ class TestLinks(health.HealthCase):
         self.connection.image.delete(f'/images/{self.kernel}')
         finding = self.assertNoRemedy('dangling', 'error')
         self.assertIn(self.kernel, finding['message'])
+        self.assertAdvised('kernel', finding)
         self.connection.image.delete(f'/images/{self.ramdisk}')
         rules = [row['rule'] for row in self.findings()]
         self.assertEqual(['dangling', 'dangling'], rules)
+
+    def test_a_dangling_ramdisk(self) -> None:
+        self.connection.image.delete(f'/images/{self.ramdisk}')
+        finding = self.provoked('dangling', 'error')
+        self.assertIn('give the AMI another with', finding['message'])
+        self.run_remedy(finding)
+        self.provoked('no-ramdisk', 'note')
+
+    def assertAdvised(self, noun, finding) -> None:
+        command = f'openstack ami set --{noun} FILE {self.ami}'
+        self.assertEndsWith(finding['message'], f' with `{command}`')
+
+    def assertEndsWith(self, text, end) -> None:
+        self.assertEqual(end, text[-len(end) :])
 
     def test_a_link_that_is_no_id(self) -> None:
         # Operators may do without the schema that refuses it.
@@ -62,19 +78,29 @@ class TestLinks(health.HealthCase):
         self.run_remedy(finding)
         self.provoked('no-ramdisk', 'note', ami=ami)
 
+    def test_a_kernel_that_is_no_id(self) -> None:
+        self.sql(
+            "UPDATE image_properties SET value = 'vmlinuz' "
+            "WHERE name = 'kernel_id' AND image_id = ?",
+            self.ami,
+        )
+        self.assertAdvised('kernel', self.assertNoRemedy('bad-link', 'error'))
+
     def test_not_active(self) -> None:
         queued = self.create('linux-2', 'aki', data=None)
         self.change(self.ami, kernel_id=queued)
         finding = self.assertNoRemedy('not-active', 'error')
         self.assertIn('is queued', finding['message'])
         self.assertIn('linux-2', finding['message'])
+        self.assertAdvised('kernel', finding)
         for status in ('saving', 'importing', 'pending_delete'):
             self.overwrite(queued, status=status)
             self.assertNoRemedy('not-active', 'error')
 
     def test_an_ami_that_is_not_active(self) -> None:
         ami = self.create_ami(data=None)
-        self.assertNoRemedy('not-active', 'error', ami=ami)
+        finding = self.assertNoRemedy('not-active', 'error', ami=ami)
+        self.assertIn('`openstack ami upload SOURCE`', finding['message'])
 
     def test_deactivated(self) -> None:
         for image in (self.ami, self.kernel, self.ramdisk):
@@ -85,9 +111,11 @@ class TestLinks(health.HealthCase):
         self.change(self.ami, kernel_id=self.ramdisk)
         finding = self.assertNoRemedy('wrong-format', 'error')
         self.assertIn('has the format ari', finding['message'])
+        self.assertAdvised('kernel', finding)
         other = self.create('linux-2', 'raw')
         self.change(self.ami, kernel_id=other)
-        self.assertNoRemedy('wrong-format', 'warning')
+        finding = self.assertNoRemedy('wrong-format', 'warning')
+        self.assertAdvised('kernel', finding)
 
     def test_swapped(self) -> None:
         self.change(self.ami, kernel_id=self.ramdisk, ramdisk_id=self.kernel)

@@ -13,7 +13,13 @@
 
 """Who can boot an AMI, and who may delete what it needs, in a real Glance."""
 
+import os
+import pathlib
+import re
+import shlex
+
 from amiclient.tests.functional import health
+from amiclient.tests import triple
 
 
 class TestAccess(health.HealthCase):
@@ -96,10 +102,10 @@ class TestAccess(health.HealthCase):
         kernel = self.create('linux', 'aki', user='other')
         self.change(kernel, 'other', visibility='community')
         self.change(self.ami, kernel_id=kernel)
-        finding = self.assertNoRemedy('foreign-owner', 'warning')
+        finding = self.provoked('foreign-owner', 'warning')
         self.assertIn(self.theirs, finding['message'])
         self.change(kernel, 'admin', visibility='public')
-        self.assertNoRemedy('foreign-owner', 'note')
+        self.provoked('foreign-owner', 'note')
 
     def test_a_kernel_withdrawn_by_its_owner(self) -> None:
         kernel = self.create('linux', 'aki', user='other')
@@ -111,7 +117,7 @@ class TestAccess(health.HealthCase):
         found = {row['rule']: row for row in self.findings(user='admin')}
         self.assertEqual({'less-visible', 'foreign-owner'}, found.keys())
         self.run_remedy(found['less-visible'], user='admin')
-        self.assertNoRemedy('foreign-owner', 'warning')
+        self.provoked('foreign-owner', 'warning')
 
     def test_unprotected(self) -> None:
         self.change(self.ami, protected=True)
@@ -140,7 +146,94 @@ class TestAccess(health.HealthCase):
     def test_a_reader_sees_the_same(self) -> None:
         self.share(self.ami)
         self.share(self.kernel)
-        self.provoked('members-differ', 'error', user='reader')
+        self.change(self.ami, protected=True, min_disk=0)
+        found = self.findings(user='reader')
+        ours = self.findings()
+        self.assertEqual(
+            ['members-differ', 'min-disk', 'unprotected', 'unprotected'],
+            sorted(row['rule'] for row in ours),
+        )
+        self.assertEqual(
+            [(row['severity'], row['rule']) for row in ours],
+            [(row['severity'], row['rule']) for row in found],
+        )
+        who = f'; only a member of project {self.ours} can change that'
+        for row, told in zip(ours, found, strict=True):
+            self.assertIsNone(told['remedy'])
+            self.assertEqual(row['message'] + who, told['message'])
+            # It is true: what members are told to do, readers may not.
+            for command in row['remedy'].split(' && '):
+                refused = self.run_openstack(
+                    *shlex.split(command)[1:], user='reader'
+                )
+                self.assertEqual(1, refused.status)
+        for row in ours:
+            self.run_remedy(row)
+        self.assertEqual([], self.findings())
+
+    def test_a_reader_is_told_of_no_upload(self) -> None:
+        self.change(self.ami, kernel_id=None)
+        finding = self.assertNoRemedy('no-kernel', 'error', user='reader')
+        self.assertIn('only a member of', finding['message'])
+        self.assertNotIn('openstack', finding['message'])
+
+    def test_a_public_ami_that_a_member_owns(self) -> None:
+        self.change(self.ami, 'admin', visibility='public')
+        self.change(
+            self.ami, protected=True, min_disk=0, os_command_line='quiet'
+        )
+        self.change(self.ramdisk, os_hidden=True)
+        found = self.findings()
+        self.assertEqual(
+            {
+                'command-line',
+                'hidden',
+                'less-visible',
+                'min-disk',
+                'unprotected',
+            },
+            {row['rule'] for row in found},
+        )
+        told = next(row for row in found if row['rule'] == 'less-visible')
+        self.assertIn('only an administrator may make it', told['message'])
+        for row in found:
+            self.run_remedy(row)
+        self.assertEqual([], self.findings())
+        self.assertEqual([], self.findings(user='other'))
+
+    def test_a_copy_of_a_foreign_kernel(self) -> None:
+        kernel = self.create(
+            'their linux',
+            'aki',
+            data=triple.kernel(self.tmp()).read_bytes(),
+            user='other',
+        )
+        self.change(kernel, 'other', visibility='community')
+        self.change(self.ami, kernel_id=kernel)
+        # What is downloaded goes where the user is.
+        self.addCleanup(os.chdir, pathlib.Path.cwd())
+        os.chdir(self.tmp())
+        finding = self.assertMended('foreign-owner', 'warning')
+        self.assertIn(kernel, finding['message'])
+        ours = self.openstack_json('ami', 'show', self.ami)['kernel']
+        self.assertEqual('their linux', ours['name'])
+        self.assertEqual(self.ours, ours['owner'])
+        # For a public AMI the copy would have to be public as well.
+        self.change(self.ami, kernel_id=kernel, ramdisk_id=None)
+        self.change(self.ami, 'admin', visibility='public')
+        found = {row['rule']: row for row in self.findings()}
+        finding = found['foreign-owner']
+        self.assertIsNone(finding['remedy'])
+        upload, link = re.findall('`openstack (.*?)`', finding['message'])
+        file = triple.kernel(self.tmp())
+        upload = upload.replace('FILE', f'{file} --no-reuse')
+        told = self.openstack_json(*upload.split(), stderr=None)
+        self.openstack(
+            *link.replace('KERNEL', told['id']).split(), stderr=None
+        )
+        self.assertEqual(
+            ['no-ramdisk'], [row['rule'] for row in self.findings()]
+        )
 
     def test_an_ami_that_cannot_be_seen(self) -> None:
         finished = self.run_openstack('ami', 'verify', self.ami, user='other')

@@ -237,6 +237,18 @@ class TestCheck(TestCase):
         told = self.openstack('ami', 'list', '--check', '--name', '4')
         self.assertIn('error: dangling, not-active, no-ramdisk', told)
 
+    def test_an_image_that_should_link_to_a_kernel(self) -> None:
+        bare = self.create('a', 'ami', 'ami')
+        half = self.create('b', 'raw', 'bare', ramdisk_id=self.ramdisk)
+        self.create('c', 'raw', 'bare')
+        self.assertEqual([], self.listed())
+        self.assertEqual([], self.listed('--long'))
+        rows = self.openstack_json('ami', 'list', '--check')
+        self.assertEqual(
+            {bare: 'no-kernel', half: 'no-kernel'},
+            {row['ID']: row['Health'][0]['rule'] for row in rows},
+        )
+
     def test_names_of_parts_that_the_filter_leaves_out(self) -> None:
         self.create('a', 'ami', 'ami', **self.links, tags=['t'])
         words = ('ami', 'list', '--tag', 't', '--check', '--long')

@@ -77,19 +77,54 @@ class TestLinks(base.TestCase):
             for n in range(300)
         ]
         kernels = [records.kernel(id=f'k{n}') for n in range(1, 400)]
-        self.catalog.images.side_effect = [iter(amis), iter(kernels)]
+        self.catalog.images.side_effect = [
+            iter(amis),
+            iter([]),
+            iter(kernels),
+        ]
         self.catalog.get_many.return_value = {RAMDISK: records.ramdisk()}
         found = list(links.listed(self.catalog, {'tag': 't'}, resolve=True))
         self.assertEqual(300, len(found))
         self.assertEqual('k299', found[299].kernel.id)
         self.assertEqual('missing', found[0].kernel_status)
         self.assertEqual(RAMDISK, found[0].ramdisk.id)
-        # Two lists, and what neither had: hidden, gone, or of odd formats.
-        self.assertEqual(2, self.catalog.images.call_count)
+        # Three lists, and what none had: gone, or of odd formats.
+        self.assertEqual(3, self.catalog.images.call_count)
         self.assertEqual(
             'in:aki,ari', self.catalog.images.call_args.kwargs['disk_format']
         )
-        self.catalog.get_many.assert_called_once_with({'k0', RAMDISK})
+        self.catalog.get_many.assert_called_once_with(
+            {'k0', RAMDISK}, hidden=(False,)
+        )
+
+    def test_more_hidden_ones_than_one_request_tells(self):
+        amis = [
+            records.record(id=f'{n}', kernel_id=f'k{n}') for n in range(101)
+        ]
+        hidden = [records.kernel(id=f'k{n}') for n in range(1, 1001)]
+        self.catalog.images.side_effect = [iter(amis), iter(hidden)]
+        self.catalog.get_many.return_value = {'k0': records.kernel(id='k0')}
+        found = list(links.listed(self.catalog, {}, resolve=True))
+        self.assertEqual('k0', found[0].kernel.id)
+        self.catalog.get_many.assert_called_once_with(
+            {'k0'}, hidden=(False, True)
+        )
+
+    def test_broken_ones_are_listed_if_wanted(self):
+        images = [
+            records.record(id='1'),
+            records.record(id='2', disk_format='raw', kernel_id=''),
+            records.record(id='3', disk_format='raw', ramdisk_id=RAMDISK),
+            records.record(id='4', disk_format='raw'),
+            records.record(id='5', disk_format='raw', kernel_id=None),
+            records.record(id='6', kernel_id=KERNEL),
+            records.kernel(),
+        ]
+        for wanted, expected in ((True, '1236'), (False, '6')):
+            self.catalog.images.return_value = iter(images)
+            found = links.listed(self.catalog, {}, broken=wanted)
+            told = ''.join(ami.image.id for ami in found)
+            self.assertEqual(expected, told)
 
     def test_a_kernel_that_is_queued_shows_as_such(self):
         self.catalog.get_many.return_value = {

@@ -14,8 +14,10 @@
 """How reports on AMIs are made: what is asked, and what is not."""
 
 import pathlib
+from unittest import mock
 
 import amiclient
+from amiclient.glance import catalog as catalog_
 from amiclient.glance.health import case as case_
 from amiclient.glance.health import reports
 from amiclient.glance.health import verify
@@ -111,6 +113,24 @@ class TestViewer(base.TestCase):
         self.assertTrue(case_.Viewer('ours', admin=True).owns(theirs))
         # Without Keystone, nothing is known.
         self.assertTrue(case_.Viewer().owns(theirs))
+        reader = case_.Viewer('ours', reader=True)
+        self.assertTrue(reader.owns(ours))
+        self.assertFalse(reader.changes(ours))
+        self.assertTrue(member.changes(ours))
+        self.assertFalse(member.changes(theirs))
+
+    def test_who_is_a_reader(self):
+        for roles, expected in (
+            (('reader',), True),
+            (('reader', 'member'), False),
+            (('observer',), False),
+            (('reader', 'admin'), False),
+            # Without Keystone, none are told.
+            ((), False),
+        ):
+            catalog = mock.create_autospec(catalog_.Catalog, instance=True)
+            catalog.roles.return_value = roles
+            self.assertIs(expected, reports.viewer(catalog).reader, roles)
 
 
 class TestDocumentation(base.TestCase):
