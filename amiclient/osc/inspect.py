@@ -46,7 +46,8 @@ class InspectSource(command.ShowOne):
     """Say what a source is, and what is in it.
 
     Nothing is mounted or changed. "minimum_size" is what no shrink gets
-    below; "kernels" are those that are found in it, the newest first.
+    below; "kernels" are the one that the source brings along, if any, and
+    those that are found in it, the newest first.
     """
 
     auth_required = False

@@ -88,8 +88,9 @@ class BootFiles:
     :param kernel: the path in the image, links resolved; so ``ramdisk``, of
         which there may be none.
     :param source: how it was found: ``entry``, ``boot``, ``modules``,
-        ``link`` or ``unified``.
-    :param image: the filesystem that it is in.
+        ``link`` or ``unified``; or what came along and has it, under its
+        name: ``manifest`` or ``tarball``.
+    :param image: the filesystem that it is in; if it came along, itself.
     """
 
     version: str

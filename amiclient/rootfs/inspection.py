@@ -23,6 +23,7 @@ from amiclient.ext import stage
 from amiclient.rootfs import boot_files
 from amiclient.rootfs import contents
 from amiclient.rootfs import kernel_formats
+from amiclient.rootfs import kernels as kernels_
 from amiclient.source import bundle
 from amiclient.source import detect
 from amiclient.source import disk
@@ -54,7 +55,8 @@ class Inspected:
     :param size: of the filesystem.
     :param minimum_size: below which no shrink gets.
     :param state: ``clean``, or ``not clean``.
-    :param kernels: newest first.
+    :param kernels: the one that came along, if any, then those that are in
+        it, newest first.
     :param partitions: all of the disk's; empty if it is none.
     """
 
@@ -93,7 +95,11 @@ def inspect(source: bundle.Source, name: pathlib.Path) -> Inspected:
         with browse.opened(source.root) as reader:
             release = contents.release_in(reader)
             found = architecture(reader)
-        kernels = boot_files.find(source.root, source.boot)
+        inside = boot_files.find(source.root, source.boot)
+    own = _own_kernel(source)
+    if own is not None and found is None:
+        # There may be no programs: CirrOS's are in its ramdisk.
+        found = own.architecture
     return Inspected(
         source=name,
         format=source.format or f'{block.filesystem} filesystem',
@@ -110,8 +116,31 @@ def inspect(source: bundle.Source, name: pathlib.Path) -> Inspected:
         needs_recovery=block.needs_recovery,
         release=release,
         architecture=found,
-        kernels=kernels,
+        kernels=((_brought(source, own),) if own else ()) + inside,
         partitions=source.partitions,
+    )
+
+
+def _own_kernel(source: bundle.Source) -> kernels_.Kernel | None:
+    """Look at the kernel that came along; None if there is none."""
+    if source.kernel is None:
+        return None
+    try:
+        return kernels_.identify_kernel(source.kernel)
+    except (exceptions.ProgramError, exceptions.SourceError):
+        # Whoever wants to use it says what is wrong with it.
+        return kernels_.Kernel(source.kernel, 'unknown', None, None, 0)
+
+
+def _brought(
+    source: bundle.Source, kernel: kernels_.Kernel
+) -> boot_files.BootFiles:
+    return boot_files.BootFiles(
+        version=kernel.release or kernel.path.name,
+        kernel=kernel.path.name,
+        ramdisk=source.ramdisk.name if source.ramdisk else None,
+        source='tarball' if source.manifest is None else 'manifest',
+        image=kernel.path,
     )
 
 

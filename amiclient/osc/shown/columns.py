@@ -87,14 +87,22 @@ class HumanSize(cliff_columns.FormattableColumn[int | None]):
         return str(self._value and units.format_size(self._value))
 
 
+#: What is said of kernels that are not in the root filesystem.
+_CAME_ALONG = {
+    'manifest': ' (of the manifest)',
+    'tarball': ' (of the tarball)',
+}
+
+
 class Kernels(cliff_columns.FormattableColumn[list[dict[str, Any]]]):
-    """Kernels in a root filesystem: a line for each, or records."""
+    """Kernels of a root filesystem: a line for each, or records."""
 
     def human_readable(self) -> str:
         """Write the lines."""
         return '\n'.join(
             f'{each["version"]}: {each["kernel"]}, '
             f'{each["ramdisk"] or "no ramdisk"}'
+            f'{_CAME_ALONG.get(each["source"], "")}'
             for each in self._value
         )
 
