@@ -169,5 +169,6 @@ def kernel_architecture(image: pathlib.Path) -> str | None:
     except exceptions.DamagedError:
         # For e2fsck to say.
         return None
-    ambiguous = (name for names in ALSO_RUNS.values() for name in names)
-    return None if found in ambiguous else found
+    # One for i686 may have a kernel for x86_64.
+    others = {name for names in ALSO_RUNS.values() for name in names}
+    return None if found in others else found
