@@ -40,7 +40,9 @@ class SetAmi(command.Action):
     members of the AMI. If the link cannot be changed, it is removed again.
     The kernel that was linked before stays. With --linked, the visibility,
     protection and hiding that are asked for go to kernel and ramdisk as well;
-    they are always at least as visible as the AMI then.
+    they are always at least as visible as the AMI then. One that other AMIs
+    need as it is stays so, with a note; if one of another project stays, that
+    is an error in the end.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -108,9 +110,10 @@ class SetAmi(command.Action):
         self.warn(planned.warnings)
         if parsed_args.dry_run:
             self.say(planned.describe())
-            return
-        change.execute(planned, cloud, proxy, progress=watch)
-        self.warn(planned.notes)
+        else:
+            change.execute(planned, cloud, proxy, progress=watch)
+            self.warn(planned.notes)
+        planned.check()
 
 
 def _add_relink(parser: argparse.ArgumentParser) -> None:
@@ -187,7 +190,8 @@ def _request(parsed_args: argparse.Namespace) -> change.ChangeRequest:
 class UnsetAmi(command.Action):
     """Take properties, tags or links off an AMI.
 
-    Either all that was named is taken off, or nothing.
+    Either all that was named is taken off, or nothing. The kernel and the
+    ramdisk stay as they are, for other AMIs may need what they have.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -213,8 +217,8 @@ class UnsetAmi(command.Action):
         parser.add_argument(
             '--linked',
             action='store_true',
-            help='Take properties and tags off the kernel and the ramdisk as '
-            'well, where they have them',
+            help='Refused: properties, tags and links are those of the AMI '
+            'alone; see "openstack ami set --linked"',
         )
         options.add_network(parser)
         options.add_dry_run(parser)
@@ -227,6 +231,12 @@ class UnsetAmi(command.Action):
         from amiclient.glance.change import unset
         from amiclient import progress
 
+        options.refuse(
+            {'--linked': parsed_args.linked},
+            'properties, tags and links are those of the AMI alone',
+            hint='leave it out; visibility, protection and members of all '
+            'three images are changed by `openstack ami set --linked`',
+        )
         proxy = self.proxy()
         cloud = self.catalog(parsed_args)
         wanted = unset.UnsetRequest(
@@ -235,10 +245,8 @@ class UnsetAmi(command.Action):
             properties=tuple(parsed_args.property),
             kernel=parsed_args.kernel,
             ramdisk=parsed_args.ramdisk,
-            linked=parsed_args.linked,
         )
         planned = unset.plan(wanted, cloud)
-        self.warn(planned.warnings)
         if parsed_args.dry_run:
             self.say(planned.describe())
             return

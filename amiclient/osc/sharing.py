@@ -74,13 +74,8 @@ class AddProject(command.Lister):
             self.log.warning('%s', warning)
         sharing.execute(planned, cloud)
         made = sharing.shared(planned, cloud)
-        commands = sharing.accepting(made)
-        if commands:
-            self.log.warning(
-                'for their lists to show it, the projects have to accept it:'
-            )
-            for each in commands:
-                self.log.warning('  %s', each)
+        for line in sharing.advice(made):
+            self.log.warning('%s', line)
         return columns.many(columns.SHARED, made, long=True)
 
 

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import dataclasses
 import typing
 
+from amiclient import exceptions
 from amiclient.glance import catalog as catalog_
 from amiclient.glance.change import steps
 from amiclient.glance import members
@@ -84,6 +85,8 @@ class ChangePlan:
     :param followers: kernels and ramdisks that are shared with whomever the
         AMI turns out to be shared with, which Glance tells only then.
     :param warnings: what to say before. :param notes: what to say after.
+    :param left: kernels and ramdisks of other projects, and what was asked
+        for them, but is for those to do.
     """
 
     ami: model.ImageRecord
@@ -93,6 +96,7 @@ class ChangePlan:
     followers: tuple[tuple[model.Kind, model.ImageRecord], ...] = ()
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
 
     def describe(self) -> Iterator[str]:
         """Say what is going to be done, a line for each step."""
@@ -109,6 +113,18 @@ class ChangePlan:
                 )
         for each in self.steps:
             yield each.describe()
+
+    def check(self) -> None:
+        """Complain of what was asked, but is not going to be done.
+
+        :raises CloudError: naming all of it.
+        """
+        if self.left:
+            raise exceptions.CloudError(
+                ', '.join(self.left),
+                hint='that is for its owner to change; leave out --linked to '
+                'change the AMI alone',
+            )
 
 
 def execute(

@@ -12,7 +12,7 @@
 
 """How an AMI is going to be changed: every check, and nothing done yet."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from amiclient import exceptions
@@ -87,7 +87,7 @@ def _check_uploads(
 def _target(
     request: change.ChangeRequest, catalog: catalog_.Catalog
 ) -> model.ImageRecord:
-    image = catalog.find(request.ami)
+    image = catalog.find(request.ami, fits=_fits(request))
     title = f'the image {image.name!r} ({image.id})'
     if image.disk_format in (model.Kind.AKI.value, model.Kind.ARI.value):
         kind = model.Kind(image.disk_format)
@@ -102,6 +102,15 @@ def _target(
             hint='give it one with --kernel, or use `openstack image set`',
         )
     return image
+
+
+def _fits(
+    request: change.ChangeRequest,
+) -> Callable[[model.ImageRecord], bool]:
+    """Say what can be changed: with a kernel, any image becomes an AMI."""
+    if request.kernel is None:
+        return lambda image: image.may_be(model.Kind.AMI)
+    return lambda image: image.role in (None, 'AMI')
 
 
 def _check_links(
@@ -191,6 +200,7 @@ class _Planner:
                 *(n for step in new.values() if step for n in step.notes),
             ),
             notes=tuple(self._notes(new)),
+            left=tuple(each.left for each in around.values() if each.left),
         )
 
     def _settings(self) -> request_.Settings:

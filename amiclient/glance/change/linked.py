@@ -48,11 +48,19 @@ class Wanted:
     protected: bool | None = None
     hidden: bool | None = None
 
-    @property
-    def is_any(self) -> bool:
-        """Whether anything was asked for."""
-        asked = (self.visibility, self.protected, self.hidden)
-        return any(value is not None for value in asked)
+    def lacking(self, part: model.ImageRecord) -> list[str]:
+        """Tell which states of a part are not those that were asked for."""
+        protection = 'protected' if part.protected else 'unprotected'
+        hiding = 'hidden' if part.hidden else 'unhidden'
+        return [
+            state
+            for state, asked, there in (
+                (part.visibility, self.visibility, part.visibility),
+                (protection, self.protected, part.protected),
+                (hiding, self.hidden, part.hidden),
+            )
+            if asked not in (None, there)
+        ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,12 +69,14 @@ class Around:
 
     :param notes: what is not done, and why.
     :param visibility: what the part has in the end.
+    :param left: what is asked, but is for another project to do.
     """
 
     before: tuple[steps.Step, ...] = ()
     after: tuple[steps.Step, ...] = ()
     notes: tuple[str, ...] = ()
     visibility: str | None = None
+    left: str | None = None
 
 
 def check(
@@ -123,11 +133,7 @@ def plan(
     seen = audience.Audience.of(catalog, part)
     if part.owner != wanted.image.owner:
         check(kind, part, wanted, seen)
-        note = (
-            f'the {steps.title(kind, part)} belongs to the project '
-            f'{part.owner}, and stays as it is'
-        )
-        return Around(notes=(note,) if wanted.is_any else ())
+        return Around(left=_left(kind, part, wanted))
     planner = _Planner(kind, part, wanted, catalog)
     visibility = _visibility(wanted, seen)
     if visibility != part.visibility:
@@ -137,6 +143,14 @@ def plan(
     if wanted.hidden is not None and wanted.hidden != part.hidden:
         planner.put('os_hidden', wanted.hidden, early=not wanted.hidden)
     return planner.planned(seen)
+
+
+def _left(
+    kind: model.Kind, part: model.ImageRecord, wanted: Wanted
+) -> str | None:
+    states = ' and '.join(wanted.lacking(part))
+    whose = f'the {steps.title(kind, part)} of the project {part.owner}'
+    return f'{whose} stays {states}' if states else None
 
 
 def _visibility(wanted: Wanted, seen: audience.Audience) -> str:

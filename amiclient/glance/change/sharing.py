@@ -246,9 +246,27 @@ def shared(plan: SharingPlan, catalog: catalog_.Catalog) -> list[Shared]:
     return made
 
 
-def accepting(images: Iterable[Shared]) -> list[str]:
+def advice(images: Iterable[Shared]) -> Iterator[str]:
+    """Say what the other side has to do for its lists to show the images."""
+    shown = list(images)
+    pending = [each for each in shown if each.status == 'pending']
+    if pending:
+        yield 'for their lists to show it, the projects have to accept it:'
+        yield from _accepting(pending)
+    rejected: dict[str, list[Shared]] = {}
+    for each in shown:
+        if each.status == 'rejected':
+            rejected.setdefault(each.project, []).append(each)
+    for project, theirs in rejected.items():
+        titles = (f'the {steps.title(s.kind, s.image)}' for s in theirs)
+        yield (
+            f'the project {project} has rejected {" and ".join(titles)}; its '
+            'members can accept it still:'
+        )
+        yield from _accepting(theirs)
+
+
+def _accepting(images: Iterable[Shared]) -> Iterator[str]:
     """Name the commands by which the other side accepts images."""
-    pending = [each.image.id for each in images if each.status == 'pending']
-    return [
-        f'openstack image set --accept {id}' for id in dict.fromkeys(pending)
-    ]
+    for id in dict.fromkeys(each.image.id for each in images):
+        yield f'  openstack image set --accept {id}'

@@ -33,8 +33,6 @@ class UnsetRequest:
 
     :param ami: its id or name.
     :param kernel: whether the link to the kernel is. :param ramdisk: likewise.
-    :param linked: whether tags and properties are taken off the kernel and
-        the ramdisk as well.
     """
 
     ami: str
@@ -42,7 +40,6 @@ class UnsetRequest:
     properties: tuple[str, ...] = ()
     kernel: bool = False
     ramdisk: bool = False
-    linked: bool = False
 
 
 def plan(
@@ -55,28 +52,9 @@ def plan(
         taken off.
     """
     preflight.check_properties(dict.fromkeys(request.properties, ''))
-    if request.linked and not (request.properties or request.tags):
-        raise exceptions.UsageError(
-            '--linked: neither a property nor a tag is named',
-            hint='give one, or leave out --linked',
-        )
-    ami = links.show(catalog, request.ami)
-    _check_links(request, ami.image)
-    images = [(model.Kind.AMI, ami.image)]
-    notes: list[str] = []
-    if request.linked:
-        for kind, part in (
-            (model.Kind.AKI, ami.kernel),
-            (model.Kind.ARI, ami.ramdisk),
-        ):
-            if part is not None and part.owner == ami.image.owner:
-                images.append((kind, part))
-            elif part is not None:
-                notes.append(
-                    f'the {steps.title(kind, part)} belongs to the project '
-                    f'{part.owner}, and stays as it is'
-                )
-    _check_there(request, [image for _, image in images])
+    image = links.show(catalog, request.ami).image
+    _check_links(request, image)
+    _check_there(request, image)
     gone = [
         kind
         for kind, asked in (
@@ -85,14 +63,13 @@ def plan(
         )
         if asked
     ]
-    made = (_update(request, kind, image, gone) for kind, image in images)
+    update = _update(request, image, gone)
     return change.ChangePlan(
-        ami=ami.image,
+        ami=image,
         uploads=(),
         members=frozenset(),
-        steps=tuple(step for step in made if step.values),
-        warnings=tuple(notes),
-        notes=tuple(_notes(gone, ami.image, catalog)),
+        steps=(update,) if update.values else (),
+        notes=tuple(_notes(gone, image, catalog)),
     )
 
 
@@ -111,41 +88,28 @@ def _check_links(request: UnsetRequest, image: model.ImageRecord) -> None:
         )
 
 
-def _check_there(
-    request: UnsetRequest, images: list[model.ImageRecord]
-) -> None:
-    first = images[0]
+def _check_there(request: UnsetRequest, image: model.ImageRecord) -> None:
     for what, wanted, there in (
-        ('tag', request.tags, {t for i in images for t in i.tags}),
-        (
-            'property',
-            request.properties,
-            {p for i in images for p in i.properties},
-        ),
+        ('tag', request.tags, image.tags),
+        ('property', request.properties, image.properties),
     ):
         for name in wanted:
             if name not in there:
                 raise exceptions.CloudError(
-                    f'the image {first.name!r} ({first.id}) has no {what} '
+                    f'the image {image.name!r} ({image.id}) has no {what} '
                     f'{name!r}',
                     hint='nothing was changed',
                 )
 
 
 def _update(
-    request: UnsetRequest,
-    kind: model.Kind,
-    image: model.ImageRecord,
-    gone: list[model.Kind],
+    request: UnsetRequest, image: model.ImageRecord, gone: list[model.Kind]
 ) -> steps.Update:
-    values: dict[str, Any] = {
-        name: None for name in request.properties if name in image.properties
-    }
-    if {*image.tags} & {*request.tags}:
+    values: dict[str, Any] = dict.fromkeys(request.properties)
+    if request.tags:
         values['tags'] = [t for t in image.tags if t not in request.tags]
-    if kind is model.Kind.AMI:
-        values.update((users.LINKS[each], None) for each in gone)
-    return steps.Update(kind, image, values)
+    values.update((users.LINKS[kind], None) for kind in gone)
+    return steps.Update(model.Kind.AMI, image, values)
 
 
 def _notes(

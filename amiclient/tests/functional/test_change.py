@@ -53,6 +53,18 @@ class TestSet(triples.TripleCase):
         self.assertNotIn('hw_rng_model', image)
         self.assertNotIn('ramdisk_id', image)
 
+    def test_what_is_taken_off_the_ami_alone(self) -> None:
+        """The kernel has the same, and other AMIs may need it."""
+        for words in (
+            ('--property', 'architecture'),
+            ('--tag', 'a'),
+            ('--ramdisk',),
+            (),
+        ):
+            told = self.refused('ami', 'unset', 'web', *words, '--linked')
+            self.assertIn('--linked: ', told)
+            self.assertIn('openstack ami set --linked', told)
+
     def test_dry_run(self) -> None:
         told = self.openstack(
             *('ami', 'set', 'web', '--community', '--linked', '--dry-run')
@@ -105,8 +117,8 @@ class TestSet(triples.TripleCase):
         # Those that a script made have the same date.
         created = f'created {self.get(second)["created_at"][:16]}'
         for words in (
-            self.ami,
-            second,
+            f'{self.ami} (AMI, ',
+            f'{second} (AMI, ',
             created.replace('T', ' '),
             'give the id of one',
         ):
@@ -195,9 +207,24 @@ class TestKernel(triples.TripleCase):
         )
         self.openstack('ami', 'set', 'web', '--kernel', other, stderr=None)
         self.assertEqual(other, self.link())
-        (note,) = self.told('ami', 'set', 'web', '--private', '--linked')
-        self.assertIn('and stays as it is', note)
+        words = ('ami', 'set', 'web', '--private', '--hidden', '--linked')
+        for more in (('--dry-run',), ()):
+            finished = self.run_openstack(*words, *more)
+            self.assertEqual(1, finished.status)
+            (line,) = finished.stderr.splitlines()
+            self.assertIn(f"kernel 'theirs' ({other}) of the project", line)
+            self.assertIn(' stays community and unhidden', line)
         self.assertEqual('community', self.get(other)['visibility'])
+        # The rest is done all the same.
+        for id in (self.ami, self.ramdisk):
+            image = self.get(id)
+            self.assertEqual(
+                ('private', True), (image['visibility'], image['os_hidden'])
+            )
+        # What is so already is well.
+        self.openstack(
+            *('ami', 'set', 'web', '--community', '--unhidden', '--linked')
+        )
 
     def test_a_kernel_that_is_less_visible(self) -> None:
         data = samples.bzimage() + bytes(1024)

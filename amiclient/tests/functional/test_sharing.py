@@ -56,6 +56,19 @@ class TestSharing(triples.TripleCase):
         (warning,) = self.remove('web', project)
         self.assertIn('is not shared with', warning)
 
+    def test_rejected(self) -> None:
+        project = self.project('other')
+        self.add('web', project)
+        for id in self.triple:
+            self.openstack('image', 'set', '--reject', id, user='other')
+        why, *commands = self.add('web', project)
+        self.assertIn(f'the project {project} has rejected the kernel', why)
+        self.assertEqual(3, len(commands))
+        for command in commands:
+            self.openstack(*command.split()[1:], user='other')
+        (row,) = self.openstack_json('ami', 'list', user='other')
+        self.assertEqual(self.ami, row['ID'])
+
     def test_by_name(self) -> None:
         words = (self.ami, 'other', '--project-domain', 'default')
         self.add(*words, user='admin')

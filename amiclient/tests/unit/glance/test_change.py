@@ -340,9 +340,33 @@ class TestLinked(ChangeCase):
 
     def test_a_kernel_of_another_project_stays(self) -> None:
         self.change(memory.KERNEL, owner='p9', visibility='public')
-        planned = self.plan(visibility='private', linked=True)
-        self.assertEqual(2, len(planned.steps))
-        self.assertIn('belongs to the project p9', planned.warnings[0])
+        self.change(memory.RAMDISK, owner='p9', visibility='public')
+        planned = self.plan(visibility='private', protected=True, linked=True)
+        self.assertEqual(1, len(planned.steps))
+        self.assertEqual((), planned.warnings)
+        error = self.assertRaises(exceptions.CloudError, planned.check)
+        kernel, ramdisk = (
+            f'the {noun} {name!r} ({id}) of the project p9 stays public and '
+            'unprotected'
+            for noun, name, id in (
+                ('kernel', 'vmlinuz', memory.KERNEL),
+                ('ramdisk', 'initrd', memory.RAMDISK),
+            )
+        )
+        self.assertEqual(f'{kernel}, {ramdisk}', error.message)
+
+    def test_a_kernel_of_another_project_that_is_right(self) -> None:
+        self.change(
+            memory.KERNEL, owner='p9', visibility='public', os_hidden=True
+        )
+        for request in (
+            {'visibility': 'public', 'hidden': True, 'protected': False},
+            {'hidden': True},
+            {},
+        ):
+            planned = self.plan(linked=True, **request)
+            self.assertEqual((), planned.warnings)
+            planned.check()
 
 
 class TestTakenBack(ChangeCase):

@@ -126,8 +126,31 @@ class TestAdd(SharingCase):
             ['accepted', None, 'pending'], [each.status for each in shared]
         )
         self.assertEqual(
-            [f'openstack image set --accept {memory.AMI}'],
-            sharing.accepting(shared),
+            f'  openstack image set --accept {memory.AMI}',
+            [*sharing.advice(shared)][-1],
+        )
+
+    def test_what_the_other_side_has_rejected(self) -> None:
+        self.members[memory.KERNEL] = {P2: 'rejected', P3: 'accepted'}
+        self.members[memory.RAMDISK] = {P2: 'accepted'}
+        self.members[memory.AMI] = {P2: 'rejected', P3: 'rejected'}
+        shared = sharing.shared(self.add(P2, P3), self.catalog)
+        kernel = f"the kernel 'vmlinuz' ({memory.KERNEL})"
+        image = f"the image 'web' ({memory.AMI})"
+        accept = '  openstack image set --accept'
+        self.assertEqual(
+            [
+                'for their lists to show it, the projects have to accept it:',
+                f'{accept} {memory.RAMDISK}',
+                f'the project {P2} has rejected {kernel} and {image}; its '
+                'members can accept it still:',
+                f'{accept} {memory.KERNEL}',
+                f'{accept} {memory.AMI}',
+                f'the project {P3} has rejected {image}; its members can '
+                'accept it still:',
+                f'{accept} {memory.AMI}',
+            ],
+            [*sharing.advice(shared)],
         )
 
 

@@ -49,17 +49,6 @@ class TestUnset(memory.GlanceCase):
         self.assertEqual(['a'], self.images[memory.KERNEL]['tags'])
         self.assertEqual(1, len(self.writes))
 
-    def test_linked(self) -> None:
-        self.unset(tags=('a',), linked=True)
-        self.assertEqual([], self.images[memory.KERNEL]['tags'])
-        self.assertEqual(2, len(self.writes))
-
-    def test_another_projects_kernel_stays(self) -> None:
-        self.change(memory.KERNEL, owner='p9')
-        planned = self.unset(tags=('a',), linked=True)
-        self.assertEqual(['a'], self.images[memory.KERNEL]['tags'])
-        self.assertIn('belongs to the project p9', planned.warnings[0])
-
     def test_links(self) -> None:
         planned = self.unset(kernel=True, ramdisk=True)
         self.assertFalse(
@@ -76,8 +65,6 @@ class TestUnset(memory.GlanceCase):
             ({'properties': ('kernel_id',)}, '--kernel'),
             ({'properties': ('name',)}, 'attribute'),
             ({'kernel': True}, '--ramdisk'),
-            ({'linked': True}, '--linked: '),
-            ({'ramdisk': True, 'linked': True}, '--linked: '),
         ):
             self.assertIn(words, self.refused(**request))
         del self.images[memory.AMI]['ramdisk_id']
