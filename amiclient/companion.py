@@ -84,7 +84,7 @@ def started(
     :param inherited: descriptors that it has as well, by the same numbers.
     :raises ProgramError: if it is missing.
     """
-    shell = (process.find('sh'), '-c', _IF_WANTED, str(os.getpid()))
+    shell = ('/bin/sh', '-c', _IF_WANTED, str(os.getpid()))
     tied = process.found(
         ['setpriv', '--pdeathsig', 'KILL', '--', *shell, *process.found(argv)]
     )
