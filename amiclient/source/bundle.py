@@ -110,16 +110,16 @@ def opened(
     """
     special = opening.special(path)
     if special == 'a directory' and (path / manifest_.NAME).exists():
-        yield _saved(path / manifest_.NAME, progress)
+        yield _blank(_saved(path / manifest_.NAME, progress), path)
     elif special is None and _is_manifest(path):
-        yield _saved(path, progress)
+        yield _blank(_saved(path, progress), path)
     elif special == 'a directory' or (special is None and uec.is_tar(path)):
         with workplace.folder(
             work_directory,
             path,
             f'{opening.shown(path)}: there is no folder to unpack it in',
         ) as folder:
-            yield _unpacked(path, folder, progress)
+            yield _blank(_unpacked(path, folder, progress), path)
     else:
         yield Source(root=path)
 
@@ -219,20 +219,11 @@ def _unpacked(
         _compare_all(opening.shown(path), found, found.manifest)
         source = _with_manifest(found.paths, found.manifest)
         return dataclasses.replace(source, own=True)
-    root = found.paths['image']
-    blank = _is_blank(root)
-    note = (
-        f'{opening.shown(path)}: its root filesystem has no files: the '
-        'ramdisk brings what there is, and copies itself there; it is sent '
-        'as it is'
-    )
     return Source(
-        root=root,
+        root=found.paths['image'],
         kernel=found.paths.get('kernel'),
         ramdisk=found.paths.get('ramdisk'),
         name=found.name,
-        finished=blank,
-        notes=(note,) if blank else (),
         own=True,
         format='UEC tarball',
     )
@@ -249,6 +240,20 @@ def _compare_all(
             )
         shown = f'{name}: the {noun} in it'
         _compare(shown, part, found.sizes[noun], found.sha512[noun])
+
+
+def _blank(source: Source, path: pathlib.Path) -> Source:
+    """Have a blank root filesystem sent as it is, wherever it came from."""
+    if not _is_blank(source.root):
+        return source
+    note = (
+        f'{opening.shown(path)}: its root filesystem has no files: the '
+        'ramdisk brings what there is, and copies itself there; it is sent '
+        'as it is'
+    )
+    return dataclasses.replace(
+        source, finished=True, notes=(*source.notes, note)
+    )
 
 
 def _is_blank(path: pathlib.Path) -> bool:

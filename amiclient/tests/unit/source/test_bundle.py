@@ -276,6 +276,19 @@ class TestSaved(BundleCase):
         with self.open(self.folder) as source:
             self.assertFalse(source.finished)
 
+    def test_blank(self) -> None:
+        """As what was extracted of CirrOS: it is sent as it was there."""
+        blank = self.folder / 'blank'
+        blank.write_bytes(bytes(24 * MIB))
+        process.run(['mke2fs', '-q', '-F', '-t', 'ext3', blank])
+        self.image = blank.read_bytes()
+        blank.unlink()
+        self.write(id=None)
+        for path in (self.folder, self.folder / manifest.NAME):
+            with self.open(path) as source:
+                self.assertTrue(source.finished)
+                self.assertIn('has no files', source.notes[0])
+
     def test_a_folder_without(self) -> None:
         message = self.refuse(self.folder)
         self.assertIn('not a root filesystem', message)
