@@ -32,7 +32,7 @@ from amiclient.ext import tools as tools_
 from amiclient import files
 from amiclient import progress as progress_
 from amiclient.source import archive
-from amiclient.source import basin as basin_
+from amiclient.source import enclosed
 from amiclient.source import folder
 from amiclient.source import opening
 from amiclient.source import overrides as overrides_
@@ -223,17 +223,13 @@ def _make(
         size, fill = request.source.stat().st_size, archive.fill
     expected = max(size, request.size or 0)
     writer = writer_.Writer(descriptor, expected)
-    basin = basin_.Basin(
+    basin = enclosed.Basin(
         name, writer, limit=planned.limit, limited=planned.limited
     )
     with progress.task('Building', size) as task:
         fill(request.source, basin, task)
         if request.rooted and not _ROOTS & basin.tree.root.children.keys():
-            raise exceptions.SourceError(
-                f'{name}: not a root filesystem: it has none of '
-                f'{", ".join(sorted(map(bytes.decode, _ROOTS)))}',
-                hint='name what has them at its top',
-            )
+            raise _not_a_root(planned, basin)
         if request.owner is not None:
             overrides_.give_to(*request.owner, basin)
         overrides_.apply(planned.overrides, basin)
@@ -255,6 +251,28 @@ def _make(
                 'was asked for',
                 hint='choose a larger --size, or less --headroom',
             ) from error
+
+
+def _not_a_root(
+    planned: BuildPlan, basin: enclosed.Basin
+) -> exceptions.SourceError:
+    what = f'{basin.name}: not a root filesystem'
+    disk = basin.disk()
+    if disk is None:
+        return exceptions.SourceError(
+            f'{what}: it has none of '
+            f'{", ".join(sorted(map(bytes.decode, _ROOTS)))}',
+            hint='name what has them at its top',
+        )
+    if planned.is_directory:
+        return exceptions.SourceError(
+            f'{what}, but a directory with a disk image in it: {disk}',
+            hint='give that',
+        )
+    return exceptions.SourceError(
+        f'{what}, but an archive with a disk image in it: {disk}',
+        hint='unpack it, and give that',
+    )
 
 
 def _verify(path: pathlib.Path) -> None:

@@ -19,6 +19,7 @@ told by what is in the copy.
 
 import os
 import pathlib
+import tarfile
 
 from amiclient import exceptions
 from amiclient.ext import superblock
@@ -293,3 +294,45 @@ class TestChoice(DiskCase):
         process.run(['gzip', '-k', path])
         told = self.refused(self.folder / 'kernel.gz')
         self.assertIn('a Linux kernel', told)
+
+
+class TestEnclosed(DiskCase):
+    """What an archive is around a disk is said, and what to do."""
+
+    def tar(self, member: pathlib.Path, name: str, mode: str) -> pathlib.Path:
+        path = self.folder / 'enclosing'
+        with tarfile.open(path, mode) as archive:
+            archive.add(member, name)
+        return path
+
+    def test_raw_in_an_archive(self) -> None:
+        disk = self.disk(disks.Part(32, self.root))
+        path = self.tar(disk, 'disk.raw', 'w:gz')
+        self.assertEqual(
+            f'{path}: not a root filesystem, but an archive with a disk image '
+            'in it: disk.raw; unpack it, and give that',
+            self.refused(path),
+        )
+
+    def test_virtual_machine(self) -> None:
+        disk = self.folder / 'disk.vmdk'
+        process.run([
+            'qemu-img', 'convert', '-O', 'vmdk', '-o',
+            'subformat=streamOptimized', self.root, disk,
+        ])  # fmt: skip
+        path = self.tar(disk, 'ova/disk1.vmdk', 'w')
+        self.assertIn('in it: ova/disk1.vmdk;', self.refused(path))
+
+    def test_in_a_directory(self) -> None:
+        folder = self.tmp()
+        (folder / 'README').write_bytes(b'read me' * 20000)
+        (folder / 'x.img').write_bytes(self.root.read_bytes())
+        self.assertIn(
+            'a directory with a disk image in it: x.img; give that',
+            self.refused(folder),
+        )
+
+    def test_none(self) -> None:
+        folder = self.tmp()
+        (folder / 'README').write_bytes(b'read me' * 20000)
+        self.assertIn('it has none of bin, etc', self.refused(folder))

@@ -1,0 +1,73 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Disks in an archive, or a directory, that should be a root filesystem.
+
+Such as an OVA, or ``disk.raw`` in a tarball: who gives that means the disk.
+"""
+
+from collections.abc import Iterable
+
+from amiclient.ext.build import content
+from amiclient.ext.build import nodes
+from amiclient.source import basin
+from amiclient.source import detect
+from amiclient.source import magic
+from amiclient.source import virtual
+
+#: Bytes that a disk has at least, and how many files are looked at.
+_SMALLEST = 16 << 10
+_MOST = 64
+
+#: What is a disk, of what is told by content.
+_DISKS = ('an MBR-partitioned disk', 'a GPT-partitioned disk')
+
+
+class Basin(basin.Basin):
+    """A tree in the making of which the beginnings of files are kept."""
+
+    _heads: tuple[tuple[bytes, int, bytearray], ...] = ()
+
+    def add_file(
+        self,
+        path: bytes,
+        node: nodes.Node,
+        size: int,
+        ranges: Iterable[tuple[int, int]],
+        read: content.Read,
+    ) -> None:
+        """Add a regular file."""
+        if size >= _SMALLEST and len(self._heads) < _MOST:
+            head = bytearray(min(size, magic.HEAD))
+            self._heads += ((path, size, head),)
+            read = _remembering(read, head)
+        super().add_file(path, node, size, ranges, read)
+
+    def disk(self) -> str | None:
+        """Name the first file that is a disk, or a filesystem to be taken."""
+        for path, size, head in self._heads:
+            phrase, block = detect.examine(bytes(head), size, self.name)
+            virtual_ = virtual.tell(bytes(head[: virtual.HEAD]))
+            if block is not None or virtual_ or phrase in _DISKS:
+                return nodes.shown(path)
+        return None
+
+
+def _remembering(read: content.Read, head: bytearray) -> content.Read:
+    def remembering(offset: int, count: int) -> bytes:
+        data = read(offset, count)
+        if offset < len(head):
+            part = data[: len(head) - offset]
+            head[offset : offset + len(part)] = part
+        return data
+
+    return remembering
