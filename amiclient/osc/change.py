@@ -190,8 +190,9 @@ def _request(parsed_args: argparse.Namespace) -> change.ChangeRequest:
 class UnsetAmi(command.Action):
     """Take properties, tags or links off an AMI.
 
-    Either all that was named is taken off, or nothing. The kernel and the
-    ramdisk stay as they are, for other AMIs may need what they have.
+    Either all that was named is taken off, or nothing. With --linked, a
+    kernel or ramdisk that other images link to keeps what it has, with a
+    note; if one of another project does, that is an error in the end.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -217,8 +218,8 @@ class UnsetAmi(command.Action):
         parser.add_argument(
             '--linked',
             action='store_true',
-            help='Refused: properties, tags and links are those of the AMI '
-            'alone; see "openstack ami set --linked"',
+            help='Take properties and tags off the kernel and the ramdisk as '
+            'well, where they have them and no other image links to them',
         )
         options.add_network(parser)
         options.add_dry_run(parser)
@@ -231,12 +232,6 @@ class UnsetAmi(command.Action):
         from amiclient.glance.change import unset
         from amiclient import progress
 
-        options.refuse(
-            {'--linked': parsed_args.linked},
-            'properties, tags and links are those of the AMI alone',
-            hint='leave it out; visibility, protection and members of all '
-            'three images are changed by `openstack ami set --linked`',
-        )
         proxy = self.proxy()
         cloud = self.catalog(parsed_args)
         wanted = unset.UnsetRequest(
@@ -245,10 +240,12 @@ class UnsetAmi(command.Action):
             properties=tuple(parsed_args.property),
             kernel=parsed_args.kernel,
             ramdisk=parsed_args.ramdisk,
+            linked=parsed_args.linked,
         )
         planned = unset.plan(wanted, cloud)
         if parsed_args.dry_run:
             self.say(planned.describe())
-            return
-        change.execute(planned, cloud, proxy, progress=progress.QUIET)
-        self.warn(planned.notes)
+        else:
+            change.execute(planned, cloud, proxy, progress=progress.QUIET)
+            self.warn(planned.notes)
+        planned.check()

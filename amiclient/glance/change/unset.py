@@ -20,6 +20,7 @@ from amiclient import exceptions
 from amiclient.glance import catalog as catalog_
 from amiclient.glance.change import change
 from amiclient.glance.change import changeplan
+from amiclient.glance.change import linked
 from amiclient.glance.change import steps
 from amiclient.glance import links
 from amiclient.glance import model
@@ -33,6 +34,8 @@ class UnsetRequest:
 
     :param ami: its id or name.
     :param kernel: whether the link to the kernel is. :param ramdisk: likewise.
+    :param linked: whether tags and properties are taken off the kernel and
+        the ramdisk as well, unless other images link to these.
     """
 
     ami: str
@@ -40,6 +43,7 @@ class UnsetRequest:
     properties: tuple[str, ...] = ()
     kernel: bool = False
     ramdisk: bool = False
+    linked: bool = False
 
 
 def plan(
@@ -52,9 +56,29 @@ def plan(
         taken off.
     """
     preflight.check_properties(dict.fromkeys(request.properties, ''))
-    image = links.show(catalog, request.ami).image
-    _check_links(request, image)
-    _check_there(request, image)
+    if request.linked and not (request.properties or request.tags):
+        raise exceptions.UsageError(
+            '--linked: neither a property nor a tag is named',
+            hint='give one, or leave out --linked',
+        )
+    ami = links.show(catalog, request.ami)
+    _check_links(request, ami.image)
+    parts = list(_parts(request, ami)) if request.linked else []
+    _check_there(request, [ami.image, *(part for _, part in parts)])
+    ours = [each for each in parts if each[1].owner == ami.image.owner]
+    used = users.used_by(catalog, [part.id for _, part in ours])
+    images = [(model.Kind.AMI, ami.image)]
+    kept: list[str] = []
+    for kind, part in ours:
+        others = [user for user in used[part.id] if user.id != ami.image.id]
+        if others:
+            names = ', '.join(_there(request, part))
+            kept.append(
+                f'the {steps.title(kind, part)} keeps {names}: needed by '
+                f'{linked.named(others)}'
+            )
+        else:
+            images.append((kind, part))
     gone = [
         kind
         for kind, asked in (
@@ -63,14 +87,44 @@ def plan(
         )
         if asked
     ]
-    update = _update(request, image, gone)
+    made = (_update(request, kind, image, gone) for kind, image in images)
     return change.ChangePlan(
-        ami=image,
+        ami=ami.image,
         uploads=(),
         members=frozenset(),
-        steps=(update,) if update.values else (),
-        notes=tuple(_notes(gone, image, catalog)),
+        steps=tuple(step for step in made if step.values),
+        notes=(*kept, *_notes(gone, ami.image, catalog)),
+        left=tuple(
+            f'the {steps.title(kind, part)} of the project {part.owner} keeps '
+            f'{", ".join(_there(request, part))}'
+            for kind, part in parts
+            if part.owner != ami.image.owner
+        ),
     )
+
+
+def _parts(
+    request: UnsetRequest, ami: links.Ami
+) -> Iterator[tuple[model.Kind, model.ImageRecord]]:
+    """Choose the kernel and ramdisk that have something to take off."""
+    for kind, part in (
+        (model.Kind.AKI, ami.kernel),
+        (model.Kind.ARI, ami.ramdisk),
+    ):
+        if part is not None and _there(request, part):
+            yield kind, part
+
+
+def _there(request: UnsetRequest, image: model.ImageRecord) -> list[str]:
+    """Name what an image has of that which is to be taken off."""
+    return [
+        *(
+            f'the property {p}'
+            for p in request.properties
+            if p in image.properties
+        ),
+        *(f'the tag {t}' for t in request.tags if t in image.tags),
+    ]
 
 
 def _check_links(request: UnsetRequest, image: model.ImageRecord) -> None:
@@ -88,28 +142,41 @@ def _check_links(request: UnsetRequest, image: model.ImageRecord) -> None:
         )
 
 
-def _check_there(request: UnsetRequest, image: model.ImageRecord) -> None:
+def _check_there(
+    request: UnsetRequest, images: list[model.ImageRecord]
+) -> None:
+    first = images[0]
     for what, wanted, there in (
-        ('tag', request.tags, image.tags),
-        ('property', request.properties, image.properties),
+        ('tag', request.tags, {t for i in images for t in i.tags}),
+        (
+            'property',
+            request.properties,
+            {p for i in images for p in i.properties},
+        ),
     ):
         for name in wanted:
             if name not in there:
                 raise exceptions.CloudError(
-                    f'the image {image.name!r} ({image.id}) has no {what} '
+                    f'the image {first.name!r} ({first.id}) has no {what} '
                     f'{name!r}',
                     hint='nothing was changed',
                 )
 
 
 def _update(
-    request: UnsetRequest, image: model.ImageRecord, gone: list[model.Kind]
+    request: UnsetRequest,
+    kind: model.Kind,
+    image: model.ImageRecord,
+    gone: list[model.Kind],
 ) -> steps.Update:
-    values: dict[str, Any] = dict.fromkeys(request.properties)
-    if request.tags:
+    values: dict[str, Any] = {
+        name: None for name in request.properties if name in image.properties
+    }
+    if {*image.tags} & {*request.tags}:
         values['tags'] = [t for t in image.tags if t not in request.tags]
-    values.update((users.LINKS[kind], None) for kind in gone)
-    return steps.Update(model.Kind.AMI, image, values)
+    if kind is model.Kind.AMI:
+        values.update((users.LINKS[each], None) for each in gone)
+    return steps.Update(kind, image, values)
 
 
 def _notes(

@@ -53,17 +53,19 @@ class TestSet(triples.TripleCase):
         self.assertNotIn('hw_rng_model', image)
         self.assertNotIn('ramdisk_id', image)
 
-    def test_what_is_taken_off_the_ami_alone(self) -> None:
-        """The kernel has the same, and other AMIs may need it."""
-        for words in (
-            ('--property', 'architecture'),
-            ('--tag', 'a'),
-            ('--ramdisk',),
-            (),
-        ):
-            told = self.refused('ami', 'unset', 'web', *words, '--linked')
-            self.assertIn('--linked: ', told)
-            self.assertIn('openstack ami set --linked', told)
+    def test_what_others_need_is_not_taken_off(self) -> None:
+        words = ('ami', 'unset', 'web', '--property', 'architecture')
+        kernel = self.openstack_json('ami', 'show', 'web')['kernel_id']
+        other = self.create('other', 'ami', data=b'x' * 1024, kernel_id=kernel)
+        self.openstack('image', 'set', kernel, '--property', 'architecture=x')
+        self.openstack('image', 'set', 'web', '--property', 'architecture=x')
+        (note,) = self.told(*words, '--linked')
+        self.assertIn('keeps the property architecture: needed by', note)
+        self.assertIn(other, note)
+        self.assertEqual('x', self.get(kernel)['architecture'])
+        self.openstack('image', 'delete', other)
+        self.openstack(*words, '--linked')
+        self.assertNotIn('architecture', self.get(kernel))
 
     def test_dry_run(self) -> None:
         told = self.openstack(

@@ -49,6 +49,30 @@ class TestUnset(memory.GlanceCase):
         self.assertEqual(['a'], self.images[memory.KERNEL]['tags'])
         self.assertEqual(1, len(self.writes))
 
+    def test_linked(self) -> None:
+        self.unset(tags=('a',), linked=True)
+        self.assertEqual([], self.images[memory.KERNEL]['tags'])
+        self.assertEqual(2, len(self.writes))
+
+    def test_another_projects_kernel_stays(self) -> None:
+        self.change(memory.KERNEL, owner='p9')
+        planned = self.unset(tags=('a',), linked=True)
+        self.assertEqual(['a'], self.images[memory.KERNEL]['tags'])
+        self.assertNotIn('a', self.images[memory.AMI]['tags'])
+        error = self.assertRaises(exceptions.CloudError, planned.check)
+        self.assertIn('of the project p9 keeps the tag a', str(error))
+        self.change(memory.AMI, tags=['a'])
+        self.change(memory.KERNEL, tags=[])
+        self.unset(tags=('a',), linked=True).check()
+
+    def test_a_kernel_that_others_need_stays(self) -> None:
+        self.put('other', memory.OTHER, 'ami', kernel_id=memory.KERNEL)
+        planned = self.unset(tags=('a',), linked=True)
+        self.assertEqual(['a'], self.images[memory.KERNEL]['tags'])
+        self.assertEqual(1, len(self.writes))
+        self.assertIn("keeps the tag a: needed by 'other'", planned.notes[0])
+        planned.check()
+
     def test_links(self) -> None:
         planned = self.unset(kernel=True, ramdisk=True)
         self.assertFalse(
@@ -65,6 +89,8 @@ class TestUnset(memory.GlanceCase):
             ({'properties': ('kernel_id',)}, '--kernel'),
             ({'properties': ('name',)}, 'attribute'),
             ({'kernel': True}, '--ramdisk'),
+            ({'linked': True}, '--linked: '),
+            ({'ramdisk': True, 'linked': True}, '--linked: '),
         ):
             self.assertIn(words, self.refused(**request))
         del self.images[memory.AMI]['ramdisk_id']

@@ -104,18 +104,6 @@ class TestBoot(TestCase):
         self.request('--interactive', '--until', 'login:')
 
 
-class TestUnset(TestCase):
-    def test_what_is_of_the_ami_alone(self) -> None:
-        command_ = change.UnsetAmi(None, None)
-        for words in (('--property', 'x'), ('--tag', 'x'), ('--kernel',), ()):
-            parsed_args = self.parse(
-                change.UnsetAmi, 'web', '--linked', *words
-            )
-            told = self.refused(command_.take_action, parsed_args)
-            self.assertIn('--linked: ', told)
-            self.assertIn('openstack ami set --linked', told)
-
-
 class TestVerify(TestCase):
     def local(self, *words: str) -> object:
         command = verify.VerifyAmi(None, None)
