@@ -56,6 +56,14 @@ class Output:
     def __exit__(self, *_: object) -> None:
         self._temporary.__exit__()
 
+    def adopt(self, path: pathlib.Path) -> None:
+        """Take a temporary file, all of whose data is there, for it.
+
+        :param path: on the same filesystem; nothing is there afterwards.
+        :raises OSError: EXDEV if it is on another one.
+        """
+        self._temporary.adopt(path)
+
     def empty(self) -> None:
         """Begin again with an empty file."""
         os.truncate(self.path, 0)

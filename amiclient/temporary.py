@@ -141,6 +141,22 @@ class File(_Temporary):
     def __init__(self, folder: pathlib.Path, stem: str) -> None:
         super().__init__(folder, f'{stem}.', _make_file)
 
+    def adopt(self, path: pathlib.Path) -> None:
+        """Become another file of ours, which loses its name.
+
+        :param path: on the same filesystem.
+        :raises OSError: EXDEV if it is on another one.
+        """
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            with interrupts.held():
+                # Nobody must take it for one that was left behind.
+                locked(descriptor)
+                os.replace(path, self._name, dst_dir_fd=self._folder)
+                os.dup2(descriptor, self._descriptor, inheritable=False)
+        finally:
+            os.close(descriptor)
+
     def rename(self, name: str) -> None:
         """Give it the name that it is to have, in the same folder.
 

@@ -155,7 +155,12 @@ class ExtractSource(command.ShowOne):
         from amiclient.rootfs import extraction
 
         watch = self.watch(parsed_args)
-        with sources.triple(parsed_args, watch, required=False) as source:
+        with sources.triple(
+            parsed_args,
+            watch,
+            required=False,
+            home=extraction.home(parsed_args.directory),
+        ) as source:
             for note in source.notes:
                 self.log.warning('%s', note)
             done = extraction.extract(

@@ -24,6 +24,8 @@ from amiclient.osc import options
 from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
+    import pathlib
+
     from amiclient import progress as progress_
     from amiclient.source import resolve
 
@@ -96,12 +98,15 @@ def triple(
     watch: progress_.Progress,
     *,
     required: bool = True,
+    home: pathlib.Path | None = None,
 ) -> Iterator[resolve.Source]:
     """Open a source, and take its newest kernel out if none is named.
 
     :param parsed_args: with what :func:`add` and :func:`add_kernel_version`
         add, and the options ``--kernel`` and ``--ramdisk``.
     :param required: whether it is an error if there is no kernel.
+    :param home: where a root filesystem that is made will stay; None if it
+        will not.
     :raises UsageError: for options that contradict each other.
     """
     # Not at the top: see amiclient.osc.
@@ -123,7 +128,7 @@ def triple(
         else 'give --kernel FILE',
         required=required,
     )
-    chosen = choice(parsed_args)
+    chosen = choice(parsed_args, home)
     with (
         resolve.opened(parsed_args.source, chosen, progress=watch) as source,
         completion.completed(
@@ -136,7 +141,9 @@ def triple(
         yield complete
 
 
-def choice(parsed_args: argparse.Namespace) -> resolve.Choice:
+def choice(
+    parsed_args: argparse.Namespace, home: pathlib.Path | None = None
+) -> resolve.Choice:
     """Gather how a source is to be taken, by :func:`add`."""
     # Not at the top: see amiclient.osc.
     from amiclient.source import resolve
@@ -147,4 +154,5 @@ def choice(parsed_args: argparse.Namespace) -> resolve.Choice:
         repair=getattr(parsed_args, 'repair', False),
         fix=getattr(parsed_args, 'fix', False),
         work_directory=getattr(parsed_args, 'work_directory', None),
+        home=home,
     )

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 import contextlib
 import dataclasses
+import errno
 import os
 import pathlib
 import shutil
@@ -31,6 +32,7 @@ from amiclient.source import detect
 from amiclient.source import digest
 from amiclient.source import manifest as manifest_
 from amiclient.source import opening
+from amiclient.source import taking
 from amiclient import sparse
 
 #: What the name of each file ends in, and the formats of what is made of it.
@@ -80,6 +82,20 @@ def extract(
         return _write_all(source, stem, folder, progress)
 
 
+def home(directory: pathlib.Path | None) -> pathlib.Path | None:
+    """Tell where the root filesystem is best made: where it is to stay.
+
+    :param directory: as for :func:`extract`.
+    :returns: None if nothing can be made there.
+    """
+    place = directory or pathlib.Path()
+    if not place.is_dir():
+        # It will be made.
+        place = place.parent
+    usable = place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+    return place if usable else None
+
+
 def _write_all(
     source: bundle.Source,
     stem: str,
@@ -92,14 +108,15 @@ def _write_all(
         'ramdisk': source.ramdisk,
     }
     found = {noun: path for noun, path in origins.items() if path}
-    stage.check_room(folder, sum(_taken(path) for path in found.values()))
+    stage.check_room(folder, _needed(source, folder, found))
     with contextlib.ExitStack() as stack, stage.full_disk(folder):
         outputs: dict[str, files.Output] = {}
         parts: dict[str, manifest_.Part] = {}
         for noun, path in found.items():
             target = folder / f'{stem}{_SUFFIXES[noun]}'
             output = stack.enter_context(files.Output(target))
-            _copier(source, noun)(path, output.path, progress)
+            if noun != 'image' or not _moved(source, output):
+                _copier(source, noun)(path, output.path, progress)
             outputs[noun] = output
             parts[noun] = _part(source, noun, output, stem, progress)
         manifest = stack.enter_context(files.Output(folder / manifest_.NAME))
@@ -156,16 +173,56 @@ def _is_there(output: files.Output, progress: progress_.Progress) -> bool:
     return True
 
 
+def _is_movable(source: bundle.Source, folder: pathlib.Path) -> bool:
+    """Tell whether the root filesystem need not be copied to a folder."""
+    return source.own and source.root.stat().st_dev == folder.stat().st_dev
+
+
+def _needed(
+    source: bundle.Source,
+    folder: pathlib.Path,
+    found: Mapping[str, pathlib.Path],
+) -> int:
+    """Tell the bytes that a folder has to have room for."""
+    movable = _is_movable(source, folder)
+    return sum(
+        _taken(path)
+        for noun, path in found.items()
+        if noun != 'image' or not movable
+    )
+
+
+def _moved(source: bundle.Source, output: files.Output) -> bool:
+    """Take the root filesystem itself for the result, if nobody misses it."""
+    if not _is_movable(source, output.target.parent):
+        return False
+    if not _keeps_all(source):
+        taking.clear_unused(source.root)
+    try:
+        output.adopt(source.root)
+    except OSError as error:
+        # As between two mounts of one filesystem.
+        if error.errno != errno.EXDEV:
+            raise
+        return False
+    return True
+
+
+def _keeps_all(source: bundle.Source) -> bool:
+    """Tell whether what seems to be unused has to be kept."""
+    block = detect.open_root(source.root).superblock
+    # What is only in the journal would be lost otherwise; and what was in a
+    # cloud stays what it was, byte by byte.
+    return source.finished or block.needs_recovery or block.orphans
+
+
 def _copier(
     source: bundle.Source, noun: str
 ) -> Callable[[pathlib.Path, pathlib.Path, progress_.Progress], None]:
     """Choose how a file is copied."""
     if noun != 'image':
         return lambda origin, target, _: _copy_file(origin, target)
-    block = detect.open_root(source.root).superblock
-    if source.finished or block.needs_recovery or block.orphans:
-        # What is only in the journal would be lost otherwise; and what was
-        # in a cloud stays what it was, byte by byte.
+    if _keeps_all(source):
         return lambda origin, target, _: stage.copy_sparse(origin, target)
     return lambda origin, target, progress: stage.copy_in_use(
         origin, target, (), progress=progress, cancel=None

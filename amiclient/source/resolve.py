@@ -72,6 +72,8 @@ class Choice:
         it was on. Then a filesystem that is taken as it is is copied, too.
     :param work_directory: where to make what is temporary; None for the
         usual places.
+    :param home: where a root filesystem that is taken out of a disk is made
+        then, because it will stay there; None for the usual places.
     """
 
     partition: int | None = None
@@ -79,6 +81,7 @@ class Choice:
     repair: bool = False
     fix: bool = False
     work_directory: pathlib.Path | None = None
+    home: pathlib.Path | None = None
 
 
 @contextlib.contextmanager
@@ -239,7 +242,7 @@ class _Opener:
     def _copied(self, source: Source) -> Source:
         root = detect.open_root(source.root)
         busy.refuse_busy(source.root)
-        target = self._place() / 'copy.img'
+        target = self._home() / 'copy.img'
         with opening.opened(
             source.root, wanted='a root filesystem image', devices=True
         ) as file:
@@ -292,13 +295,13 @@ class _Opener:
 
     def _taken(self, path: pathlib.Path, kind: str) -> Source:
         """Take the root filesystem out of a disk, and what is on /boot."""
-        folder = self._place()
+        image = self._home() / 'root.img'
         busy.refuse_busy(path)
         before = files.state(path)
         with self._disk(path, kind) as disk:
             root = disk.root(self._choice.partition)
-            self._take(disk, root, folder / 'root.img')
-            boot = self._boot(disk, root, folder)
+            self._take(disk, root, image)
+            boot = self._boot(disk, root, image)
         if files.state(path) != before:
             raise exceptions.BusyError(
                 f'{opening.shown(path)}: was changed while its root '
@@ -309,7 +312,7 @@ class _Opener:
             # It may take much room, which is needed now.
             path.unlink()
         return Source(
-            root=folder / 'root.img',
+            root=image,
             boot=boot.image,
             own=True,
             format=disk.format,
@@ -324,15 +327,15 @@ class _Opener:
         )
 
     def _boot(
-        self, disk: disk_.Disk, root: disk_.Partition, folder: pathlib.Path
+        self, disk: disk_.Disk, root: disk_.Partition, image: pathlib.Path
     ) -> loader.Taken:
         """Take what belongs on /boot, if that is not in the root."""
-        mounted = untying.boots(folder / 'root.img')
+        mounted = untying.boots(image)
         entry = next((e for e in mounted if e.path == '/boot'), None)
         boot = disk.boot(root, entry)
         name = opening.shown(self._path)
         if boot is not None and boot.superblock is not None:
-            target = folder / 'boot.img'
+            target = self._place() / 'boot.img'
             self._take(disk, boot, target)
             return loader.Taken(target, boot.number)
         if boot is not None and boot.fat is None:
@@ -343,11 +346,11 @@ class _Opener:
             return loader.Taken(notes=(note,))
         parts = disk.loaders(root, mounted)
         if not parts or not (
-            boot is not None or loader.is_needed(folder / 'root.img')
+            boot is not None or loader.is_needed(image)
         ):
             return loader.Taken()
         taken = loader.take(
-            disk, parts, folder, name=name, progress=self._progress
+            disk, parts, self._place(), name=name, progress=self._progress
         )
         if boot is None or taken.image is not None or taken.notes:
             return taken
@@ -375,12 +378,22 @@ class _Opener:
     def _place(self) -> pathlib.Path:
         """Make the folder for all that is temporary, once."""
         if self._folder is None:
-            self._folder = self._stack.enter_context(
-                workplace.folder(
-                    self._choice.work_directory,
-                    self._path,
-                    f'{opening.shown(self._path)}: there is no folder to '
-                    'unpack it in',
-                )
-            )
+            self._folder = self._made(self._choice.work_directory)
         return self._folder
+
+    def _home(self) -> pathlib.Path:
+        """Make the folder for the root filesystem."""
+        home = self._choice.home
+        if home is None or self._choice.work_directory is not None:
+            return self._place()
+        return self._made(home)
+
+    def _made(self, place: pathlib.Path | None) -> pathlib.Path:
+        return self._stack.enter_context(
+            workplace.folder(
+                place,
+                self._path,
+                f'{opening.shown(self._path)}: there is no folder to unpack '
+                'it in',
+            )
+        )

@@ -128,6 +128,18 @@ def take(
             )
 
 
+def clear_unused(path: pathlib.Path) -> None:
+    """Make a filesystem what stage.copy_in_use() would make of it."""
+    found = superblock_.read(path)
+    with copy.opened(path, os.O_RDWR) as descriptor:
+        layout = groups_.Layout(descriptor, found)
+        unused = list(layout.unused_inode_bytes())
+        used = copy.bytes_of(layout.in_use(), found.block_size)
+        os.truncate(descriptor, found.size)
+        copy.clear(descriptor, groups_.complement(used, found.size))
+        copy.clear(descriptor, unused)
+
+
 def _copy(
     medium: medium_.Medium,
     start: int,

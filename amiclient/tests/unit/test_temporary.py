@@ -74,6 +74,41 @@ class _Case(base.TestCase):
         return names
 
 
+class TestAdoption(_Case):
+    def adopting(self) -> temporary.File:
+        self.other = self.tmp() / 'other'
+        self.other.write_bytes(b'other')
+        file = temporary.File(self.folder, 'x')
+        file.adopt(self.other)
+        self.assertFalse(self.other.exists())
+        self.assertEqual(b'other', file.path.read_bytes())
+        self.assertEqual(1, len(self.names()))
+        return file
+
+    def test_renamed(self) -> None:
+        with self.adopting() as file:
+            file.rename('x')
+        self.assertEqual(b'other', (self.folder / 'x').read_bytes())
+
+    def test_removed(self) -> None:
+        with self.adopting():
+            pass
+        self.assertEqual([], self.names())
+
+    def test_locked(self) -> None:
+        """Nobody takes it for what was left behind."""
+        with self.adopting():
+            temporary.sweep(self.folder)
+            self.assertEqual(1, len(self.names()))
+
+    def test_others_may_rename_it(self) -> None:
+        os.chmod(self.folder, 0o777)
+        with self.adopting() as file:
+            self.assertIn('/fd/', str(file.path))
+            file.rename('x')
+        self.assertEqual(b'other', (self.folder / 'x').read_bytes())
+
+
 class TestFile(_Case):
     def test_private_and_gone(self) -> None:
         with temporary.File(self.folder, 'root.img') as made:

@@ -1,0 +1,152 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What ``ami extract`` writes, and how often it copies that."""
+
+import errno
+import os
+import pathlib
+from typing import Any
+
+import fixtures
+
+from amiclient.ext import stage
+from amiclient import files
+from amiclient import process
+from amiclient.rootfs import extraction
+from amiclient.source import resolve
+from amiclient.tests import base
+from amiclient.tests import disks
+from amiclient.tests import exttree
+from amiclient.tests import triple
+
+MIB = disks.MIB
+
+_SECRET = b'what was deleted long ago '
+
+
+def _refuse(*_: Any, **__: Any) -> None:
+    raise AssertionError('the root filesystem was copied')
+
+
+class TestCopies(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = self.tmp()
+        self.root = triple.root(self.folder, size=24 * MIB, data=2 * MIB)
+        with self.root.open('r+b') as file:
+            file.seek(22 * MIB)
+            self.assertEqual(bytes(MIB), file.read(MIB))
+            file.seek(22 * MIB)
+            file.write(_SECRET * 1000)
+        self.target = self.folder / 'out'
+
+    def extract(
+        self, path: pathlib.Path, **choice: Any
+    ) -> extraction.Extracted:
+        chosen = resolve.Choice(home=self.folder, **choice)
+        before = {*os.listdir(self.folder)}
+        with resolve.opened(path, chosen) as source:
+            found = extraction.extract(source, path, self.target)
+        process.run(['e2fsck', '-f', '-n', found.image])
+        self.assertEqual({*before, 'out'}, {*os.listdir(self.folder)})
+        self.assertEqual(
+            {found.image.name, found.manifest.name},
+            {*os.listdir(self.target)},
+        )
+        return found
+
+    def copy_nothing(self) -> None:
+        for name in ('copy_in_use', 'copy_sparse'):
+            self.useFixture(fixtures.MockPatchObject(stage, name, _refuse))
+
+    def sources(self) -> tuple[pathlib.Path, pathlib.Path]:
+        """A disk, and a filesystem that has to be unpacked."""
+        disk = disks.make(self.folder / 'x.disk', [disks.Part(24, self.root)])
+        process.run(['gzip', '-k', '-1', self.root])
+        return disk, self.root.with_name(f'{self.root.name}.gz')
+
+    def assertTaken(self, found: extraction.Extracted) -> bytes:
+        self.assertEqual(
+            exttree.read_tree(self.root), exttree.read_tree(found.image)
+        )
+        status = found.image.stat()
+        self.assertEqual(0o666 & ~files.umask(), status.st_mode & 0o777)
+        self.assertLess(status.st_blocks * 512, 24 * MIB)
+        content = found.image.read_bytes()
+        self.assertNotIn(_SECRET, content)
+        return content
+
+    def test_none_of_what_was_made(self) -> None:
+        self.copy_nothing()
+        for path in self.sources():
+            found = self.extract(path, work_directory=self.tmp())
+            self.assertTaken(found)
+            found.image.unlink()
+            found.manifest.unlink()
+
+    def test_disk_is_taken_to_where_it_stays(self) -> None:
+        """No matter how far from there other things are made."""
+        self.copy_nothing()
+        disk, _ = self.sources()
+        self.useFixture(
+            fixtures.EnvironmentVariable('TMPDIR', self.elsewhere())
+        )
+        self.assertTaken(self.extract(disk))
+
+    def test_same_bytes_as_by_a_copy(self) -> None:
+        disk, _ = self.sources()
+        work = pathlib.Path(self.elsewhere())
+        copied = self.assertTaken(self.extract(disk, work_directory=work))
+        inode = next(self.target.glob('*.img')).stat().st_ino
+        # It is the same, so it is left alone.
+        found = self.extract(disk)
+        self.assertEqual(copied, found.image.read_bytes())
+        self.assertEqual(inode, found.image.stat().st_ino)
+        self.assertEqual([], os.listdir(work))
+
+    def test_another_mount(self) -> None:
+        """That it is the same filesystem is not all that counts."""
+        disk, _ = self.sources()
+        error: list[OSError] = [OSError(errno.EXDEV, 'cross-device')]
+
+        def adopt(*_: Any) -> None:
+            raise error[0]
+
+        self.useFixture(
+            fixtures.MockPatchObject(files.Output, 'adopt', adopt)
+        )
+        self.assertTaken(self.extract(disk))
+        error[0] = OSError(errno.EIO, 'broken')
+        self.assertRaises(OSError, self.extract, disk)
+
+    def test_source_itself_stays(self) -> None:
+        self.assertTaken(self.extract(self.root))
+        self.assertTrue(self.root.exists())
+
+    def test_home(self) -> None:
+        for directory, expected in (
+            (None, pathlib.Path()),
+            (self.folder, self.folder),
+            (self.folder / 'new', self.folder),
+            (self.folder / 'not' / 'there', None),
+        ):
+            self.assertEqual(expected, extraction.home(directory))
+
+    def elsewhere(self) -> str:
+        """Make a folder on another filesystem, for as long as the test."""
+        place = '/dev/shm'
+        if not os.path.isdir(place) or (
+            os.stat(place).st_dev == self.folder.stat().st_dev
+        ):
+            self.skipTest('there is no other filesystem')
+        return self.useFixture(fixtures.TempDir(place)).path
