@@ -62,6 +62,10 @@ class NoSpaceError(AmiError):
     """There is no room for a copy or an output file."""
 
 
+class TooLargeError(AmiError):
+    """A file may not become as large as it would have to, wherever it is."""
+
+
 class ProgramError(AmiError):
     """Another program is missing, too old, or failed."""
 

@@ -36,6 +36,7 @@ from typing import BinaryIO, cast, IO
 
 from amiclient import exceptions
 from amiclient import interrupts
+from amiclient import limits
 from amiclient import packages
 from amiclient import pump
 
@@ -84,14 +85,15 @@ class ProgramFailed(exceptions.ProgramError):
 
     def __init__(self, result: Result) -> None:
         name = os.path.basename(result.argv[0])
-        if result.status < 0:
+        if limited := result.status == -signal.SIGXFSZ:
+            how = f'was ended: files are limited to {limits.file()} bytes'
+        elif result.status < 0:
             how = f'was killed by {signal.Signals(-result.status).name}'
         else:
             how = f'failed with exit status {result.status}'
         words = result.tail() or ' '.join(result.text.split())[-_TAIL:]
-        super().__init__(
-            f'{name} {how}: {words}' if words else f'{name} {how}'
-        )
+        message = f'{name} {how}: {words}'.removesuffix(': ')
+        super().__init__(message, hint=limits.RAISE if limited else None)
         self.result = result
 
 

@@ -212,6 +212,8 @@ def refuse_damaged(
     try:
         tools.copy_metadata(path, copied)
     except process.ProgramFailed as error:
+        if error.result.status < 0:
+            raise
         raise exceptions.DamagedError(
             f'{path}: the filesystem is damaged: {tools.objections(path)}',
             hint=_BEYOND_PREENING,

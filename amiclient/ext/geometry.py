@@ -166,6 +166,25 @@ class Geometry:
             count = max(count + 1, beyond)
         raise _no_room()
 
+    def by_way_of(self, blocks: int) -> 'Geometry':
+        """Tell what it becomes when it has had another size meanwhile.
+
+        What was set aside for more group descriptors is less then: with fewer
+        groups it would have to be more than it can be, and what is cut off
+        does not come back.
+        """
+        found = self.superblock
+        if found.incompat & superblock_.INCOMPAT_META_BG:
+            return self
+        count = self.groups(blocks)
+        own = -(-count // (found.block_size // found.desc_size))
+        other = dataclasses.replace(
+            found,
+            block_count=blocks,
+            reserved_gdt_blocks=self._descriptor_blocks(count) - own,
+        )
+        return dataclasses.replace(self, superblock=other)
+
     def moved(self, blocks: int) -> int:
         """Tell how many blocks lie behind a new end, and so must move."""
         total = groups_.count(self.used)

@@ -179,6 +179,7 @@ def search(path: pathlib.Path, goal: Goal, tools: tools_.Toolbox) -> Track:
         _make_room(track, goal)
         tight = True
         _tighten(track, goal.headroom)
+        _make_good(track, goal)
         if goal.keeps_journal and not goal.headroom:
             _refuse_grown(track, before)
     except process.ProgramFailed as error:
@@ -265,7 +266,22 @@ def _make_journal(track: Track, goal: Goal) -> None:
 
 def _make_room(track: Track, goal: Goal) -> None:
     # What is promised to be free may be more than ever was.
-    size = _measure(track.path).need(goal.headroom)
+    _grow(track, goal, _measure(track.path).need(goal.headroom))
+
+
+def _make_good(track: Track, goal: Goal) -> None:
+    # Where there are clusters, metadata takes more than it needs, and the
+    # free space is that much less.
+    while True:
+        measured = _measure(track.path)
+        found = measured.superblock
+        lacking = goal.headroom - found.free_blocks
+        if lacking <= 0:
+            return
+        _grow(track, goal, measured.fit(found.block_count + lacking))
+
+
+def _grow(track: Track, goal: Goal, size: int) -> None:
     if superblock_.read(track.path).block_count < size:
         if goal.limit is not None and size > goal.limit:
             raise exceptions.NoSpaceError(

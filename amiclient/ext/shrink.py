@@ -118,10 +118,12 @@ def _rehearse(planned: ShrinkPlan, progress: progress_.Progress) -> ShrinkPlan:
         target = shrinkplan.aim(planned.request, source.path)
         track = _try_out(target, source.path, folder, tools)
         found = superblock_.read(track.path)
+        bound = target.bound_at(track.path)
     return dataclasses.replace(
         planned,
         block_count=found.block_count,
-        lower_bound=target.bound * found.block_size,
+        in_use=found.in_use,
+        lower_bound=bound,
     )
 
 
@@ -384,7 +386,7 @@ def _result(
         block_count=found.block_count,
         size_before=planned.size_before,
         in_use=found.in_use,
-        lower_bound=target.bound * found.block_size,
+        lower_bound=target.bound_at(path),
     )
 
 

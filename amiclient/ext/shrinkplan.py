@@ -81,7 +81,7 @@ class ShrinkPlan:
     :param folder: where temporary files go.
     :param block_count: blocks that the result will have: exactly, if the
         shrink was tried out, else the lower bound.
-    :param in_use: bytes in use before.
+    :param in_use: bytes that will be in use in the result, known as exactly.
     :param room: bytes of disk that the work takes.
     """
 
@@ -121,6 +121,18 @@ class Target:
     room: int
     moved: int
 
+    def bound_at(self, path: pathlib.Path) -> int:
+        """Tell the bytes below which nothing can get.
+
+        :param path: where the shrink has led. On the way, extent trees may
+            have come to take less than before.
+        """
+        found = superblock_.read(path)
+        with copy.opened(path, os.O_RDONLY) as descriptor:
+            reached = geometry.measure(groups_.Layout(descriptor, found))
+        bound = min(self.bound, reached.need(self.goal.headroom))
+        return bound * found.block_size
+
 
 def prepare(request: ShrinkRequest) -> ShrinkPlan:
     """Check everything that can be checked without trying.
@@ -129,6 +141,7 @@ def prepare(request: ShrinkRequest) -> ShrinkPlan:
     :raises SourceError: if the filesystem is busy, damaged or of a kind that
         cannot be shrunk.
     :raises NoSpaceError: if there is no room for the copy.
+    :raises TooLargeError: if no file may be as large as the copy.
     :raises ProgramError: if e2fsprogs are missing or too old.
     """
     tools_.require()
@@ -162,11 +175,16 @@ def prepare(request: ShrinkRequest) -> ShrinkPlan:
         block_size=found.block_size,
         block_count=target.bound,
         size_before=found.size,
-        in_use=found.in_use,
+        in_use=(target.bound - target.goal.headroom) * found.block_size,
         lower_bound=target.bound * found.block_size,
         room=room + work,
     )
     _refuse_unwritable(planned)
+    # A copy, if only of the metadata, begins with the size of the source.
+    stage.refuse_too_large(
+        planned.folder if in_place else output.parent,
+        max(found.size, target.bound * found.block_size),
+    )
     if _same_disk(planned.folder, output.parent):
         stage.check_room(planned.folder, room + work)
     else:
@@ -191,12 +209,25 @@ def aim(request: ShrinkRequest, path: pathlib.Path) -> Target:
     goal, growth = _goal(request, measured, journal)
     goal = dataclasses.replace(goal, cut=not _in_place(request))
     _refuse_endless(found, goal.headroom + growth)
-    bound = measured.need(goal.headroom + growth)
+    bound = _bound(measured, goal, growth, journal)
     used = groups_.count(measured.used) * found.block_size
     # What is in use may be zeros, inode tables above all: holes in a file.
     used = min(used, path.stat().st_blocks * 512 or used)
     moved = min(used, measured.moved(bound) * found.block_size)
     return Target(goal, bound, used + moved, moved)
+
+
+def _bound(
+    measured: geometry.Geometry, goal: minimum.Goal, growth: int, journal: int
+) -> int:
+    # The search may go down further than to where it ends: without a journal,
+    # and without headroom.
+    size = measured.superblock.block_size
+    least = measured.need(-(journal // size) if goal.drop_journal else 0)
+    return min(
+        way.need(goal.headroom + growth)
+        for way in (measured, measured.by_way_of(least))
+    )
 
 
 def _refuse_endless(found: superblock_.Superblock, blocks: int) -> None:

@@ -12,12 +12,12 @@
 
 """The stages of a shrink: the copy, the finish, and where they are done."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 import contextlib
 import errno
 import os
 import pathlib
-import resource
+import signal
 import threading
 
 from amiclient import exceptions
@@ -27,6 +27,8 @@ from amiclient.ext import superblock as superblock_
 from amiclient.ext import times
 from amiclient.ext import tools as tools_
 from amiclient import files
+from amiclient import limits
+from amiclient import process
 from amiclient import progress as progress_
 from amiclient import temporary
 from amiclient import units
@@ -166,12 +168,6 @@ def reserve(path: pathlib.Path, runs: Iterable[groups_.Run]) -> None:
     :param runs: ranges of bytes that will be written to.
     :raises NoSpaceError: if there is not that much room.
     """
-    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-    if limit != resource.RLIM_INFINITY and limit < path.stat().st_size:
-        raise exceptions.NoSpaceError(
-            f'{path}: files are limited to {limit} bytes here',
-            hint='raise the limit: ulimit -f',
-        )
     with copy.opened(path, os.O_RDWR) as descriptor:
         size = os.fstat(descriptor).st_size
         holes = groups_.subtract(
@@ -187,14 +183,35 @@ def reserve(path: pathlib.Path, runs: Iterable[groups_.Run]) -> None:
 def full_disk(*folders: pathlib.Path) -> Iterator[None]:
     """Say it in plain words if the disk gets full meanwhile.
 
+    Likewise if a file would become larger than it may.
+
     :param folders: what is written to; the one with the least room is blamed.
+    :raises NoSpaceError: if one of them is full.
+    :raises TooLargeError: if a file in one of them may not become larger.
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno == errno.EFBIG:
+            raise _too_large(folders) from error
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise _no_space(min(folders, key=files.room), '') from error
+    except process.ProgramFailed as error:
+        if error.result.status == -signal.SIGXFSZ:
+            raise _too_large(folders) from error
+        raise
+
+
+def refuse_too_large(folder: pathlib.Path, size: int) -> None:
+    """Make sure that a file may become so large (setrlimit(2)).
+
+    :param size: bytes.
+    :raises TooLargeError: if it may not.
+    """
+    limit = limits.file()
+    if limit is not None and limit < size:
+        raise _too_large((folder,))
 
 
 def refuse_full(*folders: pathlib.Path) -> None:
@@ -229,6 +246,24 @@ def blamed(path: pathlib.Path) -> Iterator[None]:
         raise type(error)(
             f'{path}: {error.message}', hint=error.hint
         ) from error
+
+
+def _too_large(
+    folders: Collection[pathlib.Path],
+) -> exceptions.TooLargeError:
+    # What is in another one is a private one, of which the user knows nothing.
+    known = [one for one in folders if one.parent not in folders]
+    where = ', '.join(map(str, dict.fromkeys(known)))
+    limit = limits.file()
+    if limit is None:
+        return exceptions.TooLargeError(
+            f'{where}: the filesystem there cannot hold a file that large',
+            hint='choose a directory on another one',
+        )
+    return exceptions.TooLargeError(
+        f'{where}: files are limited to {limit} bytes here',
+        hint=limits.RAISE,
+    )
 
 
 def _no_space(folder: pathlib.Path, figures: str) -> exceptions.NoSpaceError:

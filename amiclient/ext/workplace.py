@@ -99,16 +99,20 @@ def named(private: pathlib.Path, place: pathlib.Path) -> Iterator[None]:
     """Say which folder has no room, rather than a private one in it.
 
     :raises NoSpaceError: with what the user can do about it.
+    :raises TooLargeError: likewise.
     """
     try:
         yield
-    except exceptions.NoSpaceError as error:
+    except (exceptions.NoSpaceError, exceptions.TooLargeError) as error:
         names = str(private), str(private.resolve())
         name = next(filter(error.message.startswith, names), None)
         if name is None:
             raise
+        message = f'{place}{error.message.removeprefix(name)}'
+        if isinstance(error, exceptions.TooLargeError):
+            raise exceptions.TooLargeError(message, hint=error.hint) from error
         raise exceptions.NoSpaceError(
-            f'{place}{error.message.removeprefix(name)}',
+            message,
             hint='make room there, or name another folder by '
             '--work-directory',
         ) from error

@@ -33,6 +33,10 @@ class ShrinkImage(command.ShowOne):
     The file is replaced atomically, once the new one is verified: whatever
     happens meanwhile, it is the old or the new one, whole. A block device is
     shrunk in place.
+
+    "in_use" is what the result has in use, and "lower_bound" what no shrink
+    to the same headroom and journal gets below; --dry-run tells both to the
+    byte.
     """
 
     auth_required = False

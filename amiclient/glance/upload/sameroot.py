@@ -110,7 +110,7 @@ def look(
 
 def _most(request: request_.UploadRequest, shrunk: shrink.ShrinkPlan) -> int:
     journal = request.journal if isinstance(request.journal, int) else 0
-    headroom = request.headroom.of(shrunk.in_use)
+    headroom = request.headroom.of(shrunk.image.superblock.in_use)
     return shrunk.size_before + headroom + journal + _SLACK
 
 

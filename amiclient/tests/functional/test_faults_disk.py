@@ -212,16 +212,30 @@ class TestFull(_Case):
 
     def test_limit_of_file_sizes(self) -> None:
         limit = ['prlimit', f'--fsize={8 * _MIB}']
+        self.work = self.tmp()
+        self.use(self.work)
         output = self.folder / 'output'
         for words in (
             ('ami', 'shrink', self.root, '--output', output),
+            ('ami', 'shrink', self.root, '--output', output, '--dry-run'),
             ('ami', 'shrink', self.root),
             ('ami', 'shrink', self.root, '--in-place'),
+            ('ami', 'shrink', self.root, '--in-place', '--dry-run'),
             ('ami', 'upload', self.root, *self.parts),
-        ):
+            ('ami', 'upload', self.root, *self.parts, '--dry-run'),
+            ('ami', 'upload', self.root, *self.parts,
+             '--work-directory', self.folder),
+        ):  # fmt: skip
             names = sorted(os.listdir(self.folder))
-            self.failed(self.within(limit, *words))
+            text = self.failed(self.within(limit, *words))
+            place = self.folder if str(self.folder) in text else self.work
+            self.assertEqual(
+                f'{place}: files are limited to {8 * _MIB} bytes here; raise '
+                'the limit: ulimit -f unlimited\n',
+                text,
+            )
             self.assertEqual(names, sorted(os.listdir(self.folder)))
+            self.assertEqual([], os.listdir(self.work))
 
 
 class TestForbidden(_Case):

@@ -15,6 +15,7 @@
 from collections.abc import Callable
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 import threading
@@ -58,6 +59,19 @@ class TestFind(base.TestCase):
 
 
 class TestRun(base.TestCase):
+    def test_limit_of_file_sizes(self) -> None:
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_FSIZE, limits)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+        target = self.tmp() / 'target'
+        error = self.assertRaises(
+            process.ProgramFailed,
+            process.run,
+            ['dd', 'if=/dev/zero', f'of={target}', 'bs=4097', 'count=1'],
+        )
+        self.assertIn('dd was ended: files are limited to 4096 b', str(error))
+        self.assertIn('; raise the limit: ulimit -f unlimited', str(error))
+
     def sh(self, script: str, **rest: object) -> process.Result:
         return process.run(['sh', '-c', script], **rest)
 

@@ -253,7 +253,7 @@ class _ShapesTest(base.TestCase):
         found = self.outcome(name)
         for key in (
             'block_count', 'size', 'lower_bound', 'size_before', 'filesystem',
-            'block_size', 'output',
+            'block_size', 'output', 'in_use',
         ):  # fmt: skip
             self.assertEqual(
                 getattr(found.done, key), getattr(found.planned, key), key

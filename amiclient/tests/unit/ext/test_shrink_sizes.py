@@ -120,8 +120,38 @@ class TestHeadroom(base.TestCase):
         self.assertGreaterEqual(free, wanted)
         self.assertLess(free, wanted + done.size // 50)
         self.assertEqual(planned.size, done.size)
+        self.assertEqual((done.size - free, done.size - free),
+                         (planned.in_use, done.in_use))  # fmt: skip
+        self.assertEqual(planned.lower_bound, done.lower_bound)
+        self.assertLessEqual(done.lower_bound, done.size)
+        self.assertLess(done.size, done.lower_bound * 1.01)
         self.assertTrue(shrinking.is_sound(self.output))
         self.assertEqual([], shrinking.differences(image, self.output))
+
+    def test_lower_bound(self) -> None:
+        # On its way it has fewer groups, and so less room for descriptors.
+        image = shrinking.small(
+            self.folder, size=192 * _MIB, data=40 * _MIB
+        )
+        for text in ('100M', '200M', '200%'):
+            self.check(image, text)
+
+    def test_lower_bound_of_other_shapes(self) -> None:
+        for features, options in (
+            ('extent', ()),
+            ('has_journal,meta_bg,^resize_inode', ()),
+            ('has_journal,^flex_bg', ('-J', 'size=16')),
+            ('has_journal,^extent,^64bit', ()),
+            ('has_journal,bigalloc', ('-C', '16384', '-b', '4096')),
+            ('has_journal', ('-b', '4096', '-g', '2048', '-J', 'size=8')),
+            ('has_journal,sparse_super2', ('-g', '1024', '-N', '4096')),
+        ):
+            image = shrinking.small(
+                self.folder, size=96 * _MIB, features=features,
+                options=options,
+            )  # fmt: skip
+            for text in ('20M', '150%'):
+                self.check(image, text)
 
     def test_size(self) -> None:
         image = shrinking.small(self.folder, size=128 * _MIB)
