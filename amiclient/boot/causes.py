@@ -14,7 +14,8 @@
 
 The texts are those of Linux (init/main.c, init/do_mounts.c,
 init/initramfs.c, kernel/panic.c, mm/oom_kill.c), of initramfs-tools, dracut,
-mkinitcpio and busybox, and of systemd.
+mkinitcpio and busybox, and of systemd. Where these cannot be seen, what the
+kernel has said, and has not, tells how far the guest got.
 """
 
 from collections.abc import Iterable
@@ -29,11 +30,13 @@ class Cause:
     :param name: one word or two, for scripts.
     :param message: what is wrong.
     :param remedy: what the user can do.
+    :param guessed: whether the guest did not say so.
     """
 
     name: str
     message: str
     remedy: str
+    guessed: bool = False
 
 
 #: The first one that there is a sign of is the cause: what is known about
@@ -71,8 +74,8 @@ CAUSES = (
     Cause(
         'no-root',
         'no root device: what it is told to mount is not there',
-        'the kernel gets root=/dev/vda; look for another name of it in '
-        '--append, /etc/fstab and the ramdisk',
+        'Nova says root=/dev/vda; look for another name of it in --append, '
+        'os_command_line, /etc/fstab and the ramdisk',
     ),
     Cause(
         'no-init',
@@ -101,10 +104,20 @@ CAUSES = (
         'leave more free in it (--headroom), or give it a larger disk '
         '(--disk)',
     ),
+    Cause(
+        'no-console',
+        'its root filesystem is mounted, but what runs there asks for nobody '
+        'on the serial console',
+        'it has to hold an init, and that to start a getty on ttyS0; '
+        '"openstack ami check" tells',
+    ),
 )
 
-#: What gives each away. ``device`` and ``no-device`` are no causes, but tell
-#: two of them apart.
+_CAUSES = {cause.name: cause for cause in CAUSES}
+
+#: What gives each away. The others are no causes, but tell some of them apart:
+#: ``started`` is the ramdisk's first program, ``mounted`` the root filesystem;
+#: after ``no-more-init``, initramfs-tools has but a shell to go on with.
 _SIGNS = {
     name: re.compile('|'.join(patterns))
     for name, patterns in {
@@ -135,20 +148,29 @@ _SIGNS = {
             r"EXT4-fs \(vda\): (couldn't mount|VFS: Can't find|bad geometry)",
             r'mount: mounting /dev/vda on \S+ failed',
         ),
+        'started': (r'Run /init as init process',),
+        'mounted': (r'EXT4-fs \(vda\): mounted filesystem',),
+        # The last root= counts.
+        'other-root': (
+            r'Kernel command line:.* root=(?!/dev/vda(\s|$))\S+(?!.* root=)',
+        ),
         'no-root': (
-            r'(ALERT!|ERROR:) .*(does not exist|not found)',
-            r'Gave up waiting for (suspend/resume|root)',
-            r'Timed out waiting for device',
+            r'ALERT! .*does not exist',
+            r'ERROR: device .*not found',
+            r'Gave up waiting for root',
+            r'Dependency failed for .*(/sysroot|[Ii]nitrd.[Rr]oot)',
             r'Warning: /dev/\S+ does not exist',
             r'VFS: Unable to mount root fs',
         ),
         'no-init': (
             r'No working init found',
             r'No init found',
+            r"Target filesystem doesn't have requested",
             r'run-init: .*No such file or directory',
             r'switch_root: (can.t execute|failed to execute)',
             r'Failed to switch root',
         ),
+        'no-more-init': (r'run-init: /bin/init: ',),
         'emergency': (
             r'You are in (emergency|rescue) mode',
             r'Entering emergency mode',
@@ -167,7 +189,20 @@ _SIGNS = {
 
 #: Signs after which the guest does nothing any more; others may be mistaken,
 #: for whoever said it may try again.
-_ENDS = frozenset({'emergency', 'initramfs', 'panic'})
+_ENDS = frozenset({'emergency', 'initramfs', 'no-more-init', 'panic'})
+
+#: What cannot be the cause any more once the root filesystem is mounted: a
+#: kernel says so of each driver that it tries, and a ramdisk that waits.
+_BEFORE = frozenset({'no-device', 'no-driver', 'no-filesystem'})
+
+#: What a kernel's lines begin with; what there is of one counts, too.
+_STAMP = re.compile(r'\[ *(\d+\.|\d*$)')
+
+#: What systemd says of a mount point that it could not do without.
+_POINT = re.compile(
+    r'(?:Dependency failed for|Failed to mount) (?:\S+\.mount - )?'
+    r'(/\S{0,200})\.$'
+)
 
 
 class Signs:
@@ -175,17 +210,26 @@ class Signs:
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
+        #: The first mount point that is missing.
+        self._point: str | None = None
+        self._speaks = False
 
     def look(self, line: str) -> None:
         """Take a line, or what there is of it."""
+        if 'mounted' in self._seen and line and not _STAMP.match(line):
+            self._speaks = True
         for name, pattern in _SIGNS.items():
             if name not in self._seen and pattern.search(line):
                 self._seen.add(name)
+        if self._point is None and (found := _POINT.search(line)):
+            self._point = found[1]
 
     def add(self, other: 'Signs') -> 'Signs':
         """Put what was seen on two consoles together."""
         both = Signs()
         both._seen = self._seen | other._seen
+        both._point = self._point or other._point
+        both._speaks = self._speaks or other._speaks
         return both
 
     @property
@@ -197,10 +241,43 @@ class Signs:
     def cause(self) -> Cause | None:
         """What the cause is, if there is a sign of one."""
         seen = set(self._seen)
+        if 'mounted' in seen:
+            seen -= _BEFORE
         if 'no-device' in seen:
             # A kernel that has seen the disk has the driver.
             seen.add('no-filesystem' if 'device' in seen else 'no-driver')
-        return next((c for c in CAUSES if c.name in seen), None)
+        found = next((c for c in CAUSES if c.name in seen), None)
+        if found and found.name == 'emergency' and self._point:
+            return dataclasses.replace(
+                found,
+                message='it is in emergency mode: what belongs on '
+                f'{self._point} is not there, or cannot be mounted',
+            )
+        return found
+
+    @property
+    def guess(self) -> Cause | None:
+        """What the cause may be, of a guest that says nothing any more.
+
+        With the command line of Nova, what the ramdisk and the init say does
+        not come on the serial console: only what the kernel says does.
+        """
+        if 'started' not in self._seen or self._speaks:
+            return None
+        if 'mounted' in self._seen:
+            name = 'no-console'
+        elif 'device' not in self._seen:
+            name = 'no-driver'
+        elif 'other-root' in self._seen:
+            name = 'no-root'
+        else:
+            name = 'no-filesystem'
+        return dataclasses.replace(_CAUSES[name], guessed=True)
+
+
+def named(name: str) -> Cause:
+    """Find a cause by its name."""
+    return _CAUSES[name]
 
 
 def relevant(lines: Iterable[str]) -> list[str]:

@@ -14,9 +14,12 @@
 
 Source: Nova's virt/libvirt/driver.py: the kernel's command line is that of
 ``_set_guest_for_...`` (``CONSOLE``, and ``no_timer_check`` where it is not
-KVM), the machine that of ``get_default_machine_type``, the SMBIOS values
-those of ``_get_guest_config_sysinfo``. What Nova's guests do not have is the
-virtio console: it is there so that what goes to ``/dev/console`` is seen.
+KVM; all of it replaced by the image's ``os_command_line``), the machine that
+of ``get_default_machine_type``, the SMBIOS values those of
+``_get_guest_config_sysinfo``. What Nova's guests do not have is the virtio
+console: it is there so that what goes to ``/dev/console`` is seen once the
+guest has loaded a driver for that; see amiclient.boot.screen for what comes
+before.
 """
 
 import dataclasses
@@ -87,6 +90,7 @@ class Machine:
     :param seed: a file with the configuration drive, which is not.
     :param memory: bytes. :param cpus: how many.
     :param append: what to add to the kernel's command line.
+    :param command_line: what to give the kernel instead of Nova's.
     """
 
     emulator: Emulator
@@ -99,6 +103,7 @@ class Machine:
     memory: int
     cpus: int
     append: str = ''
+    command_line: str = ''
 
 
 def emulator(architecture: str) -> Emulator:
@@ -116,22 +121,25 @@ def emulator(architecture: str) -> Emulator:
         ) from error
 
 
-def command_line(*, kvm: bool, append: str = '') -> str:
+def command_line(*, kvm: bool, append: str = '', instead: str = '') -> str:
     """Write what the kernel is told.
 
+    :param instead: what takes the place of all that Nova says: the image's
+        ``os_command_line``.
     :raises UsageError: if that is too long, or more than one line.
     """
-    words = [f'root={ROOT_DEVICE}', _CONSOLES]
-    if not kvm:
+    words = [instead] if instead else [f'root={ROOT_DEVICE}', _CONSOLES]
+    if not (kvm or instead):
         words.append('no_timer_check')
     if append:
         words.append(append)
     line = ' '.join(words)
     if not line.isprintable() or len(line.encode()) > _LONGEST:
         raise exceptions.UsageError(
-            "what is added to the kernel's command line is too long, or has "
-            'characters that cannot be printed',
-            hint=f'the whole may have {_LONGEST} bytes',
+            "the kernel's command line is too long, or has characters that "
+            'cannot be printed',
+            hint=f'the whole may have {_LONGEST} bytes: look at --append and '
+            'at the os_command_line of the image',
         )
     return line
 
@@ -185,7 +193,12 @@ def arguments(machine: Machine, channels: Channels) -> tuple[str, ...]:
         '-boot', 'strict=on',
         '-rtc', 'base=utc',
         '-kernel', str(machine.kernel),
-        '-append', command_line(kvm=machine.kvm, append=machine.append),
+        '-append',
+        command_line(
+            kvm=machine.kvm,
+            append=machine.append,
+            instead=machine.command_line,
+        ),
     ]  # fmt: skip
     if machine.ramdisk is not None:
         found += ['-initrd', str(machine.ramdisk)]

@@ -43,6 +43,12 @@ _LAST_WORDS = 2.0
 #: Seconds that the rest of a line may take.
 _LINE = 0.3
 
+#: Seconds from one look at the screen to the next.
+_GLANCE = 1.0
+
+#: Seconds without a word after which a guest can be taken for stuck.
+_SILENCE = 15.0
+
 #: How long to wait where there is nothing that ends the waiting.
 _HOUR = 3600.0
 
@@ -91,6 +97,7 @@ def _machine(plan: trial.BootPlan, folder: pathlib.Path) -> qemu.Machine:
         memory=plan.request.memory,
         cpus=plan.request.cpus,
         append=plan.request.append,
+        command_line=plan.command_line,
     )
 
 
@@ -151,6 +158,10 @@ class Run:
             name: console_.Console(plan.request.until)
             for name in (session_.SERIAL, session_.VIRTUAL)
         }
+        # Nobody sees that from outside, so what is waited for is not there.
+        self._screen = console_.Console(plan.request.until)
+        self._heard = 0.0
+        self._cause: causes.Cause | None = None
 
     def watch(self, machine: qemu.Machine) -> None:
         """Boot, until it is known what becomes of it.
@@ -158,7 +169,7 @@ class Run:
         :raises ProgramError: if QEMU fails.
         """
         with session_.started(machine) as session:
-            begin = time.monotonic()
+            begin = self._heard = time.monotonic()
             if self._plan.request.interactive:
                 self._attend(session)
             else:
@@ -166,6 +177,7 @@ class Run:
             self._seconds = time.monotonic() - begin
             if self._result == 'booted':
                 self._finish_line(session)
+            self._cause = self._find_cause()
             if self._result in trial.ALIVE:
                 for name, data in session.settle():
                     self._log(name, data)
@@ -177,9 +189,14 @@ class Run:
                 )
 
     def _wait(self, session: session_.Session, end: float) -> None:
-        final = None
+        final, glance = None, 0.0
         while not self._result:
-            left = min(end, final or end) - time.monotonic()
+            now = time.monotonic()
+            if now >= glance:
+                glance = now + _GLANCE
+                if self._plan.emulator.video:
+                    session.look()
+            left = min(end, final or end, glance) - now
             for name, data in session.read(left):
                 self._take(name, data)
             _refuse_full(session)
@@ -223,6 +240,10 @@ class Run:
                     self._result = 'booted' if seen else 'ended'
 
     def _take(self, name: str, data: bytes) -> None:
+        if name == session_.SCREEN:
+            self._screen.feed(data)
+            return
+        self._heard = time.monotonic()
         self._log(name, data)
         self._consoles[name].feed(data)
         self._task.advance(len(data))
@@ -238,8 +259,34 @@ class Run:
 
     @property
     def _signs(self) -> causes.Signs:
+        return self._told.add(self._screen.signs)
+
+    @property
+    def _told(self) -> causes.Signs:
+        """What can be seen from outside."""
         serial, virtual = self._consoles.values()
         return serial.signs.add(virtual.signs)
+
+    def _find_cause(self) -> causes.Cause | None:
+        found = self._signs.cause
+        if found is not None or self._result != 'timeout':
+            return found
+        if self._screen.matched is not None:
+            return causes.named('no-console')
+        if time.monotonic() - self._heard > _SILENCE:
+            return self._told.guess
+        return None
+
+    def _lines(self) -> tuple[list[str], bool]:
+        """Choose the console that tells the cause, or has the most to say.
+
+        :returns: its last lines, and whether it is the screen.
+        """
+        wanted, consoles = self._cause, [*self._consoles.values()]
+        for one in (*consoles, self._screen):
+            if wanted is not None and one.signs.cause == wanted:
+                return one.lines, one is self._screen
+        return max((one.lines for one in consoles), key=len), False
 
     def result(
         self, machine: qemu.Machine, folder: pathlib.Path
@@ -251,7 +298,7 @@ class Run:
         if alive and found and found.needs_recovery and found.size <= before:
             # The kernel does not listen to SysRq.
             found = disk_.replayed(machine.disk, folder) or found
-        lines = max((one.lines for one in self._consoles.values()), key=len)
+        lines, screen = self._lines()
         return trial.Booted(
             result=self._result,
             seconds=round(self._seconds, 1),
@@ -261,6 +308,7 @@ class Run:
             disk=self._plan.disk,
             accelerator='kvm' if machine.kvm else 'tcg',
             console=self._plan.request.console,
-            cause=None if alive else self._signs.cause,
+            cause=None if alive else self._cause,
             lines=tuple(causes.relevant(lines)),
+            screen=screen,
         )

@@ -27,11 +27,13 @@ import socket
 import time
 
 from amiclient.boot import qemu
+from amiclient.boot import screen
 from amiclient import companion
 
 #: The names of the consoles, as the guest has them.
 SERIAL = 'ttyS0'
 VIRTUAL = 'hvc0'
+SCREEN = 'tty0'
 
 _CONTROL = 'control'
 
@@ -78,6 +80,8 @@ class Session:
         #: Whether there is no room left for what the guest writes: QEMU has
         #: stopped it then.
         self.full = False
+        self._screen = screen.Screen()
+        self._looking = False
         self._selector = selectors.DefaultSelector()
         for name, one in sockets.items():
             one.setblocking(False)
@@ -100,7 +104,8 @@ class Session:
         """Wait for what comes.
 
         :returns: the console, and what it said; nothing after that time. For
-            other descriptors it is their number, and no data.
+            other descriptors it is their number, and no data. What is on the
+            screen comes after a :meth:`look`.
         """
         found = []
         for key, _ in self._selector.select(max(0.0, seconds)):
@@ -110,10 +115,21 @@ class Session:
                 continue
             data = self._receive(name)
             if name == _CONTROL:
-                self._control(data)
+                found += self._control(data)
             elif data:
                 found.append((name, data))
         return found
+
+    def look(self) -> None:
+        """Ask for what is on the screen, unless the answer is still to come.
+
+        A QEMU that refuses is not asked again.
+        """
+        if not self._looking:
+            self._looking = True
+            self._command(
+                'human-monitor-command', **{'command-line': screen.DUMP}
+            )
 
     def write(self, data: bytes) -> None:
         """Type something on the serial line."""
@@ -185,13 +201,21 @@ class Session:
             self._open.discard(name)
         return data
 
-    def _control(self, data: bytes) -> None:
-        """Look for the events that matter; one line each."""
+    def _control(self, data: bytes) -> Iterator[tuple[str, bytes]]:
+        """Look for the events and answers that matter; one line each.
+
+        :returns: what is new on the screen.
+        """
         *lines, self._rest = (self._rest + data).split(b'\n')
         for line in lines:
             told = json.loads(line)
             if told.get('event') == 'BLOCK_IO_ERROR':
                 self.full |= bool(told['data'].get('nospace'))
+            if isinstance(dump := told.get('return'), str):
+                self._looking = False
+                new = self._screen.changed(dump)
+                if new:
+                    yield SCREEN, ''.join(f'{one}\n' for one in new).encode()
 
     def _command(self, name: str, **arguments: str) -> None:
         words = {'execute': name, 'arguments': arguments}

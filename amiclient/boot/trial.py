@@ -44,6 +44,9 @@ MEMORY = 2**30
 #: How much larger than the root filesystem its disk is.
 _GROWTH = 2
 
+#: The property of an image that takes the place of Nova's command line.
+_COMMAND_LINE = 'os_command_line'
+
 #: Results after which the guest can still write what it has in memory.
 ALIVE = ('booted', 'left')
 
@@ -84,6 +87,8 @@ class BootPlan:
     """What would run.
 
     :param disk: bytes.
+    :param command_line: what the kernel is told instead of what Nova says to
+        others; empty if that is nothing special.
     """
 
     request: BootRequest
@@ -92,6 +97,7 @@ class BootPlan:
     ramdisk: pathlib.Path | None
     emulator: qemu.Emulator
     disk: int
+    command_line: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +114,7 @@ class Booted:
     :param accelerator: ``kvm`` or ``tcg``.
     :param cause: why it did not boot, if that is known.
     :param lines: the last ones of the console with the most to say.
+    :param screen: whether they are from the screen, and on no console.
     """
 
     result: str
@@ -120,6 +127,7 @@ class Booted:
     console: pathlib.Path | None
     cause: causes.Cause | None
     lines: tuple[str, ...]
+    screen: bool = False
 
     @property
     def succeeded(self) -> bool:
@@ -129,13 +137,23 @@ class Booted:
     def explanation(self, request: BootRequest) -> str:
         """Say why it did not boot, in one line."""
         wanted = f'no {request.until.pattern!r} on the console'
-        if self.cause:
+        if self.cause and not self.cause.guessed:
             return f'{wanted}: {self.cause.message}; {self.cause.remedy}'
         if self.result == 'ended':
             return f'{wanted}: the guest switched itself off, or restarted'
+        wanted += f' after {request.timeout:g} seconds'
+        more = (
+            ''
+            if 'console=' in request.append
+            else '; --append console=ttyS0 shows more of what it says'
+        )
+        if self.cause:
+            return (
+                f'{wanted}, nor anything else any more; probably: '
+                f'{self.cause.message}; {self.cause.remedy}{more}'
+            )
         return (
-            f'{wanted} after {request.timeout:g} seconds; if it is only slow, '
-            'give it more with --timeout'
+            f'{wanted}; if it is only slow, give it more with --timeout{more}'
         )
 
     @property
@@ -155,22 +173,26 @@ def plan(request: BootRequest, source: bundle.Source) -> BootPlan:
     """
     root = detect.open_root(source.root)
     kernel = request.kernel or source.kernel
-    ramdisk = request.ramdisk
+    ramdisk = request.ramdisk or source.ramdisk
     if kernel is None:
         raise exceptions.UsageError(
             f'{opening.shown(request.source)}: no kernel was found in it',
             hint='name one with --kernel',
         )
-    if ramdisk is None and request.kernel is None:
-        # Another kernel's ramdisk holds modules that fit no other.
-        ramdisk = source.ramdisk
     found = kernels.identify_kernel(kernel)
     if ramdisk is not None:
         ramdisks.identify_ramdisk(ramdisk)
     emulator = qemu.emulator(found.architecture or platform.machine())
     for program in (emulator.program, 'qemu-img', 'setpriv'):
         process.find(program)
-    qemu.command_line(kvm=False, append=request.append)
+    part = source.part('image')
+    instead = part.properties.get(_COMMAND_LINE, '') if part else ''
+    qemu.command_line(kvm=False, append=request.append, instead=instead)
+    if request.console and request.console.is_dir():
+        raise exceptions.UsageError(
+            f'--console {opening.shown(request.console)}: a directory',
+            hint='name a file in it',
+        )
     size = request.disk or _GROWTH * root.superblock.size
     if size < root.size:
         raise exceptions.UsageError(
@@ -178,4 +200,6 @@ def plan(request: BootRequest, source: bundle.Source) -> BootPlan:
             f'{opening.shown(request.source)}',
             hint='give a larger --disk',
         )
-    return BootPlan(request, root, kernel.absolute(), ramdisk, emulator, size)
+    return BootPlan(
+        request, root, kernel.absolute(), ramdisk, emulator, size, instead
+    )

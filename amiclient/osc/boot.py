@@ -57,7 +57,8 @@ class BootImage(command.ShowOne):
                 f'--{noun}',
                 metavar='<file>',
                 type=values.path,
-                help=f'The {noun} to boot (default: that of the source)',
+                help=f'The {noun} to boot (default: that of the source, as '
+                'with "openstack ami upload")',
             )
         sources.add_kernel_version(parser)
         sources.add(parser)
@@ -84,6 +85,12 @@ class BootImage(command.ShowOne):
             for note in source.notes:
                 self.log.warning('%s', note)
             plan = trial.plan(_request(parsed_args), source)
+            if plan.command_line:
+                self.log.warning(
+                    "its os_command_line takes the place of Nova's command "
+                    'line, as in the cloud: %s',
+                    plan.command_line,
+                )
             booted = run.execute(plan, progress=watch)
         self._failed = not booted.succeeded
         for line in _remarks(plan, booted):
@@ -103,14 +110,14 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--disk',
         metavar='<size>',
-        type=values.size,
+        type=values.positive_size,
         help='Size of the disk, as a flavor has it (default: twice that of '
         'the root filesystem, which has to grow then)',
     )
     parser.add_argument(
         '--memory',
         metavar='<size>',
-        type=values.size,
+        type=values.positive_size,
         help='Memory (default: 1G)',
     )
     parser.add_argument(
@@ -123,7 +130,8 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
         '--append',
         metavar='<text>',
         default='',
-        help="What to add to the kernel's command line",
+        help="What to add to the kernel's command line, which is Nova's, or "
+        'the os_command_line of the AMI that the source was',
     )
 
 
@@ -188,7 +196,12 @@ def _remarks(plan: trial.BootPlan, booted: trial.Booted) -> Iterator[str]:
     """Say what the user should know besides the result."""
     if not booted.succeeded:
         if booted.lines:
-            yield 'the last lines of the console:'
+            yield (
+                "the last lines of its screen (tty0), which a server's "
+                'console log does not have:'
+                if booted.screen
+                else 'the last lines of the console:'
+            )
         for line in booted.lines[-_SHOWN:]:
             yield f'    {line}'
         yield booted.explanation(plan.request)

@@ -90,6 +90,13 @@ def _positive(text: str) -> int:
     return number
 
 
+def _positive_size(text: str) -> int:
+    size = units.parse_size(text)
+    if not size:
+        raise exceptions.UsageError(f'{text!r} is not a size above 0')
+    return size
+
+
 def _regex(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
@@ -136,6 +143,9 @@ journal = _checked(_journal)
 
 #: For a whole number from 1 on.
 positive = _checked(_positive)
+
+#: For a SIZE that is more than nothing, in bytes.
+positive_size = _checked(_positive_size)
 
 #: For a regular expression.
 regex = _checked(_regex)

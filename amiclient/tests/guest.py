@@ -44,7 +44,9 @@ RELEASE = 'ID=amiclient-guest\nVERSION_ID="1"\nPRETTY_NAME="A small guest"\n'
 
 #: The initramfs's first program. It does what Debian's does: load drivers,
 #: wait for the root device that the kernel was told, mount it, and go on
-#: there; with no such device, say so and give a shell.
+#: there; with no such device, or no init, say so in the same words and give a
+#: shell. Like that, it does so on /dev/console as the kernel opened it, before
+#: there was a driver for the virtio console: that is the screen.
 _INIT = """\
 #!/bin/sh
 mount -t proc proc /proc
@@ -64,10 +66,19 @@ until [ -b "$root" ] || [ $tries -ge 20 ]; do
     sleep 0.1
 done
 if ! mount -t ext4 "$root" /root; then
-    # To the serial line, for nothing else may be there.
-    exec >/dev/ttyS0 2>&1 </dev/ttyS0
+    echo "Gave up waiting for root file system device.  Common problems:"
+    echo " - Boot args (cat /proc/cmdline)"
+    echo " - Missing modules (cat /proc/modules; ls /dev)"
     echo "ALERT!  $root does not exist.  Dropping to a shell!"
     PS1='(initramfs) ' exec sh -i
+fi
+if [ ! -x /root/sbin/init ]; then
+    echo "run-init: /sbin/init: No such file or directory"
+    echo "Target filesystem doesn't have requested /sbin/init."
+    for init in /sbin/init /etc/init /bin/init; do
+        echo "run-init: $init: No such file or directory"
+    done
+    exec chroot /root sh -i
 fi
 mount --move /dev /root/dev
 mount --move /proc /root/proc

@@ -41,6 +41,9 @@ COLUMNS = [
 ]
 MIB = 2**20
 
+#: What Debian's ramdisks load of them, too.
+_NO_VIRTIO_CONSOLE = ('virtio_pci', 'virtio_blk', 'ext4')
+
 #: Says what goes wrong, and leaves, which the kernel does not survive.
 _FAILS = '#!/bin/sh\necho "the application is broken" >/dev/ttyS0\nexit 3\n'
 
@@ -139,8 +142,30 @@ class TestBoot(BootCase):
         made = guest.make(self.folder, modules=('virtio_pci',))
         finished = self.failed(made, '--append', 'quiet')
         self.assertEqual('failed\nNone\nno-driver\n', finished.stdout)
+        # Where initramfs-tools says it: on no console that Nova keeps.
+        lines = finished.stderr.splitlines()
+        self.assertIn('its screen (tty0)', lines[0])
         self.assertIn('/dev/vda does not exist', finished.stderr)
-        self.assertIn('virtio_blk', finished.stderr.splitlines()[-1])
+        self.assertIn('virtio_blk', lines[-1])
+
+    def test_no_root(self) -> None:
+        made = guest.make(self.folder, modules=_NO_VIRTIO_CONSOLE)
+        finished = self.failed(
+            made, '--append', 'root=/dev/vdz', '--console', self.console
+        )
+        self.assertEqual('failed\nNone\nno-root\n', finished.stdout)
+        self.assertIn('its screen (tty0)', finished.stderr)
+        self.assertIn('    ALERT!  /dev/vdz does not', finished.stderr)
+        said = self.console.read_text()
+        self.assertIn('Run /init as init process', said)
+        self.assertNotIn('ALERT!', said)
+
+    def test_no_init(self) -> None:
+        made = guest.make(self.folder, modules=_NO_VIRTIO_CONSOLE)
+        process.run(['debugfs', '-w', '-R', 'rm /sbin/init', made.root])
+        finished = self.failed(made, '--append', 'quiet')
+        self.assertEqual('failed\nNone\nno-init\n', finished.stdout)
+        self.assertIn('run-init: /bin/init: No such file', finished.stderr)
 
     def test_panic(self) -> None:
         made = guest.make(self.folder, files={'sbin/init': _FAILS})
@@ -336,6 +361,33 @@ class TestWholeWay(base.TestCase):
         self.assertEqual(sent['size'], told['root_size_before'])
         self.assertEqual(1024 * MIB, told['root_size'])
 
+    def test_command_line_of_the_image(self) -> None:
+        """As in the cloud: it takes the place of all that Nova says."""
+        folder = self.tmp()
+        made = guest.make(folder, size=64 * MIB)
+        line = 'root=/dev/vda console=ttyS0 quiet'
+        sent = self.openstack_json(
+            'ami', 'upload', made.root, '--name', 'guest',
+            '--kernel', made.kernel, '--ramdisk', made.ramdisk,
+            '--property', f'os_command_line={line}',
+        )  # fmt: skip
+        saved = folder / 'saved'
+        self.openstack('ami', 'save', sent['id'], '--directory', saved)
+        console = folder / 'console'
+        finished = self.run_openstack(
+            'ami', 'boot', saved, '--append', 'mine=1', '--console', console,
+            '--disk', '512M', '-f', 'value', '-c', 'result',
+        )  # fmt: skip
+        self.assertEqual((0, 'booted\n'), (finished.status, finished.stdout))
+        self.assertIn(
+            "os_command_line takes the place of Nova's command line, as in "
+            f'the cloud: {line}\n',
+            finished.stderr,
+        )
+        self.assertIn(
+            f'\n{line} mine=1\n', console.read_text().replace('\r', '')
+        )
+
 
 class TestSources(BootCase):
     def test_kernel_in_the_source(self) -> None:
@@ -400,7 +452,15 @@ class TestSources(BootCase):
             self.assertEqual((1, ''), (finished.status, finished.stdout))
             self.assertIn(said, finished.stderr)
             self.assertEqual(1, finished.stderr.count('\n'), finished.stderr)
-        for words in (('--until', '('), ('--cpus', '0'), ('--disk', 'x')):
+        finished = self.run_openstack(*self.words(made, '--console', '.'))
+        self.assertEqual(
+            (1, '', '--console .: a directory; name a file in it\n'),
+            (finished.status, finished.stdout, finished.stderr),
+        )
+        for words in (
+            ('--until', '('), ('--cpus', '0'), ('--disk', 'x'),
+            ('--memory', '0'),
+        ):  # fmt: skip
             finished = self.run_openstack(*self.words(made, *words))
             self.assertEqual(2, finished.status, finished)
         self.assert_clean()

@@ -65,6 +65,16 @@ class TestCommandLine(base.TestCase):
             qemu.command_line(kvm=True, append='quiet init=/bin/sh'),
         )
 
+    def test_replaced(self) -> None:
+        # Nova says nothing of its own then.
+        for kvm in (True, False):
+            line = qemu.command_line(
+                kvm=kvm, append='quiet', instead='root=/dev/vda console=ttyS0'
+            )
+            self.assertEqual('root=/dev/vda console=ttyS0 quiet', line)
+        argv = arguments(command_line='root=/dev/vda ro')
+        self.assertEqual(['root=/dev/vda ro'], after(argv, '-append'))
+
     def test_impossible(self) -> None:
         for text in ('a\nb', 'x' * 2000, 'a\0b'):
             error = self.assertRaises(

@@ -147,6 +147,32 @@ class TestSession(base.TestCase):
             self.assertEqual([], made.read(5))
         self.assertTrue(made.full)
 
+    def test_screen(self) -> None:
+        made = self.start()
+        made.look()
+        # Not before it has answered.
+        made.look()
+        rows = b'(initramfs)'.ljust(80) + b' ' * 80
+        cells = b''.join(bytes((c, 7)) for c in rows)
+        words = ' '.join(
+            f'0x{int.from_bytes(cells[i : i + 8], "little"):016x}'
+            for i in range(0, len(cells), 8)
+        )
+        answer = json.dumps({'return': f'00000000000b8000: {words}\r\n'})
+        self.its['control'].send(answer[:900].encode())
+        self.assertEqual([], made.read(5))
+        self.its['control'].send(answer[900:].encode() + b'\r\n')
+        self.assertEqual([('tty0', b'(initramfs)\n')], made.read(5))
+        made.look()
+        self.its['control'].send(answer.encode() + b'\r\n')
+        self.assertEqual([], made.read(5))
+        made.quit()
+        self.guest.join(5)
+        ask = 'human-monitor-command'
+        self.assertEqual(
+            ['qmp_capabilities', ask, ask, 'quit'], self.guest.commands
+        )
+
     def test_something_else_to_listen_to(self) -> None:
         made = self.start()
         ours, its = socket.socketpair()

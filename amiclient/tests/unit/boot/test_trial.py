@@ -24,11 +24,14 @@ from amiclient.boot import run
 from amiclient.boot import trial
 from amiclient import exceptions
 from amiclient.source import bundle
+from amiclient.source import manifest
 from amiclient.tests import base
 from amiclient.tests import triple
 from amiclient.tests.unit.rootfs import samples
 
 MIB = 2**20
+
+_GUESSED = dataclasses.replace(causes.named('no-driver'), guessed=True)
 
 
 class PlanCase(base.TestCase):
@@ -68,13 +71,15 @@ class TestPlan(PlanCase):
         # So that growing is tried.
         self.assertEqual(32 * MIB, plan.disk)
 
-    def test_another_kernel_has_another_ramdisk(self) -> None:
+    def test_another_kernel(self) -> None:
+        """What an upload would make of the same options."""
         other = self.folder / 'other'
         other.write_bytes(samples.bzimage())
+        plan = self.plan(kernel=other)
+        self.assertEqual(other, plan.kernel)
+        self.assertEqual(self.source.ramdisk, plan.ramdisk)
+        self.source = dataclasses.replace(self.source, ramdisk=None)
         self.assertIsNone(self.plan(kernel=other).ramdisk)
-        both = self.plan(kernel=other, ramdisk=self.source.ramdisk)
-        self.assertEqual(other, both.kernel)
-        self.assertEqual(self.source.ramdisk, both.ramdisk)
 
     def test_another_ramdisk(self) -> None:
         other = self.folder / 'other'
@@ -122,6 +127,36 @@ class TestPlan(PlanCase):
 
     def test_command_line(self) -> None:
         self.refused(exceptions.UsageError, append='x' * 4000)
+
+    def saved(self, **properties: str) -> None:
+        part = manifest.Part(
+            file='root.img', size=1, sha512='0' * 128,
+            disk_format='ami', container_format='ami', properties=properties,
+        )  # fmt: skip
+        self.source = dataclasses.replace(
+            self.source, manifest=manifest.Manifest(part)
+        )
+
+    def test_command_line_of_a_saved_one(self) -> None:
+        self.assertEqual('', self.plan().command_line)
+        self.saved(os_distro='debian')
+        self.assertEqual('', self.plan().command_line)
+        self.saved(os_command_line='root=/dev/vda ro console=ttyS0')
+        self.assertEqual(
+            'root=/dev/vda ro console=ttyS0', self.plan().command_line
+        )
+        self.saved(os_command_line='x\ny')
+        words = self.refused(exceptions.UsageError)
+        self.assertIn('os_command_line', words)
+
+    def test_console_that_is_a_folder(self) -> None:
+        for text in ('.', '..', '/', str(self.folder)):
+            words = self.refused(
+                exceptions.UsageError, console=pathlib.Path(text)
+            )
+            self.assertEqual(
+                f'--console {text}: a directory; name a file in it', words
+            )
 
     def test_qemu_is_missing(self) -> None:
         for name in ('qemu-system-x86_64', 'qemu-img'):
@@ -187,6 +222,15 @@ class TestBooted(base.TestCase):
         )
         for words, rest in (
             ('after 7 seconds', {'result': 'timeout'}),
+            ('--append console=ttyS0', {'result': 'timeout'}),
+            (
+                'probably: no root device: the kernel has no driver',
+                {'result': 'timeout', 'cause': _GUESSED},
+            ),
+            (
+                '--append console=ttyS0',
+                {'result': 'timeout', 'cause': _GUESSED},
+            ),
             ('switched itself off', {'result': 'ended'}),
             (
                 causes.CAUSES[0].message,
@@ -199,3 +243,10 @@ class TestBooted(base.TestCase):
             self.assertIn(words, said)
             self.assertIn("'ready$'", said)
             self.assertFalse(said.endswith('.'))
+
+    def test_what_was_done_already_is_not_advised(self) -> None:
+        request = trial.BootRequest(
+            source=pathlib.Path('x'), append='console=ttyS0'
+        )
+        booted = self.booted(matched=None, result='timeout')
+        self.assertNotIn('--append', booted.explanation(request))

@@ -68,6 +68,8 @@ class TestOptions(base.TestCase):
             (('--cpus', '0'), 'is not a number from 1 on'),
             (('--cpus', '-1'), 'is not a number from'),
             (('--memory', 'much'), 'is not a size'),
+            (('--memory', '0'), 'is not a size above 0'),
+            (('--disk', '0G'), 'is not a size above 0'),
             (('--timeout', '0'), 'is not a number of seconds'),
         ):
             stderr = io.StringIO()

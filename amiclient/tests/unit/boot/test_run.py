@@ -1,0 +1,133 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""What is made of what a guest says here and there, or does not say."""
+
+import contextlib
+import types
+
+from amiclient.boot import qemu
+from amiclient.boot import run
+from amiclient.boot import session
+from amiclient.boot import trial
+from amiclient import progress
+from amiclient.tests import base
+
+_KERNEL = (
+    b'[    3.1] Run /init as init process\r\n'
+    b'[    8.3] virtio_blk virtio0: [vda] 49152 512-byte logical blocks\r\n'
+)
+_MOUNTED = b'[    9.1] EXT4-fs (vda): mounted filesystem with ordered data\r\n'
+_GAVE_UP = b'ALERT!  /dev/vda does not exist.  Dropping to a shell!\n'
+
+
+class Session:
+    """A machine that says what is known before.
+
+    :param said: what comes, and on which console.
+    """
+
+    ended = full = False
+    program = types.SimpleNamespace(status=0)
+
+    def __init__(self, *said: tuple[str, bytes]) -> None:
+        self._said = [*said]
+        self.looks = 0
+
+    def look(self) -> None:
+        self.looks += 1
+
+    def read(self, seconds: float) -> list[tuple[str, bytes]]:
+        return [self._said.pop(0)] if self._said else []
+
+    def quit(self) -> None:
+        pass
+
+
+class TestRun(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(run, '_LAST_WORDS', 0.0)
+        self.patch(run, '_SILENCE', 0.0)
+
+    def run_(
+        self, *said: tuple[str, bytes], architecture: str = 'x86_64'
+    ) -> run.Run:
+        self.session = Session(*said)
+        self.patch(
+            session, 'started', lambda m: contextlib.nullcontext(self.session)
+        )
+        plan = types.SimpleNamespace(
+            request=trial.BootRequest(source=self.tmp(), timeout=0.2),
+            emulator=qemu.emulator(architecture),
+        )
+        with progress.QUIET.task('Booting', None) as task:
+            made = run.Run(plan, {}, task)
+            made.watch(None)
+        return made
+
+    def test_cause_on_the_screen(self) -> None:
+        made = self.run_(
+            ('ttyS0', b'[    3.1] Run /init as init process\r\n'),
+            ('tty0', _GAVE_UP),
+            ('tty0', b'(initramfs)\n'),
+        )
+        self.assertEqual('failed', made._result)
+        self.assertEqual('no-driver', made._cause.name)
+        lines, screen = made._lines()
+        self.assertTrue(screen)
+        self.assertEqual('(initramfs)', lines[-1])
+        self.assertEqual(1, self.session.looks)
+
+    def test_screen_and_console_together(self) -> None:
+        """The kernel has seen the disk, which it says on both."""
+        made = self.run_(
+            ('ttyS0', _KERNEL),
+            ('tty0', _KERNEL + _GAVE_UP),
+            ('tty0', b'(initramfs)\n'),
+        )
+        self.assertEqual('no-filesystem', made._cause.name)
+        self.assertTrue(made._lines()[1])
+
+    def test_cause_on_a_console(self) -> None:
+        for name in ('ttyS0', 'hvc0'):
+            panic = b'[    9.2] Kernel panic - not syncing: x\r\n'
+            made = self.run_((name, panic), ('tty0', panic))
+            self.assertEqual('panic', made._cause.name)
+            lines, screen = made._lines()
+            self.assertFalse(screen)
+            self.assertEqual([panic.decode().strip()], lines)
+
+    def test_login_on_the_screen_alone(self) -> None:
+        made = self.run_(
+            ('ttyS0', _KERNEL + _MOUNTED),
+            ('ttyS0', b'[   OK   ] Started something\r\n'),
+            ('tty0', b'Debian GNU/Linux 12 host tty1\n'),
+            ('tty0', b'host login:\n'),
+        )
+        self.assertEqual('timeout', made._result)
+        self.assertEqual('no-console', made._cause.name)
+        self.assertFalse(made._cause.guessed)
+
+    def test_no_screen(self) -> None:
+        made = self.run_(('ttyS0', _KERNEL), architecture='aarch64')
+        self.assertEqual(0, self.session.looks)
+        self.assertEqual('timeout', made._result)
+        self.assertEqual('no-filesystem', made._cause.name)
+        self.assertTrue(made._cause.guessed)
+        self.assertFalse(made._lines()[1])
+
+    def test_guest_that_is_only_slow(self) -> None:
+        self.patch(run, '_SILENCE', 60.0)
+        made = self.run_(('ttyS0', _KERNEL))
+        self.assertIsNone(made._cause)
