@@ -24,6 +24,7 @@ in full although it is empty.
 """
 
 from collections.abc import Iterable, Sequence
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -114,6 +115,8 @@ class Track:
     """The steps that were done, and where they put the inodes.
 
     :ivar moved: the inodes that have another number now: old to new.
+    :ivar by_hand: blocks at which ``resize2fs -M`` would not go on, if that
+        was seen, else 0.
     """
 
     def __init__(self, path: pathlib.Path, tools: tools_.Toolbox) -> None:
@@ -121,6 +124,7 @@ class Track:
         self.tools = tools
         self.steps: list[Step] = []
         self.moved: dict[int, int] = {}
+        self.by_hand = 0
 
     def take(self, step: Step) -> None:
         """Do a step.
@@ -141,6 +145,14 @@ class Track:
             self._note(self.tools.resize(self.path, step.blocks))
             self._count()
         self.steps.append(step)
+
+    def note_by_hand(self) -> None:
+        """Find out whether ``resize2fs -M`` would go on from here."""
+        size = superblock_.read(self.path).block_count
+        # It may refuse this kind of filesystem.
+        with contextlib.suppress(process.ProgramFailed):
+            if self.tools.minimum(self.path) >= size:
+                self.by_hand = size
 
     def _count(self) -> None:
         # resize2fs 1.47.0 leaves wrong counts of free blocks if there are
@@ -178,6 +190,8 @@ def search(path: pathlib.Path, goal: Goal, tools: tools_.Toolbox) -> Track:
             _make_journal(track, goal)
         _make_room(track, goal)
         tight = True
+        if not goal.headroom:
+            track.note_by_hand()
         _tighten(track, goal.headroom)
         _make_good(track, goal)
         if goal.keeps_journal and not goal.headroom:
@@ -205,35 +219,6 @@ def replay(
     for step in steps:
         track.take(step)
     return track
-
-
-def by_hand(
-    path: pathlib.Path, goal: Goal, tools: tools_.Toolbox
-) -> tuple[Step, ...]:
-    """Shrink a copy as it is done by hand: ``resize2fs -M``, again and again.
-
-    That ends far above what :func:`search` reaches, nearly always. But how
-    many extents the blocks end up in, and so how many blocks the extent trees
-    take, is luck; where there are few groups, this may have more of it.
-
-    :returns: the steps, the last of which tells the size; none if even the
-        first of them fails.
-    """
-    track = Track(path, tools)
-    try:
-        if goal.drop_journal and not goal.keeps_journal:
-            track.take(Step(drop_journal=True))
-        if goal.journal and not goal.keeps_journal:
-            track.take(Step(journal=goal.journal))
-        while True:
-            size = tools.minimum(path)
-            if size >= superblock_.read(path).block_count:
-                break
-            track.take(Step(blocks=size))
-    except process.ProgramFailed as error:
-        if error.result.status < 0:
-            raise
-    return tuple(track.steps) if any(s.blocks for s in track.steps) else ()
 
 
 def _descend(track: Track, headroom: int, factor: int) -> None:

@@ -28,6 +28,7 @@ from typing import TypeVar
 
 from amiclient import exceptions
 from amiclient.ext import busy
+from amiclient.ext import byhand
 from amiclient.ext import clean
 from amiclient.ext import copy
 from amiclient.ext import minimum
@@ -315,11 +316,11 @@ def _search(
     :param metadata: makes another that need not have the files' content.
     """
     track = _descend(target.goal, fresh, tools, progress)
-    blocks = superblock_.read(track.path).block_count
-    if target.goal.headroom or blocks <= target.bound:
+    if target.goal.headroom or not byhand.may_win(track, target.bound):
         return track
     with progress.task('Comparing with resize2fs -M'):
-        steps = minimum.by_hand(metadata(), target.goal, tools)
+        steps = byhand.shrink(metadata(), target.goal, tools)
+    blocks = superblock_.read(track.path).block_count
     if not steps or steps[-1].blocks >= blocks:
         return track
     path = fresh()

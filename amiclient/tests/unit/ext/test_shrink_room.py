@@ -359,7 +359,6 @@ class TestCost(base.TestCase):
 
     def test_tib_and_10_gib(self) -> None:
         small, large = self.costs(10 * _GIB), self.costs(1 << 40)
-        for kind, least, most in zip(
-            ('time', 'processor time'), small, large, strict=True
-        ):
-            self.assertLess(most, 2 * least, kind)
+        self.assertLess(large[0], 2 * small[0])
+        # Beside the copying, e2fsck looks at each group of the source.
+        self.assertLess(large[1], 6 * small[1])

@@ -1,0 +1,68 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The shrink as it is done by hand: ``resize2fs -M``, again and again.
+
+That ends above what :mod:`amiclient.ext.minimum` reaches, nearly always. But
+how many extents the blocks end up in, and so how many blocks the extent trees
+take, is luck; where there are few groups, this may have more of it. What is
+told to be the minimum must never be more than what anybody gets that way.
+"""
+
+import pathlib
+
+from amiclient.ext import minimum
+from amiclient.ext import superblock as superblock_
+from amiclient.ext import tools as tools_
+from amiclient import process
+
+
+def may_win(track: minimum.Track, bound: int) -> bool:
+    """Tell whether there is any chance that it ends lower than a search did.
+
+    What resize2fs takes for the minimum depends on how much there is and on
+    the size, and is less for a smaller one. If it would not have gone on from
+    a size above the result, it does not get there from a larger one. What
+    luck there is with extent trees is no more than what the result is above
+    the bound.
+
+    To try it takes long where the filesystem is huge.
+
+    :param bound: blocks below which nothing can get.
+    """
+    blocks = superblock_.read(track.path).block_count
+    return blocks > bound and track.by_hand <= 2 * blocks - bound
+
+
+def shrink(
+    path: pathlib.Path, goal: minimum.Goal, tools: tools_.Toolbox
+) -> tuple[minimum.Step, ...]:
+    """Shrink a copy that way.
+
+    :returns: the steps, the last of which tells the size; none if even the
+        first of them fails.
+    """
+    track = minimum.Track(path, tools)
+    try:
+        if goal.drop_journal and not goal.keeps_journal:
+            track.take(minimum.Step(drop_journal=True))
+        if goal.journal and not goal.keeps_journal:
+            track.take(minimum.Step(journal=goal.journal))
+        while True:
+            size = tools.minimum(path)
+            if size >= superblock_.read(path).block_count:
+                break
+            track.take(minimum.Step(blocks=size))
+    except process.ProgramFailed as error:
+        if error.result.status < 0:
+            raise
+    return tuple(track.steps) if any(s.blocks for s in track.steps) else ()
