@@ -31,7 +31,8 @@ class SaveAmi(command.ShowOne):
 
     They are verified, and described by a manifest: "openstack ami upload"
     makes the same of them in another cloud. After a break, run it again to go
-    on; what is there already is not fetched again.
+    on; what is there already is not fetched again. An archive of an AMI that
+    has changed since is made anew.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:

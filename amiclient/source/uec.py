@@ -20,7 +20,7 @@ no name in an archive leads anywhere, links and devices are never made, and
 there are limits to what may come out.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 import contextlib
 import dataclasses
 import gzip
@@ -59,6 +59,9 @@ _MAGIC_AT, _MAGIC = 257, b'ustar'
 #: Pieces that are read behind the end of an archive; there are zeros, to
 #: fill the last record of a tape.
 _TRAILING = 16
+
+#: What may be in a file of its own.
+_ROLES = frozenset({'image', 'kernel', 'ramdisk'})
 
 #: Names of members that files may have as well.
 _PLAIN = re.compile(r'[A-Za-z0-9][A-Za-z0-9._+~-]{0,199}')
@@ -121,11 +124,13 @@ def unpack(
     folder: pathlib.Path | None,
     *,
     progress: progress_.Progress,
+    wanted: Container[str] = _ROLES,
 ) -> Unpacked | None:
     """Unpack a UEC tarball.
 
     :param folder: where to; it should be empty, and private. If None,
         everything is only read, to the end.
+    :param wanted: the roles of what goes there; all else is only read.
     :returns: None if it is none.
     :raises SourceError: if it is damaged, or has two of a kind.
     :raises NoSpaceError: if the folder has no room for what is in it.
@@ -150,8 +155,9 @@ def unpack(
             if kind == 'manifest':
                 found.manifest = data.read(manifest_.LIMIT + 1)
                 continue
-            _check_size(path, member, kind, folder)
-            target = folder and folder / _file_name(member.name, kind)
+            place = folder if kind in wanted else None
+            _check_size(path, member, kind, place)
+            target = place and place / _file_name(member.name, kind)
             with (
                 progress.task(f'Unpacking {kind}', member.size) as task,
                 _made(target) as fd,

@@ -20,6 +20,7 @@ image. What a break interrupts goes on where it was, in the same run or in the
 next, where the cloud's store can do so (``Range``, RFC 9110, section 14).
 """
 
+from collections.abc import Sequence
 import dataclasses
 import hashlib
 import http
@@ -82,6 +83,16 @@ class Fetched:
     digest: content.Digest | None
 
 
+def part(record: model.ImageRecord, target: pathlib.Path) -> pathlib.Path:
+    """Tell where the data of an image is while it is fetched into a file."""
+    return partial.path_of(target, _tag(record))
+
+
+def _tag(record: model.ImageRecord) -> str:
+    digest = content.expected(record)
+    return f'{record.id}-{digest.value[:16] if digest else record.size}'
+
+
 def fetch(
     proxy: '_proxy.Proxy',
     record: model.ImageRecord,
@@ -126,12 +137,11 @@ def fetch(
                     hint='remove it, or choose another directory',
                 )
             task.restart()
-        tag = f'{record.id}-{digest.value[:16] if digest else size}'
-        with partial.Partial(target, tag) as part:
+        with partial.Partial(target, _tag(record)) as file:
             download = _Download(
                 proxy,
                 record,
-                part,
+                file,
                 task=task,
                 clock=clock,
                 patience=patience or retry.Patience(),
@@ -169,6 +179,9 @@ class _Download:
         #: anything; and how often the whole turned out to be wrong.
         self._old = False
         self._wrong = 0
+        #: Where this attempt's data ended too early; None if none began.
+        self._begun = False
+        self._cut: int | None = None
 
     def run(self) -> int:
         """Try until the file is there.
@@ -188,7 +201,9 @@ class _Download:
 
     def _try_again(self) -> None:
         attempt, begin = 1, self._part.offset
+        cuts: list[int | None] = []
         while True:
+            self._begun, self._cut = False, None
             try:
                 if self._part.offset < self._size:
                     self._receive()
@@ -197,23 +212,15 @@ class _Download:
             except exceptions.CloudError as error:
                 if error.again is None:
                     raise
+                cuts.append(self._cut)
                 if self._part.offset >= begin + _STRIDE:
                     attempt, begin = 1, self._part.offset
                 if attempt >= self._patience.attempts:
-                    raise retry.tried(self._hinted(error), attempt) from error
+                    last = _hinted(error, cuts[-attempt:])
+                    raise retry.tried(last, attempt) from error
                 delay = self._patience.delay(attempt, error.again)
             self._clock.sleep(delay)
             attempt += 1
-
-    def _hinted(self, error: exceptions.CloudError) -> exceptions.CloudError:
-        if not self._part.offset or self._digest is None:
-            return error
-        return type(error)(
-            error.message,
-            hint=f'{self._part.offset} of {self._size} bytes are there: run '
-            'it again to go on',
-            status=error.status,
-        )
 
     def _new_hasher(self) -> 'hashlib._Hash':
         algorithm = self._digest.algorithm if self._digest else 'md5'
@@ -256,6 +263,7 @@ class _Download:
                 response = stream.response()
                 if not self._begins(response):
                     return self._without_ranges()
+                self._begun = True
                 while (chunk := stream.chunk()) is not None:
                     self._take(chunk)
             except requests.exceptions.RequestException as error:
@@ -366,8 +374,27 @@ class _Download:
     def _broken(self, why: str) -> exceptions.TransferError:
         if 'IncompleteRead' in why:
             why = 'it was closed'
+        self._cut = self._part.offset if self._begun else None
         return exceptions.TransferError(
             f'{self._doing} failed: the connection broke after '
             f'{self._part.offset} of {self._size} bytes: {why}',
+            hint='look at the network between here and the cloud',
             again=0.0,
         )
+
+
+def _hinted(
+    error: exceptions.CloudError, cuts: Sequence[int | None]
+) -> exceptions.CloudError:
+    """Say so if it is not the network: the store may have less than Glance.
+
+    :param cuts: where the data of each attempt ended too early.
+    """
+    if len(cuts) < 2 or cuts[0] is None or len(set(cuts)) > 1:
+        return error
+    return type(error)(
+        error.message,
+        hint='it ends there every time, so Glance probably does not have the '
+        'rest: ask the operator to look at it in the store, then try again',
+        status=error.status,
+    )

@@ -31,9 +31,10 @@ from typing import Self
 from amiclient import exceptions
 from amiclient import files
 from amiclient import sparse
+from amiclient import temporary
 
 #: What write(2) says when there is no room, for this user or at all.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 #: What flock(2) says where a filesystem has no locks.
 _LOCKLESS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
@@ -43,6 +44,47 @@ _NAME = 120
 
 #: How often a file that vanishes while it is being opened is tried again.
 _TRIES = 5
+
+
+def path_of(target: pathlib.Path, tag: str) -> pathlib.Path:
+    """Tell where a file is while it is being fetched.
+
+    :param tag: what its content is; one with another tag is another file.
+    """
+    return target.with_name(f'{prefix(target)}{tag}.part')
+
+
+def prefix(target: pathlib.Path) -> str:
+    """Tell what the names of all parts of a file begin with."""
+    return f'.{os.fsdecode(os.fsencode(target.name)[:_NAME])}.'
+
+
+def remove(path: pathlib.Path) -> bool:
+    """Remove a part that nobody goes on with, unless a process has it.
+
+    :returns: whether it was removed.
+    """
+    # Over NFS, a lock takes the right to write.
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        if not _is_ours(path.lstat()):
+            return False
+        fd = os.open(path, flags)
+    except OSError:
+        # Gone meanwhile, or not for us.
+        return False
+    try:
+        # What a path leads to may be another file by now.
+        if not temporary.locked(fd):
+            return False
+        if not os.path.samestat(os.fstat(fd), path.lstat()):
+            return False
+        path.unlink()
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
 
 
 class Partial:
@@ -58,9 +100,8 @@ class Partial:
     """
 
     def __init__(self, target: pathlib.Path, tag: str) -> None:
-        name = os.fsdecode(os.fsencode(target.name)[:_NAME])
         self.target = target
-        self.path = target.with_name(f'.{name}.{tag}.part')
+        self.path = path_of(target, tag)
         self._keep = True
         with files.told(target.parent):
             self._fd = self._open()
@@ -198,7 +239,7 @@ def _told(path: pathlib.Path, done: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise exceptions.NoSpaceError(
                 f'{path.parent}: {error.strerror}',
                 hint='make room, or choose another directory',

@@ -46,9 +46,9 @@ _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _READ = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
-#: How often a folder that vanishes while it is being opened is tried again.
 _WRITE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
+#: How often a folder that vanishes while it is being opened is tried again.
 _TRIES = 5
 
 _HINT = 'remove it, or choose another --directory'

@@ -106,12 +106,35 @@ class TestBreaks(DownloadCase):
         self.break_(acts.reset(0.5), times=None)
         line = self.refuse('--retries', 1, '--timeout', 5)
         self.assertIn('(tried 2 times)', line)
-        self.assertIn('run it again to go on', line)
+        self.assertIn(
+            f'; what was fetched stays in {self.target}: run it again', line
+        )
         self.glance.clear()
         shown = self.survive()
         # The rest of the kernel, and of what was given up for it.
         total = sum(path.stat().st_size for path in self.paths().values())
         self.assertLess(shown['downloaded'], total)
+
+    def test_an_archive_for_good(self) -> None:
+        """What stays is in a hidden folder."""
+        self.break_(acts.reset(0.5), times=None)
+        self.target.mkdir()
+        words = ('--format', 'uec', '--timeout', 5)
+        line = self.refuse(*words, '--retries', 1)
+        place = self.target / f'.web.{self.ids["image"]}.part'
+        self.assertEqual([place.name], os.listdir(self.target))
+        self.assertIn(f'; what was fetched stays in {place}: run it', line)
+        self.glance.clear()
+        self.openstack(*self.command, *words)
+        self.assertEqual(['web.tar.gz'], os.listdir(self.target))
+
+    def test_nothing_came(self) -> None:
+        """There is nothing to go on with."""
+        for kind in self.ids:
+            self.break_(acts.reset(0), kind=kind, times=None)
+        line = self.refuse('--retries', 0, '--timeout', 5)
+        self.assertIn('; look at the network', line)
+        self.assertNotIn('what was fetched', line)
 
     def test_no_ranges(self) -> None:
         self.break_(acts.close(0.5), acts.no_range)

@@ -284,10 +284,30 @@ class TestBreaks(DownloadTest):
         self.assertIn('(tried 5 times); ', message)
         (part,) = self.parts()
         there = part.stat().st_size
-        self.assertIn(f'{there} of {SIZE} bytes are there: run it', message)
+        self.assertIn(f'after {there} of {SIZE} bytes', message)
+        self.assertIn('; look at the network', message)
         self.assertEqual(0o600, stat.S_IMODE(part.stat().st_mode))
         shelf.script.clear()
         self.assertFetched(self.fetch(shelf), SIZE - there // 4096 * 4096)
+
+    def test_the_store_has_less(self) -> None:
+        def cut(handler: downloads.Handler) -> None:
+            begin, end = handler.begin(), 2 * MIB
+            handler.head(begin, SIZE - begin)
+            handler.wfile.write(self.data[begin:end])
+            downloads.close(handler)
+
+        shelf = self.shelf(*[cut] * 9)
+        message = self.refuse(exceptions.TransferError, shelf)
+        self.assertIn(f'{2 * MIB} of {SIZE} bytes', message)
+        self.assertIn('Glance probably does not have the rest', message)
+        self.assertNotIn('network', message)
+        # Once is no time.
+        alone = retry.Patience(attempts=1)
+        message = self.refuse(
+            exceptions.TransferError, self.shelf(cut), patience=alone
+        )
+        self.assertIn('; look at the network', message)
 
     def test_broken_off_again_and_again(self) -> None:
         """Attempts that get far are not counted."""
