@@ -72,7 +72,8 @@ if ! mount -t ext4 "$root" /root; then
     echo "ALERT!  $root does not exist.  Dropping to a shell!"
     PS1='(initramfs) ' exec sh -i
 fi
-if [ ! -x /root/sbin/init ]; then
+# A link may lead to what is only there once that is the root.
+if [ ! -x /root/sbin/init ] && [ ! -L /root/sbin/init ]; then
     echo "run-init: /sbin/init: No such file or directory"
     echo "Target filesystem doesn't have requested /sbin/init."
     for init in /sbin/init /etc/init /bin/init; do
