@@ -12,7 +12,13 @@
 
 """What the system lets a process have."""
 
+import errno
 import resource
+
+from amiclient import exceptions
+
+#: What write(2) says when there is no room, for this user or at all.
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 #: What to do about a limit to the size of files, as bash(1) has it.
 RAISE = 'raise the limit: ulimit -f unlimited'
@@ -22,3 +28,20 @@ def file() -> int | None:
     """Tell the bytes that a file may have (setrlimit(2)); None for any."""
     limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
     return None if limit == resource.RLIM_INFINITY else limit
+
+
+def too_large(where: object) -> exceptions.TooLargeError:
+    """Say why a file cannot become as large as it would have to (EFBIG).
+
+    :param where: what to call the folder that it is in.
+    """
+    limit = file()
+    if limit is None:
+        return exceptions.TooLargeError(
+            f'{where}: the filesystem there cannot hold a file that large',
+            hint='choose a directory on another one',
+        )
+    return exceptions.TooLargeError(
+        f'{where}: files are limited to {limit} bytes here',
+        hint=RAISE,
+    )

@@ -194,7 +194,7 @@ def full_disk(*folders: pathlib.Path) -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.EFBIG:
             raise _too_large(folders) from error
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in limits.FULL:
             raise
         raise _no_space(min(folders, key=files.room), '') from error
     except process.ProgramFailed as error:
@@ -254,16 +254,7 @@ def _too_large(
     # What is in another one is a private one, of which the user knows nothing.
     known = [one for one in folders if one.parent not in folders]
     where = ', '.join(map(str, dict.fromkeys(known)))
-    limit = limits.file()
-    if limit is None:
-        return exceptions.TooLargeError(
-            f'{where}: the filesystem there cannot hold a file that large',
-            hint='choose a directory on another one',
-        )
-    return exceptions.TooLargeError(
-        f'{where}: files are limited to {limit} bytes here',
-        hint=limits.RAISE,
-    )
+    return limits.too_large(where)
 
 
 def _no_space(folder: pathlib.Path, figures: str) -> exceptions.NoSpaceError:

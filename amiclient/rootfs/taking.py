@@ -24,6 +24,7 @@ import posixpath
 from amiclient import exceptions
 from amiclient.ext import browse
 from amiclient import files
+from amiclient import limits
 from amiclient.rootfs import boot_files as boot_files_
 from amiclient.rootfs import kernels
 from amiclient.rootfs import ramdisks
@@ -33,8 +34,6 @@ from amiclient import units
 
 #: No kernel or ramdisk is larger, in bytes.
 _LIMIT = 1 << 30
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +134,9 @@ def _write(target: pathlib.Path, pieces: Iterator[bytes], size: int) -> None:
             for piece in pieces:
                 file.write(piece)
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno == errno.EFBIG:
+            raise limits.too_large(target.parent) from error
+        if error.errno not in limits.FULL:
             raise
         raise _no_room(target.parent, size) from error
 

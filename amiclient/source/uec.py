@@ -20,7 +20,7 @@ no name in an archive leads anywhere, links and devices are never made, and
 there are limits to what may come out.
 """
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import gzip
@@ -140,7 +140,8 @@ def unpack(
         for number, member in enumerate(archive):
             if number >= _MEMBERS:
                 return None
-            kind = role(member.name)
+            # Names are the user's: there are AMIs called vmlinuz.
+            kind = found.roles.get(member.name) or role(member.name)
             if member.isdir() or kind == 'loader':
                 continue
             data = archive.extractfile(member) if member.isreg() else None
@@ -154,6 +155,7 @@ def unpack(
             found.names[kind] = member.name
             if kind == 'manifest':
                 found.manifest = data.read(manifest_.LIMIT + 1)
+                found.roles = _roles(found.manifest)
                 continue
             place = folder if kind in wanted else None
             _check_size(path, member, kind, place)
@@ -178,6 +180,8 @@ class _Found:
     sizes: dict[str, int] = dataclasses.field(default_factory=dict)
     sha512: dict[str, str] = dataclasses.field(default_factory=dict)
     manifest: bytes | None = None
+    #: What the manifest says that members are, if it came before them.
+    roles: Mapping[str, str] = dataclasses.field(default_factory=dict)
     #: A role that was found again, and where.
     twice: tuple[str, str] | None = None
 
@@ -206,6 +210,16 @@ class _Found:
             stem.removesuffix('-blank'),
             manifest,
         )
+
+
+def _roles(data: bytes) -> dict[str, str]:
+    """Tell the roles of files by a manifest, if it is one of ours."""
+    try:
+        parts = manifest_.parse(data, manifest_.NAME).parts
+    except exceptions.SourceError:
+        # Whether that is an error, all of the archive tells.
+        return {}
+    return {part.file: noun for noun, part in parts.items()}
 
 
 def pack(

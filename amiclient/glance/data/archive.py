@@ -21,6 +21,7 @@ not fetched again.
 
 from collections.abc import Iterator
 import contextlib
+import errno
 import os
 import pathlib
 
@@ -28,8 +29,8 @@ from amiclient import exceptions
 from amiclient import files
 from amiclient.glance.data import collecting
 from amiclient.glance.data import content
-from amiclient.glance.data import partial
 from amiclient.glance.data import staging
+from amiclient import limits
 from amiclient import progress as progress_
 from amiclient.source import bundle
 from amiclient.source import manifest as manifest_
@@ -181,11 +182,14 @@ class Archive:
         """Say what to do about a full disk.
 
         :raises NoSpaceError: if it is.
+        :raises TooLargeError: if a file may not become larger.
         """
         try:
             yield
         except OSError as error:
-            if error.errno not in partial.FULL:
+            if error.errno == errno.EFBIG:
+                raise limits.too_large(self._folder) from error
+            if error.errno not in limits.FULL:
                 raise
             raise exceptions.NoSpaceError(
                 f'{self._folder}: {error.strerror}',

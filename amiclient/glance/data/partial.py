@@ -30,11 +30,9 @@ from typing import Self
 
 from amiclient import exceptions
 from amiclient import files
+from amiclient import limits
 from amiclient import sparse
 from amiclient import temporary
-
-#: What write(2) says when there is no room, for this user or at all.
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 #: What flock(2) says where a filesystem has no locks.
 _LOCKLESS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
@@ -239,7 +237,9 @@ def _told(path: pathlib.Path, done: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno == errno.EFBIG:
+            raise limits.too_large(path.parent) from error
+        if error.errno in limits.FULL:
             raise exceptions.NoSpaceError(
                 f'{path.parent}: {error.strerror}',
                 hint='make room, or choose another directory',

@@ -47,12 +47,13 @@ class BundleCase(base.TestCase):
         self.folder = self.tmp()
         self.work = self.tmp()
         self.image = self.random.randbytes(MIB) + bytes(8 * MIB) + b'end'
+        self.name = 'cirros'
 
     def contents(self) -> dict[str, bytes]:
         return {
-            'cirros-vmlinuz': KERNEL,
-            'cirros-initrd': RAMDISK,
-            'cirros.img': self.image,
+            f'{self.name}-vmlinuz': KERNEL,
+            f'{self.name}-initrd': RAMDISK,
+            f'{self.name}.img': self.image,
         }
 
     def tar(
@@ -325,6 +326,19 @@ class TestSaved(BundleCase):
         self.write()
         uec.pack(some, path, progress=progress.QUIET)
         self.assertIn('ramdisk of its manifest is missing', self.refuse(path))
+
+    def test_an_ami_that_is_named_like_something_else(self) -> None:
+        for name in ('vmlinuz-6', 'my-loader', 'initrd'):
+            self.name = name
+            written = self.write()
+            members = [self.folder / manifest.NAME] + [
+                self.folder / part.file for part in written.parts.values()
+            ]
+            path = self.tmp() / 'x.tar.gz'
+            uec.pack(members, path, progress=progress.QUIET)
+            with self.open(path) as source:
+                self.assertEqual(written, source.manifest)
+                self.assertEqual(self.image, source.root.read_bytes())
 
     def test_adopted(self) -> None:
         self.write(min_disk=7)
