@@ -16,13 +16,19 @@ Such as an OVA, or ``disk.raw`` in a tarball: who gives that means the disk.
 """
 
 from collections.abc import Iterable
+import contextlib
+import os
+import pathlib
 
+from amiclient import exceptions
 from amiclient.ext.build import content
 from amiclient.ext.build import nodes
 from amiclient.source import basin
 from amiclient.source import detect
 from amiclient.source import magic
+from amiclient.source import opening
 from amiclient.source import virtual
+from amiclient import text
 
 #: Bytes that a disk has at least, and how many files are looked at.
 _SMALLEST = 16 << 10
@@ -55,11 +61,35 @@ class Basin(basin.Basin):
     def disk(self) -> str | None:
         """Name the first file that is a disk, or a filesystem to be taken."""
         for path, size, head in self._heads:
-            phrase, block = detect.examine(bytes(head), size, self.name)
-            virtual_ = virtual.tell(bytes(head[: virtual.HEAD]))
-            if block is not None or virtual_ or phrase in _DISKS:
+            if _is_disk(bytes(head), size, self.name):
                 return nodes.shown(path)
         return None
+
+
+def in_directory(folder: pathlib.Path) -> str | None:
+    """Name the first such file at the top of a directory."""
+    with os.scandir(folder) as entries:
+        found = [
+            (entry.name, entry.stat(follow_symlinks=False).st_size)
+            for entry in entries
+            if entry.is_file(follow_symlinks=False)
+        ]
+    large = [each for each in sorted(found) if each[1] >= _SMALLEST]
+    for name, size in large[:_MOST]:
+        # What cannot be read is not what it is about.
+        with (
+            contextlib.suppress(exceptions.SourceError),
+            opening.opened(folder / name, wanted='a disk') as file,
+        ):
+            if _is_disk(file.read(magic.HEAD), size, name):
+                return text.safe(name)
+    return None
+
+
+def _is_disk(head: bytes, size: int, name: str) -> bool:
+    phrase, block = detect.examine(head, size, name)
+    kind = virtual.tell(head[: virtual.HEAD])
+    return block is not None or kind is not None or phrase in _DISKS
 
 
 def _remembering(read: content.Read, head: bytearray) -> content.Read:

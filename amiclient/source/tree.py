@@ -50,6 +50,8 @@ _SMALLEST = 4 << 20
 #: What a root filesystem has one of.
 _ROOTS = frozenset((b'bin', b'etc', b'init', b'sbin', b'usr'))
 
+_DIRECTORY = 'a directory'
+
 
 @dataclasses.dataclass(frozen=True)
 class BuildRequest:
@@ -141,7 +143,7 @@ def plan(request: BuildRequest) -> BuildPlan:
                 f'{units.format_size(largest)}',
             )
     kind = opening.special(request.source)
-    is_directory = kind == 'a directory'
+    is_directory = kind == _DIRECTORY
     if kind is not None and not is_directory:
         raise exceptions.SourceError(
             f'{opening.shown(request.source)}: {kind}: a directory or tar '
@@ -151,6 +153,8 @@ def plan(request: BuildRequest) -> BuildPlan:
     with files.told(request.output.parent):
         room = files.room(request.output.parent)
     if is_directory:
+        if request.rooted:
+            _refuse_other(request.source)
         _refuse_inside(request)
     limit, limited = room - room // _LEFT, 'and the disk has no more room'
     if request.size is not None and request.size <= limit:
@@ -218,8 +222,10 @@ def _make(
     request = planned.request
     name = opening.shown(request.source)
     if planned.is_directory:
+        kind = _DIRECTORY
         size, fill = folder.size(request.source), folder.fill
     else:
+        kind = 'an archive'
         size, fill = request.source.stat().st_size, archive.fill
     expected = max(size, request.size or 0)
     writer = writer_.Writer(descriptor, expected)
@@ -229,7 +235,7 @@ def _make(
     with progress.task('Building', size) as task:
         fill(request.source, basin, task)
         if request.rooted and not _ROOTS & basin.tree.root.children.keys():
-            raise _not_a_root(planned, basin)
+            raise _not_a_root(name, basin.disk(), kind)
         if request.owner is not None:
             overrides_.give_to(*request.owner, basin)
         overrides_.apply(planned.overrides, basin)
@@ -253,25 +259,34 @@ def _make(
             ) from error
 
 
+def _refuse_other(source: pathlib.Path) -> None:
+    """Refuse a directory that is no root filesystem; it may have anything.
+
+    :raises SourceError: if it is none.
+    """
+    try:
+        names = os.listdir(os.fsencode(source))
+        if _ROOTS.isdisjoint(names):
+            disk = enclosed.in_directory(source)
+            raise _not_a_root(opening.shown(source), disk, _DIRECTORY)
+    except OSError:
+        # That will be told by who reads all of it.
+        return
+
+
 def _not_a_root(
-    planned: BuildPlan, basin: enclosed.Basin
+    name: str, disk: str | None, form: str
 ) -> exceptions.SourceError:
-    what = f'{basin.name}: not a root filesystem'
-    disk = basin.disk()
+    what = f'{name}: not a root filesystem'
     if disk is None:
         return exceptions.SourceError(
             f'{what}: it has none of '
             f'{", ".join(sorted(map(bytes.decode, _ROOTS)))}',
             hint='name what has them at its top',
         )
-    if planned.is_directory:
-        return exceptions.SourceError(
-            f'{what}, but a directory with a disk image in it: {disk}',
-            hint='give that',
-        )
     return exceptions.SourceError(
-        f'{what}, but an archive with a disk image in it: {disk}',
-        hint='unpack it, and give that',
+        f'{what}, but {form} with a disk image in it: {disk}',
+        hint='give that' if form == _DIRECTORY else 'unpack it, and give that',
     )
 
 
@@ -290,7 +305,10 @@ def _refuse_inside(request: BuildRequest) -> None:
     if request.output.parent.resolve().is_relative_to(source):
         raise exceptions.UsageError(
             f'{opening.shown(request.output)} is within the source',
-            hint='choose an output outside of it',
+            # What is only needed for a while was not named by the user.
+            hint='name another folder by --work-directory'
+            if request.rooted
+            else 'choose an output outside of it',
         )
 
 

@@ -334,5 +334,14 @@ class TestEnclosed(DiskCase):
 
     def test_none(self) -> None:
         folder = self.tmp()
+        # It is told before all of it is read, and written into itself.
+        (folder / 'work').mkdir()
+        with (folder / 'huge').open('wb') as file:
+            file.truncate(1 << 40)
+        self.assertIn(
+            'it has none of bin, etc',
+            self.refused(folder, work_directory=folder / 'work'),
+        )
+        folder = self.tmp()
         (folder / 'README').write_bytes(b'read me' * 20000)
         self.assertIn('it has none of bin, etc', self.refused(folder))

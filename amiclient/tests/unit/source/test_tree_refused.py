@@ -18,6 +18,7 @@ import socket
 import tarfile
 
 from amiclient import exceptions
+from amiclient.source import tree
 from amiclient.tests import archives
 from amiclient.tests import exttree
 from amiclient.tests.unit.source import test_tree
@@ -228,7 +229,12 @@ class TestDirectories(test_tree.BuildCase):
         error = self.assertRaises(
             exceptions.UsageError, self.build, self.source
         )
-        self.assertIn('within the source', str(error))
+        self.assertIn('within the source; choose an output', str(error))
+        error = self.assertRaises(
+            exceptions.UsageError, tree.temporary_image, self.source,
+            self.source / 'bin',
+        )  # fmt: skip
+        self.assertIn('within the source; name another folder', str(error))
         self.output = self.folder / 'out' / 'root.img'
         for options, words in (
             ({'label': 'seventeen letters'}, 'more than 16 bytes'),
