@@ -146,7 +146,9 @@ class Archive:
             and not os.path.lexists(folder / names[noun])
         }
         with (
-            contextlib.suppress(exceptions.NoSpaceError),
+            contextlib.suppress(
+                exceptions.NoSpaceError, exceptions.TooLargeError
+            ),
             self._full_told(),
             temporary.Folder(folder) as made,
         ):

@@ -258,7 +258,12 @@ class Collector:
 def _add(error: BaseException, words: str) -> None:
     """Have an error say one thing more, if that is of use."""
     again = f'{words}: run it again to go on'
-    if isinstance(error, exceptions.CloudError | exceptions.NoSpaceError):
+    if isinstance(
+        error,
+        exceptions.CloudError
+        | exceptions.NoSpaceError
+        | exceptions.TooLargeError,
+    ):
         useless = isinstance(error, exceptions.NotFoundError)
         if useless or 'again' in (error.hint or ''):
             again = words

@@ -17,7 +17,6 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-import resource
 import stat
 import threading
 import time
@@ -463,16 +462,6 @@ class TestFolder(DownloadTest):
         message = self.refuse(exceptions.NoSpaceError, shelf)
         self.assertIn('has room for 1.0 MiB: web.img needs 6.0 MiB', message)
         self.assertEqual([], shelf.asked)
-        self.assertEqual([], os.listdir(self.folder))
-
-    def test_the_disk_fills_up(self) -> None:
-        """A limit of file sizes stands for it; what came is removed."""
-        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-        self.addCleanup(resource.setrlimit, resource.RLIMIT_FSIZE, limits)
-        shelf = self.shelf()
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2 * MIB, limits[1]))
-        message = self.refuse(exceptions.NoSpaceError, shelf)
-        self.assertIn(f'{self.folder}: ', message)
         self.assertEqual([], os.listdir(self.folder))
 
     def test_missing(self) -> None:

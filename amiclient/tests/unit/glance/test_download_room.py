@@ -1,0 +1,46 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What is fetched where there is no room for it."""
+
+import os
+import resource
+
+from amiclient import exceptions
+from amiclient.tests import small_disk
+from amiclient.tests.unit.glance import downloads
+from amiclient.tests.unit.glance import test_download
+
+MIB = test_download.MIB
+SIZE = test_download.SIZE
+
+
+class TestRoom(test_download.DownloadTest):
+    def test_the_disk_fills_up(self) -> None:
+        """What came is removed."""
+        disk = self.useFixture(small_disk.SmallDisk(self, SIZE + MIB))
+        self.target = disk.path / 'web.img'
+        fill = downloads.give(change=lambda data: disk.fill(MIB) or data)
+        message = self.refuse(exceptions.NoSpaceError, self.shelf(fill))
+        self.assertIn(f'{disk.path}: ', message)
+        self.assertEqual(['other'], os.listdir(disk.path))
+
+    def test_a_limit_to_file_sizes(self) -> None:
+        """What came stays, for a run without it."""
+        kind = resource.RLIMIT_FSIZE
+        limits = resource.getrlimit(kind)
+        self.addCleanup(resource.setrlimit, kind, limits)
+        resource.setrlimit(kind, (2 * MIB, limits[1]))
+        message = self.refuse(exceptions.TooLargeError, self.shelf())
+        self.assertIn(f'{self.folder}: files are limited to', message)
+        resource.setrlimit(kind, limits)
+        self.assertFetched(self.fetch(self.shelf()), SIZE - 2 * MIB)
