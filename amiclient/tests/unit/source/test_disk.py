@@ -338,10 +338,8 @@ class TestEnclosed(DiskCase):
         (folder / 'work').mkdir()
         with (folder / 'huge').open('wb') as file:
             file.truncate(1 << 40)
-        self.assertIn(
-            'it has none of bin, etc',
-            self.refused(folder, work_directory=folder / 'work'),
-        )
+        self.work = folder / 'work'
+        self.assertIn('it has none of bin, etc', self.refused(folder))
         folder = self.tmp()
         (folder / 'README').write_bytes(b'read me' * 20000)
         self.assertIn('it has none of bin, etc', self.refused(folder))
