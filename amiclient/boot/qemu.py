@@ -28,11 +28,10 @@ import pathlib
 from typing import Any
 
 from amiclient import exceptions
+from amiclient.rootfs import consoles
 
 #: What the disk of the root filesystem is called, and the kernel is told.
 ROOT_DEVICE = '/dev/vda'
-
-_CONSOLES = 'console=tty0 console=ttyS0 console=hvc0'
 
 #: The longest command line of a kernel: COMMAND_LINE_SIZE on x86 and arm64.
 _LONGEST = 2047
@@ -128,7 +127,7 @@ def command_line(*, kvm: bool, append: str = '', instead: str = '') -> str:
         ``os_command_line``.
     :raises UsageError: if that is too long, or more than one line.
     """
-    words = [instead] if instead else [f'root={ROOT_DEVICE}', _CONSOLES]
+    words = [instead] if instead else [f'root={ROOT_DEVICE}', consoles.NOVA]
     if not (kvm or instead):
         words.append('no_timer_check')
     if append:

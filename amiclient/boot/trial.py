@@ -44,9 +44,6 @@ MEMORY = 2**30
 #: How much larger than the root filesystem its disk is.
 _GROWTH = 2
 
-#: The property of an image that takes the place of Nova's command line.
-_COMMAND_LINE = 'os_command_line'
-
 #: Results after which the guest can still write what it has in memory.
 ALIVE = ('booted', 'left')
 
@@ -185,8 +182,7 @@ def plan(request: BootRequest, source: bundle.Source) -> BootPlan:
     emulator = qemu.emulator(found.architecture or platform.machine())
     for program in (emulator.program, 'qemu-img', 'setpriv'):
         process.find(program)
-    part = source.part('image')
-    instead = part.properties.get(_COMMAND_LINE, '') if part else ''
+    instead = source.command_line or ''
     qemu.command_line(kvm=False, append=request.append, instead=instead)
     if request.console and request.console.is_dir():
         raise exceptions.UsageError(

@@ -115,7 +115,7 @@ def check(
             kernel=kernels.identify_kernel(kernel) if kernel else None,
             ramdisk=ramdisk,
             now=time.time() if request.now is None else request.now,
-            command_line=_command_line(source),
+            command_line=source.command_line,
             # A filesystem that was made of files has no more room than that.
             tight=source.format == 'files',
         )
@@ -141,12 +141,6 @@ def _completed(
         name=request.name,
         work_directory=request.work_directory,
     )
-
-
-def _command_line(source: bundle.Source) -> str | None:
-    """Tell what replaces the command line of Nova, if that is known."""
-    image = source.part('image')
-    return image.properties.get('os_command_line') if image else None
 
 
 def _head(path: pathlib.Path) -> bytes:

@@ -21,7 +21,7 @@ import re
 
 #: Nova's own command line, as far as it is about consoles. None of its guests
 #: has them all.
-_NOVA = 'console=tty0 console=ttyS0 console=hvc0'
+NOVA = 'console=tty0 console=ttyS0 console=hvc0'
 
 #: Where it is not ttyS0: the names of the terminal, and of the console.
 _NAMES = {
@@ -74,7 +74,7 @@ def of(machine: str | None, line: str | None) -> Console:
     if machine is None:
         others = (name for each in _NAMES.values() for name in each)
         names = tuple(dict.fromkeys((*names, *others)))
-    words = (_NOVA if line is None else line).split()
+    words = (NOVA if line is None else line).split()
     told = [
         word.removeprefix('console=').partition(',')[0]
         for word in words

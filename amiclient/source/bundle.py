@@ -91,6 +91,12 @@ class Source:
         """Tell what the manifest says of a part."""
         return self.manifest.parts.get(noun) if self.manifest else None
 
+    @property
+    def command_line(self) -> str | None:
+        """What replaces the command line of Nova, if that is known."""
+        image = self.part('image')
+        return image.properties.get('os_command_line') if image else None
+
 
 @contextlib.contextmanager
 def opened(

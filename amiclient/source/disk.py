@@ -78,9 +78,6 @@ _DEVICE = re.compile(r'/dev/(?:[a-z]+|nvme\d+n\d+p|mmcblk\d+p)(\d{1,3})')
 
 _FAT = 'a FAT filesystem'
 
-#: What is a disk, among what is told by content.
-_RAW = ('an MBR-partitioned disk', 'a GPT-partitioned disk')
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Partition:
@@ -280,7 +277,7 @@ def tell(path: pathlib.Path) -> str | None:
     with opening.opened(path, wanted='a disk', devices=True) as file:
         if kind := virtual.tell(file.read(virtual.HEAD)):
             return kind
-    return 'raw' if detect.identify(path) in _RAW else None
+    return 'raw' if detect.identify(path) in magic.DISKS else None
 
 
 @contextlib.contextmanager

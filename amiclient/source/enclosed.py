@@ -34,9 +34,6 @@ from amiclient import text
 _SMALLEST = 16 << 10
 _MOST = 64
 
-#: What is a disk, of what is told by content.
-_DISKS = ('an MBR-partitioned disk', 'a GPT-partitioned disk')
-
 
 class Basin(basin.Basin):
     """A tree in the making of which the beginnings of files are kept."""
@@ -89,7 +86,7 @@ def in_directory(folder: pathlib.Path) -> str | None:
 def _is_disk(head: bytes, size: int, name: str) -> bool:
     phrase, block = detect.examine(head, size, name)
     kind = virtual.tell(head[: virtual.HEAD])
-    return block is not None or kind is not None or phrase in _DISKS
+    return block is not None or kind is not None or phrase in magic.DISKS
 
 
 def _remembering(read: content.Read, head: bytearray) -> content.Read:

@@ -75,6 +75,10 @@ JOURNAL = Found(
     'an external journal device', 'give the filesystem that it belongs to'
 )
 MBR = Found('an MBR-partitioned disk', _PARTITION)
+GPT = Found('a GPT-partitioned disk', _PARTITION)
+
+#: What is a disk, of what is told by content.
+DISKS = (MBR.phrase, GPT.phrase)
 
 #: What has its magic number at byte 0, or is as certain.
 _BEFORE = (
@@ -140,8 +144,8 @@ _AFTER = (
                                       _KERNEL)),
     (0x10008, b'S390EP', Found('a Linux kernel (s390x)', _KERNEL)),
     (4, b'zimg', Found('a Linux kernel (EFI zboot)', _KERNEL)),
-    (0x200, b'EFI PART', Found('a GPT-partitioned disk', _PARTITION)),
-    (0x1000, b'EFI PART', Found('a GPT-partitioned disk', _PARTITION)),
+    (0x200, b'EFI PART', GPT),
+    (0x1000, b'EFI PART', GPT),
 )  # fmt: skip
 
 _ELF_TYPES = {
