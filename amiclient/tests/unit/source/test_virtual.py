@@ -21,14 +21,17 @@ proved by what QEMU would have read of it, if it had been asked.
 import json
 import os
 import pathlib
+import socket
 import struct
 import sys
+import time
 
 import fixtures
 
 from amiclient import companion
 from amiclient import exceptions
 from amiclient import process
+from amiclient.source import nbd
 from amiclient.source import resolve
 from amiclient.source import virtual
 from amiclient.tests import base
@@ -257,14 +260,28 @@ class TestDamage(HostileCase):
         with companion.started(
             ['qemu-nbd', f'--socket={sock}', f'json:{json.dumps(node)}']
         ) as server:
-            while not sock.exists():
-                self.assertIsNone(server.status, server.tail())
+            self.connect(server, sock)
             self.assertIn('open for writing', self.refused(path))
             # Where there are no leases, as on network filesystems.
             self.useFixture(
                 fixtures.MockPatchObject(resolve.busy, 'refuse_busy')
             )
             self.assertIn('somebody else writes to it', self.refused(path))
+
+    def connect(self, server: companion.Companion, sock: pathlib.Path) -> None:
+        """Wait until a qemu-nbd has its disk image open."""
+        connection = socket.socket(socket.AF_UNIX)
+        self.addCleanup(connection.close)
+        while True:
+            self.assertIsNone(server.status, server.tail())
+            try:
+                connection.connect(str(sock))
+            except (FileNotFoundError, ConnectionRefusedError):
+                time.sleep(0.01)
+            else:
+                break
+        # It lets clients connect before, but greets none.
+        nbd.Client(connection, 'a')
 
     def test_in_use_as_is_told_once_connected(self) -> None:
         path = disks.convert(self.secret, 'qcow2')
