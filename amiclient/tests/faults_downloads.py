@@ -18,6 +18,7 @@ it happens: 0 for none, 1 for all of it.
 """
 
 from collections.abc import Callable
+import socket
 
 import requests
 
@@ -65,6 +66,16 @@ def close(share: float) -> faults.Action:
     return give(share, end)
 
 
+def half_close(share: float) -> faults.Action:
+    """Say that nothing more will come, but keep the connection."""
+
+    def end(exchange: faults.Exchange) -> None:
+        exchange.connection.shutdown(socket.SHUT_WR)
+        exchange.hold()
+
+    return give(share, end)
+
+
 def truncate(share: float) -> faults.Action:
     """Pass on a part of the data as if it were all of it."""
 
@@ -90,10 +101,13 @@ def no_range(exchange: faults.Exchange) -> None:
     exchange.say(exchange.ask(Range=None))
 
 
-def revoke(auth_url: str) -> faults.Action:
+def revoke(
+    auth_url: str, then: Callable[[], None] = lambda: None
+) -> faults.Action:
     """Revoke the token for real, and break off in the middle.
 
     :param auth_url: that of Keystone itself.
+    :param then: what else to do before breaking off.
     """
 
     def end(exchange: faults.Exchange) -> None:
@@ -104,6 +118,7 @@ def revoke(auth_url: str) -> faults.Action:
             timeout=10,
         ).raise_for_status()
         exchange.server.proxy.revoked.add(token)
+        then()
         exchange.close_connection = True
 
     return give(0.5, end)
