@@ -319,13 +319,13 @@ def _copy(
     while chunk := data.read(sparse.CHUNK):
         hasher.update(chunk)
         if fd is not None:
+            # Else XFS would keep room beyond the end of what is written.
+            os.ftruncate(fd, done + len(chunk))
             sparse.write(fd, chunk, done)
         done += len(chunk)
         task.advance(len(chunk))
     if done < size:
         raise EOFError
-    if fd is not None:
-        os.ftruncate(fd, done)
     return hasher.hexdigest()
 
 

@@ -81,6 +81,9 @@ def unpack(
             if unlooked >= _STEP:
                 _check_room(target.parent, name, size)
                 unlooked = 0
+            # XFS keeps room beyond the end of a file that grows by a write,
+            # for good if the next one leaves a hole there.
+            os.truncate(descriptor, size + len(data))
             sparse.write(descriptor, data, size)
             size += len(data)
             if size > _MOST:
@@ -92,7 +95,6 @@ def unpack(
             now = stream.position()
             task.advance(now - position)
             position = now
-        os.truncate(descriptor, size)
 
 
 def _refuse_others(head: bytes, name: str) -> None:

@@ -14,8 +14,10 @@
 """Compressed filesystems: unpacked sparsely, and not beyond what there is."""
 
 import gzip
+import io
 import os
 import pathlib
+import tarfile
 
 import fixtures
 
@@ -27,6 +29,7 @@ from amiclient import progress
 from amiclient.source import resolve
 from amiclient.source import shrinking
 from amiclient.source import unpacking
+from amiclient import sparse
 from amiclient.tests import base
 from amiclient.tests import exttree
 from amiclient.tests import triple
@@ -70,6 +73,31 @@ class TestUnpacking(base.TestCase):
             self.assertEqual(1, len(list(source.root.parent.glob('unp*'))))
         path = self.packed(self.packed(path))
         self.assertIn('compressed again and again', self.refused(path))
+
+    def test_nothing_grows_by_being_written_to(self) -> None:
+        """XFS gives a file more room then, and leaves it what a hole ends."""
+        image = self.root.read_bytes()
+        tarball = self.folder / 'uec.tar'
+        with tarfile.open(tarball, 'w') as archive:
+            for name in ('x-vmlinuz', 'x.img'):
+                info = tarfile.TarInfo(name)
+                info.size = len(image)
+                archive.addfile(info, io.BytesIO(image))
+        written = []
+        real = sparse.write
+
+        def write(descriptor: int, data: bytes, offset: int) -> None:
+            written.append(len(data))
+            end = offset + len(data)
+            self.assertLessEqual(end, os.fstat(descriptor).st_size)
+            real(descriptor, data, offset)
+
+        self.useFixture(fixtures.MockPatchObject(sparse, 'write', write))
+        for path, count in ((self.packed(self.root), 1), (tarball, 2)):
+            written.clear()
+            with self.open(path) as source:
+                self.assertEqual(image, source.root.read_bytes())
+            self.assertEqual(count * len(image), sum(written))
 
     def test_cut_short(self) -> None:
         path = self.packed(self.root)
