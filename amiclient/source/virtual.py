@@ -63,7 +63,7 @@ _START = 30.0
 _ANSWER = 300.0
 
 #: Seconds that it has to end, once it has closed the connection.
-_END = 5.0
+_END = 60.0
 
 _BACKED = 'copy it with qemu-img convert first, or give --allow-backing-file'
 _CONVERT = 'if you trust it, convert it with qemu-img convert -O qcow2 first'
