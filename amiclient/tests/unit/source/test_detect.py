@@ -15,7 +15,7 @@ import pathlib
 import socket
 import struct
 import subprocess
-import time
+from unittest import mock
 
 from amiclient import exceptions
 from amiclient.source import detect
@@ -274,9 +274,17 @@ class TestDetect(base.TestCase):
         path = self.file(bytes(200_000))
         self.assertEqual('nothing but zeros', detect.identify(path))
         os.truncate(path, 1 << 40)
-        begun = time.monotonic()
-        self.assertEqual('nothing but zeros', detect.identify(path))
-        self.assertLess(time.monotonic() - begun, 5)
+        read = []
+        real = os.pread
+
+        def pread(descriptor: int, count: int, offset: int) -> bytes:
+            read.append(count)
+            self.assertLess(sum(read), 64 * _MIB)
+            return real(descriptor, count, offset)
+
+        with mock.patch.object(os, 'pread', pread):
+            self.assertEqual('nothing but zeros', detect.identify(path))
+        self.assertNotEqual([], read)
         with path.open('r+b') as file:
             file.seek(1 << 39)
             file.write(b'x')
@@ -322,11 +330,11 @@ class TestDetect(base.TestCase):
     def test_unreadable(self) -> None:
         path = self.file(b'x')
         path.chmod(0)
-        if os.geteuid():
-            self.assertIn('permission denied', self.refused(path))
-        else:
-            # Root reads everything.
+        if os.access(path, os.R_OK):
+            # Root reads everything, unless that right was taken from it.
             self.assertEqual('a text file', detect.identify(path))
+        else:
+            self.assertIn('permission denied', self.refused(path))
 
     def test_loop_of_links(self) -> None:
         path = self.folder / 'loop'
