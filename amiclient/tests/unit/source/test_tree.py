@@ -368,6 +368,8 @@ class TestOrdinaryUser(BuildCase):
         source = self.tar(archives.plain_members())
         self.build(source)
         data = self.output.read_bytes()
+        # Whatever the umask is.
+        os.chmod(source, 0o644)
         os.chmod(self.folder, 0o755)
         os.chmod(self.output.parent, 0o777)
         other = self.output.parent / 'other.img'
@@ -392,8 +394,14 @@ class TestOrdinaryUser(BuildCase):
             'env': {'PATH': os.environ['PATH'], 'PYTHONPATH': str(root)},
             'capture_output': True,
         }
-        test = ['-c', 'import amiclient.source.tree as t; t.tools_.require()']
-        # The one that runs this may be where nobody else may go.
+        test = [
+            '-c',
+            'import sys, amiclient.source.tree as t\n'
+            't.tools_.require()\n'
+            'open(sys.argv[1]).close()\n',
+            str(words[0]),
+        ]
+        # The one that runs this, or the files, may be where nobody may go.
         for python in (sys.executable, '/usr/bin/python3'):
             try:
                 subprocess.run([python, *test], check=True, **options)
@@ -402,4 +410,4 @@ class TestOrdinaryUser(BuildCase):
             return subprocess.run(
                 [python, '-c', code, *map(str, words)], check=False, **options
             )
-        return self.skipTest('there is no Python that nobody can run')
+        return self.skipTest('nobody can run no Python, or read no files')
