@@ -13,6 +13,8 @@
 """Kernels and initramfs made by code, valid as far as headers go."""
 
 from collections.abc import Iterable
+import os
+import pathlib
 import struct
 
 BANNER = b'Linux version 6.1.0-13-arm64 (debian-kernel@lists.debian.org)\n\0'
@@ -166,3 +168,17 @@ def unified(
             )
         image += filled
     return bytes(image)
+
+
+def installed(prefix: str) -> list[pathlib.Path]:
+    """List what this machine boots from, as far as it can be read.
+
+    What is just being installed has another name until it is whole.
+    """
+    return sorted(
+        path
+        for path in pathlib.Path('/boot').glob(f'{prefix}-*')
+        if not path.name.endswith('.new')
+        and '.dpkg-' not in path.name
+        and os.access(path, os.R_OK)
+    )
