@@ -18,7 +18,6 @@ import hashlib
 import json
 import socket
 import struct
-import threading
 from typing import Any
 
 from amiclient.glance import model
@@ -37,6 +36,7 @@ class Handler(stub.Handler):
         shelf = self.server.glance
         shelf.asked.append(self.headers.get('Range'))
         step = shelf.script.pop(0) if shelf.script else give()
+        shelf.begun.set()
         step(self)
 
     def begin(self) -> int:
@@ -124,7 +124,7 @@ def reset(handler: Handler) -> None:
 def stall(handler: Handler) -> None:
     """Give no more, until the test is over."""
     handler.server.glance.stalled.set()
-    handler.server.glance.over.wait(30)
+    handler.server.glance.over.wait(stub.FOR_EVER)
     handler.close_connection = True
 
 
@@ -140,7 +140,6 @@ class Shelf(stub.Glance):
         super().__init__(*script)  # type: ignore[arg-type]
         self.data = data
         self.asked: list[str | None] = []
-        self.hold = threading.Event()
         self.image.update(
             status='active',
             size=len(data),

@@ -29,6 +29,13 @@ import openstack
 
 IMAGE = '11111111-2222-4333-8444-555555555555'
 
+#: Seconds for what takes no time: so long is only waited where something is
+#: broken, however slow the machine.
+AGES = 60.0
+
+#: The same, for what has to outlast everything else.
+FOR_EVER = 10 * AGES
+
 
 class Handler(http.server.BaseHTTPRequestHandler):
     """One connection; the steps that a script names are its methods."""
@@ -78,6 +85,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         glance = self.server.glance
         glance.puts.append(dict(self.headers))
         step = glance.script.pop(0) if glance.script else Handler.store
+        glance.begun.set()
         step(self)
 
     def store(self) -> None:
@@ -128,7 +136,7 @@ def stall(handler: Handler) -> None:
     """Read no more, until the test is over."""
     handler.rfile.read(1000)
     handler.server.glance.stalled.set()
-    handler.server.glance.over.wait(30)
+    handler.server.glance.over.wait(FOR_EVER)
     handler.close_connection = True
 
 
@@ -136,7 +144,7 @@ def silence(handler: Handler) -> None:
     """Read it all, and say nothing until the test is over."""
     handler.body()
     handler.server.glance.stalled.set()
-    handler.server.glance.over.wait(30)
+    handler.server.glance.over.wait(FOR_EVER)
     handler.close_connection = True
 
 
@@ -203,6 +211,7 @@ class Glance(fixtures.Fixture):
         self.puts: list[dict[str, str]] = []
         self.looks = 0
         self.data = b''
+        self.begun = threading.Event()
         self.stalled = threading.Event()
         self.over = threading.Event()
         self.image: Any = {
@@ -214,7 +223,12 @@ class Glance(fixtures.Fixture):
         }
 
     def _setUp(self) -> None:
-        server = Server(('127.0.0.1', 0), self.handler)
+        # A server that is gone for good leaves its port to nobody else.
+        port = socket.socket()
+        self.addCleanup(port.close)
+        port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        port.bind(('127.0.0.1', 0))
+        server = Server(port.getsockname(), self.handler)
         server.glance = self
         self.endpoint = f'http://127.0.0.1:{server.server_address[1]}'
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -223,17 +237,48 @@ class Glance(fixtures.Fixture):
         self.addCleanup(thread.join)
         self.addCleanup(server.shutdown)
         self.addCleanup(self.over.set)
-        self.proxy = openstack.connect(
-            auth_type='none', endpoint=self.endpoint, region_name='here'
-        ).image
+        self.proxy = self._closed(
+            openstack.connect(
+                auth_type='none', endpoint=self.endpoint, region_name='here'
+            ).image
+        )
+
+    def stalls_once(self, method: str) -> None:
+        """Have the client lose patience only once, with what does stall.
+
+        Its time-outs are for the first request, which is the one that the
+        script has stall. How long the next ones take is the machine's affair.
+
+        :param method: what the client sends or asks for data with.
+        """
+        real = getattr(self.proxy, method)
+        times: list[object] = []
+
+        def request(*args: Any, timeout: object, **kwargs: Any) -> Any:
+            times.append(timeout)
+            if len(times) > 1:
+                # Or it would be the second one that stalls.
+                self.begun.wait(AGES)
+                timeout = AGES
+            return real(*args, timeout=timeout, **kwargs)
+
+        patch = fixtures.MockPatchObject(self.proxy, method, request)
+        self.useFixture(patch)
 
     def authenticated(self) -> Any:
         """A proxy with a token that can be renewed."""
         auth = Tokens(self.endpoint + '/v2', 'old')
-        return openstack.connection.Connection(
-            session=session.Session(auth=auth),
-            image_endpoint_override=self.endpoint + '/v2',
-        ).image
+        return self._closed(
+            openstack.connection.Connection(
+                session=session.Session(auth=auth),
+                image_endpoint_override=self.endpoint + '/v2',
+            ).image
+        )
+
+    def _closed(self, proxy: Any) -> Any:
+        """Have what it has open closed with this: nothing else does soon."""
+        self.addCleanup(proxy.session.session.close)
+        return proxy
 
 
 class Tokens(token_endpoint.Token):

@@ -12,6 +12,7 @@
 
 """Uploads over a real socket, to a Glance that fails in every way."""
 
+import dataclasses
 import time
 
 from amiclient import exceptions
@@ -50,7 +51,9 @@ class RetryTest(uploads.UploadTest):
 
     def test_again_after_a_stall(self) -> None:
         glance = self.glance(stub.stall)
-        self.assertStored(glance, self.send(glance))
+        glance.stalls_once('put')
+        patience = dataclasses.replace(uploads.QUICK, stall=0.5)
+        self.assertStored(glance, self.send(glance, patience=patience))
         self.assertEqual(2, len(glance.puts))
 
     def test_again_once_the_image_is_queued(self) -> None:
@@ -67,9 +70,7 @@ class RetryTest(uploads.UploadTest):
     def test_not_again_if_the_answer_came_late(self) -> None:
         glance = self.glance(stub.silence)
         glance.passing = ['saving']
-        patience = retry.Patience(
-            stall=1, answer=0.1, settle=0.1, poll=0.01, backoff=0.01
-        )
+        patience = dataclasses.replace(uploads.QUICK, answer=0.1, settle=0.1)
         message = self.fail(
             exceptions.TransferError, glance, patience=patience
         )

@@ -13,6 +13,7 @@
 """What tests of uploads share."""
 
 import hashlib
+import threading
 from typing import Any
 
 from amiclient.glance.data import transfer
@@ -26,10 +27,12 @@ MIB = 1 << 20
 #: More than the socket buffers of both sides hold.
 SIZE = 12 * MIB + 123
 
+#: Does not wait long between attempts, but for as long as it takes for what
+#: the server does: that is on the same machine, however slow.
 QUICK = retry.Patience(
-    stall=0.5,
-    answer=5,
-    settle=0.5,
+    stall=stub.AGES,
+    answer=stub.AGES,
+    settle=stub.AGES,
     away=0.2,
     poll=0.01,
     backoff=0.01,
@@ -64,15 +67,27 @@ class Watcher:
         self.restarts += 1
 
 
+def senders() -> list[threading.Thread]:
+    """Find the threads that send."""
+    return [t for t in threading.enumerate() if t.name == 'sender']
+
+
 class UploadTest(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
+        # After the servers, which are the later ones to come.
+        self.addCleanup(self.end_senders)
         self.path = self.tmp() / 'image'
         self.data = self.random.randbytes(SIZE)
         self.path.write_bytes(self.data)
         self.payload = model.Payload(self.path, SIZE)
         self.small = model.Payload(self.path, MIB)
         self.watcher = Watcher()
+
+    def end_senders(self) -> None:
+        """Leave none to the next test: one that hangs ends with its server."""
+        for sender in senders():
+            sender.join(stub.AGES)
 
     def glance(self, *script: stub.Step, **changes: Any) -> stub.Glance:
         return self.useFixture(stub.Glance(*script, **changes))
