@@ -107,12 +107,12 @@ class TestCreated(ChannelTest):
 
 class TestWithin(ChannelTest):
     def test_not_past_the_deadline(self) -> None:
-        slow = {**BUSY, 'headers': {'Retry-After': '60'}}
+        slow = {**BUSY, 'headers': {'Retry-After': '120'}}
         self.script('DELETE', ONE, slow)
         begin = time.monotonic()
-        catalog = self.catalog.within(2)
+        catalog = self.catalog.within(100)
         self.assertIn('HTTP 503', self.fail(catalog.delete, wire.ID))
-        self.assertLess(time.monotonic() - begin, 30)
+        self.assertLess(time.monotonic() - begin, 90)
         self.assertEqual(['DELETE'], self.methods())
 
     def test_no_time_left(self) -> None:

@@ -161,14 +161,15 @@ class ConnectionTest(base.TestCase):
 
         return str(self.assertRaises(exceptions.CloudError, get))
 
-    def listen(self) -> tuple[socket.socket, int]:
-        listener = socket.create_server(('127.0.0.1', 0))
-        self.addCleanup(listener.close)
-        return listener, listener.getsockname()[1]
+    def bind(self) -> tuple[socket.socket, int]:
+        """Have a port that nobody else gets, and nobody listens on yet."""
+        bound = socket.socket()
+        self.addCleanup(bound.close)
+        bound.bind(('127.0.0.1', 0))
+        return bound, bound.getsockname()[1]
 
     def test_refused(self) -> None:
-        listener, port = self.listen()
-        listener.close()
+        _bound, port = self.bind()
         self.assertEqual(
             f'trying failed: no connection to http://127.0.0.1:{port}: '
             'Connection refused; check the endpoint, the network, and that '
@@ -177,7 +178,8 @@ class ConnectionTest(base.TestCase):
         )
 
     def test_no_answer(self) -> None:
-        _listener, port = self.listen()
+        listener, port = self.bind()
+        listener.listen()
         self.assertIn(
             f'http://127.0.0.1:{port}: timed out',
             self.connect(f'http://127.0.0.1:{port}/', timeout=0.1),

@@ -33,7 +33,7 @@ from amiclient.tests import base
 from amiclient.tests.unit.glance import records
 
 #: Seconds after which what should have happened has not.
-LATE = 10
+LATE = 60
 
 #: How an image is changed for the last time.
 DONE = "{'amiclient_upload': None}"

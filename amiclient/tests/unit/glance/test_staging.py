@@ -24,6 +24,7 @@ from amiclient.glance.data import staging
 from amiclient import interrupts
 from amiclient import temporary
 from amiclient.tests import base
+from amiclient.tests.unit.glance import descriptors
 
 NAME = '.web.11111111.part'
 OPEN_TO_ALL = 0o1777
@@ -79,12 +80,11 @@ class TestFolder(FolderCase):
         self.assertEqual([], os.listdir(self.parent))
 
     def test_no_descriptor_stays_open(self) -> None:
-        before = os.listdir('/proc/self/fd')
         with staging.Folder(self.parent, NAME):
-            pass
+            self.assertNotEqual(0, descriptors.below(self.parent))
         self.folder.touch()
         self.refuse('is no directory')
-        self.assertEqual(len(before), len(os.listdir('/proc/self/fd')))
+        self.assertEqual(0, descriptors.below(self.parent))
 
     def test_no_such_parent(self) -> None:
         error = self.assertRaises(
@@ -202,7 +202,10 @@ class TestOthers(FolderCase):
     @unittest.skipUnless(os.geteuid() == 0, 'only root gives files away')
     def test_somebody_elses(self) -> None:
         self.folder.mkdir(0o700)
-        os.chown(self.folder, 1234, 1234)
+        try:
+            os.chown(self.folder, 1234, 1234)
+        except OSError as error:
+            self.skipTest(f'this root does not: {error}')
         self.refuse('belongs to another user')
 
     def test_made_just_now_where_there_are_no_owners(self) -> None:

@@ -64,18 +64,18 @@ class TestBars(base.TestCase):
         def work(name):
             with self.bars.task(name, 10) as task:
                 task.advance(10)
-                ready.wait(5)
-                ready.wait(5)
+                ready.wait(60)
+                ready.wait(60)
 
         threads = [
             threading.Thread(target=work, args=(name,)) for name in ('a', 'b')
         ]
         for thread in threads:
             thread.start()
-        ready.wait(5)
+        ready.wait(60)
         display = self.bars._display
         self.assertEqual({'a', 'b'}, {t.description for t in display.tasks})
-        ready.wait(5)
+        ready.wait(60)
         for thread in threads:
             thread.join()
         self.assertIsNone(self.bars._display)
