@@ -134,6 +134,8 @@ class TestCopies(base.TestCase):
         self.assertTrue(self.root.exists())
 
     def test_home(self) -> None:
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.folder)
         for directory, expected in (
             (None, pathlib.Path()),
             (self.folder, self.folder),

@@ -203,9 +203,10 @@ class TestDetect(base.TestCase):
             self.assertIn('; decompress it with ', self.refused(path))
 
     def test_archives(self) -> None:
+        self.file(b'content')
         path = self.folder / 'a.tar'
         subprocess.run(
-            ['tar', '-cf', str(path), '-C', '/etc', 'hostname'], check=True
+            ['tar', '-cf', str(path), '-C', str(self.folder), 'f'], check=True
         )
         self.assertEqual('a tar archive', detect.identify(path))
         path = self.file(samples.initramfs())
@@ -320,8 +321,11 @@ class TestDetect(base.TestCase):
             f'{fifo}: a FIFO, not a root filesystem image', self.refused(fifo)
         )
         path = self.folder / 'socket'
+        folder = os.open(self.folder, os.O_PATH)
+        self.addCleanup(os.close, folder)
         with socket.socket(socket.AF_UNIX) as server:
-            server.bind(str(path))
+            # The path of a socket must not have more than 107 bytes.
+            server.bind(f'/proc/self/fd/{folder}/socket')
             self.assertIn('a socket', self.refused(path))
         zero = pathlib.Path('/dev/zero')
         self.assertEqual('a character device', detect.identify(zero))

@@ -258,7 +258,10 @@ class TestDamage(HostileCase):
             'driver': 'qcow2',
             'file': {'driver': 'file', 'filename': str(path)},
         }
-        sock = self.folder / 'sock'
+        place = os.open(self.folder, os.O_PATH)
+        self.addCleanup(os.close, place)
+        # The path of a socket must not have more than 107 bytes.
+        sock = pathlib.Path(f'/proc/{os.getpid()}/fd/{place}/sock')
         leases = self.has_leases(path)
         with companion.started(
             ['qemu-nbd', f'--socket={sock}', f'json:{json.dumps(node)}']
