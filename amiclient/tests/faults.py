@@ -19,6 +19,7 @@ and what is to happen instead. The actions are in
 """
 
 from collections.abc import Callable, Iterator
+import contextlib
 import dataclasses
 import http.client
 import http.server
@@ -29,6 +30,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from typing import Any
 import urllib.parse
 
@@ -67,8 +69,11 @@ class Exchange(http.server.BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         proxy = self.server.proxy
-        proxy.seen.append((self.command, self.path))
         self.length = int(self.headers.get('Content-Length') or 0)
+        with proxy.begun(self):
+            self._act(proxy)
+
+    def _act(self, proxy: 'Proxy') -> None:
         action = proxy.choose(self)
         try:
             if self.headers.get('X-Auth-Token') in proxy.revoked:
@@ -150,9 +155,32 @@ class Exchange(http.server.BaseHTTPRequestHandler):
     def ask(self, **changes: str | None) -> Answer:
         """Pass the whole request on, and take the server's answer."""
         connection = self.connect(**changes)
-        for chunk in self.chunks():
-            connection.send(chunk)
+        self.give(connection)
         return self.hear(connection)
+
+    def give(
+        self, connection: http.client.HTTPConnection, count: int | None = None
+    ) -> None:
+        """Pass the body on, or what is next of it.
+
+        :param count: bytes, at most; None for all that is left.
+        """
+        try:
+            for chunk in self.chunks(count):
+                connection.send(chunk)
+        except ConnectionError:
+            self.part(connection)
+            raise
+
+    def part(self, connection: http.client.HTTPConnection) -> None:
+        """Tell the server that no more will come; wait until it knows.
+
+        It answers what was broken off once it is through with it.
+        """
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            connection.sock.shutdown(socket.SHUT_WR)
+            connection.getresponse().close()
+        connection.close()
 
     def say(self, answer: Answer) -> None:
         """Answer the client."""
@@ -187,11 +215,15 @@ class Exchange(http.server.BaseHTTPRequestHandler):
         to say that it hangs up.
         """
         self.close_connection = True
+        over = self.server.proxy.over
+        while not over.is_set() and not self.is_left():
+            pass
+
+    def is_left(self) -> bool:
+        """Wait a moment; tell whether the client has hung up."""
         poll = select.poll()
         poll.register(self.connection, select.POLLRDHUP | select.POLLHUP)
-        over = self.server.proxy.over
-        while not over.is_set() and not poll.poll(50):
-            pass
+        return bool(poll.poll(50))
 
 
 Action = Callable[[Exchange], None]
@@ -247,6 +279,7 @@ class Proxy(fixtures.Fixture):
         self._certificate = certificate
         self._rules: list[_Rule] = []
         self._lock = threading.Lock()
+        self._busy = 0
 
     def note(self) -> None:
         """Write down that there was a fault, if anybody wants to know."""
@@ -306,7 +339,33 @@ class Proxy(fixtures.Fixture):
 
     def leave(self) -> None:
         """Listen no more: connections are refused from now on."""
+        place = self._server.server_address[:2]
         self._server.socket.close()
+        # Nobody else is to listen there.
+        keeper = socket.socket()
+        self.addCleanup(keeper.close)
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        keeper.bind(place)
+
+    @contextlib.contextmanager
+    def begun(self, exchange: Exchange) -> Iterator[None]:
+        """Note a request, and that it is being served."""
+        with self._lock:
+            self.seen.append((exchange.command, exchange.path))
+            self._busy += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._busy -= 1
+
+    def settle(self) -> None:
+        """Wait until nothing is being served any more."""
+        end = time.monotonic() + _LATE
+        while self._busy:
+            if time.monotonic() > end:
+                raise AssertionError(f'still busy with some of {self.seen}')
+            time.sleep(0.02)
 
     def choose(self, exchange: Exchange) -> Action | None:
         """Find what is to happen to a request."""

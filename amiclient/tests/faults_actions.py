@@ -20,6 +20,7 @@ when it happens: 0 for none, 1 for all of it.
 from collections.abc import Callable
 import json
 import socket
+import threading
 import time
 from typing import Any
 
@@ -27,15 +28,20 @@ import requests
 
 from amiclient.tests import faults
 
+#: Seconds after which what should have happened has not.
+_LATE = 120
+
+#: Bytes that pass at a time where they pass slowly.
+_PIECE = 64 * 1024
+
 
 def reset(share: float = 0.0) -> faults.Action:
     """Reset the connections on both sides within the body."""
 
     def action(exchange: faults.Exchange) -> None:
         upstream = exchange.connect()
-        for chunk in exchange.chunks(int(exchange.length * share)):
-            upstream.send(chunk)
-        upstream.close()
+        exchange.give(upstream, int(exchange.length * share))
+        exchange.part(upstream)
         exchange.reset()
 
     return action
@@ -52,11 +58,70 @@ def stall(share: float) -> faults.Action:
 
     def action(exchange: faults.Exchange) -> None:
         upstream = exchange.connect()
-        for chunk in exchange.chunks(int(exchange.length * share)):
-            upstream.send(chunk)
+        exchange.give(upstream, int(exchange.length * share))
         # The client may be unable to say that it hangs up.
-        upstream.close()
+        exchange.part(upstream)
         exchange.hold()
+
+    return action
+
+
+class Pause:
+    """Go no further for as long as a test does something else.
+
+    If the client hangs up meanwhile, the server is told.
+
+    :param share: None if the server is to know nothing of the request yet.
+    """
+
+    def __init__(self, share: float | None) -> None:
+        self._share = share
+        self._reached = threading.Event()
+        self._over = threading.Event()
+
+    def __call__(self, exchange: faults.Exchange) -> None:
+        upstream, over = None, exchange.server.proxy.over
+        if self._share is not None:
+            upstream = exchange.connect()
+            exchange.give(upstream, int(exchange.length * self._share))
+        self._reached.set()
+        while not self._over.is_set():
+            if over.is_set() or exchange.is_left():
+                if upstream:
+                    exchange.part(upstream)
+                raise ConnectionAbortedError
+        upstream = upstream or exchange.connect()
+        exchange.give(upstream)
+        exchange.say(exchange.hear(upstream))
+
+    def wait(self) -> None:
+        """Wait until a request has come that far."""
+        if not self._reached.wait(_LATE):
+            raise AssertionError('no request came that far')
+
+    def end(self) -> None:
+        """Let it go on."""
+        self._over.set()
+
+
+def meanwhile(share: float, act: Callable[[], None]) -> faults.Action:
+    """Do something else when a part of the body has passed.
+
+    The next part passes slowly, for the client may have to do its part; and
+    the last of it only when the other thing is done.
+    """
+
+    def action(exchange: faults.Exchange) -> None:
+        upstream = exchange.connect()
+        exchange.give(upstream, int(exchange.length * share))
+        thread = threading.Thread(target=act)
+        thread.start()
+        while thread.is_alive() and exchange.length > 2 * _PIECE:
+            exchange.give(upstream, _PIECE)
+            thread.join(0.01)
+        thread.join()
+        exchange.give(upstream)
+        exchange.say(exchange.hear(upstream))
 
     return action
 

@@ -12,24 +12,22 @@
 
 """Sources that cannot be read, or that change while they are read."""
 
-import contextlib
 import os
 import pathlib
 import re
 import subprocess
 import sys
-import threading
-import time
 
 from amiclient import process
 from amiclient.tests import failing_disk
+from amiclient.tests import faults_actions
 from amiclient.tests.functional import base
 from amiclient.tests.functional import upload
+from amiclient.tests import stuck
 from amiclient.tests import triple
 
 _MIB = 2**20
 _OPENSTACK = [sys.executable, '-W', 'ignore', '-m', 'openstackclient.shell']
-_LATE = 60
 
 
 class TestBadSectors(upload.UploadCase):
@@ -132,36 +130,21 @@ class TestChanging(upload.UploadCase):
 
     def setUp(self) -> None:
         super().setUp()
-        # Enough to be caught half way.
+        # More than the buffers of sockets hold.
         self.root = triple.root(
             self.folder, size=256 * _MIB, data=160 * _MIB, name='big.img'
         )
 
-    @contextlib.contextmanager
-    def once_sent(self, kind: str, change):
-        """Do something when the data of an image have begun to arrive."""
-        stop = threading.Event()
+    def refused_once_sent(self, path, change, *words: object) -> str:
+        """Change a file when a part of it has been sent.
 
-        def work() -> None:
-            while not stop.is_set():
-                answer = self.image.get(f'/images?disk_format={kind}')
-                states = {i['status'] for i in answer.json()['images']}
-                if 'saving' in states:
-                    change()
-                    return
-                time.sleep(0.01)
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-
-    def refused_once_sent(self, kind: str, change, *words: object) -> str:
-        with self.once_sent(kind, change):
-            finished: base.Finished = self.run_openstack('ami', *words)
+        :param path: the file.
+        """
+        way = self.useFixture(stuck.Way(self.cloud, self.folder))
+        size = path.stat().st_size
+        act = faults_actions.meanwhile(0.1, change)
+        way.proxy.rule(act, method='PUT', path='/file$', length=size)
+        finished: base.Finished = self.run_openstack('ami', *words)
         self.assertEqual((1, ''), (finished.status, finished.stdout), finished)
         self.assertEqual(1, finished.stderr.count('\n'), finished.stderr)
         self.assertEqual([], self.images())
@@ -175,14 +158,14 @@ class TestChanging(upload.UploadCase):
 
     def test_filesystem(self) -> None:
         text = self.refused_once_sent(
-            'ami', lambda: self.touch_end(self.root),
+            self.root, lambda: self.touch_end(self.root),
             'upload', self.root, *self.parts, '--no-shrink',
         )  # fmt: skip
         self.assertIn(f'{self.root} was changed while it was read', text)
 
     def test_filesystem_cut_short(self) -> None:
         text = self.refused_once_sent(
-            'ami', lambda: os.truncate(self.root, 200 * _MIB),
+            self.root, lambda: os.truncate(self.root, 200 * _MIB),
             'upload', self.root, *self.parts, '--no-shrink',
         )  # fmt: skip
         self.assertIn(f'{self.root} was ', text)
@@ -191,7 +174,7 @@ class TestChanging(upload.UploadCase):
         with self.kernel.open('ab') as file:
             file.write(self.random.randbytes(96 * _MIB))
         text = self.refused_once_sent(
-            'aki', lambda: self.touch_end(self.kernel),
+            self.kernel, lambda: self.touch_end(self.kernel),
             'kernel', 'upload', self.kernel, '--no-reuse',
         )  # fmt: skip
         self.assertIn(f'{self.kernel} was changed while it was read', text)

@@ -21,14 +21,13 @@ import time
 import uuid
 
 from amiclient.glance.upload import marks
+from amiclient.tests import faults_actions
 from amiclient.tests.functional import upload
+from amiclient.tests import stuck
 from amiclient.tests import triple
 
 #: Seconds after which what should have happened has not.
-LATE = 60
-
-#: Seconds without a change after which there will be none.
-QUIET = 1.0
+LATE = 120
 
 
 class TestKilled(upload.UploadCase):
@@ -36,11 +35,10 @@ class TestKilled(upload.UploadCase):
 
     def setUp(self) -> None:
         super().setUp()
-        # Enough to be killed while it is shrunk, or sent.
-        self.root = triple.root(
-            self.folder, size=512 * 2**20, data=128 * 2**20
-        )
+        # More than the buffers of sockets hold.
+        self.root = triple.root(self.folder, size=128 * 2**20, data=32 * 2**20)
         self.words = ('ami', 'upload', self.root, *self.parts)
+        self.way = self.useFixture(stuck.Way(self.cloud, self.folder))
 
     def found(self) -> dict[str, tuple[str, str]]:
         """Tell format and status of all images, by their ids."""
@@ -50,32 +48,52 @@ class TestKilled(upload.UploadCase):
             for image in answer['images']
         }
 
-    def start(self, *wanted: tuple[str, str]) -> subprocess.Popen:
-        """Start an upload; return when some images came to some states."""
-        process = self.start_openstack(*self.words)
+    def await_states(self, *wanted: tuple[str, str]) -> None:
+        """Wait until some images came to some states."""
         end = time.monotonic() + LATE
-        while time.monotonic() < end:
-            if set(wanted) <= set(self.found().values()):
-                return process
-            time.sleep(0.01)
-        raise AssertionError(f'never were there {wanted}: {self.found()}')
+        while not set(wanted) <= set(self.found().values()):
+            self.assertLess(time.monotonic(), end, self.found())
+            time.sleep(0.02)
 
-    def kill(self, *wanted: tuple[str, str]) -> dict[str, tuple[str, str]]:
-        """Kill an upload at a certain moment; tell what it leaves."""
-        process = self.start(*wanted)
+    def start(self) -> tuple[subprocess.Popen, faults_actions.Pause]:
+        """Start an upload that comes to where all is created, and no more.
+
+        :returns: its process, and what keeps it from going on.
+        """
+        pause = self.way.hold(None)
+        process = self.start_openstack(*self.words)
+        pause.wait()
+        states = sorted(self.found().values())
+        wanted = [(kind, 'queued') for kind in ('aki', 'ami', 'ari')]
+        self.assertEqual(wanted, states)
+        return process, pause
+
+    def kill(
+        self,
+        process: subprocess.Popen,
+        pause: faults_actions.Pause | None = None,
+    ) -> dict[str, tuple[str, str]]:
+        """Kill an upload; tell what it leaves.
+
+        :param pause: what keeps it from sending.
+        """
         process.kill()
         process.communicate()
-        # Glance needs a moment to see that nobody sends any more; and another
-        # before that, if it has not even begun with what was sent.
+        if pause is not None:
+            # What it has sent before that comes before its end.
+            pause.end()
+        # Glance needs a moment to see that nobody sends any more.
+        self.way.proxy.settle()
         end = time.monotonic() + LATE
-        before, quiet = self.found(), time.monotonic()
-        while time.monotonic() - quiet < QUIET:
-            self.assertLess(time.monotonic(), end, before)
-            time.sleep(0.05)
-            after = self.found()
-            if after != before or ('saving' in str(after.values())):
-                before, quiet = after, time.monotonic()
-        return before
+        while 'saving' in str(left := self.found()):
+            self.assertLess(time.monotonic(), end, left)
+            time.sleep(0.02)
+        return left
+
+    def kill_when_created(self) -> dict[str, tuple[str, str]]:
+        """Kill an upload that has created all; tell what it leaves."""
+        process, _ = self.start()
+        return self.kill(process)
 
     def recover(self, left: dict[str, tuple[str, str]]) -> dict:
         """Upload again; what was left is removed or reused."""
@@ -106,12 +124,16 @@ class TestKilled(upload.UploadCase):
         self.assertEqual(left, self.found())
 
     def test_when_all_is_created(self) -> None:
-        left = self.kill(('ami', 'queued'))
+        left = self.kill_when_created()
         self.assertTold(left)
         self.recover(left)
 
     def test_half_sent(self) -> None:
-        left = self.kill(('ami', 'saving'))
+        pause = self.way.hold(0.5, but=(self.kernel, self.ramdisk))
+        process = self.start_openstack(*self.words)
+        pause.wait()
+        self.await_states(('ami', 'saving'))
+        left = self.kill(process, pause)
         # Glance takes nothing that is cut short.
         self.assertEqual(
             [('aki', 'active'), ('ami', 'queued'), ('ari', 'active')],
@@ -121,12 +143,16 @@ class TestKilled(upload.UploadCase):
 
     def test_in_between(self) -> None:
         # Kernel and ramdisk are there, and the filesystem is being shrunk.
-        left = self.kill(('ari', 'active'), ('ami', 'queued'))
+        with stuck.Endless('resize2fs', self.folder) as resize2fs:
+            process = self.start_openstack(*self.words)
+            resize2fs.wait(process)
+        self.await_states(('ari', 'active'), ('ami', 'queued'))
+        left = self.kill(process)
         told = self.recover(left)
         self.assertEqual(2, len(told['reused']))
 
     def test_a_kernel_alone(self) -> None:
-        left = self.kill(('ami', 'queued'))
+        left = self.kill_when_created()
         self.openstack_json(
             'ami', 'kernel', 'upload', self.kernel, stderr=None
         )
@@ -137,7 +163,7 @@ class TestKilled(upload.UploadCase):
         # Glance never gives the id of a deleted image again.
         chosen = str(uuid.uuid4())
         self.words = (*self.words, '--id', chosen)
-        left = self.kill(('ami', 'queued'))
+        left = self.kill_when_created()
         self.assertIn(chosen, left)
         finished = self.run_openstack(*self.words, '-f', 'json')
         # Nobody else has its name.
@@ -151,13 +177,14 @@ class TestKilled(upload.UploadCase):
         )
 
     def test_one_that_lives_is_left_alone(self) -> None:
-        process = self.start(('ami', 'queued'))
+        process, pause = self.start()
         os.kill(process.pid, signal.SIGSTOP)
         theirs = self.found()
         told = self.openstack_json(*self.words, stderr=None)
         ours = {told['id'], told['kernel_id'], told['ramdisk_id']}
         self.assertFalse(ours & set(theirs))
         self.assertEqual({*ours, *theirs}, set(self.found()))
+        pause.end()
         os.kill(process.pid, signal.SIGCONT)
         _, stderr = process.communicate(timeout=LATE)
         self.assertEqual(0, process.returncode, stderr)
@@ -167,7 +194,7 @@ class TestKilled(upload.UploadCase):
 
     def test_what_was_kept_stays(self) -> None:
         self.words = (*self.words, '--keep-failed')
-        process = self.start(('ami', 'queued'))
+        process, _ = self.start()
         process.terminate()
         process.communicate(timeout=LATE)
         kept = self.found()

@@ -15,13 +15,16 @@
 
 import os
 import signal
+import subprocess
 import time
 
+from amiclient.tests import faults_actions
 from amiclient.tests.functional import upload
+from amiclient.tests import stuck
 from amiclient.tests import triple
 
 #: Seconds after which what should have happened has not.
-LATE = 60
+LATE = 120
 
 
 class TestInterrupted(upload.UploadCase):
@@ -29,11 +32,10 @@ class TestInterrupted(upload.UploadCase):
 
     def setUp(self) -> None:
         super().setUp()
-        # Enough to be interrupted while it is shrunk, or sent.
-        self.root = triple.root(
-            self.folder, size=512 * 2**20, data=128 * 2**20
-        )
+        # More than the buffers of sockets hold.
+        self.root = triple.root(self.folder, size=128 * 2**20, data=32 * 2**20)
         self.words = ('ami', 'upload', self.root, *self.parts)
+        self.way = self.useFixture(stuck.Way(self.cloud, self.folder))
 
     def await_status(self, *statuses: str, kind: str = 'ami') -> dict:
         """Wait for an image to come to one of some states."""
@@ -46,16 +48,31 @@ class TestInterrupted(upload.UploadCase):
             time.sleep(0.02)
         raise AssertionError(f'no image became {statuses}')
 
-    def interrupt(self, status: str, *signals: int) -> tuple[int, str]:
-        """Send signals when the AMI comes to a state.
+    def shrinking(self) -> subprocess.Popen:
+        """Start an upload that does not come to the end of shrinking."""
+        resize2fs = self.useFixture(stuck.Endless('resize2fs', self.folder))
+        process_ = self.start_openstack(*self.words)
+        resize2fs.wait(process_)
+        self.await_status('queued')
+        return process_
+
+    def sending(
+        self,
+    ) -> tuple[subprocess.Popen, faults_actions.Pause, dict]:
+        """Start an upload that comes to the middle of sending the AMI.
+
+        :returns: its process, what keeps it from going on, and the image.
+        """
+        pause = self.way.hold(0.5, but=(self.kernel, self.ramdisk))
+        process_ = self.start_openstack(*self.words)
+        pause.wait()
+        return process_, pause, self.await_status('saving')
+
+    def interrupted(self, process_: subprocess.Popen) -> tuple[int, str]:
+        """Wait for the end of an upload that got a signal.
 
         :returns: the exit status, and what was written on stderr.
         """
-        process_ = self.start_openstack(*self.words)
-        self.await_status(status)
-        for number in signals:
-            os.kill(process_.pid, number)
-            time.sleep(0.1)
         stdout, stderr = process_.communicate(timeout=LATE)
         self.assertEqual('', stdout)
         self.assertEqual([], self.images())
@@ -63,41 +80,53 @@ class TestInterrupted(upload.UploadCase):
         return process_.returncode, stderr
 
     def test_ctrl_c_while_shrinking(self) -> None:
+        process_ = self.shrinking()
+        os.kill(process_.pid, signal.SIGINT)
         self.assertEqual(
             (130, 'interrupted; nothing was left behind\n'),
-            self.interrupt('queued', signal.SIGINT),
+            self.interrupted(process_),
         )
 
     def test_ctrl_c_while_sending(self) -> None:
+        process_, _, _ = self.sending()
+        os.kill(process_.pid, signal.SIGINT)
         self.assertEqual(
             (130, 'interrupted; nothing was left behind\n'),
-            self.interrupt('saving', signal.SIGINT),
+            self.interrupted(process_),
         )
 
     def test_sigterm(self) -> None:
+        process_, _, _ = self.sending()
+        os.kill(process_.pid, signal.SIGTERM)
         self.assertEqual(
             (143, 'interrupted; nothing was left behind\n'),
-            self.interrupt('saving', signal.SIGTERM),
+            self.interrupted(process_),
         )
 
     def test_impatience(self) -> None:
-        _, stderr = self.interrupt('queued', signal.SIGINT, signal.SIGINT)
+        process_ = self.shrinking()
+        # The second comes while the effects of the first are undone.
+        undoing = self.way.hold(None, method='DELETE', path='/v2/images/')
+        os.kill(process_.pid, signal.SIGINT)
+        undoing.wait()
+        os.kill(process_.pid, signal.SIGINT)
+        undoing.end()
+        _, stderr = self.interrupted(process_)
         self.assertIn('interrupted; nothing was left behind\n', stderr)
         self.assertNotIn('Traceback', stderr)
 
     def test_what_is_reused_stays(self) -> None:
         kernel = self.openstack_json('ami', 'kernel', 'upload', self.kernel)
-        process_ = self.start_openstack(*self.words)
-        self.await_status('queued')
+        process_ = self.shrinking()
         os.kill(process_.pid, signal.SIGINT)
         process_.communicate(timeout=LATE)
         self.assertEqual(130, process_.returncode)
         self.assertEqual([kernel['id']], self.images())
 
     def test_an_image_that_somebody_deletes(self) -> None:
-        process_ = self.start_openstack(*self.words)
-        image = self.await_status('saving')
+        process_, pause, image = self.sending()
         self.image.delete(f'/images/{image["id"]}')
+        pause.end()
         _, stderr = process_.communicate(timeout=LATE)
         self.assertEqual(1, process_.returncode)
         self.assertIn(image['id'], stderr)
@@ -107,8 +136,7 @@ class TestInterrupted(upload.UploadCase):
 
     def test_keep_failed(self) -> None:
         self.words += ('--keep-failed',)
-        process_ = self.start_openstack(*self.words)
-        self.await_status('queued')
+        process_ = self.shrinking()
         os.kill(process_.pid, signal.SIGTERM)
         _, stderr = process_.communicate(timeout=LATE)
         self.assertEqual(3, len(self.images()))

@@ -1,0 +1,183 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Commands that are held where a test wants them.
+
+A test that has to do something while a command is at work must not have to be
+quick: the command waits, in one of these ways, until the test goes on.
+"""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+import fixtures
+
+from amiclient.tests import cloud
+from amiclient.tests import faults
+from amiclient.tests import faults_actions
+
+#: Seconds after which what should have happened has not.
+LATE = 120
+
+_ENDLESS = """\
+#!/bin/sh
+: >'{reached}'
+exec sleep 3600
+"""
+
+#: Python runs it before anything else. It stops its process when that opens
+#: a file after it has made one whose name begins as it should.
+_STOPPING = """\
+import os, signal, sys
+
+todo = [True]
+
+def hook(event, arguments, folder={folder!r}, start={start!r}):
+    if event == 'open' and todo:
+        if any(name.startswith(start) for name in os.listdir(folder)):
+            todo.clear()
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+sys.addaudithook(hook)
+"""
+
+
+class Endless(fixtures.Fixture):
+    """A program that does not come to its end, unless it is killed.
+
+    :param name: what it is called; the real one is hidden as long as this is
+        in use.
+    :param place: a folder where it may put things.
+    """
+
+    def __init__(self, name: str, place: pathlib.Path) -> None:
+        super().__init__()
+        self._name = name
+        self._place = str(place)
+
+    def _setUp(self) -> None:
+        made = self.useFixture(fixtures.TempDir(self._place))
+        folder = pathlib.Path(made.path)
+        self._reached = folder / 'reached'
+        program = folder / self._name
+        program.write_text(_ENDLESS.format(reached=self._reached))
+        program.chmod(0o755)
+        path = f'{folder}{os.pathsep}{os.environ["PATH"]}'
+        self.useFixture(fixtures.EnvironmentVariable('PATH', path))
+
+    def wait(self, process: subprocess.Popen) -> None:
+        """Wait until somebody runs it.
+
+        :param process: what is to have it run.
+        """
+        end = time.monotonic() + LATE
+        while not self._reached.exists():
+            if process.poll() is not None:
+                raise AssertionError(process.communicate())
+            if time.monotonic() > end:
+                raise AssertionError(f'nobody has run {self._name}')
+            time.sleep(0.02)
+
+
+class Stopping(fixtures.Fixture):
+    """Has Python programs stop themselves in the middle of writing a file.
+
+    Those that are started while it is in use stop once: where they open
+    anything after that file is there.
+
+    :param folder: where the file is to be. :param start: of its name.
+    :param place: a folder where it may put things.
+    """
+
+    def __init__(
+        self, folder: pathlib.Path, start: str, place: pathlib.Path
+    ) -> None:
+        super().__init__()
+        self._text = _STOPPING.format(folder=str(folder), start=start)
+        self._place = str(place)
+
+    def _setUp(self) -> None:
+        made = self.useFixture(fixtures.TempDir(self._place))
+        folder = pathlib.Path(made.path)
+        (folder / 'sitecustomize.py').write_text(self._text)
+        parts = [str(folder), os.environ.get('PYTHONPATH')]
+        path = os.pathsep.join(part for part in parts if part)
+        self.useFixture(fixtures.EnvironmentVariable('PYTHONPATH', path))
+
+    @staticmethod
+    def wait(process: subprocess.Popen) -> None:
+        """Wait until a process of them has stopped itself."""
+        end = time.monotonic() + LATE
+        options = os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG
+        while not (state := os.waitid(os.P_PID, process.pid, options)):
+            if time.monotonic() > end:
+                raise AssertionError('it never stopped')
+            time.sleep(0.02)
+        if state.si_status != signal.SIGSTOP:
+            raise AssertionError(process.communicate())
+
+
+class Way(fixtures.Fixture):
+    """A way to Glance on which requests are held.
+
+    It is that of commands that are run while this is in use. ``proxy`` is
+    what they talk to.
+
+    :param place: a folder where it may put things.
+    """
+
+    def __init__(self, to: cloud.Cloud, place: pathlib.Path) -> None:
+        super().__init__()
+        self._cloud = to
+        self._place = str(place)
+
+    def _setUp(self) -> None:
+        self.proxy = self.useFixture(faults.Proxy(self._cloud.image_url))
+        clouds = json.loads(self._cloud.clouds_yaml.read_text())
+        place = {'image_endpoint_override': self.proxy.url}
+        for one in clouds['clouds'].values():
+            one.update(place)
+        made = self.useFixture(fixtures.TempDir(self._place))
+        path = pathlib.Path(made.path, 'clouds.yaml')
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(clouds))
+        self.useFixture(
+            fixtures.EnvironmentVariable('OS_CLIENT_CONFIG_FILE', str(path))
+        )
+
+    def hold(
+        self,
+        share: float | None,
+        *,
+        method: str = 'PUT',
+        path: str = '/file$',
+        but: tuple[pathlib.Path, ...] = (),
+    ) -> faults_actions.Pause:
+        """Have the next request wait: data, unless told otherwise.
+
+        :param share: of its body, which the server has by then; None if it
+            does not even know of the request.
+        :param but: files whose data may pass before that.
+        """
+        for file in but:
+            size = file.stat().st_size
+            self.proxy.rule(
+                lambda e: e.say(e.ask()), method=method, path=path,
+                times=None, length=size,
+            )  # fmt: skip
+        pause = faults_actions.Pause(share)
+        self.proxy.rule(pause, method=method, path=path)
+        return pause
