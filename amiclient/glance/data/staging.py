@@ -114,9 +114,14 @@ class Folder:
 
     def clear(self) -> None:
         """Remove all files in it, so that it goes as well at the end."""
-        for name in {*os.listdir(self._descriptor)} - {LOCK}:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=self._descriptor)
+        # Btrfs lists, by a descriptor, what was there when it was opened.
+        current = os.open('.', _READ, dir_fd=self._descriptor)
+        try:
+            for name in {*os.listdir(current)} - {LOCK}:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=current)
+        finally:
+            os.close(current)
 
     def _remove_empty(self) -> None:
         # If there is something to go on with, it stays; and so does whatever

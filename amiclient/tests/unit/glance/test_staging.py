@@ -79,6 +79,19 @@ class TestFolder(FolderCase):
             folder.clear()
         self.assertEqual([], os.listdir(self.parent))
 
+    def test_where_a_descriptor_lists_what_was_there_before(self) -> None:
+        """Btrfs tells of what came later only who opens it anew."""
+        with staging.Folder(self.parent, NAME) as folder:
+            (folder.path / 'part').touch()
+            real, old = os.listdir, folder._descriptor
+
+            def listdir(place: int | pathlib.Path) -> list[str]:
+                return [] if place == old else real(place)
+
+            with mock.patch.object(os, 'listdir', listdir):
+                folder.clear()
+        self.assertEqual([], os.listdir(self.parent))
+
     def test_no_descriptor_stays_open(self) -> None:
         with staging.Folder(self.parent, NAME):
             self.assertNotEqual(0, descriptors.below(self.parent))
