@@ -15,7 +15,10 @@
 import os
 import resource
 
+import fixtures
+
 from amiclient import exceptions
+from amiclient import files
 from amiclient.tests import small_disk
 from amiclient.tests.unit.glance import downloads
 from amiclient.tests.unit.glance import test_download
@@ -25,6 +28,16 @@ SIZE = test_download.SIZE
 
 
 class TestRoom(test_download.DownloadTest):
+    def test_no_room(self) -> None:
+        self.useFixture(
+            fixtures.MockPatchObject(files, 'room', lambda _: MIB)
+        )
+        shelf = self.shelf()
+        message = self.refuse(exceptions.NoSpaceError, shelf)
+        self.assertIn('has room for 1.0 MiB: web.img needs 6.0 MiB', message)
+        self.assertEqual([], shelf.asked)
+        self.assertEqual([], os.listdir(self.folder))
+
     def test_the_disk_fills_up(self) -> None:
         """What came is removed."""
         disk = self.useFixture(small_disk.SmallDisk(self, SIZE + MIB))
