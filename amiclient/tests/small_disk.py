@@ -41,15 +41,23 @@ class SmallDisk(fixtures.Fixture):
         self._size = size
         self._root = root
 
+    def setUp(self) -> None:
+        super().setUp()
+        if self._problem:
+            # Not in _setUp(): what that raises becomes an error.
+            self._test.addCleanup(self.cleanUp)
+            self._test.skipTest(f'cannot mount: {self._problem}')
+
     def _setUp(self) -> None:
         folder = self.useFixture(fixtures.TempDir(self._root))
         self.path = pathlib.Path(folder.path)
-        problem = self._mount('-t', 'tmpfs', '-o', f'size={self._size}')
-        if problem:
-            self._test.skipTest(f'cannot mount: {problem}')
-        self.addCleanup(
-            subprocess.run, ['umount', '--lazy', self.path], check=False
+        self._problem = self._mount(
+            '-t', 'tmpfs', '-o', f'size={self._size}'
         )
+        if not self._problem:
+            self.addCleanup(
+                subprocess.run, ['umount', '--lazy', self.path], check=False
+            )
 
     def _mount(self, *options: str) -> str:
         words = ['mount', *options, 'none', self.path]
