@@ -213,6 +213,8 @@ class Basin:
                 raise self.refused(path, 'there can be no such device')
         if node.is_symlink and not 0 < len(node.target) < 4096:
             raise self.refused(path, 'a symbolic link to nowhere')
+        if b'\0' in node.target:
+            raise self.refused(path, 'a symbolic link with a NUL in it')
 
     def _kept(
         self, path: bytes, size: int, read: content.Read

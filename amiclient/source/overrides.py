@@ -53,6 +53,9 @@ _IGNORED = re.compile(
 #: What begins the keyword of an extended attribute; mtree has none.
 _XATTR = 'xattr.'
 
+#: Bytes of where a symbolic link may lead to: symlink(7), PATH_MAX.
+_LONGEST = 4095
+
 #: vis(3): octal numbers for whatever is not a plain character.
 _ESCAPE = re.compile(rb'\\([0-7]{3}|.)', re.DOTALL)
 _ESCAPES = {b'n': b'\n', b't': b'\t', b's': b' ', b'r': b'\r', b'0': b'\0'}
@@ -282,7 +285,12 @@ def _device(text: str) -> tuple[int, int]:
 
 
 def _target(text: str) -> bytes:
-    return _unescaped(text.encode('utf-8', 'surrogateescape'))
+    found = _unescaped(text.encode('utf-8', 'surrogateescape'))
+    if b'\0' in found:
+        raise ValueError(f'{text[:40]!r} has a NUL in it')
+    if len(found) > _LONGEST:
+        raise ValueError(f'{text[:40]!r}... is too long')
+    return found
 
 
 def _value(text: str) -> bytes:

@@ -47,6 +47,7 @@ class TestHostileArchives(test_tree.BuildCase):
             ([member('u', uid=2**32)], 'owner'),
             ([member('x', tarfile.CHRTYPE, devmajor=4096)], 'device'),
             ([member('s', SYMLINK, linkname='')], 'nowhere'),
+            ([member('s', SYMLINK, linkname='x' * 99 + '\0y')], 'a NUL'),
             ([member('lost+found')], 'lost+found'),
             ([member('q', b'?')], 'unknown type'),
             ([self.xattr('x' * 5000)], 'too large'),
@@ -236,6 +237,8 @@ class TestDirectories(test_tree.BuildCase):
             ('./su type=dir', 'of another type'),
             ('./su mode=99', 'line 2: '),
             ('./su uid=root', 'number of a user'),
+            ('./link link=a\\0b', 'a NUL in it'),
+            (f'./link link={"x" * 4096}', 'too long'),
             ('./su color=red', "the keyword 'color' is not known"),
             ('../su uid=0', 'leads upwards'),
         ):
