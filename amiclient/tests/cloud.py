@@ -47,8 +47,11 @@ from amiclient.tests import cloud_server
 USERS = cloud_accounts.USERS
 
 #: Seconds that the servers have to answer, and to end.
-START_TIMEOUT = 60.0
-STOP_TIMEOUT = 15.0
+START_TIMEOUT = 600.0
+STOP_TIMEOUT = 60.0
+
+#: How often to choose ports: until a server listens, somebody else may.
+_TRIES = 3
 
 _SERVER = (sys.executable, '-m', 'amiclient.tests.cloud_server')
 
@@ -146,6 +149,16 @@ class Cloud:
         """
         if self.running():
             return
+        for left in reversed(range(_TRIES)):
+            try:
+                self._start(tied=tied)
+            except CloudFailed:
+                if not left or 'Address already in use' not in self.tail():
+                    raise
+            else:
+                break
+
+    def _start(self, *, tied: bool) -> None:
         self.stop()
         self._settle()
         try:
@@ -182,7 +195,7 @@ class Cloud:
             if not _wait(lambda pid=pid: _gone(pid), STOP_TIMEOUT):
                 # Each of them leads a process group of its own.
                 os.killpg(pid, signal.SIGKILL)
-                if not _wait(lambda pid=pid: _gone(pid), 2):
+                if not _wait(lambda pid=pid: _gone(pid), STOP_TIMEOUT):
                     raise CloudFailed(f'{name} (process {pid}) does not end')
         for name in ('glance', 'keystone'):
             (self.folder / f'{name}.pid').unlink(missing_ok=True)
