@@ -21,6 +21,7 @@ interrupted, ``cold`` commands are started from nothing.
 from collections.abc import Callable, Iterator
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import random
@@ -43,7 +44,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 #: Copies itself for each line: words, and files for stdout and stderr.
 _SOURCE = """
-import json, os, signal, sys
+import json, os, signal, sys, time
 from openstackclient import shell
 import openstack
 from amiclient.ext import shrink
@@ -63,10 +64,14 @@ while line := sys.stdin.readline():
             os.dup2(os.open(path, flags, 0o600), number)
         sys.exit(shell.main(words))
     print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(status, time.monotonic(), flush=True)
 """
 
 _COMMAND = (sys.executable, '-W', 'ignore', '-m', 'openstackclient.shell')
+
+#: How Python says that it did not come as far as to run anything.
+_NO_PYTHON = 'Fatal Python error: init_'
 
 #: A frame of a traceback in our package, and the function.
 _FRAME = re.compile(
@@ -108,18 +113,25 @@ class Ended:
             return self.status == 0
         # Ours, the system's (before or after it is handled), or none at all:
         # it came after the end.
-        return self.status in (128 + self.signal, -self.signal, 0)
+        if self.status in (128 + self.signal, -self.signal, 0):
+            return True
+        # Or Python's, which had not even started.
+        return self.status == 1 and _NO_PYTHON in self.stderr
 
 
 class Runner(fixtures.Fixture):
     """Runs ``openstack``, and interrupts it.
 
     :param folder: where what it says is kept.
+    :ivar shortest: the seconds of the shortest run of a command that is
+        loaded already and came to its end; what else runs on the machine can
+        only make it longer.
     """
 
     def __init__(self, folder: pathlib.Path) -> None:
         super().__init__()
         self._folder = folder
+        self.shortest = math.inf
 
     def _setUp(self) -> None:
         self._parent = subprocess.Popen(
@@ -134,12 +146,17 @@ class Runner(fixtures.Fixture):
             raise RuntimeError('openstack could not be loaded')
 
     def warm(
-        self, *words: object, number: int | None = None, after: float = 0
+        self,
+        *words: object,
+        number: int | None = None,
+        after: float = 0,
+        when: Callable[[], bool] = lambda: True,
     ) -> Ended:
         """Run a command that is loaded already.
 
         :param number: the signal that it gets, if any.
         :param after: seconds after its start.
+        :param when: what is so by then, unless it comes to its end before.
         """
         paths = [self._folder / 'stdout', self._folder / 'stderr']
         line = json.dumps([[str(w) for w in words], *map(str, paths)])
@@ -149,18 +166,23 @@ class Runner(fixtures.Fixture):
         child = int(self._parent.stdout.readline())
         if number is not None:
             time.sleep(max(0.0, after - (time.monotonic() - begin)))
+            while not when() and pathlib.Path(f'/proc/{child}').exists():
+                time.sleep(0.001)
             # Until it is waited for there is such a process; that may be now.
             try:
                 os.kill(child, number)
             except ProcessLookupError:
                 number = None
-        status = int(self._parent.stdout.readline())
+        status, end = self._parent.stdout.readline().split()
+        seconds = float(end) - begin
+        if status == '0':
+            self.shortest = min(self.shortest, seconds)
         return Ended(
-            status,
+            int(status),
             *(path.read_text() for path in paths),
             number,
             after,
-            time.monotonic() - begin,
+            seconds,
         )
 
     def cold(self, *words: object, number: int, after: float) -> Ended:
@@ -180,25 +202,26 @@ class Runner(fixtures.Fixture):
         child.send_signal(number)
         stdout, stderr = child.communicate(timeout=_LATE)
         seconds = time.monotonic() - begin
-        return Ended(
-            child.returncode, stdout, stderr, number, after, seconds
-        )
+        return Ended(child.returncode, stdout, stderr, number, after, seconds)
 
 
 def points(
-    seconds: float, count: int, chosen: random.Random, *signals: int
+    seconds: Callable[[], float],
+    count: int,
+    chosen: random.Random,
+    *signals: int,
 ) -> Iterator[tuple[int, float]]:
     """Spread signals over a run, with some at the very end.
 
-    :param seconds: what the run takes.
+    :param seconds: tells what the run takes, as far as is known by then.
     :param chosen: chooses the signals.
     :param signals: those to choose from; by default what users send.
     """
     ends = max(1, count // 10)
-    moments = [seconds * n / (count - ends) for n in range(count - ends)]
-    moments += [seconds * (0.97 + 0.08 * n / ends) for n in range(ends)]
-    for moment in moments:
-        yield chosen.choice(signals or _SIGNALS), moment
+    shares = [n / (count - ends) for n in range(count - ends)]
+    shares += [0.97 + 0.08 * n / ends for n in range(ends)]
+    for share in shares:
+        yield chosen.choice(signals or _SIGNALS), seconds() * share
 
 
 def surviving(
