@@ -38,7 +38,7 @@ class TestPassing(faulty.FaultCase):
         self.survives(
             *(acts.answer(status, 'busy') for status in statuses),
             attempts=1 + len(statuses),
-            words=('--retries', len(statuses), '--timeout', 2),
+            words=('--retries', len(statuses), *faulty.QUICK),
         )
 
     def test_504_but_glance_had_it_all(self) -> None:

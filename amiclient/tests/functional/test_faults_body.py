@@ -34,7 +34,7 @@ class TestReset(faulty.FaultCase):
                 acts.reset(0.5),
                 acts.reset(0.99),
             )
-            self.succeed(kind, '--timeout', 2)
+            self.succeed(kind, *faulty.QUICK)
             puts = [p for m, p in self.glance.seen if m == 'PUT']
             repeated = [p for p in set(puts) if puts.count(p) == 5]
             self.assertEqual(1, len(repeated), puts)
@@ -76,16 +76,19 @@ class TestStall(faulty.FaultCase):
     """Nothing moves any more."""
 
     def test_while_sending(self) -> None:
-        self.survives(acts.stall(0.1), attempts=2, words=('--timeout', '0.5'))
+        self.survives(acts.stall(0.1), attempts=2, words=('--timeout', 3))
 
     def test_for_good(self) -> None:
-        begin = time.monotonic()
-        self.fails(
-            acts.stall(0.1),
-            text='timed out after',
-            words=('--timeout', '0.5', '--retries', 0),
-            check=lambda kind: self.assertLess(time.monotonic() - begin, 20),
-        )
+        for kind in self.commands:
+            begin = time.monotonic()
+            self.fails(
+                acts.stall(0.1),
+                text='timed out after',
+                words=('--timeout', '0.5', '--retries', 0),
+                kinds=(kind,),
+            )
+            # Unless it is told, it waits for a minute.
+            self.assertLess(time.monotonic() - begin, 55)
 
     def test_no_answer(self) -> None:
         """All is taken, nothing is passed on, and nothing is said."""
@@ -114,7 +117,7 @@ class TestGone(faulty.FaultCase):
             proxy.rule(acts.leave(0.5), **faulty.DATA, length=size)
             begin = time.monotonic()
             finished = self.run_openstack(*self.commands[kind], '--timeout', 1)
-            self.assertLess(time.monotonic() - begin, 30)
+            self.assertLess(time.monotonic() - begin, 55)
             self.assertEqual(1, finished.status, finished)
             self.assertNotIn('Traceback', finished.stderr)
             self.assertIn('Connection refused', finished.stderr)
@@ -130,7 +133,7 @@ class TestGone(faulty.FaultCase):
             finished = self.run_openstack(
                 *self.commands[kind], '--timeout', '0.5', '--retries', 1
             )
-            self.assertLess(time.monotonic() - begin, 30)
+            self.assertLess(time.monotonic() - begin, 55)
             self.assertEqual(1, finished.status, finished)
             self.assertNotIn('Traceback', finished.stderr)
             self.assertIn('timed out', finished.stderr)

@@ -23,15 +23,16 @@ from amiclient.tests import faults_actions as acts
 from amiclient.tests.functional import faulty
 
 
-def closed_port() -> int:
-    """Find a port on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return probe.getsockname()[1]
-
-
 class ContactCase(faulty.FaultCase):
     """A test whose client is sent astray."""
+
+    def closed_port(self) -> int:
+        """Find a port on which nobody listens, nor will for this test."""
+        probe = socket.socket()
+        self.addCleanup(probe.close)
+        probe.bind(('127.0.0.1', 0))
+        port: int = probe.getsockname()[1]
+        return port
 
     def each(self) -> Iterator[str]:
         """Go through the commands that are to be tried."""
@@ -57,7 +58,7 @@ class ContactCase(faulty.FaultCase):
 
 class TestRefused(ContactCase):
     def test_image_service(self) -> None:
-        url = f'http://127.0.0.1:{closed_port()}'
+        url = f'http://127.0.0.1:{self.closed_port()}'
         self.astray(
             f'no connection to {url}: Connection refused',
             hint='check the endpoint',
@@ -65,7 +66,7 @@ class TestRefused(ContactCase):
         )
 
     def test_keystone(self) -> None:
-        url = f'http://127.0.0.1:{closed_port()}'
+        url = f'http://127.0.0.1:{self.closed_port()}'
         self.astray(
             f'logging in failed: no connection to {url}: Connection refused',
             hint='check the endpoint',
@@ -167,7 +168,7 @@ class TestSick(ContactCase):
             self.keystone.rule(lambda e: e.hold(), times=None)
             begin = time.monotonic()
             line = self.refuse(kind, '--timeout', 1)
-            self.assertLess(time.monotonic() - begin, 30)
+            self.assertLess(time.monotonic() - begin, 55)
             self.assertIn(f'{self.keystone.url}: timed out', line)
 
     def test_image_service_503(self) -> None:
