@@ -78,6 +78,7 @@ class Pause:
         self._share = share
         self._reached = threading.Event()
         self._over = threading.Event()
+        self._cut = False
 
     def __call__(self, exchange: faults.Exchange) -> None:
         upstream, over = None, exchange.server.proxy.over
@@ -87,9 +88,12 @@ class Pause:
         self._reached.set()
         while not self._over.is_set():
             if over.is_set() or exchange.is_left():
-                if upstream:
-                    exchange.part(upstream)
-                raise ConnectionAbortedError
+                self._cut = True
+                break
+        if self._cut:
+            if upstream:
+                exchange.part(upstream)
+            raise ConnectionAbortedError
         upstream = upstream or exchange.connect()
         exchange.give(upstream)
         exchange.say(exchange.hear(upstream))
@@ -101,6 +105,14 @@ class Pause:
 
     def end(self) -> None:
         """Let it go on."""
+        self._over.set()
+
+    def cut(self) -> None:
+        """Let it go no further; the end of its client may not be seen.
+
+        What that has sent before comes first, if there is room for it.
+        """
+        self._cut = True
         self._over.set()
 
 

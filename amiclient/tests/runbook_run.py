@@ -26,7 +26,7 @@ from amiclient.tests import runbook
 from amiclient.tests import runbook_output
 
 #: Seconds that one command may take, unless it takes a network.
-LATE = 120
+LATE = 600
 
 
 class RunbookFailed(AssertionError):

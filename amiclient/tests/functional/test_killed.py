@@ -80,8 +80,7 @@ class TestKilled(upload.UploadCase):
         process.kill()
         process.communicate()
         if pause is not None:
-            # What it has sent before that comes before its end.
-            pause.end()
+            pause.cut()
         # Glance needs a moment to see that nobody sends any more.
         self.way.proxy.settle()
         end = time.monotonic() + LATE

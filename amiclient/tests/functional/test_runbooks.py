@@ -32,11 +32,12 @@ from amiclient.tests import guest
 from amiclient.tests import openstack_server
 from amiclient.tests import runbook
 from amiclient.tests import runbook_run
+from amiclient.tests import stuck
 
 _PAGES = pathlib.Path(amiclient.__file__).parent.parent / 'doc/source/user'
 
 #: Seconds after which what should have happened has not.
-_LATE = 60
+_LATE = 120
 
 #: What commands get from the tester's environment, beside PATH.
 _KEPT = ('AMICLIENT_SLOW_TESTS', 'VIRTUAL_ENV')
@@ -120,23 +121,30 @@ class TestRunbooks(base.TestCase):
 
     def kill_an_upload(self, name: str) -> None:
         """Leave behind what an upload leaves that is killed while it sends."""
-        upload = self.start_openstack(
-            'ami',
-            'upload',
-            self.folder / 'debian.img',
-            '--name',
-            name,
-            '--kernel',
-            self.folder / 'vmlinuz-6.1.0-30',
-            '--ramdisk',
-            self.folder / 'initrd.img-6.1.0-30',
-            # What it leaves on the disk is not for others to find.
-            '--work-directory',
-            self.tmp(),
-        )
-        self.wait_for(name, 'saving')
-        upload.kill()
-        upload.communicate()
+        kernel = self.folder / 'vmlinuz-6.1.0-30'
+        ramdisk = self.folder / 'initrd.img-6.1.0-30'
+        with stuck.Way(self.cloud, self.tmp()) as way:
+            pause = way.hold(0.5, but=(kernel, ramdisk))
+            upload = self.start_openstack(
+                'ami',
+                'upload',
+                self.folder / 'debian.img',
+                '--name',
+                name,
+                '--kernel',
+                kernel,
+                '--ramdisk',
+                ramdisk,
+                # What it leaves on the disk is not for others to find.
+                '--work-directory',
+                self.tmp(),
+            )
+            pause.wait()
+            self.wait_for(name, 'saving')
+            upload.kill()
+            upload.communicate()
+            pause.cut()
+            way.proxy.settle()
         # Glance needs a moment to see that nobody sends any more.
         self.wait_for(name, 'queued')
 
