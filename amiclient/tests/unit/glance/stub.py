@@ -239,7 +239,11 @@ class Glance(fixtures.Fixture):
         self.addCleanup(self.over.set)
         self.proxy = self._closed(
             openstack.connect(
-                auth_type='none', endpoint=self.endpoint, region_name='here'
+                # The tester's clouds.yaml is none of ours.
+                load_yaml_config=False,
+                auth_type='none',
+                endpoint=self.endpoint,
+                region_name='here',
             ).image
         )
 

@@ -69,7 +69,11 @@ class CatalogTest(base.TestCase):
         version = {'id': 'v2.17', 'status': 'CURRENT', 'links': [link]}
         self.wire.get(f'{CLOUD}/', json={'versions': [version]})
         proxy = openstack.connect(
-            auth_type='none', endpoint=CLOUD, region_name='here'
+            # The tester's clouds.yaml is none of ours.
+            load_yaml_config=False,
+            auth_type='none',
+            endpoint=CLOUD,
+            region_name='here',
         ).image
         self.catalog = catalog.Catalog(
             proxy, patience=retry.Patience(backoff=0.01)
