@@ -313,9 +313,13 @@ from amiclient.source import detect
 class Loud:
     @contextlib.contextmanager
     def task(self, description, total=None):
+        global stays
         print(description, flush=True)
         with progress.QUIET.task(description, total) as task:
             yield task
+        if description == stays:
+            stays = ''
+            sys.stdin.readline()
 
 def peak():
     for line in open('/proc/self/status'):
@@ -328,7 +332,7 @@ rest = json.loads(sys.argv[2])
 for key in ('output', 'work_directory'):
     if key in rest:
         rest[key] = pathlib.Path(rest[key])
-limit = rest.pop('limit')
+limit, stays = rest.pop('limit'), rest.pop('stays')
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 before = peak()
@@ -353,19 +357,21 @@ def child(
     image: pathlib.Path,
     *,
     waits: bool = False,
+    stays: str = '',
     limit: int = 0,
     **rest: Any,
 ) -> subprocess.Popen[str]:
     """Shrink an image in another process.
 
     :param waits: whether it waits for a line, once it has its plan.
+    :param stays: a task; at its end, it waits for a line, too.
     :param limit: bytes above which it can write no file, unless 0.
     """
     words: dict[str, Any] = {
         key: str(value) if isinstance(value, pathlib.Path) else value
         for key, value in rest.items()
     }
-    words['limit'] = limit
+    words |= {'limit': limit, 'stays': stays}
     started = subprocess.Popen(
         [sys.executable, '-c', _CHILD, str(image), json.dumps(words)],
         stdin=subprocess.PIPE,

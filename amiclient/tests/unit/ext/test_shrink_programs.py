@@ -12,9 +12,13 @@
 
 """Programs of e2fsprogs that are killed, hang, or are not there."""
 
+import itertools
 import os
 import pathlib
-import time
+import shutil
+import threading
+import types
+from unittest import mock
 
 from amiclient import exceptions
 from amiclient.ext import tools
@@ -26,8 +30,12 @@ _MIB = 1 << 20
 
 #: Does what the real one does, but for one of the times that it is called.
 _WRAPPER = """#!/bin/sh
-echo x >>{folder}/{name}.calls
-if [ $(wc -l <{folder}/{name}.calls) -eq {turn} ]; then
+call=1
+# Two may run at the same time.
+until mkdir {folder}/{name}.calls/$call 2>/dev/null; do
+    call=$((call + 1))
+done
+if [ $call -eq {turn} ]; then
     {instead}
 fi
 exec {real} "$@"
@@ -35,6 +43,9 @@ exec {real} "$@"
 
 #: Begins, and is killed from outside in the middle.
 _KILLED = '{real} "$@" & sleep {seconds}; kill -KILL $! $$'
+
+#: Says so, and hangs.
+_HANGS = ': >{folder}/hangs; exec sleep 1000'
 
 
 class TestPrograms(base.TestCase):
@@ -53,18 +64,30 @@ class TestPrograms(base.TestCase):
 
         :param turn: at which call; 0 for never.
         """
-        real = f'/usr/sbin/{name}'
-        path = self.programs / name
+        real, folder = f'/usr/sbin/{name}', self.programs
+        path = folder / name
         path.write_text(
             _WRAPPER.format(
-                folder=self.programs, name=name, turn=turn, real=real,
-                instead=instead.format(real=real, seconds=0.02),
+                folder=folder, name=name, turn=turn, real=real,
+                instead=instead.format(real=real, folder=folder, seconds=0.02),
             )
         )  # fmt: skip
+        self.calls(name).mkdir()
         path.chmod(0o755)
         self.useFixture(
             shrinking.variable('PATH', f'{self.programs}:/usr/bin:/bin')
         )
+
+    def calls(self, name: str) -> pathlib.Path:
+        return self.programs / f'{name}.calls'
+
+    def unwrap(self, name: str) -> int:
+        """Put a program back; tell how often it was called."""
+        (self.programs / name).unlink()
+        calls = self.calls(name)
+        count = len(os.listdir(calls))
+        shutil.rmtree(calls)
+        return count
 
     def failed(self, **rest: object) -> str:
         rest.setdefault('output', self.output)
@@ -84,8 +107,7 @@ class TestPrograms(base.TestCase):
             self.wrap(name, _KILLED, turn)
             text = self.failed()
             self.assertIn(f'{name} was killed by SIGKILL', text)
-            (self.programs / name).unlink()
-            (self.programs / f'{name}.calls').unlink()
+            self.unwrap(name)
 
     def test_killed_while_replacing(self) -> None:
         self.wrap('resize2fs', _KILLED)
@@ -95,15 +117,13 @@ class TestPrograms(base.TestCase):
         # Of the trial there is a second one.
         self.wrap('resize2fs', 'exec kill -KILL $$', 1)
         self.assertIn('SIGKILL', self.failed(output=None, in_place=True))
-        calls = self.programs / 'resize2fs.calls'
-        calls.unlink()
+        self.unwrap('resize2fs')
         self.wrap('resize2fs', 'exit 1', 0)
         copy = self.folder / 'copy'
         process.run(['cp', self.image, copy])
         shrinking.shrunk(copy, in_place=True)
         copy.unlink()
-        turn = len(calls.read_text().splitlines())
-        calls.unlink()
+        turn = self.unwrap('resize2fs')
         self.wrap('resize2fs', _KILLED, turn)
         error = self.assertRaises(
             exceptions.DamagedError,
@@ -114,15 +134,22 @@ class TestPrograms(base.TestCase):
         self.assertNotIn('\n', str(error))
 
     def test_hangs(self) -> None:
-        self.patch(tools, '_PATIENCE', 3)
-        self.patch(tools, '_PACE', 1 << 40)
+        mark = self.programs / 'hangs'
+        hours = itertools.count(1)
+
+        def monotonic() -> float:
+            """Have hours pass for who waits for it, and for nobody else."""
+            main = threading.current_thread() is threading.main_thread()
+            return 10_000.0 * next(hours) if main and mark.exists() else 0.0
+
+        clock = types.SimpleNamespace(monotonic=monotonic)
         for name in ('e2fsck', 'resize2fs'):
-            self.wrap(name, 'sleep 1000')
-            began = time.monotonic()
-            text = self.failed()
-            self.assertLess(time.monotonic() - began, 30)
+            self.wrap(name, _HANGS)
+            with mock.patch.object(process, 'time', clock):
+                text = self.failed()
             self.assertIn(f'{name} was ended, for it took more than', text)
-            (self.programs / name).unlink()
+            self.unwrap(name)
+            mark.unlink()
 
     def test_patience_grows(self) -> None:
         found = shrinking.request(self.image).image.superblock
