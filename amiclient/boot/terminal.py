@@ -95,7 +95,7 @@ def attached() -> Iterator[Terminal]:
     :raises UsageError: if there is none.
     """
     try:
-        descriptor = os.open(_PATH, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(_PATH, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as error:
         raise exceptions.UsageError(
             '--interactive needs a terminal, and there is none',

@@ -34,6 +34,8 @@ _GAVE_UP = b'ALERT!  /dev/vda does not exist.  Dropping to a shell!\n'
 class Session:
     """A machine that says what is known before.
 
+    Time passes only while nothing comes, however slow the tester is.
+
     :param said: what comes, and on which console.
     """
 
@@ -43,12 +45,19 @@ class Session:
     def __init__(self, *said: tuple[str, bytes]) -> None:
         self._said = [*said]
         self.looks = 0
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
 
     def look(self) -> None:
         self.looks += 1
 
     def read(self, seconds: float) -> list[tuple[str, bytes]]:
-        return [self._said.pop(0)] if self._said else []
+        if self._said:
+            return [self._said.pop(0)]
+        self.now += max(seconds, 0.01)
+        return []
 
     def quit(self) -> None:
         pass
@@ -64,6 +73,7 @@ class TestRun(base.TestCase):
         self, *said: tuple[str, bytes], architecture: str = 'x86_64'
     ) -> run.Run:
         self.session = Session(*said)
+        self.patch(run, 'time', self.session)
         self.patch(
             session, 'started', lambda m: contextlib.nullcontext(self.session)
         )

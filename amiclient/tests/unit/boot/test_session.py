@@ -39,6 +39,15 @@ class Guest(threading.Thread):
         self._answers = answers
         self.commands: list[str] = []
         self.keys = b''
+        #: Keys that were typed, and those that it has answered.
+        self.typed = self.answered = 0
+        self._now = 0.0
+
+    def monotonic(self) -> float:
+        """Tell the time, which stands still until a key is answered."""
+        if self.typed == self.answered:
+            self._now += 0.01
+        return self._now
 
     def run(self) -> None:
         control = self._sockets['control'].makefile('rb')
@@ -53,6 +62,7 @@ class Guest(threading.Thread):
                 for byte in self._answers.get(key, b''):
                     self._sockets['ttyS0'].send(bytes([byte]))
                     self._sockets['hvc0'].send(b'.')
+                self.answered += 1
         for one in self._sockets.values():
             # Closed already, if the test is over.
             with contextlib.suppress(OSError):
@@ -62,8 +72,8 @@ class Guest(threading.Thread):
 class TestSession(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.patch(session, '_ATTENTION', 0.4)
-        self.patch(session, '_PATIENCE', 0.4)
+        self.patch(session, '_ATTENTION', 0.05)
+        self.patch(session, '_PATIENCE', 0.05)
         self.patch(session, '_PAUSE', 0.01)
         self.ours, self.its = {}, {}
         for name in ('ttyS0', 'hvc0', 'control'):
@@ -79,6 +89,14 @@ class TestSession(base.TestCase):
         program = self.useFixture(_Program()).made
         made = session.Session(program, self.ours)
         self.addCleanup(made.close)
+        self.patch(session, 'time', self.guest)
+        type_ = made.write
+
+        def write(data: bytes) -> None:
+            self.guest.typed += 1
+            type_(data)
+
+        self.patch(made, 'write', write)
         return made
 
     def test_consoles(self) -> None:
@@ -94,7 +112,7 @@ class TestSession(base.TestCase):
         made = self.start()
         self.its['ttyS0'].send(b'last words')
         made.quit()
-        self.guest.join(5)
+        self.guest.join(60)
         found = []
         while not made.ended:
             found += made.read(5)
@@ -167,7 +185,7 @@ class TestSession(base.TestCase):
         self.its['control'].send(answer.encode() + b'\r\n')
         self.assertEqual([], made.read(5))
         made.quit()
-        self.guest.join(5)
+        self.guest.join(60)
         ask = 'human-monitor-command'
         self.assertEqual(
             ['qmp_capabilities', ask, ask, 'quit'], self.guest.commands
