@@ -150,24 +150,37 @@ def _be_child(
     writer: int,
 ) -> NoReturn:
     status = 1
+    report = Report()
     try:
-        report = Report()
-        _confine(work)
-        for name, target in targets.items():
-            room = work / name
-            room.mkdir()
-            try:
-                _one(name, target, data, room, report)
-            finally:
-                left = [n for n in os.listdir(work) if n not in targets]
-                if left:
-                    report.findings.append(f'{name}: left behind: {left}')
+        try:
+            _confine(work)
+            _try(targets, data, work, report)
+        except Late:
+            # Between two targets, say.
+            report.findings.append(traceback.format_exc()[-6000:])
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         found = [report.results, report.findings, peak]
         os.write(writer, json.dumps(found).encode())
         status = 0
     finally:
         os._exit(status)
+
+
+def _try(
+    targets: dict[str, Target],
+    data: pathlib.Path,
+    work: pathlib.Path,
+    report: Report,
+) -> None:
+    for name, target in targets.items():
+        room = work / name
+        room.mkdir()
+        try:
+            _one(name, target, data, room, report)
+        finally:
+            left = [n for n in os.listdir(work) if n not in targets]
+            if left:
+                report.findings.append(f'{name}: left behind: {left}')
 
 
 def _confine(work: pathlib.Path) -> None:

@@ -46,7 +46,8 @@ exec {setpriv} "$@"
 def runs(pid: int) -> bool:
     try:
         state = pathlib.Path(f'/proc/{pid}/stat').read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
+        # Gone, before it was opened or before it was read.
         return False
     return state.rpartition(')')[2].split()[0] != 'Z'
 
@@ -59,6 +60,7 @@ class TestCompanion(base.TestCase):
             time.sleep(0.01)
 
     def test_ends_with_the_block(self) -> None:
+        self.patch(process, '_GRACE', 60.0)
         with companion.started(['sleep', '60']) as program:
             self.assertTrue(runs(program.pid))
             self.assertIsNone(program.status)

@@ -72,9 +72,13 @@ class TestRaised(base.TestCase):
     def test_a_wait_for_a_thread_is_interrupted(self):
         forever = threading.Event()
         timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM))
-        with interrupts.raised():
+
+        def wait():
             timer.start()
-            self.assertRaises(interrupts.Interrupted, forever.wait, 10)
+            forever.wait(60)
+
+        with interrupts.raised():
+            self.assertRaises(interrupts.Interrupted, wait)
 
 
 class TestIgnored(base.TestCase):
