@@ -25,6 +25,17 @@ as_root() {
     fi
 }
 
+# insist COMMAND...: try again what the network, or a lock, may have failed.
+insist() {
+    local pause
+    for pause in 5 20 60; do
+        "$@" && return
+        say "That failed; once more in $pause seconds: $*"
+        sleep "$pause"
+    done
+    "$@"
+}
+
 # Where ordinary users on Debian do not look, but where e2fsprogs live.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
@@ -52,10 +63,17 @@ need_packages() {
     done < <(packages "$1")
     if [ ${#missing[@]} -gt 0 ]; then
         say "Installing ${missing[*]}"
-        as_root apt-get -qq update
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes \
-            --no-install-recommends "${missing[@]}" >/dev/null
+        insist install_packages "${missing[@]}"
     fi
+}
+
+install_packages() {
+    # Something else, cron's upgrades say, may be at it as well.
+    local apt=(apt-get -qq -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3)
+    # What an old list names may still be there.
+    as_root "${apt[@]}" update || say "apt-get update failed"
+    as_root env DEBIAN_FRONTEND=noninteractive "${apt[@]}" install --yes \
+        --no-install-recommends "$@" >/dev/null
 }
 
 # The names in bindep.txt that are for everything, or for this profile.
@@ -106,7 +124,7 @@ need_venv() {
     for file in "$@"; do
         requirements+=(--requirement "$file")
     done
-    "$venv/bin/python" -m pip -qq --disable-pip-version-check install \
+    insist "$venv/bin/python" -m pip -qq --disable-pip-version-check install \
         "${requirements[@]}" --editable .
     printf '%s\n' "$wanted" >"$stamp"
 }

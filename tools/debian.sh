@@ -23,6 +23,7 @@ make_root() {
         --customize-hook='echo demo >"$1/etc/hostname"'
         # Anybody may log in on the console; there is no other way in.
         --customize-hook='chroot "$1" passwd --quiet --delete root'
+        --aptopt='Acquire::Retries "3"'
         "${AMICLIENT_DEMO_SUITE:-stable}" "$tar"
     )
     # As apt does on this machine: a proxy, or a mirror that is a snapshot.
