@@ -15,6 +15,7 @@
 import errno
 import os
 import pathlib
+import time
 import unittest
 from unittest import mock
 
@@ -313,8 +314,21 @@ class TestState(base.TestCase):
         with self.path.open('rb') as file:
             before = files.state(self.path)
             self.assertEqual(before, files.state(file.fileno()))
+            self.tick()
             change()
             return files.state(self.path) != before
+
+    def tick(self) -> None:
+        """Wait until what is written now has another time than the file.
+
+        Before Linux 6.13, times are those of the last tick of the clock.
+        """
+        other = self.path.with_name('tick')
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            other.write_bytes(b'x')
+            if other.stat().st_ctime_ns > self.path.stat().st_ctime_ns:
+                break
 
     def test_read(self) -> None:
         self.assertFalse(self.changed(self.path.read_bytes))
