@@ -178,6 +178,8 @@ def run(
     if cancel is not None and cancel.is_set() and interruptible:
         raise exceptions.CancelledError('given up')
     with (
+        # From before it starts to after its end.
+        contextlib.nullcontext() if interruptible else interrupts.held(),
         _standard_input(input) as stdin,
         started(command, stdin, cwd=cwd, env=env) as child,
     ):

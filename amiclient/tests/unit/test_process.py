@@ -289,8 +289,7 @@ class TestEnding(base.TestCase):
         )
         self.assertEqual('done\n', self.mark.read_text())
 
-    def test_ctrl_c_while_it_starts(self) -> None:
-        # A program that was started, but is not known yet, could not be ended.
+    def ctrl_c_while_it_starts(self) -> list['subprocess.Popen[bytes]']:
         self.with_handler()
         start = subprocess.Popen
         children = []
@@ -301,6 +300,19 @@ class TestEnding(base.TestCase):
             return children[0]
 
         self.patch(subprocess, 'Popen', started)
+        return children
+
+    def test_ctrl_c_while_what_must_not_be_interrupted_starts(self) -> None:
+        self.ctrl_c_while_it_starts()
+        self.assertRaises(
+            KeyboardInterrupt, self.run_program,
+            'sleep 0.3; echo done > "$1"', interruptible=False,
+        )  # fmt: skip
+        self.assertEqual('done\n', self.mark.read_text())
+
+    def test_ctrl_c_while_it_starts(self) -> None:
+        # A program that was started, but is not known yet, could not be ended.
+        children = self.ctrl_c_while_it_starts()
         self.patch(process, '_GRACE', 60.0)
         self.assertRaises(
             KeyboardInterrupt, self.run_program,
