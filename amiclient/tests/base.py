@@ -26,7 +26,7 @@ class TestCase(testtools.TestCase):
     """A test whose folders go away, and whose random data is the same.
 
     The environment is the tester's but for what would make a test depend on
-    it: the variables of a cloud and of proxies.
+    it: the variables of a cloud and of proxies, and a umask of one's own.
     """
 
     def setUp(self) -> None:
@@ -36,6 +36,8 @@ class TestCase(testtools.TestCase):
         # a test that has set LANGUAGE would be felt by those after it.
         locale.setlocale(locale.LC_ALL, 'C.UTF-8')
         locale.setlocale(locale.LC_MESSAGES, 'C')
+        # What a test makes has the modes that it has nearly everywhere.
+        self.addCleanup(os.umask, os.umask(0o022))
         self.random = random.Random(self.id())
         self.useFixture(CleanEnvironment())
         self.useFixture(Signals())

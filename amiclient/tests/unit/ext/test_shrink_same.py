@@ -14,7 +14,9 @@
 
 from collections.abc import Callable
 import os
+import pathlib
 import shutil
+import tempfile
 import time
 import traceback
 import unittest
@@ -100,7 +102,7 @@ class TestSame(base.TestCase):
             assert 'belongs to another user' in str(error), error
             assert '--output' in str(error), error
 
-        self.assertEqual(0, self.as_nobody(refused))
+        self.assertEqual(0, self.as_nobody(place, refused))
         self.assertEqual(['image'], os.listdir(place))
 
     @unittest.skipIf(os.geteuid(), 'only root can become somebody else')
@@ -113,14 +115,19 @@ class TestSame(base.TestCase):
         self.assertEqual(
             0,
             self.as_nobody(
-                lambda: shrinking.shrunk(image, output=place / 'out')
+                place, lambda: shrinking.shrunk(image, output=place / 'out')
             ),
         )
         self.assertEqual(_NOBODY, (place / 'out').stat().st_uid)
         self.assertEqual(self.expected, shrinking.digest(place / 'out'))
 
-    def as_nobody(self, work: Callable[[], object]) -> int:
-        """Do something as an ordinary user; tell the exit status."""
+    def as_nobody(
+        self, place: pathlib.Path, work: Callable[[], object]
+    ) -> int:
+        """Do something as an ordinary user; tell the exit status.
+
+        :param place: a folder of that user.
+        """
         child = os.fork()
         if not child:
             status = 1
@@ -128,6 +135,8 @@ class TestSame(base.TestCase):
                 os.setgroups([])
                 os.setgid(_NOBODY)
                 os.setuid(_NOBODY)
+                # That of the tester may be private.
+                tempfile.tempdir = str(place)
                 work()
                 status = 0
             except BaseException:
