@@ -127,7 +127,7 @@ def undo(work: Callable[[], None]) -> None:
 
 @contextlib.contextmanager
 def held() -> Iterator[None]:
-    """Let a signal have its effect only after the block.
+    """Let a signal have its effect only after the block; others have none.
 
     For what a signal must not cut in two: making something and writing down
     that it was made, or what can only be finished once it has begun.
@@ -135,6 +135,8 @@ def held() -> Iterator[None]:
     arrived: list[int] = []
 
     def handler(signum: int, frame: types.FrameType | None) -> None:
+        if arrived:
+            _have_no_effect(signum, frame)
         arrived.append(signum)
 
     try:
