@@ -31,6 +31,7 @@ from amiclient.ext import browse
 from amiclient.ext import nodes
 from amiclient.rootfs import unified
 from amiclient.rootfs import versions
+from amiclient.source import entries
 
 #: What the names of kernels begin with, in /boot; the first one counts where
 #: there are several of one version (SUSE has the debugger's vmlinux, too).
@@ -75,8 +76,9 @@ _ARCHITECTURE = re.compile(r'(genkernel-)?[a-z][a-z0-9_]*-(?=\d+\.\d)')
 #: What is smaller is no kernel.
 _SMALLEST = 0x268
 
-_ENTRY = 64 * 1024
 _MOST = 200
+
+_Entry = Mapping[str, list[str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,24 +251,22 @@ class _Finder:
             for name in _RAMDISKS
         )
 
-    def _entries(self) -> Iterator[BootFiles]:
-        """Read entries after the Boot Loader Specification, type 1."""
+    def _read_entries(self) -> Iterator[_Entry]:
         for boot in self._boots:
             folder = f'{boot}/loader/entries'
             for name in self._reader.names(folder):
-                if not name.lower().endswith('.conf') or _NOT.search(name):
-                    continue
-                data = self._reader.head(f'{folder}/{name}', _ENTRY)
-                found = self._entry(data or b'')
-                if found is not None:
-                    yield found
+                if name.lower().endswith('.conf') and not _NOT.search(name):
+                    path = f'{folder}/{name}'
+                    data = self._reader.head(path, entries.LARGEST)
+                    yield entries.parse(data or b'')
 
-    def _entry(self, data: bytes) -> BootFiles | None:
-        fields: dict[str, list[str]] = {}
-        for line in data.decode('utf-8', 'replace').splitlines():
-            key, *values = line.split()[:64] or ['']
-            if values and not key.startswith('#'):
-                fields.setdefault(key, []).extend(values)
+    def _entries(self) -> Iterator[BootFiles]:
+        for fields in self._read_entries():
+            found = self._entry(fields)
+            if found is not None:
+                yield found
+
+    def _entry(self, fields: _Entry) -> BootFiles | None:
         kernels = fields.get('linux', [])
         if len(kernels) != 1 or _NOT.search(kernels[0]):
             return None
@@ -331,19 +331,29 @@ class _Finder:
                 yield self._made(version, node, found, 'link')
 
     def _unified(self) -> Iterator[BootFiles]:
+        for path in self._may_be_unified():
+            node = None if 'rescue' in path else self._kernel(path)
+            if node is None:
+                continue
+            found = unified.sections(
+                self._reader.head(node.path, unified.HEAD) or b''
+            )
+            if found:
+                name = posixpath.basename(path)
+                yield self._of_sections(node, name, found)
+
+    def _may_be_unified(self) -> Iterator[str]:
         folders = [f'{boot}/EFI/Linux' for boot in self._boots]
         for folder in (*folders, *self._modules.values()):
             for name in self._reader.names(folder):
-                if not name.lower().endswith('.efi') or 'rescue' in name:
-                    continue
-                node = self._kernel(f'{folder}/{name}')
-                if node is None:
-                    continue
-                found = unified.sections(
-                    self._reader.head(node.path, unified.HEAD) or b''
-                )
-                if found:
-                    yield self._of_sections(node, name, found)
+                if name.lower().endswith('.efi'):
+                    yield f'{folder}/{name}'
+        for fields in self._read_entries():
+            for key in entries.UNIFIED:
+                for path in fields.get(key, ()):
+                    node = self._on_boot(path)
+                    if node is not None:
+                        yield node.path
 
     def _of_sections(
         self, node: nodes.Node, name: str, found: Mapping[str, unified.Section]

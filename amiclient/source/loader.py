@@ -36,6 +36,7 @@ from amiclient.ext import stage
 from amiclient import process
 from amiclient import progress as progress_
 from amiclient.source import disk as disk_
+from amiclient.source import entries
 from amiclient.source import medium as medium_
 from amiclient.source import tree
 from amiclient import text
@@ -45,9 +46,8 @@ from amiclient import units
 _LARGEST = 8 << 30
 _LARGEST_FILE = 1 << 30
 
-#: The files that are taken; and how long an entry may be.
+#: The files that are taken.
 _MOST = 500
-_ENTRY = 64 << 10
 
 #: What mtools may take: seconds, all together, and one more for so many
 #: bytes; bytes of memory; bytes that they may say.
@@ -76,6 +76,11 @@ _DEEPEST = 16
 #: Where entries after the Boot Loader Specification are, and unified kernels.
 _ENTRIES = ('loader', 'entries')
 _UNIFIED = ('EFI', 'Linux')
+
+#: The section of a unified kernel image that has the kernel, as its headers
+#: name it, which are within so many bytes.
+_SECTION = b'.linux\0\0'
+_SECTIONS = 64 << 10
 
 #: What is in the copy, in the private folder.
 _COPY = 'fat.img'
@@ -222,11 +227,21 @@ class _Copier:
             kernels += self._copy(path) and not _is_ramdisk(path)
         for path in self._entries():
             if self._copy(path):
-                with self.tree.joinpath(*path).open('rb') as file:
-                    entry = file.read(_ENTRY)
+                entry = self._head(path, entries.LARGEST)
                 for key, named in _named(entry):
-                    kernels += self._copy(named) and key == 'linux'
+                    kernels += self._copy(named) and (
+                        key == 'linux'
+                        or (key in entries.UNIFIED and self._is_unified(named))
+                    )
         return bool(kernels)
+
+    def _head(self, path: _Path, count: int) -> bytes:
+        with self.tree.joinpath(*path).open('rb') as file:
+            return file.read(count)
+
+    def _is_unified(self, path: _Path) -> bool:
+        """Tell whether a program for UEFI may have a kernel in it."""
+        return _SECTION in self._head(path, _SECTIONS)
 
     def _unified(self) -> Iterator[_Path]:
         return self._files(_UNIFIED, '.efi')
@@ -336,11 +351,9 @@ class _Copier:
 
 def _named(entry: bytes) -> Iterator[tuple[str, _Path]]:
     """Find what an entry of a boot loader names: kernel and ramdisks."""
-    for line in entry.decode('utf-8', 'replace').splitlines():
-        key, *values = line.split()[:64] or ['']
-        if key not in ('linux', 'initrd'):
-            continue
-        for value in values:
+    fields = entries.parse(entry)
+    for key in ('linux', 'initrd', *entries.UNIFIED):
+        for value in fields.get(key, ()):
             path = tuple(filter(None, value.split('/')))
             if 0 < len(path) <= _DEEPEST and all(map(_NAME.fullmatch, path)):
                 yield key, path

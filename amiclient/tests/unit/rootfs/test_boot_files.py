@@ -219,6 +219,24 @@ class TestFind(base.TestCase):
         found = self.found_one({path: samples.unified(None, ramdisk=False)})
         self.assertEqual((path, None, 'unified'), found[1:])
 
+    def test_unified_that_an_entry_names(self) -> None:
+        version = '6.9.1-1.fc40.x86_64'
+        for key in ('uki', 'efi'):
+            found = self.found_one(
+                {
+                    'boot/loader/entries/a.conf': (
+                        f'title a\n{key} /EFI/fedora/a.efi\n'.encode()
+                    ),
+                    'boot/loader/entries/b.conf': (
+                        b'title a test of memory\nefi /EFI/tools/test.efi\n'
+                    ),
+                    'boot/EFI/fedora/a.efi': samples.unified(version),
+                    'boot/EFI/tools/test.efi': b'MZ' + bytes(4096),
+                }
+            )
+            path = '/boot/EFI/fedora/a.efi'
+            self.assertEqual((version, path, path, 'unified'), found)
+
     def test_no_ramdisk(self) -> None:
         found = self.found_one({'boot/vmlinuz-6.1.0': kernel('6.1.0')})
         self.assertEqual(('6.1.0', '/boot/vmlinuz-6.1.0', None, 'boot'), found)

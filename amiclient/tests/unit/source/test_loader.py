@@ -221,6 +221,25 @@ class TestFound(LoaderCase):
             disks.fill(disk, [(root, 5 * MIB)])
             self.assertEqual((expected, []), self.found(disk))
 
+    def test_unified_that_an_entry_names(self) -> None:
+        tool = {
+            'loader/entries/test.conf': b'efi /EFI/tools/test.efi\n',
+            'EFI/tools/test.efi': b'MZ' + bytes(4096),
+        }
+        named = {
+            'loader/entries/a.conf': b'uki /efi/Fedora/a.efi\n',
+            'EFI/fedora/a.efi': samples.unified(_VERSION),
+        }
+        disk = self.disk(
+            # What has no kernel is not the one.
+            disks.Part(4, self.fat(tool, 'esp'), type=disks.ESP),
+            disks.Part(4, self.fat(named)),
+            disks.Part(8, self.root(fstab='UUID=ABCD-1234 /efi vfat\n')),
+        )
+        path = '/efi/Fedora/a.efi'
+        found = [(_VERSION, path, path, 'unified')]
+        self.assertEqual((found, []), self.found(disk))
+
     def test_extended_boot_loader_partition(self) -> None:
         """It comes before the EFI system partition."""
         other = {'EFI/Linux/old.efi': samples.unified('5.10.1-1')}
