@@ -157,8 +157,8 @@ def run(
     :param env: variables to add to the environment.
     :param input: what it gets on stdin; nothing (``/dev/null``) if None.
     :param cwd: the folder it runs in.
-    :param interruptible: if false, an exception that arrives meanwhile (a
-        Ctrl-C, say) is held back until the program has ended: for what would
+    :param interruptible: if false, a signal that arrives meanwhile (Ctrl-C,
+        say) has its effect only once the program has ended: for what would
         leave the only copy of something half written.
     :param cancel: when set, the program is ended and CancelledError raised.
     :param limit: the seconds that it may take, if it is interruptible; then
@@ -340,20 +340,19 @@ def _wait(
     cancel: threading.Event | None,
     limit: float | None,
 ) -> None:
-    held: BaseException | None = None
     begin = time.monotonic()
     while True:
         try:
             if all(one.done.wait(_POLL) for one in pumps):
                 child.wait(_POLL)
-                break
+                return
         except subprocess.TimeoutExpired:
             pass
-        except BaseException as error:
+        except BaseException:
+            # If not, Popen waits for it on the way out.
             if interruptible:
                 end(child)
-                raise
-            held = error
+            raise
         if not interruptible:
             continue
         if cancel is not None and cancel.is_set():
@@ -364,8 +363,6 @@ def _wait(
             raise _too_slow(child, limit)
         if any(one.overflowed for one in pumps):
             end(child)
-    if held is not None:
-        raise held
 
 
 def _too_slow(child: Child, limit: float) -> exceptions.ProgramError:
