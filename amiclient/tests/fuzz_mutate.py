@@ -276,19 +276,24 @@ def parts() -> dict[str, bytes]:
         'vmlinux': samples.elf(62),
         'vmlinux-32': samples.elf(3, wide=False),
         'vmlinux-big': samples.elf(21, order='>'),
-        'zboot': samples.zboot(0xAA64, gzip.compress(plain), b'gzip'),
+        'zboot': samples.zboot(0xAA64, _gzip(plain), b'gzip'),
         'uki': bytes(samples.pe(0x8664, b'.text', b'.linux')),
         'cpio': plain,
-        'microcode': samples.microcode() + gzip.compress(plain),
-        'gzip': gzip.compress(plain),
+        'microcode': samples.microcode() + _gzip(plain),
+        'gzip': _gzip(plain),
         'xz': lzma.compress(plain),
         'lzma': lzma.compress(plain, lzma.FORMAT_ALONE),
         'bzip2': bz2.compress(plain),
-        'gzip-arm64': gzip.compress(samples.arm64()),
+        'gzip-arm64': _gzip(samples.arm64()),
         'qcow2': b'QFI\xfb\0\0\0\3'.ljust(4096, b'\0'),
         'mbr': bytes(446) + bytes(4 * 16) + b'\x55\xaa' + bytes(70_000),
     }
     return found | _foreign(plain)
+
+
+def _gzip(data: bytes) -> bytes:
+    # It would have the time of its making.
+    return gzip.compress(data, mtime=0)
 
 
 def _foreign(plain: bytes) -> dict[str, bytes]:
