@@ -23,10 +23,14 @@ to be left with half of the cleaning.
 from collections.abc import Callable, Iterator
 import contextlib
 import signal
+import sys
 import threading
 import types
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+#: Seconds after which a signal that was lost is sent again.
+_LATER = 0.02
 
 
 class _Again:
@@ -95,12 +99,51 @@ def raised(again: Callable[[], None] | None = None) -> Iterator[None]:
             raise Interrupted(signum)
         _have_no_effect(signum, frame)
 
+    def lost() -> None:
+        nonlocal raised_before
+        raised_before = False
+
     before, _Again.call = _Again.call, again
     try:
-        with _handled(handler):
+        with _handled(handler), _sent_again(lost):
             yield
     finally:
         _Again.call = before
+
+
+@contextlib.contextmanager
+def _sent_again(lost: Callable[[], None]) -> Iterator[None]:
+    """Send a signal once more that was raised where nothing can be raised.
+
+    Python prints and drops what passes out of ``__del__`` and of a callback
+    of a weak reference, either of which may run at any time.
+
+    :param lost: is called before.
+    """
+    timers: list[threading.Timer] = []
+
+    def hook(problem: 'sys.UnraisableHookArgs') -> None:
+        if not isinstance(problem.exc_value, Interrupted):
+            before(problem)
+            return
+        lost()
+        # Here it would be dropped again.
+        timer = threading.Timer(
+            _LATER,
+            signal.pthread_kill,
+            (threading.main_thread().ident, problem.exc_value.signum),
+        )
+        timers.append(timer)
+        timer.start()
+
+    before, sys.unraisablehook = sys.unraisablehook, hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+        for timer in timers:
+            timer.cancel()
+            timer.join()
 
 
 @contextlib.contextmanager

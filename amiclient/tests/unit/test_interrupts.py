@@ -13,7 +13,10 @@
 
 import os
 import signal
+import sys
 import threading
+
+import fixtures
 
 from amiclient import interrupts
 from amiclient.tests import base
@@ -79,6 +82,76 @@ class TestRaised(base.TestCase):
 
         with interrupts.raised():
             self.assertRaises(interrupts.Interrupted, wait)
+
+
+class _Dying:
+    """Has a signal come where Python drops what is raised."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+
+class TestLost(base.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.said = self.useFixture(fixtures.StringStream('stderr')).stream
+        self.useFixture(fixtures.MonkeyPatch('sys.stderr', self.said))
+        self.hook = sys.unraisablehook
+
+    def lose(self):
+        _Dying()
+
+    def assertSilent(self):
+        self.said.seek(0)
+        self.assertEqual('', self.said.read())
+        self.assertIs(self.hook, sys.unraisablehook)
+
+    def test_raised_later(self):
+        forever = threading.Event()
+
+        def work():
+            self.lose()
+            self.assertFalse(forever.wait(60))
+
+        with interrupts.raised():
+            error = self.assertRaises(interrupts.Interrupted, work)
+            self.assertEqual(143, error.status)
+            # And is lost as often as Python likes, but then the first counts.
+            self.lose()
+        self.assertSilent()
+
+    def test_lost_more_than_once(self):
+        lost = []
+
+        def work():
+            for _ in range(3):
+                self.lose()
+                lost.append(1)
+            threading.Event().wait(60)
+
+        with interrupts.raised():
+            self.assertRaises(interrupts.Interrupted, work)
+        self.assertEqual(3, len(lost))
+        self.assertSilent()
+
+    def test_at_the_very_end(self):
+        """There is nothing left to be interrupted."""
+        with interrupts.raised():
+            self.patch(interrupts, '_LATER', 60)
+            self.lose()
+        self.assertSilent()
+
+    def test_what_else_cannot_be_raised(self):
+        seen = []
+        self.patch(sys, 'unraisablehook', seen.append)
+
+        class Wrong:
+            def __del__(self):
+                raise ValueError
+
+        with interrupts.raised():
+            Wrong()
+        self.assertEqual([ValueError], [each.exc_type for each in seen])
 
 
 class TestIgnored(base.TestCase):
