@@ -115,6 +115,16 @@ class TestCertificate(ContactCase):
     def proxy(self, server: str) -> faults.Proxy:
         return self.useFixture(faults.Proxy(server, str(self.pem)))
 
+    def trusted(self) -> faults.Proxy:
+        """Send the client to Glance by TLS, with what proves that it is it."""
+        glance = self.proxy(self.cloud.image_url)
+        self.route(
+            auth_url=self.keystone.url + '/v3',
+            image_url=glance.url,
+            cacert=str(self.folder / 'ca.pem'),
+        )
+        return glance
+
     def test_image_service(self) -> None:
         url = self.proxy(self.cloud.image_url).url
         self.astray(
@@ -130,23 +140,13 @@ class TestCertificate(ContactCase):
         )
 
     def test_with_the_right_authority(self) -> None:
-        glance = self.proxy(self.cloud.image_url)
-        self.route(
-            auth_url=self.keystone.url + '/v3',
-            image_url=glance.url,
-            cacert=str(self.folder / 'ca.pem'),
-        )
+        self.trusted()
         for kind in self.each():
             self.succeed(kind)
 
     def test_reset_within_tls(self) -> None:
         """Of the bodies of requests: what is sent."""
-        glance = self.proxy(self.cloud.image_url)
-        self.route(
-            auth_url=self.keystone.url + '/v3',
-            image_url=glance.url,
-            cacert=str(self.folder / 'ca.pem'),
-        )
+        glance = self.trusted()
         glance.rule(acts.reset(0.5), **faulty.DATA)
         self.succeed('kernel', *faulty.QUICK)
         self.assertEqual(2, glance.count(**faulty.DATA))

@@ -19,9 +19,6 @@ from amiclient.tests import faults_actions as acts
 from amiclient.tests.functional import faulty
 
 #: Answers that describe one image.
-_IMAGE = {'method': 'GET', 'path': '/v2/images/[0-9a-f-]{36}$', 'times': None}
-
-
 class TestCorrupted(faulty.FaultCase):
     """What arrives is not what was sent: no attempt can mend it."""
 
@@ -48,7 +45,10 @@ class TestCorrupted(faulty.FaultCase):
 class TestHashes(faulty.FaultCase):
     """Old clouds, and operators' choices: other hashes, or none."""
 
-    def describe(self, kind: str, *, of_file: bool, **changes: Any) -> None:
+    #: The requests whose answers describe images.
+    described = '/v2/images/[0-9a-f-]{36}$'
+
+    def describe(self, *, of_file: bool, **changes: Any) -> None:
         """Have Glance describe active images with other hashes.
 
         :param changes: attributes; None removes one. A value that names an
@@ -62,18 +62,24 @@ class TestHashes(faulty.FaultCase):
                 digest = hashlib.new(name, data if of_file else b'x')
                 hashes[len(data), name] = digest.hexdigest()
 
-        def change(image: dict[str, Any]) -> None:
-            if image['status'] != 'active':
-                return
-            for key, value in changes.items():
-                if value is None:
-                    image.pop(key, None)
-                elif value.startswith('hash:'):
-                    image[key] = hashes[image['size'], value[5:]]
-                else:
-                    image[key] = value
+        def change(document: dict[str, Any]) -> None:
+            for image in document.get('images', [document]):
+                if image['status'] != 'active':
+                    continue
+                for key, value in changes.items():
+                    if value is None:
+                        image.pop(key, None)
+                    elif value.startswith('hash:'):
+                        image[key] = hashes[image['size'], value[5:]]
+                    else:
+                        image[key] = value
 
-        self.glance.rule(acts.rewrite(change), **_IMAGE)
+        self.glance.rule(
+            acts.rewrite(change),
+            method='GET',
+            path=self.described,
+            times=None,
+        )
 
     def check(self, *, told: str | None, **changes: Any) -> None:
         """Check what comes of a hash that is right, and of a wrong one.
@@ -82,12 +88,12 @@ class TestHashes(faulty.FaultCase):
         """
         # This sends all three.
         for kind in self.uploads('image'):
-            self.describe(kind, of_file=True, **changes)
+            self.describe(of_file=True, **changes)
             self.succeed(kind)
         if told is None:
             return
         for kind in self.uploads('kernel', 'image'):
-            self.describe(kind, of_file=False, **changes)
+            self.describe(of_file=False, **changes)
             self.assertIn(told, self.refuse(kind))
 
     def test_sha256(self) -> None:
@@ -118,7 +124,7 @@ class TestHashes(faulty.FaultCase):
     def test_no_hash_at_all_and_truncated(self) -> None:
         none = {'os_hash_algo': None, 'os_hash_value': None, 'checksum': None}
         for kind in self.uploads('ramdisk', 'image'):
-            self.describe(kind, of_file=True, **none)
+            self.describe(of_file=True, **none)
             self.disturb(kind, acts.truncate(0.5))
             self.assertIn('were sent', self.refuse(kind))
 

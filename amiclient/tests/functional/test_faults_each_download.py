@@ -13,7 +13,6 @@
 
 """The faults that uploads are tested with, in each of the downloads."""
 
-import hashlib
 import itertools
 import time
 from typing import Any
@@ -24,6 +23,7 @@ from amiclient.tests import faults_downloads as acts
 from amiclient.tests.functional import faulty
 from amiclient.tests.functional import faulty_downloads
 from amiclient.tests.functional import test_faults_contact
+from amiclient.tests.functional import test_faults_content
 
 answer = faults_actions.answer
 
@@ -93,12 +93,7 @@ class TestCertificate(
 
     def test_reset_within_tls(self) -> None:
         """Of the bodies of answers: what is fetched."""
-        glance = self.proxy(self.cloud.image_url)
-        self.route(
-            auth_url=self.keystone.url + '/v3',
-            image_url=glance.url,
-            cacert=str(self.folder / 'ca.pem'),
-        )
+        glance = self.trusted()
         for command in self.each():
             glance.clear()
             data = f'{self.ids["kernel"]}/file$'
@@ -252,75 +247,25 @@ class TestContent(FaultCase):
         )
 
 
-class TestHashes(FaultCase):
+class TestHashes(FaultCase, test_faults_content.TestHashes):
     """Old clouds, and operators' choices: other hashes, or none."""
 
-    def describe(self, data: dict[str, bytes], **changes: str | None) -> None:
-        """Have Glance describe images with other hashes.
+    described = r'/v2/images(/[0-9a-f-]{36})?(\?.*)?$'
 
-        :param data: what the hashes are computed from, by the image's id.
-        :param changes: attributes; None removes one. A value that names an
-            algorithm after ``hash:`` is computed.
-        """
-
-        def change(document: dict[str, Any]) -> None:
-            for image in document.get('images', [document]):
-                for key, value in changes.items():
-                    if value is None:
-                        image.pop(key, None)
-                    elif value.startswith('hash:'):
-                        digest = hashlib.new(value[5:], data[image['id']])
-                        image[key] = digest.hexdigest()
-                    else:
-                        image[key] = value
-
-        self.glance.rule(
-            faults_actions.rewrite(change),
-            method='GET',
-            path=r'/v2/images(/[0-9a-f-]{36})?(\?.*)?$',
-            times=None,
-        )
-
-    def check(self, *, told: str | None, **changes: str | None) -> None:
-        """Check what comes of hashes that are right, and of wrong ones.
-
-        :param told: of wrong ones; None if there is none to be wrong.
-        """
-        right = {self.ids[k]: self.files[k].read_bytes() for k in KINDS}
+    def check(self, *, told: str | None, **changes: Any) -> None:
         for command in self.each():
-            self.describe(right, **changes)
+            self.describe(of_file=True, **changes)
             self.succeed(command)
         if told is None:
             return
         for command in self.each():
-            self.describe(dict.fromkeys(right, b'x'), **changes)
+            self.describe(of_file=False, **changes)
             self.assertIn(told, self.refuse(command))
 
-    def test_sha256(self) -> None:
-        self.check(
-            os_hash_algo='sha256',
-            os_hash_value='hash:sha256',
-            told='its sha256 is',
-        )
-
-    def test_unknown_algorithm_then_md5(self) -> None:
-        self.check(
-            os_hash_algo='nosuch', checksum='hash:md5', told='its md5 is'
-        )
-
-    def test_no_os_hash_then_md5(self) -> None:
-        self.check(
-            os_hash_algo=None,
-            os_hash_value=None,
-            checksum='hash:md5',
-            told='its md5 is',
-        )
-
-    def test_no_hash_at_all_then_size(self) -> None:
+    def test_no_hash_at_all_and_truncated(self) -> None:
         none = {'os_hash_algo': None, 'os_hash_value': None, 'checksum': None}
-        self.check(**none, told=None)
         for command, kind in zip(self.each(), KINDS, strict=True):
-            self.describe({}, **none)
+            self.describe(of_file=True, **none)
             self.disturb(kind, acts.truncate(0.5), times=None)
             line = self.refuse(command, '--retries', 0)
             self.assertIn('the cloud gave ', line)

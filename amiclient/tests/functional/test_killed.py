@@ -27,8 +27,6 @@ from amiclient.tests import stuck
 from amiclient.tests import triple
 
 #: Seconds after which what should have happened has not.
-LATE = 120
-
 
 class TestKilled(upload.UploadCase):
     """kill -9, in a process of its own."""
@@ -50,7 +48,7 @@ class TestKilled(upload.UploadCase):
 
     def await_states(self, *wanted: tuple[str, str]) -> None:
         """Wait until some images came to some states."""
-        end = time.monotonic() + LATE
+        end = time.monotonic() + stuck.LATE
         while not set(wanted) <= set(self.found().values()):
             self.assertLess(time.monotonic(), end, self.found())
             time.sleep(0.02)
@@ -83,7 +81,7 @@ class TestKilled(upload.UploadCase):
             pause.cut()
         # Glance needs a moment to see that nobody sends any more.
         self.way.proxy.settle()
-        end = time.monotonic() + LATE
+        end = time.monotonic() + stuck.LATE
         while 'saving' in str(left := self.found()):
             self.assertLess(time.monotonic(), end, left)
             time.sleep(0.02)
@@ -185,7 +183,7 @@ class TestKilled(upload.UploadCase):
         self.assertEqual({*ours, *theirs}, set(self.found()))
         pause.end()
         os.kill(process.pid, signal.SIGCONT)
-        _, stderr = process.communicate(timeout=LATE)
+        _, stderr = process.communicate(timeout=stuck.LATE)
         self.assertEqual(0, process.returncode, stderr)
         self.assertEqual({*ours, *theirs}, set(self.found()))
         for image in self.found():
@@ -195,7 +193,7 @@ class TestKilled(upload.UploadCase):
         self.words = (*self.words, '--keep-failed')
         process, _ = self.start()
         process.terminate()
-        process.communicate(timeout=LATE)
+        process.communicate(timeout=stuck.LATE)
         kept = self.found()
         self.assertEqual(3, len(kept))
         self.openstack_json(*self.words, stderr=None)

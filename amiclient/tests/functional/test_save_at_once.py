@@ -23,8 +23,6 @@ from amiclient.tests import stuck
 _NAME = 'web_1.tar.gz'
 
 #: Seconds after which what should have happened has not.
-_LATE = 120
-
 
 class TestAtOnce(test_save.SaveCase):
     def setUp(self) -> None:
@@ -49,7 +47,7 @@ class TestAtOnce(test_save.SaveCase):
     def go_on(self, running: subprocess.Popen) -> str:
         """Let it come to its end."""
         running.send_signal(signal.SIGCONT)
-        _, stderr = running.communicate(timeout=_LATE)
+        _, stderr = running.communicate(timeout=stuck.LATE)
         self.assertEqual(0, running.returncode, stderr)
         return stderr
 
@@ -74,7 +72,7 @@ class TestAtOnce(test_save.SaveCase):
         path = pathlib.Path(self.target, _NAME)
         data = path.read_bytes()
         first.send_signal(signal.SIGCONT)
-        _, stderr = first.communicate(timeout=_LATE)
+        _, stderr = first.communicate(timeout=stuck.LATE)
         self.assertEqual(1, first.returncode)
         self.assertIn('is there already, and is something else', stderr)
         self.assertTrue(path.read_bytes() == data, 'it was replaced')
@@ -83,7 +81,7 @@ class TestAtOnce(test_save.SaveCase):
         running = [self.start_openstack(*self.words) for _ in range(3)]
         ends = []
         for process in running:
-            _, stderr = process.communicate(timeout=_LATE)
+            _, stderr = process.communicate(timeout=stuck.LATE)
             ends.append(process.returncode)
             if process.returncode:
                 self.assertIn('another process', stderr)

@@ -24,8 +24,6 @@ from amiclient.tests import stuck
 from amiclient.tests import triple
 
 #: Seconds after which what should have happened has not.
-LATE = 120
-
 
 class TestInterrupted(upload.UploadCase):
     """Ctrl-C and worse, in a process of its own."""
@@ -39,7 +37,7 @@ class TestInterrupted(upload.UploadCase):
 
     def await_status(self, *statuses: str, kind: str = 'ami') -> dict:
         """Wait for an image to come to one of some states."""
-        end = time.monotonic() + LATE
+        end = time.monotonic() + stuck.LATE
         while time.monotonic() < end:
             answer = self.image.get(f'/images?disk_format={kind}').json()
             for image in answer['images']:
@@ -73,7 +71,7 @@ class TestInterrupted(upload.UploadCase):
 
         :returns: the exit status, and what was written on stderr.
         """
-        stdout, stderr = process_.communicate(timeout=LATE)
+        stdout, stderr = process_.communicate(timeout=stuck.LATE)
         self.assertEqual('', stdout)
         self.assertEqual([], self.images())
         self.assertNothingLeft()
@@ -119,7 +117,7 @@ class TestInterrupted(upload.UploadCase):
         kernel = self.openstack_json('ami', 'kernel', 'upload', self.kernel)
         process_ = self.shrinking()
         os.kill(process_.pid, signal.SIGINT)
-        process_.communicate(timeout=LATE)
+        process_.communicate(timeout=stuck.LATE)
         self.assertEqual(130, process_.returncode)
         self.assertEqual([kernel['id']], self.images())
 
@@ -127,7 +125,7 @@ class TestInterrupted(upload.UploadCase):
         process_, pause, image = self.sending()
         self.image.delete(f'/images/{image["id"]}')
         pause.end()
-        _, stderr = process_.communicate(timeout=LATE)
+        _, stderr = process_.communicate(timeout=stuck.LATE)
         self.assertEqual(1, process_.returncode)
         self.assertIn(image['id'], stderr)
         self.assertEqual(1, stderr.count('\n'), stderr)
@@ -138,7 +136,7 @@ class TestInterrupted(upload.UploadCase):
         self.words += ('--keep-failed',)
         process_ = self.shrinking()
         os.kill(process_.pid, signal.SIGTERM)
-        _, stderr = process_.communicate(timeout=LATE)
+        _, stderr = process_.communicate(timeout=stuck.LATE)
         self.assertEqual(3, len(self.images()))
         for image in self.images():
             self.assertIn(image, stderr)
