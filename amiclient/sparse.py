@@ -43,6 +43,19 @@ def write(fd: int, data: bytes, offset: int) -> None:
             done += os.pwrite(fd, view[done:end], offset + done)
 
 
+def append(fd: int, data: bytes, size: int) -> None:
+    """Write data at the end of a file, but for whole blocks of zeros.
+
+    The file has its length before its data: XFS keeps room beyond the end of
+    one that grows by a write, for good if the next one leaves a hole there.
+
+    :param size: of the file so far, in bytes.
+    :raises OSError: if it cannot be written.
+    """
+    os.truncate(fd, size + len(data))
+    write(fd, data, size)
+
+
 def runs(data: bytes, first: int) -> Iterator[tuple[int, int]]:
     """Find what has to be written.
 

@@ -21,6 +21,7 @@ symbolic links do not lead out of it.
 
 from collections.abc import Iterable, Iterator, Mapping
 import dataclasses
+import functools
 import pathlib
 import posixpath
 import re
@@ -29,9 +30,9 @@ import struct
 from amiclient import exceptions
 from amiclient.ext import browse
 from amiclient.ext import nodes
-from amiclient.rootfs import unified
 from amiclient.rootfs import versions
 from amiclient.source import entries
+from amiclient.source import unified
 
 #: What the names of kernels begin with, in /boot; the first one counts where
 #: there are several of one version (SUSE has the debugger's vmlinux, too).
@@ -77,8 +78,6 @@ _ARCHITECTURE = re.compile(r'(genkernel-)?[a-z][a-z0-9_]*-(?=\d+\.\d)')
 _SMALLEST = 0x268
 
 _MOST = 200
-
-_Entry = Mapping[str, list[str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,22 +250,22 @@ class _Finder:
             for name in _RAMDISKS
         )
 
-    def _read_entries(self) -> Iterator[_Entry]:
+    @functools.cached_property
+    def _read(self) -> list[dict[str, list[str]]]:
+        found = []
         for boot in self._boots:
             folder = f'{boot}/loader/entries'
             for name in self._reader.names(folder):
                 if name.lower().endswith('.conf') and not _NOT.search(name):
                     path = f'{folder}/{name}'
                     data = self._reader.head(path, entries.LARGEST)
-                    yield entries.parse(data or b'')
+                    found.append(entries.parse(data or b''))
+        return found
 
     def _entries(self) -> Iterator[BootFiles]:
-        for fields in self._read_entries():
-            found = self._entry(fields)
-            if found is not None:
-                yield found
+        return filter(None, map(self._entry, self._read))
 
-    def _entry(self, fields: _Entry) -> BootFiles | None:
+    def _entry(self, fields: dict[str, list[str]]) -> BootFiles | None:
         kernels = fields.get('linux', [])
         if len(kernels) != 1 or _NOT.search(kernels[0]):
             return None
@@ -348,7 +347,7 @@ class _Finder:
             for name in self._reader.names(folder):
                 if name.lower().endswith('.efi'):
                     yield f'{folder}/{name}'
-        for fields in self._read_entries():
+        for fields in self._read:
             for key in entries.UNIFIED:
                 for path in fields.get(key, ()):
                     node = self._on_boot(path)

@@ -28,8 +28,8 @@ from amiclient import limits
 from amiclient.rootfs import boot_files as boot_files_
 from amiclient.rootfs import kernels
 from amiclient.rootfs import ramdisks
-from amiclient.rootfs import unified
 from amiclient.source import manifest
+from amiclient.source import unified
 from amiclient import units
 
 #: No kernel or ramdisk is larger, in bytes.

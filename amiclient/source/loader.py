@@ -39,6 +39,7 @@ from amiclient.source import disk as disk_
 from amiclient.source import entries
 from amiclient.source import medium as medium_
 from amiclient.source import tree
+from amiclient.source import unified
 from amiclient import text
 from amiclient import units
 
@@ -76,11 +77,6 @@ _DEEPEST = 16
 #: Where entries after the Boot Loader Specification are, and unified kernels.
 _ENTRIES = ('loader', 'entries')
 _UNIFIED = ('EFI', 'Linux')
-
-#: The section of a unified kernel image that has the kernel, as its headers
-#: name it, which are within so many bytes.
-_SECTION = b'.linux\0\0'
-_SECTIONS = 64 << 10
 
 #: What is in the copy, in the private folder.
 _COPY = 'fat.img'
@@ -240,8 +236,8 @@ class _Copier:
             return file.read(count)
 
     def _is_unified(self, path: _Path) -> bool:
-        """Tell whether a program for UEFI may have a kernel in it."""
-        return _SECTION in self._head(path, _SECTIONS)
+        """Tell whether a program for UEFI has a kernel in it."""
+        return bool(unified.sections(self._head(path, unified.HEAD)))
 
     def _unified(self) -> Iterator[_Path]:
         return self._files(_UNIFIED, '.efi')

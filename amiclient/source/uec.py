@@ -319,9 +319,7 @@ def _copy(
     while chunk := data.read(sparse.CHUNK):
         hasher.update(chunk)
         if fd is not None:
-            # Else XFS would keep room beyond the end of what is written.
-            os.ftruncate(fd, done + len(chunk))
-            sparse.write(fd, chunk, done)
+            sparse.append(fd, chunk, done)
         done += len(chunk)
         task.advance(len(chunk))
     if done < size:

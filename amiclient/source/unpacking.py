@@ -81,10 +81,7 @@ def unpack(
             if unlooked >= _STEP:
                 _check_room(target.parent, name, size)
                 unlooked = 0
-            # XFS keeps room beyond the end of a file that grows by a write,
-            # for good if the next one leaves a hole there.
-            os.truncate(descriptor, size + len(data))
-            sparse.write(descriptor, data, size)
+            sparse.append(descriptor, data, size)
             size += len(data)
             if size > _MOST:
                 raise exceptions.SourceError(
