@@ -35,6 +35,12 @@ def safe(text: str) -> str:
     return ''.join(c if c.isprintable() else _escaped(c) for c in text)
 
 
+def short(text: str, most: int = 80) -> str:
+    """Write text as safe() does, in so many characters at most."""
+    written = safe(text)
+    return written if len(written) <= most else f'{written[: most - 3]}...'
+
+
 def _escaped(char: str) -> str:
     code = ord(char)
     if code in _BYTES:

@@ -23,7 +23,6 @@ nothing but this one file, or what it names and the user allows.
 from collections.abc import Iterator
 import contextlib
 import json
-import logging
 import os
 import pathlib
 import socket
@@ -35,6 +34,7 @@ from amiclient import companion
 from amiclient import exceptions
 from amiclient.source import nbd
 from amiclient.source import opening
+from amiclient.source import qemu_headers
 
 #: QEMU's names of the formats, by what they begin with.
 _MAGIC = (
@@ -66,7 +66,6 @@ _ANSWER = 300.0
 _END = 60.0
 
 _BACKED = 'copy it with qemu-img convert first, or give --allow-backing-file'
-_CONVERT = 'if you trust it, convert it with qemu-img convert -O qcow2 first'
 
 
 def tell(head: bytes) -> str | None:
@@ -195,7 +194,7 @@ def _node(path: pathlib.Path, kind: str, allowed: bool) -> dict[str, Any]:
                 'filename': str(layer.absolute()),
             },
         }
-        if kind in ('qcow', 'qcow2', 'qed'):
+        if kind in ('qcow', 'qcow2', 'qed', 'vmdk'):
             # Whatever its header says by then.
             node['backing'] = None
         if nodes:
@@ -220,7 +219,7 @@ def _examine(
         if features & 1:
             raise _refused(path, 'it has a backing file')
     elif kind == 'vmdk':
-        _examine_vmdk(file, path)
+        qemu_headers.read(file, kind, opening.shown(path))
     elif kind == 'vdi':
         head = file.read(0x50)
         if head[0x4C:0x50] not in (b'\1\0\0\0', b'\2\0\0\0'):
@@ -268,35 +267,7 @@ def _examine_qcow(
         return backing, tell(below.read(HEAD)) or 'raw'
 
 
-def _examine_vmdk(file: BinaryIO, path: pathlib.Path) -> None:
-    # Not at the top: it takes 60 ms.
-    from oslo_utils.imageutils import format_inspector
-
-    # What it would say is said here, in one line.
-    logging.getLogger(format_inspector.__name__).setLevel(logging.CRITICAL)
-    inspector = format_inspector.VMDKInspector()
-    size = file.seek(0, os.SEEK_END)
-    head = 2 << 20
-    file.seek(0)
-    try:
-        inspector.eat_chunk(file.read(head))
-        if size > head:
-            # A second copy of the header is at the end.
-            file.seek(max(head, size - 4096))
-            inspector.eat_chunk(file.read())
-        inspector.finish()
-        inspector.safety_check()
-    except (
-        format_inspector.ImageFormatError,
-        format_inspector.SafetyCheckFailed,
-        struct.error,
-    ) as error:
-        raise _refused(
-            path, 'it may name other files, or is damaged'
-        ) from error
-
-
 def _refused(path: pathlib.Path, why: str) -> exceptions.SourceError:
     return exceptions.SourceError(
-        f'{opening.shown(path)}: {why}', hint=_CONVERT
+        f'{opening.shown(path)}: {why}', hint=qemu_headers.CONVERT
     )

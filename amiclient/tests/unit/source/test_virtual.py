@@ -201,7 +201,7 @@ class TestOtherFiles(HostileCase):
                 with self.opened(path) as source:
                     self.assertEqual(tree, exttree.read_tree(source.root))
             except exceptions.SourceError as error:
-                self.assertIn('may name other files', str(error))
+                self.assertIn('of its VMDK descriptor is not', str(error))
                 refused += 1
         self.assertGreaterEqual(refused, 3)
 
