@@ -27,6 +27,9 @@ from amiclient import temporary
 #: What open(2) and rename(2) say when a folder cannot take a file.
 _REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
+#: What :func:`state` tells of a file.
+State = tuple[int, ...]
+
 _STATUS = pathlib.Path('/proc/self/status')
 _UMASK = threading.Lock()
 
@@ -211,7 +214,7 @@ def told(folder: pathlib.Path) -> Iterator[None]:
         raise
 
 
-def state(file: int | pathlib.Path) -> tuple[int, ...]:
+def state(file: int | pathlib.Path) -> State:
     """Tell what is different after a file was changed, or replaced.
 
     Of a block device, only which one it is: nothing tells of its writers.
@@ -230,6 +233,30 @@ def state(file: int | pathlib.Path) -> tuple[int, ...]:
             status.st_ctime_ns,
         )
     return status.st_dev, status.st_ino, status.st_rdev
+
+
+def refuse_changed(
+    path: pathlib.Path, before: State, now: State | None = None
+) -> None:
+    """Make sure that a file is the one that was looked at, and as it was.
+
+    :param path: what it is called.
+    :param before: its :func:`state` when it was looked at.
+    :param now: that of what was opened; None for that of what has its name.
+    :raises BusyError: if it is not.
+    """
+    if now is None:
+        with contextlib.suppress(OSError):
+            now = state(path)
+    if now == before:
+        return
+    what = 'was changed'
+    if now is None or now[:2] != before[:2]:
+        what = 'is not the same file any more: it was replaced or removed'
+    raise exceptions.BusyError(
+        f'{path} {what} since it was looked at',
+        hint='let nothing else write to it, and begin again',
+    )
 
 
 def read_at(descriptor: int, count: int, offset: int) -> bytes:

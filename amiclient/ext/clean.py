@@ -52,7 +52,7 @@ class CleanSource:
     def __init__(
         self,
         path: pathlib.Path,
-        origin: '_Origin',
+        origin: image_.RootImage,
         verdict: futures.Future[bool],
         tools: tools_.Toolbox,
     ) -> None:
@@ -84,28 +84,10 @@ class CleanSource:
             self.path,
             target,
             leave,
+            origin=self.origin if self.path == self.origin.path else None,
             progress=progress,
             cancel=self._tools.cancel,
         )
-
-
-class _Origin:
-    """A file that must stay as it is for a while."""
-
-    def __init__(self, path: pathlib.Path) -> None:
-        self._path = path
-        self._state = files.state(path)
-
-    def refuse_changed(self) -> None:
-        """Make sure that the file is what it was at the beginning.
-
-        :raises BusyError: if it was written to meanwhile.
-        """
-        if files.state(self._path) != self._state:
-            raise exceptions.BusyError(
-                f'{self._path} was changed while it was being copied',
-                hint='end whatever writes to it first',
-            )
 
 
 @contextlib.contextmanager
@@ -133,11 +115,10 @@ def clean_source(
     :param repair: whether e2fsck may mend more than preening does.
     :raises DamagedError: if it is damaged beyond what it may mend.
     """
-    origin = _Origin(image.path)
     good: futures.Future[bool] = futures.Future()
     good.set_result(True)
     if checked:
-        yield CleanSource(image.path, origin, good, tools)
+        yield CleanSource(image.path, image, good, tools)
         return
     if not recover:
         stop = threading.Event()
@@ -145,7 +126,7 @@ def clean_source(
         with futures.ThreadPoolExecutor(1) as pool:
             verdict = pool.submit(checker.check, image.path)
             try:
-                yield CleanSource(image.path, origin, verdict, tools)
+                yield CleanSource(image.path, image, verdict, tools)
             finally:
                 # Nobody needs it any more, however this ends.
                 stop.set()
@@ -155,7 +136,7 @@ def clean_source(
         _copy_everything(image, mended, tools.cancel, progress)
         with progress.task('Repairing'):
             mend(mended, tools, recover=True, repair=repair, name=image.path)
-        yield CleanSource(mended, origin, good, tools)
+        yield CleanSource(mended, image, good, tools)
 
 
 def mend(
@@ -248,6 +229,7 @@ def _copy_everything(
         copy.opened(target, os.O_RDWR | os.O_CREAT | os.O_EXCL) as writer,
         progress.task('Copying', size) as task,
     ):
+        image.refuse_changed(files.state(reader))
         if not copy.clone(reader, writer):
             copy.copy_runs(
                 reader, writer, [(0, size)], task=task, cancel=cancel

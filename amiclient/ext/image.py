@@ -16,6 +16,7 @@ import dataclasses
 import pathlib
 
 from amiclient.ext import superblock as superblock_
+from amiclient import files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +28,20 @@ class RootImage:
         filesystem takes.
     :param is_device: whether it is a block device.
     :param superblock: what its superblock says.
+    :param state: what :func:`amiclient.files.state` said when it was read.
     """
 
     path: pathlib.Path
     size: int
     is_device: bool
     superblock: superblock_.Superblock
+    state: files.State
+
+    def refuse_changed(self, now: files.State | None = None) -> None:
+        """Make sure that it is still the file, or device, that was read.
+
+        :param now: the state of what was opened; None for that of what has
+            the name.
+        :raises BusyError: if it was changed, or replaced.
+        """
+        files.refuse_changed(self.path, self.state, now)

@@ -137,12 +137,14 @@ def execute(
     """Do what was planned.
 
     :param cancel: when set, the work is given up; a shrink in place is not.
+    :raises BusyError: if the filesystem was changed since the plan was made.
     :raises DamagedError: if the filesystem is damaged and may not, or cannot,
         be repaired.
     :raises UnsupportedError: if resize2fs cannot shrink it.
     :raises CancelledError: if ``cancel`` was set meanwhile.
     """
     busy.refuse_busy(planned.image.path)
+    planned.image.refuse_changed()
     for folder in {planned.folder, planned.output.parent}:
         temporary.sweep(folder)
     with (

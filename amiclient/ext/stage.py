@@ -23,6 +23,7 @@ import threading
 from amiclient import exceptions
 from amiclient.ext import copy
 from amiclient.ext import groups as groups_
+from amiclient.ext import image as image_
 from amiclient.ext import superblock as superblock_
 from amiclient.ext import times
 from amiclient.ext import tools as tools_
@@ -42,6 +43,7 @@ def copy_in_use(
     target: pathlib.Path,
     leave: Iterable[groups_.Run],
     *,
+    origin: image_.RootImage | None = None,
     progress: progress_.Progress,
     cancel: threading.Event | None,
 ) -> None:
@@ -49,12 +51,16 @@ def copy_in_use(
 
     :param target: an empty file.
     :param leave: runs of blocks, ascending, that are to be zeros instead.
+    :param origin: what the source has to be still; None if it is our own.
+    :raises BusyError: if it was changed, or replaced, since it was looked at.
     """
     found = superblock_.read(source)
     with (
         copy.opened(source, os.O_RDONLY) as reader,
         copy.opened(target, os.O_RDWR) as writer,
     ):
+        if origin is not None:
+            origin.refuse_changed(files.state(reader))
         layout = groups_.Layout(reader, found)
         unused = list(layout.unused_inode_bytes())
         used = copy.bytes_of(

@@ -20,6 +20,8 @@ import pathlib
 import types
 from typing import Any, Self
 
+from amiclient import files
+
 #: The names, by Glance, of what every image has; all others are properties.
 ATTRIBUTES = frozenset({
     'checksum',
@@ -111,12 +113,34 @@ class Payload:
         the file holds there (an old boot sector: see the design notes).
     :param pack: how a compressed qcow2 image is made of it before; None if
         it is sent as it is.
+    :param state: what :func:`amiclient.files.state` said of the file when it
+        was looked at: nothing else is sent. None for one of our own.
     """
 
     path: pathlib.Path
     size: int
     blank: int = 0
     pack: Packing | None = None
+    state: files.State | None = None
+
+    @classmethod
+    def of(cls, path: pathlib.Path) -> Self:
+        """Take all of a file, as it is now.
+
+        :raises OSError: if it cannot be looked at.
+        """
+        state = files.state(path)
+        return cls(path, files.size(path), state=state)
+
+    def refuse_changed(self, now: files.State | None = None) -> None:
+        """Make sure that the file is what it was when it was looked at.
+
+        :param now: the state of what was opened; None for that of what has
+            the name.
+        :raises BusyError: if it was changed, or replaced.
+        """
+        if self.state is not None:
+            files.refuse_changed(self.path, self.state, now)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,6 @@ by every QEMU; zstd's is smaller and quicker, and takes QEMU 5.1 on all compute
 hosts, of which the compute service's microversion tells.
 """
 
-import dataclasses
 import os
 import pathlib
 import threading
@@ -67,11 +66,13 @@ def pack(
     :param folder: private, and empty.
     :param own: whether the file may be changed.
     :returns: the image.
+    :raises BusyError: if the file is not what it was when it was looked at.
     :raises ProgramError: if qemu-img is missing, or fails.
     :raises NoSpaceError: if there is no room for it.
     """
     source, target = payload.path.absolute(), folder / 'root.qcow2'
     with stage.full_disk(folder), progress.task('Compressing'):
+        payload.refuse_changed()
         if payload.blank or files.size(source) != payload.size:
             source = _tidied(payload, folder, own)
         options = _options(payload.pack, folder)
@@ -83,10 +84,10 @@ def pack(
                 process.run(['qemu-img', *argv], cancel=cancel)
         except process.ProgramFailed:
             stage.refuse_full(folder)
+            payload.refuse_changed()
             raise
-    return dataclasses.replace(
-        payload, path=target, size=target.stat().st_size, blank=0, pack=None
-    )
+        payload.refuse_changed()
+    return model.Payload(target, target.stat().st_size)
 
 
 def _options(
@@ -119,6 +120,7 @@ def _tidied(
             copy.opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL) as writer,
             progress_.QUIET.task('') as task,
         ):
+            payload.refuse_changed(files.state(reader))
             copy.copy_runs(reader, writer, [(0, payload.size)], task=task)
     with copy.opened(path, os.O_RDWR) as descriptor:
         os.truncate(descriptor, payload.size)

@@ -69,7 +69,7 @@ def completed(
         yield source
         return
     shown = opening.shown(name)
-    block = detect.open_root(source.root).superblock
+    root = detect.open_root(source.root)
     found = boot_files.find(source.root, source.boot)
     if not found and not wanted.required and wanted.version is None:
         yield source
@@ -87,7 +87,7 @@ def completed(
     ) as folder:
         taken = taking.take(chosen, folder, ramdisk=wanted.ramdisk)
         notes = [f'{shown}: kernel {chosen.version} was found in it']
-        if block.needs_recovery:
+        if root.superblock.needs_recovery:
             notes.append(
                 f'{shown}: it was not unmounted, and its journal was not '
                 'looked into: a kernel that was installed last may be missing'
@@ -101,5 +101,7 @@ def completed(
             source,
             kernel=taken.kernel.path,
             ramdisk=taken.ramdisk.path if taken.ramdisk else None,
+            # What is sent besides has to be what they were taken out of.
+            seen={source.root: root.state, **source.seen},
             notes=(*source.notes, *notes),
         )

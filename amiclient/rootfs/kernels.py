@@ -16,6 +16,7 @@ import dataclasses
 import pathlib
 
 from amiclient import exceptions
+from amiclient import files
 from amiclient.rootfs import kernel_formats
 from amiclient.rootfs import ramdisk_formats
 from amiclient.source import detect
@@ -33,6 +34,7 @@ class Kernel:
         one that is not known here.
     :param release: as ``uname -r`` would say; None if not cheap to tell.
     :param size: bytes.
+    :param state: what :func:`amiclient.files.state` said when it was read.
     """
 
     path: pathlib.Path
@@ -40,6 +42,7 @@ class Kernel:
     architecture: str | None
     release: str | None
     size: int
+    state: files.State = ()
 
 
 def identify_kernel(path: pathlib.Path) -> Kernel:
@@ -51,11 +54,17 @@ def identify_kernel(path: pathlib.Path) -> Kernel:
     """
     name = opening.shown(path)
     with opening.opened(path, wanted=_WANTED) as file:
+        state = files.state(file.fileno())
         size = file.seek(0, 2)
         found = kernel_formats.recognise(file, name=name)
         if found is not None:
             return Kernel(
-                path, found.name, found.architecture, found.release, size
+                path,
+                found.name,
+                found.architecture,
+                found.release,
+                size,
+                state,
             )
         try:
             swapped = ramdisk_formats.recognise(file, name=name)

@@ -17,6 +17,7 @@ import pathlib
 from typing import BinaryIO
 
 from amiclient import exceptions
+from amiclient import files
 from amiclient.rootfs import kernel_formats
 from amiclient.rootfs import ramdisk_formats
 from amiclient.source import compression
@@ -35,12 +36,14 @@ class Ramdisk:
     :param microcode: whether an uncompressed archive with early files, such
         as microcode, comes first.
     :param size: bytes.
+    :param state: what :func:`amiclient.files.state` said when it was read.
     """
 
     path: pathlib.Path
     compression: str
     microcode: bool
     size: int
+    state: files.State
 
 
 def identify_ramdisk(path: pathlib.Path) -> Ramdisk:
@@ -52,10 +55,11 @@ def identify_ramdisk(path: pathlib.Path) -> Ramdisk:
     """
     name = opening.shown(path)
     with opening.opened(path, wanted=_WANTED) as file:
+        state = files.state(file.fileno())
         size = file.seek(0, 2)
         found = ramdisk_formats.recognise(file, name=name)
         if found is not None:
-            return Ramdisk(path, found.compression, found.early, size)
+            return Ramdisk(path, found.compression, found.early, size, state)
         kernel = kernel_formats.recognise(file, name=name)
         phrase = None if kernel else _inside(file, name)
     if kernel is not None:

@@ -28,6 +28,7 @@ import pathlib
 from amiclient import exceptions
 from amiclient.ext import superblock
 from amiclient.ext import workplace
+from amiclient import files
 from amiclient import progress as progress_
 from amiclient.source import digest
 from amiclient.source import disk
@@ -59,6 +60,8 @@ class Source:
     :param format: what the source is, for people.
     :param partition: the number of the partition that was taken.
     :param partitions: all of the disk's; empty if it is none.
+    :param seen: by its path, what :func:`amiclient.files.state` said of a
+        file when something was read in it that the rest depends on.
     """
 
     root: pathlib.Path
@@ -73,6 +76,9 @@ class Source:
     format: str | None = None
     partition: int | None = None
     partitions: tuple[disk.Partition, ...] = ()
+    seen: Mapping[pathlib.Path, files.State] = dataclasses.field(
+        default_factory=dict
+    )
 
     @property
     def complete(self) -> bool:
@@ -155,11 +161,13 @@ def _is_manifest(path: pathlib.Path) -> bool:
 def _saved(path: pathlib.Path, progress: progress_.Progress) -> Source:
     """Take a folder with a manifest, if its files are as that says."""
     manifest = manifest_.read(path)
-    paths = {}
+    paths, seen = {}, {}
     for noun, part in manifest.parts.items():
         paths[noun] = path.parent / part.file
+        with contextlib.suppress(OSError):
+            seen[paths[noun]] = files.state(paths[noun])
         _verify(paths[noun], part, noun, progress)
-    return _with_manifest(paths, manifest)
+    return dataclasses.replace(_with_manifest(paths, manifest), seen=seen)
 
 
 def _with_manifest(

@@ -21,6 +21,7 @@ from typing import BinaryIO
 from amiclient import exceptions
 from amiclient.ext import image
 from amiclient.ext import superblock
+from amiclient import files
 from amiclient.source import magic
 from amiclient.source import opening
 
@@ -98,6 +99,7 @@ def open_root(path: pathlib.Path) -> image.RootImage:
     if opening.special(path) == magic.DIRECTORY.phrase:
         raise _refused(name, magic.DIRECTORY)
     with opening.opened(path, wanted=_WANTED, devices=True) as file:
+        state = files.state(file.fileno())
         is_device = stat.S_ISBLK(os.fstat(file.fileno()).st_mode)
         size = file.seek(0, os.SEEK_END)
         found, block = _examine(file, name)
@@ -109,7 +111,7 @@ def open_root(path: pathlib.Path) -> image.RootImage:
             f'{block.size} bytes, and {size} are there',
             hint='get a whole copy of it',
         )
-    return image.RootImage(path, size, is_device, block)
+    return image.RootImage(path, size, is_device, block, state)
 
 
 def _refused(name: str, found: magic.Found) -> exceptions.SourceError:

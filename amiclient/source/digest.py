@@ -37,10 +37,12 @@ def sha512(
 
     :param wanted: what it should be, for the text of errors.
     :raises SourceError: if it cannot be read, or is no file.
+    :raises BusyError: if it was changed meanwhile.
     """
     hasher = hashlib.sha512()
     with opening.opened(path, wanted=wanted) as file:
         descriptor = file.fileno()
+        before = files.state(descriptor)
         size = os.fstat(descriptor).st_size
         with progress.task(description, size) as task:
             position = 0
@@ -53,6 +55,7 @@ def sha512(
                     task.advance(count)
                 position = end
             _add_zeros(hasher, size - position)
+        files.refuse_changed(path, before, files.state(descriptor))
     return hasher.hexdigest()
 
 

@@ -246,6 +246,7 @@ class _Opener:
         with opening.opened(
             source.root, wanted='a root filesystem image', devices=True
         ) as file:
+            root.refuse_changed(files.state(file.fileno()))
             taking.take(
                 medium.RawMedium(file, opening.shown(source.root)),
                 0,

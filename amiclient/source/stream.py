@@ -27,6 +27,7 @@ from typing import BinaryIO, Protocol
 import zlib
 
 from amiclient import exceptions
+from amiclient import files
 from amiclient import process
 from amiclient.source import compression
 from amiclient.source import opening
@@ -145,10 +146,12 @@ def opened(path: pathlib.Path, *, wanted: str) -> Iterator[Stream]:
     :param wanted: what it should be, for the text of errors.
     :raises SourceError: if it cannot be read, or its compression is not known
         here.
+    :raises BusyError: if it was changed meanwhile.
     :raises ProgramError: if the program for it is missing.
     """
     name = opening.shown(path)
     with opening.opened(path, wanted=wanted) as file:
+        before = files.state(file.fileno())
         kind = compression.tell(file.read(compression.MAGIC_SIZE))
         file.seek(0)
         with contextlib.ExitStack() as stack:
@@ -176,3 +179,4 @@ def opened(path: pathlib.Path, *, wanted: str) -> Iterator[Stream]:
                     hint='compress it with gzip, xz or zstd instead',
                 )
             yield Stream(reader, name, file)
+        files.refuse_changed(path, before, files.state(file.fileno()))

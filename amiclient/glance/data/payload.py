@@ -47,6 +47,7 @@ def chunks(
         be done with it soon: within 45 seconds after somebody wants to write
         to the file (``/proc/sys/fs/lease-break-time``).
     :raises SourceError: if the file cannot be opened, or is too short.
+    :raises BusyError: if it is not what it was when it was looked at.
     :raises TransferError: if it cannot be read to the end, or was changed
         meanwhile.
     """
@@ -57,13 +58,14 @@ def chunks(
             f'{payload.path} cannot be opened: {error.strerror}'
         ) from error
     try:
+        before = files.state(fd)
+        payload.refuse_changed(before)
         if _size(fd) < payload.size:
             raise exceptions.SourceError(
                 f'{payload.path} has {_size(fd)} bytes, '
                 f'{payload.size} were expected'
             )
         window = mapping.Window.open(fd, keep=buffers) if mapped else None
-        before = files.state(fd)
         yield from _chunks(fd, payload, buffers, window)
         if files.state(fd) != before:
             raise _changed(payload)

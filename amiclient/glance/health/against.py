@@ -103,7 +103,7 @@ def compare(
     image = case.image
     digest = content.expected(image)
     if digest is None and fetched is not None:
-        payload = model.Payload(fetched, fetched.stat().st_size)
+        payload = model.Payload.of(fetched)
         value = _digest(payload, 'sha512', progress)
         digest = content.Digest('sha512', value)
     if digest is None or not image.size:
@@ -137,7 +137,7 @@ def compare_parts(
         path, digest = files[kind], content.expected(image)
         if path is None or digest is None:
             continue
-        payload = model.Payload(path, path.stat().st_size)
+        payload = model.Payload.of(path)
         if digest.value != _digest(payload, digest.algorithm, progress):
             yield case_.found(
                 case,
@@ -251,7 +251,7 @@ def _holds(
     digest: content.Digest,
     progress: progress_.Progress,
 ) -> bool:
-    payload = model.Payload(path, path.stat().st_size)
+    payload = model.Payload.of(path)
     return payload.size == image.size and digest.value == _digest(
         payload, digest.algorithm, progress
     )
@@ -266,11 +266,12 @@ def _candidates(
 ) -> Iterator[tuple[str, model.Payload]]:
     """Make what may have been sent, the cheapest first."""
     root = detect.open_root(local.path)
-    yield _SAME, model.Payload(local.path, root.size)
+    yield _SAME, model.Payload(local.path, root.size, state=root.state)
     blank = detect.boot_sector(local.path)
     size = root.superblock.size
     if blank or size != root.size:
-        yield 'the filesystem of', model.Payload(local.path, size, blank)
+        payload = model.Payload(local.path, size, blank, state=root.state)
+        yield 'the filesystem of', payload
     if case.image.disk_format not in deep.PLAIN and fetched is None:
         return
     plan = shrink.plan(

@@ -58,6 +58,7 @@ def adopt(
         ),
         min_disk=min_disk,
         min_ram=min_ram,
+        seen=source.seen,
     )
 
 

@@ -24,6 +24,7 @@ import functools
 import pathlib
 
 from amiclient import exceptions
+from amiclient import files
 from amiclient.glance import catalog as catalog_
 from amiclient.glance.data import transfer
 from amiclient.glance import model
@@ -41,12 +42,14 @@ class PartFile:
     """A file that was found to be a kernel or a ramdisk.
 
     :param size: bytes.
+    :param state: what :func:`amiclient.files.state` said when it was read.
     :param architecture: of a kernel, as Nova calls it, if it says so.
     """
 
     kind: model.Kind
     path: pathlib.Path
     size: int
+    state: files.State
     architecture: str | None = None
 
 
@@ -85,9 +88,11 @@ def identify_file(kind: model.Kind, path: pathlib.Path) -> PartFile:
     """
     if kind is model.Kind.AKI:
         kernel = kernels.identify_kernel(path)
-        return PartFile(kind, path, kernel.size, kernel.architecture)
+        return PartFile(
+            kind, path, kernel.size, kernel.state, kernel.architecture
+        )
     ramdisk = ramdisks.identify_ramdisk(path)
-    return PartFile(kind, path, ramdisk.size)
+    return PartFile(kind, path, ramdisk.size, ramdisk.state)
 
 
 def plan(
@@ -130,7 +135,7 @@ def plan_file(
     """
     name = traits.name or part.path.name
     preflight.check_texts((name, *traits.tags, *traits.properties))
-    payload = model.Payload(part.path, part.size)
+    payload = model.Payload(part.path, part.size, state=part.state)
     others: tuple[reuse.Other, ...] = ()
     # An id that the user chose can only be that of a new image.
     if settings.reuse and traits.id is None:

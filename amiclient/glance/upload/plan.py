@@ -22,6 +22,8 @@ import contextlib
 import dataclasses
 
 from amiclient import exceptions
+from amiclient.ext import image as image_
+from amiclient import files
 from amiclient.glance import catalog as catalog_
 from amiclient.glance import model
 from amiclient.glance.upload import copying
@@ -52,6 +54,7 @@ def plan(
     :param progress: who watches the hashing, and the looking for a size.
     :raises UsageError: for a request that contradicts itself.
     :raises SourceError: for a file that is not what it must be.
+    :raises BusyError: for one that was changed since it was looked at first.
     :raises CloudError: if the cloud lacks what is linked to, or would not
         take what is to be created.
     :raises NoSpaceError: if there is no room for the copy.
@@ -60,6 +63,10 @@ def plan(
     root = detect.open_root(request.source)
     kernel = parts.identify(model.Kind.AKI, request.kernel)
     ramdisk = parts.identify(model.Kind.ARI, request.ramdisk)
+    for file in (root, kernel, ramdisk):
+        if isinstance(file, image_.RootImage | parts.PartFile):
+            before = request.seen.get(file.path, file.state)
+            files.refuse_changed(file.path, before, file.state)
     adopted, rules = _ask(request.traits, request.settings, catalog)
     steps = [
         parts.plan(

@@ -23,6 +23,7 @@ import pathlib
 from typing import ClassVar
 
 from amiclient.ext import shrink
+from amiclient import files
 from amiclient.glance import model
 from amiclient.glance import retry
 from amiclient.glance.upload import reuse
@@ -96,6 +97,8 @@ class UploadRequest:
     :param min_ram: MiB; None for what the source brings along, or 0.
     :param work_directory: where the copy is made; None for the usual places.
     :param own: whether the source is a temporary file that may be changed.
+    :param seen: by their paths, what :func:`amiclient.files.state` said of
+        files that were looked at before.
     """
 
     source: pathlib.Path
@@ -116,6 +119,9 @@ class UploadRequest:
     min_ram: int | None = None
     work_directory: pathlib.Path | None = None
     own: bool = False
+    seen: Mapping[pathlib.Path, files.State] = dataclasses.field(
+        default_factory=dict
+    )
     traits: Traits = dataclasses.field(default_factory=Traits)
     settings: Settings = dataclasses.field(default_factory=Settings)
 

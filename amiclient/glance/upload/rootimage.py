@@ -130,6 +130,7 @@ def create(
         size=size,
         blank=detect.boot_sector(root.path),
         pack=packing,
+        state=root.state if shrunk is None else None,
     )
     new = dataclasses.replace(new, min_disk=_min_disk(request, size))
     return request_.Creation(model.Kind.AMI, new, payload)

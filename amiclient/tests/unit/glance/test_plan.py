@@ -16,6 +16,7 @@ from unittest import mock
 
 from amiclient import exceptions
 from amiclient.ext import shrink
+from amiclient import files
 from amiclient.glance import model
 from amiclient.glance.upload import plan
 from amiclient.glance.upload import request
@@ -97,9 +98,19 @@ class TestPlan(planning.PlanCase):
             file.write(b'what a larger device holds after it')
         made = self.plan(shrink=False)
         self.assertEqual(
-            model.Payload(self.root, 16 * 2**20), made.ami.payload
+            model.Payload(
+                self.root, 16 * 2**20, state=files.state(self.root)
+            ),
+            made.ami.payload,
         )
         self.assertIsNone(made.shrink)
+
+    def test_what_was_looked_at_before_has_to_be_the_same(self):
+        seen = {self.root: files.state(self.root)}
+        self.plan(seen=seen)
+        self.root.touch()
+        error = self.assertRaises(exceptions.BusyError, self.plan, seen=seen)
+        self.assertIn(f'{self.root} was changed since', str(error))
 
     def test_raw_is_raw_in_bare(self):
         new = self.plan(image_format='raw').ami.new

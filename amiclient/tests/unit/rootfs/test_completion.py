@@ -16,6 +16,7 @@ import pathlib
 import fixtures
 
 from amiclient import exceptions
+from amiclient import files
 from amiclient.rootfs import completion
 from amiclient.source import bundle
 from amiclient.tests import base
@@ -60,6 +61,17 @@ class TestCompletion(base.TestCase):
              f'system.img: kernel {_VERSION} was found in it'),
             self.complete(self.source()),
         )  # fmt: skip
+
+    def test_what_was_seen(self) -> None:
+        source = self.source()
+        with completion.completed(
+            source,
+            completion.Wanted(),
+            name=pathlib.Path('system.img'),
+            work_directory=self.work,
+        ) as complete:
+            state = files.state(source.root)
+            self.assertEqual({source.root: state}, complete.seen)
 
     def test_no_ramdisk_is_wanted(self) -> None:
         _, ramdisk, notes = self.complete(self.source(), ramdisk=False)

@@ -15,6 +15,7 @@ import gzip
 import io
 import lzma
 import os
+import pathlib
 import subprocess
 from unittest import mock
 import zlib
@@ -22,6 +23,7 @@ import zlib
 from amiclient import exceptions
 from amiclient import process
 from amiclient.source import compression
+from amiclient.source import stream as stream_
 from amiclient.tests import base
 
 _MIB = 1024 * 1024
@@ -227,6 +229,23 @@ class TestCompression(base.TestCase):
             else:
                 self.assertEqual(self.data[: len(found)], found, kind)
                 self.assertGreaterEqual(len(found), 65536, kind)
+
+
+class TestStream(base.TestCase):
+    def test_changed_meanwhile(self) -> None:
+        for pack in (gzip.compress, lzma.compress, bytes):
+            path = self.tmp() / 'archive'
+            path.write_bytes(pack(b'files' * 1000))
+
+            def read(path: pathlib.Path = path) -> None:
+                with stream_.opened(path, wanted='an archive') as stream:
+                    while stream.read():
+                        pass
+                    with path.open('r+b') as file:
+                        file.write(path.read_bytes()[:9])
+
+            error = self.assertRaises(exceptions.BusyError, read)
+            self.assertIn(f'{path} was changed', str(error))
 
 
 class NoPrograms(base.fixtures.Fixture):
