@@ -18,6 +18,8 @@ hide what is said, or make a terminal do things. What cannot be printed is
 written as Python would write it in a string.
 """
 
+from collections.abc import Sequence
+
 #: Bytes that are no UTF-8 are these code points in Python's file names
 #: (PEP 383).
 _BYTES = range(0xDC80, 0xDD00)
@@ -39,6 +41,13 @@ def short(text: str, most: int = 80) -> str:
     """Write text as safe() does, in so many characters at most."""
     written = safe(text)
     return written if len(written) <= most else f'{written[: most - 3]}...'
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """Name the first few, and count the rest."""
+    more = len(names) - most
+    words = ', '.join(names[:most])
+    return f'{words} and {more} more' if more > 0 else words
 
 
 def _escaped(char: str) -> str:

@@ -17,6 +17,9 @@ attributes are taken as they are there. Nothing is followed, and no device is
 opened. Within ``fakeroot`` they are what fakeroot says.
 """
 
+from collections.abc import Iterator
+import contextlib
+import dataclasses
 import errno
 import logging
 import os
@@ -28,14 +31,30 @@ from amiclient.ext.build import nodes
 from amiclient.ext import copy
 from amiclient import progress as progress_
 from amiclient.source import basin as basin_
+from amiclient.source import mounts
+from amiclient.source import opening
+from amiclient import text
 
 _LOG = logging.getLogger(__name__)
 
-#: How deep directories may be in each other; each level takes a file
-#: descriptor meanwhile.
-_DEEPEST = 200
-
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+#: Directories that are open at a time. Those that are deeper are opened again,
+#: name by name, on the way back to them.
+_MOST_OPEN = 64
+
+#: How opening a file fails that was another one a moment ago.
+_CHANGED = (
+    errno.ENOENT,
+    errno.ESTALE,
+    errno.ELOOP,
+    errno.ENOTDIR,
+    errno.ENXIO,
+)
+
+#: What stands for a directory on which something is mounted that nobody else
+#: may look at.
+_HIDDEN = os.stat_result((stat.S_IFDIR | 0o755, *[0] * 9))
 
 
 def fill(
@@ -43,94 +62,185 @@ def fill(
 ) -> None:
     """Take everything that is in a directory.
 
-    What is mounted within it is left out, but for the directory that it is
-    mounted on.
+    What is mounted within it is left out, and told of: a file as a whole, for
+    what is below it cannot be seen; a directory stays, empty.
 
     :raises SourceError: if something cannot be read.
     :raises BusyError: if something changes meanwhile.
     """
-    _Walk(path, basin, task).run()
+    taking = _Taking(basin, task)
+    for entry in _walk(path):
+        taking.take(entry)
+    if taking.mounted:
+        _LOG.warning(
+            '%s: what is mounted within it is left out: %s',
+            basin.name,
+            text.some([nodes.shown(each) for each in taking.mounted]),
+        )
 
 
-class _Walk:
-    def __init__(
-        self, path: pathlib.Path, basin: basin_.Basin, task: progress_.Task
-    ) -> None:
-        self._path = path
+def size(path: pathlib.Path) -> int:
+    """Tell the bytes of the files in a directory, for those who wait."""
+    total = 0
+    # What cannot be read will be said when it is to be read.
+    with contextlib.suppress(exceptions.SourceError):
+        for entry in _walk(path):
+            status = entry.status
+            if stat.S_ISREG(status.st_mode) and not entry.is_mounted:
+                total += min(status.st_size, status.st_blocks * 512)
+    return total
+
+
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+    """A file that was come across.
+
+    :param path: within the source; empty for the source itself.
+    :param folder: the directory that it is in, open until the next one comes.
+    :param is_mounted: whether it is what is mounted there.
+    """
+
+    path: bytes
+    folder: int
+    name: bytes
+    status: os.stat_result
+    is_mounted: bool
+
+
+def _walk(source: pathlib.Path) -> Iterator[_Entry]:
+    """Go through a directory, sorted, each directory before what it has.
+
+    :raises SourceError: if something cannot be read.
+    """
+    shown = opening.shown(source)
+    with contextlib.ExitStack() as stack:
+        with _told(shown, b''):
+            place = stack.enter_context(contextlib.closing(_Place(source)))
+        waiting = [b'']
+        while waiting:
+            path = waiting.pop()
+            with _told(shown, path):
+                entry = place.look(path)
+            yield entry
+            if entry.is_mounted or not stat.S_ISDIR(entry.status.st_mode):
+                continue
+            if len(path) > nodes.PATH_MAX:
+                # No tree takes it: who fills one has said so.
+                return
+            with _told(shown, path):
+                names = os.listdir(place.opened(path))
+            prefix = path + b'/' if path else b''
+            waiting.extend(
+                prefix + name
+                for name in sorted(map(os.fsencode, names), reverse=True)
+            )
+
+
+class _Place:
+    """Where in a directory one is."""
+
+    def __init__(self, source: pathlib.Path) -> None:
+        root = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        #: Directories that are open, each within the one before it, by their
+        #: paths with a slash at the end.
+        self._open = [(b'', root)]
+        self._mount = mounts.mount_id(root, b'.')
+        self._device = os.fstat(root).st_dev
+
+    def close(self) -> None:
+        while self._open:
+            os.close(self._open.pop()[1])
+
+    def look(self, path: bytes) -> _Entry:
+        above, _, last = path.rpartition(b'/')
+        folder, name = self.opened(above), last or b'.'
+        mount = mounts.mount_id(folder, name)
+        is_mounted = mount != self._mount
+        try:
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except PermissionError:
+            if not is_mounted:
+                raise
+            # A FUSE filesystem of somebody else, which hides its root.
+            status = _HIDDEN
+        if mount is None:
+            is_mounted = status.st_dev != self._device
+        return _Entry(path, folder, name, status, is_mounted)
+
+    def opened(self, path: bytes) -> int:
+        wanted = path + b'/' if path else b''
+        while not wanted.startswith(self._open[-1][0]):
+            os.close(self._open.pop()[1])
+        here, folder = self._open[-1]
+        for name in wanted[len(here) :].split(b'/')[:-1]:
+            inner = os.open(name, _OPEN | os.O_DIRECTORY, dir_fd=folder)
+            if len(self._open) >= _MOST_OPEN:
+                os.close(self._open.pop()[1])
+            here, folder = here + name + b'/', inner
+            self._open.append((here, folder))
+        return folder
+
+
+class _Taking:
+    """What is come across, on its way into a tree.
+
+    :ivar mounted: paths of what is mounted.
+    """
+
+    def __init__(self, basin: basin_.Basin, task: progress_.Task) -> None:
+        self.mounted: list[bytes] = []
         self._basin = basin
         self._task = task
         self._seen: dict[tuple[int, int], bytes] = {}
-        self._device = 0
 
-    def run(self) -> None:
-        with copy.opened(self._path, os.O_RDONLY | os.O_DIRECTORY) as folder:
-            status = os.fstat(folder)
-            self._device = status.st_dev
-            self._basin.add(b'', self._node(b'', status, folder, b'.'))
-            self._enter(b'', folder, 0)
-
-    def _enter(self, path: bytes, folder: int, depth: int) -> None:
-        if depth > _DEEPEST:
-            raise self._basin.refused(path, 'directories are too deep')
-        for name in sorted(os.fsencode(n) for n in os.listdir(folder)):
-            below = path + b'/' + name if path else name
-            try:
-                self._take(below, folder, name, depth)
-            except OSError as error:
-                raise self._unreadable(below, error) from error
-
-    def _take(self, path: bytes, folder: int, name: bytes, depth: int) -> None:
-        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    def take(self, entry: _Entry) -> None:
+        path, status = entry.path, entry.status
+        is_directory = stat.S_ISDIR(status.st_mode)
+        if entry.is_mounted:
+            self.mounted.append(path)
+            if is_directory:
+                # The rest that is to be seen is not the source's.
+                self._basin.add(
+                    path,
+                    nodes.Node(
+                        status.st_mode, uid=status.st_uid, gid=status.st_gid
+                    ),
+                )
+            return
         identity = status.st_dev, status.st_ino
-        if not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1:
+        if not is_directory and status.st_nlink > 1:
             if identity in self._seen:
                 self._basin.link(path, self._seen[identity])
                 return
             self._seen[identity] = path
-        node = self._node(path, status, folder, name)
+        with self._told(path):
+            node = self._node(path, status, entry.folder, entry.name)
+            if node.is_symlink:
+                node.target = os.readlink(entry.name, dir_fd=entry.folder)
         if node.is_file:
-            self._file(path, node, status, folder, name)
-            return
-        if node.is_symlink:
-            node.target = os.readlink(name, dir_fd=folder)
-        self._basin.add(path, node)
-        if not node.is_directory:
-            return
-        if status.st_dev != self._device:
-            _LOG.warning(
-                '%s: %s: something is mounted there, which is left out',
-                self._basin.name,
-                nodes.shown(path),
-            )
-            return
-        inner = os.open(name, _OPEN | os.O_DIRECTORY, dir_fd=folder)
-        try:
-            self._enter(path, inner, depth + 1)
-        finally:
-            os.close(inner)
+            self._file(entry, node)
+        else:
+            self._basin.add(path, node)
 
-    def _file(
-        self,
-        path: bytes,
-        node: nodes.Node,
-        status: os.stat_result,
-        folder: int,
-        name: bytes,
-    ) -> None:
-        descriptor = os.open(name, _OPEN, dir_fd=folder)
-        try:
-            if not os.path.samestat(os.fstat(descriptor), status):
-                raise self._changed(path)
-            size = status.st_size
-            ranges = [
-                (start, end - start)
-                for start, end in copy.data_in(descriptor, 0, size)
-            ]
+    def _file(self, entry: _Entry, node: nodes.Node) -> None:
+        path, status = entry.path, entry.status
+        with contextlib.ExitStack() as stack:
+            with self._told(path):
+                descriptor = os.open(entry.name, _OPEN, dir_fd=entry.folder)
+                stack.callback(os.close, descriptor)
+                if not os.path.samestat(os.fstat(descriptor), status):
+                    raise _changed(self._basin.name, path)
+                size = status.st_size
+                ranges = [
+                    (start, end - start)
+                    for start, end in copy.data_in(descriptor, 0, size)
+                ]
 
             def read(offset: int, count: int) -> bytes:
-                data = os.pread(descriptor, count, offset)
+                with self._told(path):
+                    data = os.pread(descriptor, count, offset)
                 if len(data) < count:
-                    raise self._changed(path)
+                    raise _changed(self._basin.name, path)
                 self._task.advance(count)
                 return data
 
@@ -140,9 +250,7 @@ class _Walk:
                 size,
                 status.st_mtime_ns,
             ):
-                raise self._changed(path)
-        finally:
-            os.close(descriptor)
+                raise _changed(self._basin.name, path)
 
     def _node(
         self,
@@ -181,37 +289,31 @@ class _Walk:
             raise
         return self._basin.keep_known(path, values)
 
-    def _changed(self, path: bytes) -> exceptions.BusyError:
-        return exceptions.BusyError(
-            f'{self._basin.name}: {nodes.shown(path)} was changed while it '
-            'was being read',
-            hint='end whatever writes to it first',
-        )
+    def _told(self, path: bytes) -> contextlib.AbstractContextManager[None]:
+        return _told(self._basin.name, path)
 
-    def _unreadable(
-        self, path: bytes, error: OSError
-    ) -> exceptions.AmiError | OSError:
+
+@contextlib.contextmanager
+def _told(source: str, path: bytes) -> Iterator[None]:
+    """Say which file could not be read."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _CHANGED:
+            raise _changed(source, path) from error
+        what = f'{source}: {nodes.shown(path)}: ' if path else f'{source}: '
         if error.errno in (errno.EACCES, errno.EPERM):
-            return self._basin.refused(
-                path,
-                'permission denied',
-                'run this as a user who may read everything',
-            )
-        if error.errno in (errno.ENOENT, errno.ELOOP, errno.ESTALE):
-            return self._changed(path)
-        return error
+            raise exceptions.SourceError(
+                f'{what}permission denied',
+                hint='run this as a user who may read everything',
+            ) from error
+        raise exceptions.SourceError(
+            f'{what}cannot be read: {os.strerror(error.errno or 0)}'
+        ) from error
 
 
-def size(path: pathlib.Path) -> int:
-    """Tell the bytes of the files in a directory, for those who wait."""
-    total = 0
-    for _, _, names, folder in os.fwalk(path):
-        for name in names:
-            try:
-                status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-            except OSError:
-                # It will be said when it is to be read.
-                continue
-            if stat.S_ISREG(status.st_mode):
-                total += min(status.st_size, status.st_blocks * 512)
-    return total
+def _changed(source: str, path: bytes) -> exceptions.BusyError:
+    return exceptions.BusyError(
+        f'{source}: {nodes.shown(path)} was changed while it was being read',
+        hint='end whatever writes to it first',
+    )

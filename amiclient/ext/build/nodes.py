@@ -25,8 +25,8 @@ from amiclient import exceptions
 #: The longest name that a directory takes, in bytes (ext4.h, EXT4_NAME_LEN).
 _NAME = 255
 
-#: The longest path that the kernel takes (limits.h, PATH_MAX, less the NUL).
-_PATH = 4095
+#: The longest path that the kernel takes (limits.h, less the NUL).
+PATH_MAX = 4095
 
 #: How many names a file can have (ext4.h, EXT4_LINK_MAX).
 _LINKS = 65000
@@ -203,8 +203,12 @@ def parts(path: bytes) -> list[bytes]:
     names = [name for name in path.split(b'/') if name not in (b'', b'.')]
     if b'..' in names:
         raise PathError('it leads upwards, with ..')
-    if len(path) > _PATH or any(len(name) > _NAME for name in names):
-        raise PathError('the name is too long for ext4')
+    if len(path) > PATH_MAX:
+        raise PathError(f'its path is too long: {PATH_MAX} bytes are the most')
+    if any(len(name) > _NAME for name in names):
+        raise PathError(
+            f'a name is too long for ext4: {_NAME} bytes are the most'
+        )
     if b'\0' in path:
         raise PathError('the name has a NUL in it')
     return names

@@ -44,6 +44,7 @@ class TestHostileArchives(test_tree.BuildCase):
             ([member('d/x'), member('d')], 'not empty'),
             ([member('.')], 'not a directory'),
             ([member('n' * 256)], 'too long'),
+            ([member('d/' * 3000)], 'path is too long: 4095 bytes'),
             ([member('u', uid=2**32)], 'owner'),
             ([member('x', tarfile.CHRTYPE, devmajor=4096)], 'device'),
             ([member('s', SYMLINK, linkname='')], 'nowhere'),
