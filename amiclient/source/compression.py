@@ -76,6 +76,19 @@ _LZ4_LEGACY_BLOCK = 8 * _MIB
 _LZ4_BLOCK = {4: 64 * _KIB, 5: 256 * _KIB, 6: _MIB, 7: 4 * _MIB}
 
 
+#: How many times its size data can unpack to at most, and a little more: 258
+#: bytes of two bits, 273 of less than one, a block of 900 kB whose bytes stand
+#: for 51 each in 32 bytes, a block of 128 KiB in 4, 255 in each byte.
+RATIOS = {
+    'gzip': 1040,
+    'xz': 20_000,
+    'lzma': 20_000,
+    'bzip2': 1_500_000,
+    'zstd': 40_000,
+    'lz4': 256,
+}
+
+
 class _Codec(Protocol):
     @property
     def eof(self) -> bool: ...

@@ -137,6 +137,39 @@ def read(medium: medium_.Medium) -> Table | None:
     return Table('mbr', tuple(_mbr(medium, head, primary)))
 
 
+def end(head: bytes) -> int:
+    """Tell where a disk ends, as far as what it begins with says so.
+
+    :param head: the more the better, up to 8 KiB.
+    :returns: bytes from its beginning: for a GPT, of the disk; for an MBR, of
+        the last partition; 0 if there is neither.
+    """
+    if head[510:512] != _SIGNATURE:
+        return 0
+    primary = _primary(head)
+    if not _plausible(primary):
+        return 0
+    ends = [
+        (start + count) * _SECTOR
+        for _, kind, start, count in primary
+        if kind not in (0, _PROTECTIVE)
+    ]
+    if any(kind == _PROTECTIVE for _, kind, _, _ in primary):
+        for size in _GPT_SECTORS:
+            header = head[size : size + 92]
+            if len(header) == 92 and header.startswith(b'EFI PART'):
+                copy, _, last = struct.unpack_from('<QQQ', header, 32)
+                ends.append((max(copy, last) + 1) * size)
+                break
+        else:
+            # Damaged; there is another copy of it, in the last sector.
+            ends += [
+                (start + count) * _GPT_SECTORS[-1]
+                for _, _, start, count in primary
+            ]
+    return max(ends)
+
+
 _Slot = tuple[int, int, int, int]
 
 

@@ -182,6 +182,7 @@ class _Opener:
         self._progress = progress
         self._stack = stack
         self._folder: pathlib.Path | None = None
+        self._notes: list[str] = []
 
     def open(self) -> Source:
         """Take the source for what it is."""
@@ -193,7 +194,10 @@ class _Opener:
             if plain != self._path:
                 _clear_boot_sector(plain)
                 return Source(
-                    root=plain, own=True, format='compressed filesystem'
+                    root=plain,
+                    own=True,
+                    format='compressed filesystem',
+                    notes=tuple(self._notes),
                 )
         source = self._stack.enter_context(
             bundle.opened(
@@ -271,7 +275,12 @@ class _Opener:
             if not unpacking.is_compressed(path):
                 return path
             target = self._place() / f'unpacked-{layer}'
-            unpacking.unpack(path, target, progress=self._progress)
+            self._notes += unpacking.unpack(
+                path,
+                target,
+                name=opening.shown(self._path),
+                progress=self._progress,
+            )
             if layer:
                 path.unlink()
             path = target
@@ -324,7 +333,7 @@ class _Opener:
                 else each
                 for each in disk.partitions
             ),
-            notes=disk.notes + boot.notes,
+            notes=(*self._notes, *disk.notes, *boot.notes),
         )
 
     def _boot(
@@ -346,9 +355,7 @@ class _Opener:
             )
             return loader.Taken(notes=(note,))
         parts = disk.loaders(root, mounted)
-        if not parts or not (
-            boot is not None or loader.is_needed(image)
-        ):
+        if not parts or not (boot is not None or loader.is_needed(image)):
             return loader.Taken()
         taken = loader.take(
             disk, parts, self._place(), name=name, progress=self._progress

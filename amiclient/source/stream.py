@@ -23,6 +23,7 @@ import gzip
 import lzma
 import os
 import pathlib
+import time
 from typing import BinaryIO, Protocol
 import zlib
 
@@ -31,6 +32,7 @@ from amiclient import files
 from amiclient import process
 from amiclient.source import compression
 from amiclient.source import opening
+from amiclient import units
 
 #: What xz may need; its largest preset needs 65 MiB.
 _XZ_MEMORY = 256 << 20
@@ -42,6 +44,13 @@ _DAMAGE = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 #: How often a reader may ask for more after the end. tarfile asks for ever
 #: where an archive ends in the middle of a map of holes.
 _PATIENCE = 3
+
+#: Zeros on end that nobody has a filesystem for: so many bytes, so many times
+#: what the compressed file has itself, and seconds that they take. gzip makes
+#: a thousandth of zeros; the others go as far as a millionth.
+_ZEROS = 4 << 30
+_ZEROS_FOR_EACH = 1000
+_ZEROS_SECONDS = 20.0
 
 
 class Reader(Protocol):
@@ -56,20 +65,32 @@ class Stream:
 
     :param name: what to call it in errors.
     :param raw: the file itself, for how far it has been read.
+    :param kind: how it is compressed; None if it is not.
     """
 
-    def __init__(self, reader: Reader, name: str, raw: BinaryIO) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        name: str,
+        raw: BinaryIO,
+        kind: str | None = None,
+    ) -> None:
         self._reader = reader
         self._raw = raw
         self._again = b''
         self._ends = 0
+        self._zeros = 0
+        self._since = 0.0
         self.name = name
+        self.kind = kind
+        #: Bytes of the file itself.
+        self.packed = os.fstat(raw.fileno()).st_size
 
     def read(self, count: int = _INPUT) -> bytes:
         """Read up to so many bytes; none at the end.
 
-        :raises SourceError: if it is damaged, cut short, or does not end in
-            spite of being at its end.
+        :raises SourceError: if it is damaged, cut short, does not end in
+            spite of being at its end, or is made to unpack for ever.
         """
         if self._again:
             data, self._again = self._again[:count], self._again[count:]
@@ -88,7 +109,29 @@ class Stream:
         self._ends = 0 if data else self._ends + 1
         if self._ends > _PATIENCE:
             raise self._damaged('it ends too early')
+        if self.kind is not None:
+            self._watch(data)
         return data
+
+    def _watch(self, data: bytes) -> None:
+        """Refuse zeros without end: they cost nothing but time."""
+        if data != bytes(len(data)):
+            self._zeros = 0
+            return
+        if not self._zeros:
+            self._since = time.monotonic()
+        self._zeros += len(data)
+        if (
+            self._zeros > max(_ZEROS, self.packed * _ZEROS_FOR_EACH)
+            and time.monotonic() - self._since > _ZEROS_SECONDS
+        ):
+            raise exceptions.SourceError(
+                f'{self.name}: {units.format_size(self._zeros)} of zeros on '
+                f'end came out of {units.format_size(self.packed)}, and that '
+                'is not all: it is taken for one that is meant to do harm',
+                hint='if you trust it, unpack it yourself and give what '
+                'comes out',
+            )
 
     def peek(self, count: int) -> bytes:
         """Look at the next bytes, as many as there are up to a number."""
@@ -140,16 +183,19 @@ class _Xz:
 
 
 @contextlib.contextmanager
-def opened(path: pathlib.Path, *, wanted: str) -> Iterator[Stream]:
+def opened(
+    path: pathlib.Path, *, wanted: str, name: str | None = None
+) -> Iterator[Stream]:
     """Open a file that may be compressed, by whatever.
 
     :param wanted: what it should be, for the text of errors.
+    :param name: what to call it in them, if not by its path.
     :raises SourceError: if it cannot be read, or its compression is not known
         here.
     :raises BusyError: if it was changed meanwhile.
     :raises ProgramError: if the program for it is missing.
     """
-    name = opening.shown(path)
+    name = name or opening.shown(path)
     with opening.opened(path, wanted=wanted) as file:
         before = files.state(file.fileno())
         kind = compression.tell(file.read(compression.MAGIC_SIZE))
@@ -178,5 +224,5 @@ def opened(path: pathlib.Path, *, wanted: str) -> Iterator[Stream]:
                     f'{name}: {kind} compression is not known here',
                     hint='compress it with gzip, xz or zstd instead',
                 )
-            yield Stream(reader, name, file)
+            yield Stream(reader, name, file, kind)
         files.refuse_changed(path, before, files.state(file.fileno()))

@@ -13,12 +13,14 @@
 
 """Compressed filesystems and disks: unpacked into sparse files.
 
-What they claim to unpack to is not trusted: what comes out is counted, and
-the disk that it goes to is not filled up.
+What comes out is counted. It ends a little behind the end that a filesystem
+or a partition table tells, and the disk that it goes to is not filled up.
 """
 
+import dataclasses
 import os
 import pathlib
+import time
 
 from amiclient import exceptions
 from amiclient.ext import copy
@@ -29,7 +31,9 @@ from amiclient.source import compression
 from amiclient.source import detect
 from amiclient.source import magic
 from amiclient.source import opening
+from amiclient.source import partitions
 from amiclient.source import stream as stream_
+from amiclient.source import virtual
 from amiclient import sparse
 from amiclient import units
 
@@ -45,6 +49,16 @@ _RESERVE = 64 * _MIB
 #: Bytes of data after which the room on the disk is looked at again.
 _STEP = 16 * _MIB
 
+#: Bytes behind the end of a filesystem or disk that are unpacked as well: it
+#: may be a little longer than it says, and be followed by a footer.
+_KEPT = 64 * _MIB
+
+#: Seconds for which the rest is read, but not kept.
+_SECONDS = 5.0
+
+#: How many times its size something compressed may have come from.
+_AGAIN = 16
+
 
 def is_compressed(path: pathlib.Path) -> bool:
     """Tell whether a file is compressed, by whatever."""
@@ -59,51 +73,139 @@ def unpack(
     path: pathlib.Path,
     target: pathlib.Path,
     *,
+    name: str,
     progress: progress_.Progress,
-) -> None:
+) -> tuple[str, ...]:
     """Unpack a file.
 
     :param target: the file that is made.
-    :raises SourceError: if it is damaged, or what is in it is no source.
+    :param name: what to call it in errors.
+    :returns: what the user should know.
+    :raises SourceError: if it is damaged, or what is in it is no source, or
+        goes on for much longer than that says itself.
     :raises NoSpaceError: if there is no room for what is in it.
     """
-    name = opening.shown(path)
     with (
-        stream_.opened(path, wanted='a source') as stream,
+        stream_.opened(path, wanted='a source', name=name) as stream,
         stage.full_disk(target.parent),
         copy.opened(target, os.O_RDWR | os.O_CREAT | os.O_EXCL) as descriptor,
-        progress.task('Unpacking', path.stat().st_size) as task,
+        progress.task('Unpacking', stream.packed) as task,
     ):
-        _refuse_others(stream.peek(magic.HEAD), name)
-        size = unlooked = position = 0
-        while data := stream.read(sparse.CHUNK):
+        bound = _bound(stream)
+        unlooked = position = size = 0
+        while size < bound.most and (data := stream.read(sparse.CHUNK)):
             unlooked += sum(end - start for start, end in sparse.runs(data, 0))
             if unlooked >= _STEP:
-                _check_room(target.parent, name, size)
+                _check_room(target.parent, stream.name, size)
                 unlooked = 0
             sparse.append(descriptor, data, size)
             size += len(data)
-            if size > _MOST:
-                raise exceptions.SourceError(
-                    f'{name}: it unpacks to more than '
-                    f'{units.format_size(_MOST)}',
-                    hint='it must be damaged, or meant to fill disks',
-                )
             now = stream.position()
             task.advance(now - position)
             position = now
+        if size < bound.most:
+            return ()
+        return _left(stream, bound, size)
 
 
-def _refuse_others(head: bytes, name: str) -> None:
-    """Refuse what is no source, before all of it is unpacked."""
+@dataclasses.dataclass(frozen=True)
+class _Bound:
+    """How much is unpacked at most.
+
+    :param end: bytes of what is in it, by its own word.
+    :param kept: bytes that are taken of what follows.
+    :param what: what ends there.
+    :param strict: whether more than that is an error.
+    """
+
+    end: int
+    kept: int
+    what: str
+    strict: bool = True
+
+    @property
+    def most(self) -> int:
+        return self.end + self.kept
+
+
+def _bound(stream: stream_.Stream) -> _Bound:
+    """Refuse what is no source, before all of it is unpacked.
+
+    :returns: where to end with what is one.
+    """
+    name = stream.name
+    head = stream.peek(magic.HEAD)
     what, block = detect.examine(head, 1 << 62, name)
-    if block is None and not what.endswith(
-        (' disk', ' disk image', ' compressed file', '-compressed file')
-    ):
+    if what.endswith((' compressed file', '-compressed file')):
+        # What is compressed does not get smaller by being compressed again.
+        return _Bound(stream.packed * _AGAIN, _KEPT, 'compressed file')
+    if what.endswith(' disk image'):
+        size = virtual.disk_size(head)
+        if size is None or size > _MOST:
+            return _Bound(_MOST, 0, 'disk image')
+        # Snapshots are in there, too.
+        return _Bound(2 * size, _KEPT, 'disk image')
+    if block is None and not what.endswith(' disk'):
         raise exceptions.SourceError(
             f'{name}: compressed; in it is {what}: only ext2, ext3 and ext4 '
             'filesystems are taken, and disks that have one'
         )
+    disk = partitions.end(head)
+    size = max(disk, 0 if block is None else block.size)
+    if size > _MOST:
+        raise exceptions.SourceError(
+            f'{name}: it unpacks to {units.format_size(size)}, by its own '
+            f'word: more than {units.format_size(_MOST)}',
+            hint='it must be damaged, or meant to fill disks',
+        )
+    if block is not None and not disk:
+        held = stream.packed * compression.RATIOS.get(stream.kind or '', size)
+        if block.size > held:
+            raise exceptions.DamagedError(
+                f'{name}: cut short: its {block.filesystem} filesystem takes '
+                f'{block.size} bytes, and {stream.kind} cannot make them of '
+                f'{stream.packed}',
+                hint='get a whole copy of it',
+            )
+    what = 'filesystem' if block is not None and not disk else 'disk'
+    return _Bound(size or _MOST, _KEPT, what, strict=False)
+
+
+def _left(stream: stream_.Stream, bound: _Bound, size: int) -> tuple[str, ...]:
+    """Read on for a while, for checksums are at the very end.
+
+    :param size: bytes that were unpacked.
+    :returns: what is said of what is left out.
+    :raises SourceError: if it is damaged, or what is in it cannot have so
+        much behind its end.
+    """
+    since = time.monotonic()
+    blank = True
+    while data := stream.read(sparse.CHUNK):
+        if bound.strict:
+            raise exceptions.SourceError(
+                f'{stream.name}: it unpacks to more than '
+                f'{units.format_size(bound.most)}, which is more than the '
+                f'{bound.what} in it can have',
+                hint='it must be damaged, or meant to fill disks',
+            )
+        size += len(data)
+        blank = blank and data == bytes(len(data))
+        if time.monotonic() - since > _SECONDS:
+            note = (
+                f'{stream.name}: it goes on for long behind the end of the '
+                f'{bound.what} in it, at {units.format_size(bound.end)}; that '
+                'was left out and not read to its end, so what checksums '
+                'there would tell of damage is not known'
+            )
+            return (note,)
+    if blank:
+        return ()
+    note = (
+        f'{stream.name}: {units.format_size(size - bound.end)} that follow '
+        f'the {bound.what} in it are not taken'
+    )
+    return (note,)
 
 
 def _check_room(folder: pathlib.Path, name: str, size: int) -> None:

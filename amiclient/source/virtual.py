@@ -50,6 +50,16 @@ _MAGIC = (
 #: How much of the beginning is needed to tell.
 HEAD = 0x44
 
+#: Where they say how large the disk is, and in which unit.
+_SIZES = {
+    'qcow': ('>Q', 24, 1),
+    'qcow2': ('>Q', 24, 1),
+    'qed': ('<Q', 48, 1),
+    'vmdk': ('<Q', 12, 512),
+    'vpc': ('>Q', 48, 1),
+    'vdi': ('<Q', 0x170, 1),
+}
+
 _SHOWN = {'vpc': 'vhd'}
 
 #: Layers over each other that are followed, if that is allowed.
@@ -78,6 +88,19 @@ def tell(head: bytes) -> str | None:
         if head.startswith(magic, offset):
             return kind
     return None
+
+
+def disk_size(head: bytes) -> int | None:
+    """Tell how large the disk in a disk image is, as its header says.
+
+    :param head: the first 512 bytes, or all there are.
+    :returns: bytes; None if that is not known.
+    """
+    place = _SIZES.get(tell(head) or '')
+    if place is None or len(head) < 512:
+        return None
+    layout, offset, unit = place
+    return int(struct.unpack_from(layout, head, offset)[0]) * unit
 
 
 def shown(kind: str) -> str:

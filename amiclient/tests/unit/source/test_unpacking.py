@@ -119,12 +119,6 @@ class TestUnpacking(base.TestCase):
         self.assertIn('70.0 MiB left', told)
         self.assertIn('--work-directory', told)
 
-    def test_bomb(self) -> None:
-        """Zeros take no room, but there is an end to how many there may be."""
-        self.useFixture(fixtures.MockPatchObject(unpacking, '_MOST', 16 * MIB))
-        told = self.refused(self.packed(self.root))
-        self.assertIn('it unpacks to more than 16.0 MiB', told)
-
     def test_something_else(self) -> None:
         """It is told after its first bytes, whatever follows."""
         path = self.folder / 'other.gz'
