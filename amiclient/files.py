@@ -117,6 +117,27 @@ def refuse_special(target: pathlib.Path) -> None:
         )
 
 
+def refuse_within(
+    target: pathlib.Path, source: pathlib.Path, *, hint: str
+) -> None:
+    """Make sure that nothing is written into the directory that is read.
+
+    It would become part of what is read, or change what is to stay as it is.
+
+    :param target: what is to be written: a file or directory, which need not
+        be there.
+    :raises UsageError: if it is the source, or within it, by whatever name.
+    """
+    if not source.is_dir():
+        return
+    place = pathlib.Path(os.path.realpath(target))
+    for each in (place, *place.parents):
+        if os.path.exists(each) and os.path.samefile(each, source):
+            raise exceptions.UsageError(
+                f'{target} is within the source', hint=hint
+            )
+
+
 @contextlib.contextmanager
 def folder_for(folder: pathlib.Path) -> Iterator[None]:
     """Make a folder for results if it is not there.

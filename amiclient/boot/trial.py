@@ -184,6 +184,12 @@ def plan(request: BootRequest, source: bundle.Source) -> BootPlan:
         process.find(program)
     instead = source.command_line or ''
     qemu.command_line(kvm=False, append=request.append, instead=instead)
+    if request.console:
+        bundle.refuse_within(
+            request.console,
+            request.source,
+            hint='choose another file for --console',
+        )
     if request.console and request.console.is_dir():
         raise exceptions.UsageError(
             f'--console {opening.shown(request.console)}: a directory',

@@ -142,7 +142,8 @@ class ExtractSource(command.ShowOne):
             metavar='<directory>',
             type=values.path,
             help='Where to write them (default: a directory that is named '
-            'after the source, in the current one)',
+            'after the source, in the current one, with "-ami" at the end if '
+            'there is something else of that name)',
         )
         sources.add_fix(parser)
         sources.add_kernel_version(parser)
@@ -159,7 +160,9 @@ class ExtractSource(command.ShowOne):
             parsed_args,
             watch,
             required=False,
-            home=extraction.home(parsed_args.directory),
+            home=extraction.home(
+                parsed_args.source, parsed_args.directory
+            ),
         ) as source:
             for note in source.notes:
                 self.log.warning('%s', note)

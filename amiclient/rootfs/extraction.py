@@ -39,6 +39,9 @@ from amiclient import sparse
 _SUFFIXES = {'image': '.img', 'kernel': '-vmlinuz', 'ramdisk': '-initrd'}
 _FORMATS = {'image': 'ami', 'kernel': 'aki', 'ramdisk': 'ari'}
 
+#: What is added to the name of a directory that holds something else.
+_BESIDE = '-ami'
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Extracted:
@@ -77,17 +80,40 @@ def extract(
     detect.open_root(source.root)
     busy.refuse_busy(source.root)
     stem = manifest_.stem(source.name or _without_suffix(name))
-    folder = directory or pathlib.Path(stem)
+    folder = directory or _default(stem)
     with files.folder_for(folder):
         return _write_all(source, stem, folder, progress)
 
 
-def home(directory: pathlib.Path | None) -> pathlib.Path | None:
+def _default(stem: str) -> pathlib.Path:
+    """Choose a directory, but none that holds something else.
+
+    The source itself does, and so may what it is an archive of.
+    """
+    folder = pathlib.Path(stem)
+    if not folder.exists() or (
+        folder.is_dir()
+        and ((folder / manifest_.NAME).exists() or not any(folder.iterdir()))
+    ):
+        return folder
+    return pathlib.Path(f'{stem}{_BESIDE}')
+
+
+def home(
+    name: pathlib.Path, directory: pathlib.Path | None
+) -> pathlib.Path | None:
     """Tell where the root filesystem is best made: where it is to stay.
 
-    :param directory: as for :func:`extract`.
+    The parameters are those of :func:`extract`.
+
     :returns: None if nothing can be made there.
+    :raises UsageError: if it would stay within the source.
     """
+    bundle.refuse_within(
+        directory or pathlib.Path.cwd(),
+        name,
+        hint='give --directory outside of it',
+    )
     place = directory or pathlib.Path()
     if not place.is_dir():
         # It will be made.

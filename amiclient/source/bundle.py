@@ -121,7 +121,7 @@ def opened(
     :raises NoSpaceError: if there is no room to unpack it.
     """
     special = opening.special(path)
-    if special == 'a directory' and (path / manifest_.NAME).exists():
+    if special == 'a directory' and _is_saved(path):
         yield _blank(_saved(path / manifest_.NAME, progress), path)
     elif special is None and _is_manifest(path):
         yield _blank(_saved(path, progress), path)
@@ -134,6 +134,19 @@ def opened(
             yield _blank(_unpacked(path, folder, progress), path)
     else:
         yield Source(root=path)
+
+
+def refuse_within(
+    target: pathlib.Path, source: pathlib.Path, *, hint: str
+) -> None:
+    """Make sure that nothing is written among the files that are the source.
+
+    Beside those that were saved, there may be others.
+
+    :raises UsageError: as :func:`amiclient.files.refuse_within` does.
+    """
+    if not _is_saved(source):
+        files.refuse_within(target, source, hint=hint)
 
 
 def verified(
@@ -151,6 +164,10 @@ def verified(
         return None
     _compare_all(opening.shown(path), found, found.manifest)
     return found.manifest
+
+
+def _is_saved(path: pathlib.Path) -> bool:
+    return (path / manifest_.NAME).exists()
 
 
 def _is_manifest(path: pathlib.Path) -> bool:

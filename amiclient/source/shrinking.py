@@ -25,6 +25,7 @@ from amiclient.ext import shrink
 from amiclient.ext import stage
 from amiclient import files
 from amiclient import progress as progress_
+from amiclient.source import bundle
 from amiclient.source import detect
 from amiclient.source import resolve
 from amiclient import units
@@ -84,6 +85,11 @@ def planned(
     with contextlib.ExitStack() as stack:
         source = resolve.Source(root=request.source)
         if request.output is not None:
+            bundle.refuse_within(
+                request.output,
+                request.source,
+                hint='choose an output outside of it',
+            )
             # Where it can get its name without being copied.
             beside = choice.work_directory or request.output.absolute().parent
             with files.told(beside):

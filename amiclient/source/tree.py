@@ -155,7 +155,14 @@ def plan(request: BuildRequest) -> BuildPlan:
     if is_directory:
         if request.rooted:
             _refuse_other(request.source)
-        _refuse_inside(request)
+        files.refuse_within(
+            request.output,
+            request.source,
+            # What is only needed for a while was not named by the user.
+            hint='name another directory by --work-directory'
+            if request.rooted
+            else 'choose an output outside of it',
+        )
     limit, limited = room - room // _LEFT, 'and the disk has no more room'
     if request.size is not None and request.size <= limit:
         limit, limited = request.size, 'the size that was asked for'
@@ -297,18 +304,6 @@ def _verify(path: pathlib.Path) -> None:
         raise exceptions.DamagedError(
             f'the new filesystem is not in order: {tools.objections(path)}',
             hint='please report this as a bug',
-        )
-
-
-def _refuse_inside(request: BuildRequest) -> None:
-    source = request.source.resolve()
-    if request.output.parent.resolve().is_relative_to(source):
-        raise exceptions.UsageError(
-            f'{opening.shown(request.output)} is within the source',
-            # What is only needed for a while was not named by the user.
-            hint='name another folder by --work-directory'
-            if request.rooted
-            else 'choose an output outside of it',
         )
 
 

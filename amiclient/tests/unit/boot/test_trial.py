@@ -58,7 +58,7 @@ class PlanCase(base.TestCase):
         )
 
     def plan(self, **rest: object) -> trial.BootPlan:
-        request = trial.BootRequest(source=self.root, **rest)
+        request = trial.BootRequest(**{'source': self.root, **rest})
         return trial.plan(request, self.source)
 
 
@@ -157,6 +157,17 @@ class TestPlan(PlanCase):
             self.assertEqual(
                 f'--console {text}: a directory; name a file in it', words
             )
+
+    def test_console_within_the_source(self) -> None:
+        words = self.refused(
+            exceptions.UsageError,
+            source=self.folder,
+            console=self.folder / 'new' / 'console',
+        )
+        self.assertIn('console is within the source; ', words)
+        # Beside what was saved, there may be others.
+        (self.folder / manifest.NAME).touch()
+        self.plan(source=self.folder, console=self.folder / 'console')
 
     def test_qemu_is_missing(self) -> None:
         for name in ('qemu-system-x86_64', 'qemu-img'):

@@ -19,11 +19,14 @@ from typing import Any
 
 import fixtures
 
+from amiclient import exceptions
 from amiclient.ext import stage
 from amiclient import files
 from amiclient import process
+from amiclient import progress
 from amiclient.rootfs import extraction
 from amiclient.source import resolve
+from amiclient.source import shrinking
 from amiclient.tests import base
 from amiclient.tests import disks
 from amiclient.tests import exttree
@@ -142,7 +145,7 @@ class TestCopies(base.TestCase):
             (self.folder / 'new', self.folder),
             (self.folder / 'not' / 'there', None),
         ):
-            self.assertEqual(expected, extraction.home(directory))
+            self.assertEqual(expected, extraction.home(self.root, directory))
 
     def elsewhere(self) -> str:
         """Make a folder on another filesystem, for as long as the test."""
@@ -152,3 +155,78 @@ class TestCopies(base.TestCase):
         ):
             self.skipTest('there is no other filesystem')
         return self.useFixture(fixtures.TempDir(place)).path
+
+
+class TestPlaces(base.TestCase):
+    """Nothing is written into the directory that is the source."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = self.tmp()
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.folder)
+        self.source = pathlib.Path('rootfs')
+        for name in ('etc', 'sbin', 'tmp'):
+            (self.source / name).mkdir(parents=True)
+        (self.source / 'etc' / 'os-release').write_text('ID=debian')
+        pathlib.Path('link').symlink_to('rootfs/tmp')
+        self.before = self.names()
+
+    def names(self) -> list[pathlib.Path]:
+        return sorted(self.source.rglob('*'))
+
+    def extract(self, path: pathlib.Path) -> pathlib.Path:
+        home = extraction.home(path, None)
+        with resolve.opened(path, resolve.Choice(home=home)) as source:
+            return extraction.extract(source, path).directory
+
+    def test_default(self) -> None:
+        beside = pathlib.Path('rootfs-ami')
+        self.assertEqual(beside, self.extract(self.source))
+        self.assertEqual(
+            {'manifest.json', 'rootfs.img'}, {*os.listdir(beside)}
+        )
+        self.assertIn(
+            b'/etc/os-release', exttree.read_tree(beside / 'rootfs.img')
+        )
+        # It is the same, so it is left alone.
+        self.assertEqual(beside, self.extract(self.source))
+        self.assertEqual(self.before, self.names())
+
+    def test_default_beside_what_was_unpacked(self) -> None:
+        process.run(['tar', '-C', self.source, '-cf', 'rootfs.tar', '.'])
+        found = self.extract(pathlib.Path('rootfs.tar'))
+        self.assertEqual(pathlib.Path('rootfs-ami'), found)
+        self.assertEqual(self.before, self.names())
+
+    def test_default_of_a_file_without_suffix(self) -> None:
+        root = triple.root(self.folder, size=24 * MIB)
+        root.rename('disk')
+        found = self.extract(pathlib.Path('disk'))
+        self.assertEqual(pathlib.Path('disk-ami'), found)
+
+    def test_within(self) -> None:
+        for directory in ('rootfs', 'rootfs/new/er', 'link', 'link/new'):
+            self.refused(
+                extraction.home, self.source, pathlib.Path(directory)
+            )
+            self.refused(self.shrink, pathlib.Path(directory) / 'root.img')
+        os.chdir(self.source)
+        self.refused(extraction.home, pathlib.Path(), None)
+        os.chdir('..')
+        self.assertEqual(self.before, self.names())
+
+    def shrink(self, output: pathlib.Path) -> None:
+        request = shrinking.Request(
+            source=self.source,
+            choice=resolve.Choice(work_directory=self.tmp()),
+            output=output,
+        )
+        with shrinking.planned(
+            request, exact=False, progress=progress.QUIET
+        ):
+            self.fail('it was planned')
+
+    def refused(self, function, *words: object) -> None:
+        error = self.assertRaises(exceptions.UsageError, function, *words)
+        self.assertIn(' is within the source; ', str(error))

@@ -256,7 +256,7 @@ class TestDirectories(test_tree.BuildCase):
             exceptions.UsageError, tree.temporary_image, self.source,
             self.source / 'bin',
         )  # fmt: skip
-        self.assertIn('within the source; name another folder', str(error))
+        self.assertIn('within the source; name another directory', str(error))
         self.output = self.folder / 'out' / 'root.img'
         for options, words in (
             ({'label': 'seventeen letters'}, 'more than 16 bytes'),
