@@ -138,6 +138,17 @@ def meanwhile(share: float, act: Callable[[], None]) -> faults.Action:
     return action
 
 
+def then(act: Callable[[], None]) -> faults.Action:
+    """Do something else between the server's answer and the client's."""
+
+    def action(exchange: faults.Exchange) -> None:
+        answer_ = exchange.ask()
+        act()
+        exchange.say(answer_)
+
+    return action
+
+
 def silence(exchange: faults.Exchange) -> None:
     """Read all of it, pass nothing on, and never answer."""
     exchange.read()

@@ -30,6 +30,7 @@ from amiclient.glance import model
 from amiclient.glance import retry
 from amiclient.glance.upload import register
 from amiclient.glance.upload import request as request_
+from amiclient.glance.upload import reuse
 from amiclient.glance.upload import transaction
 from amiclient import interrupts
 from amiclient import progress as progress_
@@ -84,6 +85,7 @@ class ChangePlan:
     :param members: projects that those are shared with.
     :param followers: kernels and ramdisks that are shared with whomever the
         AMI turns out to be shared with, which Glance tells only then.
+    :param reused: images of the cloud's that it is going to link to.
     :param warnings: what to say before. :param notes: what to say after.
     :param left: kernels and ramdisks of other projects, and what was asked
         for them, but is for those to do.
@@ -94,6 +96,7 @@ class ChangePlan:
     members: frozenset[str]
     steps: tuple[steps.Step, ...]
     followers: tuple[tuple[model.Kind, model.ImageRecord], ...] = ()
+    reused: tuple[request_.Reuse, ...] = ()
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
@@ -113,6 +116,17 @@ class ChangePlan:
                 )
         for each in self.steps:
             yield each.describe()
+
+    def visibility(self, part: model.ImageRecord) -> str:
+        """Tell what visibility a part has when all is done."""
+        given = [
+            step.values['visibility']
+            for step in self.steps
+            if isinstance(step, steps.Update)
+            and step.image.id == part.id
+            and 'visibility' in step.values
+        ]
+        return str(given[-1]) if given else part.visibility
 
     def check(self) -> None:
         """Complain of what was asked, but is not going to be done.
@@ -157,6 +171,9 @@ def execute(
         followers = (*plan.followers, *new.items())
         for step in _following(plan.ami, followers, catalog):
             changes.carry_out(step)
+        for each in plan.reused:
+            seen = plan.visibility(each.record)
+            reuse.still(catalog, each.kind, each.record, visibility=seen)
         # Between the two, the AMI would link to what is removed.
         with interrupts.ignored():
             changes.commit()

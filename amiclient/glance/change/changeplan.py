@@ -195,6 +195,12 @@ class _Planner:
                 for kind, each in around.items()
                 if each.visibility == 'shared'
             ),
+            reused=tuple(
+                step
+                for kind, step in new.items()
+                if isinstance(step, request_.Reuse)
+                and step.record.id != self._links[kind]
+            ),
             warnings=(
                 *(n for each in around.values() for n in each.notes),
                 *(n for step in new.values() if step for n in step.notes),

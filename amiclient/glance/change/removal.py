@@ -41,11 +41,13 @@ class Removal:
 
     :param after: ids of the AMIs that link to it, and have to be deleted
         before; if one of them cannot be, it stays as well.
+    :param force: whether it goes even if images link to it.
     """
 
     kind: model.Kind
     image: model.ImageRecord
     after: frozenset[str] = frozenset()
+    force: bool = False
 
     @property
     def title(self) -> str:
@@ -133,7 +135,7 @@ def plan_parts(
             _raise_unless_about_one(error)
             problems.append(error)
             continue
-        removals[part.image.id] = Removal(kind, part.image)
+        removals[part.image.id] = Removal(kind, part.image, force=force)
         if part.users:
             warnings.append(
                 f'{_named(part.users)} will not boot without the '
@@ -329,6 +331,9 @@ def execute(plan: RemovalPlan, catalog: catalog_.Catalog) -> None:
                 )
                 continue
             try:
+                if (needed := _needed(removal, catalog)) is not None:
+                    LOG.warning('%s', needed)
+                    continue
                 _delete(removal, catalog)
             except exceptions.CloudError as error:
                 _raise_unless_about_one(error)
@@ -345,6 +350,25 @@ def execute(plan: RemovalPlan, catalog: catalog_.Catalog) -> None:
         )
         raise
     refuse(problems, plan.total, parts)
+
+
+def _needed(removal: Removal, catalog: catalog_.Catalog) -> str | None:
+    """Look once more for what links to a part, right before it goes.
+
+    Glance has no request that deletes an image only if nothing links to it.
+
+    :returns: why it is kept; None if it is not.
+    :raises CloudError: if it was named, and is in use.
+    """
+    if removal.kind is model.Kind.AMI or removal.force:
+        return None
+    image = removal.image
+    using = users.used_by(catalog, [image.id])[image.id]
+    if not using:
+        return None
+    if not removal.after:
+        _check_unused(users.Part(removal.kind, image, using), force=False)
+    return f'kept the {removal.title}: needed by {_named(using)}'
 
 
 def _delete(removal: Removal, catalog: catalog_.Catalog) -> None:

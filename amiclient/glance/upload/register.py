@@ -34,7 +34,9 @@ from amiclient.glance import model
 from amiclient.glance.upload import copying
 from amiclient.glance.upload import courier as courier_
 from amiclient.glance.upload import orphans
+from amiclient.glance.upload import preflight
 from amiclient.glance.upload import request as request_
+from amiclient.glance.upload import reuse
 from amiclient.glance.upload import sameroot
 from amiclient.glance.upload import transaction
 from amiclient import progress as progress_
@@ -73,9 +75,13 @@ def execute(
             )
         )
         records = _create(plan, made)
+        if isinstance(plan.ami, request_.Creation):
+            # Much may have to be sent, which would be in vain.
+            _look_again(plan, catalog)
         sent = _send(plan, records, _Sender(proxy, plan.settings, progress))
         records.update({kind: each.record for kind, each in sent.items()})
         _finish(plan, records, made)
+        records.update(_look_again(plan, catalog))
         made.commit()
         _clear(plan, records, catalog)
     if model.Kind.AMI in sent:
@@ -105,8 +111,6 @@ def execute_part(
     """
     catalog = catalog_.Catalog(proxy, patience=plan.settings.patience)
     orphans.remove(catalog, plan.orphans)
-    if isinstance(plan.step, request_.Reuse):
-        orphans.clear(catalog, plan.step.record)
     with transaction.Transaction(
         catalog, keep=plan.settings.keep_failed, marked=plan.marked
     ) as made:
@@ -129,7 +133,10 @@ def add_part(
     """
     step = plan.step
     if isinstance(step, request_.Reuse):
-        return request_.Registered(step.record, reused=(step.record.id,))
+        catalog = catalog_.Catalog(proxy, patience=plan.settings.patience)
+        record = reuse.still(catalog, step.kind, step.record)
+        record = orphans.clear(catalog, record)
+        return request_.Registered(record, reused=(record.id,))
     record = _make(step, made)
     sent = _Sender(proxy, plan.settings, progress).send(
         record, step.kind, step.payload
@@ -210,6 +217,29 @@ def _finish(
         if plan.settings.protected:
             changes['protected'] = True
         records[step.kind] = made.finish(record, changes)
+
+
+def _look_again(
+    plan: request_.RegisterPlan, catalog: catalog_.Catalog
+) -> dict[model.Kind, model.ImageRecord]:
+    """Make sure that what is reused is there, for whoever sees the AMI.
+
+    :returns: it, as it is now.
+    """
+    found: dict[model.Kind, model.ImageRecord] = {}
+    for step in plan.steps:
+        if not isinstance(step, request_.Reuse):
+            continue
+        visibility = plan.settings.visibility if step in plan.widened else None
+        record = reuse.still(
+            catalog, step.kind, step.record, visibility=visibility
+        )
+        if step.kind is not model.Kind.AMI:
+            preflight.is_out_of_reach(
+                catalog, record, step.kind, plan.settings
+            )
+        found[step.kind] = record
+    return found
 
 
 def _clear(

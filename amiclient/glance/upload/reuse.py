@@ -22,6 +22,7 @@ import dataclasses
 import hashlib
 from typing import Any
 
+from amiclient import exceptions
 from amiclient.glance import catalog as catalog_
 from amiclient.glance import model
 from amiclient.glance.upload import marks
@@ -235,6 +236,61 @@ def _unlike(image: model.ImageRecord, wanted: Wanted) -> Iterator[str]:
             is_ = f'is {found!r}' if found else 'is not set'
             but = '' if text is None else f', not {text!r}'
             yield f'its {key} {is_}{but}'
+
+
+def still(
+    catalog: catalog_.Catalog,
+    kind: model.Kind,
+    before: model.ImageRecord,
+    *,
+    visibility: str | None = None,
+) -> model.ImageRecord:
+    """Make sure that an image that was chosen is as it was then.
+
+    Glance has no request that links to an image only if it is there, so this
+    is asked again before success is told.
+
+    :param before: the image as it was.
+    :param visibility: what it has at least; None for what it had.
+    :returns: the image as it is now.
+    :raises CloudError: if it was deleted, or changed in what counts.
+    """
+    title = f'the {kind.noun} {before.name!r} ({before.id})'
+    hint = f'begin again, with a {kind.noun} that is there'
+    try:
+        now = catalog.get(before.id)
+    except exceptions.NotFoundError as error:
+        raise exceptions.NotFoundError(
+            f'{title} was deleted meanwhile, or cannot be seen any more',
+            hint=hint,
+        ) from error
+    for what in _changes(before, now, visibility or before.visibility):
+        raise exceptions.CloudError(
+            f'{title} was changed meanwhile: it {what} now', hint=hint
+        )
+    return now
+
+
+def _changes(
+    before: model.ImageRecord, now: model.ImageRecord, visibility: str
+) -> Iterator[str]:
+    if now.status != before.status:
+        yield f'is {now.status}'
+    if _data(now) != _data(before):
+        yield 'holds other data'
+    if now.owner != before.owner:
+        yield f'belongs to the project {now.owner}'
+    if _rank(now.visibility) < _rank(visibility):
+        yield f'is {now.visibility}'
+    if now.kernel_id != before.kernel_id:
+        yield 'links to another kernel'
+    if now.ramdisk_id != before.ramdisk_id:
+        yield 'links to another ramdisk'
+
+
+def _data(image: model.ImageRecord) -> tuple[Any, ...]:
+    formats = image.disk_format, image.container_format
+    return *formats, image.size, image.hash_algo, image.hash_value
 
 
 def told(

@@ -192,7 +192,7 @@ class Transaction:
         try:
             record = self._catalog.update(made.id, last, present=present)
         except exceptions.CloudError as error:
-            if changes:
+            if changes or isinstance(error, exceptions.NotFoundError):
                 raise
             # It is complete all the same.
             LOG.warning(

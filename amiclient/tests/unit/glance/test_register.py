@@ -52,6 +52,7 @@ class TestCase(base.TestCase):
         self.cloud = mock.create_autospec(catalog.Catalog, instance=True)
         self.cloud.within.return_value = self.cloud
         self.cloud.create.side_effect = self.create
+        self.cloud.get.return_value = records.kernel()
         self.cloud.delete.side_effect = lambda i: self.note('delete', i)
         self.cloud.update.side_effect = self.update
         self.made = {}
