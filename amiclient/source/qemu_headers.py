@@ -18,73 +18,31 @@ here first, in whole, and found to name nothing: what is not known is refused.
 Where QEMU reads a thing from another place than the specification says, both
 are looked at.
 
-Sources: VMware's Virtual Disk Format 5.0, and QEMU's block/vmdk.c.
+Sources: VMware's Virtual Disk Format 5.0; QEMU's docs/interop/qcow2.txt and
+qed_spec.txt; Microsoft's Virtual Hard Disk Image Format Specification and
+MS-VHDX; and what QEMU makes of each, in block/*.c.
 """
 
-import dataclasses
+import functools
 import os
-import re
 import struct
 from typing import Any, BinaryIO, NamedTuple
+import uuid
 
-from amiclient import exceptions
-from amiclient import text
+from amiclient.source import qemu_image
+from amiclient.source import qemu_vmdk
 
-CONVERT = 'if you trust it, convert it with qemu-img convert -O qcow2 first'
+_REPAIR = 'have it repaired with qemu-img check -r all'
+_KEY = 'convert it with qemu-img, which can be given the key'
 
-_SECTOR = 512
+_SECTOR = qemu_image.SECTOR
+_MIB = 1 << 20
 
-#: Most bytes of the disk in an image: the limit of VMware and of Hyper-V.
-_LARGEST = 64 << 40
-
-
-@dataclasses.dataclass(frozen=True)
-class Header:
-    """What the header of a disk image says.
-
-    :param size: bytes of the disk in it.
-    """
-
-    size: int
+#: Most bytes of the name of a backing file, by the qcow2 specification.
+_NAME = 1023
 
 
-class _Image:
-    """A disk image, while its header is read.
-
-    :param name: what to call it in errors.
-    """
-
-    def __init__(self, file: BinaryIO, name: str) -> None:
-        self._file = file
-        self._name = name
-        self.size = file.seek(0, os.SEEK_END)
-
-    def read(self, offset: int, count: int) -> bytes:
-        """Read a part, all of which must be there."""
-        self.require(0 <= offset <= self.size - count, 'it is cut short')
-        self._file.seek(offset)
-        data = self._file.read(count)
-        self.require(len(data) == count, 'it is cut short')
-        return data
-
-    def unpack(self, layout: str, offset: int) -> tuple[Any, ...]:
-        """Read numbers and bytes, as struct has them."""
-        data = self.read(offset, struct.calcsize(layout))
-        return struct.unpack(layout, data)
-
-    def require(self, fact: object, why: str) -> None:
-        """Refuse it unless something is so."""
-        if not fact:
-            raise self.refused(why)
-
-    def refused(
-        self, why: str, *, hint: str = CONVERT
-    ) -> exceptions.SourceError:
-        """Say why it is not taken."""
-        return exceptions.SourceError(f'{self._name}: {why}', hint=hint)
-
-
-def read(file: BinaryIO, kind: str, name: str) -> Header:
+def read(file: BinaryIO, kind: str, name: str) -> qemu_image.Header:
     """Read the header of a disk image, and refuse what is not known.
 
     :param kind: its format, as QEMU calls it.
@@ -92,176 +50,366 @@ def read(file: BinaryIO, kind: str, name: str) -> Header:
     :raises SourceError: if it is not of that format, names other files, is
         cut short, or has anything in its header that is not known.
     """
-    return _READERS[kind](_Image(file, name))
+    return _READERS[kind](qemu_image.Image(file, name))
 
 
-class _Sparse(NamedTuple):
-    """The header of a VMDK, whose sizes and offsets are sectors."""
+def _qcow(image: qemu_image.Image) -> qemu_image.Header:
+    magic, place, length, size, bits, entries, crypt, table = image.unpack(
+        '>8sQI4xQBB2xIQ', 0
+    )
+    image.require(magic == b'QFI\xfb\0\0\0\1', 'it is no qcow image')
+    image.require(9 <= bits <= 16 and 6 <= entries <= 13)
+    image.require(1 < size <= qemu_image.LARGEST)
+    if crypt:
+        raise image.refused('an encrypted qcow image', hint=_KEY)
+    image.holds(table, -(-size >> (bits + entries)) * 8)
+    return qemu_image.Header(size, _backing(image, place, length, image.size))
+
+
+def _backing(
+    image: qemu_image.Image, place: int, length: int, end: int
+) -> bytes | None:
+    """Read the name of a backing file, which has to be before an offset."""
+    if not place:
+        return None
+    image.require(1 <= length <= _NAME and place + length <= end)
+    return image.read(place, length)
+
+
+def _qcow2(image: qemu_image.Image) -> qemu_image.Header:
+    magic, version, place, length, bits, size, crypt = image.unpack(
+        '>4sIQIIQI', 0
+    )
+    image.require(
+        magic == b'QFI\xfb' and version in (2, 3),
+        'it is no qcow2 image of version 2 or 3',
+    )
+    image.require(9 <= bits <= 21 and size <= qemu_image.LARGEST)
+    if crypt:
+        raise image.refused('an encrypted qcow2 image', hint=_KEY)
+    cluster = 1 << bits
+    header, wide = _features(image, cluster) if version == 3 else (72, False)
+    entries, table, counts, clusters, snapshots, listed = image.unpack(
+        '>IQQIIQ', 36
+    )
+    reach = cluster * cluster // (16 if wide else 8)
+    image.require(
+        -(-size // reach) <= entries <= 4 * _MIB
+        and 1 <= clusters <= 8 * _MIB // cluster
+        and snapshots <= 65536
+    )
+    image.holds(table, entries * 8, step=cluster)
+    image.holds(counts, clusters * cluster, step=cluster)
+    if snapshots:
+        image.holds(listed, snapshots * 40, step=cluster)
+    image.require(not place or header <= place <= cluster)
+    named = _backing(image, place, length, cluster)
+    return qemu_image.Header(
+        size, named, _extensions(image, header, place or cluster)
+    )
+
+
+#: Incompatible features of a qcow2: the image is dirty or corrupt, its data
+#: are in another file, they are compressed by zstd, its tables are wide.
+_CORRUPT = 1 << 1
+_ELSEWHERE = 1 << 2
+_ZSTD = 1 << 3
+_WIDE = 1 << 4
+_INCOMPATIBLE = 1 << 0 | _CORRUPT | _ELSEWHERE | _ZSTD | _WIDE
+
+#: An autoclear feature: the data in another file are those of a raw disk.
+_RAW = 1 << 1
+
+
+def _features(image: qemu_image.Image, cluster: int) -> tuple[int, bool]:
+    """Read what is new in version 3 of qcow2.
+
+    :returns: bytes of the header, and whether its tables are wide.
+    """
+    needed, cleared, order, length = image.unpack('>Q8xQII', 72)
+    if unknown := needed & ~_INCOMPATIBLE:
+        bit = unknown.bit_length() - 1
+        raise image.refused(f'it has a feature that is not known: bit {bit}')
+    image.require(
+        not needed & _ELSEWHERE and not cleared & _RAW,
+        'its data are in another file',
+    )
+    if needed & _CORRUPT:
+        raise image.refused('it is marked as corrupt', hint=_REPAIR)
+    image.require(order <= 6 and 104 <= length <= cluster and length % 8 == 0)
+    packed = image.read(104, 1)[0] if length > 104 else 0
+    wide = bool(needed & _WIDE)
+    image.require(
+        packed == bool(needed & _ZSTD) and (not wide or cluster >= 1 << 14)
+    )
+    return length, wide
+
+
+def _extensions(image: qemu_image.Image, place: int, end: int) -> str | None:
+    """Walk through the extensions of the header of a qcow2.
+
+    Those that are not known may be ignored, says the specification.
+
+    :returns: the format of its backing file, if it is said.
+    """
+    backing: str | None = None
+    while place < end:
+        kind, length = image.unpack('>II', place)
+        place += 8
+        if not kind:
+            break
+        image.require(length <= end - place)
+        if kind == 0x44415441:
+            raise image.refused('its data are in another file')
+        if kind == 0x0537BE77:
+            raise image.refused('an encrypted qcow2 image', hint=_KEY)
+        if kind == 0xE2792ACA:
+            image.require(backing is None and length <= 15)
+            backing = os.fsdecode(image.read(place, length))
+        place += -(-length // 8) * 8
+    return backing
+
+
+def _qed(image: qemu_image.Image) -> qemu_image.Header:
+    magic, cluster, tables, header, features = image.unpack('<4sIIIQ', 0)
+    table, size, place, length = image.unpack('<QQII', 40)
+    image.require(magic == b'QED\0', 'it is no QED image')
+    image.require(
+        cluster in (1 << bit for bit in range(12, 27))
+        and tables in (1, 2, 4, 8, 16)
+        and not features & ~7
+        and table
+        and size % _SECTOR == 0
+        and size
+        <= min(qemu_image.LARGEST, (tables * cluster // 8) ** 2 * cluster)
+    )
+    image.holds(0, header * cluster)
+    image.holds(table, tables * cluster, step=cluster)
+    if not features & 1:
+        return qemu_image.Header(size)
+    image.require(place)
+    named = _backing(image, place, length, header * cluster)
+    return qemu_image.Header(size, named, 'raw' if features & 4 else None)
+
+
+class _Footer(NamedTuple):
+    """What ends a VHD, and begins one that grows."""
 
     magic: bytes
+    features: int
     version: int
-    flags: int
-    capacity: int
-    grain: int
-    descriptor: int
-    descriptor_size: int
-    entries: int
-    backup: int
-    directory: int
-    overhead: int
-    unclean: int
-    newlines: bytes
-    compression: int
+    place: int
+    size: int
+    type: int
+    checksum: int
+    uuid: bytes
 
 
-_SPARSE = '<4sIIQQQQIQQQB4sH'
-
-#: In the place of the directory: the copy of the header at the end counts.
-_AT_END = (1 << 64) - 1
-
-#: The flags: a second directory; compressed grains with markers; all known.
-_BACKUP = 1 << 1
-_PACKED = 1 << 16 | 1 << 17
-_FLAGS = 1 << 0 | _BACKUP | 1 << 2 | _PACKED
-
-#: Most sectors of a descriptor; 20 are usual.
-_DESCRIPTOR = 128
-
-#: The forms of its lines. QEMU looks for fields in comments as well.
-_COMMENT = re.compile('#[^="]*')
-_EXTENT = re.compile(
-    r'(?:RW|RDONLY|NOACCESS) [1-9]\d{,18} SPARSE "[^"/\\]+"(?: 0)?', re.ASCII
-)
-_DDB = re.compile(r'(ddb\.[\w.]+) ?= ?"([^"]*)"', re.ASCII)
-_FIELDS = (
-    re.compile('(version)=([1-9])'),
-    re.compile('(encoding)="([0-9A-Za-z_-]+)"'),
-    re.compile('(CID)=([0-9A-Fa-f]{1,8})'),
-    re.compile('(parentCID)=([Ff]{8})'),
-    re.compile('(isNativeSnapshot)="(no)"'),
-    re.compile('(createType)="(monolithicSparse|streamOptimized)"'),
-)
-_NEEDED = {'version', 'CID', 'parentCID', 'createType', 'extent'}
-
-
-def _vmdk(image: _Image) -> Header:
-    head = used = _sparse(image, 0)
-    if head.directory == _AT_END:
-        used = _footer(image, head)
-    # An entry of the directory is for a table of grains.
-    length = -(-used.capacity // (used.grain * used.entries)) * 4
-    image.read(used.directory * _SECTOR, length)
-    if used.flags & _BACKUP:
-        image.read(used.backup * _SECTOR, length)
-    created = _descriptor(image, head)
+def _vpc(image: qemu_image.Image) -> qemu_image.Header:
+    foot = _footing(image, image.size - _SECTOR)
+    if image.read(0, 8) != b'conectix':
+        # Its data, and the footer behind them.
+        image.require(foot.type == 2 and foot.size <= image.size - _SECTOR)
+        return qemu_image.Header(foot.size)
     image.require(
-        (created == 'streamOptimized') == bool(head.compression),
-        f'its data are not what its createType says: {created}',
+        foot.type == 3 and foot == _footing(image, 0),
+        'the two copies of its VHD header differ',
     )
-    return Header(head.capacity * _SECTOR)
+    layout = '>8s8xQIIII16s8x512s192s'
+    magic, table, version, entries, block, checksum, *parent = image.unpack(
+        layout, foot.place
+    )
+    image.require(not any(map(any, parent)), qemu_image.PARENT)
+    data = image.read(foot.place, 1024)
+    image.require(
+        magic == b'cxsparse'
+        and version == 0x10000
+        and checksum == _summed(data, 36)
+        and block in (_SECTOR << bit for bit in range(20))
+        and foot.size <= entries * block
+    )
+    image.holds(table, entries * 4, step=_SECTOR)
+    return qemu_image.Header(foot.size)
 
 
-def _sparse(image: _Image, offset: int) -> _Sparse:
-    """Read one copy of the header of a VMDK."""
-    head = _Sparse(*image.unpack(_SPARSE, offset))
-    image.require(head.magic == b'KDMV', 'it is no VMDK image of one file')
+def _footing(image: qemu_image.Image, offset: int) -> _Footer:
+    """Read one copy of the footer of a VHD."""
+    foot = _Footer(*image.unpack('>8sIIQ24xQ4xII16s', offset))
     image.require(
-        head.capacity, 'it holds no data, but names other files that do'
+        foot.magic == b'conectix', 'its VHD footer, or the copy, is missing'
     )
+    image.require(foot.type != 4, qemu_image.PARENT)
     image.require(
-        1 <= head.version <= 3
-        and not head.flags & ~_FLAGS
-        and head.flags & _PACKED in (0, _PACKED)
-        and head.compression == bool(head.flags & _PACKED)
-        and head.capacity <= _LARGEST // _SECTOR
-        and head.grain in (8 << bit for bit in range(9))
-        and head.entries == 512
-        and head.overhead <= image.size // _SECTOR
-        and head.newlines == b'\n \r\n',
-        'its VMDK header is damaged, or of no known kind',
-    )
-    # That is where QEMU looks for a parent, whatever the header says.
-    image.require(
-        head.descriptor == 1 and 1 <= head.descriptor_size <= _DESCRIPTOR,
-        'its VMDK descriptor is not where QEMU looks for it',
-    )
-    return head
-
-
-def _footer(image: _Image, head: _Sparse) -> _Sparse:
-    """Read the copy of the header at the end of a VMDK, between markers."""
-    place = image.size - 3 * _SECTOR
-    image.require(
-        image.size % _SECTOR == 0
-        and image.unpack('<8xII496s', place) == (0, 3, bytes(496))
-        and not any(image.read(place + 2 * _SECTOR, _SECTOR)),
-        'the end of its VMDK stream is missing, or damaged',
-    )
-    foot = _sparse(image, place + _SECTOR)
-    image.require(
-        foot.directory != _AT_END
-        and head
-        == foot._replace(
-            directory=head.directory,
-            backup=head.backup,
-            overhead=head.overhead,
-            unclean=head.unclean,
-        ),
-        'the two copies of its VMDK header differ',
+        foot.version == 0x10000
+        and foot.type in (2, 3)
+        and 0 < foot.size <= qemu_image.LARGEST
+        and foot.checksum == _summed(image.read(offset, _SECTOR), 64)
     )
     return foot
 
 
-def _descriptor(image: _Image, head: _Sparse) -> str:
-    """Read the text in a VMDK, of which every line must be of a known form.
+def _summed(data: bytes, place: int) -> int:
+    """Add up a part of a VHD, without the sum that is in it."""
+    return ~(sum(data) - sum(data[place : place + 4])) & 0xFFFFFFFF
 
-    :returns: what it says that the image was created as.
-    """
-    data = image.read(_SECTOR, head.descriptor_size * _SECTOR)
-    words, end, rest = data.partition(b'\0')
-    image.require(end and not any(rest), 'its VMDK descriptor does not end')
-    # In whatever line it is.
-    _, named, parent = words.partition(b'parentFileNameHint')
-    if named:
-        parent = parent.partition(b'\n')[0].strip(b'=" \r')
-        raise image.refused(f'it is a layer over {_shown(parent)}')
-    fields: dict[str, str] = {}
-    for line in words.split(b'\n'):
-        found = _line(os.fsdecode(line.removesuffix(b'\r')))
-        image.require(
-            found and found[0] not in fields,
-            f'a line of its VMDK descriptor is not taken: {_shown(line)}',
+
+def _vdi(image: qemu_image.Image) -> qemu_image.Header:
+    signature, version, length, kind = image.unpack('<4sIII', 0x40)
+    table, data, sector, size = image.unpack('<II12xI4xQ', 0x154)
+    block, extra, blocks, used = image.unpack('<IIII', 0x178)
+    link, parent = image.unpack('<16s16s', 0x1A8)
+    image.require(
+        signature == b'\x7f\x10\xda\xbe' and version == 0x10001,
+        'it is no VDI image of version 1.1',
+    )
+    image.require(kind in (1, 2) and not any(link + parent), qemu_image.PARENT)
+    image.require(
+        length in (0x180, 0x190)
+        and sector == _SECTOR
+        and block == _MIB
+        and not extra
+        and 0 < size <= blocks * block
+        and size <= qemu_image.LARGEST
+        and used <= blocks
+    )
+    image.holds(table, blocks * 4, step=_SECTOR)
+    image.holds(data, 0, step=_SECTOR)
+    return qemu_image.Header(size)
+
+
+#: Bytes of a table in a VHDX, most of which is empty.
+_TABLE = 1 << 16
+
+_BAT = uuid.UUID('2dc27766-f623-4200-9d64-115e9bfd4a08')
+_METADATA = uuid.UUID('8b7ca206-4790-4b9a-b8fe-575f050f886e')
+_LOCATOR = uuid.UUID('a8d35f2d-b30b-454d-abf7-d3d84834ab0c')
+
+#: What the metadata of a VHDX have to hold: parameters, size, an identifier,
+#: and the bytes of a logical and a physical sector.
+_ITEMS = {
+    uuid.UUID('caa16737-fa36-4d43-b3b6-33f0aa44e76b'): '<II',
+    uuid.UUID('2fa54224-cd1b-4876-b211-5dbed83bf4b8'): '<Q',
+    uuid.UUID('beca12ab-b2e6-4523-93ef-c309e000c746'): '<16s',
+    uuid.UUID('8141bf1d-a96f-4709-ba47-f233a8faab5f'): '<I',
+    uuid.UUID('cda348c7-445d-4471-9cc9-e9885251c556'): '<I',
+}
+
+
+def _vhdx(image: qemu_image.Image) -> qemu_image.Header:
+    image.require(image.read(0, 8) == b'vhdxfile', 'it is no VHDX image')
+    headers = [_vhdx_header(image, copy * _TABLE) for copy in (1, 2)]
+    _, log = max(filter(None, headers), default=(0, b''))
+    image.require(log)
+    if any(log):
+        raise image.refused(
+            'it was not closed cleanly, and has a log to be replayed',
+            hint=_REPAIR,
         )
-        if found and found[0]:
-            fields[found[0]] = found[1]
-    missing = ', '.join(sorted(_NEEDED - fields.keys()))
-    image.require(not missing, f'its VMDK descriptor does not tell {missing}')
-    return fields['createType']
+    regions = _regions(image)
+    image.require(regions.keys() >= {_BAT, _METADATA})
+    items = _items(image, *regions[_METADATA])
+    image.require(items.keys() == _ITEMS.keys())
+    (block, bits), (size,), _, (logical,), (physical,) = (
+        items[each] for each in _ITEMS
+    )
+    image.require(not bits & 2, qemu_image.PARENT)
+    image.require(
+        bits in (0, 1)
+        and block in (_MIB << bit for bit in range(9))
+        and logical in (512, 4096)
+        and physical in (512, 4096)
+        and 0 < size <= qemu_image.LARGEST
+        and size % logical == 0
+    )
+    # Between the entries for blocks are some for bitmaps.
+    blocks = -(-size // block)
+    entries = blocks + (blocks - 1) // ((logical << 23) // block)
+    image.require(entries * 8 <= regions[_BAT][1])
+    return qemu_image.Header(size)
 
 
-def _line(line: str) -> tuple[str, str] | None:
-    """Parse a line of a descriptor.
+def _vhdx_header(
+    image: qemu_image.Image, offset: int
+) -> tuple[int, bytes] | None:
+    """Read one copy of the header of a VHDX.
 
-    :returns: what it is for, and its value, if they are known; '' for what
-        means nothing.
+    :returns: its number, of which the higher counts, and what names its log;
+        None if it is damaged.
     """
-    if any(char < ' ' or char == '\x7f' for char in line):
+    data = image.read(offset, 4096)
+    magic, number, log, version = struct.unpack_from('<4s4xQ32x16s2xH', data)
+    if magic != b'head' or version != 1 or not _is_whole(data):
         return None
-    if not line.strip(' ') or _COMMENT.fullmatch(line):
-        return '', ''
-    if _EXTENT.fullmatch(line):
-        # Its own, whatever it is called by now.
-        return 'extent', ''
-    for form in (*_FIELDS, _DDB):
-        if match := form.fullmatch(line):
-            key, value = match.groups()
-            layer = key.startswith('ddb.') and 'parent' in key.lower()
-            return None if layer and value.strip('0-') else (key, value)
-    return None
+    return number, log
 
 
-def _shown(name: bytes) -> str:
-    return text.short(os.fsdecode(name))
+def _regions(image: qemu_image.Image) -> dict[uuid.UUID, tuple[int, int]]:
+    """Read where the parts of a VHDX are, and how long."""
+    data = image.read(3 * _TABLE, _TABLE)
+    magic, count = struct.unpack_from('<4s4xI', data)
+    image.require(magic == b'regi' and count <= 2047 and _is_whole(data))
+    found: dict[uuid.UUID, tuple[int, int]] = {}
+    for index in range(count):
+        raw, offset, length, needed = struct.unpack_from(
+            '<16sQII', data, 16 + 32 * index
+        )
+        guid = uuid.UUID(bytes_le=raw)
+        image.require(guid not in found)
+        image.require(guid in (_BAT, _METADATA) or not needed)
+        image.holds(offset, length, step=_MIB)
+        found[guid] = offset, length
+    return found
 
 
-_READERS = {'vmdk': _vmdk}
+def _items(
+    image: qemu_image.Image, offset: int, length: int
+) -> dict[uuid.UUID, tuple[Any, ...]]:
+    """Read the metadata of a VHDX, as far as they are known."""
+    data = image.read(offset, _TABLE)
+    magic, count = struct.unpack_from('<8s2xH', data)
+    image.require(magic == b'metadata' and count <= 2047)
+    found: dict[uuid.UUID, tuple[Any, ...]] = {}
+    for index in range(count):
+        raw, place, size, bits = struct.unpack_from(
+            '<16sIII', data, 32 + 32 * index
+        )
+        guid = uuid.UUID(bytes_le=raw)
+        image.require(guid != _LOCATOR, qemu_image.PARENT)
+        layout = _ITEMS.get(guid)
+        if layout is None:
+            image.require(not bits & 4)
+            continue
+        image.require(
+            guid not in found
+            and size == struct.calcsize(layout)
+            and _TABLE <= place <= length - size
+        )
+        found[guid] = image.unpack(layout, offset + place)
+    return found
+
+
+def _is_whole(data: bytes) -> bool:
+    """Tell whether the CRC-32C in a part of a VHDX is right."""
+    crc, table = 0xFFFFFFFF, _crc_table()
+    for byte in data[:4] + bytes(4) + data[8:]:
+        crc = table[(crc ^ byte) & 0xFF] ^ crc >> 8
+    return crc ^ 0xFFFFFFFF == int.from_bytes(data[4:8], 'little')
+
+
+@functools.cache
+def _crc_table() -> tuple[int, ...]:
+    table = list(range(256))
+    for _ in range(8):
+        table = [each >> 1 ^ (0x82F63B78 if each & 1 else 0) for each in table]
+    return tuple(table)
+
+
+_READERS = {
+    'qcow': _qcow,
+    'qcow2': _qcow2,
+    'qed': _qed,
+    'vdi': _vdi,
+    'vhdx': _vhdx,
+    'vmdk': qemu_vmdk.read,
+    'vpc': _vpc,
+}

@@ -28,13 +28,15 @@ import pathlib
 import socket
 import struct
 import time
-from typing import Any, BinaryIO
+from typing import Any
 
 from amiclient import companion
 from amiclient import exceptions
 from amiclient.source import nbd
 from amiclient.source import opening
 from amiclient.source import qemu_headers
+from amiclient.source import qemu_image
+from amiclient import text
 
 #: QEMU's names of the formats, by what they begin with.
 _MAGIC = (
@@ -64,9 +66,6 @@ _SHOWN = {'vpc': 'vhd'}
 
 #: Layers over each other that are followed, if that is allowed.
 _LAYERS = 16
-
-#: Longest name of a backing file, by the qcow2 specification.
-_NAME = 1023
 
 #: Seconds that qemu-nbd has to begin, and to answer.
 _START = 30.0
@@ -209,7 +208,10 @@ def _node(path: pathlib.Path, kind: str, allowed: bool) -> dict[str, Any]:
             if (status.st_dev, status.st_ino) in seen or len(seen) >= _LAYERS:
                 raise _refused(path, 'its backing files have no end')
             seen.add((status.st_dev, status.st_ino))
-            backing = _examine(it, layer, kind, allowed)
+            below = None
+            if kind != 'raw':
+                header = qemu_headers.read(it, kind, opening.shown(layer))
+                below = _below(header, layer, allowed)
         node: dict[str, Any] = {
             'driver': kind,
             'file': {
@@ -223,74 +225,43 @@ def _node(path: pathlib.Path, kind: str, allowed: bool) -> dict[str, Any]:
         if nodes:
             nodes[-1]['backing'] = node
         nodes.append(node)
-        layer, kind = backing or (None, '')
+        layer, kind = below or (None, '')
     return nodes[0]
 
 
-def _examine(
-    file: BinaryIO, path: pathlib.Path, kind: str, allowed: bool
+def _below(
+    header: qemu_image.Header, path: pathlib.Path, allowed: bool
 ) -> tuple[pathlib.Path, str] | None:
-    """Look for other files that an image names.
+    """Find the file that an image is a layer over.
 
-    :returns: its backing file and that one's format, where there may be one.
+    :returns: that and its format, if there is one.
     :raises SourceError: if there is one that may not be.
     """
-    if kind in ('qcow', 'qcow2'):
-        return _examine_qcow(file, path, kind, allowed)
-    if kind == 'qed':
-        (features,) = struct.unpack_from('<Q', file.read(64), 16)
-        if features & 1:
-            raise _refused(path, 'it has a backing file')
-    elif kind == 'vmdk':
-        qemu_headers.read(file, kind, opening.shown(path))
-    elif kind == 'vdi':
-        head = file.read(0x50)
-        if head[0x4C:0x50] not in (b'\1\0\0\0', b'\2\0\0\0'):
-            raise _refused(path, 'it is a layer over another image')
-    elif kind == 'vpc':
-        head = file.read(64)
-        if head[60:64] == b'\0\0\0\4':
-            raise _refused(path, 'it is a layer over another image')
-    # QEMU refuses a VHDX with a parent, and follows no name in one.
-    return None
-
-
-def _examine_qcow(
-    file: BinaryIO, path: pathlib.Path, kind: str, allowed: bool
-) -> tuple[pathlib.Path, str] | None:
-    head = file.read(104).ljust(104, b'\0')
-    version, place, length = struct.unpack_from('>IQI', head, 4)
-    (crypt,) = struct.unpack_from('>I', head, 32 if kind == 'qcow2' else 36)
-    features = 0
-    if kind == 'qcow2' and version >= 3:
-        (features,) = struct.unpack_from('>Q', head, 72)
-    if features & 4:
-        raise _refused(path, 'its data are in another file')
-    if crypt:
-        raise exceptions.SourceError(
-            f'{opening.shown(path)}: an encrypted {kind} image',
-            hint='convert it with qemu-img, which can be given the key',
-        )
-    if not place:
+    if header.backing is None:
         return None
-    file.seek(place)
-    name = file.read(min(length, _NAME))
-    words = f'it is a layer over {opening.shown(os.fsdecode(name))}'
-    if not allowed or not name or length > _NAME:
+    name = os.fsdecode(header.backing)
+    words = f'it is a layer over {text.short(name)}'
+    if not allowed:
         raise exceptions.SourceError(
             f'{opening.shown(path)}: {words}', hint=_BACKED
         )
-    scheme = name.partition(b'/')[0]
-    if b':' in scheme or b'\0' in name:
+    if ':' in name.partition('/')[0] or '\0' in name:
         raise _refused(path, f'{words}, which is no file name')
-    backing = path.resolve().parent / os.fsdecode(name)
+    backing = path.resolve().parent / name
     with opening.opened(backing, wanted='a disk image', devices=True) as below:
         # By its content, but raw if nothing says otherwise: there QEMU looks
         # for no other files.
-        return backing, tell(below.read(HEAD)) or 'raw'
+        kind = tell(below.read(HEAD)) or 'raw'
+    # What a guest writes to a raw disk may look like another format.
+    if header.backing_format not in (None, kind):
+        said = text.short(header.backing_format)
+        raise _refused(
+            path, f'{words}, which is said to be {said}, but is {kind}'
+        )
+    return backing, kind
 
 
 def _refused(path: pathlib.Path, why: str) -> exceptions.SourceError:
     return exceptions.SourceError(
-        f'{opening.shown(path)}: {why}', hint=qemu_headers.CONVERT
+        f'{opening.shown(path)}: {why}', hint=qemu_image.CONVERT
     )

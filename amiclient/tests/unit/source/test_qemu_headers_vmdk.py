@@ -21,6 +21,7 @@ import struct
 from amiclient import exceptions
 from amiclient import process
 from amiclient.source import qemu_headers
+from amiclient.source import qemu_image
 from amiclient.tests import base
 
 SIZE = 24 << 20
@@ -84,7 +85,7 @@ class TestVmdk(base.TestCase):
         process.run([*argv, path, str(SIZE)])
         return path
 
-    def read(self, path: pathlib.Path) -> qemu_headers.Header:
+    def read(self, path: pathlib.Path) -> qemu_image.Header:
         with path.open('rb') as file:
             return qemu_headers.read(file, 'vmdk', path.name)
 
@@ -133,7 +134,7 @@ class TestVmdk(base.TestCase):
             'toolsversion=12352',
         ):
             header = self.read(self.make(option))
-            self.assertEqual(qemu_headers.Header(SIZE), header)
+            self.assertEqual(qemu_image.Header(SIZE), header)
 
     def test_sound_as_others_write_it(self) -> None:
         for created in ('monolithicSparse', 'streamOptimized'):
@@ -174,7 +175,7 @@ class TestVmdk(base.TestCase):
             self.refused(path, 'the end of its VMDK stream is missing')
 
     def test_header(self) -> None:
-        damaged = 'its VMDK header is damaged'
+        damaged = 'its header is damaged'
         for offset, layout, value, words in (
             (0, '4s', b'COWD', 'no VMDK image of one file'),
             (0, '4s', b'# Di', 'no VMDK image of one file'),

@@ -136,7 +136,9 @@ class TestBackingFiles(HostileCase):
         path = self.folder / 'a'
         words = ('create', '-q', '-f', 'qed', '-F', 'raw')
         self.qemu(*words, '-b', self.secret, path)
-        self.assertIn('backing file', self.refused(path))
+        self.assertIn('a layer over', self.refused(path))
+        with self.opened(path, allow_backing_file=True) as source:
+            self.assertEqual(self.tree, exttree.read_tree(source.root))
 
 
 class TestOtherFiles(HostileCase):
