@@ -24,10 +24,11 @@ import stat
 import struct
 
 EXTENTS = 0x80000
-_INLINE = 0x10000000
+INLINE = 0x10000000
 _ENCRYPTED = 0x800
 #: Compressed, encrypted, sealed by fs-verity, content within the inode.
-_SPECIAL = 0x4 | _ENCRYPTED | 0x100000 | _INLINE
+_SEALED = 0x4 | _ENCRYPTED | 0x100000
+_SPECIAL = _SEALED | INLINE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Node:
     @property
     def is_inline(self) -> bool:
         """Whether its content is in the inode."""
-        return bool(self.flags & _INLINE)
+        return bool(self.flags & INLINE)
 
     @property
     def is_encrypted(self) -> bool:
@@ -64,6 +65,11 @@ class Node:
     def is_special(self) -> bool:
         """Whether its blocks do not simply hold its content."""
         return bool(self.flags & _SPECIAL)
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether its content is more than bytes in a place."""
+        return bool(self.flags & _SEALED)
 
     @property
     def has_extents(self) -> bool:
@@ -78,7 +84,7 @@ class Node:
     @property
     def fast_target(self) -> bytes | None:
         """Where a link leads, if that is not in a block."""
-        if self.size < 60 and not self.flags & (EXTENTS | _INLINE):
+        if self.size < 60 and not self.flags & (EXTENTS | INLINE):
             return self.body[: self.size]
         return None
 

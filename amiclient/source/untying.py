@@ -13,19 +13,15 @@
 
 """What ties a root filesystem to the disk that it was on, and its mending.
 
-/etc/fstab is changed within the blocks that it has, so nothing but its content
-and its size are written: no block is allocated, and no name is touched.
+What is asked for and cannot be mended is an error: nobody may take a copy for
+mended that is not.
 """
 
-import os
 import pathlib
 
 from amiclient import exceptions
 from amiclient.ext import browse
-from amiclient.ext import copy
-from amiclient.ext import groups as groups_
-from amiclient.ext import superblock as superblock_
-from amiclient.ext import tools as tools_
+from amiclient.ext import rewriting
 from amiclient.source import fstab
 
 _PATH = '/etc/fstab'
@@ -40,17 +36,11 @@ _FIX = (
     'copy with --fix'
 )
 
-#: Where it was tried.
-_BY_HAND = 'that cannot be mended in the copy: mend it by hand'
 
-
-def report(
-    image: pathlib.Path, name: str, remedy: str = _FIX
-) -> tuple[str, ...]:
+def report(image: pathlib.Path, name: str) -> tuple[str, ...]:
     """Tell what ties a root filesystem to a disk.
 
     :param name: what to call it.
-    :param remedy: what the user can do about it.
     :returns: what the user should know.
     """
     with browse.opened(image) as reader:
@@ -59,7 +49,7 @@ def report(
         return ()
     listed = ', '.join(map(str, found))
     note = f'{name}: /etc/fstab names what a server does not have: {listed}'
-    return (f'{note}; {remedy}',)
+    return (f'{note}; {_FIX}',)
 
 
 def boots(image: pathlib.Path) -> tuple[fstab.Entry, ...]:
@@ -89,39 +79,33 @@ def mend(image: pathlib.Path, name: str) -> tuple[str, ...]:
     :param image: a file that may be changed, with a filesystem in order.
     :param name: what to call it.
     :returns: what was done.
-    :raises UnsupportedError: if the file cannot be changed where it is.
+    :raises UnsupportedError: if the file cannot be read or changed.
     """
-    block = superblock_.read(image)
-    with copy.opened(image, os.O_RDWR) as descriptor:
-        reader = browse.Reader(groups_.Layout(descriptor, block))
-        node = reader.find(_PATH, follow=False)
-        if node is None or node.size > _LIMIT:
-            return report(image, name, _BY_HAND)
-        blocks = reader.blocks(node)
-        if blocks is None:
-            # It is a symbolic link, for one: nothing is certain.
-            return report(image, name, _BY_HAND)
-        text = reader.read(node, _LIMIT).decode('latin-1')
-        found = fstab.ties(text, block)
-        if not found:
+    with browse.opened(image) as reader:
+        node = reader.find(_PATH)
+        if node is None:
             return ()
-        mended = fstab.mend(text, found).encode('latin-1')
-        room = len(blocks) * block.block_size
-        if len(mended) > room:
-            raise exceptions.UnsupportedError(
-                f'{name}: /etc/fstab cannot be mended: it has room for {room} '
-                f'bytes, and {len(mended)} are needed',
-                hint='mend it by hand, and leave out --fix',
+        if not node.is_file:
+            raise _refused(name, 'it is not a regular file')
+        if node.is_encrypted or node.size > _LIMIT:
+            raise _refused(
+                name, f'it is encrypted, or has more than {_LIMIT} bytes'
             )
-        padded = mended.ljust(room, b'\0')
-        for index, number in enumerate(blocks):
-            start = index * block.block_size
-            os.pwrite(
-                descriptor,
-                padded[start : start + block.block_size],
-                number * block.block_size,
-            )
-    tools_.Toolbox.of(block).edit(
-        image, [f'sif <{node.number}> size {len(mended)}']
-    )
+        text = reader.read(node, _LIMIT).decode('latin-1')
+        found = fstab.ties(text, reader.superblock)
+    if not found:
+        return ()
+    try:
+        rewriting.rewrite(
+            image, _PATH, fstab.mend(text, found).encode('latin-1')
+        )
+    except exceptions.UnsupportedError as error:
+        raise _refused(name, error.message) from error
     return (f'{name}: /etc/fstab was mended: {", ".join(map(str, found))}',)
+
+
+def _refused(name: str, why: str) -> exceptions.UnsupportedError:
+    return exceptions.UnsupportedError(
+        f'{name}: /etc/fstab cannot be mended: {why}',
+        hint='mend it by hand, and leave out --fix',
+    )

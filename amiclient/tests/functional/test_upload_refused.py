@@ -87,6 +87,22 @@ class TestRefused(upload.UploadCase):
         self.assertIn('--repair', text)
         self.upload('--repair')
 
+    def test_what_cannot_be_mended(self) -> None:
+        process.run(
+            ['debugfs', '-w', '-f', '/dev/stdin', self.root],
+            input=b'cd /etc\nmknod fstab p\n',
+        )
+        text = self.refused('ami', 'upload', self.root, *self.parts, '--fix')
+        self.assertIn('/etc/fstab cannot be mended: it is not a reg', text)
+        output = self.folder / 'small.img'
+        for words in (
+            ('shrink', self.root, '--output', output),
+            ('extract', self.root, '--directory', output),
+        ):
+            text = self.refused('ami', *words, '--fix')
+            self.assertIn('leave out --fix', text)
+            self.assertFalse(output.exists())
+
     def test_bad_usage(self) -> None:
         finished = self.run_openstack('ami', 'upload', '--headroom', 'much')
         self.assertEqual(2, finished.status)

@@ -137,42 +137,107 @@ class TestUntying(base.TestCase):
                     exttree.read_tree(image), exttree.read_tree(source.root)
                 )
 
+    def check_mended(self, image: pathlib.Path, text: str) -> None:
+        """Mend it; nothing else must be touched."""
+        with browse.opened(image) as reader:
+            node = reader.find('/etc/fstab')
+        before = exttree.read_tree(image)
+        (note,) = untying.mend(image, 'it')
+        self.assertEqual('it: /etc/fstab was mended: / on /dev/sda1', note)
+        self.assertEqual(
+            text.replace('/dev/sda1', f'UUID={UUID}'), self.fstab(image)
+        )
+        process.run(['e2fsck', '-f', '-n', image])
+        path = os.fsencode(node.path)
+        after = exttree.read_tree(image)
+        self.assertEqual(set(before[path].names), _different(before, after))
+        for field in ('mode', 'uid', 'gid', 'xattrs'):
+            self.assertEqual(
+                getattr(before[path], field), getattr(after[path], field)
+            )
+
     def test_longer_than_it_was(self) -> None:
-        """Up to the end of its last block; not beyond."""
+        """Up to the end of its last block, and beyond."""
         line = '/dev/sda1 / ext4 defaults 0 1\n'
         longer = len(f'UUID={UUID}') - len('/dev/sda1')
-        for room, fits in ((longer, True), (longer - 1, False)):
-            text = line + '#' * (1024 - len(line) - room - 1) + '\n'
-            image = self.image(text, '-b', '1024')
-            if fits:
-                untying.mend(image, 'it')
-                self.assertEqual(
-                    text.replace('/dev/sda1', f'UUID={UUID}'),
-                    self.fstab(image),
+        for kind in ('extent', '^64bit,^extent'):
+            for room in (longer, longer - 1, 0):
+                text = line + '#' * (3072 - len(line) - room - 1) + '\n'
+                image = self.image(text, '-b', '1024', '-O', kind)
+                self.check_mended(image, text)
+
+    def test_within_the_inode(self) -> None:
+        for more in (10, 40, 90):
+            text = f'/dev/sda1 / ext4\n#{"x" * more}\n'
+            for size in ('1024', '4096'):
+                image = self.image(
+                    text, '-b', size, '-O', 'inline_data', '-I', '256'
                 )
-                process.run(['e2fsck', '-f', '-n', image])
-                continue
+                with browse.opened(image) as reader:
+                    node = reader.find('/etc/fstab')
+                    self.assertTrue(node is not None and node.is_inline)
+                self.check_mended(image, text)
+
+    def test_hole(self) -> None:
+        text = '/dev/sda1 / ext4\n'.ljust(8000, '#') + '\n'
+        image = self.image(text, '-b', '1024')
+        process.run(['debugfs', '-w', '-R', 'punch /etc/fstab 2 4', image])
+        text = text[:2048] + '\0' * 3072 + text[5120:]
+        self.assertEqual(text, self.fstab(image))
+        self.check_mended(image, text)
+
+    def test_links(self) -> None:
+        """What a link leads to is mended, as long as that is in there."""
+        text = '/dev/sda1 / ext4\n'
+        self.image(text)
+        etc = self.folder / 'tree' / 'etc'
+        (etc / 'fstab').rename(etc / 'other')
+        (etc / 'third').hardlink_to(etc / 'other')
+        for target in ('other', '/etc/other', '../etc/./other'):
+            (etc / 'fstab').unlink(missing_ok=True)
+            (etc / 'fstab').symlink_to(target)
+            self.check_mended(self.image(None), text)
+        (etc / 'fstab').unlink()
+        (etc / 'fstab').symlink_to('/run/nowhere')
+        self.assertEqual((), untying.mend(self.image(None), 'it'))
+
+    def test_cannot_be_mended(self) -> None:
+        """An error, wherever it was asked for."""
+        text = '/dev/sda1 / ext4\n'
+        etc = self.folder / 'tree' / 'etc'
+        for commands, why in (
+            (['sif /etc/fstab flags 0x80800'], 'it is encrypted'),
+            (['sif /etc/fstab flags 0x180000'], 'sealed'),
+            (['sif /etc/fstab size 65537'], 'more than 65536 bytes'),
+            (['feature shared_blocks'], 'files that share blocks'),
+            (['rm /etc/fstab', 'mkdir /etc/fstab'], 'not a regular file'),
+            (['cd /etc', 'rm fstab', 'mknod fstab p'], 'not a regular file'),
+        ):
+            image = self.image(text)
+            script = ''.join(f'{line}\n' for line in commands)
+            process.run(
+                ['debugfs', '-w', '-f', '/dev/stdin', image],
+                input=script.encode(),
+            )
             error = self.assertRaises(
                 exceptions.UnsupportedError, untying.mend, image, 'it'
             )
-            self.assertIn('has room for 1024 bytes, and 1025', str(error))
-            self.assertEqual(text, self.fstab(image))
+            self.assertIn('it: /etc/fstab cannot be mended: ', str(error))
+            self.assertIn(why, str(error))
+            (etc / 'fstab').write_text(text)
 
-    def test_where_nothing_can_be_written(self) -> None:
-        """A symbolic link, or content within the inode: it is told of."""
-        image = self.image('/dev/sda1 / ext4\n', '-O', 'inline_data')
-        (note,) = untying.mend(image, 'it')
-        self.assertIn('names what a server does not have: / on', note)
-        # The option that was given is no advice.
-        self.assertTrue(note.endswith('mend it by hand'), note)
-        etc = self.folder / 'tree' / 'etc'
-        (etc / 'fstab').rename(etc / 'other')
-        (etc / 'fstab').symlink_to('other')
-        image = self.image(None)
-        (note,) = untying.mend(image, 'it')
-        self.assertIn('names what a server does not have: / on', note)
-        # The option that was given is no advice.
-        self.assertTrue(note.endswith('mend it by hand'), note)
+    def test_no_room(self) -> None:
+        line = '/dev/sda1 / ext4\n'
+        text = line + '#' * (1024 - len(line) - 1) + '\n'
+        image = self.image(text, '-b', '1024', '-m', '0')
+        free = superblock.read(image).free_blocks
+        filler = self.folder / 'filler'
+        filler.write_bytes(b'x' * (1024 * free))
+        process.run(['debugfs', '-w', '-R', f'write {filler} filler', image])
+        error = self.assertRaises(
+            exceptions.UnsupportedError, untying.mend, image, 'it'
+        )
+        self.assertIn('there is no room for', str(error))
 
 
 def _different(one, other) -> set[bytes]:

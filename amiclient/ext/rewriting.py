@@ -1,0 +1,155 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Giving a file in a filesystem other content, without mounting that.
+
+If it has the room in the blocks that it has, nothing but these and its size
+are written. If not, debugfs gives it others: where there are holes, where the
+content is in the inode, and where it gets longer.
+"""
+
+from collections.abc import Iterator
+import os
+import pathlib
+import struct
+
+from amiclient import exceptions
+from amiclient.ext import browse
+from amiclient.ext import copy
+from amiclient.ext import nodes
+from amiclient.ext import superblock as superblock_
+from amiclient.ext import tools as tools_
+
+#: Fields of an inode by which debugfs knows its 60 bytes of blocks.
+_BODY = (*range(12), 'IND', 'DIND', 'TIND')
+
+#: The header of an empty tree of extents: magic and number, most and depth,
+#: generation (Documentation/filesystems/ext4/ifork.rst).
+_NO_EXTENTS = (0xF30A, 4, 0)
+
+#: Blocks of an extent; one that has more was never written to.
+_WRITTEN = 32768
+
+
+def rewrite(image: pathlib.Path, path: str, data: bytes) -> None:
+    """Replace what is in a regular file of a filesystem.
+
+    :param image: a file that may be changed, with a filesystem in order.
+    :param path: of the file, in the filesystem; links are followed.
+    :raises UnsupportedError: if that cannot be done. The filesystem is not
+        to be used then.
+    """
+    file = _File(image, path)
+    if file.room < len(data) and not file.grow(len(data)):
+        raise _refused(path, f'there is no room for {len(data)} bytes')
+    file.write(data)
+    if _File(image, path).read(len(data)) != data:
+        raise _refused(path, 'what was written does not come back')
+
+
+def _refused(path: str, why: str) -> exceptions.UnsupportedError:
+    return exceptions.UnsupportedError(
+        f'{path} cannot be changed: {why}', hint='change it by hand'
+    )
+
+
+class _File:
+    def __init__(self, image: pathlib.Path, path: str) -> None:
+        self._image = image
+        self._path = path
+        self._block = superblock_.read(image)
+        self._look()
+
+    def _look(self) -> None:
+        with browse.opened(self._image) as reader:
+            node = reader.find(self._path)
+            if node is None:
+                raise _refused(self._path, 'it is not there')
+            if not node.is_file:
+                raise _refused(self._path, 'it is not a regular file')
+            if node.is_sealed:
+                raise _refused(
+                    self._path, 'it is encrypted, compressed or sealed'
+                )
+            if self._block.ro_compat & superblock_.RO_COMPAT_SHARED_BLOCKS:
+                raise _refused(
+                    self._path, 'the filesystem has files that share blocks'
+                )
+            self._node = node
+            self._blocks = reader.blocks(node) or ()
+
+    @property
+    def room(self) -> int:
+        """Bytes that it has blocks for, if there are no holes."""
+        return len(self._blocks) * self._block.block_size
+
+    def read(self, limit: int) -> bytes | None:
+        with browse.opened(self._image) as reader:
+            return reader.read_file(self._path, limit)
+
+    def grow(self, size: int) -> bool:
+        """Take what it has away, and give it blocks for so many bytes."""
+        count = -(-size // self._block.block_size)
+        self._edit(self._emptied(), f'fallocate {self._name} 0 {count - 1}')
+        self._look()
+        self._edit(self._written())
+        # Its blocks are told by its size.
+        self._edit(f'sif {self._name} size {size}')
+        self._look()
+        return self.room >= size
+
+    def write(self, data: bytes) -> None:
+        size = self._block.block_size
+        padded = data.ljust(self.room, b'\0')
+        with copy.opened(self._image, os.O_RDWR) as descriptor:
+            for index, number in enumerate(self._blocks):
+                piece = padded[index * size : (index + 1) * size]
+                os.pwrite(descriptor, piece, number * size)
+        self._edit(f'sif {self._name} size {len(data)}')
+
+    @property
+    def _name(self) -> str:
+        return f'<{self._node.number}>'
+
+    def _edit(self, *commands: str | Iterator[str]) -> None:
+        lines: list[str] = []
+        for command in commands:
+            lines += (command,) if isinstance(command, str) else command
+        if lines:
+            tools_.Toolbox.of(self._block).edit(self._image, lines)
+
+    def _emptied(self) -> Iterator[str]:
+        name = self._name
+        yield f'punch {name} 0'
+        if self._node.is_inline:
+            flags = self._node.flags & ~nodes.INLINE | nodes.EXTENTS
+            yield f'sif {name} flags {flags:#x}'
+            for index, field in enumerate(_BODY):
+                value = (*_NO_EXTENTS, *bytes(len(_BODY)))[index]
+                yield f'sif {name} block[{field}] {value:#x}'
+        yield f'sif {name} size 0'
+
+    def _written(self) -> Iterator[str]:
+        """Mark its extents as what has been written to."""
+        body = self._node.body
+        _, entries, _, depth = struct.unpack_from('<4H', body)
+        if not self._node.has_extents or depth:
+            return
+        for index in range(entries):
+            _, count, high, _ = struct.unpack_from(
+                '<IHHI', body, 12 * (index + 1)
+            )
+            if count > _WRITTEN:
+                word = count - _WRITTEN | high << 16
+                field = _BODY[3 * (index + 1) + 1]
+                yield f'sif {self._name} block[{field}] {word:#x}'
