@@ -19,15 +19,18 @@ from one that a killed run left behind:
 
 - A run on the same host, in the same namespace of process ids, and since the
   same boot: by its process. Number and time of start tell it from a later
-  process that got the same number.
-- A run on the same host before it was booted: has ended.
+  process that got the same number. The same host has the same machine id,
+  name and boot id. Another boot id proves nothing: copies of a virtual
+  machine, and containers, share all the rest.
 - Any other, on another host or in another container, cannot be asked. It is
   taken for ended when Glance has not changed the image for long: for a day if
   it is ``queued``, for nothing is shrunk for so long; for a week if it is in
-  any other state. While it is ``saving``, Glance is busy with a connection,
-  and changes nothing until all data is there: 100 GB at 1 MB/s take 28 hours.
-  And while a kernel is ``active``, its run may still be sending the root
-  filesystem.
+  any other state. And while a kernel is ``active``, its run may still be
+  sending the root filesystem.
+
+An image that is ``saving`` is left alone for the week in any case: Glance is
+busy with a connection, and changes nothing until all data is there (100 GB at
+1 MB/s take 28 hours). If nobody sends any more, Glance makes it ``queued``.
 """
 
 import dataclasses
@@ -37,6 +40,7 @@ import hashlib
 import os
 import pathlib
 import platform
+import re
 from typing import Self
 
 from amiclient.glance import model
@@ -51,8 +55,8 @@ _LATE_QUEUED = datetime.timedelta(days=1)
 #: The same for an image in any other state: nothing is sent for so long.
 _LATE = datetime.timedelta(weeks=1)
 
-#: How wrong the clocks of this host and of the cloud may be.
-_SLACK = datetime.timedelta(minutes=10)
+#: A machine id that is one; "uninitialized" is none: machine-id(5).
+_MACHINE = re.compile(r'[0-9a-f]{32}')
 
 #: States of a process that is no more: zombie, dead; proc(5).
 _ENDED = ('Z', 'X')
@@ -64,7 +68,8 @@ _PROC = pathlib.Path('/proc')
 class Run:
     """A process, among all those of all hosts.
 
-    :param host: tells hosts apart, and says nothing else of them.
+    :param host: tells hosts apart, and says nothing else of them; empty if
+        this one has no machine id.
     :param boot: tells apart when the host was booted.
     :param space: the namespace that ``pid`` is a number in.
     :param pid: its number.
@@ -122,20 +127,21 @@ class Run:
 
         :param record: an image of the run, as it is now.
         """
-        created, changed = record.created_at, record.updated_at
-        here = Run.this()
-        if self.host == here.host and self.boot == here.boot:
-            if self.boot and self.space and self.space == here.space:
-                return not self._runs()
-        elif self.host == here.host and created is not None:
-            # Copies of a virtual machine may have one host id; but what ran
-            # before this one was booted cannot be at work on it now.
-            booted = _booted()
-            if booted is not None and created + _SLACK < booted:
+        changed = record.updated_at
+        if self._is_here():
+            if self._runs():
+                return False
+            if record.status != 'saving':
                 return True
         now = datetime.datetime.now(datetime.UTC)
         late = _LATE_QUEUED if record.status == 'queued' else _LATE
         return changed is not None and changed + late < now
+
+    def _is_here(self) -> bool:
+        """Tell whether its process would be one of those that we see."""
+        here = Run.this()
+        place = self.host, self.boot, self.space
+        return all(place) and place == (here.host, here.boot, here.space)
 
     def _runs(self) -> bool:
         try:
@@ -177,17 +183,23 @@ def _host() -> str:
     """
     for name in ('/etc/machine-id', '/var/lib/dbus/machine-id'):
         machine = _read(pathlib.Path(name))
-        if machine:
+        if _MACHINE.fullmatch(machine):
             break
+    else:
+        # Such as in a container: others may have the same name.
+        return ''
     text = f'amiclient {machine} {platform.node()}'
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _space() -> str:
     try:
-        return str((_PROC / 'self/ns/pid').stat().st_ino)
+        # That of another namespace may be mounted, with other numbers.
+        if os.readlink(_PROC / 'self') == str(os.getpid()):
+            return str((_PROC / 'self/ns/pid').stat().st_ino)
     except OSError:
-        return ''
+        pass
+    return ''
 
 
 def _status(pid: int) -> tuple[str | None, str | None]:
@@ -196,14 +208,6 @@ def _status(pid: int) -> tuple[str | None, str | None]:
     # The name of the program comes before, and may hold anything.
     fields = text.rpartition(')')[2].split()
     return (fields[0], fields[19]) if len(fields) > 19 else (None, None)
-
-
-def _booted() -> datetime.datetime | None:
-    for line in _read(_PROC / 'stat').splitlines():
-        name, _, value = line.partition(' ')
-        if name == 'btime':
-            return datetime.datetime.fromtimestamp(int(value), datetime.UTC)
-    return None
 
 
 def _read(path: pathlib.Path) -> str:

@@ -84,12 +84,30 @@ class TestRun(MarkCase):
         with mock.patch('os.kill', autospec=True, side_effect=PermissionError):
             self.assertEnded(False, run())
 
-    def test_before_the_host_was_booted(self) -> None:
-        self.assertEnded(True, run(boot='other'), created=self.long_ago)
+    def test_another_boot_proves_nothing(self) -> None:
+        """Not even long before this host, or its copy, was booted."""
+        other = run(boot='other', pid=2**22 + 1)
+        hours = datetime.timedelta(hours=1)
+        for status, most in (('queued', 24), ('saving', 24 * 7)):
+            for age, ended in ((most - 1, False), (most + 1, True)):
+                self.assertEnded(
+                    ended, other, created=self.now - age * hours, status=status
+                )
 
-    def test_a_copy_of_the_host_is_not_taken_for_it(self) -> None:
-        # The same ids, but made since this one was booted.
-        self.assertEnded(False, run(boot='other'))
+    def test_without_a_machine_id(self) -> None:
+        self.addCleanup(marks._host.cache_clear)
+        for text in ('', 'uninitialized', '0123'):
+            marks._host.cache_clear()
+            with mock.patch.object(marks, '_read', autospec=True) as read:
+                read.return_value = text
+                self.assertEqual('', marks._host())
+                self.assertEnded(False, run(pid=2**22 + 1))
+
+    def test_where_proc_is_that_of_other_processes(self) -> None:
+        dead = run(pid=2**22 + 1)
+        with mock.patch('os.readlink', autospec=True, return_value='1'):
+            self.assertEnded(False, dead)
+            self.assertEqual('', marks.Run.this().space)
 
     def test_in_another_container(self) -> None:
         self.assertEnded(False, run(space='1', pid=2**22 + 1))
@@ -124,8 +142,19 @@ class TestRun(MarkCase):
                 )
 
     def test_what_can_be_asked_need_not_be_waited_for(self) -> None:
-        for status in ('queued', 'saving', 'active'):
+        for status in ('queued', 'active'):
             self.assertEnded(True, run(born='1'), status=status)
+
+    def test_what_is_saving_is_left_alone_for_a_week(self) -> None:
+        day = datetime.timedelta(days=1)
+        for age, ended in ((0, False), (6, False), (8, True)):
+            self.assertEnded(
+                ended,
+                run(born='1'),
+                created=self.now - age * day,
+                status='saving',
+            )
+        self.assertEnded(False, run(), created=self.long_ago, status='saving')
 
     def test_nothing_tells_when_it_was_changed(self) -> None:
         record = records.record(status='queued')

@@ -197,10 +197,12 @@ class TestOrphans(MarkCase):
 
     def test_removed(self) -> None:
         left = self.left()
-        for status in ('queued', 'saving'):
-            self.catalog.delete.reset_mock()
-            self.remove(left, status=status)
-            self.catalog.delete.assert_called_once_with(left.id)
+        self.remove(left)
+        self.catalog.delete.assert_called_once_with(left.id)
+
+    def test_saving_by_now(self) -> None:
+        self.remove(self.left(), status='saving')
+        self.catalog.delete.assert_not_called()
 
     def test_adopted_by_another_run_meanwhile(self) -> None:
         self.remove(self.left(), **{marks.PROPERTY: str(marks.Run.this())})
