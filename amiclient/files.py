@@ -22,6 +22,7 @@ import stat
 import threading
 
 from amiclient import exceptions
+from amiclient import locks
 from amiclient import temporary
 
 #: What open(2) and rename(2) say when a folder cannot take a file.
@@ -43,13 +44,17 @@ class Output:
         replaced, not written to; if it is a symbolic link, it is the link.
     :raises AmiError: if its folder is missing or cannot be written to.
     :raises UsageError: if something else than a file has the name.
+    :raises BusyError: if another process reads or changes what has it.
     """
 
     def __init__(self, target: pathlib.Path) -> None:
         refuse_special(target)
         self.target = target
-        with told(target.parent):
-            self._temporary = temporary.File(target.parent, target.name)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(replacing(target))
+            with told(target.parent):
+                self._temporary = temporary.File(target.parent, target.name)
+            self._stack = stack.pop_all()
         #: How to get at it; its name may be another.
         self.path = self._temporary.path
 
@@ -57,7 +62,8 @@ class Output:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._temporary.__exit__()
+        with self._stack:
+            self._temporary.__exit__()
 
     def adopt(self, path: pathlib.Path) -> None:
         """Take a temporary file, all of whose data is there, for it.
@@ -82,6 +88,8 @@ class Output:
             file that it replaces, if that is the user's own, or what the
             umask leaves.
         :raises AmiError: if somebody put another file in its place.
+        :raises BusyError: if another process reads or changes what it is to
+            replace.
         """
         if like is None:
             os.chmod(self.path, _mode(self.target))
@@ -89,12 +97,26 @@ class Output:
             _imitate(like, self.path)
         if durable:
             sync(self.path)
-        with told(self.target.parent):
+        # Another process may have put one there since.
+        with replacing(self.target), told(self.target.parent):
             self._temporary.rename(self.target.name)
         if durable:
             # A folder may take files, and yet not let itself be read.
             with contextlib.suppress(PermissionError):
                 sync(self.target.parent)
+
+
+def replacing(
+    target: pathlib.Path,
+) -> contextlib.AbstractContextManager[None]:
+    """Let nobody read or change what a file is going to take the place of.
+
+    :raises BusyError: if another process does.
+    """
+    if target.is_symlink():
+        # What it leads to stays as it is.
+        return contextlib.nullcontext()
+    return locks.changing(target)
 
 
 def refuse_special(target: pathlib.Path) -> None:
@@ -188,12 +210,13 @@ def publish(path: pathlib.Path, target: pathlib.Path) -> None:
     :param target: as for :class:`Output`, and on the same filesystem.
     :raises AmiError: if its folder is missing or cannot be written to.
     :raises UsageError: if something else than a file has the name.
+    :raises BusyError: if another process reads or changes what has it.
     :raises OSError: EXDEV if it is on another filesystem.
     """
     refuse_special(target)
     os.chmod(path, _mode(target))
     sync(path)
-    with told(target.parent):
+    with replacing(target), told(target.parent):
         os.replace(path, target)
     with contextlib.suppress(PermissionError):
         sync(target.parent)

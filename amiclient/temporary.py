@@ -176,6 +176,9 @@ class File(_Temporary):
             src_dir_fd=self._folder,
             dst_dir_fd=self._folder,
         )
+        # It is a temporary one no more, and open to all.
+        with contextlib.suppress(OSError):
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
 
 class Folder(_Temporary):
@@ -298,13 +301,15 @@ def _is_marked(descriptor: int) -> bool:
     return not names or _MARK in names
 
 
-def locked(descriptor: int) -> bool | None:
+def locked(descriptor: int, *, shared: bool = False) -> bool | None:
     """Lock a file or folder, until it is closed.
 
+    :param shared: whether others may have it locked like that as well.
     :returns: false if somebody else has; None where there are no locks.
     """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:

@@ -33,6 +33,7 @@ from amiclient.ext import superblock
 from amiclient.ext import tools
 from amiclient.ext import workplace
 from amiclient import files
+from amiclient import locks
 from amiclient import progress as progress_
 from amiclient.source import bundle
 from amiclient.source import detect
@@ -93,10 +94,12 @@ def opened(
 ) -> Iterator[Source]:
     """Take what the user named as a source.
 
-    What was made for it goes away at the end of the block.
+    What was made for it goes away at the end of the block. Until then,
+    nobody can change it or put another in its place.
 
     :param choice: how; None for the usual way.
     :param progress: who watches what takes time.
+    :raises BusyError: if another process is changing it.
     :raises UsageError: if a partition is wanted of what has none.
     :raises SourceError: if it is damaged, or is none. If it is something
         else altogether, whoever opens ``root`` says what it is.
@@ -104,8 +107,13 @@ def opened(
     """
     choice = choice or Choice()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(locks.reading(path))
         opener = _Opener(path, choice, progress, stack)
-        source = opener.untied(opener.open())
+        source = opener.open()
+        if not source.own:
+            # One of the files of a saved AMI.
+            stack.enter_context(locks.reading(source.root))
+        source = opener.untied(source)
         if source.partition is None and choice.partition is not None:
             raise exceptions.UsageError(
                 f'{opening.shown(path)}: no disk with partitions',

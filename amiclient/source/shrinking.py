@@ -24,6 +24,7 @@ from amiclient.ext import image
 from amiclient.ext import shrink
 from amiclient.ext import stage
 from amiclient import files
+from amiclient import locks
 from amiclient import progress as progress_
 from amiclient.source import bundle
 from amiclient.source import detect
@@ -77,12 +78,19 @@ def planned(
 
     What was made for it goes away at the end of the block.
 
-    :param exact: find out the size of the result.
+    :param exact: find out the size of the result, and change nothing.
+    :raises BusyError: if another process reads or changes what is going to
+        be changed or replaced.
     :raises AmiError: as :func:`amiclient.source.resolve.opened` and
         :func:`amiclient.ext.shrink.plan` do.
     """
     choice = request.choice
     with contextlib.ExitStack() as stack:
+        if request.output is None:
+            held = locks.reading if exact else locks.changing
+            stack.enter_context(held(request.source))
+        elif not exact:
+            stack.enter_context(files.replacing(request.output))
         source = resolve.Source(root=request.source)
         if request.output is not None:
             bundle.refuse_within(

@@ -30,6 +30,7 @@ from amiclient.ext import stage
 from amiclient.ext import superblock
 from amiclient.ext import tools as tools_
 from amiclient import files
+from amiclient import locks
 from amiclient import progress as progress_
 from amiclient.source import archive
 from amiclient.source import enclosed
@@ -185,9 +186,12 @@ def execute(
         filesystem cannot have, or cannot be read.
     :raises NoSpaceError: if it takes more room than there is, or than the
         size that was asked for.
+    :raises BusyError: if another process changes the source, or reads or
+        changes what the output is going to replace.
     """
     request = planned.request
     with (
+        locks.reading(request.source),
         stage.full_disk(request.output.parent),
         files.Output(request.output) as output,
     ):
