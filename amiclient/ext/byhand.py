@@ -53,10 +53,10 @@ def shrink(
     """
     track = minimum.Track(path, tools)
     try:
-        if goal.drop_journal and not goal.keeps_journal:
-            track.take(minimum.Step(drop_journal=True))
-        if goal.journal and not goal.keeps_journal:
-            track.take(minimum.Step(journal=goal.journal))
+        if goal.drop_mmp:
+            track.take(minimum.Step(drop_mmp=True))
+        if not goal.keeps_journal:
+            _change_journal(track, goal)
         while True:
             size = tools.minimum(path)
             if size >= superblock_.read(path).block_count:
@@ -65,4 +65,20 @@ def shrink(
     except process.ProgramFailed as error:
         if error.result.status < 0:
             raise
+    found = superblock_.read(path)
+    if goal.drop_mmp and found.free_blocks < found.cluster_ratio:
+        # There would be no room for its block.
+        return ()
     return tuple(track.steps) if any(s.blocks for s in track.steps) else ()
+
+
+def _change_journal(track: minimum.Track, goal: minimum.Goal) -> None:
+    changes = goal.drop_journal or goal.journal
+    if goal.drop_orphans and changes:
+        track.take(minimum.Step(drop_orphans=True))
+    if goal.drop_journal:
+        track.take(minimum.Step(drop_journal=True))
+    if goal.journal:
+        track.take(minimum.Step(journal=goal.journal))
+    if goal.orphans and changes:
+        track.take(minimum.Step(orphans=goal.orphans))

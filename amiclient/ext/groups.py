@@ -180,7 +180,7 @@ class Layout:
     def _backups(self, number: int) -> Iterator[Run]:
         # ext2fs_super_and_bgd_loc2() in e2fsprogs.
         found = self.superblock
-        start = self.superblock.first_block(number)
+        start = self._begin(number)
         backup = found.has_backup(number)
         if backup:
             yield start, start + 1
@@ -222,11 +222,17 @@ class Layout:
         found = self.superblock
         meta_bg = bool(found.incompat & superblock_.INCOMPAT_META_BG)
         if not meta_bg or index < found.first_meta_bg:
-            # The superblock is in block first_data_block, but with bigalloc
-            # and blocks of 1 KiB, where that is 0 and it is in block 1.
             return superblock_.OFFSET // found.block_size + 1 + index
         number = index * (found.block_size // found.desc_size)
-        return found.first_block(number) + int(found.has_backup(number))
+        return self._begin(number) + int(found.has_backup(number))
+
+    def _begin(self, number: int) -> int:
+        """Tell where a group's superblock or descriptors begin."""
+        found = self.superblock
+        start = found.first_block(number)
+        # The superblock is in block first_data_block, but with bigalloc and
+        # blocks of 1 KiB, where that is 0 and it is in block 1.
+        return start or superblock_.OFFSET // found.block_size
 
     def _parse(self, number: int, table: bytes, offset: int) -> Group:
         found = self.superblock

@@ -13,10 +13,16 @@
 """A root filesystem that lies in a file or on a block device."""
 
 import dataclasses
+import os
 import pathlib
+import stat
 
+from amiclient.ext import copy
 from amiclient.ext import superblock as superblock_
 from amiclient import files
+
+#: Bytes that are read at a time.
+_CHUNK = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,3 +51,26 @@ class RootImage:
         :raises BusyError: if it was changed, or replaced.
         """
         files.refuse_changed(self.path, self.state, now)
+
+
+def behind(path: pathlib.Path, found: superblock_.Superblock) -> int:
+    """Tell the bytes of a file that lie behind its filesystem.
+
+    Holes are not looked into. What is behind one on a block device are the
+    remains of something else.
+
+    :returns: 0 as well if all of them are zeros.
+    :raises SourceError: if they cannot be read.
+    """
+    with copy.opened(path, os.O_RDONLY) as descriptor:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size <= found.size:
+            return 0
+        for first, end in copy.data_in(
+            descriptor, found.size, status.st_size
+        ):
+            for offset in range(first, end, _CHUNK):
+                count = min(_CHUNK, end - offset)
+                if any(files.read_at(descriptor, count, offset)):
+                    return status.st_size - found.size
+    return 0

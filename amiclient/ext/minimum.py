@@ -78,6 +78,11 @@ class Goal:
     :param journal: MiB of the journal to make at the end; 0 for none.
     :param limit: blocks that there is room for while at it; None for any.
     :param keeps_journal: whether the journal may as well move along.
+    :param drop_orphans: whether to take out the file of orphans, which
+        cannot be without a journal.
+    :param orphans: blocks of the one to make at the end; 0 for none.
+    :param drop_mmp: whether to take multiple mount protection out, and leave
+        room for the block that it will have again.
     :param cut: whether groups at the end may be cut off, as in a copy.
     :param slack: by which factor the first pass has more room than usual.
     """
@@ -87,6 +92,9 @@ class Goal:
     journal: int
     limit: int | None = None
     keeps_journal: bool = False
+    drop_orphans: bool = False
+    orphans: int = 0
+    drop_mmp: bool = False
     cut: bool = False
     slack: int = 1
 
@@ -99,6 +107,9 @@ class Step:
     :param drop_journal: take out the journal.
     :param journal: make a journal of so many MiB, unless 0 ...
     :param location: ... looking for room from this block on.
+    :param drop_orphans: take out the file of orphans.
+    :param orphans: make one of so many blocks, unless 0.
+    :param drop_mmp: take out multiple mount protection.
     :param evict: take the last group's metadata into that group.
     :param keep: cut all but the first so many groups off, unless 0.
     """
@@ -107,6 +118,9 @@ class Step:
     drop_journal: bool = False
     journal: int = 0
     location: int = 0
+    drop_orphans: bool = False
+    orphans: int = 0
+    drop_mmp: bool = False
     evict: bool = False
     keep: int = 0
 
@@ -135,6 +149,12 @@ class Track:
             self.tools.drop_journal(self.path)
         elif step.journal:
             self.tools.add_journal(self.path, step.journal, step.location)
+        elif step.drop_orphans:
+            self.tools.drop_orphan_file(self.path)
+        elif step.orphans:
+            self.tools.add_orphan_file(self.path, step.orphans)
+        elif step.drop_mmp:
+            self.tools.drop_mmp(self.path)
         elif step.keep:
             if not cut.cut(self.path, step.keep, self.tools):
                 raise SpoiledError('cut too much off', self.steps, False)
@@ -176,9 +196,17 @@ def search(path: pathlib.Path, goal: Goal, tools: tools_.Toolbox) -> Track:
     :raises SpoiledError: if the copy must be made again.
     """
     track = Track(path, tools)
-    before = superblock_.read(path).block_count
+    found = superblock_.read(path)
+    before, by_hand = found.block_count, not goal.headroom
     tight = False
+    if goal.drop_mmp:
+        headroom = goal.headroom + found.cluster_ratio
+        goal = dataclasses.replace(goal, headroom=headroom)
     try:
+        if goal.drop_mmp:
+            track.take(Step(drop_mmp=True))
+        if goal.drop_orphans:
+            track.take(Step(drop_orphans=True))
         if goal.drop_journal:
             track.take(Step(drop_journal=True))
         keep = cut.groups_to_keep(path) if goal.cut else None
@@ -188,13 +216,15 @@ def search(path: pathlib.Path, goal: Goal, tools: tools_.Toolbox) -> Track:
         _descend(track, 0 if goal.journal else goal.headroom, goal.slack)
         if goal.journal:
             _make_journal(track, goal)
+        if goal.orphans:
+            _make_orphans(track, goal)
         _make_room(track, goal)
         tight = True
-        if not goal.headroom:
+        if by_hand:
             track.note_by_hand()
         _tighten(track, goal.headroom)
         _make_good(track, goal)
-        if goal.keeps_journal and not goal.headroom:
+        if goal.keeps_journal and by_hand:
             _refuse_grown(track, before)
     except process.ProgramFailed as error:
         if error.result.status < 0:
@@ -247,6 +277,14 @@ def _make_journal(track: Track, goal: Goal) -> None:
         track.take(Step(blocks=room))
     location = min(found.block_count, room - 1)
     track.take(Step(journal=goal.journal, location=location))
+
+
+def _make_orphans(track: Track, goal: Goal) -> None:
+    # Where all is in use but for single blocks, it takes some more for its
+    # extent tree.
+    room = goal.orphans + goal.orphans // _SLACK + 64
+    _grow(track, goal, _measure(track.path).need(room))
+    track.take(Step(orphans=goal.orphans))
 
 
 def _make_room(track: Track, goal: Goal) -> None:

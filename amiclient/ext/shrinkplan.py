@@ -29,6 +29,7 @@ from amiclient.ext import groups as groups_
 from amiclient.ext import image as image_
 from amiclient.ext import inodes
 from amiclient.ext import minimum
+from amiclient.ext import mmp
 from amiclient.ext import stage
 from amiclient.ext import superblock as superblock_
 from amiclient.ext import tools as tools_
@@ -149,6 +150,8 @@ def prepare(request: ShrinkRequest) -> ShrinkPlan:
     found = image.superblock
     _refuse(request)
     busy.refuse_busy(image.path)
+    if not request.own:
+        mmp.refuse_live(image.path, found)
     recover = found.needs_recovery or found.orphans
     try:
         target = aim(request, image.path)
@@ -203,11 +206,26 @@ def aim(request: ShrinkRequest, path: pathlib.Path) -> Target:
     with copy.opened(path, os.O_RDONLY) as descriptor:
         layout = groups_.Layout(descriptor, found)
         measured = geometry.measure(layout)
-        journal = 0
+        table = inodes.Table(layout)
+        journal = orphans = 0
         if found.has_journal and found.journal_inode:
-            journal = inodes.Table(layout).read(found.journal_inode).size
+            journal = table.read(found.journal_inode).size
+        if found.orphan_inode:
+            orphans = min(
+                table.read(found.orphan_inode).size // found.block_size,
+                superblock_.LARGEST_ORPHAN_FILE,
+            )
     goal, growth = _goal(request, measured, journal)
-    goal = dataclasses.replace(goal, cut=not _in_place(request))
+    goal = dataclasses.replace(
+        goal,
+        drop_orphans=bool(orphans),
+        orphans=0 if request.journal == NONE else orphans,
+        # A device may be another host's as well.
+        drop_mmp=found.has_mmp
+        and not (request.image.is_device and _in_place(request)),
+        cut=not _in_place(request),
+    )
+    growth -= orphans - goal.orphans
     _refuse_endless(found, goal.headroom + growth)
     bound = _bound(measured, goal, growth, journal)
     used = groups_.count(measured.used) * found.block_size
@@ -274,6 +292,15 @@ def _refuse(request: ShrinkRequest) -> None:
             f'but there are only {request.image.size}',
             hint='get it again from where it came',
         )
+    if not request.own and not request.output:
+        rest = image_.behind(path, found)
+        if rest:
+            raise exceptions.UsageError(
+                f'{path}: the {rest} bytes behind its filesystem are not '
+                'zeros, and would be lost',
+                hint='use --output; or, if nobody needs them, run: truncate '
+                f'--size {found.size} {path}',
+            )
     if request.in_place and request.output is not None:
         raise exceptions.UsageError(
             '--in-place and --output exclude each other'

@@ -115,10 +115,11 @@ def finish(
     _catch_up(path, tools)
     with copy.opened(original, os.O_RDONLY) as descriptor:
         before = groups_.Layout(descriptor, superblock_.read(original))
-        wanted = before.used_inodes()
+        wanted = before.used_inodes() - bool(before.superblock.orphan_inode)
     with copy.opened(path, os.O_RDWR) as descriptor:
         found = superblock_.read(path)
         layout = groups_.Layout(descriptor, found)
+        wanted += bool(found.orphan_inode)
         if layout.used_inodes() != wanted:
             raise exceptions.DamagedError(
                 f'the shrunk filesystem has {layout.used_inodes()} inodes in '
@@ -127,6 +128,9 @@ def finish(
             )
         copy.clear(descriptor, copy.bytes_of(layout.free(), found.block_size))
         copy.clear(descriptor, layout.unused_inode_bytes())
+    protected = before.superblock
+    if protected.has_mmp and not found.has_mmp:
+        tools.add_mmp(path, protected.mmp_interval)
     if not tools.check(path):
         raise exceptions.DamagedError(
             f'the shrunk filesystem is not in order: {tools.objections(path)}',

@@ -36,13 +36,17 @@ _MAGIC = 0xEF53
 SMALLEST_JOURNAL = 1024
 LARGEST_JOURNAL = 10_240_000
 
+#: Blocks that a file of orphans has at most: EXT4_DEFAULT_ORPHAN_FILE_BLOCKS
+#: in e2fsprogs, lib/ext2fs/orphan.c; newer kernels take no larger one.
+LARGEST_ORPHAN_FILE = 512
+
 #: More block groups than in 128 TiB, of the usual kind, nobody shrinks: their
 #: descriptors alone would fill the memory.
 _GROUPS = 1 << 20
 
 #: Seconds between two updates of the block for multiple mount protection: the
 #: kernel's EXT4_MMP_MAX_UPDATE_INTERVAL. Programs wait for twice as long.
-_MMP_INTERVAL = 300
+MMP_INTERVAL = 300
 
 COMPAT_HAS_JOURNAL = 0x0004
 COMPAT_RESIZE_INODE = 0x0010
@@ -143,6 +147,10 @@ class Superblock:
     :param backup_groups: with sparse_super2, the groups with a backup.
     :param clean: whether it was unmounted cleanly, with no error recorded.
     :param orphans: whether deleted inodes still wait for being cleaned up.
+    :param mmp_block: where the block for multiple mount protection is; 0 if
+        there is none.
+    :param mmp_interval: seconds between two updates of it.
+    :param orphan_inode: the inode of the file that names those; 0 for none.
     :param written: time of the last write, seconds since the epoch.
     """
 
@@ -173,6 +181,9 @@ class Superblock:
     orphans: bool
     journal_inode: int
     journal_device: bool
+    orphan_inode: int
+    mmp_block: int
+    mmp_interval: int
     written: int
 
     @property
@@ -211,6 +222,11 @@ class Superblock:
     def has_journal(self) -> bool:
         """Whether there is a journal, inside or outside."""
         return bool(self.compat & COMPAT_HAS_JOURNAL)
+
+    @property
+    def has_mmp(self) -> bool:
+        """Whether a host that mounts it keeps others from doing so."""
+        return bool(self.incompat & INCOMPAT_MMP)
 
     @property
     def group_checksums(self) -> bool:
@@ -275,6 +291,7 @@ def parse(data: bytes, name: str) -> Superblock:
     if not dynamic:
         compat = incompat = ro_compat = 0
     wide = bool(incompat & INCOMPAT_64BIT)
+    mmp = bool(incompat & INCOMPAT_MMP)
     log_block, log_cluster = _u32(data, 0x18), _u32(data, 0x1C)
     bigalloc = bool(ro_compat & RO_COMPAT_BIGALLOC)
     if (
@@ -315,10 +332,12 @@ def parse(data: bytes, name: str) -> Superblock:
         or bool(ro_compat & RO_COMPAT_ORPHAN_PRESENT),
         journal_inode=_u32(data, 0xE0),
         journal_device=_u32(data, 0xE4) != 0,
+        orphan_inode=_u32(data, 0x280) if compat & COMPAT_ORPHAN_FILE else 0,
+        mmp_block=_u32(data, 0x168) | _u32(data, 0x16C) << 32 if mmp else 0,
+        mmp_interval=_u16(data, 0x166) if mmp else 0,
         written=_u32(data, 0x30) | data[0x274] << 32,
     )
-    interval = _u16(data, 0x166) if incompat & INCOMPAT_MMP else 0
-    _check(found, name, interval)
+    _check(found, name)
     return found
 
 
@@ -343,13 +362,13 @@ def _flavour(compat: int, incompat: int, ro_compat: int) -> str:
     return 'ext3' if compat & COMPAT_HAS_JOURNAL else 'ext2'
 
 
-def _check(found: Superblock, name: str, mmp_interval: int) -> None:
+def _check(found: Superblock, name: str) -> None:
     # Bounds by which every later computation stays small and defined,
     # whatever a hostile superblock says (e2fsprogs' ext2fs_open2() has the
     # same checks).
     bits = found.block_size * 8
     sane = (
-        mmp_interval <= _MMP_INTERVAL
+        found.mmp_interval <= MMP_INTERVAL
         and 0 < found.blocks_per_group <= bits * found.cluster_ratio
         and 0 < found.inodes_per_group <= bits
         and found.inode_size in (128, 256, 512, 1024, 2048, 4096, 8192)

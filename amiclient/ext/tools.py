@@ -30,6 +30,7 @@ from amiclient import exceptions
 from amiclient.ext import copy
 from amiclient.ext import epoch
 from amiclient.ext import groups as groups_
+from amiclient.ext import mmp
 from amiclient.ext import superblock as superblock_
 from amiclient import process
 
@@ -42,6 +43,10 @@ _OLDEST = (1, 45)
 #: calls a filesystem that is too damaged to be opened. The others (16 usage,
 #: 32 cancelled, 128 library) say nothing of the filesystem.
 _FSCK_VERDICTS = range(16)
+_CORRECTED = 1
+
+#: How often e2fsck is run on what it has mended, but not to the end.
+_RUNS = 3
 
 #: resize2fs(8), -d: print "Inode moved OLD->NEW" (RESIZE_DEBUG_INODEMAP in
 #: resize2fs.h; compiled in by default).
@@ -111,7 +116,7 @@ class Toolbox:
         return cls(
             epoch.present(found.written),
             cancel,
-            limit=_PATIENCE + found.size / _PACE,
+            limit=_PATIENCE + mmp.patience(found) + found.size / _PACE,
             memory=_MEMORY + found.size // _BYTES_A_BYTE,
             cpu=_CPU + found.size // _CPU_PACE,
         )
@@ -173,17 +178,21 @@ class Toolbox:
         """
         return self._mend(path, '-y')
 
-    def settle(self, path: pathlib.Path, how: str = '-y') -> None:
-        """Mend whatever e2fsck can mend, and leave the judgement to later."""
+    def settle(self, path: pathlib.Path, how: str = '-y') -> bool:
+        """Mend whatever e2fsck can mend, and leave the judgement to later.
+
+        :returns: whether there was anything that it has mended.
+        """
         # Without that option it would also rewrite what is in order, but
         # could be better.
         options = ('-f', how, '-E', 'fixes_only')
-        self._run(
+        result = self._run(
             ['e2fsck', *options, path],
             ok=_FSCK_VERDICTS,
             writes=True,
             most=_OBJECTIONS,
         )
+        return bool(result.status & _CORRECTED)
 
     def resize(self, path: pathlib.Path, blocks: int) -> dict[int, int]:
         """Resize a filesystem, whatever resize2fs thinks its minimum is.
@@ -237,6 +246,33 @@ class Toolbox:
         where = f'size={mib},location={block}'
         self._run(['tune2fs', '-f', '-J', where, path], writes=True)
 
+    def drop_orphan_file(self, path: pathlib.Path) -> None:
+        """Remove the file of orphans; it cannot be without a journal."""
+        self._run(['tune2fs', '-f', '-O', '^orphan_file', path], writes=True)
+
+    def add_orphan_file(self, path: pathlib.Path, blocks: int) -> None:
+        """Make a file of orphans of so many blocks."""
+        size = f'orphan_file_size={blocks}'
+        self._run(
+            ['tune2fs', '-f', '-O', 'orphan_file', '-E', size, path],
+            writes=True,
+        )
+
+    def drop_mmp(self, path: pathlib.Path) -> None:
+        """Remove multiple mount protection, without a look at it.
+
+        Of a file that nobody else can have mounted.
+        """
+        self._run(['tune2fs', '-f', '-O', '^mmp', path], writes=True)
+
+    def add_mmp(self, path: pathlib.Path, interval: int) -> None:
+        """Protect it from being mounted twice; that takes a free block.
+
+        :param interval: seconds between two updates; 0 for the usual ones.
+        """
+        often = ['-E', f'mmp_update_interval={interval}'] if interval else []
+        self._run(['tune2fs', '-f', '-O', 'mmp', *often, path], writes=True)
+
     def copy_metadata(self, path: pathlib.Path, target: pathlib.Path) -> None:
         """Copy a filesystem without the content of its files, sparsely."""
         self._run(['e2image', '-r', path, target])
@@ -259,10 +295,15 @@ class Toolbox:
         )
 
     def _mend(self, path: pathlib.Path, how: str) -> bool:
-        # A second run, because the first may have stopped in the middle to
-        # start anew, and because only a run that changes nothing proves it.
-        self.settle(path, how)
-        return self.check(path)
+        # What one run mends may show the next what else is wrong. Only a run
+        # that changes nothing proves that it is in order.
+        for _ in range(_RUNS):
+            corrected = self.settle(path, how)
+            if self.check(path):
+                return True
+            if not corrected:
+                break
+        return False
 
     def _run(
         self,

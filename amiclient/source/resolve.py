@@ -29,6 +29,7 @@ from amiclient import exceptions
 from amiclient.ext import busy
 from amiclient.ext import clean
 from amiclient.ext import copy
+from amiclient.ext import image as image_
 from amiclient.ext import superblock
 from amiclient.ext import tools
 from amiclient.ext import workplace
@@ -113,6 +114,7 @@ def opened(
         if not source.own:
             # One of the files of a saved AMI.
             stack.enter_context(locks.reading(source.root))
+        source = _told_of_rest(source, path)
         source = opener.untied(source)
         if source.partition is None and choice.partition is not None:
             raise exceptions.UsageError(
@@ -123,6 +125,22 @@ def opened(
             source = dataclasses.replace(source, name=_name(path))
         with _blamed(source, path):
             yield source
+
+
+def _told_of_rest(source: Source, path: pathlib.Path) -> Source:
+    """Say what of a file is no part of its filesystem."""
+    try:
+        rest = image_.behind(source.root, superblock.read(source.root))
+    except (exceptions.SourceError, OSError):
+        # Whoever opens it says what it is.
+        return source
+    if not rest:
+        return source
+    note = (
+        f'{opening.shown(path)}: the {rest} bytes behind its filesystem are '
+        'not zeros; they are no part of it, and are not taken along'
+    )
+    return dataclasses.replace(source, notes=(*source.notes, note))
 
 
 @contextlib.contextmanager

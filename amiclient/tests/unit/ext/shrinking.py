@@ -266,6 +266,12 @@ def journal_blocks(image: pathlib.Path) -> list[int]:
         ]
 
 
+def inode_size(image: pathlib.Path, number: int) -> int:
+    """Tell the bytes of a file by its inode; 0 if there is no such inode."""
+    with disk.Filesystem(image) as filesystem:
+        return filesystem.inode(number).size if number else 0
+
+
 def overwrite(image: pathlib.Path, offset: int, data: bytes) -> None:
     """Write into the middle of a file."""
     with image.open('r+b') as file:

@@ -186,3 +186,28 @@ class TestHopeless(base.TestCase):
             self.assertIn('--repair', str(error))
             self.assertNotIn('\n', str(error))
             self.assertEqual(before, shrinking.digest(image))
+
+
+class TestTwoRuns(base.TestCase):
+    """What e2fsck mends in two runs: the first shows what else is wrong."""
+
+    def test_attributes_of_a_file_that_is_lost(self) -> None:
+        image = shrinking.small(
+            self.tmp(), features='^metadata_csum', data=1 << 20,
+            options=('-I', '128'),
+        )  # fmt: skip
+        process.run(
+            ['debugfs', '-w', '-f', '/dev/stdin', image],
+            input=b'ea_set /data user.note value\n'
+            b'set_inode_field /data block[0] 1\n',
+        )
+        copy = image.with_name('copy')
+        copy.write_bytes(image.read_bytes())
+        process.run(['e2fsck', '-f', '-y', copy], ok=(1,))
+        self.assertFalse(shrinking.is_sound(copy))
+        self.assertRaises(
+            exceptions.DamagedError, shrinking.shrunk, image
+        )
+        shrinking.shrunk(image, repair=True)
+        self.assertTrue(shrinking.is_sound(image))
+        self.assertNotIn(b'/data', exttree.read_tree(image))
