@@ -19,10 +19,12 @@ started it, whatever becomes of that.
 
 from collections.abc import Iterator, Sequence
 import contextlib
+import dataclasses
 import os
 import tempfile
 from typing import IO
 
+from amiclient import confinement
 from amiclient import process
 
 #: Characters of what it said last that go into errors.
@@ -72,6 +74,7 @@ class Companion:
 def started(
     argv: Sequence[str | os.PathLike[str]],
     *,
+    access: confinement.Access | None = None,
     inherited: Sequence[int] = (),
 ) -> Iterator[Companion]:
     """Start a program, which is ended with the ``with`` block.
@@ -81,17 +84,25 @@ def started(
     lives as long as it is needed.
 
     :param argv: its name, without a folder, and its arguments.
+    :param access: what it may open; None for whatever the user may.
     :param inherited: descriptors that it has as well, by the same numbers.
     :raises ProgramError: if it is missing.
     """
+    program = process.found(argv)
+    if access is not None:
+        access = dataclasses.replace(access, runs=program[:1])
     shell = ('/bin/sh', '-c', _IF_WANTED, str(os.getpid()))
     tied = process.found(
-        ['setpriv', '--pdeathsig', 'KILL', '--', *shell, *process.found(argv)]
+        ['setpriv', '--pdeathsig', 'KILL', '--', *shell, *program]
     )
     with tempfile.TemporaryFile() as words:
         where = words.fileno()
         with process.started(
-            tied, stdout=where, stderr=where, inherited=inherited
+            tied,
+            access=access,
+            stdout=where,
+            stderr=where,
+            inherited=inherited,
         ) as child:
             try:
                 yield Companion(child, words)

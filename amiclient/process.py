@@ -17,7 +17,8 @@ arguments, never by a shell line; it is looked up in ``PATH`` and in the
 ``sbin`` folders (where ordinary users on Debian do not look, but where
 e2fsprogs live); it runs in the C locale, with stdin closed, in a session of
 its own so that a Ctrl-C at the terminal reaches this process alone, which
-then decides what becomes of the child.
+then decides what becomes of the child. What it may open, its caller declares:
+see :mod:`amiclient.confinement`.
 """
 
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import re
 import resource
 import shutil
 import signal
@@ -34,6 +36,7 @@ import threading
 import time
 from typing import BinaryIO, cast, IO
 
+from amiclient import confinement
 from amiclient import exceptions
 from amiclient import interrupts
 from amiclient import limits
@@ -138,6 +141,7 @@ def found(argv: Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:
 def run(
     argv: Sequence[str | os.PathLike[str]],
     *,
+    access: confinement.Access | None = None,
     ok: Container[int] = (0,),
     env: Mapping[str, str] | None = None,
     input: bytes | None = None,
@@ -153,6 +157,7 @@ def run(
     """Run a program to its end.
 
     :param argv: its name, without a folder, and its arguments.
+    :param access: what it may open; None for whatever the user may.
     :param ok: the exit statuses that are not failures.
     :param env: variables to add to the environment.
     :param input: what it gets on stdin; nothing (``/dev/null``) if None.
@@ -181,7 +186,9 @@ def run(
         # From before it starts to after its end.
         contextlib.nullcontext() if interruptible else interrupts.held(),
         _standard_input(input) as stdin,
-        started(command, stdin, cwd=cwd, env=env) as child,
+        started(
+            command, stdin, access=access, cwd=cwd, env=env
+        ) as child,
     ):
         if interruptible:
             _confine(child, resource.RLIMIT_AS, memory)
@@ -210,7 +217,10 @@ def run(
 
 @contextlib.contextmanager
 def reading(
-    argv: Sequence[str | os.PathLike[str]], stdin: BinaryIO
+    argv: Sequence[str | os.PathLike[str]],
+    stdin: BinaryIO,
+    *,
+    access: confinement.Access | None = None,
 ) -> Iterator['Pipe']:
     """Run a program for what it writes, which is too much to be kept.
 
@@ -218,12 +228,15 @@ def reading(
 
     :param argv: its name, without a folder, and its arguments.
     :param stdin: a file that it reads from its position on.
+    :param access: what it may open besides; None for whatever the user may.
     :returns: what it writes. At the end, its exit status is looked at.
     :raises ProgramError: if it is missing.
     """
     with (
         tempfile.TemporaryFile() as words,
-        started(found(argv), stdin.fileno(), stderr=words.fileno()) as child,
+        started(
+            found(argv), stdin.fileno(), access=access, stderr=words.fileno()
+        ) as child,
     ):
         try:
             yield Pipe(child, words)
@@ -279,6 +292,7 @@ def started(
     command: Sequence[str],
     stdin: int = subprocess.DEVNULL,
     *,
+    access: confinement.Access | None = None,
     stdout: int = subprocess.PIPE,
     stderr: int = subprocess.PIPE,
     cwd: pathlib.Path | None = None,
@@ -288,29 +302,55 @@ def started(
     """Start a program, and wait for it at the end of the ``with`` block.
 
     :param command: made by :func:`found`.
+    :param access: what it may open; None for whatever the user may.
     :param env: variables to add to the environment.
     :param inherited: descriptors that it has as well, by the same numbers.
     """
+    variables = dict(os.environ)
+    if access is not None:
+        # Passwords and tokens are no business of what reads images.
+        variables = {
+            name: value
+            for name, value in variables.items()
+            if not name.startswith('OS_')
+        }
+
+    # A path that leads through a descriptor of ours is none to a program
+    # that must not look into other processes: it gets the descriptor.
+    ours = re.compile(rf'/proc/{os.getpid()}/fd/([0-9]+)')
+    words = [*command, os.fspath(cwd or '')]
+    handed = {int(n) for word in words for n in ours.findall(word)}
+    *words, place = (ours.sub(r'/proc/self/fd/\1', word) for word in words)
+
+    def start() -> Child:
+        return subprocess.Popen(
+            words,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=place or None,
+            env={**variables, 'LC_ALL': 'C', **(env or {})},
+            start_new_session=True,
+            pass_fds=(*inherited, *handed),
+        )
+
     child: Child | None = None
-    try:
-        # A signal in the middle would leave a program that nobody knows of.
-        with interrupts.held():
-            child = subprocess.Popen(
-                command,
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-                cwd=cwd,
-                env={**os.environ, 'LC_ALL': 'C', **(env or {})},
-                start_new_session=True,
-                pass_fds=inherited,
-            )
-        with child:
-            yield child
-    except BaseException:
-        if child is not None and child.returncode is None:
-            end(child)
-        raise
+    with contextlib.ExitStack() as stack:
+        try:
+            # A signal in the middle would leave a program nobody knows of.
+            with interrupts.held():
+                if access is None:
+                    child = start()
+                else:
+                    child = stack.enter_context(
+                        confinement.called(start, command[0], access)
+                    )
+            with child:
+                yield child
+        except BaseException:
+            if child is not None and child.returncode is None:
+                end(child)
+            raise
 
 
 def _confine(child: Child, what: int, most: int | None) -> None:

@@ -14,6 +14,7 @@
 
 import pathlib
 
+from amiclient import confinement
 from amiclient import exceptions
 from amiclient.ext import superblock
 from amiclient import process
@@ -34,43 +35,56 @@ def make(source: pathlib.Path, target: pathlib.Path, size: int) -> None:
     """
     # Absolute, for qemu-img takes what is before a colon for a protocol, and
     # the path of the backing file to be relative to the target.
-    process.run([
-        'qemu-img', 'create', '-q', '-f', 'qcow2', '-F', 'raw',
-        '-b', source.absolute(), target, str(-(-size // _SECTOR) * _SECTOR),
-    ])  # fmt: skip
+    bytes_ = str(-(-size // _SECTOR) * _SECTOR)
+    process.run(
+        [
+            'qemu-img', 'create', '-q', '-f', 'qcow2', '-F', 'raw',
+            '-b', source.absolute(), target, bytes_,
+        ],
+        access=confinement.Access(reads=(source,), writes=(target,)),
+    )  # fmt: skip
 
 
 def superblock_of(
-    disk: pathlib.Path, folder: pathlib.Path
+    disk: pathlib.Path, source: pathlib.Path, folder: pathlib.Path
 ) -> superblock.Superblock | None:
     """Read the superblock of the filesystem on a disk that is not in use.
 
+    :param source: what it was like before.
     :param folder: where to put what is temporary.
     :returns: None if the guest destroyed it.
     :raises ProgramError: if qemu-img fails.
     """
     piece = folder / 'superblock'
-    process.run([
-        'qemu-img', 'dd', '-f', 'qcow2', '-O', 'raw', f'bs={_BLOCK}',
-        'count=1', f'if={disk}', f'of={piece}',
-    ])  # fmt: skip
+    process.run(
+        [
+            'qemu-img', 'dd', '-f', 'qcow2', '-O', 'raw', f'bs={_BLOCK}',
+            'count=1', f'if={disk}', f'of={piece}',
+        ],
+        access=confinement.Access(reads=(disk, source), writes=(piece,)),
+    )  # fmt: skip
     return _read(piece)
 
 
 def replayed(
-    disk: pathlib.Path, folder: pathlib.Path
+    disk: pathlib.Path, source: pathlib.Path, folder: pathlib.Path
 ) -> superblock.Superblock | None:
     """Read the superblock as it is once the journal is replayed.
 
     That takes a copy of what is in use. See :func:`superblock_of`.
     """
     copy = folder / 'copy.img'
-    process.run([
-        'qemu-img', 'convert', '-f', 'qcow2', '-O', 'raw', disk, copy,
-    ])  # fmt: skip
+    process.run(
+        ['qemu-img', 'convert', '-f', 'qcow2', '-O', 'raw', disk, copy],
+        access=confinement.Access(reads=(disk, source), writes=(copy,)),
+    )
     try:
         # Whatever is left to mend is none of our business.
-        process.run(['e2fsck', '-p', '-E', 'journal_only', copy], ok=range(9))
+        process.run(
+            ['e2fsck', '-p', '-E', 'journal_only', copy],
+            access=confinement.Access(writes=(copy,), mounts=True),
+            ok=range(9),
+        )
         return _read(copy)
     finally:
         copy.unlink()

@@ -27,11 +27,15 @@ import json
 import pathlib
 from typing import Any
 
+from amiclient import confinement
 from amiclient import exceptions
 from amiclient.rootfs import consoles
 
 #: What the disk of the root filesystem is called, and the kernel is told.
 ROOT_DEVICE = '/dev/vda'
+
+#: What lets guests run on the processor itself.
+KVM = '/dev/kvm'
 
 #: The longest command line of a kernel: COMMAND_LINE_SIZE on x86 and arm64.
 _LONGEST = 2047
@@ -86,6 +90,7 @@ class Machine:
 
     :param kvm: whether it runs on the processor itself; else it is emulated.
     :param disk: a qcow2 file, which is written to.
+    :param source: the file or device that holds what it does not.
     :param seed: a file with the configuration drive, which is not.
     :param memory: bytes. :param cpus: how many.
     :param append: what to add to the kernel's command line.
@@ -97,6 +102,7 @@ class Machine:
     kernel: pathlib.Path
     ramdisk: pathlib.Path | None
     disk: pathlib.Path
+    source: pathlib.Path
     seed: pathlib.Path
     uuid: str
     memory: int
@@ -118,6 +124,16 @@ def emulator(architecture: str) -> Emulator:
             f'no guests of the architecture {architecture} can be booted',
             hint=f'only those of {", ".join(sorted(_EMULATORS))} can',
         ) from error
+
+
+def access(machine: Machine) -> confinement.Access:
+    """Tell what the program that runs a machine has to open."""
+    reads = [machine.kernel, machine.seed, machine.source]
+    if machine.ramdisk is not None:
+        reads.append(machine.ramdisk)
+    return confinement.Access(
+        reads=reads, writes=(machine.disk,), devices=(KVM,)
+    )
 
 
 def command_line(*, kvm: bool, append: str = '', instead: str = '') -> str:

@@ -31,6 +31,7 @@ from amiclient.boot import seed
 from amiclient.boot import session as session_
 from amiclient.boot import terminal as terminal_
 from amiclient.boot import trial
+from amiclient import confinement
 from amiclient import exceptions
 from amiclient.ext import workplace
 from amiclient import process
@@ -92,6 +93,7 @@ def _machine(plan: trial.BootPlan, folder: pathlib.Path) -> qemu.Machine:
         kernel=plan.kernel,
         ramdisk=plan.ramdisk,
         disk=overlay,
+        source=plan.root.path,
         seed=seed.make(folder, uuid),
         uuid=uuid,
         memory=plan.request.memory,
@@ -107,7 +109,12 @@ def kvm_works(emulator: qemu.Emulator) -> bool:
     Only that tells: the device may be there and of no use.
     """
     try:
-        process.run(qemu.trial(emulator), input=qemu.QUIT, limit=_TRIAL)
+        process.run(
+            qemu.trial(emulator),
+            access=confinement.Access(devices=(qemu.KVM,)),
+            input=qemu.QUIT,
+            limit=_TRIAL,
+        )
     except exceptions.ProgramError:
         return False
     return True
@@ -293,11 +300,13 @@ class Run:
     ) -> trial.Booted:
         """Tell what became of it, and look at what it left on the disk."""
         before = self._plan.root.superblock.size
-        found = disk_.superblock_of(machine.disk, folder)
+        found = disk_.superblock_of(machine.disk, machine.source, folder)
         alive = self._result in trial.ALIVE
         if alive and found and found.needs_recovery and found.size <= before:
             # The kernel does not listen to SysRq.
-            found = disk_.replayed(machine.disk, folder) or found
+            found = (
+                disk_.replayed(machine.disk, machine.source, folder) or found
+            )
         lines, screen = self._lines()
         return trial.Booted(
             result=self._result,

@@ -20,6 +20,7 @@ programs to be made that few have.
 import json
 import pathlib
 
+from amiclient import confinement
 from amiclient import process
 
 _LABEL = 'config-2'
@@ -41,11 +42,14 @@ def make(folder: pathlib.Path, uuid: str) -> pathlib.Path:
     for name, content in _contents(uuid).items():
         (latest / name).write_text(json.dumps(content))
     path = folder / 'seed.img'
-    process.run([
-        'mke2fs', '-q', '-F', '-t', 'ext4', '-O', '^has_journal',
-        '-b', '1024', '-L', _LABEL, '-E', 'root_owner=0:0', '-d', tree,
-        path, _SIZE,
-    ])  # fmt: skip
+    process.run(
+        [
+            'mke2fs', '-q', '-F', '-t', 'ext4', '-O', '^has_journal',
+            '-b', '1024', '-L', _LABEL, '-E', 'root_owner=0:0', '-d', tree,
+            path, _SIZE,
+        ],
+        access=confinement.Access(reads=(tree,), writes=(path,), mounts=True),
+    )  # fmt: skip
     return path
 
 

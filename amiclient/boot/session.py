@@ -238,7 +238,9 @@ def started(machine: qemu.Machine) -> Iterator[Session]:
         channels = qemu.Channels(*(one.fileno() for one in theirs))
         program = stack.enter_context(
             companion.started(
-                qemu.arguments(machine, channels), inherited=channels.all
+                qemu.arguments(machine, channels),
+                access=qemu.access(machine),
+                inherited=channels.all,
             )
         )
         for one in theirs:

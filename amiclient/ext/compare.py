@@ -25,6 +25,7 @@ import pathlib
 import stat
 import tempfile
 
+from amiclient import confinement
 from amiclient import exceptions
 from amiclient import process
 
@@ -210,7 +211,10 @@ def _run(
         return []
     script = ''.join(f'{command}\n' for command in commands)
     result = process.run(
-        ('debugfs', '-f', '/dev/stdin', image.absolute()),
+        ('debugfs', '-f', '-', image.absolute()),
+        access=confinement.Access(
+            reads=(image,), writes=() if folder is None else (folder,)
+        ),
         input=script.encode('ascii'),
         cwd=folder,
     )

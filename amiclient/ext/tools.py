@@ -26,6 +26,7 @@ import textwrap
 import threading
 from typing import Self
 
+from amiclient import confinement
 from amiclient import exceptions
 from amiclient.ext import copy
 from amiclient.ext import epoch
@@ -275,7 +276,7 @@ class Toolbox:
 
     def copy_metadata(self, path: pathlib.Path, target: pathlib.Path) -> None:
         """Copy a filesystem without the content of its files, sparsely."""
-        self._run(['e2image', '-r', path, target])
+        self._run(['e2image', '-r', path], target=target)
 
     def forgive(self, path: pathlib.Path) -> None:
         """Mark a filesystem as clean, such as every unmounted one is."""
@@ -289,7 +290,7 @@ class Toolbox:
         """
         script = ''.join(f'{command}\n' for command in commands)
         self._run(
-            ['debugfs', '-w', '-f', '/dev/stdin', path],
+            ['debugfs', '-w', '-f', '-', path],
             writes=True,
             input=script.encode('ascii'),
         )
@@ -311,17 +312,35 @@ class Toolbox:
         *,
         ok: Iterable[int] = (0,),
         writes: bool = False,
+        target: pathlib.Path | None = None,
         input: bytes | None = None,
         most: int = process.MOST,
     ) -> process.Result:
+        """Run a program.
+
+        :param argv: all paths in it are those of filesystems.
+        :param writes: whether it writes to them.
+        :param target: a file that it makes, its last argument.
+        """
         with contextlib.ExitStack() as stack:
+            paths = {
+                word: _opened(word, stack)
+                for word in (*argv, target)
+                if isinstance(word, pathlib.Path)
+            }
+            words = [
+                paths[word] if isinstance(word, pathlib.Path) else word
+                for word in argv
+            ]
+            made = [paths.pop(target)] if target else []
+            given = tuple(paths.values())
             return process.run(
-                [
-                    _opened(word, stack)
-                    if isinstance(word, pathlib.Path)
-                    else word
-                    for word in argv
-                ],
+                [*words, *made],
+                access=confinement.Access(
+                    reads=() if writes else given,
+                    writes=given if writes else made,
+                    mounts=True,
+                ),
                 ok=frozenset(ok),
                 env={
                     'E2FSPROGS_FAKE_TIME': str(self.time),
@@ -354,11 +373,17 @@ class Recorder(Toolbox):
         *,
         ok: Iterable[int] = (0,),
         writes: bool = False,
+        target: pathlib.Path | None = None,
         input: bytes | None = None,
         most: int = process.MOST,
     ) -> process.Result:
         result = super()._run(
-            argv, ok=ok, writes=writes, input=input, most=most
+            argv,
+            ok=ok,
+            writes=writes,
+            target=target,
+            input=input,
+            most=most,
         )
         for path in argv:
             if writes and isinstance(path, pathlib.Path):
@@ -391,7 +416,10 @@ def require() -> None:
     # resize2fs prints its version with its usage, e2fsck with -V.
     process.find('resize2fs')
     result = process.run(
-        ['e2fsck', '-V'], ok=range(256), limit=_PATIENCE
+        ['e2fsck', '-V'],
+        access=confinement.Access(),
+        ok=range(256),
+        limit=_PATIENCE,
     )
     match = _VERSION.search(result.stderr)
     if match and (int(match[1]), int(match[2])) < _OLDEST:

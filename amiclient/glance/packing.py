@@ -22,6 +22,7 @@ import os
 import pathlib
 import threading
 
+from amiclient import confinement
 from amiclient.ext import copy
 from amiclient.ext import stage
 from amiclient import files
@@ -81,7 +82,13 @@ def pack(
                 ('convert', '-f', 'raw', *options, '-c', source, target),
                 ('compare', '-f', 'raw', '-F', 'qcow2', source, target),
             ):
-                process.run(['qemu-img', *argv], cancel=cancel)
+                process.run(
+                    ['qemu-img', *argv],
+                    access=confinement.Access(
+                        reads=(source,), writes=(target,)
+                    ),
+                    cancel=cancel,
+                )
         except process.ProgramFailed:
             stage.refuse_full(folder)
             payload.refuse_changed()
@@ -101,10 +108,14 @@ def _options(
     trial = folder / 'trial.qcow2'
     create = 'qemu-img', 'create', '-q', '-f', 'qcow2'
     try:
-        process.run([*create, *zstd, trial, str(_TRIAL)])
+        process.run(
+            [*create, *zstd, trial, str(_TRIAL)],
+            access=confinement.Access(writes=(trial,)),
+        )
     except process.ProgramFailed:
         return plain
-    trial.unlink()
+    finally:
+        trial.unlink(missing_ok=True)
     return *plain, *zstd
 
 

@@ -25,6 +25,7 @@ import os
 import pathlib
 from typing import BinaryIO
 
+from amiclient import confinement
 from amiclient import exceptions
 from amiclient import process
 from amiclient.source import compression
@@ -106,7 +107,9 @@ def _decompressed(
     # A program does not see what is buffered.
     os.lseek(file.fileno(), offset, os.SEEK_SET)
     with process.reading(
-        (kind, '--decompress', '--stdout', '--quiet'), file
+        (kind, '--decompress', '--stdout', '--quiet'),
+        file,
+        access=confinement.Access(),
     ) as pipe:
         yield _until_damaged(pipe.read)
 

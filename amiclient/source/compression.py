@@ -31,6 +31,7 @@ import struct
 from typing import Any, BinaryIO, Protocol
 import zlib
 
+from amiclient import confinement
 from amiclient import exceptions
 from amiclient import process
 
@@ -322,6 +323,7 @@ def _by_program(kind: str, data: bytes) -> bytes | None:
     # It complains about the missing end, after what it could unpack.
     return process.run(
         (kind, '--decompress', '--stdout', '--quiet'),
+        access=confinement.Access(),
         ok=range(256),
         input=data,
         memory=_MEMORY,

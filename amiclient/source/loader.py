@@ -29,6 +29,7 @@ import re
 import shutil
 import time
 
+from amiclient import confinement
 from amiclient import exceptions
 from amiclient.ext import browse
 from amiclient.ext import copy
@@ -309,7 +310,7 @@ class _Copier:
             if size > min(_LARGEST_FILE, self._room):
                 raise exceptions.DamagedError(f'it cannot have {size} bytes')
             # -n: ask nothing.
-            self._run('mcopy', '-n', shown, target.name)
+            self._run('mcopy', '-n', shown, target.name, made=(target,))
             if not target.is_file() or target.stat().st_size != size:
                 raise exceptions.DamagedError('it is cut short')
         except (process.ProgramFailed, exceptions.DamagedError) as error:
@@ -327,13 +328,18 @@ class _Copier:
                 return int(match[1])
         raise exceptions.DamagedError('it has no size')
 
-    def _run(self, program: str, *words: str) -> process.Result:
+    def _run(
+        self, program: str, *words: str, made: Sequence[pathlib.Path] = ()
+    ) -> process.Result:
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise exceptions.ProgramError('it takes too long')
         try:
             return process.run(
                 [program, *words[:-1], '-i', _COPY, words[-1]],
+                access=confinement.Access(
+                    reads=(self._place / _COPY,), writes=made
+                ),
                 env=_ENV,
                 cwd=self._place,
                 limit=left,

@@ -27,6 +27,7 @@ import time
 from typing import BinaryIO, Protocol
 import zlib
 
+from amiclient import confinement
 from amiclient import exceptions
 from amiclient import files
 from amiclient import process
@@ -216,7 +217,9 @@ def opened(
                 os.lseek(file.fileno(), 0, os.SEEK_SET)
                 reader = stack.enter_context(
                     process.reading(
-                        (kind, '--decompress', '--stdout', '--quiet'), file
+                        (kind, '--decompress', '--stdout', '--quiet'),
+                        file,
+                        access=confinement.Access(),
                     )
                 )
             else:

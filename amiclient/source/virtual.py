@@ -31,6 +31,7 @@ import time
 from typing import Any
 
 from amiclient import companion
+from amiclient import confinement
 from amiclient import exceptions
 from amiclient.source import nbd
 from amiclient.source import opening
@@ -138,7 +139,10 @@ def opened(
                     '--read-only',
                     f'--socket={address}',
                     f'json:{json.dumps(node)}',
-                )
+                ),
+                access=confinement.Access(
+                    reads=tuple(_files(node)), sockets=place
+                ),
             )
         )
         connection = stack.enter_context(_connected(address, server, name))
@@ -227,6 +231,12 @@ def _node(path: pathlib.Path, kind: str, allowed: bool) -> dict[str, Any]:
         nodes.append(node)
         layer, kind = below or (None, '')
     return nodes[0]
+
+
+def _files(node: dict[str, Any] | None) -> Iterator[str]:
+    while node is not None:
+        yield node['file']['filename']
+        node = node.get('backing')
 
 
 def _below(

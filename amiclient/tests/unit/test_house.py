@@ -65,6 +65,13 @@ _CLOUD = ('data', 'upload', 'health', 'change')
 #: The one door to other programs, and what others would go round it by.
 _DOOR = 'process.py'
 _PROGRAMS = ('subprocess', 'pty', 'multiprocessing')
+#: What starts a program, by whatever reads what strangers have made.
+_STARTS = (
+    ('companion', 'started'),
+    ('process', 'reading'),
+    ('process', 'run'),
+    ('process', 'started'),
+)
 _CALLS = ('system', 'popen', 'fork', 'execv', 'execve', 'posix_spawn')
 
 
@@ -102,6 +109,22 @@ def calls(tree: ast.AST) -> list[str]:
         and isinstance(node.value, ast.Name)
         and node.value.id == 'os'
         and node.attr in _CALLS
+    ]
+
+
+def unconfined(tree: ast.AST) -> list[int]:
+    """Name the lines that start a program and do not say what it may open."""
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and (node.func.value.id, node.func.attr) in _STARTS
+        and not any(
+            key.arg == 'access' and not isinstance(key.value, ast.Constant)
+            for key in node.keywords
+        )
     ]
 
 
@@ -149,6 +172,10 @@ class TestHouse(base.TestCase):
             if path != pathlib.Path(_DOOR):
                 names = offending(imports(tree), _PROGRAMS) + calls(tree)
                 wrong.extend(f'{path} uses {name}' for name in names)
+                wrong.extend(
+                    f'{path}:{line} confines nothing'
+                    for line in unconfined(tree)
+                )
         self.assertEqual([], wrong)
 
     def test_sizes(self) -> None:
@@ -168,6 +195,9 @@ class TestHouse(base.TestCase):
             '    from amiclient import glance\n'
             '    from amiclient.osc import command\n'
             '    os.system("ls")\n'
+            '    process.run(["ls"], access=given)\n'
+            '    process.run(["ls"], access=None)\n'
+            '    companion.started(["ls"])\n'
         )
         names = imports(tree)
         self.assertEqual(
@@ -180,3 +210,4 @@ class TestHouse(base.TestCase):
         )
         self.assertEqual([], offending(names, ('amiclient.gl', 'open')))
         self.assertEqual(['system'], calls(tree))
+        self.assertEqual([7, 8], unconfined(tree))

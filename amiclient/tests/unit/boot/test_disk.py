@@ -56,7 +56,7 @@ class TestDisk(base.TestCase):
 
     def test_superblock(self) -> None:
         self.make()
-        found = disk.superblock_of(self.disk, self.folder)
+        found = disk.superblock_of(self.disk, self.root, self.folder)
         self.assertEqual(superblock.read(self.root), found)
 
     def test_superblock_of_the_layer(self) -> None:
@@ -65,7 +65,8 @@ class TestDisk(base.TestCase):
         process.run([
             'qemu-io', '-f', 'qcow2', '-c', 'write -P 0 0 4096', self.disk
         ])  # fmt: skip
-        self.assertIsNone(disk.superblock_of(self.disk, self.folder))
+        found = disk.superblock_of(self.disk, self.root, self.folder)
+        self.assertIsNone(found)
         self.assertEqual(before, self.root.read_bytes())
 
     def test_what_is_only_in_the_journal(self) -> None:
@@ -83,11 +84,11 @@ class TestDisk(base.TestCase):
             input=f'jo\njw -b {number} {block}\njc\n'.encode(),
         )
         self.make()
-        found = disk.superblock_of(self.disk, self.folder)
+        found = disk.superblock_of(self.disk, self.root, self.folder)
         self.assertTrue(found.needs_recovery)
         self.assertEqual('', found.label)
         names = sorted(self.folder.iterdir())
-        replayed = disk.replayed(self.disk, self.folder)
+        replayed = disk.replayed(self.disk, self.root, self.folder)
         self.assertFalse(replayed.needs_recovery)
         self.assertEqual('grown', replayed.label)
         self.assertEqual(names, sorted(self.folder.iterdir()))

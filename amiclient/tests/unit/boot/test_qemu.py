@@ -34,6 +34,7 @@ def machine(**rest: object) -> qemu.Machine:
             'kernel': pathlib.Path('/a, b/vmlinuz'),
             'ramdisk': pathlib.Path('/a, b/initrd'),
             'disk': pathlib.Path('/tmp, x/disk.qcow2'),
+            'source': pathlib.Path('/tmp, x/source.img'),
             'seed': pathlib.Path('/tmp, x/seed.img'),
             'uuid': UUID,
             'memory': 2**30,

@@ -31,6 +31,7 @@ import time
 import fixtures
 
 from amiclient import companion
+from amiclient import confinement
 from amiclient import exceptions
 from amiclient import process
 from amiclient.source import nbd
@@ -309,6 +310,8 @@ class TestDamage(HostileCase):
         late.parent.mkdir()
         late.write_text(_LATE.format(sys.executable))
         late.chmod(0o755)
+        # What Python is made of is not among what it may open.
+        self.patch(confinement, 'confine', lambda *_: [])
         path_ = os.pathsep.join((str(late.parent), os.environ['PATH']))
         self.useFixture(fixtures.EnvironmentVariable('PATH', path_))
         self.assertIn('somebody else writes to it', self.refused(path))

@@ -1,0 +1,147 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""Without the checks of headers, QEMU still opens nothing but its image.
+
+Two walls keep the files of the user out of what is published: our own parsers
+of headers, and the confinement of what reads the rest. Here the first one is
+taken away.
+"""
+
+import pathlib
+import re
+import socket
+import struct
+
+from amiclient import confinement
+from amiclient import exceptions
+from amiclient import process
+from amiclient.source import virtual
+from amiclient.tests import base
+
+_SECTOR = 512
+_SECRET = b'SECRET-OF-THE-HOST'.ljust(8 * _SECTOR, b'!')
+
+#: A sparse VMDK without a size is read by what it says of its extents.
+_EXTENTS = """# Disk DescriptorFile
+version=1
+CID=fffffffe
+parentCID=ffffffff
+createType="monolithicFlat"
+RW 8 FLAT "{}" 0
+"""
+
+
+class TestOneWall(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = self.tmp()
+        self.private = self.tmp()
+        self.secret = self.folder / 'secret'
+        self.secret.write_bytes(_SECRET)
+        self.image = self.folder / 'image.vmdk'
+        file = {'driver': 'file', 'filename': str(self.image)}
+        node = {'driver': 'vmdk', 'file': file}
+        self.patch(virtual, '_node', lambda *_: node)
+
+    def extents(self, path: pathlib.Path) -> None:
+        """Make an image that names a file as its data."""
+        head = struct.pack(
+            '<4sIIQQQQIQQQB4sH',
+            b'KDMV', 1, 3, 0, 128, 1, 20, 512, 21, 26, 128, 0, b'\n \r\n', 0,
+        )  # fmt: skip
+        told = _EXTENTS.format(path).encode()
+        self.image.write_bytes(
+            (head.ljust(_SECTOR, b'\0') + told).ljust(128 * _SECTOR, b'\0')
+        )
+
+    def layer(self, hint: str, parent: str = 'fffffffe') -> None:
+        """Make an image that names a file, or an address, as its parent."""
+        process.run([
+            'qemu-img', 'create', '-q', '-f', 'vmdk', self.image, '1M'
+        ])  # fmt: skip
+        data = self.image.read_bytes()
+        place = data.index(b'# Disk Desc')
+        text = data[place : data.index(b'\0', place)].decode()
+        text = text.replace(
+            'parentCID=ffffffff',
+            f'parentCID={parent}\nparentFileNameHint="{hint}"',
+        )
+        size = 20 * _SECTOR
+        self.image.write_bytes(
+            data[:place]
+            + text.encode().ljust(size, b'\0')
+            + data[place + size :]
+        )
+
+    def private_disk(self) -> str:
+        """Make a disk of the user's, with the secret in it; tell its CID."""
+        disk = self.folder / 'private.vmdk'
+        process.run([
+            'qemu-img', 'convert', '-f', 'raw', '-O', 'vmdk',
+            self.secret, disk,
+        ])  # fmt: skip
+        found = re.search(rb'^CID=(\w+)', disk.read_bytes(), re.MULTILINE)
+        self.layer(str(disk), found[1].decode())
+
+    def read(self) -> bytes:
+        """Read what is published: the beginning of the disk."""
+        with virtual.opened(
+            self.image, 'vmdk', self.private, name='image'
+        ) as client:
+            return client.read(0, len(_SECRET))
+
+    def assert_shut(self) -> None:
+        if not confinement.version():
+            self.skipTest('there is no Landlock here')
+        try:
+            self.assertNotIn(b'SECRET', self.read())
+            self.fail('it was opened')
+        except exceptions.SourceError as caught:
+            error = caught
+        self.assertIn('Permission denied', str(error))
+        self.assertNotIn('\n', str(error))
+
+    def test_data_in_another_file(self) -> None:
+        self.extents(self.secret)
+        self.assert_shut()
+
+    def test_a_parent(self) -> None:
+        self.private_disk()
+        self.assert_shut()
+
+    def test_a_parent_elsewhere(self) -> None:
+        with socket.create_server(('127.0.0.1', 0)) as server:
+            port = server.getsockname()[1]
+            self.layer(f'nbd://127.0.0.1:{port}/x')
+            self.assert_shut()
+            server.settimeout(0)
+            self.assertRaises(BlockingIOError, server.accept)
+
+    def test_a_parent_behind_a_socket(self) -> None:
+        path = self.folder / 'socket'
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+            server.listen()
+            self.layer(f'nbd+unix:///x?socket={path}')
+            self.assert_shut()
+            server.settimeout(0)
+            self.assertRaises(BlockingIOError, server.accept)
+
+    def test_no_wall(self) -> None:
+        """What the others prove is proved: the secret would be read."""
+        self.patch(confinement, 'confine', lambda *_: [])
+        self.extents(self.secret)
+        self.assertEqual(_SECRET, self.read())
+        self.private_disk()
+        self.assertEqual(_SECRET, self.read())
