@@ -35,7 +35,7 @@ class AmiError(Exception):
     def __str__(self) -> str:
         # The parts may come from an image or from the cloud.
         words = f'{self.message}; {self.hint}' if self.hint else self.message
-        return text.safe(words)
+        return text.told(words)
 
 
 class UsageError(AmiError):

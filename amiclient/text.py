@@ -19,6 +19,13 @@ written as Python would write it in a string.
 """
 
 from collections.abc import Sequence
+import re
+
+#: Characters of a word that are told if it has far more, and those of a line.
+#: Paths and URLs have fewer, and so have commands with many ids.
+_WORD = 120
+_LONG_WORD = re.compile(r'\S{5000,}')
+_LINE = 20_000
 
 #: Bytes that are no UTF-8 are these code points in Python's file names
 #: (PEP 383).
@@ -41,6 +48,18 @@ def short(text: str, most: int = 80) -> str:
     """Write text as safe() does, in so many characters at most."""
     written = safe(text)
     return written if len(written) <= most else f'{written[: most - 3]}...'
+
+
+def told(text: str) -> str:
+    """Write an error or a warning as safe() does, without its long parts.
+
+    There may be a name in it that has two million letters.
+    """
+    written = _LONG_WORD.sub(lambda word: f'{word[0][:_WORD]}...', safe(text))
+    if len(written) <= _LINE:
+        return written
+    half = _LINE // 2
+    return f'{written[:half]} ... {written[-half:]}'
 
 
 def some(names: Sequence[str], most: int = 5) -> str:

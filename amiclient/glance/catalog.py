@@ -23,13 +23,18 @@ import http
 import itertools
 import logging
 import re
-from typing import Any
+import time
+from typing import Any, TYPE_CHECKING
 
 from amiclient import exceptions
+from amiclient.glance import answers
 from amiclient.glance import candidates
 from amiclient.glance import channel
 from amiclient.glance import errors
 from amiclient.glance import model
+
+if TYPE_CHECKING:
+    import requests
 
 LOG = logging.getLogger(__name__)
 
@@ -45,6 +50,11 @@ _PATCH = {
 #: are not quicker: Glance takes as long for each, and we wait for all.
 _PAGE = 250
 
+#: Images in one list, and how many times longer than any other answer all of
+#: it may take: a cloud that is broken may have no end of them.
+_MOST = 500_000
+_PAGES = 10
+
 #: Ids in one request: 40 bytes each in a URL, of which 8 KiB are safe.
 _IDS = 100
 
@@ -58,9 +68,8 @@ class Catalog(channel.Channel):
         :raises NotFoundError: if there is none, or none that can be seen.
         :raises CloudError: if the cloud does not answer as it should.
         """
-        return model.ImageRecord.from_json(
-            self.request('GET', f'/images/{id}', f'getting image {id}')
-        )
+        doing = f'getting image {id}'
+        return _record(self.send('GET', f'/images/{id}', doing), id, doing)
 
     def find(
         self,
@@ -138,17 +147,29 @@ class Catalog(channel.Channel):
     def _pages(
         self, params: dict[str, Any], marker: str | None
     ) -> Iterator[model.ImageRecord]:
+        doing, what = 'listing images', 'a list of images'
+        markers, count, took = {marker}, 0, 0.0
         while True:
             if marker:
                 params['marker'] = marker
-            body = self.request(
-                'GET', '/images', 'listing images', params=params
-            )
-            images = body.get('images') or []
+            begin = time.monotonic()
+            body = self.request('GET', '/images', what, doing, params=params)
+            took += time.monotonic() - begin
+            images = body.objects('images', 'an image')
             yield from map(model.ImageRecord.from_json, images)
-            if not images or not body.get('next'):
+            if not body.text('next') or not images:
                 return
-            marker = images[-1]['id']
+            marker = images[-1].id()
+            if marker in markers:
+                body.refuse(f'what comes after image {marker} comes again')
+            markers.add(marker)
+            count += len(images)
+            if count > _MOST or took > _PAGES * self._patience.reply:
+                raise exceptions.CloudError(
+                    f'{doing} failed: the list had no end after {count} '
+                    f'images and {took:.0f} s',
+                    hint='ask for fewer; a longer --timeout waits longer',
+                )
 
     def get_many(
         self,
@@ -176,12 +197,12 @@ class Catalog(channel.Channel):
                     member_status='all',
                     os_hidden=are_hidden,
                 )
-                found.update((image.id, image) for image in listed)
+                found.update((i.id, i) for i in listed if i.id in some)
         return found
 
     def project(self) -> str | None:
         """Tell the id of the user's project; None if there is none."""
-        with errors.translated('asking for the project'):
+        with errors.understood('asking for the project'):
             return self._proxy.get_project_id()
 
     def newest_microversion(self, service: str) -> tuple[int, int] | None:
@@ -196,7 +217,7 @@ class Catalog(channel.Channel):
         try:
             # Unless it is given one, a session waits for ever.
             session.timeout = before or self._patience.stall
-            with errors.translated(f'asking for the {service} service'):
+            with errors.understood(f'asking for the {service} service'):
                 found = session.get_endpoint_data(
                     proxy.auth,
                     service_type=service,
@@ -220,7 +241,7 @@ class Catalog(channel.Channel):
         auth = self._proxy.auth or session.auth
         if auth is None or not hasattr(auth, 'get_access'):
             return ()
-        with errors.translated('asking for the roles'):
+        with errors.understood('asking for the roles'):
             return tuple(auth.get_access(session).role_names or ())
 
     def create(self, new: model.NewImage) -> model.ImageRecord:
@@ -259,7 +280,7 @@ class Catalog(channel.Channel):
                     if (found.name, found.status) == (new.name, 'queued'):
                         return found
                 raise
-            return model.ImageRecord.from_json(channel.read(answer, doing))
+            return _record(answer, new.id, doing)
 
         return self.repeat(attempt)
 
@@ -307,7 +328,7 @@ class Catalog(channel.Channel):
         answer = self.once(
             'PATCH', f'/images/{id}', doing, json=changes, headers=_PATCH
         )
-        return model.ImageRecord.from_json(channel.read(answer, doing))
+        return _record(answer, id, doing)
 
     def delete(self, id: str) -> None:
         """Delete an image.
@@ -317,9 +338,8 @@ class Catalog(channel.Channel):
         """
 
         def attempt(number: int) -> None:
-            doing = f'deleting image {id}'
             try:
-                self.once('DELETE', f'/images/{id}', doing)
+                self.remove(f'/images/{id}', f'deleting image {id}')
             except exceptions.NotFoundError:
                 # Only the answer to the first was lost, then.
                 if number == 1:
@@ -327,16 +347,21 @@ class Catalog(channel.Channel):
 
         self.repeat(attempt)
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> Mapping[str, Any]:
         """Get the JSON schema of images, which the operator may have changed.
 
         :raises CloudError: if the cloud does not answer as it should.
         """
-        return self.request(
-            'GET', '/schemas/image', 'asking for the schema of images'
+        schema = self.request(
+            'GET',
+            '/schemas/image',
+            'a schema',
+            'asking for the schema of images',
         )
+        schema.object('properties')
+        return schema.members
 
-    def usage(self) -> dict[str, Any]:
+    def usage(self) -> Mapping[str, Any]:
         """Tell what the project uses of its quotas.
 
         :returns: ``{name: {"usage": N, "limit": N}}``, as in
@@ -344,12 +369,13 @@ class Catalog(channel.Channel):
         :raises CloudError: if the cloud does not answer as it should.
         """
         try:
-            body = self.request('GET', '/info/usage', 'asking for quotas')
+            body = self.request(
+                'GET', '/info/usage', 'a list of quotas', 'asking for quotas'
+            )
         except exceptions.NotFoundError:
             # Glance has it since API 2.13.
             return {}
-        usage = body.get('usage')
-        return usage if isinstance(usage, dict) else {}
+        return body.object('usage')
 
     def stores(self) -> tuple[str, ...] | None:
         """Tell where this cloud can keep data.
@@ -359,10 +385,30 @@ class Catalog(channel.Channel):
         :raises CloudError: if the cloud does not answer as it should.
         """
         try:
-            body = self.request('GET', '/info/stores', 'asking for stores')
+            body = self.request(
+                'GET', '/info/stores', 'a list of stores', 'asking for stores'
+            )
         except exceptions.NotFoundError:
             return None
-        return tuple(store['id'] for store in body.get('stores') or ())
+        return tuple(
+            store.word('id') for store in body.objects('stores', 'a store')
+        )
+
+
+def _record(
+    answer: 'requests.Response', id: str | None, doing: str
+) -> model.ImageRecord:
+    """Read the image that an answer holds.
+
+    :param id: which it has to be; None for any.
+    :raises CloudError: if it holds none, or another one.
+    """
+    what = 'an image' if id is None else f'the image {id}'
+    body = answers.read(answer, what, doing)
+    record = model.ImageRecord.from_json(body)
+    if id is not None and record.id.lower() != id.lower():
+        body.refuse(f'it is {record.id}')
+    return record
 
 
 def _pointer(name: str) -> str:

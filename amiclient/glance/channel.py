@@ -17,9 +17,12 @@ repeated, how often, and until when.
 """
 
 from collections.abc import Callable
+import http
 from typing import Any, Self, TYPE_CHECKING, TypeVar
 
 from amiclient import exceptions
+from amiclient.glance import answers
+from amiclient.glance import bounded
 from amiclient.glance import errors
 from amiclient.glance import retry
 
@@ -52,6 +55,7 @@ class Channel:
         patience: retry.Patience | None = None,
         clock: retry.Clock | None = None,
     ) -> None:
+        bounded.bound(proxy.session)
         self._proxy = proxy
         self._given = patience
         self._patience = patience or retry.Patience()
@@ -93,7 +97,10 @@ class Channel:
         # Unless it is given one, a session waits for ever.
         if self._given or self._proxy.session.timeout is None:
             kwargs.setdefault('timeout', self._timeout(doing))
-        with errors.translated(doing):
+        timeout = kwargs.get('timeout', self._proxy.session.timeout)
+        # It may log in again meanwhile, or be sent somewhere else.
+        whole = sum(timeout) if isinstance(timeout, tuple) else timeout
+        with errors.understood(doing), bounded.within(whole or retry.TIMEOUT):
             response = self._proxy.request(
                 url,
                 method,
@@ -114,13 +121,33 @@ class Channel:
         return self.repeat(lambda _: self.once(method, url, doing, **kwargs))
 
     def request(
-        self, method: str, url: str, doing: str, **kwargs: Any
-    ) -> dict[str, Any]:
+        self, method: str, url: str, what: str, doing: str, **kwargs: Any
+    ) -> answers.Object:
         """Make a request that may be repeated, for an object.
 
-        Parameters and errors are those of :meth:`once`.
+        Further parameters and errors are those of :meth:`once`.
+
+        :param what: what the answer has to be, such as ``an image``.
+        :raises CloudError: if the answer is something else, too.
         """
-        return read(self.send(method, url, doing, **kwargs), doing)
+        return answers.read(
+            self.send(method, url, doing, **kwargs), what, doing
+        )
+
+    def remove(self, url: str, doing: str) -> None:
+        """Make a request that removes something, once.
+
+        Parameters and errors are those of :meth:`once`.
+
+        :raises CloudError: if somebody else answers in place of Glance, too.
+        """
+        answer = self.once('DELETE', url, doing)
+        if answer.status_code != http.HTTPStatus.NO_CONTENT:
+            raise exceptions.CloudError(
+                f'{doing} failed: it was answered, but not by Glance (HTTP '
+                f'{answer.status_code})',
+                hint='ask the operator what stands in front of it',
+            )
 
     def _timeout(self, doing: str) -> tuple[float, float]:
         connect = self._clock.left(min(_CONNECT, self._patience.stall))
@@ -130,19 +157,3 @@ class Channel:
                 f'{doing} was not tried: there was no time left'
             )
         return connect, reply
-
-
-def read(response: 'requests.Response', doing: str) -> dict[str, Any]:
-    """Read the object that an answer holds.
-
-    :param doing: what was tried, such as ``getting image 8f0c``.
-    :raises CloudError: if it holds none.
-    """
-    with errors.translated(doing):
-        body = response.json()
-    if not isinstance(body, dict):
-        raise exceptions.CloudError(
-            f'{doing} failed: the answer is not an object',
-            hint='check that the endpoint is that of an image service',
-        )
-    return body

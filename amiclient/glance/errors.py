@@ -20,6 +20,8 @@ an error: nothing else in this package interprets either.
 from collections.abc import Iterator
 import contextlib
 import html
+import http.client
+import json
 import re
 import socket
 import ssl
@@ -29,12 +31,18 @@ import urllib.parse
 from keystoneauth1 import exceptions as keystone_exceptions
 from openstack import exceptions as sdk_exceptions
 import requests
+import urllib3
 
 from amiclient import exceptions
+from amiclient.glance import bounded
 from amiclient.glance import retry
+from amiclient import units
 
 #: How much of an error's text is passed on.
 _LENGTH = 300
+
+#: How much of it is looked at, in bytes.
+_READ = 8 * 1024
 
 #: What Glance's HTML says twice, or for browsers only.
 _DECORATION = re.compile(
@@ -90,23 +98,23 @@ def explain(response: requests.Response) -> str:
     :returns: one line; the status' name if the body says nothing.
     """
     text = ''
+    content = response.content[:_READ].decode('utf-8', 'replace')
     # Told by content: some say `text/html` to all that they write.
-    with contextlib.suppress(requests.exceptions.JSONDecodeError):
-        text = _message(response.json())
+    with contextlib.suppress(ValueError, RecursionError):
+        text = _message(json.loads(content))
     # After its first sentence, jsonschema repeats the whole schema.
-    text = _line(text or response.text).partition(' Failed validating ')[0]
+    text = _line(text or content).partition(' Failed validating ')[0]
     return text or response.reason or 'no reason given'
 
 
 def _message(body: Any) -> str:
     """Find the message in ``{"message": ...}`` or ``{"error": {...}}``."""
-    if isinstance(body, dict):
-        for key in ('message', 'error', 'title'):
-            found = body.get(key)
-            if isinstance(found, dict):
-                found = _message(found)
-            if found and isinstance(found, str):
-                return found
+    for key in ('message', 'error', 'title'):
+        found = body.get(key) if isinstance(body, dict) else None
+        if isinstance(found, dict):
+            found = found.get('message')
+        if found and isinstance(found, str):
+            return found
     return ''
 
 
@@ -176,6 +184,44 @@ def translated(doing: str) -> Iterator[None]:
         raise from_exception(error, doing) from error
 
 
+#: What libraries raise over an answer that is not what they expect.
+_SENSELESS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
+@contextlib.contextmanager
+def understood(doing: str) -> Iterator[None]:
+    """Translate what the libraries raise that take an answer apart, too.
+
+    For answers of Keystone's, above all, which they take as it comes.
+
+    :param doing: what is tried, such as ``logging in``.
+    :raises CloudError: for all of it.
+    """
+    try:
+        with translated(doing):
+            yield
+    except _SENSELESS as error:
+        raise senseless(doing) from error
+
+
+def senseless(doing: str) -> exceptions.CloudError:
+    """Say that an answer was not what it had to be.
+
+    :param doing: what was tried, such as ``logging in``.
+    """
+    return exceptions.CloudError(
+        f'{doing} failed: what the cloud answered makes no sense',
+        hint='check that the endpoint is that of a cloud; --debug tells more',
+    )
+
+
 def from_exception(error: Exception, doing: str) -> exceptions.CloudError:
     """Make our error out of one of the libraries'.
 
@@ -221,6 +267,12 @@ def _unconnected(error: Exception, doing: str) -> exceptions.CloudError:
             hint='check the name in the endpoint, and the DNS',
             again=None if final else 0.0,
         )
+    if _first(error, bounded.TooLargeError):
+        largest = units.format_size(bounded.LARGEST)
+        return exceptions.CloudError(
+            f'{doing} failed: what {where} answered is larger than {largest}',
+            hint='check that the endpoint is that of a cloud',
+        )
     hint = 'check the endpoint, the network, and that the cloud is up'
     if why == _TIMED_OUT:
         hint = 'check the network, and that the cloud is up; --timeout waits '
@@ -263,16 +315,60 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         ]
 
 
+#: What else may be at the bottom of it. What libraries say of that is about
+#: their own objects.
+_CAUSES: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
+    (
+        (requests.exceptions.ProxyError,),
+        'the proxy on the way does not let it pass',
+    ),
+    (
+        (
+            TimeoutError,
+            requests.exceptions.Timeout,
+            urllib3.exceptions.ReadTimeoutError,
+        ),
+        _TIMED_OUT,
+    ),
+    (
+        (
+            requests.exceptions.InvalidURL,
+            requests.exceptions.InvalidSchema,
+            requests.exceptions.MissingSchema,
+        ),
+        'that is no URL',
+    ),
+    (
+        (requests.exceptions.ContentDecodingError,),
+        'what came is not packed as it says',
+    ),
+    (
+        (http.client.RemoteDisconnected,),
+        'it was closed before an answer came',
+    ),
+    (
+        (urllib3.exceptions.InvalidChunkLength,),
+        'it was closed, or what came is not HTTP',
+    ),
+    ((http.client.IncompleteRead,), 'it was closed'),
+    (
+        (http.client.HTTPException, urllib3.exceptions.HTTPError),
+        'what came is not HTTP',
+    ),
+)
+
+
 def cause(error: BaseException) -> str:
-    """Say what the operating system said, or else the last in the chain."""
+    """Say what the operating system said, or else what came."""
     chain = list(_chain(error))
     for inner in chain:
         # requests' exceptions are OSErrors too, but without an errno.
         if isinstance(inner, OSError) and inner.strerror:
             return inner.strerror
-    if any(isinstance(e, TimeoutError) for e in chain):
-        return _TIMED_OUT
-    return _line(str(error))
+    for kinds, words in _CAUSES:
+        if any(isinstance(inner, kinds) for inner in chain):
+            return words
+    return 'it failed; --debug tells more'
 
 
 def _endpoint(error: BaseException) -> str:

@@ -52,11 +52,14 @@ def of(
     if image.visibility != 'shared':
         return ()
     body = catalog.request(
-        'GET', _url(image.id), f'asking who shares image {image.id}'
+        'GET',
+        _url(image.id),
+        'a list of members',
+        f'asking who shares image {image.id}',
     )
     return tuple(
-        Member(member['member_id'], member['status'])
-        for member in body.get('members') or ()
+        Member(member.word('member_id'), member.word('status'))
+        for member in body.objects('members', 'a member')
     )
 
 
@@ -74,15 +77,19 @@ def add(catalog: catalog_.Catalog, image_id: str, project: str) -> None:
     :raises CloudError: if the cloud refuses.
     """
     try:
-        catalog.request(
+        added = catalog.request(
             'POST',
             _url(image_id),
+            'a member',
             f'sharing image {image_id} with {project}',
             json={'member': project},
         )
     except exceptions.CloudError as error:
         if error.status != http.HTTPStatus.CONFLICT:
             raise
+    else:
+        if added.word('member_id') != project:
+            added.refuse('it is another project')
 
 
 def remove(catalog: catalog_.Catalog, image_id: str, project: str) -> None:
@@ -91,10 +98,11 @@ def remove(catalog: catalog_.Catalog, image_id: str, project: str) -> None:
     :raises CloudError: if the cloud refuses.
     """
     try:
-        catalog.send(
-            'DELETE',
-            f'{_url(image_id)}/{urllib.parse.quote(project, safe="")}',
-            f'sharing image {image_id} with {project} no longer',
+        catalog.repeat(
+            lambda _: catalog.remove(
+                f'{_url(image_id)}/{urllib.parse.quote(project, safe="")}',
+                f'sharing image {image_id} with {project} no longer',
+            )
         )
     except exceptions.NotFoundError:
         # Then it is as it was to be, unless the image is gone.

@@ -16,11 +16,13 @@ from collections.abc import Mapping
 import dataclasses
 import datetime
 import enum
+import json
 import pathlib
 import types
 from typing import Any, Self
 
 from amiclient import files
+from amiclient.glance import answers
 
 #: The names, by Glance, of what every image has; all others are properties.
 ATTRIBUTES = frozenset({
@@ -50,6 +52,9 @@ ATTRIBUTES = frozenset({
     'virtual_size',
     'visibility',
 })
+
+#: The properties that link to a kernel, and to a ramdisk.
+LINKS = ('kernel_id', 'ramdisk_id')
 
 
 class Kind(enum.Enum):
@@ -173,41 +178,47 @@ class ImageRecord:
     created_at: datetime.datetime | None
     updated_at: datetime.datetime | None
     tags: tuple[str, ...]
-    properties: Mapping[str, Any]
+    properties: Mapping[str, str | None]
     virtual_size: int | None = None
     stores: tuple[str, ...] = ()
 
     @classmethod
-    def from_json(cls, body: Mapping[str, Any]) -> Self:
+    def from_json(
+        cls,
+        body: Mapping[str, Any] | answers.Object,
+        doing: str = 'reading an image',
+    ) -> Self:
         """Take an image from an answer of Glance's.
 
         :param body: the object of ``GET /v2/images/{id}``, or one of a list.
             Its properties lie among its attributes.
+        :param doing: what was tried, such as ``getting image 8f0c``.
+        :raises CloudError: if it is no image.
         """
+        if not isinstance(body, answers.Object):
+            body = answers.taken(body, 'an image', doing)
         return cls(
-            id=body['id'],
-            name=body.get('name'),
-            status=body['status'],
-            disk_format=body.get('disk_format'),
-            container_format=body.get('container_format'),
-            size=body.get('size'),
-            min_disk=body.get('min_disk') or 0,
-            min_ram=body.get('min_ram') or 0,
-            visibility=body.get('visibility') or 'private',
-            protected=bool(body.get('protected')),
-            hidden=bool(body.get('os_hidden')),
-            owner=body.get('owner'),
-            hash_algo=body.get('os_hash_algo'),
-            hash_value=body.get('os_hash_value'),
-            checksum=body.get('checksum'),
-            created_at=_instant(body.get('created_at')),
-            updated_at=_instant(body.get('updated_at')),
-            tags=tuple(body.get('tags') or ()),
-            properties=types.MappingProxyType(
-                {k: v for k, v in body.items() if k not in ATTRIBUTES}
-            ),
-            virtual_size=body.get('virtual_size'),
-            stores=tuple(filter(None, (body.get('stores') or '').split(','))),
+            id=body.id(),
+            name=body.text('name'),
+            status=body.word('status'),
+            disk_format=body.text('disk_format'),
+            container_format=body.text('container_format'),
+            size=body.number('size'),
+            min_disk=body.number('min_disk') or 0,
+            min_ram=body.number('min_ram') or 0,
+            visibility=body.text('visibility') or 'private',
+            protected=body.flag('protected'),
+            hidden=body.flag('os_hidden'),
+            owner=body.text('owner'),
+            hash_algo=body.text('os_hash_algo'),
+            hash_value=body.digest('os_hash_value'),
+            checksum=body.digest('checksum'),
+            created_at=body.instant('created_at'),
+            updated_at=body.instant('updated_at'),
+            tags=body.texts('tags'),
+            properties=_properties(body),
+            virtual_size=body.number('virtual_size'),
+            stores=tuple(filter(None, (body.text('stores') or '').split(','))),
         )
 
     @property
@@ -254,8 +265,22 @@ class ImageRecord:
         return f'openstack {command[self.role]} show {self.id}'
 
 
-def _instant(text: str | None) -> datetime.datetime | None:
-    return datetime.datetime.fromisoformat(text) if text else None
+def _properties(body: answers.Object) -> Mapping[str, str | None]:
+    """Take what are not attributes, all of it as text.
+
+    Glance keeps nothing else; what the cloud made of it stays JSON.
+    """
+    for link in LINKS:
+        body.text(link)
+    return types.MappingProxyType(
+        {
+            key: value
+            if value is None or isinstance(value, str)
+            else json.dumps(value)
+            for key, value in body.members.items()
+            if key not in ATTRIBUTES
+        }
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
+import traceback
 import typing
 
 from openstack import utils as sdk_utils
@@ -61,6 +62,37 @@ def plain_errors() -> Iterator[None]:
         raise exceptions.AmiError(
             f'{error.filename}: {what}' if error.filename else what
         ) from error
+    except exceptions.AmiError:
+        raise
+    except Exception as error:
+        place = _place(error)
+        if place is None:
+            raise
+        raise exceptions.AmiError(
+            f'an unexpected error in {place}',
+            hint='this is a bug: please report what the same command prints '
+            'with --debug',
+        ) from error
+
+
+#: Their errors are for users, and say what is wrong with an option, say.
+_SHELL = ('argparse', 'cliff', 'openstackclient', 'osc_lib')
+
+
+def _place(error: BaseException) -> str | None:
+    """Find the line of this package that an error comes from.
+
+    :returns: None if the shell or its libraries raised it.
+    """
+    place = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        package, _, module = str(frame.f_globals['__name__']).partition('.')
+        if package == __package__.partition('.')[0]:
+            place = f'{module}, line {line}'
+        elif package in _SHELL:
+            place = None
+    own = type(error).__module__.partition('.')[0] in _SHELL
+    return None if own else place
 
 
 class _Base(command.Command):
@@ -104,7 +136,7 @@ class _Base(command.Command):
         self.auth_required = True
         given = getattr(parsed_args, 'timeout', None)
         with login.limited(self.app, given):
-            with login.quiet(), errors.translated('logging in'):
+            with login.quiet(), errors.understood('logging in'):
                 self.app.prepare_to_run_command(self)
             yield
 
@@ -198,17 +230,24 @@ class _Base(command.Command):
         :raises CloudError: if there is no such project, or domain.
         """
         # Loads the identity service's records, which few commands need.
+        from amiclient.glance import bounded
         from amiclient.glance import errors
+        from amiclient.glance import retry
         from osc_lib.cli import identity
 
-        with errors.translated(f'looking up the project {name_or_id!r}'):
-            sdk = self.app.client_manager.sdk_connection
-            found = identity.find_project(sdk, name_or_id, domain)
+        doing = f'looking up the project {name_or_id!r}'
+        sdk = self.app.client_manager.sdk_connection
+        # There is no knowing how many pages the cloud has the SDK go through.
+        seconds = 2 * (sdk.session.timeout or retry.TIMEOUT)
+        with errors.understood(doing), bounded.within(seconds):
+            found = identity.find_project(sdk, name_or_id, domain).id
             # Who may not look up names knows that of his own project.
             own = sdk.current_project
-        if found.id == name_or_id == own.name and domain is None:
-            return str(own.id)
-        return str(found.id)
+            if found == name_or_id == own.name and domain is None:
+                found = own.id
+        if not isinstance(found, str) or not found:
+            raise errors.senseless(doing)
+        return found
 
     def watch(self, parsed_args: argparse.Namespace) -> progress.Progress:
         """Choose who watches the progress of long work.

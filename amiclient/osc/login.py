@@ -24,6 +24,7 @@ import typing
 from openstack import exceptions as sdk_exceptions
 
 from amiclient import exceptions
+from amiclient.glance import bounded
 from amiclient.glance import errors
 from amiclient.glance import retry
 
@@ -69,6 +70,7 @@ def limited(app: typing.Any, seconds: float | None) -> Iterator[None]:
     wanted = max(float(seconds or configured or retry.TIMEOUT), _SHORTEST)
     # Where openstacksdk looks when it makes the session.
     app.options.api_timeout = str(wanted)
+    app.cloud_config._session_constructor = bounded.session
     manager = app.client_manager
     # In an interactive shell, a command before may have made one.
     _set_timeout(manager, wanted)
@@ -86,7 +88,7 @@ def _set_timeout(manager: typing.Any, seconds: float | None) -> None:
         getattr(connection_, 'session', None),
     ):
         if session is not None:
-            session.timeout = seconds
+            bounded.bound(session).timeout = seconds
 
 
 def image_service(sdk: 'connection.Connection') -> '_proxy.Proxy':
@@ -94,20 +96,22 @@ def image_service(sdk: 'connection.Connection') -> '_proxy.Proxy':
 
     :raises CloudError: naming where it was looked for.
     """
-    try:
-        with quiet():
-            return typing.cast('_proxy.Proxy', sdk.image)
-    except (
-        sdk_exceptions.NotSupported,
-        sdk_exceptions.ServiceDiscoveryException,
-    ) as error:
-        # The SDK keeps to itself where it looked, and what happened there.
-        where = sdk.config.get_endpoint('image') or sdk.endpoint_for('image')
-        _probe(sdk, where)
-        raise exceptions.CloudError(
-            f'no image service answers at {where}',
-            hint='check the endpoint, and that the service is up',
-        ) from error
+    with errors.understood('asking for the image service'):
+        try:
+            with quiet():
+                return typing.cast('_proxy.Proxy', sdk.image)
+        except (
+            sdk_exceptions.NotSupported,
+            sdk_exceptions.ServiceDiscoveryException,
+        ) as error:
+            # The SDK keeps to itself where it looked, and what happened.
+            where = sdk.config.get_endpoint('image')
+            where = where or sdk.endpoint_for('image')
+            _probe(sdk, where)
+            raise exceptions.CloudError(
+                f'no image service answers at {where}',
+                hint='check the endpoint, and that the service is up',
+            ) from error
 
 
 def _probe(sdk: 'connection.Connection', where: str | None) -> None:

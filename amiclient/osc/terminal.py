@@ -76,10 +76,11 @@ class _Filter(logging.Filter):
     """Makes what is logged safe, line by line."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        lines = record.getMessage().split('\n')
+        words = record.getMessage()
         if record.levelno >= logging.INFO:
-            lines = ['\n'.join(lines)]
-        record.msg = '\n'.join(text.safe(line) for line in lines)
+            record.msg = text.told(words)
+        else:
+            record.msg = '\n'.join(map(text.safe, words.split('\n')))
         record.args = None
         return True
 
@@ -114,6 +115,6 @@ def safe_errors() -> Iterator[None]:
         yield
     except osc_exceptions.CommandError as error:
         words = str(error)
-        if text.safe(words) == words:
+        if text.told(words) == words:
             raise
-        raise exceptions.AmiError(text.safe(words)) from error
+        raise exceptions.AmiError(words) from error

@@ -18,6 +18,7 @@ import dataclasses
 import hashlib
 import queue
 import threading
+import time
 
 from keystoneauth1 import exceptions as keystone_exceptions
 import requests
@@ -135,11 +136,13 @@ def deliver(
     *,
     task: progress_.Task,
     cancel: threading.Event | None,
+    patience: float,
     mapped: bool = False,
 ) -> Outcome:
     """Make one request with a payload for its body.
 
     :param put: makes the request; it is called in another thread.
+    :param patience: seconds for the whole answer, once all has been sent.
     :param mapped: whether the file may be mapped. Only the kernel may then
         read what is sent, as it does for a plain socket: it minds pages that
         are gone, whereas a library that encrypts them would be killed.
@@ -153,6 +156,7 @@ def deliver(
     hasher = hashlib.sha512()
     hashed = 0
     sender.start()
+    last = time.monotonic()
     try:
         while True:
             if cancel is not None and cancel.is_set():
@@ -160,9 +164,16 @@ def deliver(
             try:
                 chunk = body.sent.get(timeout=_POLL)
             except queue.Empty:
+                late = time.monotonic() - last > patience
+                if late and hashed == payload.size:
+                    sender.answer = keystone_exceptions.ConnectTimeout(
+                        'timed out'
+                    )
+                    break
                 continue
             if chunk is None:
                 break
+            last = time.monotonic()
             hasher.update(chunk)
             hashed += len(chunk)
             body.hashed()

@@ -30,11 +30,11 @@ import re
 import threading
 from typing import TYPE_CHECKING
 
-from keystoneauth1 import exceptions as keystone_exceptions
 import requests
 
 from amiclient import exceptions
 from amiclient import files
+from amiclient.glance import bounded
 from amiclient.glance.data import content
 from amiclient.glance.data import partial
 from amiclient.glance.data import stream as stream_
@@ -61,6 +61,10 @@ _CONTENT_RANGE = re.compile(r'bytes (\d+)-\d+/(\d+|\*)')
 #: Bytes after which an attempt was not in vain: the next ones are counted
 #: anew, so that many breaks of a long download do not end it.
 _STRIDE = 64 * 2**20
+
+#: How many times longer than the network may stand still the next 64 KiB may
+#: take to come.
+_PIECES = 10
 
 #: How often the whole is fetched that turns out to be something else.
 _WHOLE = 2
@@ -163,6 +167,7 @@ class _Download:
         clock: retry.Clock,
         patience: retry.Patience,
     ) -> None:
+        bounded.bound(proxy.session)
         self._proxy = proxy
         self._id = record.id
         self._doing = f'fetching the data of image {record.id}'
@@ -258,7 +263,11 @@ class _Download:
         """Fetch what is missing, as far as one connection lasts."""
         if not self._ranges:
             self._restart()
-        with stream_.Stream(self._get, self._clock) as stream:
+        seconds = _PIECES * self._patience.stall
+        with (
+            errors.understood(self._doing),
+            stream_.Stream(self._get, self._clock, seconds) as stream,
+        ):
             try:
                 response = stream.response()
                 if not self._begins(response):
@@ -268,8 +277,6 @@ class _Download:
                     self._take(chunk)
             except requests.exceptions.RequestException as error:
                 raise self._broken(errors.cause(error)) from error
-            except keystone_exceptions.ClientException as error:
-                raise errors.from_exception(error, self._doing) from error
         if self._part.offset < self._size:
             raise self._broken('it was closed')
         return None
@@ -286,16 +293,18 @@ class _Download:
         }
         if self._part.offset:
             headers['Range'] = f'bytes={self._part.offset}-'
-        return self._proxy.get(
-            f'/images/{self._id}/file',
-            headers=headers,
-            stream=True,
-            timeout=(self._patience.stall, self._patience.stall),
-            raise_exc=False,
-            connect_retries=0,
-            status_code_retries=0,
-            skip_cache=True,
-        )
+        # It may log in again meanwhile.
+        with bounded.within(self._patience.stall + self._patience.reply):
+            return self._proxy.get(
+                f'/images/{self._id}/file',
+                headers=headers,
+                stream=True,
+                timeout=(self._patience.stall, self._patience.stall),
+                raise_exc=False,
+                connect_retries=0,
+                status_code_retries=0,
+                skip_cache=True,
+            )
 
     def _begins(self, response: requests.Response) -> bool:
         """Tell whether what follows is what was asked for.
@@ -372,8 +381,6 @@ class _Download:
         )
 
     def _broken(self, why: str) -> exceptions.TransferError:
-        if 'IncompleteRead' in why:
-            why = 'it was closed'
         self._cut = self._part.offset if self._begun else None
         return exceptions.TransferError(
             f'{self._doing} failed: the connection broke after '

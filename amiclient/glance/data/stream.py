@@ -56,13 +56,19 @@ class Stream:
     :param get: makes the request, with ``stream=True``; it is called in
         another thread.
     :param clock: is asked for a reason to stop while waiting.
+    :param seconds: for each piece, at most: what trickles in never stands
+        still, and never ends.
     """
 
     def __init__(
-        self, get: Callable[[], requests.Response], clock: retry.Clock
+        self,
+        get: Callable[[], requests.Response],
+        clock: retry.Clock,
+        seconds: float,
     ) -> None:
         self._get = get
         self._clock = clock
+        self._seconds = seconds
         self._items: queue.Queue[_Item] = queue.Queue(_AHEAD)
         self._stopped = threading.Event()
         self._thread = threading.Thread(
@@ -106,11 +112,16 @@ class Stream:
         return found
 
     def _take(self) -> requests.Response | bytes | None:
+        end = time.monotonic() + self._seconds
         while True:
             self._clock.check()
             try:
                 found = self._items.get(timeout=_POLL)
             except queue.Empty:
+                if time.monotonic() > end:
+                    raise requests.exceptions.ReadTimeout(
+                        TimeoutError('timed out')
+                    ) from None
                 continue
             if isinstance(found, BaseException):
                 raise found
@@ -133,8 +144,6 @@ class Stream:
             http.HTTPStatus.OK,
             http.HTTPStatus.PARTIAL_CONTENT,
         ):
-            # What it says is short, and is read here, for it may hang.
-            response.content  # noqa: B018
             self._put(response)
             return
         self._put(response)

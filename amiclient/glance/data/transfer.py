@@ -33,6 +33,7 @@ from keystoneauth1 import exceptions as keystone_exceptions
 import requests
 
 from amiclient import exceptions
+from amiclient.glance import bounded
 from amiclient.glance import catalog as catalog_
 from amiclient.glance.data import body as body_
 from amiclient.glance.data import payload as payload_
@@ -144,6 +145,7 @@ class _Upload:
         cancel: threading.Event | None,
         patience: retry.Patience,
     ) -> None:
+        bounded.bound(proxy.session)
         self._proxy = proxy
         self._clock = retry.Clock(cancel=cancel)
         # The loop in _settled() is patient enough.
@@ -214,12 +216,13 @@ class _Upload:
                 status_code_retries=0,
             )
 
-        with errors.translated(self._doing):
+        with errors.understood(self._doing):
             return body_.deliver(
                 self._payload,
                 put,
                 task=self._task,
                 cancel=self._cancel,
+                patience=self._patience.stall + self._patience.answer,
                 mapped=self._plain(),
             )
 

@@ -41,10 +41,7 @@ class Rules:
     """
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
-        found = schema.get('properties')
-        self._known: Mapping[str, Any] = (
-            found if isinstance(found, dict) else {}
-        )
+        self._known: Mapping[str, Any] = schema.get('properties') or {}
         further = schema.get('additionalProperties')
         self._further: Any = {} if further is None else further
         required = schema.get('required')
@@ -149,12 +146,13 @@ def _objections(rule: Mapping[str, Any], value: str) -> Iterator[str]:
     word.
     """
     types = rule.get('type', _TEXT)
-    if _TEXT not in (types if isinstance(types, list) else [types]):
-        yield f'it must be of type {types}'
+    types = types if isinstance(types, list) else [types]
+    if _TEXT not in types:
+        yield f'it must be of type {_either(types)}'
         return
     enum = rule.get('enum')
     if isinstance(enum, list) and value not in enum:
-        yield f'it must be one of {", ".join(map(str, filter(None, enum)))}'
+        yield f'it must be one of {_either(enum)}'
     longest, shortest = rule.get('maxLength'), rule.get('minLength')
     if isinstance(longest, int) and len(value) > longest:
         yield f'it must have {longest} characters at most'
@@ -163,6 +161,10 @@ def _objections(rule: Mapping[str, Any], value: str) -> Iterator[str]:
     pattern = rule.get('pattern')
     if isinstance(pattern, str) and not _matches(pattern, value):
         yield f'it must match {pattern[:_LONGEST]}'
+
+
+def _either(values: Iterable[Any]) -> str:
+    return ', '.join(v for v in values if v and isinstance(v, str))
 
 
 def _matches(pattern: str, value: str) -> bool:

@@ -49,6 +49,18 @@ class TestSafe(base.TestCase):
         self.assertEqual(safe, text.safe(safe))
 
 
+class TestTold(base.TestCase):
+    def test_long_parts_are_left_out(self) -> None:
+        told = text.told(f'the image {"n" * 2_000_000!r} is \x1b gone')
+        self.assertEqual(f"the image '{'n' * 119}... is \\x1b gone", told)
+        self.assertGreater(30_000, len(text.told('a b ' * 1_000_000)))
+
+    def test_commands_stay_as_they_are(self) -> None:
+        command = ' '.join(['openstack image delete', *[36 * 'a'] * 300])
+        self.assertEqual(command, text.told(command))
+        self.assertEqual('/' * 4096, text.told('/' * 4096))
+
+
 class TestErrors(base.TestCase):
     def test_each_is_one_safe_line(self) -> None:
         error = exceptions.CloudError(

@@ -95,7 +95,8 @@ class GetTest(wire.CatalogTest):
     def test_not_glance(self) -> None:
         self.answer('GET', f'/images/{wire.ID}', text='<h1>It works!</h1>')
         self.assertEqual(
-            f'getting image {wire.ID} failed: the answer is not JSON; check '
+            f'getting image {wire.ID} failed: Glance answered with something '
+            f'that is not the image {wire.ID}: it is not JSON; check '
             'that the endpoint is that of an image service',
             self.fail(self.catalog.get, wire.ID),
         )

@@ -186,11 +186,13 @@ class ConnectionTest(base.TestCase):
         )
 
     def test_unknown_host(self) -> None:
+        unknown = socket.gaierror(-2, 'Name or service not known')
         error = urllib3.exceptions.NameResolutionError(
             'nosuch.example',
             urllib3.connection.HTTPConnection('nosuch.example'),
-            socket.gaierror(-2, 'Name or service not known'),
+            unknown,
         )
+        error.__cause__ = unknown
         outer = requests.exceptions.ConnectionError(
             urllib3.exceptions.MaxRetryError(
                 urllib3.HTTPConnectionPool('nosuch.example'), '/', error

@@ -50,6 +50,7 @@ def make(work=lambda: 1, **options):
         stderr=Stream(),
         options=types.SimpleNamespace(debug=False, verbose_level=1, **options),
         cloud=types.SimpleNamespace(config={}),
+        cloud_config=types.SimpleNamespace(),
         client_manager=types.SimpleNamespace(),
         prepare_to_run_command=lambda command: None,
     )

@@ -1,0 +1,196 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Answers that end.
+
+What answers in a cloud's place may never stop: headers and bodies that trickle
+in, one byte a second, outlast every time-out, for those are about silence; and
+JSON without an end, or a small one that unpacks to terabytes, fills the
+memory. So the whole of an answer has to be there within the time-out, and it
+may have so many bytes.
+
+Data of images is none of this: it is asked for with ``stream=True``, and who
+reads it knows how much there is to be.
+"""
+
+from collections.abc import Callable, Iterator
+import contextlib
+import contextvars
+import http
+import queue
+import threading
+import time
+from typing import Any, TypeVar
+
+from keystoneauth1 import session as keystone_session
+import requests
+from requests import adapters
+
+#: Bytes of an answer, unpacked. A thousand images, the most that Glance puts
+#: into one, have 4 MiB as a rule.
+LARGEST = 32 * 2**20
+
+#: The answers whose body may be data, of which there may be any amount.
+_DATA = (http.HTTPStatus.OK, http.HTTPStatus.PARTIAL_CONTENT)
+
+#: Bytes of an answer that is no success; what is more is left out.
+_ERROR = 64 * 1024
+
+#: Bytes that are unpacked at a time.
+_PIECE = 64 * 1024
+
+_T = TypeVar('_T')
+
+#: The time, by time.monotonic(), after which no answer is of use.
+_END: contextvars.ContextVar[float | None] = contextvars.ContextVar(
+    'end', default=None
+)
+
+
+class TooLargeError(requests.exceptions.RequestException):
+    """An answer has more bytes than any should have."""
+
+
+class Adapter(adapters.BaseAdapter):
+    """Makes requests by another adapter, and sees to it that answers end."""
+
+    def __init__(self, adapter: adapters.BaseAdapter) -> None:
+        super().__init__()
+        self._adapter = adapter
+
+    def send(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,
+        timeout: Any = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> requests.Response:
+        """Make a request.
+
+        :param timeout: seconds for the whole of the answer; or two numbers,
+            those for the connection and those for what follows.
+        :raises TooLargeError: if the answer is larger than any should be.
+        :raises requests.exceptions.ReadTimeout: if it is not there in time.
+        """
+        end = _end(timeout)
+
+        def ask() -> requests.Response:
+            return self._adapter.send(request, True, timeout, *args, **kwargs)
+
+        # How long it takes to send data depends on how much there is.
+        is_short = isinstance(request.body, bytes | str | None)
+        answer = _until(end, request, ask) if is_short else ask()
+        if not stream or answer.status_code not in _DATA:
+            end = end if is_short else _end(timeout)
+            _until(end, request, lambda: _fill(answer, end))
+        return answer
+
+    def close(self) -> None:
+        """Close what the other has open."""
+        self._adapter.close()
+
+
+def bound(session: keystone_session.Session) -> keystone_session.Session:
+    """Have all answers to what a session asks end; it may do so already.
+
+    :returns: the same.
+    """
+    wire = session.session
+    for prefix, adapter in list(wire.adapters.items()):
+        if not isinstance(adapter, Adapter):
+            wire.mount(prefix, Adapter(adapter))
+    return session
+
+
+def session(*args: Any, **kwargs: Any) -> keystone_session.Session:
+    """Make a session whose answers end."""
+    return bound(keystone_session.Session(*args, **kwargs))
+
+
+@contextlib.contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Have all answers there after some time, however many there are.
+
+    A session may make several requests where it is asked for one: it follows
+    redirects, and logs in again when a token is refused.
+    """
+    before = _END.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _END.reset(before)
+
+
+def _end(timeout: Any) -> float | None:
+    ends = [_END.get()]
+    seconds = timeout if isinstance(timeout, tuple) else (timeout,)
+    if None not in seconds:
+        ends.append(time.monotonic() + sum(seconds))
+    return min((end for end in ends if end is not None), default=None)
+
+
+def _until(
+    end: float | None,
+    request: requests.PreparedRequest,
+    work: Callable[[], _T],
+) -> _T:
+    """Wait for something, in another thread, which may hang in the network.
+
+    :param end: the time, by time.monotonic(), to wait until.
+    """
+    done: queue.SimpleQueue[tuple[_T | None, BaseException | None]] = (
+        queue.SimpleQueue()
+    )
+
+    def run() -> None:
+        try:
+            done.put((work(), None))
+        except BaseException as error:  # noqa: BLE001 (raised below)
+            done.put((None, error))
+
+    # What hangs is left to itself: it ends with the program.
+    threading.Thread(target=run, name='asker', daemon=True).start()
+    left = None if end is None else max(0.0, end - time.monotonic())
+    try:
+        result, error = done.get(timeout=left)
+    except queue.Empty:
+        raise requests.exceptions.ReadTimeout(
+            TimeoutError('timed out'), request=request
+        ) from None
+    if error is not None:
+        raise error
+    return result  # type: ignore[return-value]
+
+
+def _fill(response: requests.Response, end: float | None) -> None:
+    """Read the body of an answer, as far as it is of use.
+
+    :raises TooLargeError: if it is larger than any should be.
+    """
+    limit = LARGEST if response.ok and not response.is_redirect else _ERROR
+    pieces: list[bytes] = []
+    size = 0
+    for piece in response.iter_content(_PIECE):
+        pieces.append(piece)
+        size += len(piece)
+        if size > limit or (end is not None and time.monotonic() > end):
+            break
+    if size > LARGEST:
+        response.close()
+        raise TooLargeError(request=response.request)
+    if size > limit:
+        # What follows is not read, so nothing else can use the connection.
+        response.close()
+    # Where requests keeps it.
+    response._content = b''.join(pieces)[:limit]
+    response._content_consumed = True
