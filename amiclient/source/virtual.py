@@ -26,6 +26,7 @@ import json
 import os
 import pathlib
 import socket
+import stat
 import struct
 import time
 from typing import Any
@@ -126,8 +127,8 @@ def opened(
     :raises SourceError: if it cannot be read, or may not.
     :raises ProgramError: if qemu-nbd is missing.
     """
-    node = _node(path, kind, allow_backing_file)
     with contextlib.ExitStack() as stack:
+        node, files = _node(path, kind, allow_backing_file, stack)
         place = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         stack.callback(os.close, place)
         # The path of a socket must not have more than 107 bytes.
@@ -140,9 +141,8 @@ def opened(
                     f'--socket={address}',
                     f'json:{json.dumps(node)}',
                 ),
-                access=confinement.Access(
-                    reads=tuple(_files(node)), sockets=place
-                ),
+                access=confinement.Access(reads=files, sockets=place),
+                inherited=files,
             )
         )
         connection = stack.enter_context(_connected(address, server, name))
@@ -201,26 +201,36 @@ def _why(words: str, name: str) -> exceptions.AmiError:
     )
 
 
-def _node(path: pathlib.Path, kind: str, allowed: bool) -> dict[str, Any]:
-    """Describe what QEMU is to open: the whole chain, file by file."""
+def _node(
+    path: pathlib.Path, kind: str, allowed: bool, stack: contextlib.ExitStack
+) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """Describe what QEMU is to open: the whole chain, file by file.
+
+    :param stack: closes the files that QEMU is to inherit.
+    :returns: that, and the descriptors of these files.
+    """
     nodes: list[dict[str, Any]] = []
-    seen: set[tuple[int, int]] = set()
+    files: dict[tuple[int, int], int] = {}
     layer: pathlib.Path | None = path
     while layer is not None:
         with opening.opened(layer, wanted='a disk image', devices=True) as it:
             status = os.fstat(it.fileno())
-            if (status.st_dev, status.st_ino) in seen or len(seen) >= _LAYERS:
+            here = status.st_dev, status.st_ino
+            if here in files or len(files) >= _LAYERS:
                 raise _refused(path, 'its backing files have no end')
-            seen.add((status.st_dev, status.st_ino))
             below = None
             if kind != 'raw':
                 header = qemu_headers.read(it, kind, opening.shown(layer))
                 below = _below(header, layer, allowed)
+            files[here] = os.dup(it.fileno())
+            stack.callback(os.close, files[here])
+        is_device = stat.S_ISBLK(status.st_mode)
         node: dict[str, Any] = {
             'driver': kind,
             'file': {
-                'driver': 'file',
-                'filename': str(layer.absolute()),
+                'driver': 'host_device' if is_device else 'file',
+                # The file that was looked at, whatever has its name by then.
+                'filename': f'/proc/self/fd/{files[here]}',
             },
         }
         if kind in ('qcow', 'qcow2', 'qed', 'vmdk'):
@@ -230,13 +240,7 @@ def _node(path: pathlib.Path, kind: str, allowed: bool) -> dict[str, Any]:
             nodes[-1]['backing'] = node
         nodes.append(node)
         layer, kind = below or (None, '')
-    return nodes[0]
-
-
-def _files(node: dict[str, Any] | None) -> Iterator[str]:
-    while node is not None:
-        yield node['file']['filename']
-        node = node.get('backing')
+    return nodes[0], tuple(files.values())
 
 
 def _below(

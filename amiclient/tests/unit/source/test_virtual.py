@@ -104,8 +104,7 @@ class TestBackingFiles(HostileCase):
     def test_not_opened_by_qemu_either(self) -> None:
         """Should the header say another thing by then."""
         path = self.layer('a', 'secret')
-        node = virtual._node(self.secret, 'raw', False)
-        node = {'driver': 'qcow2', 'file': node['file'], 'backing': None}
+        node = {'driver': 'qcow2', 'backing': None}
         node['file'] = {'driver': 'file', 'filename': str(path)}
         target = self.folder / 'out'
         self.qemu('convert', '-O', 'raw', f'json:{json.dumps(node)}', target)
@@ -140,6 +139,54 @@ class TestBackingFiles(HostileCase):
         self.assertIn('a layer over', self.refused(path))
         with self.opened(path, allow_backing_file=True) as source:
             self.assertEqual(self.tree, exttree.read_tree(source.root))
+
+
+class TestSwapped(HostileCase):
+    """Files that have become others once they were looked at."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        own = triple.root(self.folder, size=8 * MIB, data=MIB, name='own')
+        self.own = exttree.read_tree(own)
+        self.assertNotEqual(self.tree, self.own)
+        self.disk = disks.make(self.folder / 'disk', [disks.Part(8, own)])
+
+    def swap(
+        self, path: pathlib.Path, other: pathlib.Path
+    ) -> fixtures.MockPatchObject:
+        """Replace a file by another one just before QEMU begins."""
+        real = companion.started
+
+        def started(*words, **options):
+            other.replace(path)
+            return real(*words, **options)
+
+        return fixtures.MockPatchObject(companion, 'started', started)
+
+    def test_image(self) -> None:
+        for kind in ('qcow2', 'vmdk'):
+            path = disks.convert(self.disk, kind)
+            with (
+                self.swap(path, disks.convert(self.secret, kind)),
+                virtual.opened(path, kind, self.work, name='a') as medium,
+            ):
+                data = medium.read(0, medium.size)
+            self.assertTrue(data == self.disk.read_bytes())
+
+    def test_backing_file(self) -> None:
+        path = self.layer('a', 'disk')
+        with (
+            self.swap(self.disk, self.secret),
+            self.opened(path, allow_backing_file=True) as source,
+        ):
+            self.assertEqual(self.own, exttree.read_tree(source.root))
+
+    def test_backing_file_that_looks_like_another_format(self) -> None:
+        """A guest can write to a raw disk what it likes."""
+        path = self.layer('a', 'b')
+        self.layer('b', 'secret')
+        told = self.refused(path, allow_backing_file=True)
+        self.assertIn('which is said to be raw, but is qcow2', told)
 
 
 class TestOtherFiles(HostileCase):
@@ -315,6 +362,19 @@ class TestDamage(HostileCase):
         path_ = os.pathsep.join((str(late.parent), os.environ['PATH']))
         self.useFixture(fixtures.EnvironmentVariable('PATH', path_))
         self.assertIn('somebody else writes to it', self.refused(path))
+
+    def test_on_a_device(self) -> None:
+        path = disks.convert(self.secret, 'qcow2')
+        # Whole sectors of 4096 bytes.
+        os.truncate(path, -(-path.stat().st_size // 4096) * 4096)
+        try:
+            words = ['losetup', '--find', '--show', '--read-only', path]
+            device = process.run(words).text.strip()
+        except exceptions.ProgramError:
+            self.skipTest('no loop devices here')
+        self.addCleanup(process.run, ['losetup', '--detach', device])
+        with self.opened(pathlib.Path(device)) as source:
+            self.assertEqual(self.tree, exttree.read_tree(source.root))
 
     def test_changed_meanwhile(self) -> None:
         path = disks.convert(self.secret, 'qcow2')
