@@ -24,6 +24,7 @@ from amiclient import exceptions
 from amiclient.glance import answers
 from amiclient.glance import bounded
 from amiclient.glance import errors
+from amiclient.glance import origin
 from amiclient.glance import retry
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ class Channel:
                 raise_exc=False,
                 connect_retries=0,
                 status_code_retries=0,
+                hooks=origin.HOOKS,
                 **kwargs,
             )
         return errors.check(response, doing)

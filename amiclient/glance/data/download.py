@@ -40,6 +40,7 @@ from amiclient.glance.data import partial
 from amiclient.glance.data import stream as stream_
 from amiclient.glance import errors
 from amiclient.glance import model
+from amiclient.glance import origin
 from amiclient.glance import retry
 from amiclient import progress as progress_
 from amiclient import units
@@ -304,6 +305,7 @@ class _Download:
                 connect_retries=0,
                 status_code_retries=0,
                 skip_cache=True,
+                hooks=origin.HOOKS,
             )
 
     def _begins(self, response: requests.Response) -> bool:

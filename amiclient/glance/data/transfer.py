@@ -39,6 +39,7 @@ from amiclient.glance.data import body as body_
 from amiclient.glance.data import payload as payload_
 from amiclient.glance import errors
 from amiclient.glance import model
+from amiclient.glance import origin
 from amiclient.glance import retry
 from amiclient import progress as progress_
 
@@ -213,6 +214,7 @@ class _Upload:
                 allow_reauth=False,
                 connect_retries=0,
                 redirect=False,
+                hooks=origin.HOOKS,
                 status_code_retries=0,
             )
 
