@@ -70,11 +70,7 @@ class Geometry:
         """
         found = self.superblock
         if found.compat & superblock_.COMPAT_SPARSE_SUPER2:
-            places = {0, found.backup_groups[0]}
-            if found.backup_groups[1]:
-                # The second backup moves along with the last group.
-                places.add(count - 1)
-            return sum(place < count for place in places)
+            return sum(place < count for place in self._places(count))
         if not found.ro_compat & superblock_.RO_COMPAT_SPARSE_SUPER:
             return count
         backups = min(count, 2)
@@ -200,12 +196,22 @@ class Geometry:
     def _has_backup(self, number: int, count: int) -> bool:
         found = self.superblock
         if found.compat & superblock_.COMPAT_SPARSE_SUPER2:
-            # The second backup moves along with the last group.
-            second = found.backup_groups[1]
-            return number in (0, found.backup_groups[0]) or (
-                second != 0 and number == count - 1
-            )
+            return number in self._places(count)
         return found.has_backup(number)
+
+    def _places(self, count: int) -> set[int]:
+        """Tell which of so many groups have a backup, with sparse_super2.
+
+        resize2fs makes those that it has done away with, or that never were,
+        when there are a second and a third group again (adjust_fs_info() in
+        resize/resize2fs.c).
+        """
+        first, second = self.superblock.backup_groups
+        places = {0, first or int(self.superblock.group_count == 1)}
+        if count > 2 and (second or self.superblock.group_count <= 2):
+            # It moves along with the last group.
+            places.add(count - 1)
+        return places
 
     def _descriptor_blocks(self, count: int) -> int:
         # adjust_reserved_gdt_blocks() in e2fsprogs: the region keeps its

@@ -283,7 +283,9 @@ def _make_orphans(track: Track, goal: Goal) -> None:
     # Where all is in use but for single blocks, it takes some more for its
     # extent tree.
     room = goal.orphans + goal.orphans // _SLACK + 64
-    _grow(track, goal, _measure(track.path).need(room))
+    measured = _measure(track.path)
+    measured = dataclasses.replace(measured, inodes=measured.inodes + 1)
+    _grow(track, goal, measured.need(room))
     track.take(Step(orphans=goal.orphans))
 
 

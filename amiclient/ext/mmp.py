@@ -87,6 +87,19 @@ def refuse_live(path: pathlib.Path, found: superblock_.Superblock) -> None:
         )
 
 
+def carry_over(original: pathlib.Path, path: pathlib.Path) -> None:
+    """Give a filesystem the block that it had before.
+
+    A new one names this host and a temporary file.
+    """
+    old, new = superblock_.read(original), superblock_.read(path)
+    size = old.block_size
+    with copy.opened(original, os.O_RDONLY) as descriptor:
+        data = files.read_at(descriptor, size, old.mmp_block * size)
+    with copy.opened(path, os.O_RDWR) as descriptor:
+        os.pwrite(descriptor, data, new.mmp_block * size)
+
+
 def _wait(interval: int) -> int:
     interval = min(max(interval, _LEAST), superblock_.MMP_INTERVAL)
     return min(2 * interval + 1, interval + 60)

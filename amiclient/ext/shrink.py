@@ -118,6 +118,8 @@ def _rehearse(planned: ShrinkPlan, progress: progress_.Progress) -> ShrinkPlan:
         source.wait()
         target = shrinkplan.aim(planned.request, source.path)
         track = _try_out(target, source.path, folder, tools)
+        if target.goal.drop_mmp:
+            tools.add_mmp(track.path, 0)
         found = superblock_.read(track.path)
         bound = target.bound_at(track.path)
     return dataclasses.replace(

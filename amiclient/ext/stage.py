@@ -23,6 +23,7 @@ import threading
 from amiclient import exceptions
 from amiclient.ext import copy
 from amiclient.ext import groups as groups_
+from amiclient.ext import mmp
 from amiclient.ext import image as image_
 from amiclient.ext import superblock as superblock_
 from amiclient.ext import times
@@ -131,6 +132,7 @@ def finish(
     protected = before.superblock
     if protected.has_mmp and not found.has_mmp:
         tools.add_mmp(path, protected.mmp_interval)
+        mmp.carry_over(original, path)
     if not tools.check(path):
         raise exceptions.DamagedError(
             f'the shrunk filesystem is not in order: {tools.objections(path)}',

@@ -110,6 +110,16 @@ class TestOrphanFile(TestFeatures):
         )
 
 
+class TestBackups(TestFeatures):
+    def test_of_groups_that_come_back(self) -> None:
+        # The journal takes a second group, and so a backup, again.
+        image = shrinking.small(
+            self.tmp(), size=48 * _MIB, features='has_journal,sparse_super2'
+        )
+        for journal in ('keep', 'none'):
+            self.check(image, journal)
+
+
 class TestClusters(TestFeatures):
     def test_descriptors_in_their_groups_and_blocks_of_1k(self) -> None:
         # Then block 0 belongs to the first group, and holds no superblock.
@@ -149,10 +159,13 @@ class TestProtected(TestFeatures):
 
     def test_is_not_waited_for(self) -> None:
         image = self.image(300)
+        before = shrinking.header(image)
         for journal in ('keep', 'none'):
             self.check(image, journal)
             header = shrinking.header(image.with_name('output'))
             self.assertEqual('300', header['MMP update interval'])
+            for name in ('mmp_node_name', 'mmp_update_time'):
+                self.assertEqual(before[name], header[name], name)
             found = superblock.read(image.with_name('output'))
             mmp.refuse_live(image.with_name('output'), found)
 
