@@ -12,16 +12,17 @@
 
 """A tar archive as what a filesystem is made of, read in one pass.
 
-The standard library reads the headers: v7, ustar, GNU (long names, sparse
-files, large numbers) and PAX (with the attributes and access control lists of
-GNU tar, star and libarchive). Nothing is unpacked on this machine: a member
-is a name in the new filesystem or an error.
+The standard library reads the headers: v7, ustar, star, GNU (long names,
+sparse files, large numbers) and PAX (with the attributes and access control
+lists of GNU tar, star and libarchive). Nothing is unpacked on this machine: a
+member is a name in the new filesystem or an error.
 """
 
 import base64
 import binascii
 from collections.abc import Iterator, Mapping
 import contextlib
+import logging
 import pathlib
 import stat
 import tarfile
@@ -36,17 +37,20 @@ from amiclient.source import basin as basin_
 from amiclient.source import detect
 from amiclient.source import stream as stream_
 
+_LOG = logging.getLogger(__name__)
+
 #: Bytes that a header may take: what PAX says of one file, or a long name.
 #: The kernel has 64 KiB for the attributes of a file.
 _HEADER = 4 << 20
 
-_BLOCK = 512
+#: Bytes of a header; contents are filled up to as many.
+BLOCK = 512
 
 #: Bytes that are read at a time.
 _CHUNK = 1 << 20
 
-#: What follows the end of an archive is read, for the sake of the checksums
-#: of the compression, up to so many bytes.
+#: What follows the end of an archive is read, for another archive and for the
+#: sake of the checksums of the compression, up to so many bytes.
 _REST = 64 << 20
 
 _NANO = 10**9
@@ -70,10 +74,29 @@ _MODES = {
     tarfile.CHRTYPE: stat.S_IFCHR,
     tarfile.BLKTYPE: stat.S_IFBLK,
     tarfile.FIFOTYPE: stat.S_IFIFO,
+    # GNU tar's of an incremental archive: its content is what was in it.
+    b'D': stat.S_IFDIR,
 }
 
-#: What GNU tar may put into an archive besides files: a label.
+#: What GNU tar may put into an archive besides files: a label; and what a
+#: directory has in an incremental one, as an attribute.
 _LABEL = b'V'
+_DUMPED = 'GNU.dumpdir'
+
+#: What is refused, by the type of its header.
+_REFUSED = {
+    b'M': 'a file that began in another volume of the archive',
+    b'N': 'a list of long names as GNU tar wrote it before 1995',
+    b'A': 'an access control list of Solaris',
+    b'E': 'an extended attribute of Solaris',
+}
+
+#: tar(5): where a header says its format, and what POSIX has for the first
+#: part of long names, and GNU for other times.
+_MAGIC = slice(257, 263)
+_PREFIX = slice(345, 500)
+_TIMES = (slice(345, 357), slice(357, 369))
+_STAR = slice(508, 512)
 
 _XATTR = 'SCHILY.xattr.'
 _LIBARCHIVE_XATTR = 'LIBARCHIVE.xattr.'
@@ -84,7 +107,7 @@ _LISTS = {
 }
 
 #: How tarfile fails on headers that make no sense.
-_NONSENSE = (
+NONSENSE = (
     tarfile.TarError,
     ArithmeticError,
     LookupError,
@@ -104,7 +127,7 @@ def fill(
         has something in it that a filesystem cannot have.
     """
     with stream_.opened(path, wanted='a tar archive') as stream:
-        if not is_tar(stream.peek(_BLOCK)):
+        if not is_tar(stream.peek(BLOCK)):
             raise exceptions.SourceError(
                 f'{basin.name}: {detect.identify(path)}: {_ONLY}',
                 hint='openstack ami upload takes filesystems and disks',
@@ -117,16 +140,64 @@ def is_tar(head: bytes) -> bool:
 
     By its checksum, because the oldest archives have no magic number.
     """
-    if len(head) < _BLOCK or not any(head):
+    if len(head) < BLOCK or not any(head):
         return False
     try:
-        tarfile.TarInfo.frombuf(head[:_BLOCK], 'utf-8', 'surrogateescape')
+        tarfile.TarInfo.frombuf(head[:BLOCK], 'utf-8', 'surrogateescape')
     except (tarfile.TarError, ValueError):
         return False
     return True
 
 
-class _DamagedError(Exception):
+def reader(stream: stream_.Stream) -> tarfile.TarFile:
+    """Open an archive that is read from its beginning to its end.
+
+    :raises tarfile.TarError: or another of ``NONSENSE``, now and later, if
+        it makes no sense.
+    """
+    archive: tarfile.TarFile = tarfile.open(  # noqa: SIM115
+        fileobj=stream,  # type: ignore[call-overload]
+        mode='r|',
+        bufsize=_CHUNK,
+        # Its own, which knows whether it has seen the end.
+        tarinfo=type('Member', (_Member,), {}),
+        encoding='utf-8',
+        errors='surrogateescape',
+    )
+    return archive
+
+
+def refuse_more(archive: tarfile.TarFile, name: str) -> None:
+    """Read what follows the end of an archive.
+
+    :param name: of it, for errors.
+    :raises SourceError: if that is another archive.
+    """
+    file = cast(IO[bytes], archive.fileobj)
+    blank = True
+    for _ in range(_REST // _CHUNK):
+        data = file.read(_CHUNK)
+        if not data:
+            break
+        if not any(data):
+            continue
+        blank = False
+        for at in range(0, len(data), BLOCK):
+            if is_tar(data[at : at + BLOCK]):
+                raise exceptions.SourceError(
+                    f'{name}: another archive follows the end of the first',
+                    hint='unpack both into a directory, with tar '
+                    '--ignore-zeros, and give that',
+                )
+    else:
+        blank = blank and not file.read(1)
+    if not blank:
+        _LOG.warning(
+            '%s: what follows the end of the archive is left out', name
+        )
+
+
+class _DamagedError(tarfile.TarError):
     """An archive that is not one from here on."""
 
 
@@ -144,7 +215,7 @@ class _Member(tarfile.TarInfo):
         cls, buf: bytes | bytearray, encoding: str, errors: str
     ) -> Self:
         """Read a header."""
-        if len(buf) < _BLOCK:
+        if len(buf) < BLOCK:
             raise _DamagedError('it ends too early')
         if not any(buf):
             cls.ended = True
@@ -155,7 +226,30 @@ class _Member(tarfile.TarInfo):
             raise _DamagedError(str(error)) from error
         if found.size < 0 or (found.type in _BEFORE and found.size > _HEADER):
             raise _DamagedError('a header of impossible size')
+        if not _has_prefix(buf):
+            name = buf[:100].partition(b'\0')[0].decode(encoding, errors)
+            found.name = name.rstrip('/') if found.isdir() else name
         return found
+
+
+def _has_prefix(header: bytes | bytearray) -> bool:
+    """Tell whether a header has the first part of a long name.
+
+    tarfile believes so of all. POSIX has it; GNU has other times there.
+    """
+    if header[_MAGIC][:5] != b'ustar':
+        if header[_STAR] == b'tar\0':
+            raise _DamagedError('star wrote such headers before it knew POSIX')
+        return False
+    # Go's wrote names into headers of GNU's format, too, until Go 1.8.
+    return header[_MAGIC][5:] != b' ' or not all(
+        _is_number(header[field]) for field in _TIMES
+    )
+
+
+def _is_number(field: bytes | bytearray) -> bool:
+    digits = field.strip(b' \0')
+    return field[0] >= 0x80 or not digits.strip(b'01234567')
 
 
 class _Archive:
@@ -177,26 +271,15 @@ class _Archive:
                 position = self._stream.position()
                 self._task.advance(position - self._position)
                 self._position = position
-        rest = 0
-        while rest < _REST and (data := self._stream.read()):
-            rest += len(data)
+            with self._told():
+                refuse_more(archive, self._basin.name)
         _refuse_docker(self._basin)
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[tarfile.TarFile]:
         with contextlib.ExitStack() as stack:
             with self._told():
-                archive = stack.enter_context(
-                    tarfile.open(
-                        fileobj=self._stream,  # type: ignore[call-overload]
-                        mode='r|',
-                        bufsize=_CHUNK,
-                        # Its own, which knows whether it has seen the end.
-                        tarinfo=type('Member', (_Member,), {}),
-                        encoding='utf-8',
-                        errors='surrogateescape',
-                    )
-                )
+                archive = stack.enter_context(reader(self._stream))
             yield archive
 
     def _members(self, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -219,9 +302,8 @@ class _Archive:
             self._basin.link(path, _bytes(member.linkname))
             return
         if member.type not in _MODES:
-            raise self._basin.refused(
-                path, f'it is of the unknown type {member.type!r}'
-            )
+            raise self._unknown(path, member.type)
+        self._refuse_partial(archive, path, member)
         node = self._node(path, member)
         for key, name in _LISTS.items():
             text = member.pax_headers.get(key)
@@ -239,6 +321,44 @@ class _Archive:
         self._basin.add_file(
             path, node, member.size, ranges, self._reader(archive, member)
         )
+
+    def _unknown(self, path: bytes, kind: bytes) -> exceptions.SourceError:
+        what = _REFUSED.get(kind)
+        if what is None:
+            known = kind.isalnum() and kind.isascii()
+            shown = kind.decode() if known else f'0x{kind.hex()}'
+            what = f'it is of the unknown type {shown}'
+        return self._basin.refused(
+            path, what, 'write it again, with tar --format=posix'
+        )
+
+    def _refuse_partial(
+        self, archive: tarfile.TarFile, path: bytes, member: tarfile.TarInfo
+    ) -> None:
+        """Refuse what is there only in part.
+
+        GNU tar, Dumpdir: of a directory, Y and the name of what is in the
+        archive, D that of a directory; N that of what has not changed.
+        """
+        headers = member.pax_headers
+        if 'GNU.volume.offset' in headers:
+            raise self._unknown(path, b'M')
+        if member.type == b'D' and member.size <= _HEADER:
+            with self._told():
+                file = cast(IO[bytes], archive.fileobj)
+                file.seek(member.offset_data)
+                dumped = file.read(member.size)
+        else:
+            dumped = _bytes(headers.get(_DUMPED, ''))
+        for record in dumped.split(b'\0'):
+            if record[:1] in (b'N', b'R', b'T', b'X'):
+                raise self._basin.refused(
+                    path,
+                    'the archive has only what changed since another one: '
+                    f'{nodes.shown(record[1:])} is missing',
+                    'take one of everything: tar --listed-incremental with '
+                    '--level=0',
+                )
 
     def _node(self, path: bytes, member: tarfile.TarInfo) -> nodes.Node:
         headers = member.pax_headers
@@ -286,8 +406,12 @@ class _Archive:
     def _told(self) -> Iterator[None]:
         try:
             yield
-        except (_DamagedError, *_NONSENSE) as error:
+        except tarfile.TarError as error:
             raise self._damaged(str(error)) from error
+        except RecursionError as error:
+            raise self._damaged('too many headers of one file') from error
+        except NONSENSE as error:
+            raise self._damaged('a header makes no sense') from error
 
     def _damaged(self, why: str) -> exceptions.SourceError:
         return exceptions.SourceError(

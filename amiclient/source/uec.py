@@ -30,12 +30,12 @@ import os
 import pathlib
 import re
 import tarfile
-import typing
 from typing import BinaryIO, IO
 
 from amiclient import exceptions
 from amiclient import files
 from amiclient import progress as progress_
+from amiclient.source import archive as archive_
 from amiclient.source import compression
 from amiclient.source import manifest as manifest_
 from amiclient.source import opening
@@ -55,10 +55,6 @@ _MEMBERS = 32
 
 #: Where the magic number of POSIX and of GNU archives is.
 _MAGIC_AT, _MAGIC = 257, b'ustar'
-
-#: Pieces that are read behind the end of an archive; there are zeros, to
-#: fill the last record of a tape.
-_TRAILING = 16
 
 #: What may be in a file of its own.
 _ROLES = frozenset({'image', 'kernel', 'ramdisk'})
@@ -90,14 +86,16 @@ class Unpacked:
 def is_tar(path: pathlib.Path) -> bool:
     """Tell whether a file is an archive, compressed or not."""
     with opening.opened(path, wanted='an archive', devices=True) as file:
-        end = _MAGIC_AT + len(_MAGIC)
-        head = file.read(end)
+        head = file.read(archive_.BLOCK)
         if compression.tell(head[: compression.MAGIC_SIZE]):
             try:
-                head = compression.head(file, end, name=opening.shown(path))
+                head = compression.head(
+                    file, archive_.BLOCK, name=opening.shown(path)
+                )
             except exceptions.AmiError:
                 return False
-        return head[_MAGIC_AT:end] == _MAGIC
+        # What is damaged is one still.
+        return head[_MAGIC_AT:].startswith(_MAGIC) or archive_.is_tar(head)
 
 
 def role(name: str) -> str | None:
@@ -332,16 +330,11 @@ def _opened(path: pathlib.Path) -> Iterator[tarfile.TarFile]:
     """Open an archive as a stream, and say so if it is damaged."""
     with stream_.opened(path, wanted='an archive') as stream:
         try:
-            # Never seeks back, so nothing is read twice.
-            with tarfile.open(
-                fileobj=typing.cast(IO[bytes], stream), mode='r|'
-            ) as archive:
+            with archive_.reader(stream) as archive:
                 yield archive
-            # What is compressed has its checksum at the very end.
-            for _ in range(_TRAILING):
-                if not stream.read(sparse.CHUNK):
-                    break
-        except (tarfile.TarError, EOFError) as error:
+                if archive.tarinfo.ended:  # type: ignore[attr-defined]
+                    archive_.refuse_more(archive, stream.name)
+        except (*archive_.NONSENSE, EOFError) as error:
             raise exceptions.SourceError(
                 f'{stream.name}: a damaged archive, or one that is cut short',
                 hint='get a whole copy of it',

@@ -1,0 +1,166 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Tar archives of every make: what each header means, and where one ends."""
+
+import pathlib
+import subprocess
+import tarfile
+
+import fixtures
+
+from amiclient import exceptions
+from amiclient.source import uec
+from amiclient.tests import archives
+from amiclient.tests import exttree
+from amiclient.tests.unit.source import test_tree
+
+FILES = {b'/etc/passwd', b'/usr/bin/x'}
+
+
+class ArchiveCase(test_tree.BuildCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.source = self.folder / 's'
+        for name in ('etc/passwd', 'usr/bin/x'):
+            path = self.source / name
+            path.parent.mkdir(parents=True)
+            path.write_text(name)
+
+    def pack(self, name: str, *options: object) -> pathlib.Path:
+        path = self.folder / name
+        words = ['tar', '-C', self.source, '-cf', path, *options]
+        subprocess.run([*words, 'etc', 'usr'], check=True)
+        return path
+
+    def assert_taken(self, path: pathlib.Path) -> None:
+        self.build(path)
+        found = exttree.read_tree(self.output)
+        files = {n for n in found if found[n].type == 'file'}
+        self.assertEqual(FILES, files)
+        self.output.unlink()
+        # What upload and inspect go by.
+        self.assertTrue(uec.is_tar(path))
+
+    def patched(self, path: pathlib.Path, *patches: tuple[int, bytes]) -> None:
+        """Change the first header."""
+        data = bytearray(path.read_bytes())
+        for at, value in patches:
+            data[at : at + len(value)] = value
+        data[148:156] = b' ' * 8
+        data[148:156] = b'%06o\0 ' % sum(data[:512])
+        path.write_bytes(data)
+
+
+class TestMakes(ArchiveCase):
+    def test_each(self) -> None:
+        for format in ('v7', 'oldgnu', 'gnu', 'ustar', 'posix'):
+            options = [] if format == 'v7' else ['--label=some volume']
+            options = options if format != 'ustar' else []
+            self.assert_taken(
+                self.pack('a.tar', f'--format={format}', *options)
+            )
+
+    def test_other_times(self) -> None:
+        path = self.pack('a.tar', '--format=gnu', '--incremental')
+        self.assertNotEqual(0, path.read_bytes()[345])
+        self.assert_taken(path)
+
+    def test_listed(self) -> None:
+        for format in ('gnu', 'posix'):
+            listed = f'--listed-incremental={self.folder / format}'
+            options = [f'--format={format}', listed]
+            self.assert_taken(self.pack('a.tar', *options))
+            (self.source / 'etc' / format).write_text('new')
+            text = self.refused(self.pack('b.tar', *options))
+            self.assertIn('only what changed since another one', text)
+            self.assertIn('passwd is missing', text)
+            (self.source / 'etc' / format).unlink()
+
+    def test_long_names_in_gnu_headers(self) -> None:
+        """Go wrote them until 1.8, and Docker with it."""
+        for magic in (b'ustar  \0', b'ustar\x0000', b'ustar000'):
+            path = self.pack('a.tar', '--format=gnu')
+            self.patched(path, (257, magic), (345, b'usr/share/some'))
+            self.build(path)
+            found = exttree.read_tree(self.output)
+            self.assertIn(b'/usr/share/some/etc', found)
+
+    def test_star(self) -> None:
+        path = self.pack('a.tar', '--format=ustar')
+        times = b'14563041533 14563041533 '
+        self.patched(path, (476, times), (508, b'tar\0'))
+        self.assert_taken(path)
+        self.patched(path, (257, bytes(8)))
+        self.assertIn('star wrote such', self.refused(path))
+
+    def test_old_headers_have_nothing_more(self) -> None:
+        path = self.pack('a.tar', '--format=v7')
+        self.patched(path, (345, b'nonsense'))
+        self.assert_taken(path)
+
+    def test_what_is_not_taken(self) -> None:
+        for kind, words in (
+            (b'M', 'etc/x: a file that began in another volume'),
+            (b'N', 'a list of long names'),
+            (b'Z', 'it is of the unknown type Z'),
+            (b'\x80', 'it is of the unknown type 0x80'),
+        ):
+            text = self.refused(self.tar([archives.member('etc/x', kind)]))
+            self.assertIn(words, text)
+        continued = archives.member(
+            'etc/x', pax_headers={'GNU.volume.offset': '1024'}
+        )
+        self.assertIn('another volume', self.refused(self.tar([continued])))
+
+    def test_headers_without_end(self) -> None:
+        header = tarfile.TarInfo('x')
+        header.type, header.size = tarfile.XHDTYPE, 12
+        one = header.tobuf() + b'12 path=abc\n'.ljust(512, b'\0')
+        path = self.folder / 'a.tar'
+        path.write_bytes(one * 2000)
+        self.assertIn('too many headers of one file', self.refused(path))
+
+
+class TestEnds(ArchiveCase):
+    def test_another_archive(self) -> None:
+        data = self.pack('a.tar').read_bytes()
+        path = self.folder / 'two.tar'
+        for between in (b'', bytes(3 << 20)):
+            path.write_bytes(data + between + data)
+            self.assertIn('another archive follows', self.refused(path))
+            # What upload and inspect look at first.
+            error = self.assertRaises(
+                exceptions.SourceError, list, self.members(path)
+            )
+            self.assertIn('another archive follows', str(error))
+
+    def members(self, path: pathlib.Path):
+        with uec._opened(path) as archive:
+            yield from archive
+
+    def test_padding(self) -> None:
+        path = self.pack('a.tar')
+        path.write_bytes(path.read_bytes() + bytes(3 << 20))
+        log = self.logged()
+        self.assert_taken(path)
+        self.assertEqual('', log.output)
+
+    def test_anything_else(self) -> None:
+        path = self.pack('a.tar')
+        path.write_bytes(path.read_bytes() + b'anything else')
+        log = self.logged()
+        self.assert_taken(path)
+        self.assertIn('what follows the end of the archive', log.output)
+
+    def logged(self):
+        return self.useFixture(fixtures.FakeLogger('amiclient'))
