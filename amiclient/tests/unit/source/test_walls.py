@@ -11,13 +11,15 @@
 #    under the License.
 
 
-"""Without the checks of headers, QEMU still opens nothing but its image.
+"""QEMU opens nothing but its image, as long as one of two walls stands.
 
 Two walls keep the files of the user out of what is published: our own parsers
-of headers, and the confinement of what reads the rest. Here the first one is
-taken away.
+of headers, and the confinement of what reads the rest. Here one of them is
+taken away, and then the other.
 """
 
+import contextlib
+import os
 import pathlib
 import re
 import socket
@@ -42,7 +44,23 @@ RW 8 FLAT "{}" 0
 """
 
 
-class TestOneWall(base.TestCase):
+def _unexamined(
+    path: pathlib.Path,
+    kind: str,
+    allowed: bool,
+    stack: contextlib.ExitStack,
+) -> tuple[dict, tuple[int, ...]]:
+    """Tell QEMU of a file at which nobody has looked, and of no other."""
+    file = os.open(path, os.O_RDONLY)
+    stack.callback(os.close, file)
+    name = f'/proc/self/fd/{file}'
+    return {
+        'driver': kind,
+        'file': {'driver': 'file', 'filename': name},
+    }, (file,)
+
+
+class WallCase(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
         self.folder = self.tmp()
@@ -50,9 +68,6 @@ class TestOneWall(base.TestCase):
         self.secret = self.folder / 'secret'
         self.secret.write_bytes(_SECRET)
         self.image = self.folder / 'image.vmdk'
-        file = {'driver': 'file', 'filename': str(self.image)}
-        node = {'driver': 'vmdk', 'file': file}
-        self.patch(virtual, '_node', lambda *_: node)
 
     def extents(self, path: pathlib.Path) -> None:
         """Make an image that names a file as its data."""
@@ -101,16 +116,9 @@ class TestOneWall(base.TestCase):
         ) as client:
             return client.read(0, len(_SECRET))
 
-    def assert_shut(self) -> None:
-        if not confinement.version():
-            self.skipTest('there is no Landlock here')
-        try:
-            self.assertNotIn(b'SECRET', self.read())
-            self.fail('it was opened')
-        except exceptions.SourceError as caught:
-            error = caught
-        self.assertIn('Permission denied', str(error))
-        self.assertNotIn('\n', str(error))
+
+class Attacks:
+    """What either wall has to withstand."""
 
     def test_data_in_another_file(self) -> None:
         self.extents(self.secret)
@@ -138,6 +146,23 @@ class TestOneWall(base.TestCase):
             server.settimeout(0)
             self.assertRaises(BlockingIOError, server.accept)
 
+
+class TestConfinementAlone(Attacks, WallCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(virtual, '_node', _unexamined)
+
+    def assert_shut(self) -> None:
+        if not confinement.version():
+            self.skipTest('there is no Landlock here')
+        try:
+            self.assertNotIn(b'SECRET', self.read())
+            self.fail('it was opened')
+        except exceptions.SourceError as caught:
+            error = caught
+        self.assertIn('Permission denied', str(error))
+        self.assertNotIn('\n', str(error))
+
     def test_no_wall(self) -> None:
         """What the others prove is proved: the secret would be read."""
         self.patch(confinement, 'confine', lambda *_: [])
@@ -145,3 +170,16 @@ class TestOneWall(base.TestCase):
         self.assertEqual(_SECRET, self.read())
         self.private_disk()
         self.assertEqual(_SECRET, self.read())
+
+
+class TestHeadersAlone(Attacks, WallCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(confinement, 'confine', lambda *_: [])
+
+    def assert_shut(self) -> None:
+        # Nor is QEMU asked at all.
+        self.patch(virtual.companion, 'started', self.fail)
+        error = self.assertRaises(exceptions.SourceError, self.read)
+        self.assertRegex(str(error), 'holds no data, but names|a layer over')
+        self.assertNotIn('\n', str(error))
