@@ -19,6 +19,9 @@ from collections.abc import Iterable, Mapping
 import dataclasses
 import struct
 
+#: The attribute that holds the list of who may do what with a file.
+ACCESS = b'system.posix_acl_access'
+
 _VERSION = 2
 _UNDEFINED = 0xFFFFFFFF
 
@@ -65,11 +68,14 @@ def _numbers(data: bytes) -> dict[str, int]:
     return found
 
 
-def parse(text: str, known: Names) -> bytes | None:
+def parse(
+    text: str, known: Names, *, default: bool = False
+) -> bytes | None:
     """Turn text into what getxattr(2) returns.
 
     :param text: entries, separated by commas or newlines.
     :param known: what names in it stand for.
+    :param default: whether it is what new files in a directory get.
     :returns: None if it says no more than the mode does.
     :raises ValueError: if it makes no sense, or has a name that is not known.
     """
@@ -83,9 +89,55 @@ def parse(text: str, known: Names) -> bytes | None:
     tags = {tag for tag, _, _ in entries}
     if not {_USER, _GROUP, _OTHER} <= tags:
         raise ValueError('an access control list is not complete')
-    if tags == {_USER, _GROUP, _OTHER}:
+    if tags == {_USER, _GROUP, _OTHER} and not default:
         return None
+    if _MASK not in tags and tags & {_NAMED_USER, _NAMED_GROUP}:
+        # As setfacl(1) does: all who are named have what their entries say.
+        mask = 0
+        for tag, bits, _ in entries:
+            mask |= bits if tag not in (_USER, _OTHER) else 0
+        entries.append((_MASK, mask, _UNDEFINED))
     return _packed(entries)
+
+
+def mode_of(value: bytes, mode: int) -> int:
+    """Tell the mode of a file that has an access control list.
+
+    The bits of the group are those of the mask: acl(5). If they were all
+    missing, the kernel would not look at the list.
+
+    :param value: as getxattr(2) returns it. One that makes no sense changes
+        nothing.
+    :param mode: what it is otherwise.
+    """
+    for *_, bits, _number, shift in _shifted(value):
+        if shift is not None:
+            mode = mode & ~(7 << shift) | (bits & 7) << shift
+    return mode
+
+
+def changed(value: bytes, mode: int) -> bytes:
+    """Tell what chmod(2) makes of an access control list.
+
+    The parameters are those of :func:`mode_of`.
+    """
+    entries = [
+        struct.pack(
+            '<HHI', tag, bits if shift is None else mode >> shift & 7, number
+        )
+        for tag, bits, number, shift in _shifted(value)
+    ]
+    return value[:4] + b''.join(entries) if entries else value
+
+
+def _shifted(value: bytes) -> list[tuple[int, int, int, int | None]]:
+    """Tell of each entry for which bits of a mode it stands, if for any."""
+    if len(value) % 8 != 4:
+        return []
+    entries = list(struct.iter_unpack('<HHI', value[4:]))
+    group = _MASK if _MASK in (tag for tag, *_ in entries) else _GROUP
+    shifts = {_USER: 6, group: 3, _OTHER: 0}
+    return [(*entry, shifts.get(entry[0])) for entry in entries]
 
 
 def _entry(word: str, known: Names) -> tuple[int, int, int]:

@@ -33,6 +33,7 @@ from amiclient import exceptions
 from amiclient.ext.build import content
 from amiclient.ext.build import nodes
 from amiclient import progress as progress_
+from amiclient.source import acl
 from amiclient.source import basin as basin_
 from amiclient.source import detect
 from amiclient.source import stream as stream_
@@ -102,7 +103,7 @@ _XATTR = 'SCHILY.xattr.'
 _LIBARCHIVE_XATTR = 'LIBARCHIVE.xattr.'
 _SELINUX = 'RHT.security.selinux'
 _LISTS = {
-    'SCHILY.acl.access': b'system.posix_acl_access',
+    'SCHILY.acl.access': acl.ACCESS,
     'SCHILY.acl.default': b'system.posix_acl_default',
 }
 

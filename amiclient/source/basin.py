@@ -148,12 +148,15 @@ class Basin:
             name in node.children for node in self.tree.root.children.values()
         )
 
-    def settle(self) -> nodes.Tree:
-        """Finish what could not be done before everything was there."""
+    def settle_lists(self) -> None:
+        """Have files the access control lists that were noted as text.
+
+        :raises SourceError: if one makes no sense.
+        """
         known = acl.names(*(self._users.get(p, b'') for p in _NAMES))
         for path, node, name, text in self._lists:
             try:
-                value = acl.parse(text, known)
+                value = acl.parse(text, known, default=name != acl.ACCESS)
             except ValueError as error:
                 raise self.refused(
                     path,
@@ -163,6 +166,12 @@ class Basin:
                 ) from error
             if value is not None:
                 node.xattrs.setdefault(name, value)
+        for _, node in self.tree.walk():
+            if acl.ACCESS in node.xattrs and not node.is_symlink:
+                node.mode = acl.mode_of(node.xattrs[acl.ACCESS], node.mode)
+
+    def settle(self) -> nodes.Tree:
+        """Finish what could not be done before everything was there."""
         found = self.tree.find(b'lost+found')
         if found is not None and not found.is_directory:
             raise self.refused(

@@ -28,6 +28,7 @@ from typing import Any
 
 from amiclient import exceptions
 from amiclient.ext.build import nodes
+from amiclient.source import acl
 from amiclient.source import basin as basin_
 from amiclient.source import opening
 
@@ -160,6 +161,13 @@ def _change(node: nodes.Node, override: Override) -> None:
     if override.target and node.is_symlink:
         node.target = override.target
     node.xattrs.update(override.xattrs)
+    access = node.xattrs.get(acl.ACCESS)
+    if access is None or node.is_symlink:
+        return
+    if override.mode is None or acl.ACCESS in override.xattrs:
+        node.mode = acl.mode_of(access, node.mode)
+    else:
+        node.xattrs[acl.ACCESS] = acl.changed(access, node.mode)
 
 
 def _refused(

@@ -247,6 +247,7 @@ def _make(
         fill(request.source, basin, task)
         if request.rooted and not _ROOTS & basin.tree.root.children.keys():
             raise _not_a_root(name, basin.disk(), kind)
+        basin.settle_lists()
         if request.owner is not None:
             overrides_.give_to(*request.owner, basin)
         overrides_.apply(planned.overrides, basin)

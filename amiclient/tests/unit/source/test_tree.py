@@ -231,6 +231,74 @@ class TestLists(BuildCase):
         self.build(self.tar(self.members(text)))
         self.assertEqual({}, exttree.read_tree(self.output)[b'/f'].xattrs)
 
+    def test_default_of_base_only(self) -> None:
+        """It says what new files get, which no mode does."""
+        text = 'user::rwx,group::r-x,other::---'
+        self.build(self.tar(self.members(text, 'SCHILY.acl.default')))
+        found = exttree.read_tree(self.output)[b'/f']
+        self.assertEqual(1, len(found.xattrs))
+        self.assertEqual(0o770, found.mode)
+
+    def test_mode(self) -> None:
+        """The group's bits are the mask, or the list has no effect."""
+        text = 'user::rw-,user:1234:r--,group::---,mask::r--,other::---'
+        unmasked = text.replace('mask::r--,', '').replace('1234', 'x')
+        directory = archives.member(
+            'd',
+            tarfile.DIRTYPE,
+            mode=0o700,
+            pax_headers={
+                'SCHILY.acl.access': text.replace('rw-', 'rwx'),
+                'SCHILY.acl.default': text.replace('r--', 'rwx'),
+            },
+        )
+        value = struct.pack('<I', 2) + b''.join(
+            struct.pack('<HHI', *entry)
+            for entry in ((1, 6, 2**32 - 1), (2, 4, 7), (4, 0, 2**32 - 1),
+                          (16, 4, 2**32 - 1), (32, 1, 2**32 - 1))
+        )  # fmt: skip
+        members = [
+            archives.member(name, mode=0o4600, pax_headers={key: words})
+            for name, key, words in (
+                ('text', 'SCHILY.acl.access', text),
+                (
+                    'unmasked',
+                    'SCHILY.acl.access',
+                    unmasked.replace('r--', 'r--:1234', 1),
+                ),
+                (
+                    'binary',
+                    'SCHILY.xattr.system.posix_acl_access',
+                    value.decode('utf-8', 'surrogateescape'),
+                ),
+            )
+        ]
+        overrides = self.folder / 'overrides'
+        overrides.write_text(
+            f'./plain xattr.system.posix_acl_access=0x{value.hex()}\n'
+            './again mode=0620\n'
+        )
+        again = archives.member(
+            'again', mode=0o600, pax_headers={'SCHILY.acl.access': text}
+        )
+        self.build(
+            self.tar([directory, *members, archives.member('plain'), again]),
+            overrides=overrides,
+        )
+        found = exttree.read_tree(self.output)
+        for name, mode in (
+            (b'/d', 0o740),
+            (b'/text', 0o4640),
+            (b'/unmasked', 0o4640),
+            (b'/binary', 0o4641),
+            (b'/plain', 0o641),
+            (b'/again', 0o620),
+        ):
+            self.assertEqual(oct(mode), oct(found[name].mode), name)
+        # As chmod(1) does, the mask is what is asked for.
+        (stored,) = found[b'/again'].xattrs.values()
+        self.assertIn(struct.pack('<HH', 16, 2), stored)
+
     def test_numbers_beside_names(self) -> None:
         """As GNU tar writes them, who may call root what it likes."""
         value = struct.pack('<I', 2) + b''.join(
