@@ -107,7 +107,7 @@ def _decompressed(
     # A program does not see what is buffered.
     os.lseek(file.fileno(), offset, os.SEEK_SET)
     with process.reading(
-        (kind, '--decompress', '--stdout', '--quiet'),
+        compression.COMMANDS[kind],
         file,
         access=confinement.Access(),
     ) as pipe:

@@ -25,6 +25,7 @@ from typing import BinaryIO
 from amiclient import exceptions
 from amiclient.source import compression
 from amiclient.source import detect
+from amiclient.source import frames
 
 _MAGIC = (b'070701', b'070702')
 _OLD = (b'070707', b'\xc7\x71', b'\x71\xc7')
@@ -81,7 +82,8 @@ def recognise(file: BinaryIO, *, name: str) -> RamdiskFormat | None:
         magic = file.read(compression.MAGIC_SIZE)
         if magic.startswith(_OLD):
             raise _old(name)
-        kind = compression.tell(magic)
+        # The kernel knows no skippable frames.
+        kind = None if frames.is_skippable(magic) else compression.tell(magic)
         if kind and _is_compressed_cpio(file, offset, name):
             return RamdiskFormat(kind, early)
         if not magic.startswith(_MAGIC):

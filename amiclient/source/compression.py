@@ -19,13 +19,13 @@ follows the head may be damaged, cut short or something else altogether.
 gzip, bzip2, xz and lzma are the standard library's (FACTS: already loaded by
 the openstack command). zstd and lz4 are left to the programs of that name, or
 to Python modules where those are installed. Neither can be told where to
-stop, so they are given whole blocks that cannot hold more than is wanted:
-RFC 8878 and the LZ4 frame format description say how to find their ends.
+stop, so they are given whole blocks that cannot hold more than is wanted.
 """
 
 import bz2
 from collections.abc import Iterator
 import importlib
+import io
 import lzma
 import struct
 from typing import Any, BinaryIO, Protocol
@@ -34,6 +34,8 @@ import zlib
 from amiclient import confinement
 from amiclient import exceptions
 from amiclient import process
+from amiclient.source import frames
+from amiclient import units
 
 _KIB = 1024
 _MIB = 1024 * _KIB
@@ -42,16 +44,14 @@ _MIB = 1024 * _KIB
 _MAGIC = (
     (b'\x1f\x8b\x08', 'gzip'),
     (b'\xfd7zXZ\x00', 'xz'),
-    (b'\x28\xb5\x2f\xfd', 'zstd'),
-    (b'\x04\x22\x4d\x18', 'lz4'),
-    (b'\x02\x21\x4c\x18', 'lz4'),
+    (frames.ZSTD, 'zstd'),
+    (frames.LZ4, 'lz4'),
+    (frames.LZ4_LEGACY, 'lz4'),
     (b'\x89LZO\x00\r\n\x1a\n', 'lzop'),
 )
 
 #: What bzip2's header is followed by: a first block, or the end of the stream.
 _BZIP2_BLOCKS = (b'1AY&SY', b'\x17\x72\x45\x38\x50\x90')
-
-_LZ4_LEGACY = b'\x02\x21\x4c\x18'
 
 #: How many bytes tell() wants to see.
 MAGIC_SIZE = 16
@@ -59,8 +59,24 @@ MAGIC_SIZE = 16
 #: What xz may need; its largest preset needs 65 MiB.
 _XZ_MEMORY = 256 * _MIB
 
-#: What a program may take: zstd keeps 128 MiB at most unless told otherwise.
-_MEMORY = 1024 * _MIB
+#: The longest window of zstd that is taken: that of ``--long=30``. As much is
+#: kept in memory.
+_WINDOW = 1024 * _MIB
+
+#: What a program may take: a window, and itself.
+_MEMORY = _WINDOW + 512 * _MIB
+
+#: How the programs are called, from stdin to stdout.
+COMMANDS = {
+    'zstd': (
+        'zstd',
+        '--decompress',
+        '--stdout',
+        '--quiet',
+        f'--memory={_WINDOW // _MIB}MiB',
+    ),
+    'lz4': ('lz4', '--decompress', '--stdout', '--quiet'),
+}
 
 _INPUT = 64 * _KIB
 _OUTPUT = _MIB
@@ -70,11 +86,9 @@ _OUTPUT = _MIB
 _SLACK = 4 * _MIB
 
 #: Members of a file that are read on end (gzip, xz and bzip2 concatenate).
-_MEMBERS = 64
+_MEMBERS = 100_000
 
-_ZSTD_BLOCK = 128 * _KIB
 _LZ4_LEGACY_BLOCK = 8 * _MIB
-_LZ4_BLOCK = {4: 64 * _KIB, 5: 256 * _KIB, 6: _MIB, 7: 4 * _MIB}
 
 
 #: How many times its size data can unpack to at most, and a little more: 258
@@ -132,14 +146,53 @@ def tell(head: bytes) -> str | None:
 
     :param head: their first MAGIC_SIZE bytes, or all there are.
     :returns: ``gzip``, ``xz``, ``lzma``, ``bzip2``, ``zstd``, ``lz4``,
-        ``lzop`` or None.
+        ``lzop`` or None. What begins with a skippable frame is taken for
+        zstd if that is longer than the head; :func:`kind` looks behind it.
     """
+    if frames.is_skippable(head):
+        file = io.BytesIO(head)
+        size = int.from_bytes(head[4:8], 'little')
+        if 8 + size + 4 <= len(head):
+            return frames.kind(file)
+        return 'zstd'
     for magic, kind in _MAGIC:
         if head.startswith(magic):
             return kind
     if head[:3] == b'BZh' and head[4:10] in _BZIP2_BLOCKS:
         return 'bzip2'
     return 'lzma' if _is_lzma_alone(head) else None
+
+
+def kind(file: BinaryIO, offset: int = 0) -> str | None:
+    """Tell how a file is compressed, as tell() does.
+
+    :param offset: where in the file that begins, in bytes.
+    """
+    file.seek(offset)
+    head = file.read(MAGIC_SIZE)
+    if frames.is_skippable(head):
+        return frames.kind(file, offset)
+    return tell(head)
+
+
+def check_window(file: BinaryIO, name: str, offset: int = 0) -> None:
+    """Refuse what zstd cannot unpack with the memory that it is given.
+
+    :param name: what to call the file in errors.
+    :raises SourceError: if it takes more.
+    """
+    size = frames.window(file, offset)
+    if size > _WINDOW:
+        raise window_error(name, f'{units.format_size(size)} of memory')
+
+
+def window_error(name: str, what: str) -> exceptions.SourceError:
+    """Say that zstd needs more memory than it is given."""
+    return exceptions.SourceError(
+        f'{name}: it takes {what} to unpack, and zstd is given no more than '
+        f'{units.format_size(_WINDOW)}',
+        hint='unpack it with zstd -d --long=31, and give what comes out',
+    )
 
 
 def _is_lzma_alone(head: bytes) -> bool:
@@ -180,20 +233,17 @@ def chunks(
     Parameters and exceptions are those of :func:`head`; no piece is longer
     than 1 MiB, except those of zstd and lz4, which come as one.
     """
+    found = kind(file, offset)
     file.seek(offset)
-    kind = tell(file.read(MAGIC_SIZE))
-    file.seek(offset)
-    if kind in ('gzip', 'xz', 'lzma', 'bzip2'):
-        yield from _standard(file, kind, limit, name)
-    elif kind in ('zstd', 'lz4'):
-        if kind == 'zstd':
-            data = _zstd_prefix(file, limit)
-        else:
-            data = _lz4_prefix(file, limit)
-        yield _foreign(kind, data, name)[:limit]
-    elif kind:
+    if found in ('gzip', 'xz', 'lzma', 'bzip2'):
+        yield from _standard(file, found, limit, name)
+    elif found in ('zstd', 'lz4'):
+        check_window(file, name, offset)
+        data = frames.prefix(file, limit, offset)
+        yield _foreign(found, data, name)[:limit]
+    elif found:
         raise exceptions.SourceError(
-            f'{name}: {kind} compression is not known here',
+            f'{name}: {found} compression is not known here',
             hint='compress it with gzip, xz or zstd instead',
         )
     else:
@@ -246,61 +296,6 @@ def _standard(
             return
 
 
-def _zstd_prefix(file: BinaryIO, limit: int) -> bytes:
-    """Read as many blocks of a frame as hold little more than ``limit``.
-
-    Source: RFC 8878, sections 3.1.1.1 (frame header) and 3.1.1.2 (blocks).
-    """
-    # One more than that, because what ends without the last block's mark is
-    # not always unpacked to its end.
-    blocks = limit // _ZSTD_BLOCK + 2
-    data = file.read((blocks + 1) * _ZSTD_BLOCK)
-    if len(data) < 5:
-        return data
-    descriptor = data[4]
-    single = bool(descriptor & 0x20)
-    end = 5 + (not single) + (0, 1, 2, 4)[descriptor & 3]
-    end += (int(single), 2, 4, 8)[descriptor >> 6]
-    for _ in range(blocks):
-        header = int.from_bytes(data[end : end + 3], 'little')
-        repeated = (header >> 1) & 3 == 1
-        end += 3 + (1 if repeated else header >> 3)
-        if header & 1:
-            # The last block; a checksum may follow.
-            end += 4
-            break
-    return data[:end]
-
-
-def _lz4_prefix(file: BinaryIO, limit: int) -> bytes:
-    """Read as many blocks as hold up to ``limit`` bytes, but one at least.
-
-    Source: the LZ4 frame format description 1.6.
-    """
-    magic = file.read(4)
-    if magic == _LZ4_LEGACY:
-        prefix, block, trailer = magic, _LZ4_LEGACY_BLOCK, 0
-    else:
-        flags, descriptor = (file.read(2) + b'\0\0')[:2]
-        rest = file.read(
-            (8 if flags & 0x08 else 0) + (4 if flags & 0x01 else 0) + 1
-        )
-        prefix = magic + bytes((flags, descriptor)) + rest
-        block = _LZ4_BLOCK.get(descriptor >> 4 & 7, 0)
-        trailer = 4 if flags & 0x10 else 0
-    pieces = [prefix]
-    for _ in range(max(1, limit // block) if block else 0):
-        size = file.read(4)
-        length = int.from_bytes(size, 'little') & 0x7FFFFFFF
-        # Data that do not shrink are stored, or grow by 1 in 255.
-        if length > block + block // 255 + 16:
-            break
-        pieces += (size, file.read(length + trailer))
-        if not length:
-            break
-    return b''.join(pieces)
-
-
 def _foreign(kind: str, data: bytes, name: str) -> bytes:
     output = _by_program(kind, data)
     if output is None:
@@ -322,7 +317,7 @@ def _by_program(kind: str, data: bytes) -> bytes | None:
         return None
     # It complains about the missing end, after what it could unpack.
     return process.run(
-        (kind, '--decompress', '--stdout', '--quiet'),
+        COMMANDS[kind],
         access=confinement.Access(),
         ok=range(256),
         input=data,
@@ -359,7 +354,7 @@ def _zstandard(module: Any, data: bytes) -> bytes:
 
 def _lz4_frame(module: Any, data: bytes) -> bytes:
     try:
-        if not data.startswith(_LZ4_LEGACY):
+        if not data.startswith(frames.LZ4_LEGACY):
             codec = module.LZ4FrameDecompressor()
             return bytes(codec.decompress(data))
         block = importlib.import_module('lz4.block')

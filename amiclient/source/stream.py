@@ -32,6 +32,7 @@ from amiclient import exceptions
 from amiclient import files
 from amiclient import process
 from amiclient.source import compression
+from amiclient.source import frames
 from amiclient.source import opening
 from amiclient import units
 
@@ -41,6 +42,16 @@ _XZ_MEMORY = 256 << 20
 _INPUT = 1 << 20
 
 _DAMAGE = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
+
+#: How gzip says that another member would have to follow.
+_NOT_GZIP = 'Not a gzipped file'
+
+#: What is in all that zstd and lz4 say of data that they cannot unpack; but
+#: not in what they say of data that is none of theirs, except for three bytes
+#: of it; and of a window that is too long.
+_ERROR = 'rror'
+_NO_MAGIC = 'Unrecognized header'
+_NO_MEMORY = 'too much memory'
 
 #: How often a reader may ask for more after the end. tarfile asks for ever
 #: where an archive ends in the middle of a map of holes.
@@ -98,10 +109,16 @@ class Stream:
             return data
         try:
             data = self._reader.read(count)
+        except _FollowedError as error:
+            raise self._followed() from error
         except _DAMAGE as error:
+            if str(error).startswith(_NOT_GZIP):
+                # It was at its beginning.
+                raise self._followed() from error
             raise self._damaged(str(error)) from error
         except process.ProgramFailed as error:
-            raise self._damaged(error.result.tail()) from error
+            self._judge(error)
+            data = b''
         except OSError as error:
             if error.errno is not None:
                 raise
@@ -147,6 +164,30 @@ class Stream:
         # The descriptor's, which a program that reads it has in common.
         return os.lseek(self._raw.fileno(), 0, os.SEEK_CUR)
 
+    def _judge(self, error: process.ProgramFailed) -> None:
+        """Tell why a program failed, if it is more than zeros at the end.
+
+        :raises SourceError: if it is.
+        """
+        words = error.result.tail()
+        if _NO_MEMORY in words:
+            raise compression.window_error(self.name, 'more memory') from error
+        end = frames.end(self._raw)
+        damaged = _ERROR in words and _NO_MAGIC not in words
+        if damaged or error.result.status < 0 or end >= self.packed:
+            raise self._damaged(words) from error
+        self._raw.seek(end)
+        while data := self._raw.read(_INPUT):
+            if data != bytes(len(data)):
+                raise self._followed() from error
+
+    def _followed(self) -> exceptions.SourceError:
+        return exceptions.SourceError(
+            f'{self.name}: something that is not {self.kind} follows the '
+            f'{self.kind}-compressed data',
+            hint='get it again from where it came, or cut off what follows',
+        )
+
     def _damaged(self, why: str) -> exceptions.SourceError:
         return exceptions.SourceError(
             f'{self.name}: damaged or cut short: {why}',
@@ -154,22 +195,31 @@ class Stream:
         )
 
 
-class _Xz:
-    """lzma's decompressor as a reader; LZMAFile has no limit of memory."""
+class _FollowedError(Exception):
+    """What is compressed has come to its end, but the file has not."""
 
-    def __init__(self, file: BinaryIO) -> None:
+
+class _Members:
+    """One stream of bzip2, xz or lzma after the other, as a reader.
+
+    LZMAFile has no limit of memory, and BZ2File passes over what follows.
+    """
+
+    def __init__(self, file: BinaryIO, kind: str) -> None:
         self._file = file
+        self._kind = kind
         self._codec = self._new()
 
-    def _new(self) -> lzma.LZMADecompressor:
+    def _new(self) -> bz2.BZ2Decompressor | lzma.LZMADecompressor:
+        if self._kind == 'bzip2':
+            return bz2.BZ2Decompressor()
         return lzma.LZMADecompressor(lzma.FORMAT_AUTO, memlimit=_XZ_MEMORY)
 
     def read(self, count: int, /) -> bytes:
         while True:
+            rest = b''
             if self._codec.eof:
-                rest = self._codec.unused_data or self._file.read(_INPUT)
-                # Streams follow each other, with zeros in between.
-                rest = rest.lstrip(b'\0')
+                rest = self._next(self._codec.unused_data)
                 if not rest:
                     return b''
                 self._codec = self._new()
@@ -177,10 +227,20 @@ class _Xz:
                 rest = self._file.read(_INPUT)
                 if not rest:
                     raise EOFError('it ends too early')
-            else:
-                rest = b''
             if data := self._codec.decompress(rest, count):
                 return data
+
+    def _next(self, rest: bytes) -> bytes:
+        """Find the stream that follows, with zeros in between."""
+        rest = rest.lstrip(b'\0')
+        while len(rest) < compression.MAGIC_SIZE:
+            more = self._file.read(_INPUT)
+            if not more:
+                break
+            rest = rest + more if rest else more.lstrip(b'\0')
+        if rest and compression.tell(rest) != self._kind:
+            raise _FollowedError
+        return rest
 
 
 @contextlib.contextmanager
@@ -199,7 +259,7 @@ def opened(
     name = name or opening.shown(path)
     with opening.opened(path, wanted=wanted) as file:
         before = files.state(file.fileno())
-        kind = compression.tell(file.read(compression.MAGIC_SIZE))
+        kind = compression.kind(file)
         file.seek(0)
         with contextlib.ExitStack() as stack:
             reader: Reader
@@ -207,17 +267,16 @@ def opened(
                 reader = file
             elif kind == 'gzip':
                 reader = stack.enter_context(gzip.GzipFile(fileobj=file))
-            elif kind == 'bzip2':
-                reader = stack.enter_context(bz2.BZ2File(file))
-            elif kind in ('xz', 'lzma'):
-                reader = _Xz(file)
+            elif kind in ('bzip2', 'xz', 'lzma'):
+                reader = _Members(file, kind)
             elif kind in ('zstd', 'lz4'):
+                compression.check_window(file, name)
                 # A program does not see what is buffered. Nothing else may be
                 # read from the file then: its buffer knows nothing of this.
                 os.lseek(file.fileno(), 0, os.SEEK_SET)
                 reader = stack.enter_context(
                     process.reading(
-                        (kind, '--decompress', '--stdout', '--quiet'),
+                        compression.COMMANDS[kind],
                         file,
                         access=confinement.Access(),
                     )

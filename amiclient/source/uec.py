@@ -87,7 +87,7 @@ def is_tar(path: pathlib.Path) -> bool:
     """Tell whether a file is an archive, compressed or not."""
     with opening.opened(path, wanted='an archive', devices=True) as file:
         head = file.read(archive_.BLOCK)
-        if compression.tell(head[: compression.MAGIC_SIZE]):
+        if compression.kind(file):
             try:
                 head = compression.head(
                     file, archive_.BLOCK, name=opening.shown(path)

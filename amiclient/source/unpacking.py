@@ -65,8 +65,7 @@ def is_compressed(path: pathlib.Path) -> bool:
     if opening.special(path) is not None:
         return False
     with opening.opened(path, wanted='a source') as file:
-        head = file.read(compression.MAGIC_SIZE)
-    return compression.tell(head) is not None
+        return compression.kind(file) is not None
 
 
 def unpack(
