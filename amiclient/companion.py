@@ -30,6 +30,9 @@ from amiclient import process
 #: Characters of what it said last that go into errors.
 _TAIL = 300
 
+#: Seconds that one takes to end that lets nobody connect any more.
+_SOON = 0.1
+
 #: Runs a program, unless the process that wanted it is gone: one that died
 #: before prctl(2) was called sends no signal any more.
 _IF_WANTED = 'test "$PPID" = "$0" && exec "$@"'
@@ -38,11 +41,15 @@ _IF_WANTED = 'test "$PPID" = "$0" && exec "$@"'
 class Companion:
     """A program that runs.
 
+    :param name: what it is called.
     :param words: what it writes to stdout and stderr.
     """
 
-    def __init__(self, child: process.Child, words: IO[bytes]) -> None:
+    def __init__(
+        self, child: process.Child, name: str, words: IO[bytes]
+    ) -> None:
         self._child = child
+        self._name = name
         self._words = words
 
     @property
@@ -58,6 +65,17 @@ class Companion:
     def status(self) -> int | None:
         """Its exit status; None as long as it runs."""
         return self._child.poll()
+
+    def refuse_limited(self) -> None:
+        """Make sure that it did not end at a limit of the user's.
+
+        :raises ProgramError: if it did.
+        """
+        if self.wait(_SOON):
+            argv = (self._name,)
+            process.refuse_limited(
+                process.Result(argv, self._child.returncode, b'', self.tail())
+            )
 
     def tail(self) -> str:
         """Its last words, as one line."""
@@ -105,6 +123,6 @@ def started(
             inherited=inherited,
         ) as child:
             try:
-                yield Companion(child, words)
+                yield Companion(child, program[0], words)
             finally:
                 process.end(child)

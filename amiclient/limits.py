@@ -45,3 +45,47 @@ def too_large(where: object) -> exceptions.TooLargeError:
         f'{where}: files are limited to {limit} bytes here',
         hint=RAISE,
     )
+
+
+#: What is said of other limits, and what to do about them.
+_SAID = {
+    resource.RLIMIT_AS: ('bytes of memory', 'ulimit -v unlimited'),
+    resource.RLIMIT_CPU: ('seconds of processor time', 'ulimit -t unlimited'),
+}
+
+
+def lower(pid: int, what: int, most: int | None) -> None:
+    """Limit what another process may take, but give it no more than we have.
+
+    :param what: a resource, as setrlimit(2) calls it.
+    :param most: of that; None for whatever we have.
+    """
+    soft, hard = resource.getrlimit(what)
+    if most is not None:
+        hard = _least(hard, most + 1)
+    # At the hard limit to processor time, there is nothing but SIGKILL.
+    below = hard if hard == resource.RLIM_INFINITY else max(1, hard - 1)
+    resource.prlimit(pid, what, (_least(soft, below), hard))
+
+
+def is_own(what: int, most: int | None) -> bool:
+    """Tell whether our own limit is none above what others are given."""
+    own = _least(*resource.getrlimit(what))
+    if own == resource.RLIM_INFINITY:
+        return False
+    return most is None or own <= most
+
+
+def exhausted(program: str, what: int) -> exceptions.ProgramError:
+    """Say that a program came to an end at our own limit."""
+    unit, command = _SAID[what]
+    own = _least(*resource.getrlimit(what))
+    return exceptions.ProgramError(
+        f'{program} was ended: programs are limited to {own} {unit} here',
+        hint=f'raise the limit: {command}',
+    )
+
+
+def _least(*limits: int) -> int:
+    unlimited = resource.RLIM_INFINITY
+    return min((one for one in limits if one != unlimited), default=unlimited)

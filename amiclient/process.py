@@ -57,6 +57,12 @@ _GRACE = 2.0
 #: Seconds between two looks at the cancel event, and at the clock.
 _POLL = 0.1
 
+#: How programs say that they get no more memory (strerror(3), GLib, zstd).
+_NO_MEMORY = re.compile(
+    'Cannot allocate memory|[Mm]emory allocation failed|failed to allocate|'
+    'not enough memory|memory exhausted'
+)
+
 #: Bytes that a program may write to stdout or stderr, if nobody says.
 MOST = 256 << 20
 
@@ -191,8 +197,8 @@ def run(
         ) as child,
     ):
         if interruptible:
-            _confine(child, resource.RLIMIT_AS, memory)
-            _confine(child, resource.RLIMIT_CPU, cpu)
+            _lower(child, resource.RLIMIT_AS, memory)
+            _lower(child, resource.RLIMIT_CPU, cpu)
         pumps = _pumps(child, most, drop)
         _wait(child, pumps, interruptible, cancel, limit)
     stdout, stderr = (one.kept for one in pumps)
@@ -202,12 +208,10 @@ def run(
         stdout,
         stderr.decode('utf-8', 'backslashreplace'),
     )
-    if cpu is not None and result.status == -signal.SIGXCPU:
-        raise exceptions.ProgramError(
-            f'{os.path.basename(command[0])} was ended, for it took more than '
-            f'{cpu} seconds of processor time',
-            hint='what it was given must be damaged',
-        )
+    if interruptible:
+        refuse_limited(result, cpu=cpu, memory=memory)
+    else:
+        refuse_limited(result)
     if interruptible and any(one.overflowed for one in pumps):
         raise TooTalkative(result, most)
     if result.status not in ok:
@@ -263,14 +267,14 @@ class Pipe:
         data = cast(IO[bytes], self._child.stdout).read(count)
         if not data and self._child.wait():
             self._words.seek(0)
-            raise ProgramFailed(
-                Result(
-                    tuple(cast(Sequence[str], self._child.args)),
-                    self._child.returncode,
-                    b'',
-                    self._words.read().decode('utf-8', 'backslashreplace'),
-                )
+            result = Result(
+                tuple(cast(Sequence[str], self._child.args)),
+                self._child.returncode,
+                b'',
+                self._words.read().decode('utf-8', 'backslashreplace'),
             )
+            refuse_limited(result)
+            raise ProgramFailed(result)
         return data
 
 
@@ -345,6 +349,7 @@ def started(
                     child = stack.enter_context(
                         confinement.called(start, command[0], access)
                     )
+            _lower(child, resource.RLIMIT_CPU, None)
             with child:
                 yield child
         except BaseException:
@@ -353,12 +358,39 @@ def started(
             raise
 
 
-def _confine(child: Child, what: int, most: int | None) -> None:
+def _lower(child: Child, what: int, most: int | None) -> None:
     # From outside, for what Popen would call between fork and exec is not
     # safe where there are threads. It has begun by then, but not taken much.
-    if most is not None:
-        with contextlib.suppress(ProcessLookupError):
-            resource.prlimit(child.pid, what, (most, most + 1))
+    with contextlib.suppress(ProcessLookupError):
+        limits.lower(child.pid, what, most)
+
+
+def refuse_limited(
+    result: Result, *, cpu: int | None = None, memory: int | None = None
+) -> None:
+    """Make sure that a program did not end at a limit.
+
+    :param cpu: the seconds of processor time that it was given.
+    :param memory: the bytes.
+    :raises ProgramError: if it did; not of memory, if that was a plenty.
+    """
+    name = os.path.basename(result.argv[0])
+    if result.status == -signal.SIGXCPU:
+        if limits.is_own(resource.RLIMIT_CPU, cpu):
+            raise limits.exhausted(name, resource.RLIMIT_CPU)
+        if cpu is None:
+            return
+        raise exceptions.ProgramError(
+            f'{name} was ended, for it took more than {cpu} seconds of '
+            'processor time',
+            hint='what it was given must be damaged',
+        )
+    if (
+        result.status
+        and limits.is_own(resource.RLIMIT_AS, memory)
+        and _NO_MEMORY.search(f'{result.text}{result.stderr}')
+    ):
+        raise limits.exhausted(name, resource.RLIMIT_AS)
 
 
 def _pumps(

@@ -41,6 +41,10 @@ if typing.TYPE_CHECKING:
     from amiclient import progress
 
 
+#: What to do where a limit keeps Python from working.
+_MORE_MEMORY = 'raise the limit: ulimit -v unlimited'
+
+
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
     """Turn errors of the system and of the SDK into ones for people.
@@ -57,6 +61,17 @@ def plain_errors() -> Iterator[None]:
     except BrokenPipeError:
         # cliff knows what to do when nobody reads stdout any more.
         raise
+    except MemoryError as error:
+        raise exceptions.AmiError(
+            'there is not enough memory', hint=_MORE_MEMORY
+        ) from error
+    except RuntimeError as error:
+        # _thread.error; Python has no class of its own for it.
+        if 'start new thread' not in str(error):
+            raise
+        raise exceptions.AmiError(
+            'no thread can be started', hint=f'{_MORE_MEMORY}; ulimit -u'
+        ) from error
     except OSError as error:
         what = error.strerror or ' '.join(str(error).split())
         raise exceptions.AmiError(

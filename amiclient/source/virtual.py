@@ -149,9 +149,13 @@ def opened(
         # Whoever is connected already needs no name for it.
         os.unlink('nbd', dir_fd=place)
         connection.settimeout(_ANSWER)
-        client = _served(connection, server, name)
-        yield client
-        client.close()
+        try:
+            client = _served(connection, server, name)
+            yield client
+            client.close()
+        except exceptions.SourceError:
+            server.refuse_limited()
+            raise
 
 
 def _connected(
