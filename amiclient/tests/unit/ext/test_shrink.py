@@ -293,8 +293,13 @@ class TestResults(base.TestCase):
         self.check(done)
         self.assertEqual(size, self.image.stat().st_size)
         self.assertFalse(shrinking.holds(done.output, b'more' * 10))
-        self.check(shrinking.shrunk(self.image))
-        self.assertFalse(shrinking.holds(self.image, b'more' * 10))
+        # There is no other copy of them.
+        error = self.assertRaises(
+            exceptions.UsageError, shrinking.shrunk, self.image
+        )
+        self.assertIn('the 2000000 bytes behind its filesystem', str(error))
+        self.assertEqual(size, self.image.stat().st_size)
+        self.assertTrue(shrinking.holds(self.image, b'more' * 10))
 
 
 class TestInPlace(base.TestCase):
