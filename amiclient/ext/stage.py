@@ -23,8 +23,8 @@ import threading
 from amiclient import exceptions
 from amiclient.ext import copy
 from amiclient.ext import groups as groups_
-from amiclient.ext import mmp
 from amiclient.ext import image as image_
+from amiclient.ext import mmp
 from amiclient.ext import superblock as superblock_
 from amiclient.ext import times
 from amiclient.ext import tools as tools_

@@ -46,7 +46,8 @@ class VerifyAmi(findings.Check):
             '--deep',
             action='store_true',
             help='Download the data of all three images, and check that it '
-            'is whole, a filesystem in order, a kernel and a ramdisk',
+            'is whole, a filesystem in order, a kernel and a ramdisk, and '
+            'what "openstack ami check" would check',
         )
         parser.add_argument(
             '--against',

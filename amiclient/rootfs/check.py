@@ -106,23 +106,53 @@ def check(
             )
         kernel = request.kernel or source.kernel
         ramdisk = request.ramdisk or source.ramdisk
-        if ramdisk is not None:
-            ramdisks.identify_ramdisk(ramdisk)
-        reader = stack.enter_context(browse.opened(source.root))
-        case = case_.Case(
-            reader=reader,
-            head=_head(source.root),
-            kernel=kernels.identify_kernel(kernel) if kernel else None,
-            ramdisk=ramdisk,
-            now=time.time() if request.now is None else request.now,
+        found += apply(
+            source.root,
+            kernel,
+            ramdisk,
             command_line=source.command_line,
             # A filesystem that was made of files has no more room than that.
             tight=source.format == 'files',
+            now=request.now,
         )
-        found += _apply(case)
     if found and found[0].rule == _BAD_KERNEL:
         found = [each for each in found if each.rule != 'no-kernel']
     return findings.ranked(found)
+
+
+def apply(
+    root: pathlib.Path,
+    kernel: pathlib.Path | None,
+    ramdisk: pathlib.Path | None,
+    *,
+    command_line: str | None = None,
+    tight: bool = False,
+    now: float | None = None,
+) -> list[findings.Finding]:
+    """Apply all rules to a root filesystem and what boots it.
+
+    :param root: a file with the filesystem.
+    :param command_line: of the kernel, in place of Nova's own.
+    :param tight: whether it has no free space because it was made that way.
+    :param now: seconds since 1970; None for the time that it is.
+    :returns: what was found, in the order of the rules.
+    :raises SourceError: if something of it is not what it must be.
+    :raises DamagedError: if the filesystem makes no sense.
+    """
+    if ramdisk is not None:
+        ramdisks.identify_ramdisk(ramdisk)
+    with browse.opened(root) as reader:
+        return _apply(
+            case_.Case(
+                reader=reader,
+                head=_head(root),
+                kernel=kernels.identify_kernel(kernel) if kernel else None,
+                ramdisk=ramdisk,
+                now=time.time() if now is None else now,
+                command_line=command_line,
+                tight=tight,
+            )
+        )
 
 
 def _completed(

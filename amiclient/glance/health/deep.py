@@ -14,10 +14,11 @@
 
 The records say what somebody declared. Here the data itself is looked at: is
 it whole, is it a filesystem in order, a kernel, a ramdisk, and for which
-architecture. Nova does none of that before it starts a server.
+architecture. Then the rules of ``ami check`` tell whether they suit each
+other, and a cloud. Nova does none of that before it starts a server.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import dataclasses
 import pathlib
 from typing import TYPE_CHECKING
@@ -27,12 +28,14 @@ from amiclient.ext import image as image_
 from amiclient.ext import stage
 from amiclient.ext import tools as tools_
 from amiclient import findings
+from amiclient.glance import command_line
 from amiclient.glance.data import download
 from amiclient.glance.health import case as case_
 from amiclient.glance.health import health
 from amiclient.glance import model
 from amiclient.glance import retry
 from amiclient import progress as progress_
+from amiclient.rootfs import check
 from amiclient.rootfs import kernels
 from amiclient.rootfs import ramdisks
 from amiclient.source import detect
@@ -43,8 +46,17 @@ from amiclient.source import virtual
 if TYPE_CHECKING:
     from openstack.image.v2 import _proxy
 
+#: Rules of ``ami check`` that are tried in another way here, or by what the
+#: records tell.
+_OWN = frozenset({'boot-sector', 'no-kernel', 'not-clean'})
+
+#: After these, an image is of no use for further rules.
+_HOPELESS = frozenset(
+    {'damaged', 'not-a-filesystem', 'not-a-kernel', 'not-a-ramdisk'}
+)
+
 #: Rules, and so what ``--ignore`` takes.
-RULES = frozenset(
+RULES = (check.RULES - _OWN) | frozenset(
     {
         'architecture',
         'boot-sector',
@@ -58,6 +70,9 @@ RULES = frozenset(
         'unreadable',
     }
 )
+
+#: The file with the filesystem after its journal was replayed.
+_REPLAYED = 'replayed'
 
 #: Formats whose data is the filesystem itself.
 PLAIN = ('ami', 'raw')
@@ -107,6 +122,7 @@ def look(
     """
     files: dict[model.Kind, pathlib.Path] = {}
     found: list[findings.Finding] = []
+    sound: dict[model.Kind, pathlib.Path] = {}
     for kind, image in reversed(case.images):
         if image.status != 'active' or not image.size:
             # That is a finding of its own already.
@@ -125,8 +141,30 @@ def look(
                 found.append(problem)
                 continue
             files[kind] = inner
-        found += _LOOKS[kind](case, image, files[kind])
-    return files, tuple(found)
+        seen = list(_LOOKS[kind](case, image, files[kind]))
+        found += seen
+        if _HOPELESS.isdisjoint(each.rule for each in seen):
+            sound[kind] = files[kind]
+    return files, (*found, *_together(case, sound))
+
+
+def _together(
+    case: case_.Case, sound: Mapping[model.Kind, pathlib.Path]
+) -> Iterator[findings.Finding]:
+    """Apply the rules of ``ami check`` to what was fetched."""
+    root = sound.get(model.Kind.AMI)
+    if root is None:
+        return
+    replayed = root.with_name(_REPLAYED)
+    found = check.apply(
+        replayed if replayed.exists() else root,
+        sound.get(model.Kind.AKI),
+        sound.get(model.Kind.ARI),
+        command_line=case.image.properties.get(command_line.PROPERTY),
+    )
+    for each in found:
+        if each.rule not in _OWN:
+            yield dataclasses.replace(each, about=model.Kind.AMI.noun)
 
 
 def _inner(
@@ -292,7 +330,7 @@ def _filesystem(
         )
         # What e2fsck says before that means little; the data stays as it is,
         # for it may be compared.
-        path = path.with_name('replayed')
+        path = path.with_name(_REPLAYED)
         stage.copy_sparse(root.path, path)
         tools.preen(path)
     if not tools.check(path):

@@ -51,7 +51,10 @@ class DownloadCase(faulty.FaultCase):
         self.commands = {
             'directory': save,
             'archive': (*save, '--format', 'uec'),
-            'verify': ('ami', 'verify', 'web', '--deep'),
+            'verify': (
+                *('ami', 'verify', 'web', '--deep'),
+                *('--ignore', 'no-init'),
+            ),
         }
         self.glance.clear()
 

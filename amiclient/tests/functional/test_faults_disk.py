@@ -167,7 +167,7 @@ class TestFull(_Case):
 
     def test_verify(self) -> None:
         told = self.upload(stderr=None)
-        words = 'ami', 'verify', told['id'], '--deep'
+        words = 'ami', 'verify', told['id'], '--ignore', 'no-init', '--deep'
         disk = self.disk(8 * _MIB)
         # Another place is found, unless it was chosen.
         self.use(disk.path)

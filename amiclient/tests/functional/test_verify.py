@@ -21,9 +21,22 @@ import tempfile
 import fixtures
 
 from amiclient.ext import workplace
+from amiclient.glance.health import verify
 from amiclient import process
+from amiclient.rootfs import check
 from amiclient.tests.functional import health
 from amiclient.tests import triple
+from amiclient.tests.unit.rootfs import checks
+from amiclient.tests.unit.rootfs import images
+from amiclient.tests.unit.rootfs import samples
+
+#: Rules about what is in a root filesystem; that of most tests is a poor one.
+_INSIDE = (check.RULES & verify.RULES) - {
+    'architecture',
+    'boot-sector',
+    'no-kernel',
+    'unreadable',
+}
 
 
 class VerifyCase(health.HealthCase):
@@ -60,9 +73,10 @@ class VerifyCase(health.HealthCase):
         image_id: str = told['id']
         return image_id
 
-    def verify(self, ami, *words) -> dict[str, dict]:
+    def verify(self, ami, *words, ignored=_INSIDE) -> dict[str, dict]:
+        ignore = [w for rule in sorted(ignored) for w in ('--ignore', rule)]
         finished = self.run_openstack(
-            'ami', 'verify', ami, *words, '-f', 'json'
+            'ami', 'verify', ami, *words, *ignore, '-f', 'json'
         )
         self.assertEqual('', finished.stderr)
         found = health.json.loads(finished.stdout)
@@ -77,6 +91,56 @@ class TestDeep(VerifyCase):
 
     def test_a_sound_one(self) -> None:
         self.assertEqual({}, self.verify(self.upload(), '--deep'))
+
+    def inside(self, root: pathlib.Path) -> dict[str, dict]:
+        """Tell all that is found in an AMI with some root filesystem."""
+        ami = self.made(root.read_bytes(), architecture='x86_64')
+        return self.verify(ami, '--deep', ignored=())
+
+    def system(self, **files: bytes) -> pathlib.Path:
+        """Make a root filesystem that ``ami check`` has no objection to."""
+        self.ramdisk = self.create(
+            'r', 'ari', data=checks.ramdisk(checks.DRIVERS)
+        )
+        return images.image(
+            self.folder,
+            {**checks.SOUND, **files},
+            options=checks.OPTIONS,
+            size=96 << 20,
+        )
+
+    def test_a_sound_system(self) -> None:
+        self.assertEqual({}, self.inside(self.system()))
+
+    def test_modules_of_another_kernel(self) -> None:
+        self.kernel = self.create(
+            'k', 'aki', data=samples.bzimage(release=b'6.12.9-cloud x\0')
+        )
+        found = self.inside(self.system())
+        row = found['no-modules']
+        self.assertEqual('warning', row['severity'])
+        self.assertIn('/lib/modules/6.12.9-cloud', row['message'])
+        self.assertIn('install the package of kernel', row['remedy'])
+
+    def test_as_check_has_it(self) -> None:
+        root = self.system(**{'etc/fstab': b'/dev/sdz9 / ext4 ro 0 1\n'})
+        kernel, ramdisk = self.folder / 'kernel', self.folder / 'ramdisk'
+        kernel.write_bytes(self.content('kernel'))
+        ramdisk.write_bytes(checks.ramdisk(checks.DRIVERS))
+        finished = self.run_openstack(
+            *('ami', 'check', root, '--kernel', kernel),
+            *('--ramdisk', ramdisk, '-f', 'json'),
+        )
+        expected = {
+            row['rule']: row for row in health.json.loads(finished.stdout)
+        }
+        self.assertNotEqual({}, expected)
+        self.assertEqual(expected, self.inside(root))
+
+    def test_no_rules_for_what_is_damaged(self) -> None:
+        root = self.system()
+        process.run(['debugfs', '-w', '-R', 'clri <2>', root])
+        self.assertEqual({'damaged'}, self.inside(root).keys())
 
     def test_data_that_is_not_what_was_stored(self) -> None:
         ami = self.upload()

@@ -67,7 +67,8 @@ SOUND: dict[str, images.Content] = {
 #: What the ramdisk has of drivers.
 DRIVERS = ('block/virtio_blk.ko.xz', 'scsi/virtio-scsi.ko')
 
-_OPTIONS = (
+#: Of mke2fs.
+OPTIONS = (
     '-t', 'ext4', '-b', '4096', '-L', 'sound', '-U', UUID,
     '-O', '^orphan_file,^metadata_csum_seed',
 )  # fmt: skip
@@ -106,7 +107,7 @@ class CheckCase(base.TestCase):
             if not path.startswith(gone)
         }
         image = images.image(
-            folder, there, options=(*_OPTIONS, *options), size=size, edit=edit
+            folder, there, options=(*OPTIONS, *options), size=size, edit=edit
         )
         if patch is not None:
             with image.open('r+b') as file:
