@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
+import os
 import traceback
 import typing
 
@@ -74,9 +75,10 @@ def plain_errors() -> Iterator[None]:
         ) from error
     except OSError as error:
         what = error.strerror or ' '.join(str(error).split())
-        raise exceptions.AmiError(
-            f'{error.filename}: {what}' if error.filename else what
-        ) from error
+        # Of an open file, there may be the number only, which says nothing.
+        if isinstance(error.filename, str | bytes | os.PathLike):
+            what = f'{os.fsdecode(error.filename)}: {what}'
+        raise exceptions.AmiError(what) from error
     except exceptions.AmiError:
         raise
     except Exception as error:

@@ -19,6 +19,8 @@ from collections.abc import Iterable, Mapping
 import dataclasses
 import struct
 
+from amiclient import text as text_
+
 #: The attribute that holds the list of who may do what with a file.
 ACCESS = b'system.posix_acl_access'
 
@@ -141,21 +143,24 @@ def _shifted(value: bytes) -> list[tuple[int, int, int, int | None]]:
 
 
 def _entry(word: str, known: Names) -> tuple[int, int, int]:
+    strange = ValueError(
+        f"an access control list has the entry '{text_.short(word)}'"
+    )
     # star appends the number: user:lisa:rwx:502
     fields = word.split(':')
     if fields[0] in ('mask', 'm', 'other', 'o') and len(fields) == 2:
         fields.insert(1, '')
     if fields[0] not in _TAGS or not 3 <= len(fields) <= 4:
-        raise ValueError(f'an access control list has the entry {word!r}')
+        raise strange
     own, named = _TAGS[fields[0]]
     rights = fields[2].split()[0] if fields[2].split() else ''
     if not rights or set(rights) - set(_RIGHTS):
-        raise ValueError(f'an access control list has the entry {word!r}')
+        raise strange
     bits = sum(_RIGHTS[letter] for letter in set(rights))
     if not fields[1]:
         return own, bits, _UNDEFINED
     if named is None:
-        raise ValueError(f'an access control list has the entry {word!r}')
+        raise strange
     table = known.users if named == _NAMED_USER else known.groups
     return named, bits, _number(fields, table)
 
@@ -167,8 +172,8 @@ def _number(fields: list[str], table: Mapping[str, int]) -> int:
     if fields[1] in table:
         return table[fields[1]]
     raise ValueError(
-        f'an access control list names {fields[1]!r}, who is not in the '
-        'archive'
+        f"an access control list names '{text_.short(fields[1])}', who is not "
+        'in the archive'
     )
 
 

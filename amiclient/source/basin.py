@@ -220,8 +220,14 @@ class Basin:
             # include/linux/kdev_t.h: 12 and 20 bits.
             if not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):
                 raise self.refused(path, 'there can be no such device')
-        if node.is_symlink and not 0 < len(node.target) < 4096:
+        if node.is_symlink and not node.target:
             raise self.refused(path, 'a symbolic link to nowhere')
+        if len(node.target) > nodes.PATH_MAX:
+            raise self.refused(
+                path,
+                'a symbolic link that leads too far: '
+                f'{nodes.PATH_MAX} bytes are the most',
+            )
         if b'\0' in node.target:
             raise self.refused(path, 'a symbolic link with a NUL in it')
 

@@ -35,10 +35,14 @@ _SPECIAL = (
     (stat.S_ISBLK, 'a block device'),
 )
 
+#: Characters of a file name that are shown; a member of an archive may be
+#: called anything.
+_SHOWN = 1000
+
 
 def shown(path: str | os.PathLike[str]) -> str:
     """Write a file name so that it fits into one line."""
-    return text.safe(os.fsdecode(path))
+    return text.short(os.fsdecode(path), _SHOWN)
 
 
 def special(path: pathlib.Path) -> str | None:

@@ -21,12 +21,16 @@ import dataclasses
 import stat
 
 from amiclient import exceptions
+from amiclient import text
 
 #: The longest name that a directory takes, in bytes (ext4.h, EXT4_NAME_LEN).
 _NAME = 255
 
 #: The longest path that the kernel takes (limits.h, less the NUL).
 PATH_MAX = 4095
+
+#: Characters of a name that are shown; an archive may have any.
+_SHOWN = 200
 
 #: How many names a file can have (ext4.h, EXT4_LINK_MAX).
 _LINKS = 65000
@@ -215,9 +219,5 @@ def parts(path: bytes) -> list[bytes]:
 
 
 def shown(path: bytes) -> str:
-    """Write a path so that it fits into one line."""
-    text = path.decode('utf-8', 'backslashreplace')
-    return ''.join(
-        c if c.isprintable() else c.encode('unicode_escape').decode()
-        for c in text
-    )
+    """Write a path, or another name, so that it fits into one line."""
+    return text.short(path.decode('utf-8', 'surrogateescape'), _SHOWN)

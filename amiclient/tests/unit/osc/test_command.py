@@ -126,6 +126,16 @@ class TestRun(base.TestCase):
         error = self.assertRaises(exceptions.AmiError, made.run, args)
         self.assertEqual('/x/y: Denied', str(error))
 
+    def test_numbers_of_open_files_say_nothing(self):
+        for name, words in (
+            (9, 'Permission denied'),
+            (b'caf\xe9', 'caf\\xe9: Permission denied'),
+        ):
+            error = PermissionError(13, 'Permission denied', name)
+            made, parsed = make(raising(error))
+            error = self.assertRaises(exceptions.AmiError, made.run, parsed)
+            self.assertEqual(words, str(error))
+
     def test_a_closed_pipe_is_for_cliff(self):
         made, args = make(raising(BrokenPipeError(32, 'Broken pipe')))
         self.assertRaises(BrokenPipeError, made.run, args)

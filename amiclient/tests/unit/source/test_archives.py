@@ -60,6 +60,9 @@ class ArchiveCase(test_tree.BuildCase):
         data[148:156] = b'%06o\0 ' % sum(data[:512])
         path.write_bytes(data)
 
+    def logged(self) -> fixtures.FakeLogger:
+        return self.useFixture(fixtures.FakeLogger('amiclient'))
+
 
 class TestMakes(ArchiveCase):
     def test_each(self) -> None:
@@ -162,5 +165,42 @@ class TestEnds(ArchiveCase):
         self.assert_taken(path)
         self.assertIn('what follows the end of the archive', log.output)
 
-    def logged(self):
-        return self.useFixture(fixtures.FakeLogger('amiclient'))
+
+class TestNames(ArchiveCase):
+    """What is told of a name is short, whatever the name is."""
+
+    def test_errors(self) -> None:
+        long = 'long \x1b name/' * 200_000
+        acl = 'SCHILY.acl.access'
+        for members in (
+            [archives.member(long)],
+            [archives.member('x', tarfile.LNKTYPE, linkname=long)],
+            [archives.member('x', tarfile.SYMTYPE, linkname=long)],
+            [archives.member('x', pax_headers={acl: f'user:{long}:r--'})],
+            [archives.member('x', pax_headers={acl: long})],
+            [archives.member('x', pax_headers={'mtime': long})],
+            [
+                archives.member(
+                    'x', pax_headers={'SCHILY.xattr.user.' + 'n' * 10**6: 'y'}
+                )
+            ],
+        ):
+            text = self.refused(self.tar(members))
+            self.assertIn('in.tar', text)
+            self.assertLess(len(text), 500)
+            self.assertTrue(text.isprintable())
+
+    def test_warnings(self) -> None:
+        log = self.logged()
+        name = 'SCHILY.xattr.strange.' + 'n\n' * 10**6
+        self.build(self.tar([archives.member('x', pax_headers={name: 'y'})]))
+        self.assertIn('ext4 does not have', log.output)
+        self.assertLess(len(log.output), 500)
+        self.assertEqual(1, log.output.count('\n'))
+
+    def test_symbolic_link_that_is_too_long(self) -> None:
+        link = archives.member('x', tarfile.SYMTYPE, linkname='x' * 4096)
+        text = self.refused(self.tar([link]))
+        self.assertIn('4095 bytes are the most', text)
+        link.linkname = 'x' * 4095
+        self.build(self.tar([link]))
