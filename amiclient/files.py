@@ -15,10 +15,13 @@
 from collections.abc import Iterator
 import contextlib
 import errno
+import fcntl
 import mmap
 import os
 import pathlib
 import stat
+import struct
+import sys
 import threading
 
 from amiclient import exceptions
@@ -30,6 +33,11 @@ _REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 #: What :func:`state` tells of a file.
 State = tuple[int, ...]
+
+#: linux/fs.h: FS_IOC_GETFLAGS, _IOR('f', 1, long), on most machines; and
+#: what chattr(1) calls FS_IMMUTABLE_FL and FS_APPEND_FL.
+_GETFLAGS = 0x80006601 | struct.calcsize('l') << 16
+_FIXED = ((0x10, 'immutable', 'i'), (0x20, 'append-only', 'a'))
 
 _STATUS = pathlib.Path('/proc/self/status')
 _UMASK = threading.Lock()
@@ -49,6 +57,7 @@ class Output:
 
     def __init__(self, target: pathlib.Path) -> None:
         refuse_special(target)
+        refuse_fixed(target, target.parent)
         self.target = target
         with contextlib.ExitStack() as stack:
             stack.enter_context(replacing(target))
@@ -160,6 +169,47 @@ def refuse_within(
             )
 
 
+def refuse_fixed(*paths: pathlib.Path) -> None:
+    """Make sure that chattr(1) lets files, and what is in directories, change.
+
+    Not even root may change what is immutable. In a directory that one may
+    only add to, a temporary file would have to stay.
+
+    :raises UsageError: if one of them is immutable or append-only.
+    """
+    for path in paths:
+        for bit, word, letter in _FIXED:
+            if _flags(path) & bit:
+                raise exceptions.UsageError(
+                    f'{path} is {word}, as lsattr tells',
+                    hint=f'run: chattr -{letter} {path}, or choose another '
+                    'file',
+                )
+
+
+def _flags(path: pathlib.Path) -> int:
+    # A link is replaced itself, and has none.
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        if stat.S_IFMT(path.lstat().st_mode) not in (
+            stat.S_IFREG,
+            stat.S_IFDIR,
+        ):
+            return 0
+        descriptor = os.open(path, flags)
+    except OSError:
+        # Whoever opens it says what is wrong with it.
+        return 0
+    try:
+        answer = fcntl.ioctl(descriptor, _GETFLAGS, bytes(8))
+    except OSError:
+        # Not every filesystem knows of them.
+        return 0
+    finally:
+        os.close(descriptor)
+    return int.from_bytes(answer[:4], sys.byteorder)
+
+
 @contextlib.contextmanager
 def folder_for(folder: pathlib.Path) -> Iterator[None]:
     """Make a folder for results if it is not there.
@@ -188,6 +238,7 @@ def _make_folder(folder: pathlib.Path) -> bool:
         else:
             return True
     hint = 'choose another --directory'
+    refuse_fixed(folder)
     if not folder.is_dir():
         raise exceptions.AmiError(f'{folder} is no directory', hint=hint)
     # As the kernel does with fs.protected_symlinks: proc_sys_fs(5). What is
@@ -214,6 +265,7 @@ def publish(path: pathlib.Path, target: pathlib.Path) -> None:
     :raises OSError: EXDEV if it is on another filesystem.
     """
     refuse_special(target)
+    refuse_fixed(target, target.parent)
     os.chmod(path, _mode(target))
     sync(path)
     with replacing(target), told(target.parent):

@@ -339,6 +339,7 @@ def _descend(
     progress: progress_.Progress,
 ) -> minimum.Track:
     """Search from a fresh copy each time it fails."""
+    cause: exceptions.AmiError | None = None
     for attempt in _attempts(goal):
         path = fresh()
         with progress.task('Shrinking'):
@@ -346,14 +347,17 @@ def _descend(
                 return minimum.search(path, attempt, tools)
             except minimum.SpoiledError as error:
                 if not error.shrunk:
+                    cause = error
                     continue
                 steps = error.steps
         path = fresh()
         with progress.task('Shrinking'):
             return minimum.replay(path, steps, tools)
+    what = 'leave that much free in' if goal.headroom else 'shrink'
     raise exceptions.UnsupportedError(
-        'resize2fs cannot shrink this filesystem', hint='nothing was changed'
-    )
+        f'resize2fs cannot {what} this filesystem: {cause}',
+        hint='nothing was changed',
+    ) from cause
 
 
 def _attempts(goal: minimum.Goal) -> Iterator[minimum.Goal]:

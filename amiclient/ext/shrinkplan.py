@@ -228,6 +228,7 @@ def aim(request: ShrinkRequest, path: pathlib.Path) -> Target:
     growth -= orphans - goal.orphans
     _refuse_endless(found, goal.headroom + growth)
     bound = _bound(measured, goal, growth, journal)
+    _refuse_endless(found, bound)
     used = groups_.count(measured.used) * found.block_size
     # What is in use may be zeros, inode tables above all: holes in a file.
     used = min(used, path.stat().st_blocks * 512 or used)
@@ -249,18 +250,25 @@ def _bound(
 
 
 def _refuse_endless(found: superblock_.Superblock, blocks: int) -> None:
-    """Make sure that what is asked for is not meant for another unit.
+    """Make sure that a filesystem can become so large.
 
-    :param blocks: that are to come.
-    :raises UsageError: if the filesystem would get larger than it is, and
-        than its block numbers were before they had 64 bits.
+    :raises UsageError: if it would get larger than it is, and than its block
+        numbers were before they had 64 bits, which is meant for another unit;
+        or if a group could not hold the descriptors of so many.
     """
-    most = max(1 << 32, found.block_count)
-    if blocks >= most:
+    most = 1 << 32
+    if not found.incompat & superblock_.INCOMPAT_META_BG:
+        # "too many block group descriptors", resize2fs says, and more words.
+        room = found.blocks_per_group - found.inode_blocks - 3
+        groups = max(0, room) * (found.block_size // found.desc_size)
+        most = min(most, groups * found.blocks_per_group)
+    most = max(most, found.block_count)
+    if blocks > most:
         largest = units.format_size(most * found.block_size)
         raise exceptions.UsageError(
             'the headroom, or the journal, that was asked for makes it '
-            f'larger than {largest}',
+            f'larger than {largest}, which is the most that this filesystem '
+            'can become',
             hint='choose a smaller --headroom, or --journal',
         )
 
@@ -365,6 +373,7 @@ def _goal(
 def _refuse_unwritable(planned: ShrinkPlan) -> None:
     """Make sure that the result will get its name, as far as that is known."""
     output, folder = planned.output, planned.output.parent
+    files.refuse_fixed(output, planned.folder if planned.in_place else folder)
     if planned.in_place:
         if not os.access(output, os.W_OK):
             raise exceptions.SourceError(

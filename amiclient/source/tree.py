@@ -151,6 +151,7 @@ def plan(request: BuildRequest) -> BuildPlan:
             'archive is needed'
         )
     files.refuse_special(request.output)
+    files.refuse_fixed(request.output, request.output.parent)
     with files.told(request.output.parent):
         room = files.room(request.output.parent)
     if is_directory:

@@ -19,8 +19,11 @@ import time
 import unittest
 from unittest import mock
 
+import testtools
+
 from amiclient import exceptions
 from amiclient import files
+from amiclient import process
 from amiclient.tests import base
 
 
@@ -409,3 +412,66 @@ class TestReadAt(base.TestCase):
             self.assertIn(
                 f'{self.path} cannot be read at byte 49152: ', str(error)
             )
+
+
+class TestFixed(base.TestCase):
+    """What chattr(1) keeps from being changed, even by root."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = self.tmp()
+        self.path = self.folder / 'file'
+        self.path.write_text('old')
+
+    def set(self, letter: str, path: pathlib.Path) -> None:
+        try:
+            process.run(['chattr', f'+{letter}', path])
+        except exceptions.ProgramError as error:
+            self.skipTest(f'no such flags here: {error}')
+        self.addCleanup(process.run, ['chattr', f'-{letter}', path])
+
+    def refused(self, path: pathlib.Path, letter: str, word: str) -> None:
+        self.set(letter, path)
+        before = sorted(self.folder.iterdir())
+        made = self.tmp() / 'made'
+        made.touch()
+        for call in (
+            lambda: files.Output(self.path),
+            lambda: files.publish(made, self.path),
+        ):
+            error = self.assertRaises(exceptions.UsageError, call)
+            self.assertIn(f'{path} is {word}', str(error))
+            self.assertIn(f'chattr -{letter} {path}', str(error))
+        self.assertEqual(before, sorted(self.folder.iterdir()))
+        self.assertEqual('old', self.path.read_text())
+
+    def test_immutable_file(self) -> None:
+        self.refused(self.path, 'i', 'immutable')
+
+    def test_file_to_be_added_to(self) -> None:
+        self.refused(self.path, 'a', 'append-only')
+
+    def test_immutable_directory(self) -> None:
+        self.refused(self.folder, 'i', 'immutable')
+
+    def test_directory_to_be_added_to(self) -> None:
+        # A temporary file could be made in it, but not be removed.
+        self.refused(self.folder, 'a', 'append-only')
+
+    def test_folder_for(self) -> None:
+        self.set('i', self.folder)
+        with (
+            testtools.ExpectedException(
+                exceptions.UsageError, '.* is immutable'
+            ),
+            files.folder_for(self.folder),
+        ):
+            pass
+
+    def test_link_to_it(self) -> None:
+        self.set('i', self.path)
+        link = self.tmp() / 'link'
+        link.symlink_to(self.path)
+        with files.Output(link) as output:
+            output.keep()
+        self.assertFalse(link.is_symlink())

@@ -13,6 +13,7 @@
 """Features that change what a filesystem's own files and metadata are."""
 
 import pathlib
+from typing import Any
 
 import fixtures
 
@@ -20,8 +21,10 @@ from amiclient import exceptions
 from amiclient.ext import mmp
 from amiclient.ext import shrink
 from amiclient.ext import superblock
+from amiclient import process
 from amiclient.tests import base
 from amiclient.tests.unit.ext import shrinking
+from amiclient import units
 
 _MIB = 1 << 20
 
@@ -205,3 +208,36 @@ class TestProtected(TestFeatures):
         image = self.image(300)
         self.set_number(image, 0xE24D4D50)
         self.refused(image, 'in use by e2fsck', 'tune2fs -f -E clear_mmp')
+
+
+class TestRefused(base.TestCase):
+    """What cannot be done is known before anything is tried."""
+
+    def refused(self, image: pathlib.Path, **rest: Any) -> str:
+        before = shrinking.digest(image)
+        wanted = shrinking.request(image, **rest)
+        error = self.assertRaises(exceptions.UsageError, shrink.plan, wanted)
+        self.assertEqual(before, shrinking.digest(image))
+        return str(error)
+
+    def test_headroom_that_its_groups_cannot_have(self) -> None:
+        image = shrinking.small(self.tmp())
+        headroom = units.Headroom(size=1 << 40)
+        words = self.refused(image, headroom=headroom)
+        # 8192 blocks of a group, but for 2 bitmaps, a superblock and its
+        # inodes, hold 16 descriptors each.
+        found = superblock.read(image)
+        most = (8192 - 3 - found.inode_blocks) * 16 * (8 << 20)
+        self.assertIn(f'larger than {units.format_size(most)}', words)
+
+    def test_immutable(self) -> None:
+        image = shrinking.small(self.tmp())
+        try:
+            process.run(['chattr', '+i', image])
+        except exceptions.ProgramError as error:
+            self.skipTest(f'no such flags here: {error}')
+        self.addCleanup(process.run, ['chattr', '-i', image])
+        for rest in ({}, {'in_place': True}):
+            words = self.refused(image, **rest)
+            self.assertIn(f'{image} is immutable', words)
+        shrinking.shrunk(image, output=image.with_name('output'))
