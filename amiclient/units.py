@@ -51,6 +51,10 @@ def parse_size(text: str) -> int:
     )
 
 
+#: Bytes that mke2fs has an inode for (mke2fs.conf, inode_ratio).
+_PER_INODE = 16 << 10
+
+
 class Headroom(NamedTuple):
     """Free space to leave in a filesystem.
 
@@ -70,6 +74,14 @@ class Headroom(NamedTuple):
 
     def __str__(self) -> str:
         return f'{self.percent:g}%' if self.percent else format_size(self.size)
+
+
+def inodes(headroom: int) -> int:
+    """Tell the inodes that go with free space, as mke2fs has them.
+
+    :param headroom: bytes.
+    """
+    return -(-headroom // _PER_INODE)
 
 
 #: Nothing is left free.

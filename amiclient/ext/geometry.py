@@ -119,10 +119,13 @@ class Geometry:
             lowest += 1 + self._descriptor_blocks(count)
         return max(lowest, own) + _LAST_GROUP_MINIMUM
 
-    def need(self, extra: int = 0, *, packed: bool = True) -> int:
+    def need(
+        self, extra: int = 0, *, spare: int = 0, packed: bool = True
+    ) -> int:
         """Tell the smallest number of blocks that can hold everything.
 
         :param extra: blocks to have free beyond that.
+        :param spare: inodes to have free.
         :param packed: if false, what one pass of resize2fs can reach: it
             cannot move data to where the metadata of a group that goes away
             is still lying (free_gdp_blocks() in resize/resize2fs.c reserves
@@ -136,7 +139,7 @@ class Geometry:
             raise _no_room()
         count = max(
             1,
-            -(-self.inodes // found.inodes_per_group),
+            -(-(self.inodes + spare) // found.inodes_per_group),
             (self.data + extra) // capacity,
         )
         for _ in range(_TRIALS):

@@ -74,6 +74,7 @@ class Goal:
     """What the search is to arrive at.
 
     :param headroom: blocks that shall be free at the end.
+    :param spare: inodes that shall be free at the end, at least.
     :param drop_journal: whether to take out the journal that is there.
     :param journal: MiB of the journal to make at the end; 0 for none.
     :param limit: blocks that there is room for while at it; None for any.
@@ -97,6 +98,7 @@ class Goal:
     drop_mmp: bool = False
     cut: bool = False
     slack: int = 1
+    spare: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,7 +215,7 @@ def search(path: pathlib.Path, goal: Goal, tools: tools_.Toolbox) -> Track:
         if keep is not None:
             track.take(Step(keep=keep))
         # With a journal to be made, the headroom comes at the end.
-        _descend(track, 0 if goal.journal else goal.headroom, goal.slack)
+        _descend(track, goal)
         if goal.journal:
             _make_journal(track, goal)
         if goal.orphans:
@@ -222,7 +224,7 @@ def search(path: pathlib.Path, goal: Goal, tools: tools_.Toolbox) -> Track:
         tight = True
         if by_hand:
             track.note_by_hand()
-        _tighten(track, goal.headroom)
+        _tighten(track, goal)
         _make_good(track, goal)
         if goal.keeps_journal and by_hand:
             _refuse_grown(track, before)
@@ -251,13 +253,16 @@ def replay(
     return track
 
 
-def _descend(track: Track, headroom: int, factor: int) -> None:
+def _descend(track: Track, goal: Goal) -> None:
     # The first pass, which moves nearly all that is ever moved.
     measured = _measure(track.path)
     now = measured.superblock.block_count
-    slack = factor * (measured.data // _SLACK + 64)
+    slack = goal.slack * (measured.data // _SLACK + 64)
+    headroom = 0 if goal.journal else goal.headroom
     while True:
-        size = measured.need(headroom + slack, packed=False)
+        size = measured.need(
+            headroom + slack, spare=goal.spare, packed=False
+        )
         if size >= now or _shrink(track, size):
             return
         slack *= 2
@@ -291,7 +296,8 @@ def _make_orphans(track: Track, goal: Goal) -> None:
 
 def _make_room(track: Track, goal: Goal) -> None:
     # What is promised to be free may be more than ever was.
-    _grow(track, goal, _measure(track.path).need(goal.headroom))
+    measured = _measure(track.path)
+    _grow(track, goal, measured.need(goal.headroom, spare=goal.spare))
 
 
 def _make_good(track: Track, goal: Goal) -> None:
@@ -315,7 +321,7 @@ def _grow(track: Track, goal: Goal, size: int) -> None:
         track.take(Step(blocks=size))
 
 
-def _tighten(track: Track, headroom: int) -> None:
+def _tighten(track: Track, goal: Goal) -> None:
     # Each pass leaves a part of the distance, as room for the extent tree
     # blocks that it takes to move blocks into small holes: without any, it
     # fails half way.
@@ -325,7 +331,7 @@ def _tighten(track: Track, headroom: int) -> None:
     while True:
         measured = _measure(track.path)
         high = measured.superblock.block_count
-        low = measured.need(headroom)
+        low = measured.need(goal.headroom, spare=goal.spare)
         if high - low <= max(1, low // _NEAR):
             _finish(track, measured, low)
             return

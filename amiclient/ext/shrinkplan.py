@@ -131,7 +131,10 @@ class Target:
         found = superblock_.read(path)
         with copy.opened(path, os.O_RDONLY) as descriptor:
             reached = geometry.measure(groups_.Layout(descriptor, found))
-        bound = min(self.bound, reached.need(self.goal.headroom))
+        bound = min(
+            self.bound,
+            reached.need(self.goal.headroom, spare=self.goal.spare),
+        )
         return bound * found.block_size
 
 
@@ -224,6 +227,12 @@ def aim(request: ShrinkRequest, path: pathlib.Path) -> Target:
         drop_mmp=found.has_mmp
         and not (request.image.is_device and _in_place(request)),
         cut=not _in_place(request),
+        # A first boot takes names as well as room. Groups bring inodes along,
+        # so there can be no more than there are.
+        spare=min(
+            found.inode_count - measured.inodes,
+            units.inodes(goal.headroom * found.block_size),
+        ),
     )
     growth -= orphans - goal.orphans
     _refuse_endless(found, goal.headroom + growth)
@@ -244,7 +253,7 @@ def _bound(
     size = measured.superblock.block_size
     least = measured.need(-(journal // size) if goal.drop_journal else 0)
     return min(
-        way.need(goal.headroom + growth)
+        way.need(goal.headroom + growth, spare=goal.spare)
         for way in (measured, measured.by_way_of(least))
     )
 

@@ -22,6 +22,7 @@ import typing
 
 from amiclient.osc import options
 from amiclient.osc import values
+from amiclient import units
 
 if typing.TYPE_CHECKING:
     import pathlib
@@ -153,6 +154,15 @@ def choice(
         allow_backing_file=parsed_args.allow_backing_file,
         repair=getattr(parsed_args, 'repair', False),
         fix=getattr(parsed_args, 'fix', False),
+        headroom=_headroom(parsed_args),
         work_directory=getattr(parsed_args, 'work_directory', None),
         home=home,
     )
+
+
+def _headroom(parsed_args: argparse.Namespace) -> units.Headroom:
+    """Tell what a shrink that follows will leave free; none without one."""
+    if 'headroom' in parsed_args and getattr(parsed_args, 'shrink', True):
+        found: units.Headroom | None = parsed_args.headroom
+        return found or options.DEFAULT_HEADROOM
+    return units.NO_HEADROOM

@@ -28,6 +28,9 @@ Found = Iterator[findings.Finding]
 #: filesystem, in bytes; what uploads leave is more.
 _ROOM = 48 << 20
 
+#: Inodes that it needs: cloud-init, host keys and logs take some hundred.
+_INODES = 1024
+
 #: Features that e2fsprogs did not know before a version. What grows the
 #: filesystem, a host or the guest itself, refuses what it does not know.
 _NEW_FEATURES = {
@@ -183,7 +186,12 @@ def _features(case: case_.Case) -> Found:
 def _little_room(case: case_.Case) -> Found:
     block = case.reader.superblock
     free = block.free_blocks * block.block_size
-    if case.tight or free >= _ROOM or case.grows_early:
+    short = []
+    if free < _ROOM:
+        short.append(units.format_size(free))
+    if block.free_inodes < _INODES:
+        short.append(f'{block.free_inodes} inodes')
+    if case.tight or case.grows_early or not short:
         return
     how = (
         'before cloud-init grows it'
@@ -193,8 +201,7 @@ def _little_room(case: case_.Case) -> Found:
     yield findings.Finding(
         'warning',
         'little-room',
-        f'{units.format_size(free)} are free: the guest runs out of space '
-        f'{how}',
+        f'{" and ".join(short)} are free: the guest runs out of space {how}',
         'upload it with a --headroom of 64M, which is the default, or add '
         'x-systemd.growfs to the options of / in /etc/fstab',
     )

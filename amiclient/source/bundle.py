@@ -36,6 +36,7 @@ from amiclient.source import manifest as manifest_
 from amiclient.source import opening
 from amiclient.source import tree
 from amiclient.source import uec
+from amiclient import units
 
 #: Inodes in use in a filesystem with no files: the reserved ones and that of
 #: lost+found.
@@ -110,6 +111,7 @@ def opened(
     *,
     progress: progress_.Progress,
     work_directory: pathlib.Path | None = None,
+    headroom: units.Headroom = units.NO_HEADROOM,
 ) -> Iterator[Source]:
     """Take what the user named as a source.
 
@@ -117,6 +119,7 @@ def opened(
 
     :param progress: who watches the unpacking and the checking.
     :param work_directory: where to unpack; None for the usual place.
+    :param headroom: what a shrink will leave in what is made of files.
     :raises SourceError: if it is damaged, or is not what its manifest says.
     :raises NoSpaceError: if there is no room to unpack it.
     """
@@ -131,7 +134,8 @@ def opened(
             path,
             f'{opening.shown(path)}: there is no folder to unpack it in',
         ) as folder:
-            yield _blank(_unpacked(path, folder, progress), path)
+            unpacked = _unpacked(path, folder, headroom, progress)
+            yield _blank(unpacked, path)
     else:
         yield Source(root=path)
 
@@ -234,7 +238,10 @@ def _compare(name: str, part: manifest_.Part, size: int, sha512: str) -> None:
 
 
 def _unpacked(
-    path: pathlib.Path, folder: pathlib.Path, progress: progress_.Progress
+    path: pathlib.Path,
+    folder: pathlib.Path,
+    headroom: units.Headroom,
+    progress: progress_.Progress,
 ) -> Source:
     found = None
     if not path.is_dir():
@@ -242,7 +249,9 @@ def _unpacked(
     if found is None:
         # The files of a root filesystem themselves.
         return Source(
-            root=tree.temporary_image(path, folder, progress=progress),
+            root=tree.temporary_image(
+                path, folder, headroom=headroom, progress=progress
+            ),
             own=True,
             format='files',
         )

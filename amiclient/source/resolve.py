@@ -46,6 +46,7 @@ from amiclient.source import taking
 from amiclient.source import uec
 from amiclient.source import unpacking
 from amiclient.source import untying
+from amiclient import units
 
 Source = bundle.Source
 
@@ -72,6 +73,8 @@ class Choice:
         filesystem that was taken out of a disk is not in order.
     :param fix: whether to mend what ties a root filesystem to the disk that
         it was on. Then a filesystem that is taken as it is is copied, too.
+    :param headroom: what a shrink will leave free in it: what is made of
+        files gets inodes for that.
     :param work_directory: where to make what is temporary; None for the
         usual places.
     :param home: where a root filesystem that is taken out of a disk is made
@@ -82,6 +85,7 @@ class Choice:
     allow_backing_file: bool = False
     repair: bool = False
     fix: bool = False
+    headroom: units.Headroom = units.NO_HEADROOM
     work_directory: pathlib.Path | None = None
     home: pathlib.Path | None = None
 
@@ -229,6 +233,7 @@ class _Opener:
             bundle.opened(
                 self._path,
                 work_directory=self._choice.work_directory,
+                headroom=self._choice.headroom,
                 progress=self._progress,
             )
         )

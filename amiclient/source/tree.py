@@ -214,16 +214,22 @@ def temporary_image(
     source: pathlib.Path,
     folder: pathlib.Path,
     *,
+    headroom: units.Headroom = units.NO_HEADROOM,
     progress: progress_.Progress = progress_.QUIET,
 ) -> pathlib.Path:
     """Make a filesystem that is only needed for a while.
 
     :param source: a directory or tar archive with a root filesystem.
     :param folder: where to make it.
+    :param headroom: what a shrink will leave in it.
     :returns: the filesystem.
     """
     request = BuildRequest(
-        source, folder / 'root.img', durable=False, rooted=True
+        source,
+        folder / 'root.img',
+        headroom=headroom,
+        durable=False,
+        rooted=True,
     )
     return execute(plan(request), progress=progress).output
 

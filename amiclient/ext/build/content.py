@@ -95,6 +95,15 @@ class Content:
         """Write a block, or several that follow each other."""
         self.write(number * layout.BLOCK, data)
 
+    def move(self, number: int, to: int, count: int) -> None:
+        """Copy some blocks to where nothing is."""
+        for done in range(0, count * layout.BLOCK, _CHUNK):
+            length = min(_CHUNK, count * layout.BLOCK - done)
+            data = os.pread(
+                self.descriptor, length, number * layout.BLOCK + done
+            )
+            self.write(to * layout.BLOCK + done, data)
+
     def write(self, offset: int, data: bytes) -> None:
         """Write some bytes."""
         view = memoryview(data)

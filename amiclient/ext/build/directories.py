@@ -15,7 +15,7 @@
 Source: Documentation/filesystems/ext4/directory.rst of the kernel.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 import stat
 import struct
 
@@ -48,6 +48,15 @@ _NODE_LIMIT = (_BLOCK - _NODE_AT - 8) // 8
 
 #: Blocks of a new directory for what e2fsck finds, as mke2fs makes it.
 LOST_AND_FOUND = 4
+
+
+def most_blocks(names: Collection[bytes]) -> int:
+    """Tell the blocks that a directory with some names takes at most."""
+    length = sum(map(_length, names))
+    if length <= _ROOM - 24:
+        return 1
+    leaves = 1 + length // (_ROOM + 4 - max(map(_length, names)))
+    return leaves + 2 + leaves // _NODE_LIMIT
 
 
 class Directory:

@@ -122,8 +122,8 @@ class Groups:
 
     def _group(self, number: int) -> bytes:
         geometry = self.geometry
-        first = number * layout.PER_GROUP
-        count = min(layout.PER_GROUP, geometry.blocks - first)
+        first = number * geometry.per_group
+        count = min(geometry.per_group, geometry.blocks - first)
         blocks = _bitmap(
             (max(0, start - first), min(count, end - first))
             for start, end in self._used
@@ -137,7 +137,9 @@ class Groups:
         inodes = _filled(_bitmap([(0, in_use)] if in_use else []), per_group)
         where = geometry.bitmaps[number]
         self.bitmaps += zip(where, (blocks, inodes), strict=True)
-        block_check = checksums.crc32c(self._seed, blocks)
+        block_check = checksums.crc32c(
+            self._seed, blocks[: geometry.per_group // 8]
+        )
         inode_check = checksums.crc32c(self._seed, inodes[: per_group // 8])
         unused = per_group - in_use
         data = struct.pack(
@@ -198,8 +200,8 @@ class Groups:
             0,
             2,
             2,
-            layout.PER_GROUP,
-            layout.PER_GROUP,
+            geometry.per_group,
+            geometry.per_group,
             geometry.inodes,
             0,
             low,
@@ -263,7 +265,8 @@ class Groups:
         for index in range(used, self.table):
             # The first data block is 0, so the table begins in block 1.
             pointers[index % _POINTERS] = 1 + index
-            others = [g * layout.PER_GROUP + 1 + index for g in backups]
+            starts = [group * self.geometry.per_group for group in backups]
+            others = [start + 1 + index for start in starts]
             blocks[1 + index] = struct.pack(f'<{len(others)}I', *others).ljust(
                 layout.BLOCK, b'\0'
             )
@@ -298,7 +301,7 @@ def _used(
         position = start + count
     used.append((position, space.end))
     for group in layout.backups(geometry.groups):
-        start = group * layout.PER_GROUP
+        start = group * geometry.per_group
         if start >= space.end:
             used.append((start, start + 1 + space.table))
     return [run for run in used if run[0] < run[1]]

@@ -24,6 +24,9 @@ from amiclient.ext.build import nodes
 
 SIZE = 256
 
+#: A symbolic link up to so many bytes is in its inode.
+SHORT = 59
+
 FLAG_INDEX = 0x1000
 FLAG_EXTENTS = 0x80000
 
@@ -96,6 +99,11 @@ def extent_tree(
         keys, level = upper_keys, upper
         depth += 1
     return _tree_node(level, depth, _IN_INODE), blocks
+
+
+def most_index_blocks(count: int) -> int:
+    """Tell the blocks that the tree of so many extents takes at most."""
+    return 0 if count <= _IN_INODE else 2 + count // (_IN_BLOCK - 1)
 
 
 def _tree_node(entries: Sequence[bytes], depth: int, limit: int) -> bytes:

@@ -21,11 +21,14 @@ filesystem is as small as it can be without having been shrunk.
 
 import bisect
 import dataclasses
+import itertools
 
 from amiclient import exceptions
 from amiclient.ext.build import inodes
+from amiclient.ext import groups as groups_
 
 BLOCK = 4096
+#: Blocks that a group has, unless the inodes take more groups than the blocks.
 PER_GROUP = 32768
 DESCRIPTOR = 64
 DESCRIPTORS_PER_BLOCK = BLOCK // DESCRIPTOR
@@ -47,6 +50,9 @@ _LARGEST_TABLE = BLOCK // 4
 
 #: mke2fs and resize2fs have no last group with fewer blocks to spare.
 _SPARE = 50
+
+#: Numbers of blocks in a group that are tried.
+_TRIALS = 32
 
 _MOST_BLOCKS = 2**32 - 1
 
@@ -115,18 +121,25 @@ class Space:
     """What is taken of a filesystem that is only getting its size.
 
     :param table: blocks that each copy of the group descriptors takes.
+    :param per_group: blocks of a group.
     :ivar end: what comes after the last block that is taken.
     :ivar free: runs of blocks before that which are not, as start and count.
     """
 
-    def __init__(self, table: int) -> None:
+    def __init__(self, table: int, per_group: int = PER_GROUP) -> None:
         self.table = table
+        self.per_group = per_group
         self.end = 1 + table
         self.free: list[tuple[int, int]] = []
 
+    @property
+    def taken(self) -> int:
+        """How many blocks are not free."""
+        return self.end - sum(count for _, count in self.free)
+
     def copy(self) -> 'Space':
         """Make another one that is the same, to try things out."""
-        other = Space(self.table)
+        other = Space(self.table, self.per_group)
         other.end, other.free = self.end, list(self.free)
         return other
 
@@ -174,14 +187,38 @@ class Space:
         """Let blocks be free again."""
         self.free.append((start, count))
 
+    def regroup(self, per_group: int) -> list[groups_.Run]:
+        """Have groups with fewer blocks.
+
+        :returns: the blocks that are taken, and that copies of the superblock
+            come to lie in, as start and end.
+        """
+        free = [(start, start + count) for start, count in self.free]
+        free = groups_.merge(free + self._copies())
+        self.per_group = per_group
+        copies = self._copies()
+        self.free = [
+            (start, end - start)
+            for start, end in groups_.subtract(free, copies)
+        ]
+        taken = groups_.subtract([(0, self.end)], free)
+        self.end = max([self.end, *(end for _, end in copies)])
+        inside = groups_.subtract(copies, taken)
+        return groups_.subtract(copies, inside)
+
+    def _copies(self) -> list[groups_.Run]:
+        """List where copies of the superblock are, up to the end."""
+        starts = (group * self.per_group for group in _BACKUPS)
+        within = itertools.takewhile(lambda start: start < self.end, starts)
+        return [(start, start + 1 + self.table) for start in within]
+
     def _room(self) -> int:
         """Tell the blocks up to the next copy of the superblock; skip one."""
-        group, offset = divmod(self.end, PER_GROUP)
+        group, offset = divmod(self.end, self.per_group)
         if offset == 0 and has_backup(group):
             self.end += 1 + self.table
-        return _BACKUPS[bisect.bisect_right(_BACKUPS, group)] * PER_GROUP - (
-            self.end
-        )
+        next_ = _BACKUPS[bisect.bisect_right(_BACKUPS, group)]
+        return next_ * self.per_group - self.end
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,12 +226,14 @@ class Geometry:
     """The size of everything.
 
     :param inodes: that each group has.
+    :param per_group: blocks that each group has, but for the last.
     :param bitmaps: where the two of each group lie, blocks and inodes.
     :param tables: where the inode table of each group begins.
     """
 
     blocks: int
     inodes: int
+    per_group: int
     bitmaps: tuple[tuple[int, int], ...]
     tables: tuple[int, ...]
 
@@ -215,7 +254,8 @@ def settle(
     """Place what belongs to groups, and find out how many there are.
 
     :param space: everything else is in there; groups come in addition.
-    :param inode_count: with the reserved ones.
+    :param inode_count: inodes that there shall be at least, with the reserved
+        ones.
     :param headroom: blocks to leave free.
     :param size: blocks of the whole; as few as possible if None.
     :raises AmiError: if it takes more than ``size``.
@@ -228,20 +268,64 @@ def settle(
         if per_group <= _MOST_INODES_PER_GROUP:
             geometry = _placed(trial, groups, per_group)
             needed = _with_room(trial, headroom)
-            smallest = (groups - 1) * PER_GROUP
+            smallest = (groups - 1) * space.per_group
             if smallest:
                 smallest += _least(groups - 1, per_group, space.table)
             blocks = max(needed, smallest)
             if size is not None:
-                blocks = max(blocks, _whole(size, per_group, space.table))
-            if -(-blocks // PER_GROUP) <= groups:
+                blocks = max(blocks, _whole(size, per_group, space))
+            if -(-blocks // space.per_group) <= groups:
                 if size is not None and blocks > size:
                     raise TooSmallError(blocks)
                 space.end, space.free = trial.end, trial.free
                 return dataclasses.replace(geometry, blocks=blocks)
-            groups = max(groups + 1, blocks // PER_GROUP)
+            groups = max(groups + 1, blocks // space.per_group)
         else:
             groups += 1
+
+
+def blocks_per_group(
+    space: Space,
+    more: int,
+    inode_count: int,
+    *,
+    headroom: int,
+    size: int | None,
+) -> int:
+    """Tell how many blocks a group should have.
+
+    A group has 32768 inodes at most. Where that takes more groups than the
+    blocks do, groups have fewer blocks, as mke2fs makes them; else most of
+    them would be empty.
+
+    :param more: blocks that are still to be taken, about.
+    :param inode_count: as in :func:`settle`, and so are the others.
+    """
+    groups = -(-inode_count // _MOST_INODES_PER_GROUP)
+    inodes = max(_INODES_PER_GROUP, -(-inode_count // groups))
+    last = _least(1, inodes, space.table)
+    tables = groups * (2 + -(-inodes // INODES_PER_BLOCK))
+    copies = len(backups(groups)) * (1 + space.table)
+    blocks = max(space.taken + more + headroom + tables + copies, size or 0)
+    if groups == 1 or blocks - last > (groups - 1) * PER_GROUP:
+        return PER_GROUP
+    # What a group has of its own must have room in it when the filesystem
+    # grows. How inode tables fit between copies of the superblock is tried.
+    fewest = max((blocks - last) // (groups - 1), last)
+    best = -_MOST_BLOCKS, PER_GROUP
+    for trial in range(_TRIALS + 1):
+        per_group = fewest + fewest * trial // _TRIALS
+        per_group = min(-(-per_group // 16) * 16, PER_GROUP)
+        other = space.copy()
+        other.take(more + groups_.count(other.regroup(per_group)))
+        try:
+            found = settle(other, inode_count, headroom=headroom, size=size)
+            blocks = found.blocks
+        except TooSmallError as error:
+            blocks = error.blocks
+        # The more blocks the better: what it grows by has as many inodes.
+        best = max(best, (-blocks, per_group))
+    return best[1]
 
 
 class TooSmallError(exceptions.AmiError):
@@ -268,7 +352,9 @@ def _placed(space: Space, groups: int, per_group: int) -> Geometry:
     count = per_group // INODES_PER_BLOCK
     bitmaps = [(space.take_one(), space.take_one()) for _ in range(groups)]
     tables = [space.take_together(count) for _ in range(groups)]
-    return Geometry(0, per_group, tuple(bitmaps), tuple(tables))
+    return Geometry(
+        0, per_group, space.per_group, tuple(bitmaps), tuple(tables)
+    )
 
 
 def _least(group: int, per_group: int, table: int) -> int:
@@ -277,9 +363,9 @@ def _least(group: int, per_group: int, table: int) -> int:
     return own + (1 + table if has_backup(group) else 0) + _SPARE
 
 
-def _whole(size: int, per_group: int, table: int) -> int:
+def _whole(size: int, per_group: int, space: Space) -> int:
     """Tell what mke2fs makes of a size: no last group that is too small."""
-    groups, rest = divmod(size, PER_GROUP)
-    if groups and rest < _least(groups, per_group, table):
+    groups, rest = divmod(size, space.per_group)
+    if groups and rest < _least(groups, per_group, space.table):
         return size - rest
     return size

@@ -22,6 +22,7 @@ e2fsck before anybody gets to see it.
 """
 
 from collections.abc import Iterable
+import contextlib
 import dataclasses
 import os
 import stat
@@ -35,13 +36,12 @@ from amiclient.ext.build import identity as identity_
 from amiclient.ext.build import inodes
 from amiclient.ext.build import layout
 from amiclient.ext.build import nodes
+from amiclient.ext.build import outline
 from amiclient.ext.build import xattrs
+from amiclient import units
 
 #: How many inodes may share a block of attributes (EXT4_XATTR_REFCOUNT_MAX).
 _SHARED = 1024
-
-#: A symbolic link up to here is in its inode.
-_SHORT = 59
 
 _NANO = 10**9
 
@@ -79,13 +79,14 @@ class Writer(content.Content):
         self.discard(tree.released)
         files = identity_.add_lost_and_found(tree)
         identity, members = identity_.identified(tree, wish)
+        inode_count = max(node.number for node in members)
+        outline.divide(self, members, wish, inode_count)
         seed = identity.checksum_seed
         time = identity.time * _NANO
         records = {
             node.number: self._described(node, identity, seed, time)
             for node in members
         }
-        inode_count = max(records)
         indirect = self.space.take_one()
         journal = self._journal(wish, inode_count, identity, records)
         geometry = self._settled(wish, inode_count)
@@ -124,7 +125,7 @@ class Writer(content.Content):
             size, flags = self._directory(node, identity, own_seed)
         elif node.is_symlink:
             size = len(node.target)
-            if size <= _SHORT:
+            if size <= inodes.SHORT:
                 node.body, flags = node.target, 0
             else:
                 self._add_block(node, node.target)
@@ -231,15 +232,27 @@ class Writer(content.Content):
     def _settled(
         self, wish: identity_.Wish, inode_count: int
     ) -> layout.Geometry:
-        size = None if wish.size is None else wish.size // layout.BLOCK
         trial = self.space.copy()
         used = layout.settle(trial, inode_count, headroom=0, size=None)
         headroom = wish.headroom.of(used.blocks * layout.BLOCK)
+        headroom = -(-headroom // layout.BLOCK)
+        promised = inode_count + units.inodes(headroom * layout.BLOCK)
+        if wish.size is None:
+            return layout.settle(
+                self.space, promised, headroom=headroom, size=None
+            )
+        size = wish.size // layout.BLOCK
+        free = max(headroom, size - trial.taken)
+        # What is free beyond the headroom has inodes if those have room.
+        with contextlib.suppress(layout.TooSmallError):
+            return layout.settle(
+                self.space,
+                inode_count + units.inodes(free * layout.BLOCK),
+                headroom=headroom,
+                size=size,
+            )
         return layout.settle(
-            self.space,
-            inode_count,
-            headroom=-(-headroom // layout.BLOCK),
-            size=size,
+            self.space, promised, headroom=headroom, size=size
         )
 
     def _resize_inode(
@@ -277,7 +290,7 @@ class Writer(content.Content):
             start = geometry.tables[group] * layout.BLOCK
             self.write(start + index * inodes.SIZE, data)
         for group in (0, *layout.backups(geometry.groups)):
-            first = group * layout.PER_GROUP * layout.BLOCK
+            first = group * geometry.per_group * layout.BLOCK
             block = groups.superblock(identity, journal, group)
             # Before the first one, there is room for a boot sector.
             self.write(first + (0 if group else 1024), block)

@@ -131,6 +131,10 @@ class TestFilesystem(checks.CheckCase):
             self.check(size=32 << 20),
         )  # fmt: skip
 
+    def test_few_inodes(self) -> None:
+        found = self.check(options=('-N', '600'))
+        self.assertFound('little-room', 'warning', ' inodes are free', found)
+
     def test_little_room_that_grows_early(self) -> None:
         found = self.check(
             _fstab('LABEL=sound / ext4 x-systemd.growfs 0 1'), size=32 << 20

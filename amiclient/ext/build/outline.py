@@ -1,0 +1,103 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""How large a filesystem will be, before what describes its files is laid out.
+
+Where the copies of the superblock lie, and so where nothing else can, depends
+on how many blocks a group has. A group has as many as it can have, unless
+there are so many inodes that most groups would be empty.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from amiclient.ext.build import content
+from amiclient.ext.build import directories
+from amiclient.ext.build import identity
+from amiclient.ext.build import inodes
+from amiclient.ext.build import layout
+from amiclient.ext.build import nodes
+from amiclient.ext.build import xattrs
+from amiclient.ext import copy
+from amiclient.ext import groups as groups_
+from amiclient import units
+
+
+def divide(
+    writer: content.Content,
+    members: Sequence[nodes.Node],
+    wish: identity.Wish,
+    inode_count: int,
+) -> None:
+    """Choose how many blocks a group has, and make room for what lies where.
+
+    :param writer: has the content of all files, and nothing else yet.
+    :param members: all nodes.
+    :param inode_count: inodes in use, with the reserved ones.
+    """
+    space = writer.space
+    size = None if wish.size is None else wish.size // layout.BLOCK
+    blocks = space.end + inode_count // layout.INODES_PER_BLOCK
+    more = _expected(members)
+    journal = identity.journal_blocks(wish.journal)
+    if journal is None:
+        journal = layout.default_journal(max(blocks + more, size or 0))
+    headroom = wish.headroom.of((blocks + more + journal) * layout.BLOCK)
+    headroom //= layout.BLOCK
+    spare = units.inodes(max(headroom, size or 0) * layout.BLOCK)
+    per_group = layout.blocks_per_group(
+        space,
+        more + journal,
+        inode_count + spare,
+        headroom=headroom,
+        size=size,
+    )
+    if per_group < layout.PER_GROUP:
+        runs = space.regroup(per_group)
+        for node in members:
+            node.extents = list(_cleared(writer, node.extents, runs))
+        copy.clear(writer.descriptor, copy.bytes_of(runs, layout.BLOCK))
+
+
+def _expected(members: Sequence[nodes.Node]) -> int:
+    """Tell the blocks that describe files, or a few more."""
+    # One is that of the resize inode.
+    blocks = 1
+    attributes = set()
+    for node in members:
+        if node.is_directory:
+            blocks += directories.most_blocks(node.children)
+        elif node.is_symlink:
+            blocks += len(node.target) > inodes.SHORT
+        if node.xattrs:
+            attributes.add(xattrs.packed(node.xattrs)[1])
+        blocks += inodes.most_index_blocks(len(node.extents))
+    return blocks + len(attributes)
+
+
+def _cleared(
+    writer: content.Content,
+    extents: Sequence[nodes.Extent],
+    runs: Sequence[groups_.Run],
+) -> Iterator[nodes.Extent]:
+    """Move the content of a file out of some blocks."""
+    for logical, start, count in extents:
+        whole = [(start, start + count)]
+        kept = groups_.subtract(whole, runs)
+        for first, end in sorted(kept + groups_.subtract(whole, kept)):
+            places = [(first, end - first)]
+            if (first, end) not in kept:
+                places = writer.space.take(end - first)
+            for place, length in places:
+                if place != first:
+                    writer.move(first, place, length)
+                yield logical, place, length
+                logical, first = logical + length, first + length

@@ -1,0 +1,143 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""New filesystems with many inodes: how groups and free inodes come about."""
+
+from collections.abc import Iterable
+import os
+import stat
+
+from amiclient.ext.build import identity
+from amiclient.ext.build import layout
+from amiclient.ext.build import nodes
+from amiclient.ext.build import writer as writer_
+from amiclient.ext import copy
+from amiclient.ext import shrink
+from amiclient.ext import superblock
+from amiclient import process
+from amiclient.source import detect
+from amiclient.tests import base
+from amiclient import units
+
+_MIB = 1 << 20
+_EMPTY = stat.S_IFREG | 0o644
+
+
+class BuildCase(base.TestCase):
+    """A test that builds of nodes, without a source."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.path = self.tmp() / 'root.img'
+
+    def build(
+        self, files: Iterable[tuple[bytes, nodes.Node, bytes]], **wish
+    ) -> superblock.Superblock:
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
+        with copy.opened(self.path, flags) as descriptor:
+            self.fill(descriptor, files, wish)
+        process.run(['e2fsck', '-fn', self.path])
+        return superblock.read(self.path)
+
+    def fill(self, descriptor: int, files, wish) -> None:
+        writer = writer_.Writer(descriptor, 0)
+        tree = nodes.Tree()
+        for path, node, data in files:
+            if data:
+                writer.store(
+                    node,
+                    len(data),
+                    [(0, len(data))],
+                    lambda offset, count, data=data: data[
+                        offset : offset + count
+                    ],
+                )
+            tree.put(path, node)
+        wish.setdefault('journal', 'none')
+        writer.finish(tree, identity.Wish(**wish))
+
+    def grow(self) -> None:
+        process.run(['resize2fs', self.path, '1G'])
+        process.run(['e2fsck', '-fn', self.path])
+
+
+class TestFewBlocks(BuildCase):
+    def test_links(self) -> None:
+        found = self.build(
+            (b'etc/l%d' % n, nodes.Node(stat.S_IFLNK | 0o777, target=b'x'), b'')
+            for n in range(33000)
+        )
+        # mke2fs -N 33012 makes it in 12 MiB.
+        self.assertLess(found.size, 12 * _MIB)
+        self.assertLess(found.free_blocks, 200)
+        self.assertLess(found.free_inodes, 50)
+        self.grow()
+
+    def test_content_in_the_way(self) -> None:
+        def files():
+            for number in range(65600):
+                yield b'd/%d' % number, nodes.Node(_EMPTY), b''
+            for number in range(700):
+                data = b'%d' % number * 9000
+                yield b'f%d' % number, nodes.Node(_EMPTY), data
+
+        found = self.build(files())
+        self.assertLess(found.blocks_per_group, layout.PER_GROUP)
+        self.assertEqual(3, found.group_count)
+        self.assertLess(found.free_blocks, found.block_count // 20)
+        folder = self.tmp()
+        process.run(
+            ['debugfs', '-R', f'rdump / {folder}', self.path],
+        )
+        for number in range(700):
+            data = (folder / f'f{number}').read_bytes()
+            self.assertEqual(b'%d' % number * 9000, data)
+        self.grow()
+
+    def test_what_fits_has_full_groups(self) -> None:
+        found = self.build([(b'a', nodes.Node(_EMPTY), b'x')])
+        self.assertEqual(layout.PER_GROUP, found.blocks_per_group)
+
+
+class TestFreeInodes(BuildCase):
+    def files(self, count: int) -> Iterable[tuple[bytes, nodes.Node, bytes]]:
+        for number in range(count):
+            yield b'd/%d' % number, nodes.Node(_EMPTY), b''
+
+    def test_headroom(self) -> None:
+        for wanted in (5, 64, 300):
+            headroom = units.Headroom(wanted * _MIB)
+            found = self.build(self.files(8180), headroom=headroom)
+            self.assertGreaterEqual(found.free_inodes, wanted * 64)
+
+    def test_size(self) -> None:
+        found = self.build(self.files(8180), size=200 * _MIB)
+        free = found.free_blocks * found.block_size
+        self.assertGreaterEqual(found.free_inodes, free // (16 << 10))
+
+    def test_none(self) -> None:
+        found = self.build(self.files(8180))
+        self.assertEqual(0, found.free_inodes)
+
+    def test_shrink(self) -> None:
+        self.build(self.files(8180), headroom=units.Headroom(400 * _MIB))
+        for wanted, groups in ((0, 1), (64, 2), (300, 4)):
+            output = self.path.with_name('small.img')
+            root = detect.open_root(self.path)
+            request = shrink.ShrinkRequest(
+                root, output, units.Headroom(wanted * _MIB)
+            )
+            shrink.execute(shrink.plan(request))
+            found = superblock.read(output)
+            self.assertGreaterEqual(found.free_inodes, wanted * 64)
+            self.assertEqual(groups, found.group_count)
+            process.run(['e2fsck', '-fn', output])
