@@ -50,6 +50,8 @@ BLOCK = 512
 #: Bytes that are read at a time.
 _CHUNK = 1 << 20
 
+_AHEAD = 16 << 10
+
 #: What follows the end of an archive is read, for another archive and for the
 #: sake of the checksums of the compression, up to so many bytes.
 _REST = 64 << 20
@@ -99,6 +101,7 @@ _PREFIX = slice(345, 500)
 _TIMES = (slice(345, 357), slice(357, 369))
 _STAR = slice(508, 512)
 
+_FLAGS = 'SCHILY.fflags'
 _XATTR = 'SCHILY.xattr.'
 _LIBARCHIVE_XATTR = 'LIBARCHIVE.xattr.'
 _SELINUX = 'RHT.security.selinux'
@@ -159,7 +162,8 @@ def reader(stream: stream_.Stream) -> tarfile.TarFile:
     archive: tarfile.TarFile = tarfile.open(  # noqa: SIM115
         fileobj=stream,  # type: ignore[call-overload]
         mode='r|',
-        bufsize=_CHUNK,
+        # For each header, it copies what is left of as many bytes.
+        bufsize=_AHEAD,
         # Its own, which knows whether it has seen the end.
         tarinfo=type('Member', (_Member,), {}),
         encoding='utf-8',
@@ -367,7 +371,7 @@ class _Archive:
             mtime = _time(headers.get('mtime'))
             if mtime is None:
                 mtime = int(member.mtime) * _NANO
-            return nodes.Node(
+            node = nodes.Node(
                 _MODES[member.type] | member.mode & 0o7777,
                 uid=member.uid,
                 gid=member.gid,
@@ -384,6 +388,8 @@ class _Archive:
             raise self._basin.refused(
                 path, f'its header makes no sense: {error}'
             ) from error
+        node.flags = self._basin.flags(path, node, headers.get(_FLAGS, ''))
+        return node
 
     def _reader(
         self, archive: tarfile.TarFile, member: tarfile.TarInfo

@@ -14,6 +14,7 @@
 
 from collections.abc import Iterable
 import logging
+import os
 import stat
 
 from amiclient import exceptions
@@ -23,6 +24,7 @@ from amiclient.ext.build import nodes
 from amiclient.ext.build import writer as writer_
 from amiclient.ext.build import xattrs
 from amiclient.source import acl
+from amiclient.source import fflags
 from amiclient import units
 
 _LOG = logging.getLogger(__name__)
@@ -141,6 +143,22 @@ class Basin:
                     nodes.shown(name),
                 )
         return known
+
+    def flags(self, path: bytes, node: nodes.Node, text: str) -> int:
+        """Read the flags of a file, and say which are not known."""
+        found, strange = fflags.parse(text)
+        for name in map(os.fsencode, strange):
+            if name not in self._strange:
+                self._strange.add(name)
+                _LOG.warning(
+                    '%s: %s: the flag %s is left out, it is not known',
+                    self.name,
+                    nodes.shown(path),
+                    nodes.shown(name),
+                )
+        if not (node.is_file or node.is_directory):
+            return 0
+        return fflags.suited(found, directory=node.is_directory)
 
     def holds(self, name: bytes) -> bool:
         """Tell whether a directory in the root has a file of that name."""

@@ -31,6 +31,7 @@ from amiclient.ext.build import nodes
 from amiclient.ext import copy
 from amiclient import progress as progress_
 from amiclient.source import basin as basin_
+from amiclient.source import fflags
 from amiclient.source import mounts
 from amiclient.source import opening
 from amiclient import text
@@ -215,6 +216,14 @@ class _Taking:
             self._seen[identity] = path
         with self._told(path):
             node = self._node(path, status, entry.folder, entry.name)
+            if is_directory:
+                inner = os.open(
+                    entry.name, _OPEN | os.O_DIRECTORY, dir_fd=entry.folder
+                )
+                try:
+                    node.flags = fflags.of(inner, directory=True)
+                finally:
+                    os.close(inner)
             if node.is_symlink:
                 node.target = os.readlink(entry.name, dir_fd=entry.folder)
         if node.is_file:
@@ -230,6 +239,7 @@ class _Taking:
                 stack.callback(os.close, descriptor)
                 if not os.path.samestat(os.fstat(descriptor), status):
                     raise _changed(self._basin.name, path)
+                node.flags = fflags.of(descriptor, directory=False)
                 size = status.st_size
                 ranges = [
                     (start, end - start)

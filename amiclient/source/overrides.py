@@ -47,7 +47,7 @@ _TYPES = {
 
 #: Keywords that say something of the content, which stays as it is.
 _IGNORED = re.compile(
-    'cksum|flags|gname|inode|md5|nlink|nochange|optional|resdevice|rmd160|'
+    'cksum|gname|inode|md5|nlink|nochange|optional|resdevice|rmd160|'
     'sha1|sha256|sha384|sha512|size|tags|uname|[a-z0-9]+digest'
 )
 
@@ -72,6 +72,7 @@ class Override:
     :param kind: its type, as in ``st_mode``; None for whatever it is.
     :param mode: permissions; None, as with the others, to leave them.
     :param mtime: nanoseconds since 1970.
+    :param flags: names of those of chattr(1), instead of what it has.
     :param xattrs: attributes that it gets besides what it has.
     """
 
@@ -84,6 +85,7 @@ class Override:
     mtime: int | None = None
     device: tuple[int, int] | None = None
     target: bytes | None = None
+    flags: str | None = None
     xattrs: Mapping[bytes, bytes] = dataclasses.field(default_factory=dict)
 
 
@@ -117,6 +119,8 @@ def apply(overrides: Iterable[Override], basin: basin_.Basin) -> None:
         elif override.kind not in (None, stat.S_IFMT(node.mode)):
             raise _refused(override, basin, 'is of another type')
         _change(node, override)
+        if override.flags is not None:
+            node.flags = basin.flags(override.path, node, override.flags)
 
 
 def give_to(uid: int, gid: int, basin: basin_.Basin) -> None:
@@ -315,6 +319,7 @@ def _value(text: str) -> bytes:
 
 _READERS: Mapping[str, Callable[[str], Any]] = {
     'device': _device,
+    'flags': str,
     'gid': _id,
     'link': _target,
     'mode': _mode,

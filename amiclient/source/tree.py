@@ -45,9 +45,6 @@ _LEFT = 20
 #: reproducible-builds.org: the present, as far as results may depend on it.
 _EPOCH = 'SOURCE_DATE_EPOCH'
 
-#: Nobody else's size can be an image: superblock, descriptors and inodes.
-_SMALLEST = 4 << 20
-
 #: What a root filesystem has one of.
 _ROOTS = frozenset((b'bin', b'etc', b'init', b'sbin', b'usr'))
 
@@ -127,11 +124,6 @@ def plan(request: BuildRequest) -> BuildPlan:
     tools_.require()
     identity.encoded_label(request.label)
     identity.journal_blocks(request.journal)
-    if request.size is not None and request.size < _SMALLEST:
-        raise exceptions.UsageError(
-            f'a filesystem of {request.size} bytes is too small',
-            hint=f'{units.format_size(_SMALLEST)} is the least',
-        )
     largest = layout.largest()
     for name, wanted in (
         ('--size', request.size or 0),
@@ -274,7 +266,8 @@ def _make(
                 f'{name}: it takes {needed} bytes '
                 f'({units.format_size(needed)}), more than the size that '
                 'was asked for',
-                hint='choose a larger --size, or less --headroom',
+                hint='choose a larger --size, less --headroom, or another '
+                '--journal',
             ) from error
 
 

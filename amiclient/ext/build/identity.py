@@ -149,4 +149,6 @@ def _summary(path: bytes, node: nodes.Node) -> bytes:
             node.target,
             node.device,
         )
+        # What has none is summed up as it always was.
+        + ((node.flags,) if node.flags else ())
     ).encode('ascii')

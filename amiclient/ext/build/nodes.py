@@ -61,6 +61,7 @@ class Node:
     :param target: of a symbolic link.
     :param device: major and minor number of a device.
     :param children: of a directory, by name; there are none elsewhere.
+    :param flags: of chattr(1), as ext4 stores them.
     :param links: how many names it has.
     :param number: of the inode, once it has one.
     :param parent: number of the directory that a directory is in.
@@ -82,6 +83,7 @@ class Node:
     target: bytes = b''
     device: tuple[int, int] = (0, 0)
     children: 'dict[bytes, Node]' = dataclasses.field(default_factory=dict)
+    flags: int = 0
     links: int = 0
     number: int = 0
     parent: int = 0

@@ -149,7 +149,7 @@ class Writer(content.Content):
             blocks=sum(count for _, _, count in node.extents)
             + node.index_blocks
             + bool(block),
-            flags=flags,
+            flags=flags | node.flags,
             time=time,
             xattrs=inside,
             filesystem_seed=seed,

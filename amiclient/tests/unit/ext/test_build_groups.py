@@ -72,10 +72,12 @@ class BuildCase(base.TestCase):
 
 class TestFewBlocks(BuildCase):
     def test_links(self) -> None:
-        found = self.build(
-            (b'etc/l%d' % n, nodes.Node(stat.S_IFLNK | 0o777, target=b'x'), b'')
-            for n in range(33000)
-        )
+        def files():
+            for number in range(33000):
+                node = nodes.Node(stat.S_IFLNK | 0o777, target=b'x')
+                yield b'etc/l%d' % number, node, b''
+
+        found = self.build(files())
         # mke2fs -N 33012 makes it in 12 MiB.
         self.assertLess(found.size, 12 * _MIB)
         self.assertLess(found.free_blocks, 200)

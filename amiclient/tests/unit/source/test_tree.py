@@ -15,6 +15,7 @@
 import dataclasses
 import os
 import pathlib
+import re
 import struct
 import subprocess
 import sys
@@ -396,6 +397,24 @@ class TestResult(BuildCase):
             source, kind=exceptions.NoSpaceError, size=4 * MIB, journal=4 * MIB
         )
         self.assertIn('choose a larger --size', text)
+
+    def test_least_size(self) -> None:
+        source = self.tar(archives.plain_members())
+        for size in (3 << 19, 9 * MIB):
+            text = self.refused(
+                source,
+                kind=exceptions.NoSpaceError,
+                size=size,
+                headroom=units.Headroom(MIB * (size > 8 * MIB) * 5),
+            )
+            told = re.search('takes ([0-9]+) bytes', text)
+            self.build(
+                source,
+                size=int(told[1]),
+                headroom=units.Headroom(MIB * (size > 8 * MIB) * 5),
+            )
+            self.assertEqual(int(told[1]), self.output.stat().st_size)
+            self.output.unlink()
 
     def free(self) -> int:
         text = process.run(['dumpe2fs', '-h', self.output]).text
