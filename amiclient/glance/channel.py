@@ -101,7 +101,8 @@ class Channel:
         timeout = kwargs.get('timeout', self._proxy.session.timeout)
         # It may log in again meanwhile, or be sent somewhere else.
         whole = sum(timeout) if isinstance(timeout, tuple) else timeout
-        with errors.understood(doing), bounded.within(whole or retry.TIMEOUT):
+        whole = self._clock.left(whole or retry.TIMEOUT)
+        with errors.understood(doing), bounded.within(whole):
             response = self._proxy.request(
                 url,
                 method,

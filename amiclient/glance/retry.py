@@ -60,6 +60,7 @@ class Patience:
     :param backoff: before the second attempt; doubled before each other.
     :param longest: between two attempts, or two looks at an image.
     :param retry_after: the most that the cloud may ask for.
+    :param aloud: whether to warn of every wait, rather than only note it.
     """
 
     attempts: int = RETRIES + 1
@@ -67,20 +68,28 @@ class Patience:
     answer: float = 15 * TIMEOUT
     reply: float = 2 * TIMEOUT
     settle: float = 10 * TIMEOUT
-    away: float = 2 * TIMEOUT
+    away: float = TIMEOUT
     undo: float = TIMEOUT
     poll: float = 0.2
     backoff: float = 1.0
     longest: float = 30.0
     retry_after: float = 120.0
+    aloud: bool = False
 
     @classmethod
-    def of(cls, *, retries: int = RETRIES, timeout: float = TIMEOUT) -> Self:
+    def of(
+        cls,
+        *,
+        retries: int = RETRIES,
+        timeout: float = TIMEOUT,
+        aloud: bool = False,
+    ) -> Self:
         """Have the patience that a user asks for.
 
         :param retries: how often to try again.
         :param timeout: seconds for which nothing may move; what the cloud
             may need longer for gets a multiple of it.
+        :param aloud: whether to warn of every wait.
         """
         default = cls()
         scale = timeout / TIMEOUT
@@ -95,6 +104,7 @@ class Patience:
             undo=min(default.undo, _SHORTEST + timeout),
             # Who has little patience with the network has little to wait.
             backoff=min(default.backoff, timeout / 20),
+            aloud=aloud,
         )
 
     def delay(self, attempt: int, asked: float = 0.0) -> float:
@@ -108,6 +118,22 @@ class Patience:
         # Jitter, so that clients that failed together do not return together.
         delay *= random.uniform(0.5, 1)  # noqa: S311 - no secret
         return max(delay, min(asked, self.retry_after))
+
+    def tell(
+        self, error: exceptions.CloudError, delay: float, attempt: int
+    ) -> None:
+        """Say what is waited for.
+
+        :param delay: seconds. :param attempt: the number of the one before.
+        """
+        LOG.log(
+            logging.WARNING if self.aloud else logging.INFO,
+            '%s; trying again in %.0f s, attempt %d of %d',
+            error.message,
+            delay,
+            attempt + 1,
+            self.attempts,
+        )
 
 
 class Clock:
@@ -169,11 +195,11 @@ def call(
     :returns: what it returned.
     :raises CloudError: what it raised at last: an error whose ``again`` is
         None at once, any other once all attempts, or all the time, are used
-        up; then it says how many there were.
+        up; then it says how many there were, and how long that took.
     :raises CancelledError: if the clock's ``cancel`` was set meanwhile.
     """
     clock = clock or Clock()
-    attempt = 1
+    attempt, begin = 1, time.monotonic()
     while True:
         try:
             return work(attempt)
@@ -184,20 +210,24 @@ def call(
             # What is left of the time would be spent waiting.
             late = clock.left(delay) < delay
             if attempt >= patience.attempts or late:
-                raise tried(error, attempt) from error
-            LOG.info('%s; trying again in %.1f s', error.message, delay)
+                raise tried(error, attempt, begin) from error
+            patience.tell(error, delay, attempt)
         clock.sleep(delay)
         attempt += 1
 
 
 def tried(
-    error: exceptions.CloudError, attempts: int
+    error: exceptions.CloudError, attempts: int, begin: float
 ) -> exceptions.CloudError:
     """Say how often something was tried in vain.
 
+    :param begin: when it was tried first, by time.monotonic().
     :returns: an error of the same class; to try again is no use.
     """
-    times = f' (tried {attempts} times)' if attempts > 1 else ''
+    times = ''
+    if attempts > 1:
+        took = time.monotonic() - begin
+        times = f' (tried {attempts} times in {took:.0f} s)'
     return type(error)(
         f'{error.message}{times}', hint=error.hint, status=error.status
     )

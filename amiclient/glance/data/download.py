@@ -28,6 +28,7 @@ import os
 import pathlib
 import re
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import requests
@@ -206,7 +207,7 @@ class _Download:
         return self._downloaded
 
     def _try_again(self) -> None:
-        attempt, begin = 1, self._part.offset
+        attempt, begin, since = 1, self._part.offset, time.monotonic()
         cuts: list[int | None] = []
         while True:
             self._begun, self._cut = False, None
@@ -221,10 +222,12 @@ class _Download:
                 cuts.append(self._cut)
                 if self._part.offset >= begin + _STRIDE:
                     attempt, begin = 1, self._part.offset
+                    since = time.monotonic()
                 if attempt >= self._patience.attempts:
                     last = _hinted(error, cuts[-attempt:])
-                    raise retry.tried(last, attempt) from error
+                    raise retry.tried(last, attempt, since) from error
                 delay = self._patience.delay(attempt, error.again)
+                self._patience.tell(error, delay, attempt)
             self._clock.sleep(delay)
             attempt += 1
 

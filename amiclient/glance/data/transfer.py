@@ -302,7 +302,9 @@ class _Upload:
                         f'{record.status} after {self._patience.settle:g} s',
                         hint='--timeout waits longer',
                     )
-            self._clock.sleep(pause)
+            # Not past the end of what is waited for.
+            left = self._patience.away - waited
+            self._clock.sleep(min(pause, left) if left > 0 else pause)
             pause = min(pause * 2, self._patience.longest)
 
 

@@ -65,7 +65,7 @@ class TestPassing(faulty.FaultCase):
     def test_for_good(self) -> None:
         self.fails(
             acts.answer(503, 'out of order'),
-            text='failed: out of order (HTTP 503) (tried 3 times); try again',
+            text='failed: out of order (HTTP 503) (tried 3 times in ',
             words=('--retries', 2, '--timeout', 2),
         )
 
@@ -167,6 +167,33 @@ class TestToken(faulty.FaultCase):
             # Without a token nothing can be removed.
             self.keystone.clear()
             self.remove_as_told(finished.stderr)
+
+    def test_keystone_is_gone_and_all_is_refused(self) -> None:
+        """It ends as --timeout and --retries say, and leaves no files."""
+        self.hurry(1)
+        network = ('--timeout', 1, '--retries', 1)
+        for stop in (acts.answer(503, 'down'), lambda e: e.hold()):
+            for kind in self.uploads('kernel', 'image'):
+                self.glance.rule(
+                    lambda e, s=stop: self.refuse_all(e, s),
+                    method='PUT',
+                )
+                begin = time.monotonic()
+                finished = self.run_openstack(*self.commands[kind], *network)
+                self.assertLess(time.monotonic() - begin, 60, kind)
+                self.assertEqual(1, finished.status, finished)
+                self.assertNotIn('Traceback', finished.stderr)
+                self.assertIn('(HTTP 401); then ', finished.stderr)
+                self.assertNothingLeft()
+                self.keystone.clear()
+                self.remove_as_told(finished.stderr)
+
+    def refuse_all(
+        self, exchange: faults.Exchange, stop: faults.Action
+    ) -> None:
+        self.keystone.rule(stop, times=None)
+        self.glance.rule(acts.answer(401, 'no such token'), times=None)
+        acts.answer(401, 'no such token')(exchange)
 
     def revoke_and_stop(self, exchange: faults.Exchange) -> None:
         self.keystone.rule(acts.answer(503, 'down'), times=None)

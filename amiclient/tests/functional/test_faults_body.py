@@ -46,7 +46,7 @@ class TestReset(faulty.FaultCase):
     def test_for_good(self) -> None:
         self.fails(
             acts.reset(0.5),
-            text='(tried 2 times)',
+            text='(tried 2 times in ',
             words=('--retries', 1, '--timeout', 5),
             check=lambda kind: self.assertEqual(
                 4 if kind == 'image' else 2, self.glance.count(**faulty.DATA)

@@ -67,7 +67,7 @@ class TestBreaks(DirectoryCase):
     def test_for_good(self) -> None:
         self.break_(acts.reset(0.5), times=None)
         line = self.in_vain('--retries', 1, '--timeout', 5)
-        self.assertIn('(tried 2 times)', line)
+        self.assertIn('(tried 2 times in ', line)
         self.assertIn(
             f'; what was fetched stays in {self.target}: run it again', line
         )
@@ -107,7 +107,7 @@ class TestAnswers(DirectoryCase):
     def test_errors_for_good(self) -> None:
         self.break_(faults_actions.answer(503, '<p>Not now</p>'), times=None)
         line = self.in_vain('--retries', 1, '--timeout', 5)
-        self.assertIn('Not now (HTTP 503) (tried 2 times)', line)
+        self.assertIn('Not now (HTTP 503) (tried 2 times in ', line)
 
     def test_an_error_that_looks_like_data(self) -> None:
         self.break_(faults_actions.answer(200, 'Log in first'), times=None)

@@ -162,7 +162,7 @@ class TestBreaks(FaultCase):
             )
             line = self.refuse(command, '--timeout', 1, '--retries', 1)
             self.assertRegex(line, 'Connection refused|connection broke')
-            self.assertIn('(tried 2 times)', line)
+            self.assertIn('(tried 2 times in ', line)
 
 
 class TestAnswers(FaultCase):

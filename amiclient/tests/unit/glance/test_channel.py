@@ -50,7 +50,7 @@ class TestRepeated(ChannelTest):
     def test_given_up(self) -> None:
         self.script('GET', ONE, BUSY)
         message = self.fail(self.catalog.get, wire.ID)
-        self.assertIn('busy (HTTP 503) (tried 5 times)', message)
+        self.assertIn('busy (HTTP 503) (tried 5 times in ', message)
         self.assertEqual(['GET'] * 5, self.methods())
 
     def test_a_refusal_is_final(self) -> None:

@@ -300,7 +300,7 @@ class TestBreaks(DownloadTest):
         message = self.refuse(exceptions.TransferError, shelf)
         self.assertEqual(5, len(shelf.asked))
         self.assertIn('the connection broke after', message)
-        self.assertIn('(tried 5 times); ', message)
+        self.assertIn('(tried 5 times in ', message)
         (part,) = self.parts()
         there = part.stat().st_size
         self.assertIn(f'after {there} of {SIZE} bytes', message)
@@ -375,7 +375,7 @@ class TestBreaks(DownloadTest):
     def test_transient_answers_for_good(self) -> None:
         shelf = self.shelf(*[downloads.say(503, b'<p>not now</p>')] * 9)
         message = self.refuse(exceptions.CloudError, shelf)
-        self.assertIn('not now (HTTP 503) (tried 5 times)', message)
+        self.assertIn('not now (HTTP 503) (tried 5 times in ', message)
         self.assertEqual([], os.listdir(self.folder))
 
     def test_gone(self) -> None:

@@ -12,8 +12,11 @@
 
 """When to try again, and when to stop."""
 
+import dataclasses
 import threading
 import time
+
+import fixtures
 
 from amiclient import exceptions
 from amiclient.glance import retry
@@ -53,11 +56,25 @@ class TestCall(base.TestCase):
         error = self.assertRaises(
             exceptions.TransferError, retry.call, work, patience=QUICK
         )
-        self.assertEqual('it failed (tried 3 times); wait', str(error))
+        self.assertRegex(
+            str(error), r'^it failed \(tried 3 times in \d s\); wait$'
+        )
         self.assertEqual(503, error.status)
         # Whoever calls this in a loop must not begin again.
         self.assertIsNone(error.again)
         self.assertEqual([1, 2, 3], work.attempts)
+
+    def test_waits_are_told(self) -> None:
+        for aloud, level in ((True, 'WARNING'), (False, 'INFO')):
+            patience = dataclasses.replace(QUICK, aloud=aloud)
+            with fixtures.FakeLogger(
+                format='%(levelname)s %(message)s'
+            ) as log:
+                retry.call(Work(passing(again=0.1)), patience=patience)
+            self.assertEqual(
+                f'{level} it failed; trying again in 0 s, attempt 2 of 3\n',
+                log.output,
+            )
 
     def test_what_will_not_pass(self) -> None:
         error = exceptions.NotFoundError('gone', status=404)
