@@ -62,10 +62,12 @@ def told(text: str) -> str:
     return f'{written[:half]} ... {written[-half:]}'
 
 
-def some(names: Sequence[str], most: int = 5) -> str:
+def some(
+    names: Sequence[str], most: int = 5, *, between: str = ', '
+) -> str:
     """Name the first few, and count the rest."""
     more = len(names) - most
-    words = ', '.join(names[:most])
+    words = between.join(names[:most])
     return f'{words} and {more} more' if more > 0 else words
 
 

@@ -15,6 +15,7 @@
 
 import argparse
 from collections.abc import Callable
+import os
 import pathlib
 import re
 import typing
@@ -56,7 +57,16 @@ def _some(text: str) -> str:
     return text
 
 
+_URL = re.compile('[A-Za-z][0-9A-Za-z+.-]*://')
+
+
 def _path(text: str) -> pathlib.Path:
+    if _URL.match(text) and not os.path.lexists(text):
+        # No fault of form: a line without the usage says more.
+        raise exceptions.SourceError(
+            f'{text}: a URL, where a file on this computer is wanted',
+            hint='download it first, for instance with curl -L -O URL',
+        )
     # Path('') is the current directory.
     return pathlib.Path(_some(text))
 

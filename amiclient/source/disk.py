@@ -185,12 +185,12 @@ class Disk:
         if roots:
             raise exceptions.SourceError(
                 f'{name}: several partitions have a root filesystem: '
-                f'{self._listed()}',
+                f'{_listed(roots)}',
                 hint='choose one with --partition NUMBER',
             )
         raise exceptions.SourceError(
             f'{name}: no partition has an ext2, ext3 or ext4 filesystem with '
-            f'a root filesystem in it: {self._listed()}',
+            f'a root filesystem in it: {_listed(self.partitions)}',
             hint='choose one with --partition NUMBER'
             if ext
             else self._remedy(each.what for each in self.partitions),
@@ -249,12 +249,10 @@ class Disk:
                     )
                 return each
         raise exceptions.UsageError(
-            f'{name}: there is no partition {number}: {self._listed()}',
+            f'{name}: there is no partition {number}: '
+            f'{_listed(self.partitions)}',
             hint='choose another with --partition NUMBER',
         )
-
-    def _listed(self) -> str:
-        return ' | '.join(map(str, self.partitions)) or 'there are none'
 
     @staticmethod
     def _remedy(phrases: Iterable[str]) -> str | None:
@@ -263,6 +261,11 @@ class Disk:
             if what in found:
                 return remedy
         return None
+
+
+def _listed(partitions: Sequence[Partition]) -> str:
+    listed = text.some([str(each) for each in partitions], 8, between=' | ')
+    return listed or 'there are none'
 
 
 def tell(path: pathlib.Path) -> str | None:
@@ -277,7 +280,11 @@ def tell(path: pathlib.Path) -> str | None:
     with opening.opened(path, wanted='a disk', devices=True) as file:
         if kind := virtual.tell(file.read(virtual.HEAD)):
             return kind
-    return 'raw' if detect.identify(path) in magic.DISKS else None
+    phrase = detect.identify(path)
+    if phrase == magic.VHD.phrase:
+        # One of a fixed size, which is told by its end.
+        return 'vpc'
+    return 'raw' if phrase in magic.DISKS else None
 
 
 @contextlib.contextmanager

@@ -33,13 +33,13 @@ from amiclient.source import compression
 #: signature right before that.
 HEAD = 0x10000 + 4096
 
-#: How much of the end after() wants to see: the footer of a VHD.
+#: How much of the end after() wants to see: the footer of a VHD or DMG.
 TAIL = 512
 
 _BUILD = 'make an ext4 filesystem of it with openstack ami build'
 _COPY_FILES = 'copy its files, and use openstack ami build on the copy'
 _UNPACK = 'unpack it, and use openstack ami build on what comes out'
-_CONVERT = 'convert it with qemu-img convert -O raw first'
+_CONVERT = 'if you trust it, convert it with qemu-img convert -O raw first'
 _PARTITION = 'copy the partition with the root filesystem out of it first'
 _LVM = 'activate its volume group and give the logical volume'
 _DOWNLOAD = 'look into it, a download may have failed'
@@ -76,6 +76,7 @@ JOURNAL = Found(
 )
 MBR = Found('an MBR-partitioned disk', _PARTITION)
 GPT = Found('a GPT-partitioned disk', _PARTITION)
+VHD = Found('a VHD disk image', _CONVERT)
 
 #: What is a disk, of what is told by content.
 DISKS = (MBR.phrase, GPT.phrase)
@@ -89,10 +90,16 @@ _BEFORE = (
     (0, b'COWD', Found('a VMDK disk image', _CONVERT)),
     (0, b'# Disk DescriptorFile', Found('a VMDK descriptor', _CONVERT)),
     (0, b'vhdxfile', Found('a VHDX disk image', _CONVERT)),
-    (0, b'conectix', Found('a VHD disk image', _CONVERT)),
+    (0, b'conectix', VHD),
     (0x40, b'\x7f\x10\xda\xbe', Found('a VDI disk image', _CONVERT)),
     (0, b'WithoutFreeSpace', Found('a Parallels disk image', _CONVERT)),
     (0, b'WithouFreSpacExt', Found('a Parallels disk image', _CONVERT)),
+    (0, b'Bochs Virtual HD Image', Found('a Bochs disk image', _CONVERT)),
+    (0, b'#!/bin/sh\n#V2.0 Format\n', Found('a cloop disk image',
+                                           _CONVERT)),
+    (0, b'\x3a\xff\x26\xed', Found(
+        'an Android sparse image',
+        'make a plain one of it with simg2img first')),
     (0, b'LUKS\xba\xbe', Found('a LUKS-encrypted volume',
                                'open it with cryptsetup first')),
     (0, b'XFSB', Found('an XFS filesystem', _COPY_FILES)),
@@ -192,7 +199,9 @@ def after(head: bytes, tail: bytes, size: int) -> Found | None:
     if found := _search(_AFTER, head):
         return found
     if tail.startswith(b'conectix'):
-        return Found('a VHD disk image', _CONVERT)
+        return VHD
+    if tail.startswith(b'koly'):
+        return Found('a DMG disk image', _CONVERT)
     if next(partitions(head, size), None) is not None:
         return MBR
     if head[:2] == b'MZ':

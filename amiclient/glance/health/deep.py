@@ -177,9 +177,8 @@ def _inner(
 
     :returns: a file with its bytes; and why there is none.
     """
-    with path.open('rb') as file:
-        told = virtual.tell(file.read(virtual.HEAD))
-    if told is None and image.disk_format not in _TOLD:
+    told = disk.tell(path)
+    if told in (None, 'raw') and image.disk_format not in _TOLD:
         return path, _not_examined(case, f'is a {image.disk_format} disk')
     inner = path.with_name('disk')
     title = case.title

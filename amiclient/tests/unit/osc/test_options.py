@@ -14,6 +14,7 @@
 import contextlib
 from importlib import metadata
 import io
+import os
 import pathlib
 
 import testscenarios
@@ -115,6 +116,20 @@ class TestValues(base.TestCase):
         with contextlib.redirect_stderr(stderr):
             self.assertRaises(SystemExit, parse, ami.UploadAmi, '')
         self.assertIn('it must not be empty', stderr.getvalue())
+
+    def test_a_url_is_no_file(self):
+        for url in ('http://127.0.0.1//x.img?a=b', 's3://bucket/key'):
+            error = self.assertRaises(
+                exceptions.SourceError, parse, local.ShrinkImage, url
+            )
+            self.assertIn(f'{url}: a URL', str(error))
+            self.assertIn('download it first', error.hint)
+        name = os.path.join(self.tmp(), 'http:')
+        os.makedirs(os.path.join(name, 'x'))
+        # What is there is meant.
+        parse(local.ShrinkImage, f'{name}//x')
+        with contextlib.chdir(os.path.dirname(name)):
+            parse(local.ShrinkImage, 'http://x')
 
     def test_headroom(self):
         # Whether it was given decides whether a saved AMI is shrunk.

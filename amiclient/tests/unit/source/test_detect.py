@@ -165,7 +165,8 @@ class TestDetect(base.TestCase):
             self.assertEqual(phrase, detect.identify(path))
             self.assertEqual(
                 f'{path}: {phrase}: only ext2, ext3 and ext4 filesystems '
-                f'are taken; convert it with qemu-img convert -O raw first',
+                f'are taken; if you trust it, convert it with qemu-img '
+                'convert -O raw first',
                 self.refused(path),
             )
 
@@ -239,6 +240,9 @@ class TestDetect(base.TestCase):
             ('an ISO 9660 image', (0x8001, b'CD001'), (0, mbr(1, 100))),
             ('a LUKS-encrypted volume', (0, b'LUKS\xba\xbe')),
             ('an LVM physical volume', (512, b'LABELONE')),
+            ('an Android sparse image', (0, b'\x3a\xff\x26\xed\1\0\0\0')),
+            ('a Bochs disk image', (0, b'Bochs Virtual HD Image')),
+            ('a cloop disk image', (0, b'#!/bin/sh\n#V2.0 Format\nmodprobe')),
             ('a zip archive', (0, b'PK\x03\x04')),
             ('an EFI or Windows program', (0, bytes(samples.pe(0x14C)))),
             ('a Linux kernel (bzImage)', (0, samples.bzimage())),

@@ -172,6 +172,12 @@ class TestFormats(DiskCase):
         path = self.disk(disks.Part(2), disks.Part(24, self.root), label='dos')
         self.assertEqual(2, self.check(path).partition)
 
+    def test_mbr_in_a_vhd_of_fixed_size(self) -> None:
+        """Its beginning is that of a raw disk, whose size is another."""
+        path = self.disk(disks.Part(24, self.root), label='dos')
+        image = disks.convert(path, 'vpc', '-o', 'subformat=fixed')
+        self.assertEqual('vhd disk, mbr', self.check(image).format)
+
     def test_logical_partition(self) -> None:
         path = self.disk(
             disks.Part(4, self.other('a')),
@@ -268,6 +274,18 @@ class TestChoice(DiskCase):
             told = self.refused(path, partition=2)
             self.assertIn(f'partition 2 is {what}', told)
             self.assertIn(remedy, told)
+
+    def test_many_partitions(self) -> None:
+        path = self.folder / 'disk'
+        entries = [(disks.LINUX, 2048 + i, 2048 + i) for i in range(128)]
+        begin, end = disks.gpt(8192, entries)
+        path.write_bytes(begin.ljust(8192 * 512 - len(end), b'\0') + end)
+        for choice in ({}, {'partition': 200}):
+            told = self.refused(path, **choice)
+            self.assertIn('1: 512 bytes, ', told)
+            self.assertIn(' and 120 more', told)
+            self.assertNotIn(' 9: ', told)
+            self.assertLess(len(told), 800)
 
     def test_no_disk(self) -> None:
         told = self.refused(self.root, exceptions.UsageError, partition=1)

@@ -171,7 +171,8 @@ class TestSwapped(HostileCase):
                 virtual.opened(path, kind, self.work, name='a') as medium,
             ):
                 data = medium.read(0, medium.size)
-            self.assertTrue(data == self.disk.read_bytes())
+            # Both are too long to be shown.
+            self.assertIs(True, data == self.disk.read_bytes())
 
     def test_backing_file(self) -> None:
         path = self.layer('a', 'disk')
