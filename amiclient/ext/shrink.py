@@ -236,11 +236,17 @@ def _in_place(
         with stage.workshop(planned.folder) as folder:
             clean.refuse_damaged(path, folder / _METADATA, _tools(planned))
     clean.mend(path, tools, recover=recover, repair=repair)
+    state = files.state(path)
     target = shrinkplan.aim(planned.request, path)
     with stage.workshop(planned.folder) as folder:
         with progress.task('Trying the shrink out'):
             recorder = tools_.Recorder.of(planned.image.superblock)
             trial = _try_out(target, path, folder, recorder)
+        if not own:
+            # Not everybody knows of locks. What was tried out with something
+            # else would destroy it.
+            busy.refuse_busy(path)
+            files.refuse_changed(path, state)
         if not planned.image.is_device:
             stage.reserve(path, recorder.written)
         with contextlib.nullcontext() if own else _half_done(path):

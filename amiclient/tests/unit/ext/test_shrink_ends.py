@@ -181,7 +181,7 @@ class TestCancelInPlace(_EndsTest):
 
 
 class TestChangedMeanwhile(_EndsTest):
-    def refused(self, change: object, moment: str) -> None:
+    def refused(self, change: object, moment: str, **rest: object) -> None:
         to_come = [moment]
 
         class Watch(shrinking.Watch):
@@ -191,7 +191,7 @@ class TestChangedMeanwhile(_EndsTest):
                     to_come.remove(description)
                     change()
 
-        planned = shrink.plan(shrinking.request(self.image))
+        planned = shrink.plan(shrinking.request(self.image, **rest))
         error = self.assertRaises(
             exceptions.SourceError, shrink.execute, planned, progress=Watch()
         )
@@ -204,6 +204,24 @@ class TestChangedMeanwhile(_EndsTest):
             self.refused(
                 lambda: shrinking.overwrite(self.image, 0, b'changed'), moment
             )
+
+    def test_written_to_while_it_is_to_be_resized_in_place(self) -> None:
+        size = self.image.stat().st_size
+        self.refused(
+            lambda: shrinking.overwrite(self.image, 0, b'changed'),
+            'Trying the shrink out', in_place=True,
+        )  # fmt: skip
+        self.assertEqual(size, self.image.stat().st_size)
+        self.assertTrue(shrinking.is_sound(self.image))
+
+    def test_replaced_while_it_is_to_be_resized_in_place(self) -> None:
+        other = shrinking.small(self.tmp())
+        before = shrinking.digest(other)
+        self.refused(
+            lambda: os.replace(other, self.image),
+            'Trying the shrink out', in_place=True,
+        )  # fmt: skip
+        self.assertEqual(before, shrinking.digest(self.image))
 
     def test_replaced_by_another(self) -> None:
         other = shrinking.small(self.tmp())
