@@ -18,6 +18,7 @@ import shlex
 
 from amiclient import findings
 from amiclient.rootfs import case as case_
+from amiclient import text
 
 Found = Iterator[findings.Finding]
 
@@ -51,9 +52,7 @@ _LISTED = 10
 
 
 def _some(paths: list[str]) -> str:
-    more = len(paths) - _SHOWN
-    words = ', '.join(paths[:_SHOWN])
-    return f'{words} and {more} more' if more > 0 else words
+    return text.some(paths, _SHOWN)
 
 
 def _remove(paths: list[str], *, folders: bool = False) -> str:

@@ -17,12 +17,17 @@ What is asked for and cannot be mended is an error: nobody may take a copy for
 mended that is not.
 """
 
+from collections.abc import Sequence
 import pathlib
 
 from amiclient import exceptions
 from amiclient.ext import browse
 from amiclient.ext import rewriting
 from amiclient.source import fstab
+from amiclient import text as text_
+
+#: Lines of the file that are told, and characters of each.
+_SHOWN, _LINE = 10, 200
 
 _PATH = '/etc/fstab'
 _LIMIT = 64 << 10
@@ -47,7 +52,7 @@ def report(image: pathlib.Path, name: str) -> tuple[str, ...]:
         found = fstab.ties(_text(reader), reader.superblock)
     if not found:
         return ()
-    listed = ', '.join(map(str, found))
+    listed = _some(found)
     note = f'{name}: /etc/fstab names what a server does not have: {listed}'
     return (f'{note}; {_FIX}',)
 
@@ -101,7 +106,12 @@ def mend(image: pathlib.Path, name: str) -> tuple[str, ...]:
         )
     except exceptions.UnsupportedError as error:
         raise _refused(name, error.message) from error
-    return (f'{name}: /etc/fstab was mended: {", ".join(map(str, found))}',)
+    return (f'{name}: /etc/fstab was mended: {_some(found)}',)
+
+
+def _some(found: Sequence[fstab.Tie]) -> str:
+    lines = [text_.short(str(each), _LINE) for each in found]
+    return text_.some(lines, _SHOWN)
 
 
 def _refused(name: str, why: str) -> exceptions.UnsupportedError:

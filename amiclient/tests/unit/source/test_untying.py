@@ -99,6 +99,15 @@ class TestUntying(base.TestCase):
         self.assertEqual(before, exttree.read_tree(image))
         self.assertEqual([], os.listdir(self.work))
 
+    def test_told_in_short(self) -> None:
+        lines = [f'/dev/sda5 /mnt/{"x" * 1500}{n} ext4' for n in range(30)]
+        image = self.image('\n'.join((*lines, '')))
+        disk = disks.make(self.folder / 'disk', [disks.Part(8, image)])
+        with self.opened(disk) as source:
+            (note,) = source.notes
+        self.assertLess(len(note), 3000)
+        self.assertIn(' and 20 more; ', note)
+
     def test_told(self) -> None:
         """Of what was taken out of a disk; elsewhere there are checks."""
         image = self.image()
