@@ -226,11 +226,16 @@ class Case:
         )
 
     @functools.cached_property
+    def listing(self) -> ramdisk_files.Listing:
+        """The files of the ramdisk, and whether these are all."""
+        if self.ramdisk is None:
+            return ramdisk_files.Listing(frozenset())
+        return ramdisk_files.names(self.ramdisk)
+
+    @property
     def early(self) -> frozenset[str]:
         """The files of the ramdisk."""
-        if self.ramdisk is None:
-            return frozenset()
-        return ramdisk_files.names(self.ramdisk)
+        return self.listing.names
 
     @functools.cached_property
     def grows_early(self) -> bool:

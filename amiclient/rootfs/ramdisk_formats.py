@@ -75,7 +75,7 @@ def recognise(file: BinaryIO, *, name: str) -> RamdiskFormat | None:
     :raises BrokenError: if it is one, but cut short or in an old format.
     :raises ProgramError: if the program that decompresses it is missing.
     """
-    offset = 0
+    offset = entries = 0
     early = main = False
     for _ in range(_ARCHIVES):
         file.seek(offset)
@@ -93,7 +93,7 @@ def recognise(file: BinaryIO, *, name: str) -> RamdiskFormat | None:
                 raise _followed(file, offset, name)
             # What follows a whole archive need not be one.
             break
-        end, is_early = _walk(file, offset, name)
+        end, is_early, entries = _walk(file, offset, name, entries)
         early, main = early or is_early, main or not is_early
         offset = _skip_zeros(file, end)
         if offset < 0:
@@ -125,15 +125,19 @@ def _is_compressed_cpio(file: BinaryIO, offset: int, name: str) -> bool:
     return data.startswith(_MAGIC)
 
 
-def _walk(file: BinaryIO, offset: int, name: str) -> tuple[int, bool]:
+def _walk(
+    file: BinaryIO, offset: int, name: str, entries: int
+) -> tuple[int, bool, int]:
     """Go through a plain archive, from header to header.
 
-    :returns: where it ends, and whether it holds early files only.
+    :param entries: how many there were before.
+    :returns: where it ends, whether it holds early files only, and how many
+        entries there were by then.
     """
     size = file.seek(0, 2)
     start = offset
     early: bool | None = None
-    for _ in range(_ENTRIES):
+    for number in range(entries, _ENTRIES):
         file.seek(offset)
         header = file.read(_HEADER)
         if len(header) < _HEADER:
@@ -142,7 +146,7 @@ def _walk(file: BinaryIO, offset: int, name: str) -> tuple[int, bool]:
         entry = file.read(name_length)
         offset += _aligned(_HEADER + name_length)
         if entry == _TRAILER:
-            return offset, bool(early)
+            return offset, bool(early), number
         offset += _aligned(length)
         if offset > _aligned(size):
             break

@@ -95,6 +95,18 @@ def _no_modules(case: case_.Case) -> Found:
         )
 
 
+def _ramdisk_unread(case: case_.Case) -> Found:
+    if case.listing.end is not None:
+        yield findings.Finding(
+            'warning',
+            'ramdisk-unread',
+            'the ramdisk unpacks to more than any should: after '
+            f'{case.listing.end}, the rest was not looked at, so which '
+            'drivers it has was not checked',
+            'make the ramdisk anew, or give another one with --ramdisk',
+        )
+
+
 def _driver(
     case: case_.Case, rule: str, names: tuple[str, ...], what: str,
     severity: findings.Severity, *, later: bool = False,
@@ -104,7 +116,8 @@ def _driver(
     :param names: modules, all of which it takes.
     :param later: whether it may come from the root filesystem.
     """
-    if case.kernel is None:
+    if case.kernel is None or case.listing.end is not None:
+        # It may be in what was not read.
         return
     there = ramdisk_files.modules(case.early) | (case.built_in or frozenset())
     if later:
@@ -253,6 +266,7 @@ RULES: dict[str, case_.Rule] = {
     'no-kernel': _no_kernel,
     'architecture': _architecture,
     'no-modules': _no_modules,
+    'ramdisk-unread': _ramdisk_unread,
     'virtio-blk': _virtio_blk,
     'ext4': _ext4,
     'virtio-net': _virtio_net,

@@ -15,9 +15,15 @@ import bz2
 import gzip
 import lzma
 import subprocess
+import time
 
+import fixtures
+
+from amiclient import exceptions
 from amiclient.rootfs import ramdisk_files
+from amiclient.rootfs import ramdisk_formats
 from amiclient.tests import base
+from amiclient.tests import bombs
 from amiclient.tests.unit.rootfs import samples
 
 _NAMES = ['.', 'bin', 'bin/sh.static', 'usr/lib/modules/1/virtio-blk.ko.xz']
@@ -37,7 +43,7 @@ class TestNames(base.TestCase):
     def names(self, content: bytes) -> set[str]:
         path = self.tmp() / 'initrd'
         path.write_bytes(content)
-        return {*ramdisk_files.names(path)}
+        return {*ramdisk_files.names(path).names}
 
     def test_every_compression(self) -> None:
         for pack in (
@@ -106,12 +112,82 @@ class TestNames(base.TestCase):
         self.assertEqual({'virtio_blk', 'a'}, found)
 
 
+class TestBounds(base.TestCase):
+    """What unpacks for ever is read for a while, and that is told."""
+
+    def listing(self, content: bytes) -> ramdisk_files.Listing:
+        path = self.tmp() / 'initrd'
+        path.write_bytes(content)
+        return ramdisk_files.names(path)
+
+    def bound(self, **values: float) -> None:
+        for name, value in values.items():
+            self.useFixture(
+                fixtures.MockPatchObject(ramdisk_files, name, value)
+            )
+
+    def test_zeros(self) -> None:
+        self.bound(_MOST=4 << 20)
+        for data in (
+            _MAIN + bytes(9 << 20),
+            samples.cpio(['a.large'], data=bytes(9 << 20)),
+        ):
+            for pack in (
+                bytes, gzip.compress, bz2.compress, lzma.compress,
+                _program('zstd', '-q'), _program('lz4', '-q'),
+            ):  # fmt: skip
+                found = self.listing(pack(data))
+                self.assertEqual('4.0 MiB', found.end)
+                self.assertNotEqual(frozenset(), found.names)
+
+    def test_100_gib(self) -> None:
+        path = bombs.zstd(self.tmp() / 'initrd', _MAIN, 100)
+        since = time.monotonic()
+        found = ramdisk_files.names(path)
+        self.assertLess(time.monotonic() - since, 25)
+        self.assertIn(found.end, ('1.0 GiB', '15 seconds'))
+        self.assertLessEqual({*_NAMES}, found.names)
+
+    def test_names(self) -> None:
+        self.bound(_NAMES=1000)
+        data = samples.cpio([f'{number:0200}' for number in range(5000)])
+        for content in (data, gzip.compress(data), data[:-124] + _MAIN):
+            self.assertEqual('1000 files', self.listing(content).end)
+
+    def test_seconds(self) -> None:
+        self.bound(_SECONDS=0.0)
+        self.assertEqual('0 seconds', self.listing(_MAIN).end)
+
+    def test_one_after_the_other(self) -> None:
+        """The bound is for all of them together."""
+        self.bound(_MOST=1 << 20)
+        self.assertEqual('1.0 MiB', self.listing(_MAIN * 100).end)
+        with (self.tmp() / 'initrd').open('w+b') as file:
+            file.write(_MAIN * 40)
+            self.useFixture(
+                fixtures.MockPatchObject(ramdisk_formats, '_ENTRIES', 30)
+            )
+            error = self.assertRaises(
+                exceptions.SourceError,
+                ramdisk_formats.recognise,
+                file,
+                name='it',
+            )
+            self.assertIn('too many entries', str(error))
+
+    def test_small_entries_are_quick(self) -> None:
+        data = samples.cpio(['x'])[:112] * 300_000
+        since = time.monotonic()
+        self.assertIsNone(self.listing(gzip.compress(data, 1)).end)
+        self.assertLess(time.monotonic() - since, 15)
+
+
 class TestReal(base.TestCase):
     def test_of_the_host(self) -> None:
         """One that initramfs-tools made, if there is one here."""
         found = samples.installed('initrd.img')
         if not found:
             self.skipTest('there is no initrd here')
-        names = ramdisk_files.names(found[-1])
+        names = ramdisk_files.names(found[-1]).names
         self.assertIn('init', names)
         self.assertNotEqual(set(), ramdisk_files.modules(names))

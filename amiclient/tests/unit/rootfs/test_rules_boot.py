@@ -13,9 +13,12 @@
 
 import pathlib
 
+import fixtures
+
 import amiclient
 from amiclient import exceptions
 from amiclient.rootfs import check
+from amiclient.rootfs import ramdisk_files
 from amiclient.tests.unit.rootfs import checks
 from amiclient.tests.unit.rootfs import images
 from amiclient.tests.unit.rootfs import samples
@@ -150,6 +153,15 @@ class TestKernel(checks.CheckCase):
         # What is built in cannot be told any more.
         self.assertEqual('warning', found['ext4'].severity)
         self.assertIn('cannot be told', found['ext4'].message)
+
+    def test_ramdisk_that_unpacks_to_too_much(self) -> None:
+        self.useFixture(fixtures.MockPatchObject(ramdisk_files, '_MOST', 10))
+        found = self.check(drivers=('scsi/virtio_scsi.ko',))
+        self.assertFound(
+            'ramdisk-unread', 'warning', 'after 10 bytes, the rest', found
+        )
+        # Its drivers may be in there.
+        self.assertNotIn('virtio-blk', found)
 
     def test_kernel_that_does_not_say_its_release(self) -> None:
         kernel = samples.bzimage(release=b'no release\0')
