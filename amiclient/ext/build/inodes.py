@@ -17,6 +17,7 @@ include/linux/kdev_t.h.
 """
 
 from collections.abc import Callable, Sequence
+import functools
 import struct
 
 from amiclient.ext.build import checksums
@@ -153,6 +154,9 @@ def record(
         links = 2 + sum(child.is_directory for child in children)
         if links > _SUBDIRECTORIES + 2:
             links = 1
+    mtime_s, mtime_e = _stored(mtime)
+    atime_s, atime_e = _stored(atime)
+    ctime_s, ctime_e = _stored(ctime)
     data = bytearray(SIZE)
     struct.pack_into(
         '<HHIIIIIHHIII',
@@ -161,9 +165,9 @@ def record(
         node.mode,
         node.uid & 0xFFFF,
         size & 0xFFFFFFFF,
-        _seconds(atime),
-        _seconds(ctime),
-        _seconds(mtime),
+        atime_s,
+        ctime_s,
+        mtime_s,
         0,
         node.gid & 0xFFFF,
         links,
@@ -192,13 +196,13 @@ def record(
         128,
         _EXTRA,
         0,
-        _extra(ctime),
-        _extra(mtime),
-        _extra(atime),
+        ctime_e,
+        mtime_e,
+        atime_e,
         # When it was made: nobody has told, and the present would make two
         # builds differ.
-        _seconds(mtime),
-        _extra(mtime),
+        mtime_s,
+        mtime_e,
     )
     data[128 + _EXTRA : 128 + _EXTRA + len(xattrs)] = xattrs
     check = checksums.crc32c(seed(filesystem_seed, node.number), bytes(data))
@@ -215,12 +219,10 @@ def _clamped(time: int) -> tuple[int, int]:
     return seconds, nanoseconds
 
 
-def _seconds(time: int) -> int:
-    return _clamped(time)[0] & 0xFFFFFFFF
-
-
-def _extra(time: int) -> int:
+@functools.lru_cache(maxsize=1024)
+def _stored(time: int) -> tuple[int, int]:
+    """Tell the two fields that a time is stored in."""
     seconds, nanoseconds = _clamped(time)
     # The low half is signed; what that leaves are the epoch bits.
     low = (seconds & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
-    return nanoseconds << 2 | (seconds - low) >> 32 & 3
+    return seconds & 0xFFFFFFFF, nanoseconds << 2 | (seconds - low) >> 32 & 3

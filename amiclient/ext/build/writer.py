@@ -83,10 +83,13 @@ class Writer(content.Content):
         outline.divide(self, members, wish, inode_count)
         seed = identity.checksum_seed
         time = identity.time * _NANO
-        records = {
-            node.number: self._described(node, identity, seed, time)
-            for node in members
-        }
+        records = {}
+        for node in members:
+            record = self._described(node, identity, seed, time)
+            records[node.number] = record.rstrip(b'\0')
+            # There may be millions: what is in the record goes.
+            node.extents, node.xattrs = [], {}
+            node.body = node.digest = node.target = b''
         indirect = self.space.take_one()
         journal = self._journal(wish, inode_count, identity, records)
         geometry = self._settled(wish, inode_count)
@@ -288,7 +291,9 @@ class Writer(content.Content):
         for number, data in sorted(records.items()):
             group, index = divmod(number - 1, geometry.inodes)
             start = geometry.tables[group] * layout.BLOCK
-            self.write(start + index * inodes.SIZE, data)
+            self.write(
+                start + index * inodes.SIZE, data.ljust(inodes.SIZE, b'\0')
+            )
         for group in (0, *layout.backups(geometry.groups)):
             first = group * geometry.per_group * layout.BLOCK
             block = groups.superblock(identity, journal, group)
