@@ -42,6 +42,9 @@ _FIXED = ((0x10, 'immutable', 'i'), (0x20, 'append-only', 'a'))
 _STATUS = pathlib.Path('/proc/self/status')
 _UMASK = threading.Lock()
 
+#: What the user's umask was, while ours is another one.
+_users: list[int] = []
+
 
 class Output:
     """A file in the making: beside its target, and private, until kept.
@@ -100,12 +103,11 @@ class Output:
         :raises BusyError: if another process reads or changes what it is to
             replace.
         """
-        if like is None:
-            os.chmod(self.path, _mode(self.target))
-        else:
-            _imitate(like, self.path)
-        if durable:
-            sync(self.path)
+        with _synced(self.path, durable=durable):
+            if like is None:
+                os.chmod(self.path, _mode(self.target))
+            else:
+                _imitate(like, self.path)
         # Another process may have put one there since.
         with replacing(self.target), told(self.target.parent):
             self._temporary.rename(self.target.name)
@@ -266,8 +268,8 @@ def publish(path: pathlib.Path, target: pathlib.Path) -> None:
     """
     refuse_special(target)
     refuse_fixed(target, target.parent)
-    os.chmod(path, _mode(target))
-    sync(path)
+    with _synced(path):
+        os.chmod(path, _mode(target))
     with replacing(target), told(target.parent):
         os.replace(path, target)
     with contextlib.suppress(PermissionError):
@@ -418,12 +420,33 @@ def room(folder: pathlib.Path) -> int:
     return status.f_bavail * status.f_frsize
 
 
+@contextlib.contextmanager
+def usable() -> Iterator[None]:
+    """Have what is made be of use to us, whatever the user's umask.
+
+    With one like 777, we could not enter a directory that we have made.
+    Results get what the user's umask leaves all the same.
+    """
+    mask = umask()
+    if not mask & stat.S_IRWXU:
+        yield
+        return
+    _users.append(mask)
+    os.umask(mask & ~stat.S_IRWXU)
+    try:
+        yield
+    finally:
+        os.umask(_users.pop())
+
+
 def umask() -> int:
-    """Read the umask, from any thread.
+    """Read the user's umask, from any thread.
 
     umask(2) cannot read it without setting it, for all threads at that; the
     kernel also shows it in /proc/self/status, since Linux 4.7.
     """
+    if _users:
+        return _users[-1]
     with contextlib.suppress(OSError, ValueError):
         for line in _STATUS.read_text().splitlines():
             if line.startswith('Umask:'):
@@ -475,8 +498,17 @@ def _imitate(like: pathlib.Path, path: pathlib.Path) -> None:
 
 def sync(path: pathlib.Path) -> None:
     """Wait until a file or folder is on disk."""
+    with _synced(path):
+        pass
+
+
+@contextlib.contextmanager
+def _synced(path: pathlib.Path, *, durable: bool = True) -> Iterator[None]:
+    """Wait for it after the block, in which its mode may shut us out."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        yield
+        if durable:
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -159,11 +159,13 @@ class _Base(command.Command):
 
     def _guarded(self, run: Callable[[], int]) -> int:
         # Not at the top: see amiclient.osc.
+        from amiclient import files
         from amiclient import interrupts
         from amiclient.osc import terminal
 
         try:
             with (
+                files.usable(),
                 interrupts.raised(again=self._say_wait),
                 terminal.safe_logs(),
                 terminal.safe_errors(),
