@@ -28,6 +28,18 @@ from amiclient.glance import model
 #: How much of a pattern is told.
 _LONGEST = 80
 
+#: Characters of a pattern that is looked at.
+_PATTERN = 1000
+
+#: Characters of a value that is matched: with two repetitions in a pattern,
+#: the time grows with the third power of them.
+_VALUE = 255
+
+#: A set of characters, or one that is escaped; and a group without another.
+_SET = re.compile(r'\\.|\[\^?\]?(?:\\.|[^\]\\])*\]', re.DOTALL)
+_GROUP = re.compile(r'\(([^()]*)\)(?=([*+?{])?)')
+_ENDLESS = re.compile(r'[*+]|\{\d*,\}')
+
 #: The types of JSON schema that a value given as text can be of. Glance keeps
 #: text only, so that other types are its own attributes'.
 _TEXT = 'string'
@@ -168,8 +180,25 @@ def _either(values: Iterable[Any]) -> str:
 
 
 def _matches(pattern: str, value: str) -> bool:
+    if len(value) > _VALUE or not _is_quick(pattern):
+        return True
     try:
         return re.search(pattern, value) is not None
-    except re.error:
+    except (re.error, OverflowError, RecursionError):
         # Of another dialect: Glance has the last word.
         return True
+
+
+def _is_quick(pattern: str) -> bool:
+    """Tell whether a pattern cannot be one that takes for ever.
+
+    Those repeat what holds repetitions or choices: with each character of the
+    value, the time doubles. Glance's own patterns are far from that.
+    """
+    plain = _SET.sub('x', pattern[:_PATTERN])
+    while group := _GROUP.search(plain):
+        inner, repeated = group.groups()
+        if repeated and any(sign in inner for sign in '*+?{|'):
+            return False
+        plain = plain[: group.start()] + inner + plain[group.end() :]
+    return len(pattern) <= _PATTERN and len(_ENDLESS.findall(plain)) <= 2

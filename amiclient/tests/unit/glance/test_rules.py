@@ -21,6 +21,14 @@ ENUMS = {
 }
 
 
+#: Glance's own pattern for ``kernel_id``; what fits, and what does not.
+_UUID = (
+    '^([0-9a-fA-F]){8}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}'
+    '-([0-9a-fA-F]){4}-([0-9a-fA-F]){12}$'
+)
+_UUIDS = ('11111111-2222-4333-8444-555555555555', '11111111-2222')
+
+
 def made(*, required=(), further=None, **properties) -> rules.Rules:
     schema = {'properties': {**ENUMS, **properties}, 'required': [*required]}
     if further is not None:
@@ -65,6 +73,12 @@ class TestRules(base.TestCase):
             ({'type': 'integer'}, None, '3', 'of type integer'),
             # Not understood: Glance has the last word.
             ({'pattern': '(?<x'}, 'x', None, None),
+            ({'pattern': 'x{99999999999}'}, 'x', None, None),
+            # They would take years.
+            ({'pattern': '(a+)+$'}, 'a' * 99 + '!', None, None),
+            ({'pattern': '^([ab]|(a|b)){50}$'}, 'a' * 99, None, None),
+            ({'pattern': 'x*x*x*x*x*y'}, 'x' * 255, None, None),
+            ({'pattern': _UUID}, _UUIDS[0], _UUIDS[1], 'match ^([0-9'),
             ({'format': 'uri', 'oneOf': []}, 'x', None, None),
         ):
             found = made(key={'type': 'string', **rule})
