@@ -45,7 +45,7 @@ _NAME = 4096
 #: takes: more than for any initramfs, and an end for zip bombs.
 _MOST = 1 << 30
 _NAMES = 500_000
-_SECONDS = 15.0
+_SECONDS = 10.0
 
 _CHUNK = 1 << 18
 

@@ -54,7 +54,7 @@ _STEP = 16 * _MIB
 _KEPT = 64 * _MIB
 
 #: Seconds for which the rest is read, but not kept.
-_SECONDS = 5.0
+_SECONDS = 3.0
 
 #: How many times its size something compressed may have come from.
 _AGAIN = 16

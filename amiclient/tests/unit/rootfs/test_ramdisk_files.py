@@ -145,7 +145,7 @@ class TestBounds(base.TestCase):
         since = time.monotonic()
         found = ramdisk_files.names(path)
         self.assertLess(time.monotonic() - since, 25)
-        self.assertIn(found.end, ('1.0 GiB', '15 seconds'))
+        self.assertIn(found.end, ('1.0 GiB', '10 seconds'))
         self.assertLessEqual({*_NAMES}, found.names)
 
     def test_names(self) -> None:
