@@ -24,6 +24,7 @@ import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
 import os
+import sys
 import traceback
 import typing
 
@@ -120,10 +121,27 @@ class _Base(command.Command):
 
     def __init__(self, *args: typing.Any, **kwargs: typing.Any) -> None:
         super().__init__(*args, **kwargs)
+        self._fill_standard()
         # The shell would log in before run(), where it would wait for ever
         # for a Keystone that hangs, and explain a failure at length.
         self._logs_in = self.auth_required
         self.auth_required = False
+
+    def _fill_standard(self) -> None:
+        """Have no file of ours get the number of a standard one.
+
+        What libraries print to a closed stderr would be written to it.
+        """
+        for number in range(3):
+            try:
+                os.fstat(number)
+            except OSError:
+                # It gets the lowest number that is free.
+                os.open(os.devnull, os.O_RDWR)
+        if self.app is not None and self.app.stderr is None:
+            self.app.stderr = sys.stderr = open(  # noqa: SIM115
+                2, 'w', closefd=False
+            )
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         """Run the command.
