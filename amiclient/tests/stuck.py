@@ -47,7 +47,12 @@ todo = [True]
 
 def hook(event, arguments, folder={folder!r}, start={start!r}):
     if event == 'open' and todo:
-        if any(name.startswith(start) for name in os.listdir(folder)):
+        try:
+            names = os.listdir(folder)
+        except PermissionError:
+            # A thread that is confined.
+            return
+        if any(name.startswith(start) for name in names):
             todo.clear()
             os.kill(os.getpid(), signal.SIGSTOP)
 
