@@ -347,21 +347,21 @@ def _system() -> tuple[str, ...]:
 def _disconnect() -> None:
     """Let this thread have no sockets but those of its own making."""
     machine = _MACHINES.get(platform.machine())
-    if machine is None or sys.maxsize <= 1 << 32:
-        # Slower, and for root only.
-        _LIBC.unshare(_NEW_NETWORK)
-        return
-    code = _filter(machine)
-    memory = ctypes.create_string_buffer(code)
-    program = struct.pack('@HP', len(code) // 8, ctypes.addressof(memory))
-    # A kernel that was built without it is no reason to fail.
-    with contextlib.suppress(OSError):
-        _call(
-            machine.seccomp,
-            _FILTER_MODE,
-            _SPEC_ALLOW,
-            ctypes.create_string_buffer(program),
-        )
+    if machine is not None and sys.maxsize > 1 << 32:
+        code = _filter(machine)
+        memory = ctypes.create_string_buffer(code)
+        program = struct.pack('@HP', len(code) // 8, ctypes.addressof(memory))
+        # A kernel that was built without it is no reason to fail.
+        with contextlib.suppress(OSError):
+            _call(
+                machine.seccomp,
+                _FILTER_MODE,
+                _SPEC_ALLOW,
+                ctypes.create_string_buffer(program),
+            )
+            return
+    # Slower, and for root only.
+    _LIBC.unshare(_NEW_NETWORK)
 
 
 def _filter(machine: _Machine) -> bytes:

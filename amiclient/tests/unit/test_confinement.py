@@ -13,6 +13,7 @@
 
 """Programs open what their caller declares, and connect to nobody."""
 
+import dataclasses
 import json
 import logging
 import os
@@ -49,6 +50,11 @@ print(json.dumps(told))
 """
 
 _FREE = confinement.Access()
+
+_NO_SUCH_CALL = 0xFFFF
+
+#: CAP_SYS_ADMIN, as a bit (capabilities(7)).
+_ADMIN = 1 << 21
 
 
 class ConfinedCase(base.TestCase):
@@ -336,10 +342,32 @@ class TestWhereItIsNotPossible(base.TestCase):
         (line,) = self.log.output.splitlines()
         self.assertIn('Landlock does not work here', line)
 
+    def network(self) -> str:
+        """The network namespace that a program finds itself in."""
+        found = process.run(
+            ['readlink', '/proc/self/ns/net'],
+            access=confinement.Access(mounts=True),
+        )
+        return found.text.strip()
+
+    def expect_no_network(self) -> None:
+        """Root's programs get one of their own; others start all the same."""
+        status = pathlib.Path('/proc/self/status').read_text()
+        effective = status.partition('\nCapEff:')[2].split()[0]
+        own = self.network() != os.readlink('/proc/self/ns/net')
+        self.assertEqual(bool(int(effective, 16) & _ADMIN), own)
+
     def test_an_unknown_machine(self) -> None:
         self.patch(confinement, '_MACHINES', {})
-        result = process.run(['echo', 'done'], access=_FREE)
-        self.assertEqual('done\n', result.text)
+        self.expect_no_network()
+
+    def test_no_seccomp(self) -> None:
+        lacking = {
+            name: dataclasses.replace(machine, seccomp=_NO_SUCH_CALL)
+            for name, machine in confinement._MACHINES.items()
+        }
+        self.patch(confinement, '_MACHINES', lacking)
+        self.expect_no_network()
 
 
 class TestEnds(base.TestCase):
