@@ -261,7 +261,6 @@ class TestDirectories(test_tree.BuildCase):
         for options, words in (
             ({'label': 'seventeen letters'}, 'more than 16 bytes'),
             ({'journal': MIB}, 'too small'),
-            ({'size': MIB}, 'too small'),
         ):
             text = self.refused(
                 self.source, kind=exceptions.UsageError, **options
