@@ -228,10 +228,12 @@ def aim(request: ShrinkRequest, path: pathlib.Path) -> Target:
         and not (request.image.is_device and _in_place(request)),
         cut=not _in_place(request),
         # A first boot takes names as well as room. Groups bring inodes along,
-        # so there can be no more than there are.
+        # so there can be no more than there are; and where it has few for its
+        # size (mke2fs -T largefile), more would take far more room.
         spare=min(
             found.inode_count - measured.inodes,
             units.inodes(goal.headroom * found.block_size),
+            goal.headroom * found.inode_count // found.block_count,
         ),
     )
     growth -= orphans - goal.orphans

@@ -19,6 +19,7 @@ from unittest import mock
 
 import fixtures
 
+from amiclient import exceptions
 from amiclient.ext import minimum
 from amiclient import process
 from amiclient.tests import base
@@ -83,13 +84,26 @@ class TestSecrets(base.TestCase):
             self.assertEqual(spot == 'boot', shrinking.holds(output))
 
     def check_replaced(self, spot: str) -> None:
-        self.plant(spot)
-        shrinking.shrunk(self.image, headroom=_ROOMY)
-        self.assertEqual(spot == 'boot', shrinking.holds(self.image))
+        self._written(spot, in_place=False)
 
     def check_in_place(self, spot: str) -> None:
+        self._written(spot, in_place=True)
+
+    def _written(self, spot: str, *, in_place: bool) -> None:
         self.plant(spot)
-        shrinking.shrunk(self.image, headroom=_ROOMY, in_place=True)
+        request = {'headroom': _ROOMY, 'in_place': in_place}
+        if spot == 'tail':
+            # What is no part of the filesystem is not ours to remove.
+            before = shrinking.digest(self.image)
+            self.assertRaises(
+                exceptions.UsageError,
+                shrinking.shrunk,
+                self.image,
+                **request,
+            )
+            self.assertEqual(before, shrinking.digest(self.image))
+            return
+        shrinking.shrunk(self.image, **request)
         self.assertEqual(spot == 'boot', shrinking.holds(self.image))
 
 
