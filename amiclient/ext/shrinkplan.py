@@ -239,7 +239,9 @@ def aim(request: ShrinkRequest, path: pathlib.Path) -> Target:
     growth -= orphans - goal.orphans
     _refuse_endless(found, goal.headroom + growth)
     bound = _bound(measured, goal, growth, journal)
-    _refuse_endless(found, bound)
+    if bound - goal.headroom - max(growth, 0) <= found.block_count:
+        # Else it is not what was asked for that makes it so large.
+        _refuse_endless(found, bound)
     used = groups_.count(measured.used) * found.block_size
     # What is in use may be zeros, inode tables above all: holes in a file.
     used = min(used, path.stat().st_blocks * 512 or used)

@@ -37,10 +37,19 @@ _GREEDY = [
 
 
 class TestLimits(base.TestCase):
-    def give(self, soft: int, hard: int | None = None) -> None:
-        """Have the system give us so much of everything."""
+    def give(
+        self,
+        soft: int,
+        hard: int | None = None,
+        *,
+        of: int = resource.RLIMIT_CPU,
+    ) -> None:
+        """Have the system give us so much of something."""
         own = (soft, soft if hard is None else hard)
-        self.patch(resource, 'getrlimit', lambda _: own)
+        rest = (_UNLIMITED, _UNLIMITED)
+        self.patch(
+            resource, 'getrlimit', lambda what: own if what == of else rest
+        )
 
     def lowered(self, most: int | None) -> tuple[int, int]:
         done = []
@@ -90,7 +99,7 @@ class TestLimits(base.TestCase):
             f'sh was ended: programs are limited to {100 * _MIB} bytes of '
             'memory here; raise the limit: ulimit -v unlimited'
         )
-        self.give(100 * _MIB)
+        self.give(100 * _MIB, of=resource.RLIMIT_AS)
         self.assertEqual(ours, self.refusal(_GREEDY, memory=200 * _MIB))
         # That it gets as much as we think is proper is no fault of the user.
         self.give(_UNLIMITED)
@@ -131,8 +140,6 @@ class TestLimits(base.TestCase):
                 real(pid, what, pair)
 
         self.patch(resource, 'prlimit', prlimit)
-        # What is limited to 18 bytes of a file is another matter.
-        self.patch(limits, 'file', lambda: None)
         shrinking.shrunk(image, output=self.tmp() / 'output')
         self.assertEqual({(17, 18)}, set(given))
 
