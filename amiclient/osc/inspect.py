@@ -120,6 +120,8 @@ class CheckSource(findings.Check):
             sources.choice(parsed_args),
             progress=self.watch(parsed_args),
         ) as source:
+            for note in source.notes:
+                self.log.warning('%s', note)
             found = check.check(source, request)
         return self.result(parsed_args, found)
 

@@ -126,7 +126,9 @@ def triple(
         version=parsed_args.kernel_version,
         hint='give --kernel FILE or IMAGE, or --no-kernel'
         if 'no_kernel' in parsed_args
-        else 'give --kernel FILE',
+        else 'give --kernel FILE'
+        if 'kernel' in parsed_args
+        else 'leave out --kernel-version',
         required=required,
     )
     chosen = choice(parsed_args, home)

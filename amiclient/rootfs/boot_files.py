@@ -33,6 +33,7 @@ from amiclient.ext import nodes
 from amiclient.rootfs import versions
 from amiclient.source import entries
 from amiclient.source import unified
+from amiclient import text as text_
 
 #: What the names of kernels begin with, in /boot; the first one counts where
 #: there are several of one version (SUSE has the debugger's vmlinux, too).
@@ -180,7 +181,8 @@ def choose(
             return each
     raise exceptions.SourceError(
         f'{name}: there is no kernel {version} in it',
-        hint=f'choose from {", ".join(each.version for each in kernels)}',
+        hint='choose from '
+        f'{text_.some([each.version for each in kernels])}',
     )
 
 

@@ -17,6 +17,7 @@ beside its target, has e2fsck check it, and only then gives it its name.
 """
 
 import dataclasses
+import logging
 import os
 import pathlib
 import uuid
@@ -38,6 +39,8 @@ from amiclient.source import folder
 from amiclient.source import opening
 from amiclient.source import overrides as overrides_
 from amiclient import units
+
+_log = logging.getLogger(__name__)
 
 #: The part of the free disk that is left to others, as one in so many.
 _LEFT = 20
@@ -193,6 +196,11 @@ def execute(
         with progress.task('Verifying'):
             _verify(output.path)
         output.keep(durable=request.durable)
+    _tell_rounded('--size', request.size, made.size)
+    journal = request.journal
+    if isinstance(journal, int):
+        whole = journal - journal % layout.BLOCK
+        _tell_rounded('--journal', journal, whole)
     return Built(
         request.output,
         made.size,
@@ -300,6 +308,18 @@ def _not_a_root(
         f'{what}, but {form} with a disk image in it: {disk}',
         hint='give that' if form == _DIRECTORY else 'unpack it, and give that',
     )
+
+
+def _tell_rounded(option: str, wanted: int | None, made: int) -> None:
+    if wanted not in (None, made):
+        _log.warning(
+            '%s %d: it has %d bytes, for filesystems are made of blocks of '
+            '%d bytes, and of groups of blocks that must not be too small',
+            option,
+            wanted,
+            made,
+            layout.BLOCK,
+        )
 
 
 def _verify(path: pathlib.Path) -> None:

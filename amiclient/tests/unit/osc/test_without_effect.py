@@ -25,6 +25,7 @@ from amiclient.osc import kernel
 from amiclient.osc import local
 from amiclient.osc import sources
 from amiclient.osc import verify
+from amiclient import process
 from amiclient import progress
 from amiclient.tests import base
 
@@ -65,6 +66,16 @@ class TestKernelVersion(TestCase):
         self.assertIn(
             '--kernel-version: ', self.refused(check.take_action, parsed_args)
         )
+
+    def test_what_to_do_without_a_kernel(self) -> None:
+        image = self.tmp() / 'root.img'
+        process.run(['mke2fs', '-q', '-t', 'ext4', image, '4M'])
+        parsed_args = self.parse(inspect.ExtractSource, str(image), *VERSION)
+        error = self.assertRaises(
+            exceptions.SourceError,
+            sources.triple(parsed_args, progress.QUIET).__enter__,
+        )
+        self.assertEqual('leave out --kernel-version', error.hint)
 
     def test_a_ramdisk_is_named(self) -> None:
         for kind in (ami.UploadAmi, boot.BootImage):

@@ -313,6 +313,18 @@ class TestChoose(base.TestCase):
             str(error),
         )
 
+    def test_no_such_version_among_many(self) -> None:
+        many = [
+            boot_files.BootFiles(f'6.{n}', '/k', None, 'boot', self.image)
+            for n in range(1000)
+        ]
+        error = self.assertRaises(
+            exceptions.SourceError, boot_files.choose, many, '5', name='x'
+        )
+        self.assertEqual(
+            'choose from 6.0, 6.1, 6.2, 6.3, 6.4 and 995 more', error.hint
+        )
+
     def test_none(self) -> None:
         error = self.assertRaises(
             exceptions.SourceError, boot_files.choose, (), None, name='x'

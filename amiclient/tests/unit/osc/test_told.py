@@ -1,0 +1,85 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What is not done as it was said is told, and so is what is left out."""
+
+import pathlib
+
+import fixtures
+
+from amiclient.osc import build
+from amiclient.osc import inspect
+from amiclient import process
+from amiclient import progress
+from amiclient.tests import base
+
+KIB = 1024
+
+
+class TestCase(base.TestCase):
+    def told(self, kind: type, *words: object) -> str:
+        log = self.useFixture(fixtures.FakeLogger())
+        command = kind(None, None)
+        command.watch = lambda parsed_args: progress.QUIET
+        parser = command.get_parser('openstack')
+        command.take_action(parser.parse_args([str(w) for w in words]))
+        return log.output
+
+
+class TestBehind(TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.image = self.tmp() / 'root.img'
+        process.run(['mke2fs', '-q', '-t', 'ext4', self.image, '4M'])
+
+    def test_data_behind_the_filesystem(self) -> None:
+        with self.image.open('ab') as file:
+            file.write(b'more')
+        target = self.tmp() / 'target'
+        for kind, words in (
+            (inspect.CheckSource, ()),
+            (inspect.InspectSource, ()),
+            (inspect.ExtractSource, ('--directory', target)),
+        ):
+            self.assertIn(
+                'the 4 bytes behind its filesystem',
+                self.told(kind, self.image, *words),
+            )
+
+    def test_none(self) -> None:
+        self.assertNotIn('behind', self.told(inspect.CheckSource, self.image))
+
+
+class TestBuild(TestCase):
+    def build(self, *words: str) -> tuple[pathlib.Path, str]:
+        source = self.tmp()
+        (source / 'file').write_text('content')
+        output = self.tmp() / 'root.img'
+        told = self.told(build.BuildImage, source, '--output', output, *words)
+        return output, told
+
+    def test_no_whole_number_of_blocks(self) -> None:
+        output, told = self.build('--size', '10000001')
+        self.assertEqual(9998336, output.stat().st_size)
+        self.assertIn('--size 10000001: it has 9998336 bytes', told)
+        _, told = self.build('--journal', '5000001')
+        self.assertIn('--journal 5000001: it has 4997120 bytes', told)
+
+    def test_a_last_group_that_is_too_small(self) -> None:
+        output, told = self.build('--size', f'{128 * KIB + 4}K')
+        self.assertEqual(128 * KIB * KIB, output.stat().st_size)
+        self.assertIn('--size 134221824: it has 134217728 bytes', told)
+
+    def test_as_it_was_said(self) -> None:
+        for words in (('--size', '64M'), ('--journal', '4M'), ()):
+            _, told = self.build(*words)
+            self.assertEqual('', told)
