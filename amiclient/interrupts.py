@@ -22,6 +22,8 @@ to be left with half of the cleaning.
 
 from collections.abc import Callable, Iterator
 import contextlib
+import functools
+import os
 import signal
 import sys
 import threading
@@ -62,6 +64,49 @@ class Interrupted(KeyboardInterrupt):
         return 128 + self.signum
 
 
+def _end(signum: int, frame: types.FrameType | None) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, b'interrupted\n')
+    os._exit(Interrupted(signum).status)
+
+
+def end_at_once() -> None:
+    """Have Ctrl-C end this process, as long as nothing has been made.
+
+    That is, until :func:`raised`. An exception would not do: what imports
+    modules may lose it, print it, or make another one of it. From then on,
+    a Ctrl-C that comes too late for any ``except`` has no traceback printed.
+
+    It does nothing where Ctrl-C has another meaning than in most programs.
+    """
+    if (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ):
+        _without_traceback()
+        signal.signal(signal.SIGINT, _end)
+
+
+@functools.cache
+def _without_traceback() -> None:
+    """Print none, while the interpreter ends, for Ctrl-C; only once."""
+    uncaught, unraisable = sys.excepthook, sys.unraisablehook
+
+    def uncaught_hook(
+        kind: type[BaseException],
+        error: BaseException,
+        trace: types.TracebackType | None,
+    ) -> None:
+        if not issubclass(kind, KeyboardInterrupt):
+            uncaught(kind, error, trace)
+
+    def unraisable_hook(problem: 'sys.UnraisableHookArgs') -> None:
+        if not isinstance(problem.exc_value, KeyboardInterrupt):
+            unraisable(problem)
+
+    sys.excepthook, sys.unraisablehook = uncaught_hook, unraisable_hook
+
+
 @contextlib.contextmanager
 def _handled(
     handler: Callable[[int, types.FrameType | None], None],
@@ -73,6 +118,9 @@ def _handled(
         yield
         return
     before = {number: signal.getsignal(number) for number in _SIGNALS}
+    if before[signal.SIGINT] is _end:
+        # The command has begun, and will be over.
+        before[signal.SIGINT] = signal.default_int_handler
     ours = [n for n in _SIGNALS if before[n] not in (signal.SIG_IGN, None)]
     try:
         for number in ours:

@@ -24,7 +24,6 @@ import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
 import os
-import sys
 import traceback
 import typing
 
@@ -68,6 +67,9 @@ def plain_errors() -> Iterator[None]:
             'there is not enough memory', hint=_MORE_MEMORY
         ) from error
     except RuntimeError as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            # What Python makes of a signal while it makes a class.
+            raise error.__cause__ from None
         # _thread.error; Python has no class of its own for it.
         if 'start new thread' not in str(error):
             raise
@@ -121,27 +123,22 @@ class _Base(command.Command):
 
     def __init__(self, *args: typing.Any, **kwargs: typing.Any) -> None:
         super().__init__(*args, **kwargs)
-        self._fill_standard()
+        if self.app is not None:
+            self._begin()
         # The shell would log in before run(), where it would wait for ever
         # for a Keystone that hangs, and explain a failure at length.
         self._logs_in = self.auth_required
         self.auth_required = False
 
-    def _fill_standard(self) -> None:
-        """Have no file of ours get the number of a standard one.
+    def _begin(self) -> None:
+        # Not at the top: see amiclient.osc.
+        from amiclient import interrupts
+        from amiclient.osc import standard
 
-        What libraries print to a closed stderr would be written to it.
-        """
-        for number in range(3):
-            try:
-                os.fstat(number)
-            except OSError:
-                # It gets the lowest number that is free.
-                os.open(os.devnull, os.O_RDWR)
-        if self.app is not None and self.app.stderr is None:
-            self.app.stderr = sys.stderr = open(  # noqa: SIM115
-                2, 'w', closefd=False
-            )
+        # At the prompt of `openstack`, the next command has to come.
+        if not getattr(self.app, 'interactive_mode', True):
+            interrupts.end_at_once()
+        standard.fill(self.app)
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         """Run the command.
@@ -307,8 +304,12 @@ class Action(_Base):
 
     def say(self, lines: Iterable[str]) -> None:
         """Print lines, as the result."""
-        for line in lines:
-            self.app.stdout.write(f'{text.safe(line)}\n')
+        # Not at the top: see amiclient.osc.
+        from amiclient.osc import standard
+
+        with standard.printing(self.app.stdout):
+            for line in lines:
+                self.app.stdout.write(f'{text.safe(line)}\n')
 
     def warn(self, lines: Iterable[str]) -> None:
         """Tell the user something that is not the result."""
@@ -327,11 +328,13 @@ class ShowOne(_Base, command.ShowOne):
     ) -> int:
         """Print the record."""
         # Not at the top: see amiclient.osc.
+        from amiclient.osc import standard
         from amiclient.osc import terminal
 
         if terminal.must_be_safe(parsed_args.formatter, self.app.stdout):
             data = terminal.safe_row(data)
-        return int(super().produce_output(parsed_args, column_names, data))
+        with standard.printing(self.app.stdout):
+            return int(super().produce_output(parsed_args, column_names, data))
 
 
 class Lister(_Base, command.Lister):
@@ -345,8 +348,12 @@ class Lister(_Base, command.Lister):
     ) -> int:
         """Print the records."""
         # Not at the top: see amiclient.osc.
+        from amiclient.osc import standard
         from amiclient.osc import terminal
 
+        # Errors of what makes them are not ones of printing.
+        data = list(data)
         if terminal.must_be_safe(parsed_args.formatter, self.app.stdout):
-            data = terminal.safe_rows(data)
-        return int(super().produce_output(parsed_args, column_names, data))
+            data = list(terminal.safe_rows(data))
+        with standard.printing(self.app.stdout):
+            return int(super().produce_output(parsed_args, column_names, data))
