@@ -123,6 +123,7 @@ class Basin:
 
         :param name: of the attribute that it becomes.
         """
+        node.is_held = True
         self._lists.append((path, node, name, text))
 
     def keep_known(
@@ -184,7 +185,7 @@ class Basin:
                 ) from error
             if value is not None:
                 node.xattrs.setdefault(name, value)
-        for _, node in self.tree.walk():
+        for _, node in self.tree.whole():
             if acl.ACCESS in node.xattrs and not node.is_symlink:
                 node.mode = acl.mode_of(node.xattrs[acl.ACCESS], node.mode)
 
@@ -195,7 +196,8 @@ class Basin:
             raise self.refused(
                 b'lost+found', 'e2fsck needs a directory of that name'
             )
-        for path, node in self.tree.walk():
+        # Those that are packed have none.
+        for path, node in self.tree.whole():
             try:
                 xattrs.packed(node.xattrs)
             except xattrs.XattrError as error:

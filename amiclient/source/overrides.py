@@ -146,6 +146,7 @@ def _new(override: Override, basin: basin_.Basin) -> nodes.Node:
         kind | rights,
         target=override.target or b'',
         device=override.device or (0, 0),
+        is_held=True,
     )
     basin.add(override.path, node)
     return node

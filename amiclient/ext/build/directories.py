@@ -75,7 +75,7 @@ class Directory:
         self,
         number: int,
         parent: int,
-        children: Mapping[bytes, nodes.Node],
+        children: Mapping[bytes, nodes.Node | nodes.Packed],
         hash_seed: tuple[int, ...],
         blocks: int = 1,
     ) -> None:

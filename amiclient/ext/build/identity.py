@@ -15,6 +15,7 @@
 import dataclasses
 import hashlib
 import stat
+from typing import cast
 
 from amiclient import exceptions
 from amiclient.ext.build import groups
@@ -84,38 +85,39 @@ def journal_blocks(journal: str | int) -> int | None:
     return blocks
 
 
-def add_lost_and_found(tree: nodes.Tree) -> int:
+def add_lost_and_found(tree: nodes.Tree) -> bool:
     """Make the directory that e2fsck wants to be there.
 
     What is there of that name is a directory already.
 
-    :returns: how many files there were without it.
+    :returns: whether there was none.
     """
-    files = len({id(node) for _, node in tree.walk()}) - 1
-    if tree.find(b'lost+found') is None:
-        tree.put(b'lost+found', nodes.Node(stat.S_IFDIR | 0o700))
-    return files
+    if tree.find(b'lost+found') is not None:
+        return False
+    tree.put(b'lost+found', nodes.Node(stat.S_IFDIR | 0o700))
+    return True
 
 
 def identified(
     tree: nodes.Tree, wish: Wish
-) -> tuple[groups.Identity, list[nodes.Node]]:
+) -> tuple[groups.Identity, int]:
     """Give inodes their numbers, and the filesystem its UUID.
 
-    :returns: the identity, and all nodes.
+    :returns: the identity, and the last number.
     """
-    found = tree.root.children[b'lost+found']
+    found = cast(nodes.Node, tree.find(b'lost+found'))
     tree.root.number = tree.root.parent = groups.ROOT_INODE
     found.number = groups.LOST_AND_FOUND_INODE
     digest = hashlib.sha256(encoded_label(wish.label))
-    members = [tree.root, found]
+    last = found.number
     newest = 0
     for path, node in tree.walk():
         if not node.number:
-            node.number = groups.LOST_AND_FOUND_INODE + len(members) - 1
-            members.append(node)
+            last += 1
+            node.number = last
         for child in node.children.values():
-            child.parent = node.number
+            if isinstance(child, nodes.Node):
+                child.parent = node.number
         newest = max(newest, node.mtime or 0)
         digest.update(_summary(path, node))
     time = newest // _NANO if wish.time is None else wish.time
@@ -129,7 +131,7 @@ def identified(
         encoded_label(wish.label),
         min(max(time, 0), 2**34 - 1),
     )
-    return identity, members
+    return identity, last
 
 
 def _summary(path: bytes, node: nodes.Node) -> bytes:

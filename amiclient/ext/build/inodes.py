@@ -25,14 +25,10 @@ from amiclient.ext.build import nodes
 
 SIZE = 256
 
-#: A symbolic link up to so many bytes is in its inode.
-SHORT = 59
-
 FLAG_INDEX = 0x1000
 FLAG_EXTENTS = 0x80000
 
-#: Blocks of one extent, and entries of a node in the inode and in a block.
-_LONGEST = 32768
+#: Entries of a node of extents in the inode and in a block.
 _IN_INODE = 4
 _IN_BLOCK = (4096 - 12 - 4) // 12
 _MAGIC = 0xF30A
@@ -65,14 +61,14 @@ def extent_tree(
     blocks: list[tuple[int, bytes]] = []
     keys, level = [], []
     for logical, physical, count in extents:
-        for done in range(0, count, _LONGEST):
+        for done in range(0, count, nodes.LONGEST):
             first = physical + done
             keys.append(logical + done)
             level.append(
                 struct.pack(
                     '<IHHI',
                     logical + done,
-                    min(_LONGEST, count - done),
+                    min(nodes.LONGEST, count - done),
                     first >> 32,
                     first & 0xFFFFFFFF,
                 )
@@ -135,9 +131,8 @@ def record(
     flags: int,
     time: int,
     xattrs: bytes,
-    filesystem_seed: int,
 ) -> bytes:
-    """Write an inode.
+    """Write an inode, without its checksum.
 
     :param size: what it says of its size, in bytes.
     :param blocks: all that belong to it.
@@ -205,10 +200,23 @@ def record(
         mtime_e,
     )
     data[128 + _EXTRA : 128 + _EXTRA + len(xattrs)] = xattrs
-    check = checksums.crc32c(seed(filesystem_seed, node.number), bytes(data))
-    struct.pack_into('<H', data, 124, check & 0xFFFF)
-    struct.pack_into('<H', data, 130, check >> 16)
     return bytes(data)
+
+
+def seal(data: bytearray, first: int, filesystem_seed: int) -> None:
+    """Put their checksums into inodes that follow each other.
+
+    :param first: number of the first of them.
+    """
+    count = len(data) // SIZE
+    numbers = struct.pack(f'<{count}Q', *range(first, first + count))
+    sums = checksums.crc32c_columns(
+        filesystem_seed,
+        [numbers[at::8] for at in range(8)]
+        + [bytes(data[at::SIZE]) for at in range(SIZE)],
+    )
+    for at, column in zip((124, 125, 130, 131), sums, strict=True):
+        data[at::SIZE] = column
 
 
 def _clamped(time: int) -> tuple[int, int]:

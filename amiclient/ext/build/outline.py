@@ -33,20 +33,20 @@ from amiclient import units
 
 def divide(
     writer: content.Content,
-    members: Sequence[nodes.Node],
+    tree: nodes.Tree,
     wish: identity.Wish,
     inode_count: int,
 ) -> None:
     """Choose how many blocks a group has, and make room for what lies where.
 
     :param writer: has the content of all files, and nothing else yet.
-    :param members: all nodes.
+    :param tree: all files, which have their numbers.
     :param inode_count: inodes in use, with the reserved ones.
     """
     space = writer.space
     size = None if wish.size is None else wish.size // layout.BLOCK
     blocks = space.end + inode_count // layout.INODES_PER_BLOCK
-    more = _expected(members)
+    more = _expected(tree)
     journal = identity.journal_blocks(wish.journal)
     if journal is None:
         journal = layout.default_journal(max(blocks + more, size or 0))
@@ -62,21 +62,22 @@ def divide(
     )
     if per_group < layout.PER_GROUP:
         runs = space.regroup(per_group)
-        for node in members:
+        for _, node in tree.walk():
             node.extents = list(_cleared(writer, node.extents, runs))
         copy.clear(writer.descriptor, copy.bytes_of(runs, layout.BLOCK))
 
 
-def _expected(members: Sequence[nodes.Node]) -> int:
+def _expected(tree: nodes.Tree) -> int:
     """Tell the blocks that describe files, or a few more."""
     # One is that of the resize inode.
     blocks = 1
     attributes = set()
-    for node in members:
+    # Those that are packed have no blocks but for their content.
+    for node in tree.members():
         if node.is_directory:
             blocks += directories.most_blocks(node.children)
         elif node.is_symlink:
-            blocks += len(node.target) > inodes.SHORT
+            blocks += len(node.target) > nodes.SHORT
         if node.xattrs:
             attributes.add(xattrs.packed(node.xattrs)[1])
         blocks += inodes.most_index_blocks(len(node.extents))

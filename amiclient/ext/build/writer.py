@@ -24,6 +24,7 @@ e2fsck before anybody gets to see it.
 from collections.abc import Iterable
 import contextlib
 import dataclasses
+import heapq
 import os
 import stat
 import struct
@@ -42,6 +43,9 @@ from amiclient import units
 
 #: How many inodes may share a block of attributes (EXT4_XATTR_REFCOUNT_MAX).
 _SHARED = 1024
+
+#: Inodes that are written at a time.
+_BATCH = 4096
 
 _NANO = 10**9
 
@@ -77,17 +81,17 @@ class Writer(content.Content):
         :raises TooSmallError: if that does not fit into the size wished for.
         """
         self.discard(tree.released)
-        files = identity_.add_lost_and_found(tree)
-        identity, members = identity_.identified(tree, wish)
-        inode_count = max(node.number for node in members)
-        outline.divide(self, members, wish, inode_count)
+        added = identity_.add_lost_and_found(tree)
+        identity, inode_count = identity_.identified(tree, wish)
+        outline.divide(self, tree, wish, inode_count)
+        members = tree.members()
         seed = identity.checksum_seed
         time = identity.time * _NANO
         records = {}
         for node in members:
             record = self._described(node, identity, seed, time)
             records[node.number] = record.rstrip(b'\0')
-            # There may be millions: what is in the record goes.
+            # There may be many: what is in the record goes.
             node.extents, node.xattrs = [], {}
             node.body = node.digest = node.target = b''
         indirect = self.space.take_one()
@@ -109,10 +113,25 @@ class Writer(content.Content):
                 hint='say with --size how large it shall be, instead',
             )
         records[groups_.RESIZE_INODE] = self._resize_inode(
-            groups, indirect, time, seed
+            groups, indirect, time
         )
-        self._write_groups(groups, identity, journal, records)
-        return Made(geometry.blocks * layout.BLOCK, files, identity.uuid)
+        self._write_inodes(
+            geometry,
+            seed,
+            heapq.merge(
+                sorted(records.items()),
+                (
+                    (packed.number, self._record(packed.whole(), time))
+                    for packed in tree.packed()
+                ),
+            ),
+        )
+        self._write_groups(groups, identity, journal)
+        return Made(
+            geometry.blocks * layout.BLOCK,
+            inode_count - layout.RESERVED_INODES - added,
+            identity.uuid,
+        )
 
     def _described(
         self,
@@ -128,7 +147,7 @@ class Writer(content.Content):
             size, flags = self._directory(node, identity, own_seed)
         elif node.is_symlink:
             size = len(node.target)
-            if size <= inodes.SHORT:
+            if size <= nodes.SHORT:
                 node.body, flags = node.target, 0
             else:
                 self._add_block(node, node.target)
@@ -155,7 +174,24 @@ class Writer(content.Content):
             flags=flags | node.flags,
             time=time,
             xattrs=inside,
-            filesystem_seed=seed,
+        )
+
+    def _record(self, node: nodes.Node, time: int) -> bytes:
+        """Make the inode of what was packed, which has nothing else."""
+        size, flags = node.size, inodes.FLAG_EXTENTS
+        if node.is_symlink:
+            size, flags, node.body = len(node.target), 0, node.target
+        else:
+            node.body, _ = inodes.extent_tree(
+                node.extents, self.space.take_one, 0
+            )
+        return inodes.record(
+            node,
+            size=size,
+            blocks=sum(count for _, _, count in node.extents),
+            flags=flags | node.flags,
+            time=time,
+            xattrs=b'',
         )
 
     def _directory(
@@ -259,7 +295,7 @@ class Writer(content.Content):
         )
 
     def _resize_inode(
-        self, groups: groups_.Groups, indirect: int, time: int, seed: int
+        self, groups: groups_.Groups, indirect: int, time: int
     ) -> bytes:
         blocks, pointers, count = groups.reserved_descriptors()
         for number, data in blocks.items():
@@ -275,25 +311,48 @@ class Writer(content.Content):
             flags=0,
             time=time,
             xattrs=b'',
-            filesystem_seed=seed,
         )
+
+    def _write_inodes(
+        self,
+        geometry: layout.Geometry,
+        seed: int,
+        records: Iterable[tuple[int, bytes]],
+    ) -> None:
+        """Write inodes, many at a time.
+
+        :param records: by their numbers, which ascend.
+        """
+        first, batch = 1, bytearray()
+
+        def flush() -> None:
+            if batch:
+                inodes.seal(batch, first, seed)
+                group, index = divmod(first - 1, geometry.inodes)
+                start = geometry.tables[group] * layout.BLOCK
+                self.write(start + index * inodes.SIZE, bytes(batch))
+
+        for number, data in records:
+            count = len(batch) // inodes.SIZE
+            if (
+                number != first + count
+                or count == _BATCH
+                or not (number - 1) % geometry.inodes
+            ):
+                flush()
+                first, batch = number, bytearray()
+            batch += data.ljust(inodes.SIZE, b'\0')
+        flush()
 
     def _write_groups(
         self,
         groups: groups_.Groups,
         identity: groups_.Identity,
         journal: groups_.Journal | None,
-        records: dict[int, bytes],
     ) -> None:
         geometry = groups.geometry
         for number, data in groups.bitmaps:
             self.put(number, data)
-        for number, data in sorted(records.items()):
-            group, index = divmod(number - 1, geometry.inodes)
-            start = geometry.tables[group] * layout.BLOCK
-            self.write(
-                start + index * inodes.SIZE, data.ljust(inodes.SIZE, b'\0')
-            )
         for group in (0, *layout.backups(geometry.groups)):
             first = group * geometry.per_group * layout.BLOCK
             block = groups.superblock(identity, journal, group)
