@@ -91,7 +91,7 @@ def crc32c_columns(seed: int, columns: Sequence[bytes]) -> list[bytes]:
         for byte in total.to_bytes(4, 'little')
     ]
     for after, column in enumerate(reversed(columns)):
-        if any(column):
+        if column.strip(b'\0'):
             for place, table in enumerate(_parts(after)):
                 sums[place] ^= int.from_bytes(
                     column.translate(table), 'little'

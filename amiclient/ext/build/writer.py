@@ -45,7 +45,7 @@ from amiclient import units
 _SHARED = 1024
 
 #: Inodes that are written at a time.
-_BATCH = 4096
+_BATCH = 1024
 
 _NANO = 10**9
 

@@ -15,7 +15,9 @@
 from collections.abc import Iterable
 import os
 import stat
+import tracemalloc
 
+from amiclient.ext.build import checksums
 from amiclient.ext.build import identity
 from amiclient.ext.build import layout
 from amiclient.ext.build import nodes
@@ -143,3 +145,66 @@ class TestFreeInodes(BuildCase):
             self.assertGreaterEqual(found.free_inodes, wanted * 64)
             self.assertEqual(groups, found.group_count)
             process.run(['e2fsck', '-fn', output])
+
+
+class TestManyFiles(BuildCase):
+    def files(self, count: int) -> Iterable[tuple[bytes, nodes.Node, bytes]]:
+        for number in range(count):
+            path = b'd%03d/%06d' % divmod(number, 1000)
+            time = 10**18 + number
+            if number % 4:
+                yield path, nodes.Node(_EMPTY, mtime=time), b'x'
+            else:
+                link = nodes.Node(stat.S_IFLNK | 0o777, target=path)
+                yield path, link, b''
+
+    def test_memory(self) -> None:
+        # What does not depend on the number of files is made before.
+        self.build(self.files(4))
+        count = 20000
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        self.build(self.files(count))
+        _, most = tracemalloc.get_traced_memory()
+        self.assertLess(most // count, 300)
+
+    def test_packed_and_not(self) -> None:
+        times = {'mtime': 3, 'atime': 2, 'ctime': 1}
+        whole = nodes.Node(
+            _EMPTY | stat.S_ISUID, 70000, 80000, flags=0x80, **times
+        )
+        whole.size, whole.extents, whole.links = 2**33, [(1, 9, 2)], 1
+        whole.digest, whole.number = b'd' * 32, 12
+        packed = whole.packed()
+        self.assertIsInstance(packed, nodes.Packed)
+        self.assertEqual((12, whole.mode), (packed.number, packed.mode))
+        again = packed.whole()
+        for name in nodes.Node.__slots__:
+            self.assertEqual(getattr(whole, name), getattr(again, name), name)
+        for name, value in (
+            ('links', 2),
+            ('is_held', True),
+            ('mtime', None),
+            ('atime', 2**63),
+            ('xattrs', {b'user.a': b''}),
+            ('extents', [(0, 1, 1), (2, 3, 1)]),
+            ('extents', [(0, 1, nodes.LONGEST + 1)]),
+        ):
+            other = packed.whole()
+            setattr(other, name, value)
+            self.assertIs(other, other.packed(), name)
+
+
+class TestChecksums(base.TestCase):
+    def test_columns(self) -> None:
+        for length in (2, 8, 264):
+            rows = [os.urandom(length), bytes(length), b'\xff' * length]
+            columns = [bytes(column) for column in zip(*rows, strict=True)]
+            found = checksums.crc32c_columns(12345, columns)
+            self.assertEqual(
+                [checksums.crc32c(12345, row) for row in rows],
+                [
+                    int.from_bytes(bytes(each), 'little')
+                    for each in zip(*found, strict=True)
+                ],
+            )
