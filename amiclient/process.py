@@ -24,6 +24,7 @@ see :mod:`amiclient.confinement`.
 from collections.abc import Container, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
+import fcntl
 import os
 import pathlib
 import re
@@ -56,6 +57,9 @@ _GRACE = 2.0
 
 #: Seconds between two looks at the cancel event, and at the clock.
 _POLL = 0.1
+
+#: Bytes that a pipe may hold (fcntl(2)), so that who writes waits less often.
+_PIPE = 1 << 20
 
 #: How programs say that they get no more memory (strerror(3), GLib, zstd).
 _NO_MEMORY = re.compile(
@@ -242,6 +246,10 @@ def reading(
             found(argv), stdin.fileno(), access=access, stderr=words.fileno()
         ) as child,
     ):
+        with contextlib.suppress(OSError):
+            # A user has only so many that are that large.
+            pipe = cast(IO[bytes], child.stdout)
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE)
         try:
             yield Pipe(child, words)
         finally:

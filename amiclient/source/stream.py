@@ -62,7 +62,7 @@ _PATIENCE = 3
 #: a thousandth of zeros; the others go as far as a millionth.
 _ZEROS = 4 << 30
 _ZEROS_FOR_EACH = 1000
-_ZEROS_SECONDS = 20.0
+_ZEROS_SECONDS = 10.0
 
 
 class Reader(Protocol):

@@ -19,6 +19,7 @@ import gzip
 import lzma
 import os
 import pathlib
+import tarfile
 import time
 
 import fixtures
@@ -27,6 +28,7 @@ from amiclient import exceptions
 from amiclient import process
 from amiclient.source import resolve
 from amiclient.source import stream
+from amiclient.source import tree
 from amiclient.source import unpacking
 from amiclient.tests import base
 from amiclient.tests import bombs
@@ -215,6 +217,21 @@ class TestRefused(BombCase):
         since = time.monotonic()
         self.assertIn('nothing but zeros at its beginning', self.refused(path))
         self.assertLess(time.monotonic() - since, 20)
+
+    def test_zeros_in_an_archive(self) -> None:
+        member = tarfile.TarInfo('usr')
+        member.size = 100 * bombs.GIB
+        head = member.tobuf(tarfile.GNU_FORMAT)
+        path = bombs.zstd(self.folder / 'bomb.tar.zst', head, 100)
+        since = time.monotonic()
+        self.assertIn('is taken for one that is meant', self.refused(path))
+        request = tree.BuildRequest(path, self.work / 'out', size=64 * MIB)
+        error = self.assertRaises(
+            exceptions.NoSpaceError, lambda: tree.execute(tree.plan(request))
+        )
+        self.assertIn('usr: what it holds takes more than', str(error))
+        self.assertEqual([], os.listdir(self.work))
+        self.assertLess(time.monotonic() - since, 60)
 
     def test_disk_images(self) -> None:
         disk = disks.make(self.folder / 'disk', [disks.Part(8, self.root)])
