@@ -94,7 +94,8 @@ class Output:
     ) -> None:
         """Give the file its name, once all of its data is there.
 
-        :param durable: false if it need not survive a power failure.
+        :param durable: false if it is for this process alone: it need not
+            survive a power failure, and nobody else gets at it.
         :param like: a file whose owner, mode and extended attributes (and
             so its access control list) it gets; else it gets the mode of the
             file that it replaces, if that is the user's own, or what the
@@ -104,10 +105,10 @@ class Output:
             replace.
         """
         with _synced(self.path, durable=durable):
-            if like is None:
-                os.chmod(self.path, _mode(self.target))
-            else:
+            if like is not None:
                 _imitate(like, self.path)
+            elif durable:
+                os.chmod(self.path, _mode(self.target))
         # Another process may have put one there since.
         with replacing(self.target), told(self.target.parent):
             self._temporary.rename(self.target.name)

@@ -81,6 +81,10 @@ class TestOutput(base.TestCase):
                 made = self.tmp() / 'made'
                 made.mkdir()
                 self.assertEqual(0o777 & ~ours, made.stat().st_mode & 0o7777)
+                with files.Output(made / 'ours') as output:
+                    output.keep(durable=False)
+                mode = (made / 'ours').stat().st_mode & 0o7777
+                self.assertEqual(0o600, mode)
                 with files.Output(target) as output:
                     output.keep()
             self.assertEqual(mask, os.umask(mask))
