@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 import contextlib
 import dataclasses
 import os
+import resource
 import tempfile
 from typing import IO
 
@@ -43,11 +44,17 @@ class Companion:
 
     :param name: what it is called.
     :param words: what it writes to stdout and stderr.
+    :param memory: the bytes that it was given.
     """
 
     def __init__(
-        self, child: process.Child, name: str, words: IO[bytes]
+        self,
+        child: process.Child,
+        name: str,
+        words: IO[bytes],
+        memory: int | None,
     ) -> None:
+        self._memory = memory
         self._child = child
         self._name = name
         self._words = words
@@ -67,15 +74,16 @@ class Companion:
         return self._child.poll()
 
     def refuse_limited(self) -> None:
-        """Make sure that it did not end at a limit of the user's.
+        """Make sure that it did not end at a limit.
 
         :raises ProgramError: if it did.
         """
         if self.wait(_SOON):
-            argv = (self._name,)
-            process.refuse_limited(
-                process.Result(argv, self._child.returncode, b'', self.tail())
+            result = process.Result(
+                (self._name,), self._child.returncode, b'', self.tail()
             )
+            process.refuse_limited(result, memory=self._memory)
+            process.refuse_greedy(result, self._memory)
 
     def tail(self) -> str:
         """Its last words, as one line."""
@@ -94,6 +102,7 @@ def started(
     *,
     access: confinement.Access | None = None,
     inherited: Sequence[int] = (),
+    memory: int | None = None,
 ) -> Iterator[Companion]:
     """Start a program, which is ended with the ``with`` block.
 
@@ -104,6 +113,7 @@ def started(
     :param argv: its name, without a folder, and its arguments.
     :param access: what it may open; None for whatever the user may.
     :param inherited: descriptors that it has as well, by the same numbers.
+    :param memory: the bytes of address space that it may take.
     :raises ProgramError: if it is missing.
     """
     program = process.found(argv)
@@ -122,7 +132,8 @@ def started(
             stderr=where,
             inherited=inherited,
         ) as child:
+            process.lower(child, resource.RLIMIT_AS, memory)
             try:
-                yield Companion(child, program[0], words)
+                yield Companion(child, program[0], words, memory)
             finally:
                 process.end(child)

@@ -201,8 +201,8 @@ def run(
         ) as child,
     ):
         if interruptible:
-            _lower(child, resource.RLIMIT_AS, memory)
-            _lower(child, resource.RLIMIT_CPU, cpu)
+            lower(child, resource.RLIMIT_AS, memory)
+            lower(child, resource.RLIMIT_CPU, cpu)
         pumps = _pumps(child, most, drop)
         _wait(child, pumps, interruptible, cancel, limit)
     stdout, stderr = (one.kept for one in pumps)
@@ -229,6 +229,7 @@ def reading(
     stdin: BinaryIO,
     *,
     access: confinement.Access | None = None,
+    memory: int | None = None,
 ) -> Iterator['Pipe']:
     """Run a program for what it writes, which is too much to be kept.
 
@@ -237,6 +238,7 @@ def reading(
     :param argv: its name, without a folder, and its arguments.
     :param stdin: a file that it reads from its position on.
     :param access: what it may open besides; None for whatever the user may.
+    :param memory: the bytes of address space that it may take.
     :returns: what it writes. At the end, its exit status is looked at.
     :raises ProgramError: if it is missing.
     """
@@ -246,12 +248,13 @@ def reading(
             found(argv), stdin.fileno(), access=access, stderr=words.fileno()
         ) as child,
     ):
+        lower(child, resource.RLIMIT_AS, memory)
         with contextlib.suppress(OSError):
             # A user has only so many that are that large.
             pipe = cast(IO[bytes], child.stdout)
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE)
         try:
-            yield Pipe(child, words)
+            yield Pipe(child, words, memory)
         finally:
             if child.poll() is None:
                 end(child)
@@ -261,11 +264,15 @@ class Pipe:
     """What a program writes, as long as it runs.
 
     :param words: what it writes to stderr.
+    :param memory: the bytes that it was given.
     """
 
-    def __init__(self, child: Child, words: IO[bytes]) -> None:
+    def __init__(
+        self, child: Child, words: IO[bytes], memory: int | None
+    ) -> None:
         self._child = child
         self._words = words
+        self._memory = memory
 
     def read(self, count: int, /) -> bytes:
         """Read up to so many bytes; none at the end.
@@ -281,7 +288,8 @@ class Pipe:
                 b'',
                 self._words.read().decode('utf-8', 'backslashreplace'),
             )
-            refuse_limited(result)
+            refuse_limited(result, memory=self._memory)
+            refuse_greedy(result, self._memory)
             raise ProgramFailed(result)
         return data
 
@@ -357,7 +365,7 @@ def started(
                     child = stack.enter_context(
                         confinement.called(start, command[0], access)
                     )
-            _lower(child, resource.RLIMIT_CPU, None)
+            lower(child, resource.RLIMIT_CPU, None)
             with child:
                 yield child
         except BaseException:
@@ -366,7 +374,8 @@ def started(
             raise
 
 
-def _lower(child: Child, what: int, most: int | None) -> None:
+def lower(child: Child, what: int, most: int | None) -> None:
+    """Limit what a program that runs may take."""
     # From outside, for what Popen would call between fork and exec is not
     # safe where there are threads. It has begun by then, but not taken much.
     with contextlib.suppress(ProcessLookupError):
@@ -399,6 +408,22 @@ def refuse_limited(
         and _NO_MEMORY.search(f'{result.text}{result.stderr}')
     ):
         raise limits.exhausted(name, resource.RLIMIT_AS)
+
+
+def refuse_greedy(result: Result, memory: int | None) -> None:
+    """Make sure that a program did not want more memory than it was given.
+
+    :param memory: the bytes; None for as many as it likes.
+    :raises ProgramError: if it did.
+    """
+    said = _NO_MEMORY.search(f'{result.text}{result.stderr}')
+    if memory is not None and result.status and said:
+        name = os.path.basename(result.argv[0])
+        raise exceptions.ProgramError(
+            f'{name} was ended, for it took more than {memory} bytes of '
+            'memory',
+            hint='what it was given must be damaged',
+        )
 
 
 def _pumps(

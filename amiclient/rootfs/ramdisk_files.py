@@ -164,6 +164,7 @@ def _decompressed(
         compression.COMMANDS[kind],
         file,
         access=confinement.Access(),
+        memory=compression.MEMORY,
     ) as pipe:
         yield _until_damaged(pipe.read)
 

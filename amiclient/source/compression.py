@@ -64,7 +64,7 @@ _XZ_MEMORY = 256 * _MIB
 _WINDOW = 1024 * _MIB
 
 #: What a program may take: a window, and itself.
-_MEMORY = _WINDOW + 512 * _MIB
+MEMORY = _WINDOW + 512 * _MIB
 
 #: How the programs are called, from stdin to stdout.
 COMMANDS = {
@@ -321,7 +321,7 @@ def _by_program(kind: str, data: bytes) -> bytes | None:
         access=confinement.Access(),
         ok=range(256),
         input=data,
-        memory=_MEMORY,
+        memory=MEMORY,
     ).stdout
 
 

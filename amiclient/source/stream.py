@@ -279,6 +279,7 @@ def opened(
                         compression.COMMANDS[kind],
                         file,
                         access=confinement.Access(),
+                        memory=compression.MEMORY,
                     )
                 )
             else:

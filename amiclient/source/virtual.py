@@ -69,6 +69,10 @@ _SHOWN = {'vpc': 'vhd'}
 #: Layers over each other that are followed, if that is allowed.
 _LAYERS = 16
 
+#: Bytes of address space for qemu-nbd: its tables take 512 MiB at most (those
+#: of a VHDX image of 64 TiB), and its threads want more than they use.
+_MEMORY = 4 << 30
+
 #: Seconds that qemu-nbd has to begin, and to answer.
 _START = 30.0
 _ANSWER = 300.0
@@ -143,6 +147,7 @@ def opened(
                 ),
                 access=confinement.Access(reads=files, sockets=place),
                 inherited=files,
+                memory=_MEMORY,
             )
         )
         connection = stack.enter_context(_connected(address, server, name))

@@ -108,6 +108,28 @@ class TestLimits(base.TestCase):
         )
         self.assertIn('memory exhausted', result.stderr)
 
+    def test_memory_of_what_is_not_waited_for(self) -> None:
+        told = (
+            f'was ended, for it took more than {100 * _MIB} bytes of memory; '
+            'what it was given must be damaged'
+        )
+        with (
+            open('/dev/null', 'rb') as nothing,
+            process.reading(
+                _GREEDY, nothing, access=_ACCESS, memory=100 * _MIB
+            ) as pipe,
+        ):
+            error = self.assertRaises(exceptions.ProgramError, pipe.read, 1)
+        self.assertIn(told, str(error))
+        with companion.started(
+            _GREEDY, access=_ACCESS, memory=100 * _MIB
+        ) as program:
+            self.assertTrue(program.wait(60))
+            error = self.assertRaises(
+                exceptions.ProgramError, program.refuse_limited
+            )
+        self.assertIn(told, str(error))
+
     def test_what_is_read_meanwhile(self) -> None:
         self.give(2)
         with open('/dev/null', 'rb') as nothing:
