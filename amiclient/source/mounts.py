@@ -28,7 +28,7 @@ _FLAGS = 0x100 | 0x800 | 0x4000
 #: statx(2), since Linux 5.8: STATX_MNT_ID, and where struct statx has that.
 _MNT_ID = 0x1000
 _OFFSET = 144
-_SIZE = 256
+_Status = ctypes.c_char * 256
 
 _FDINFO = re.compile(r'^mnt_id:\s*(\d+)$', re.MULTILINE)
 
@@ -45,7 +45,7 @@ def mount_id(folder: int, name: bytes) -> int | None:
     :raises OSError: if there is no such file.
     """
     if _STATX is not None:
-        found = ctypes.create_string_buffer(_SIZE)
+        found = _Status()
         # Nothing is asked of the file itself: somebody else's FUSE mount would
         # not answer, even to root.
         if _STATX(folder, name, _FLAGS, 0, found) == 0:

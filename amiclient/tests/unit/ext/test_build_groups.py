@@ -208,3 +208,11 @@ class TestChecksums(base.TestCase):
                     for each in zip(*found, strict=True)
                 ],
             )
+
+    def test_long(self) -> None:
+        for length in (2046, 2048, 2110, 4084):
+            data = os.urandom(length)
+            check = 54321
+            for at in range(0, length, 2):
+                check = checksums.crc32c(check, data[at : at + 2])
+            self.assertEqual(check, checksums.crc32c(54321, data))
