@@ -134,6 +134,9 @@ def opened(
 def _told_of_rest(source: Source, path: pathlib.Path) -> Source:
     """Say what of a file is no part of its filesystem."""
     try:
+        if opening.special(source.root) is not None:
+            # A FIFO must not be opened.
+            return source
         rest = image_.behind(source.root, superblock.read(source.root))
     except (exceptions.SourceError, OSError):
         # Whoever opens it says what it is.

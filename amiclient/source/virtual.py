@@ -132,7 +132,12 @@ def opened(
     :raises ProgramError: if qemu-nbd is missing.
     """
     with contextlib.ExitStack() as stack:
-        node, files = _node(path, kind, allow_backing_file, stack)
+        try:
+            node, files = _node(path, kind, allow_backing_file, stack)
+        except exceptions.AmiError as error:
+            # It may be a copy, of which the user knows nothing.
+            error.message = error.message.replace(opening.shown(path), name)
+            raise
         place = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         stack.callback(os.close, place)
         # The path of a socket must not have more than 107 bytes.

@@ -12,10 +12,13 @@
 
 """What is not done as it was said is told, and so is what is left out."""
 
+import gzip
+import os
 import pathlib
 
 import fixtures
 
+from amiclient import exceptions
 from amiclient.osc import build
 from amiclient.osc import inspect
 from amiclient import process
@@ -57,6 +60,35 @@ class TestBehind(TestCase):
 
     def test_none(self) -> None:
         self.assertNotIn('behind', self.told(inspect.CheckSource, self.image))
+
+
+class TestRefused(TestCase):
+    def refusal(self, path: pathlib.Path) -> str:
+        error = self.assertRaises(
+            exceptions.SourceError, self.told, inspect.InspectSource, path
+        )
+        return str(error)
+
+    def test_a_fifo(self) -> None:
+        """Nobody writes to it, and so nobody may wait for that."""
+        path = self.tmp() / 'fifo'
+        os.mkfifo(path)
+        self.useFixture(fixtures.Timeout(60, gentle=True))
+        self.assertIn(f'{path}: a FIFO', self.refusal(path))
+
+    def test_a_compressed_layer(self) -> None:
+        """It is called by the name that the user gave."""
+        folder = self.tmp()
+        layer = folder / 'layer.qcow2'
+        process.run(
+            ['qemu-img', 'create', '-q', '-f', 'qcow2', '-F', 'raw',
+             '-b', '/etc/passwd', layer]
+        )  # fmt: skip
+        path = folder / 'layer.qcow2.gz'
+        path.write_bytes(gzip.compress(layer.read_bytes()))
+        self.assertIn(
+            f'{path}: it is a layer over /etc/passwd', self.refusal(path)
+        )
 
 
 class TestBuild(TestCase):
