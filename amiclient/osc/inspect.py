@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import typing
 
 from amiclient.osc import command
@@ -117,7 +118,7 @@ class CheckSource(findings.Check):
         )
         with resolve.opened(
             parsed_args.source,
-            sources.choice(parsed_args),
+            dataclasses.replace(sources.choice(parsed_args), report=False),
             progress=self.watch(parsed_args),
         ) as source:
             for note in source.notes:

@@ -73,6 +73,8 @@ class Choice:
         filesystem that was taken out of a disk is not in order.
     :param fix: whether to mend what ties a root filesystem to the disk that
         it was on. Then a filesystem that is taken as it is is copied, too.
+    :param report: whether to tell of that, where it is not mended. The rules
+        of ``ami check`` do so themselves.
     :param headroom: what a shrink will leave free in it: what is made of
         files gets inodes for that.
     :param work_directory: where to make what is temporary; None for the
@@ -85,6 +87,7 @@ class Choice:
     allow_backing_file: bool = False
     repair: bool = False
     fix: bool = False
+    report: bool = True
     headroom: units.Headroom = units.NO_HEADROOM
     work_directory: pathlib.Path | None = None
     home: pathlib.Path | None = None
@@ -259,7 +262,7 @@ class _Opener:
         """Mend what ties a root filesystem to a disk, or tell of it."""
         name = opening.shown(self._path)
         if not self._choice.fix:
-            if source.partition is None:
+            if source.partition is None or not self._choice.report:
                 return source
             notes = untying.report(source.root, name)
             return dataclasses.replace(source, notes=source.notes + notes)
