@@ -236,7 +236,7 @@ class TestResults(base.TestCase):
         before = os.umask(0o027)
         self.addCleanup(os.umask, before)
         output = self.tmp() / 'output'
-        shrinking.shrunk(self.image, output=output)
+        shrinking.shrunk(self.image, output=output, durable=True)
         self.assertEqual(0o100640, output.stat().st_mode)
 
     def test_nobody_may_read_it_before_it_is_there(self) -> None:
