@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Ctrl-C, SIGTERM and SIGHUP as one exception, raised once.
 
 Cleaning up is what exceptions are for: whoever makes something takes it back

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Writing data of which much is zeros: blocks of them become holes."""
 
 from collections.abc import Iterator

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Several things done side by side, of which one that fails ends all."""
 
 from collections.abc import Callable, Mapping

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Read files straight out of the blocks of a filesystem.
 
 No program is started and nothing is mounted, so that hundreds of files cost

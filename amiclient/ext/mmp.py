@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Multiple mount protection: whether another host has a filesystem mounted.
 
 Whoever has it mounted writes to one block of it, again and again. Whoever

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What an inode and a block of a folder say.
 
 The formats are those of the kernel's Documentation/filesystems/ext4: inodes,

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Giving a file in a filesystem other content, without mounting that.
 
 If it has the room in the blocks that it has, nothing but these and its size

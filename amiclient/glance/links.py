@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """AMIs as they are in the cloud: images with what they link to."""
 
 from collections.abc import Collection, Iterator, Mapping

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Root filesystems as compressed qcow2 images, where bytes matter most.
 
 The same bytes come to the same image, by the same compression. zlib's is read

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Commands for AMIs as a whole: ``openstack ami upload, list, show``."""
 
 from __future__ import annotations

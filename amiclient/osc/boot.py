@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Trying whether an image boots: ``openstack ami boot``."""
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Making a filesystem of files: ``openstack ami build``."""
 
 from __future__ import annotations

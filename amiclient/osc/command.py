@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What all commands have in common.
 
 A command ends in one of three ways: its result on stdout and exit status 0;

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Options that decide what a new image is, and what is made of them."""
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Options that narrow a list down, and the query that they make."""
 
 from __future__ import annotations

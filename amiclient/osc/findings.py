@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Commands that look for trouble: their options, columns and exit status."""
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Commands that look into sources: ``openstack ami inspect``, and so on."""
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Commands for kernels: upload, list, show and delete them."""
 
 from amiclient.osc import parts

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Commands that need no cloud: ``openstack ami shrink``."""
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Options, each defined once, in groups that commands pick from."""
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What the commands of kernels and those of ramdisks have in common."""
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Progress bars on a terminal."""
 
 from collections.abc import Iterator

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Saving AMIs in files: ``openstack ami save``."""
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Options for whatever a command takes its root filesystem from."""
 
 from __future__ import annotations

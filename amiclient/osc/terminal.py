@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What reaches the user's terminal, and is made safe on the way.
 
 Names, properties and errors come from images and from the cloud, that is from

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Command that looks for trouble in the cloud: ``openstack ami verify``."""
 
 from __future__ import annotations

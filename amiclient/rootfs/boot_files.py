@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """The kernels in a root filesystem, each with its initramfs.
 
 Where distributions put them: Debian, Ubuntu, Fedora, RHEL, SUSE, Arch,

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What the rules of ``ami check`` look at: a root filesystem and its kernel.
 
 Everything is read when it is first asked for, once, and never more of it than

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Will a root filesystem boot in a cloud, and behave there?
 
 Nothing is run or mounted; each rule looks at files. Rules are in the modules

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """A source with the kernel and the ramdisk that are in its root filesystem.
 
 What a source brings along, or the user names, comes first; this is for when

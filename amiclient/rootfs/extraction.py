@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """A source as three files and a manifest, which an upload takes back."""
 
 from collections.abc import Callable

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What a root filesystem is, and what is in it."""
 
 import dataclasses

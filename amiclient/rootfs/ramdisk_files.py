@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What is in an initramfs, read as the kernel unpacks it.
 
 It is a sequence of cpio archives, each plain or compressed, with zeros in

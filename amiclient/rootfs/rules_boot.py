@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Rules about booting: kernel, drivers, init and console."""
 
 from collections.abc import Iterator

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Rules about cloud-init, and what else makes a copy a server of its own."""
 
 from collections.abc import Iterator

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Rules about the filesystem itself, and what is mounted of it."""
 
 from collections.abc import Iterator

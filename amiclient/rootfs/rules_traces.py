@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Rules about what a system leaves behind that no copy of it should have."""
 
 from collections.abc import Iterator

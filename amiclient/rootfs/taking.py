@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Take a kernel and its ramdisk out of a root filesystem."""
 
 from collections.abc import Iterator

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Which of two kernels is the newer one.
 
 The comparison is that of dpkg (deb-version(7)), which is rpm's for what

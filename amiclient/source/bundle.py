@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """A source that may bring a kernel and a ramdisk along.
 
 What a user names as a source may be more than a root filesystem: a folder

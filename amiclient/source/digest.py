@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """The sha512 of a file, for the manifest of a saved triple."""
 
 import hashlib

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Disks with partitions: which of them holds the root filesystem.
 
 That is told by what is in them: an ext filesystem with the files of a root

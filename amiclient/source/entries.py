@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Entries of boot loaders, each of which says what is to be booted.
 
 Source: Boot Loader Specification, type 1 (UAPI group).

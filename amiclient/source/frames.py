@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """The frames of zstd and lz4: where they begin and end, without unpacking.
 
 Sources: RFC 8878 (zstd), sections 3.1.1 and 3.1.2; the LZ4 frame format

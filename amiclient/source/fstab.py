@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What /etc/fstab says (fstab(5)), and what it must not say any more.
 
 Within a disk, a root filesystem knows the other partitions, and itself by the

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """The manifest of a saved triple: what its three files are.
 
 It is JSON, and lies beside them. It holds what a new triple of the same kind

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What can be read at any place: a disk, be it a file or a program's.
 
 Whoever takes a filesystem out of a disk does not care how the disk is stored.

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """A client of network block devices, as qemu-nbd offers them.
 
 Only what reading takes. Several requests are under way at a time, so that

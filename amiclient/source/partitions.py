@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """The partitions of a disk, as its own tables tell them.
 
 Sources: the UEFI specification, section 5.3 (GPT) and 5.2.3 (protective MBR);

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """The one door for sources: whatever holds a root filesystem.
 
 A filesystem is taken as it is. From anything else (a disk with partitions, a

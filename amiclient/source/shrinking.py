@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Shrinking the root filesystem of any source into a file of its own."""
 
 from collections.abc import Iterator

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """A filesystem that lies somewhere in a disk, and is taken out of there.
 
 Its blocks in use are read, and nothing else: neither what was deleted from

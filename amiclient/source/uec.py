@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """UEC tarballs: a root filesystem, a kernel and a ramdisk in one archive.
 
 Ubuntu Enterprise Cloud made them, CirrOS ships them, and ``ami save`` writes

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Unified kernel images: kernel and ramdisk in one file for UEFI.
 
 It is a PE file whose sections hold what a boot loader would have put together

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Compressed filesystems and disks: unpacked into sparse files.
 
 What comes out is counted. It ends a little behind the end that a filesystem

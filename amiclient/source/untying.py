@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What ties a root filesystem to the disk that it was on, and its mending.
 
 What is asked for and cannot be mended is an error: nobody may take a copy for

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Disk images of virtual machines: qcow2, VMDK, VHD, VHDX, VDI and QED.
 
 qemu-nbd reads them, for who knows these formats best. But first their headers

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Disks with partitions, made without root."""
 
 from collections.abc import Sequence

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What the proxy of :mod:`amiclient.tests.faults` can do to a download.
 
 Where one takes a share, that is how much of the answer's body has passed when

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """An ``openstack`` command that does not import everything each time.
 
 Most of the second that ``openstack`` takes goes into imports. Pages of the

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Real files to register: a filesystem, a kernel and a ramdisk."""
 
 import pathlib

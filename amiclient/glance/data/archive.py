@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """A triple as one archive, in the style of UEC.
 
 The files are collected in a hidden folder first, which is there again for the

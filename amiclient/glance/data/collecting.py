@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """The files of a triple on their way into a folder.
 
 The three are fetched side by side. What is there already is not fetched

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What the data of an image must come to, and whether a file holds it."""
 
 import dataclasses

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """The data of an image, on its way here.
 
 The loop is our own: openstacksdk's download stores what it gets, which may be

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """A file's data, mapped into memory instead of being copied there.
 
 Mapping has a trap: who touches a page that is beyond the end of the file,

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """A file on its way here: what of it is there already.
 
 It lies beside its target, private, under a name that says what it is part of,

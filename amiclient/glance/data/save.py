@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """A triple as files: fetched, verified, and with a manifest."""
 
 import dataclasses

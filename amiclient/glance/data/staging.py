@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """A hidden folder for what is on its way into an archive.
 
 It lies where the archive will be, under a name that a second run finds again,

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """An answer of the cloud's whose body is long, as it comes in.
 
 One thread makes the request and reads; the other, which called, takes the

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What a source brings along, where the user has not said otherwise."""
 
 import dataclasses

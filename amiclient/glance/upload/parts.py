@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """The kernel and the ramdisk of a plan.
 
 Each is a file, or an image that the cloud holds already. A file whose bytes

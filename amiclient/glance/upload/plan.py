@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """A triple as one plan: what is created, what is reused, and with what.
 
 Planning only reads: files first, then the cloud. What the plan says is done by

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What can be checked in the cloud before anything is created there."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

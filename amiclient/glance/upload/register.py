@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """A triple, registered as one transaction.
 
 The three images are created first, queued and linked, for that is where a

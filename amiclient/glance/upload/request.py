@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What is asked for, and what is going to be done about it.
 
 A request is what the user said; a plan is what that comes to, once everything

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Images that are all created, or not at all.
 
 Until all of them are complete they have the mark that

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What ``openstack ami list`` and ``openstack ami show`` print."""
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What commands print: columns with their header and where they come from.
 
 Values are raw: bytes are integers and absent ones None, whatever the format.

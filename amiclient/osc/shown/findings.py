@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What is printed of findings."""
 
 from collections.abc import Iterable

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What is printed of kernels and ramdisks."""
 
 from __future__ import annotations

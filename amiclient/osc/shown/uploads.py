@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What an upload prints: what it did, or would do."""
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What the tests of faults in downloads have in common.
 
 There are three commands that fetch data. Each ends in one of two ways: what

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What the tests of AMIs' health have in common."""
 
 import json

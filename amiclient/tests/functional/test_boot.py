@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """``openstack ami boot``: real guests, with a real kernel, and without KVM."""
 
 import os

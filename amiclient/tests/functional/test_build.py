@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """``openstack ami build``, and uploads of what is no filesystem yet."""
 
 import os

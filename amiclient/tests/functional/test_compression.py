@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """How ``--image-format qcow2`` compresses, by what the cloud says."""
 
 import http.server

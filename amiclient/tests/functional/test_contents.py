@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What is in a source: ``ami inspect``, ``check``, ``extract``, uploads."""
 
 import json

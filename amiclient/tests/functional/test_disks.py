@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """``openstack ami upload`` of disks, whole, and of what is in them."""
 
 import hashlib

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Downloads through a proxy that breaks things: whole, or not there."""
 
 import os

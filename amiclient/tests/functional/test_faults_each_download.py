@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """The faults that uploads are tested with, in each of the downloads."""
 
 import itertools

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Every rule of an AMI's health is provoked in a real Glance.
 
 The remedy is then run as it was printed, and the rule has to be silent.

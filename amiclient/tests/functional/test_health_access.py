@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Who can boot an AMI, and who may delete what it needs, in a real Glance."""
 
 import os

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What an upload that was killed leaves, and what the next one does."""
 
 import json

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """``openstack ami list`` and ``openstack ami show``, against a real Glance."""
 
 import uuid

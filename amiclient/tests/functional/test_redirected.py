@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """A Glance that sends its clients to another place."""
 
 from amiclient.tests import faults

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What the cloud holds already is not sent again, and never by mistake."""
 
 import subprocess

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """The tutorial and every how-to page do what they say.
 
 With AMICLIENT_UPDATE_RUNBOOKS set, the pages are made to show what their

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """AMIs that are saved, and come back elsewhere, with the real Glance."""
 
 import json

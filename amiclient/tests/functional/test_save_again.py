@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """AMIs that changed since they were saved, or while they were."""
 
 import errno

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """``openstack ami shrink``, as a user runs it: with no cloud about."""
 
 import os

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """``openstack ami upload`` and its parts, against a real Glance."""
 
 import hashlib

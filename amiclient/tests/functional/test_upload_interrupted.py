@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Uploads that end too early leave nothing behind."""
 
 import os

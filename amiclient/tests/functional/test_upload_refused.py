@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Uploads that are refused: in one line, and before any effect."""
 
 import fixtures

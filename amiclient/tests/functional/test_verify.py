@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """``openstack ami verify --deep`` and ``--against``, in a real Glance."""
 
 import pathlib

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """``openstack ami verify --against``: all kinds of sources, as they are taken.
 
 What is compared is what an upload of the same source would send.

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """From what a user has into the cloud, back again, and to a login prompt.
 
 One command each way, and one that boots: real guests, without KVM.

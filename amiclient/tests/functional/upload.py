@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What the tests of uploads have in common."""
 
 import pathlib

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Programs that run beside this one end with it, however it ends."""
 
 import os

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Programs open what their caller declares, and connect to nobody."""
 
 import dataclasses

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Every fault that the documentation lists has the test that it names."""
 
 import importlib

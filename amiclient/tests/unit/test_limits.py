@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Where the system gives us less than a program needs, it gets that."""
 
 import resource

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Pages of the documentation are executed, and their output compared."""
 
 import pathlib

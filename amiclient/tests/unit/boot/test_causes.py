@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Why guests did not boot, by what they said: real consoles, cut short."""
 
 import testscenarios

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What comes on a console is understood, however it is cut."""
 
 import re

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What guests are given: a disk that is thrown away, and a drive with data."""
 
 import json

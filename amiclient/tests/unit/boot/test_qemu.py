@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """The command line of QEMU, and that of the kernel."""
 
 import json

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What is made of what a guest says here and there, or does not say."""
 
 import contextlib

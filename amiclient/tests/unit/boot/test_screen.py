@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What is read out of a graphics card, as a kernel scrolls in it."""
 
 from amiclient.boot import screen

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """A machine's consoles, and how its kernel is asked to write its memory."""
 
 import contextlib

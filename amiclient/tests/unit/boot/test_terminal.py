@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Keys that go to a guest, and those that leave it."""
 
 import os

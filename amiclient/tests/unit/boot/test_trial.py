@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What is checked before a machine is started, and what is told after."""
 
 import dataclasses

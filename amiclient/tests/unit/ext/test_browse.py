@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """The reader of files finds what the independent one of the tests finds."""
 
 import hashlib

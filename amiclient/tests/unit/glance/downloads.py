@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """A Glance of our own that gives data away, as badly as a test wants."""
 
 from collections.abc import Callable

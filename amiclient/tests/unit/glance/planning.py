@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What the tests of plans have in common."""
 
 import dataclasses

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Image records for tests."""
 
 from amiclient.glance import model

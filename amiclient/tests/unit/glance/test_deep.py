@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What ``ami verify --deep`` says of disk images that Glance would refuse.
 
 Glance has looked into what it stores only since 2025; older ones take it.

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Downloads over a real socket, and what is made of what comes."""
 
 import dataclasses

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """A token goes to one place only, wherever answers point."""
 
 import requests

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """How reports on AMIs are made: what is asked, and what is not."""
 
 import pathlib

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Options of ``openstack ami boot``."""
 
 import contextlib

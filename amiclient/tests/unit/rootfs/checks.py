@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """A root filesystem with nothing to object to, and what tests do to it."""
 
 from collections.abc import Iterable

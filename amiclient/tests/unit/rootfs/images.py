@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Small root filesystems, made by mke2fs of what a test writes."""
 
 from collections.abc import Iterable

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What unpacks to more than is in it: the end is told by what is in it."""
 
 import bz2

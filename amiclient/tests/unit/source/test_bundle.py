@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What brings a kernel and a ramdisk along, and what only claims to."""
 
 import dataclasses

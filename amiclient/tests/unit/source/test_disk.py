@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Disks in every form: the root filesystem that comes out, and what does not.
 
 The trees are compared by a reader of their own; what was read of a disk is

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What a compressed file may have besides one frame or member of data."""
 
 import bz2

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Manifests: what is written is what is read, and nothing else is."""
 
 import dataclasses

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Partition tables: those that programs make, and those that somebody made.
 
 What sfdisk writes is read back; what nobody should write is refused.

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Headers of disk images: what is sound is taken, all else refused."""
 
 from collections.abc import Callable

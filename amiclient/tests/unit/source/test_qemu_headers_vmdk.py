@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Headers of VMDK images: what is sound is taken, all else refused."""
 
 import json

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Compressed filesystems: unpacked sparsely, and not beyond what there is."""
 
 import gzip

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """What ties a root filesystem to its disk is told, and mended unmounted."""
 
 import os

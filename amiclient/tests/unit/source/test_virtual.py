@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Disk images that name other files, or lie about what they are.
 
 Whoever makes an image could have any file of the user's published by it. So

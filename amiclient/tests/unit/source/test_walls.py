@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 
-
 """QEMU opens nothing but its image, as long as one of two walls stands.
 
 Two walls keep the files of the user out of what is published: our own parsers
