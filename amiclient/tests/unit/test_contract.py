@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What scripts rely on does not change: options, columns and JSON keys.
+
+``contract.json`` beside this file has them; the wording of the help is not
+part of it. A change that is meant is written there by::
+
+    AMICLIENT_UPDATE_CONTRACT=1 stestr run test_contract
+"""
+
+import json
+import os
+import pathlib
+from typing import Any
+from unittest import mock
+
+from cliff import command
+from cliff import lister
+from cliff import show
+
+from amiclient.osc.shown import amis
+from amiclient.osc.shown import columns
+from amiclient.osc.shown import findings
+from amiclient.osc.shown import parts
+from amiclient.osc.shown import uploads
+from amiclient.tests import base
+from amiclient.tests.unit import test_plugin
+
+_GOLDEN = pathlib.Path(__file__).with_name('contract.json')
+
+#: The classes of cliff's that commands are made of, made whole.
+_Bare: dict[type, type[command.Command]] = {
+    class_: type(class_.__name__, (class_,), {'take_action': None})
+    for class_ in (show.ShowOne, lister.Lister, command.Command)
+}
+
+
+def options(class_: type[command.Command]) -> list[str]:
+    """Describe each option of a command: a line without its help text.
+
+    What every command of cliff's takes, such as ``-f``, is cliff's contract.
+    """
+    of_cliff = {
+        name
+        for base_ in (show.ShowOne, lister.Lister, command.Command)
+        if issubclass(class_, base_)
+        for action in _Bare[base_](None, None).get_parser('')._actions
+        for name in action.option_strings
+    }
+    parser = class_(None, None).get_parser('')
+    exclusive = {
+        id(action): number
+        for number, group in enumerate(parser._mutually_exclusive_groups)
+        for action in group._group_actions
+    }
+    found = []
+    for action in parser._actions:
+        names = action.option_strings or [action.dest]
+        if of_cliff.isdisjoint(names):
+            facts = {
+                'metavar': action.metavar,
+                'choices': action.choices and sorted(action.choices),
+                'nargs': action.nargs,
+                'required': action.required or None,
+                'default': action.default,
+                'exclusive': exclusive.get(id(action)),
+            }
+            told = (f'{k}={v}' for k, v in facts.items() if v is not None)
+            kind = type(action).__name__.strip('_')
+            found.append(' '.join((*names, kind, *told)))
+    return sorted(found)
+
+
+def headers(table: Any) -> list[str]:
+    """Name the columns of a table; those of --long alone are marked."""
+    return [c.header + (' (--long)' if c.long else '') for c in table]
+
+
+def keys(row: Any) -> list[str]:
+    """Name the keys of a record within a column."""
+    return list(row)
+
+
+def tables() -> dict[str, list[str]]:
+    """Name the columns of each command, and the keys of nested records."""
+    any_ = mock.MagicMock()
+    report = mock.MagicMock(found=())
+    return {
+        'boot': headers(columns.BOOTED),
+        'build': headers(columns.BUILT),
+        'check, verify': headers(findings.COLUMNS),
+        'check, verify: row': keys(findings.rows([any_])[0]),
+        'extract': headers(columns.EXTRACTED),
+        'inspect': headers(columns.INSPECTED),
+        'inspect: kernels': keys(columns._kernel_row(any_)),
+        'inspect: partitions': keys(columns._partition_row(any_)),
+        'list': headers(amis.listed(check=False)),
+        'list --check': headers(amis.listed(check=True)),
+        'save': headers(columns.SAVED),
+        'share': headers(columns.SHARED),
+        'show': headers(amis.shown(human_readable=False)),
+        'show: kernel': keys(amis._part(report, 'kernel', 'x', None, None)),
+        'shrink': headers(columns.SHRUNK),
+        'shrink --dry-run': headers(columns.SHRINK_PLAN),
+        'upload': headers(uploads.UPLOAD),
+        'upload: plan': keys(uploads._step_row(any_)),
+        'kernel, ramdisk list': headers(parts.LIST),
+        'kernel, ramdisk show': headers(parts.shown(human_readable=False)),
+    }
+
+
+class TestContract(base.TestCase):
+    maxDiff = None
+
+    def test_golden(self) -> None:
+        found = {
+            'options': {
+                name: options(class_)
+                for name, class_ in sorted(test_plugin.commands().items())
+            },
+            'tables': tables(),
+        }
+        if os.environ.get('AMICLIENT_UPDATE_CONTRACT'):
+            _GOLDEN.write_text(json.dumps(found, indent=1) + '\n')
+        # Through JSON, as what is compared with came through it.
+        self.assertEqual(
+            json.loads(_GOLDEN.read_text()), json.loads(json.dumps(found))
+        )
