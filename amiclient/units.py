@@ -108,6 +108,24 @@ def format_size(size: int) -> str:
     return f'{number:.1f} {unit}'
 
 
+def require_whole(option: str, size: int, unit: int, what: str) -> None:
+    """Refuse a size that is not made of whole units.
+
+    :param option: what gave it.
+    :param size: bytes.
+    :param unit: bytes.
+    :param what: what the units are.
+    :raises UsageError: if it is not, with the sizes to give instead.
+    """
+    below = size - size % unit
+    if below != size:
+        instead = f'{below} or {below + unit}' if below else f'{below + unit}'
+        raise exceptions.UsageError(
+            f'{option} of {size} bytes is not a whole number of {what}',
+            hint=f'give {instead}',
+        )
+
+
 def gib(size: int) -> int:
     """Tell the whole GiB that some bytes take, as ``min_disk`` counts."""
     return -(-size // 2**30)

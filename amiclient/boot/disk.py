@@ -10,7 +10,11 @@ from amiclient.ext import superblock
 from amiclient import process
 
 #: Bytes of a disk come in sectors.
-_SECTOR = 512
+SECTOR = 512
+
+#: Bytes of a disk that the qcow2 format has room for: 32 MiB of a table, each
+#: 8 bytes of which stand for 512 MiB (QEMU, block/qcow2.h).
+LARGEST = 2 << 50
 
 #: Where superblocks end; what is read at a time.
 _BLOCK = 4096
@@ -25,7 +29,7 @@ def make(source: pathlib.Path, target: pathlib.Path, size: int) -> None:
     """
     # Absolute, for qemu-img takes what is before a colon for a protocol, and
     # the path of the backing file to be relative to the target.
-    bytes_ = str(-(-size // _SECTOR) * _SECTOR)
+    bytes_ = str(-(-size // SECTOR) * SECTOR)
     process.run(
         [
             'qemu-img', 'create', '-q', '-f', 'qcow2', '-F', 'raw',

@@ -12,6 +12,7 @@ import platform
 import re
 
 from amiclient.boot import causes
+from amiclient.boot import disk
 from amiclient.boot import qemu
 from amiclient import exceptions
 from amiclient.ext import image
@@ -21,6 +22,7 @@ from amiclient.rootfs import ramdisks
 from amiclient.source import bundle
 from amiclient.source import detect
 from amiclient.source import opening
+from amiclient import units
 
 #: What is waited for, if the user does not say.
 UNTIL = 'login:'
@@ -30,6 +32,8 @@ TIMEOUT = 300.0
 
 #: Bytes of memory, as in a small flavor.
 MEMORY = 2**30
+
+_SECTORS = f'sectors of {disk.SECTOR} bytes'
 
 #: How much larger than the root filesystem its disk is.
 _GROWTH = 2
@@ -158,6 +162,14 @@ def plan(request: BootRequest, source: bundle.Source) -> BootPlan:
     :raises UnsupportedError: if the architecture is none that can be run.
     :raises ProgramError: if QEMU is missing.
     """
+    units.require_whole('--memory', request.memory, qemu.MIB, 'MiB')
+    if request.disk is not None:
+        units.require_whole('--disk', request.disk, disk.SECTOR, _SECTORS)
+        if request.disk > disk.LARGEST:
+            raise exceptions.UsageError(
+                f'--disk of {request.disk} bytes is too large',
+                hint=f'give {disk.LARGEST} at most',
+            )
     root = detect.open_root(source.root)
     kernel = request.kernel or source.kernel
     ramdisk = request.ramdisk or source.ramdisk

@@ -7,7 +7,6 @@ beside its target, has e2fsck check it, and only then gives it its name.
 """
 
 import dataclasses
-import logging
 import os
 import pathlib
 import uuid
@@ -30,8 +29,6 @@ from amiclient.source import opening
 from amiclient.source import overrides as overrides_
 from amiclient import units
 
-_log = logging.getLogger(__name__)
-
 #: The part of the free disk that is left to others, as one in so many.
 _LEFT = 20
 
@@ -42,6 +39,8 @@ _EPOCH = 'SOURCE_DATE_EPOCH'
 _ROOTS = frozenset((b'bin', b'etc', b'init', b'sbin', b'usr'))
 
 _DIRECTORY = 'a directory'
+
+_BLOCKS = f'blocks of {layout.BLOCK} bytes'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +116,12 @@ def plan(request: BuildRequest) -> BuildPlan:
     tools_.require()
     identity.encoded_label(request.label)
     identity.journal_blocks(request.journal)
+    for name, given in (
+        ('--size', request.size),
+        ('--journal', request.journal),
+    ):
+        if isinstance(given, int):
+            units.require_whole(name, given, layout.BLOCK, _BLOCKS)
     largest = layout.largest()
     for name, wanted in (
         ('--size', request.size or 0),
@@ -186,11 +191,6 @@ def execute(
         with progress.task('Verifying'):
             _verify(output.path)
         output.keep(durable=request.durable)
-    _tell_rounded('--size', request.size, made.size)
-    journal = request.journal
-    if isinstance(journal, int):
-        whole = journal - journal % layout.BLOCK
-        _tell_rounded('--journal', journal, whole)
     return Built(
         request.output,
         made.size,
@@ -257,7 +257,7 @@ def _make(
             time=planned.time,
         )
         try:
-            return writer.finish(tree, wish)
+            made = writer.finish(tree, wish)
         except layout.TooSmallError as error:
             needed = error.blocks * layout.BLOCK
             raise exceptions.NoSpaceError(
@@ -267,6 +267,13 @@ def _make(
                 hint='choose a larger --size, less --headroom, or another '
                 '--journal',
             ) from error
+    if request.size not in (None, made.size):
+        raise exceptions.UsageError(
+            f'--size of {request.size} bytes leaves too few blocks for a last '
+            'block group',
+            hint=f'give {made.size}, or some MiB more',
+        )
+    return made
 
 
 def _refuse_other(source: pathlib.Path) -> None:
@@ -298,18 +305,6 @@ def _not_a_root(
         f'{what}, but {form} with a disk image in it: {disk}',
         hint='give that' if form == _DIRECTORY else 'unpack it, and give that',
     )
-
-
-def _tell_rounded(option: str, wanted: int | None, made: int) -> None:
-    if wanted not in (None, made):
-        _log.warning(
-            '%s %d: it has %d bytes, for filesystems are made of blocks of '
-            '%d bytes, and of groups of blocks that must not be too small',
-            option,
-            wanted,
-            made,
-            layout.BLOCK,
-        )
 
 
 def _verify(path: pathlib.Path) -> None:

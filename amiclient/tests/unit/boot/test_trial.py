@@ -89,6 +89,16 @@ class TestPlan(PlanCase):
         self.assertNotIn('\n', str(error))
         return str(error)
 
+    def test_sizes_that_cannot_be(self) -> None:
+        usage = exceptions.UsageError
+        for rest, said in (
+            ({'memory': 1000}, 'MiB; give 1048576'),
+            ({'memory': MIB + 1}, 'MiB; give 1048576 or 2097152'),
+            ({'disk': 64 * MIB + 1}, 'bytes; give 67108864 or 67109376'),
+            ({'disk': 1 << 60}, 'is too large; give 2251799813685248 at most'),
+        ):
+            self.assertIn(said, self.refused(usage, **rest))
+
     def test_no_kernel(self) -> None:
         self.source = dataclasses.replace(self.source, kernel=None)
         words = self.refused(exceptions.UsageError)

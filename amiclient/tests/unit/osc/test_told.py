@@ -9,6 +9,7 @@ import pathlib
 import fixtures
 
 from amiclient import exceptions
+from amiclient.ext import superblock
 from amiclient.osc import build
 from amiclient.osc import inspect
 from amiclient import process
@@ -82,26 +83,53 @@ class TestRefused(TestCase):
 
 
 class TestBuild(TestCase):
-    def build(self, *words: str) -> tuple[pathlib.Path, str]:
-        source = self.tmp()
-        (source / 'file').write_text('content')
-        output = self.tmp() / 'root.img'
-        told = self.told(build.BuildImage, source, '--output', output, *words)
-        return output, told
+    def setUp(self) -> None:
+        super().setUp()
+        self.source, self.folder = self.tmp(), self.tmp()
+        (self.source / 'file').write_text('content')
+        self.output = self.folder / 'root.img'
+
+    def build(self, *words: str) -> str:
+        return self.told(
+            build.BuildImage, self.source, '--output', self.output, *words
+        )
+
+    def refused(self, *words: str) -> str:
+        error = self.assertRaises(exceptions.UsageError, self.build, *words)
+        self.assertEqual([], list(self.folder.iterdir()))
+        return str(error)
 
     def test_no_whole_number_of_blocks(self) -> None:
-        output, told = self.build('--size', '10000001')
-        self.assertEqual(9998336, output.stat().st_size)
-        self.assertIn('--size 10000001: it has 9998336 bytes', told)
-        _, told = self.build('--journal', '5000001')
-        self.assertIn('--journal 5000001: it has 4997120 bytes', told)
+        self.assertEqual(
+            '--size of 10000001 bytes is not a whole number of blocks of '
+            '4096 bytes; give 9998336 or 10002432',
+            self.refused('--size', '10000001'),
+        )
+        self.assertEqual(
+            '--journal of 5000001 bytes is not a whole number of blocks of '
+            '4096 bytes; give 4997120 or 5001216',
+            self.refused('--journal', '5000001'),
+        )
+        self.assertEqual(
+            '--size of 1 bytes is not a whole number of blocks of 4096 '
+            'bytes; give 4096',
+            self.refused('--size', '1'),
+        )
 
     def test_a_last_group_that_is_too_small(self) -> None:
-        output, told = self.build('--size', f'{128 * KIB + 4}K')
-        self.assertEqual(128 * KIB * KIB, output.stat().st_size)
-        self.assertIn('--size 134221824: it has 134217728 bytes', told)
+        self.assertEqual(
+            '--size of 134221824 bytes leaves too few blocks for a last '
+            'block group; give 134217728, or some MiB more',
+            self.refused('--size', f'{128 * KIB + 4}K'),
+        )
+        self.build('--size', '134217728')
+        self.assertEqual(128 * KIB * KIB, self.output.stat().st_size)
 
     def test_as_it_was_said(self) -> None:
         for words in (('--size', '64M'), ('--journal', '4M'), ()):
-            _, told = self.build(*words)
-            self.assertEqual('', told)
+            self.assertEqual('', self.build(*words))
+
+    def test_no_less_headroom_than_was_said(self) -> None:
+        self.build('--headroom', '1000001')
+        found = superblock.read(self.output)
+        self.assertLess(1000001, found.free_blocks * found.block_size)
