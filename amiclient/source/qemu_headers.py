@@ -14,6 +14,7 @@ MS-VHDX; and what QEMU makes of each, in block/*.c.
 """
 
 import functools
+import io
 import os
 import struct
 from typing import Any, BinaryIO, NamedTuple
@@ -28,6 +29,10 @@ _KEY = 'convert it with qemu-img, which can be given the key'
 _SECTOR = qemu_image.SECTOR
 _MIB = 1 << 20
 
+#: Bytes in which the metadata of a VHDX are: they follow the log, and whoever
+#: makes one has no more than a MiB of each.
+VHDX_HEAD = 8 * _MIB
+
 #: Most bytes of the name of a backing file, by the qcow2 specification.
 _NAME = 1023
 
@@ -41,6 +46,22 @@ def read(file: BinaryIO, kind: str, name: str) -> qemu_image.Header:
         cut short, or has anything in its header that is not known.
     """
     return _READERS[kind](qemu_image.Image(file, name))
+
+
+def vhdx_size(head: bytes, name: str) -> int:
+    """Tell how large the disk in a VHDX is, by its beginning alone.
+
+    :param head: its first VHDX_HEAD bytes, or all there are.
+    :param name: what to call it in errors.
+    :raises SourceError: as read() does, and if that is not said there.
+    """
+    image = qemu_image.Image(io.BytesIO(head), name)
+    if len(head) >= VHDX_HEAD:
+        # Whether the rest has what it must have is seen once it is there.
+        image.size = 1 << 63
+    if sum(_regions(image).get(_METADATA, ())) > len(head):
+        raise image.refused('its metadata are not at its beginning')
+    return _vhdx(image).size
 
 
 def _qcow(image: qemu_image.Image) -> qemu_image.Header:

@@ -21,6 +21,7 @@ from amiclient.source import detect
 from amiclient.source import magic
 from amiclient.source import opening
 from amiclient.source import partitions
+from amiclient.source import qemu_headers
 from amiclient.source import stream as stream_
 from amiclient.source import virtual
 from amiclient import sparse
@@ -41,6 +42,9 @@ _STEP = 16 * _MIB
 #: Bytes behind the end of a filesystem or disk that are unpacked as well: it
 #: may be a little longer than it says, and be followed by a footer.
 _KEPT = 64 * _MIB
+
+#: Bytes of the largest block of a VHDX, the last of which may be used in part.
+_VHDX_BLOCK = 256 * _MIB
 
 #: Seconds for which the rest is read, but not kept.
 _SECONDS = 3.0
@@ -129,6 +133,9 @@ def _bound(stream: stream_.Stream) -> _Bound:
         return _Bound(stream.packed * _AGAIN, _KEPT, 'compressed file')
     if what.endswith(' disk image'):
         size = virtual.disk_size(head)
+        if virtual.tell(head) == 'vhdx':
+            start = stream.peek(qemu_headers.VHDX_HEAD)
+            size = qemu_headers.vhdx_size(start, name) + _VHDX_BLOCK
         if size is None or size > _MOST:
             return _Bound(_MOST, 0, 'disk image')
         # Snapshots are in there, too.

@@ -15,6 +15,7 @@ import fixtures
 
 from amiclient import exceptions
 from amiclient import process
+from amiclient.source import qemu_headers
 from amiclient.source import resolve
 from amiclient.source import stream
 from amiclient.source import tree
@@ -224,12 +225,31 @@ class TestRefused(BombCase):
 
     def test_disk_images(self) -> None:
         disk = disks.make(self.folder / 'disk', [disks.Part(8, self.root)])
-        for kind in ('qcow2', 'qed', 'vmdk', 'vdi', 'vpc'):
+        self.useFixture(
+            fixtures.MockPatchObject(unpacking, '_VHDX_BLOCK', 8 * MIB)
+        )
+        for kind in ('qcow2', 'qed', 'vmdk', 'vdi', 'vpc', 'vhdx'):
             image = disks.convert(disk, kind)
             data = image.read_bytes()
             self.assertEqual((), self.taken(self.packed(data)))
             told = self.refused(self.packed(data + bytes(40 * MIB)))
             self.assertIn('more than the disk image in it can have', told)
+
+    def test_vhdx(self) -> None:
+        disk = disks.make(self.folder / 'disk', [disks.Part(8, self.root)])
+        data = disks.convert(disk, 'vhdx').read_bytes()
+        since = time.monotonic()
+        path = bombs.zstd(self.folder / 'bomb', data, 100)
+        told = self.refused(path)
+        self.assertIn('more than the disk image in it can have', told)
+        self.assertLess(time.monotonic() - since, 20)
+        told = self.refused(self.packed(data[: 3 * MIB]))
+        self.assertIn('it is cut short', told)
+        self.useFixture(
+            fixtures.MockPatchObject(qemu_headers, 'VHDX_HEAD', MIB)
+        )
+        told = self.refused(self.packed(data))
+        self.assertIn('its metadata are not at its beginning', told)
 
     def test_compressed_again(self) -> None:
         data = self.root.read_bytes() + bytes(4 * MIB)
