@@ -96,7 +96,8 @@ class HeaderCase(base.TestCase):
         argv = ['qemu-img', 'create', '-q', '-u', '-f', kind]
         for option in options:
             argv += ['-o', option]
-        process.run([*argv, path, str(SIZE)])
+        # A data file is made as well, wherever this runs.
+        process.run([*argv, path, str(SIZE)], cwd=self.folder)
         return path
 
     def read(self, path: pathlib.Path, kind: str) -> qemu_image.Header:
