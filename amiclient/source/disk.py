@@ -284,6 +284,7 @@ def opened(
     *,
     name: str,
     allow_backing_file: bool = False,
+    beside: pathlib.Path | None = None,
 ) -> Iterator[Disk]:
     """Open a disk, and look at what is on it.
 
@@ -291,6 +292,7 @@ def opened(
     :param folder: private, for temporary files.
     :param name: what to call it in errors.
     :param allow_backing_file: whether other files may hold a part of it.
+    :param beside: as with :func:`amiclient.source.virtual.opened`.
     :raises SourceError: if it cannot be read, may not be, or is damaged.
     :raises ProgramError: if qemu-nbd is needed, and missing.
     """
@@ -309,6 +311,7 @@ def opened(
                     folder,
                     name=name,
                     allow_backing_file=allow_backing_file,
+                    beside=beside,
                 )
             )
         yield _look(medium, virtual.shown(kind))

@@ -215,7 +215,7 @@ class _Opener:
             plain = self.unpacked(self._path)
             kind = disk_.tell(plain)
             if kind is not None:
-                return self._taken(plain, kind)
+                return self._taken(plain, kind, own=plain != self._path)
             if plain != self._path:
                 _clear_boot_sector(plain)
                 return Source(
@@ -236,7 +236,7 @@ class _Opener:
         if source.root == self._path or kind is None:
             return source
         # Such as a saved AMI that is a qcow2.
-        taken = self._taken(source.root, kind)
+        taken = self._taken(source.root, kind, own=source.own)
         return dataclasses.replace(
             source,
             root=taken.root,
@@ -316,10 +316,12 @@ class _Opener:
 
     def disk(self, path: pathlib.Path, kind: str) -> disk_.Disk:
         """Open it as a disk."""
-        return self._stack.enter_context(self._disk(path, kind))
+        return self._stack.enter_context(
+            self._disk(path, kind, own=path != self._path)
+        )
 
     def _disk(
-        self, path: pathlib.Path, kind: str
+        self, path: pathlib.Path, kind: str, *, own: bool
     ) -> contextlib.AbstractContextManager[disk_.Disk]:
         return disk_.opened(
             path,
@@ -327,14 +329,18 @@ class _Opener:
             self._place(),
             name=opening.shown(self._path),
             allow_backing_file=self._choice.allow_backing_file,
+            beside=self._path.resolve().parent if own else None,
         )
 
-    def _taken(self, path: pathlib.Path, kind: str) -> Source:
-        """Take the root filesystem out of a disk, and what is on /boot."""
+    def _taken(self, path: pathlib.Path, kind: str, *, own: bool) -> Source:
+        """Take the root filesystem out of a disk, and what is on /boot.
+
+        :param own: whether it is a copy, in a temporary folder.
+        """
         image = self._home() / 'root.img'
         busy.refuse_busy(path)
         before = files.state(path)
-        with self._disk(path, kind) as disk:
+        with self._disk(path, kind, own=own) as disk:
             root = disk.root(self._choice.partition)
             self._take(disk, root, image)
             boot = self._boot(disk, root, image)

@@ -110,6 +110,7 @@ def opened(
     *,
     name: str,
     allow_backing_file: bool = False,
+    beside: pathlib.Path | None = None,
 ) -> Iterator[nbd.Client]:
     """Read the disk in a disk image.
 
@@ -117,12 +118,16 @@ def opened(
     :param folder: private, for a socket.
     :param name: what to call it in errors.
     :param allow_backing_file: whether other files may hold a part of it.
+    :param beside: the folder that their names start from, if the image is a
+        copy of one that is there.
     :raises SourceError: if it cannot be read, or may not.
     :raises ProgramError: if qemu-nbd is missing.
     """
     with contextlib.ExitStack() as stack:
         try:
-            node, files = _node(path, kind, allow_backing_file, stack)
+            node, files = _node(
+                path, kind, allow_backing_file, beside, stack
+            )
         except exceptions.AmiError as error:
             # It may be a copy, of which the user knows nothing.
             error.message = error.message.replace(opening.shown(path), name)
@@ -205,7 +210,11 @@ def _why(words: str, name: str) -> exceptions.AmiError:
 
 
 def _node(
-    path: pathlib.Path, kind: str, allowed: bool, stack: contextlib.ExitStack
+    path: pathlib.Path,
+    kind: str,
+    allowed: bool,
+    beside: pathlib.Path | None,
+    stack: contextlib.ExitStack,
 ) -> tuple[dict[str, Any], tuple[int, ...]]:
     """Describe what QEMU is to open: the whole chain, file by file.
 
@@ -224,7 +233,9 @@ def _node(
             below = None
             if kind != 'raw':
                 header = qemu_headers.read(it, kind, opening.shown(layer))
-                below = _below(header, layer, allowed)
+                below = _below(header, layer, allowed, beside)
+                # Each layer names the next one from where it is itself.
+                beside = None
             files[here] = os.dup(it.fileno())
             stack.callback(os.close, files[here])
         is_device = stat.S_ISBLK(status.st_mode)
@@ -247,7 +258,10 @@ def _node(
 
 
 def _below(
-    header: qemu_image.Header, path: pathlib.Path, allowed: bool
+    header: qemu_image.Header,
+    path: pathlib.Path,
+    allowed: bool,
+    beside: pathlib.Path | None,
 ) -> tuple[pathlib.Path, str] | None:
     """Find the file that an image is a layer over.
 
@@ -264,7 +278,7 @@ def _below(
         )
     if ':' in name.partition('/')[0] or '\0' in name:
         raise _refused(path, f'{words}, which is no file name')
-    backing = path.resolve().parent / name
+    backing = (beside or path.resolve().parent) / name
     with opening.opened(backing, wanted='a disk image', devices=True) as below:
         # By its content, but raw if nothing says otherwise: there QEMU looks
         # for no other files.

@@ -9,6 +9,7 @@ proved by what QEMU would have read of it, if it had been asked.
 
 import errno
 import fcntl
+import gzip
 import json
 import os
 import pathlib
@@ -104,6 +105,27 @@ class TestBackingFiles(HostileCase):
         self.layer('a', 'secret')
         with self.opened(path, allow_backing_file=True) as source:
             self.assertEqual(self.tree, exttree.read_tree(source.root))
+
+    def test_beside_what_is_compressed(self) -> None:
+        """Not beside the copy that is made of it."""
+        self.layer('b', 'a', 'qcow2')
+        below = self.folder / 'below'
+        below.mkdir()
+        self.layer('a', 'below/c', 'qcow2')
+        # From where that is itself.
+        self.secret.rename(below / 'secret')
+        self.layer('below/c', 'secret')
+        packed = self.folder / 'b.gz'
+        packed.write_bytes(gzip.compress((self.folder / 'b').read_bytes()))
+        link = self.tmp() / 'link'
+        link.symlink_to(packed)
+        for path in (packed, link):
+            with self.opened(path, allow_backing_file=True) as source:
+                self.assertEqual(self.tree, exttree.read_tree(source.root))
+        (self.folder / 'a').unlink()
+        told = self.refused(packed, allow_backing_file=True)
+        self.assertIn(f'{self.folder / "a"}: no such file', told)
+        self.assertIn('it is a layer over a', self.refused(packed))
 
     def test_never_followed(self) -> None:
         for name, words in (
