@@ -13,6 +13,7 @@ import shutil
 
 from amiclient import exceptions
 from amiclient.ext import busy
+from amiclient.ext import image
 from amiclient.ext import stage
 from amiclient import files
 from amiclient import progress as progress_
@@ -130,10 +131,15 @@ def _write_all(
         for noun, path in found.items():
             target = folder / f'{stem}{_SUFFIXES[noun]}'
             output = stack.enter_context(files.Output(target))
+            rest = _behind(source) if noun == 'image' else 0
             if noun != 'image' or not _moved(source, output):
                 _copier(source, noun)(path, output.path, progress)
+            if rest:
+                os.truncate(output.path, output.path.stat().st_size - rest)
             outputs[noun] = output
-            parts[noun] = _part(source, noun, output, stem, progress)
+            parts[noun] = _part(
+                source, noun, output, stem, progress, shorter=rest > 0
+            )
         manifest = stack.enter_context(files.Output(folder / manifest_.NAME))
         text = manifest_.dump(manifest_.Manifest(**parts))
         manifest.path.write_bytes(text.encode('utf-8', 'surrogateescape'))
@@ -231,6 +237,16 @@ def _keeps_all(source: bundle.Source) -> bool:
     return source.finished or block.needs_recovery or block.orphans
 
 
+def _behind(source: bundle.Source) -> int:
+    """Tell the bytes at the end of what is kept that are not taken along.
+
+    Users are told so. Zeros there, of which nothing is said, are kept.
+    """
+    if not _keeps_all(source):
+        return 0
+    return image.behind(source.root, detect.open_root(source.root).superblock)
+
+
 def _copier(
     source: bundle.Source, noun: str
 ) -> Callable[[pathlib.Path, pathlib.Path, progress_.Progress], None]:
@@ -258,12 +274,19 @@ def _part(
     output: files.Output,
     stem: str,
     progress: progress_.Progress,
+    *,
+    shorter: bool,
 ) -> manifest_.Part:
     before = source.part(noun)
     size = output.path.stat().st_size
     sha512 = digest.sha512(output.path, progress=progress)
     if before is not None and before.sha512 == sha512:
         return dataclasses.replace(before, file=output.target.name)
+    if before is not None and shorter:
+        # Nothing else of it has changed.
+        return dataclasses.replace(
+            before, file=output.target.name, size=size, sha512=sha512
+        )
     origin = source.kernel if noun == 'kernel' else source.ramdisk
     return manifest_.Part(
         file=output.target.name,

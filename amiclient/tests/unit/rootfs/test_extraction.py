@@ -2,9 +2,12 @@
 
 """What ``ami extract`` writes, and how often it copies that."""
 
+import dataclasses
 import errno
+import gzip
 import os
 import pathlib
+import shutil
 from typing import Any
 
 import fixtures
@@ -15,6 +18,8 @@ from amiclient import files
 from amiclient import process
 from amiclient import progress
 from amiclient.rootfs import extraction
+from amiclient.source import digest
+from amiclient.source import manifest
 from amiclient.source import resolve
 from amiclient.source import shrinking
 from amiclient.tests import base
@@ -106,6 +111,49 @@ class TestCopies(base.TestCase):
         self.assertEqual(copied, found.image.read_bytes())
         self.assertEqual(inode, found.image.stat().st_ino)
         self.assertEqual([], os.listdir(work))
+
+    def test_what_is_behind_the_filesystem(self) -> None:
+        """Left out, as is told, also of what is kept byte by byte."""
+        debugfs = 'debugfs', '-w', '-R', 'feature needs_recovery'
+        process.run([*debugfs, self.root])
+        content = self.root.read_bytes()
+        packed = self.folder / 'packed'
+        for rest, kept in ((b'more', b''), (bytes(8), bytes(8))):
+            self.root.write_bytes(content + rest)
+            packed.write_bytes(gzip.compress(self.root.read_bytes(), 1))
+            for path in (self.root, packed):
+                with resolve.opened(path) as source:
+                    found = extraction.extract(source, path, self.target)
+                    self.assertEqual(
+                        rest != kept, 'behind' in ''.join(source.notes)
+                    )
+                data = found.image.read_bytes()
+                self.assertTrue(content + kept == data)
+                shutil.rmtree(self.target)
+
+    def test_what_is_behind_a_saved_one(self) -> None:
+        content = self.root.read_bytes()
+        self.root.write_bytes(content + b'more')
+        part = manifest.Part(
+            file=self.root.name,
+            size=len(content) + 4,
+            sha512=digest.sha512(self.root, progress=progress.QUIET),
+            disk_format='raw',
+            container_format='bare',
+            id='7f5b',
+            properties={'os_command_line': 'quiet'},
+        )
+        saved = self.folder / manifest.NAME
+        saved.write_text(manifest.dump(manifest.Manifest(image=part)))
+        with resolve.opened(self.folder) as source:
+            found = extraction.extract(source, self.folder, self.target)
+        self.assertTrue(content == found.image.read_bytes())
+        # It is what it was, but for that.
+        sha512 = digest.sha512(found.image, progress=progress.QUIET)
+        expected = dataclasses.replace(
+            part, file=found.image.name, size=len(content), sha512=sha512
+        )
+        self.assertEqual(expected, manifest.read(found.manifest).image)
 
     def test_another_mount(self) -> None:
         """That it is the same filesystem is not all that counts."""
