@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from amiclient import exceptions
+from amiclient.glance import architectures
 from amiclient.glance import catalog as catalog_
 from amiclient.glance.change import audience
 from amiclient.glance.change import change
 from amiclient.glance.change import linked
 from amiclient.glance.change import steps
-from amiclient.glance.health import health
 from amiclient.glance import model
 from amiclient.glance.upload import parts
 from amiclient.glance.upload import preflight
@@ -244,9 +244,7 @@ class _Planner:
         of_kernel = parts.architecture(step)
         properties = {**self._image.properties, **self._request.properties}
         of_image = properties.get('architecture')
-        if not of_kernel or not of_image:
-            return
-        if health.canonical(of_kernel) != health.canonical(str(of_image)):
+        if architectures.differ(of_kernel, of_image):
             raise exceptions.CloudError(
                 f'the kernel is for {of_kernel}, the image for {of_image}',
                 hint=f'add --architecture {of_kernel} if the image is wrong',

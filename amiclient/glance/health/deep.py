@@ -18,10 +18,10 @@ from amiclient.ext import image as image_
 from amiclient.ext import stage
 from amiclient.ext import tools as tools_
 from amiclient import findings
+from amiclient.glance import architectures
 from amiclient.glance import command_line
 from amiclient.glance.data import download
 from amiclient.glance.health import case as case_
-from amiclient.glance.health import health
 from amiclient.glance import model
 from amiclient.glance import retry
 from amiclient import progress as progress_
@@ -216,7 +216,7 @@ def _kernel(
         return
     own = kernel.architecture
     wanted = case.image.properties.get('architecture')
-    if own and wanted and health.canonical(wanted) != health.canonical(own):
+    if architectures.differ(own, wanted):
         yield case_.found(
             case,
             'error',

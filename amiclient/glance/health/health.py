@@ -13,6 +13,7 @@ changed: who wants to know more gathers more, and passes it in a
 from collections.abc import Callable, Iterator
 
 from amiclient import findings
+from amiclient.glance import architectures
 from amiclient.glance import command_line
 from amiclient.glance.health import accessrules
 from amiclient.glance.health import case as case_
@@ -43,18 +44,6 @@ RULES = frozenset(
     }
 )
 
-#: Other names for architectures, as Nova takes them
-#: (nova.objects.fields.Architecture.canonicalize).
-_ARCHITECTURES = {
-    'amd64': 'x86_64',
-    'x64': 'x86_64',
-    'arm64': 'aarch64',
-    'i386': 'i686',
-    'i486': 'i686',
-    'i586': 'i686',
-    'ppc64el': 'ppc64le',
-}
-
 #: Formats of a file that is as large as the disk that the guest sees.
 _PLAIN = ('ami', 'raw')
 
@@ -75,7 +64,7 @@ def _architecture(case: case_.Case) -> Iterator[findings.Finding]:
     wanted = case.image.properties.get('architecture')
     for kind, part in case.parts:
         own = part.properties.get('architecture')
-        if not (wanted and own) or canonical(wanted) == canonical(own):
+        if not architectures.differ(wanted, own):
             continue
         yield case_.found(
             case,
@@ -86,12 +75,6 @@ def _architecture(case: case_.Case) -> Iterator[findings.Finding]:
             case_.setting(case.image, '--property', f'architecture={own}'),
             kind=kind,
         )
-
-
-def canonical(architecture: str) -> str:
-    """Call an architecture as Nova does."""
-    lower = architecture.lower()
-    return _ARCHITECTURES.get(lower, lower)
 
 
 def _no_size(case: case_.Case) -> Iterator[findings.Finding]:

@@ -13,6 +13,7 @@ import dataclasses
 from amiclient import exceptions
 from amiclient.ext import image as image_
 from amiclient import files
+from amiclient.glance import architectures
 from amiclient.glance import catalog as catalog_
 from amiclient.glance import model
 from amiclient.glance.upload import copying
@@ -71,6 +72,7 @@ def plan(
             (ramdisk, request.ramdisk_name, request.ramdisk_traits),
         )
     ]
+    _check_architecture(parts.architecture(steps[0]), request.traits)
     widened = _reach(request.settings, steps, catalog)
     new, warnings = rootimage.describe(request, root, steps[0], rules)
     for each in (*parts.created(steps), new):
@@ -160,6 +162,7 @@ def plan_part(
     """
     preflight.check_properties(request.traits.properties)
     part = parts.identify_file(request.kind, request.path)
+    _check_architecture(part.architecture, request.traits)
     adopted, rules = _ask(request.traits, request.settings, catalog)
     step = parts.plan_file(
         part,
@@ -217,6 +220,21 @@ def _reach(
             catalog, step.record, step.kind, settings
         )
     )
+
+
+def _check_architecture(
+    of_kernel: str | None, traits: request_.Traits
+) -> None:
+    """Refuse what would have Nova choose a host that cannot run a kernel.
+
+    :raises UsageError: if another architecture was asked for.
+    """
+    wanted = traits.architecture or traits.properties.get('architecture')
+    if architectures.differ(of_kernel, wanted):
+        raise exceptions.UsageError(
+            f'the kernel is for {of_kernel}, and {wanted} was asked for',
+            hint=f'give --architecture {of_kernel}, or another kernel',
+        )
 
 
 def _check_request(request: request_.UploadRequest) -> None:

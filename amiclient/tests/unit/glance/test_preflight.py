@@ -275,6 +275,42 @@ class TestArchitecture(planning.PlanCase):
         self.catalog.find.return_value = records.kernel(architecture='i686')
         self.assertEqual(('i686', []), self.planned())
 
+    def test_the_kernel_tells_another(self) -> None:
+        other = {'architecture': 'aarch64'}
+        for traits in (
+            request.Traits(architecture='aarch64'),
+            request.Traits(properties=other),
+        ):
+            for changes in (
+                {'kernel': 'my-kernel'},
+                {'kernel': str(self.kernel)},
+            ):
+                self.catalog.find.return_value = records.kernel(
+                    architecture='x86_64'
+                )
+                error = self.assertRaises(
+                    exceptions.UsageError,
+                    self.planned,
+                    traits=traits,
+                    **changes,
+                )
+                self.assertEqual(
+                    'the kernel is for x86_64, and aarch64 was asked for; '
+                    'give --architecture x86_64, or another kernel',
+                    str(error),
+                )
+            part = request.PartRequest(
+                kind=model.Kind.AKI, path=self.kernel, traits=traits
+            )
+            error = self.assertRaises(
+                exceptions.UsageError,
+                plan.plan_part,
+                part,
+                self.catalog,
+                progress=progress.QUIET,
+            )
+            self.assertIn('the kernel is for x86_64', str(error))
+
     def test_the_programs_tell(self) -> None:
         for machine, name in ((62, 'x86_64'), (183, 'aarch64')):
             self.programs(machine)
