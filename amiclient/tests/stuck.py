@@ -10,8 +10,6 @@ import contextlib
 import json
 import os
 import pathlib
-import signal
-import subprocess
 import time
 
 import fixtures
@@ -19,6 +17,7 @@ import fixtures
 from amiclient.tests import cloud
 from amiclient.tests import faults
 from amiclient.tests import faults_actions
+from amiclient.tests import openstack_server
 
 #: Seconds after which what should have happened has not.
 LATE = 120
@@ -28,8 +27,8 @@ _ENDLESS = """\
 exec sleep {seconds}
 """
 
-#: Python runs it before anything else. It stops its process when that opens
-#: a file after it has made one whose name begins as it should.
+#: A command runs it before anything else. It stops its process when that
+#: opens a file after it has made one whose name begins as it should.
 _STOPPING = """\
 import os, signal, sys
 
@@ -74,7 +73,7 @@ class Endless(fixtures.Fixture):
         path = f'{folder}{os.pathsep}{os.environ["PATH"]}'
         self.useFixture(fixtures.EnvironmentVariable('PATH', path))
 
-    def wait(self, process: subprocess.Popen) -> None:
+    def wait(self, process: openstack_server.Forked) -> None:
         """Wait until somebody runs it.
 
         :param process: what is to have it run.
@@ -99,7 +98,7 @@ class Endless(fixtures.Fixture):
 
 
 class Stopping(fixtures.Fixture):
-    """Has Python programs stop themselves in the middle of writing a file.
+    """Has commands stop themselves in the middle of writing a file.
 
     Those that are started while it is in use stop once: where they open
     anything after that file is there.
@@ -118,22 +117,32 @@ class Stopping(fixtures.Fixture):
     def _setUp(self) -> None:
         made = self.useFixture(fixtures.TempDir(self._place))
         folder = pathlib.Path(made.path)
-        (folder / 'sitecustomize.py').write_text(self._text)
-        parts = [str(folder), os.environ.get('PYTHONPATH')]
-        path = os.pathsep.join(part for part in parts if part)
-        self.useFixture(fixtures.EnvironmentVariable('PYTHONPATH', path))
+        path = folder / 'prelude.py'
+        path.write_text(self._text)
+        self.useFixture(
+            fixtures.EnvironmentVariable(openstack_server.PRELUDE, str(path))
+        )
 
     @staticmethod
-    def wait(process: subprocess.Popen) -> None:
+    def wait(process: openstack_server.Forked) -> None:
         """Wait until a process of them has stopped itself."""
         end = time.monotonic() + LATE
-        options = os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG
-        while not (state := os.waitid(os.P_PID, process.pid, options)):
+        while _state(process.pid) != 'T':
+            if process.poll() is not None:
+                raise AssertionError(process.communicate())
             if time.monotonic() > end:
                 raise AssertionError('it never stopped')
             time.sleep(0.02)
-        if state.si_status != signal.SIGSTOP:
-            raise AssertionError(process.communicate())
+
+
+def _state(pid: int) -> str:
+    """Tell the state of a process in a letter; proc(5)."""
+    try:
+        text = pathlib.Path(f'/proc/{pid}/stat').read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ''
+    # The name may have any character in it.
+    return text.rpartition(')')[2].split()[0]
 
 
 class Way(fixtures.Fixture):

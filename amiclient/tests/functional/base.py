@@ -2,6 +2,7 @@
 
 """Tests that drive the ``openstack`` command against the embedded cloud."""
 
+from collections.abc import Sequence
 import contextlib
 import dataclasses
 import io
@@ -18,9 +19,10 @@ from testtools import content
 
 from amiclient.tests import base
 from amiclient.tests import fixtures
+from amiclient.tests import openstack_server
 
 #: `python -m openstackclient.shell` is the command, without its path.
-_COMMAND = (sys.executable, '-W', 'ignore', '-m', 'openstackclient.shell')
+COMMAND = (sys.executable, '-W', 'ignore', '-m', 'openstackclient.shell')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,43 +109,33 @@ class TestCase(base.TestCase):
         return Finished(status or 0, stdout.getvalue(), stderr.getvalue())
 
     def spawn_openstack(
-        self, *arguments: object, user: str | None = None, **options: Any
+        self, *arguments: object, user: str | None = None
     ) -> Finished:
-        """Run ``openstack`` as a process of its own.
+        """Run ``openstack`` as a process of its own."""
+        process = self.start_openstack(*arguments, user=user)
+        stdout, stderr = process.communicate()
+        return Finished(process.wait(), stdout, stderr)
 
-        :param options: further ones of :func:`subprocess.run`.
-        """
+    def finished(self, command: Sequence[object]) -> Finished:
+        """Run a command, whatever comes of it."""
         result = subprocess.run(
-            [*_COMMAND, *self._argv(arguments, user)],
+            [str(word) for word in command],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             check=False,
-            **options,
         )
         return Finished(result.returncode, result.stdout, result.stderr)
 
     def start_openstack(
         self, *arguments: object, user: str | None = None
-    ) -> subprocess.Popen:
+    ) -> openstack_server.Forked:
         """Start ``openstack`` as a process of its own, in its own group.
 
         It is killed at the end of the test if it still runs.
         """
-        process = subprocess.Popen(
-            # A shell has what it starts with "&" ignore Ctrl-C, and so would
-            # all that the tests start then.
-            [
-                *('env', '--default-signal=INT'),
-                *_COMMAND,
-                *self._argv(arguments, user),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        server = openstack_server.shared()
+        process = server.start(*self._argv(arguments, user))
         self.addCleanup(process.communicate)
         self.addCleanup(process.kill)
         return process

@@ -10,7 +10,6 @@ interrupted, ``cold`` commands are started from nothing.
 
 from collections.abc import Callable, Iterator
 import dataclasses
-import json
 import math
 import os
 import pathlib
@@ -18,12 +17,13 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import time
 
 import fixtures
 
 import amiclient
+from amiclient.tests.functional import base
+from amiclient.tests import openstack_server
 
 _ROOT = pathlib.Path(amiclient.__file__).parents[1]
 
@@ -32,40 +32,12 @@ _LATE = 60
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-#: Copies itself for each line: words, and files for stdout and stderr.
-_SOURCE = """
-import json, os, signal, sys, time
-from openstackclient import shell
-import openstack
-from amiclient.ext import shrink
-from amiclient.glance import catalog
-from amiclient.glance.upload import plan, register
-from amiclient.osc import ami, local
-from amiclient.source import detect
-print('ready', flush=True)
-while line := sys.stdin.readline():
-    words, *paths = json.loads(line)
-    child = os.fork()
-    if not child:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        os.setsid()
-        for number, path in enumerate(['/dev/null', *paths]):
-            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
-            os.dup2(os.open(path, flags, 0o600), number)
-        sys.exit(shell.main(words))
-    print(child, flush=True)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    print(status, time.monotonic(), flush=True)
-"""
-
-_COMMAND = (sys.executable, '-W', 'ignore', '-m', 'openstackclient.shell')
-
 #: How Python says that it did not come as far as to run anything.
 _NO_PYTHON = 'Fatal Python error: init_'
 
 #: A frame of a traceback in our package, and the function.
 _FRAME = re.compile(
-    r'^ +File ".*/amiclient/.*", line \d+, in (.*)$', re.MULTILINE
+    r'^ +File ".*/amiclient/(?!tests/).*", line \d+, in (.*)$', re.MULTILINE
 )
 
 
@@ -124,16 +96,7 @@ class Runner(fixtures.Fixture):
         self.shortest = math.inf
 
     def _setUp(self) -> None:
-        self._parent = subprocess.Popen(
-            [sys.executable, '-W', 'ignore', '-c', _SOURCE],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, 'PYTHONPATH': str(_ROOT)},
-        )
-        self.addCleanup(self._parent.communicate)
-        if self._parent.stdout.readline() != 'ready\n':
-            raise RuntimeError('openstack could not be loaded')
+        self._server = openstack_server.shared()
 
     def warm(
         self,
@@ -149,26 +112,25 @@ class Runner(fixtures.Fixture):
         :param when: what is so by then, unless it comes to its end before.
         """
         paths = [self._folder / 'stdout', self._folder / 'stderr']
-        line = json.dumps([[str(w) for w in words], *map(str, paths)])
-        begin = time.monotonic()
-        self._parent.stdin.write(f'{line}\n')
-        self._parent.stdin.flush()
-        child = int(self._parent.stdout.readline())
+        with paths[0].open('wb') as stdout, paths[1].open('wb') as stderr:
+            begin = time.monotonic()
+            child = self._server.start(
+                *words, stdout=stdout.fileno(), stderr=stderr.fileno()
+            )
         if number is not None:
             time.sleep(max(0.0, after - (time.monotonic() - begin)))
-            while not when() and pathlib.Path(f'/proc/{child}').exists():
+            while not when() and child.poll() is None:
                 time.sleep(0.001)
-            # Until it is waited for there is such a process; that may be now.
-            try:
-                os.kill(child, number)
-            except ProcessLookupError:
+            if child.poll() is None:
+                child.send_signal(number)
+            else:
                 number = None
-        status, end = self._parent.stdout.readline().split()
-        seconds = float(end) - begin
-        if status == '0':
+        status = child.wait(_LATE)
+        seconds = child.ended - begin
+        if status == 0:
             self.shortest = min(self.shortest, seconds)
         return Ended(
-            int(status),
+            status,
             *(path.read_text() for path in paths),
             number,
             after,
@@ -180,7 +142,7 @@ class Runner(fixtures.Fixture):
         begin = time.monotonic()
         child = subprocess.Popen(
             # As from a terminal, whatever this process ignores.
-            ['env', '--default-signal=INT', *_COMMAND, *map(str, words)],
+            ['env', '--default-signal=INT', *base.COMMAND, *map(str, words)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

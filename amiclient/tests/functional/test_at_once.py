@@ -6,11 +6,11 @@ import os
 import pathlib
 import shutil
 import signal
-import subprocess
 
 from amiclient import process
 from amiclient.tests import exttree
 from amiclient.tests.functional import base
+from amiclient.tests import openstack_server
 from amiclient.tests import stuck
 from amiclient.tests import triple
 
@@ -28,7 +28,7 @@ class TestAtOnce(base.TestCase):
         )
         self.before = self.root.read_bytes()
 
-    def held(self, *words: object, program: str) -> subprocess.Popen:
+    def held(self, *words: object, program: str) -> openstack_server.Forked:
         """Start a command that does not get beyond a program."""
         with stuck.Endless(program, self.place) as endless:
             running = self.start_openstack('ami', *words)
@@ -37,7 +37,7 @@ class TestAtOnce(base.TestCase):
 
     def stopped(
         self, folder: pathlib.Path, start: str, *words: object
-    ) -> subprocess.Popen:
+    ) -> openstack_server.Forked:
         """Start a command; it stops once such a file is there."""
         with stuck.Stopping(folder, start, self.place) as stopping:
             running = self.start_openstack('ami', *words)
@@ -46,7 +46,7 @@ class TestAtOnce(base.TestCase):
             stopping.wait(running)
         return running
 
-    def end(self, running: subprocess.Popen) -> None:
+    def end(self, running: openstack_server.Forked) -> None:
         running.send_signal(signal.SIGINT)
         _, stderr = running.communicate(timeout=stuck.LATE)
         self.assertEqual(130, running.returncode, stderr)

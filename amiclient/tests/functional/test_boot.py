@@ -278,7 +278,7 @@ class TestInteractive(BootCase):
                 os.dup2(file.fileno(), 1)
             os.execv(
                 sys.executable,
-                [*base._COMMAND, *(str(word) for word in words)],
+                [*base.COMMAND, *(str(word) for word in words)],
             )
         self.addCleanup(os.close, self.terminal)
         self.pid = pid

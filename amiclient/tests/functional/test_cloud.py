@@ -17,7 +17,9 @@ class TestCloud(base.TestCase):
         self.assertEqual([], self.openstack_json('image', 'list'))
 
     def test_subprocess(self) -> None:
-        finished = self.spawn_openstack('image', 'list', '-f', 'value')
+        finished = self.finished(
+            [*base.COMMAND, 'image', 'list', '-f', 'value']
+        )
         self.assertEqual(
             (0, '', ''), (finished.status, finished.stdout, finished.stderr)
         )

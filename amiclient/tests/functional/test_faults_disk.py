@@ -7,7 +7,6 @@ import gzip
 import os
 import pathlib
 import subprocess
-import sys
 import tempfile
 from unittest import mock
 
@@ -17,16 +16,36 @@ from amiclient.ext import stage
 from amiclient.ext import workplace
 from amiclient.tests.functional import base
 from amiclient.tests.functional import upload
+from amiclient.tests import openstack_server
 from amiclient.tests import small_disk
 from amiclient.tests import triple
 from amiclient.tests.unit.ext import shrinking
 
 _MIB = 2**20
 
-_OPENSTACK = [sys.executable, '-W', 'ignore', '-m', 'openstackclient.shell']
+#: What limits the sizes of files to a number of bytes.
+_LIMIT = """\
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))
+"""
 
-#: Root, too, then has to have the permission.
-_OBEYING = ['setpriv', '--bounding-set', '-dac_override,-dac_read_search']
+#: Root, too, then has to have the permission: without CAP_DAC_OVERRIDE and
+#: CAP_DAC_READ_SEARCH (linux/capability.h), for it and what it starts.
+_OBEYING = """\
+import ctypes, os, struct
+if os.geteuid() == 0:
+    dropped, call = (1, 2), ctypes.CDLL(None, use_errno=True)
+    for number in dropped:
+        assert call.prctl(24, number, 0, 0, 0) == 0, ctypes.get_errno()
+    header = struct.pack('=Ii', 0x20080522, 0)
+    sets = ctypes.create_string_buffer(24)
+    assert call.capget(header, sets) == 0, ctypes.get_errno()
+    words = list(struct.unpack('=6I', sets.raw))
+    for index in range(3):
+        words[index] &= ~sum(1 << number for number in dropped)
+    sets = struct.pack('=6I', *words)
+    assert call.capset(header, sets) == 0, ctypes.get_errno()
+"""
 
 
 class _Case(upload.UploadCase):
@@ -36,6 +55,8 @@ class _Case(upload.UploadCase):
             self.folder, size=64 * _MIB, data=20 * _MIB, name='big.img'
         )
         self.before = shrinking.digest(self.root)
+        self.prelude = self.folder / 'prelude.py'
+        self.prelude.touch()
 
     def failed(self, finished: base.Finished) -> str:
         """Check that a command failed in one line, and had no effect."""
@@ -48,16 +69,12 @@ class _Case(upload.UploadCase):
         self.assertNothingLeft()
         return finished.stderr
 
-    def within(self, prefix: list[str], *words: object) -> base.Finished:
-        """Run ``openstack`` by another program."""
-        done = subprocess.run(
-            [*prefix, *_OPENSTACK, *map(str, words)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return base.Finished(done.returncode, done.stdout, done.stderr)
+    def within(self, prelude: str, *words: object) -> base.Finished:
+        """Run ``openstack`` where it may do less than we may."""
+        self.prelude.write_text(prelude)
+        name = openstack_server.PRELUDE
+        with fixtures.EnvironmentVariable(name, str(self.prelude)):
+            return self.spawn_openstack(*words)
 
     def use(self, folder: pathlib.Path) -> None:
         """Make a folder $TMPDIR."""
@@ -201,7 +218,7 @@ class TestFull(_Case):
         self.assertEqual(['other'], os.listdir(disk.path))
 
     def test_limit_of_file_sizes(self) -> None:
-        limit = ['prlimit', f'--fsize={8 * _MIB}']
+        limit = _LIMIT.format(8 * _MIB)
         self.work = self.tmp()
         self.use(self.work)
         output = self.folder / 'output'
@@ -242,9 +259,8 @@ class TestForbidden(_Case):
         self.use(self.work)
 
     def forbidden(self, *words: object) -> str:
-        prefix = _OBEYING if os.geteuid() == 0 else []
         names = sorted(os.listdir(self.locked))
-        text = self.failed(self.within(prefix, 'ami', *words))
+        text = self.failed(self.within(_OBEYING, 'ami', *words))
         self.assertEqual(names, sorted(os.listdir(self.locked)))
         self.assertEqual(self.before, shrinking.digest(self.closed))
         return text
@@ -252,14 +268,13 @@ class TestForbidden(_Case):
     def test_source(self) -> None:
         self.closed.chmod(0)
         self.addCleanup(self.closed.chmod, 0o600)
-        prefix = _OBEYING if os.geteuid() == 0 else []
         for words in (
             ('shrink', self.closed),
             ('upload', self.closed, *self.parts),
             ('upload', self.root, '--kernel', self.closed, '--no-ramdisk'),
             ('kernel', 'upload', self.closed),
         ):
-            text = self.failed(self.within(prefix, 'ami', *words))
+            text = self.failed(self.within(_OBEYING, 'ami', *words))
             self.assertIn(f'{self.closed}: permission denied', text)
 
     def test_folder_of_the_result(self) -> None:
@@ -291,8 +306,7 @@ class TestForbidden(_Case):
         self.locked.chmod(0o555)
         self.addCleanup(self.locked.chmod, 0o700)
         self.use(self.locked)
-        prefix = _OBEYING if os.geteuid() == 0 else []
-        done = self.within(prefix, 'ami', 'upload', self.root, *self.parts)
+        done = self.within(_OBEYING, 'ami', 'upload', self.root, *self.parts)
         self.assertEqual((0, ''), (done.status, done.stderr))
         self.assertEqual(3, len(self.images()))
 

@@ -5,8 +5,6 @@
 import os
 import pathlib
 import re
-import subprocess
-import sys
 
 from amiclient import process
 from amiclient.tests import failing_disk
@@ -17,7 +15,6 @@ from amiclient.tests import stuck
 from amiclient.tests import triple
 
 _MIB = 2**20
-_OPENSTACK = [sys.executable, '-W', 'ignore', '-m', 'openstackclient.shell']
 
 
 class TestBadSectors(upload.UploadCase):
@@ -45,15 +42,12 @@ class TestBadSectors(upload.UploadCase):
 
     def failed(self, path: pathlib.Path, *words: object) -> str:
         """Check that a command names the file and fails in one line."""
-        argv = [*_OPENSTACK, 'ami', *map(str, words)]
-        done = subprocess.run(
-            self.disk.command(argv),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        self.assertEqual((1, ''), (done.returncode, done.stdout), done)
+        if self.disk.own == 'host':
+            done = self.spawn_openstack('ami', *words)
+        else:
+            argv = [*base.COMMAND, 'ami', *map(str, words)]
+            done = self.finished(self.disk.command(argv))
+        self.assertEqual((1, ''), (done.status, done.stdout), done)
         self.assertEqual(1, done.stderr.count('\n'), done.stderr)
         self.assertIn(f'{path} cannot be read at byte ', done.stderr)
         self.assertIn('Input/output error', done.stderr)

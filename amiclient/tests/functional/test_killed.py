@@ -5,13 +5,13 @@
 import json
 import os
 import signal
-import subprocess
 import time
 import uuid
 
 from amiclient.glance.upload import marks
 from amiclient.tests import faults_actions
 from amiclient.tests.functional import upload
+from amiclient.tests import openstack_server
 from amiclient.tests import stuck
 from amiclient.tests import triple
 
@@ -42,7 +42,7 @@ class TestKilled(upload.UploadCase):
             self.assertLess(time.monotonic(), end, self.found())
             time.sleep(0.02)
 
-    def start(self) -> tuple[subprocess.Popen, faults_actions.Pause]:
+    def start(self) -> tuple[openstack_server.Forked, faults_actions.Pause]:
         """Start an upload that comes to where all is created, and no more.
 
         :returns: its process, and what keeps it from going on.
@@ -57,7 +57,7 @@ class TestKilled(upload.UploadCase):
 
     def kill(
         self,
-        process: subprocess.Popen,
+        process: openstack_server.Forked,
         pause: faults_actions.Pause | None = None,
     ) -> dict[str, tuple[str, str]]:
         """Kill an upload; tell what it leaves.

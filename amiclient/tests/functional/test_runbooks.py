@@ -40,8 +40,7 @@ class TestRunbooks(base.TestCase):
         home = self.tmp()
         path = runbook_run.search_path(home / 'bin')
         if not slow:
-            server = openstack_server.Server(home / 'bin')
-            self.addCleanup(server.close)
+            openstack_server.shared().install(home / 'bin')
         missing = runbook_run.missing(page, path)
         # Loop devices are what containers may lack, whoever runs them.
         if missing and ('loop' in missing or not os.environ.get('CI')):

@@ -5,9 +5,9 @@
 import os
 import pathlib
 import signal
-import subprocess
 
 from amiclient.tests.functional import test_save
+from amiclient.tests import openstack_server
 from amiclient.tests import stuck
 
 _NAME = 'web_1.tar.gz'
@@ -23,7 +23,7 @@ class TestAtOnce(test_save.SaveCase):
             *('--directory', self.target),
         )
 
-    def stopped(self) -> subprocess.Popen:
+    def stopped(self) -> openstack_server.Forked:
         """Start to save it; it stops while it packs."""
         with stuck.Stopping(
             self.target, f'.{_NAME}.', self.folder
@@ -34,7 +34,7 @@ class TestAtOnce(test_save.SaveCase):
             stopping.wait(running)
         return running
 
-    def go_on(self, running: subprocess.Popen) -> str:
+    def go_on(self, running: openstack_server.Forked) -> str:
         """Let it come to its end."""
         running.send_signal(signal.SIGCONT)
         _, stderr = running.communicate(timeout=stuck.LATE)

@@ -4,10 +4,9 @@
 
 import os
 import pty
-import subprocess
-import sys
 
 from amiclient.tests.functional import base
+from amiclient.tests import openstack_server
 
 _EVIL = 'web\x1b]0;owned\x07\x1b[2J\u202etxt'
 _SAFE = 'web\\x1b]0;owned\\x07\\x1b[2J\\u202etxt'
@@ -29,28 +28,20 @@ class TestTerminal(base.TestCase):
     def on_a_terminal(self, *words: str) -> str:
         """Run the command with a terminal of its own; tell what came there."""
         ours, its = pty.openpty()
-        with subprocess.Popen(
-            [
-                sys.executable, '-W', 'ignore', '-m', 'openstackclient.shell',
-                *words,
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=its,
-            stderr=its,
-        ) as child:  # fmt: skip
-            os.close(its)
-            found = b''
-            while True:
-                try:
-                    data = os.read(ours, 1 << 16)
-                except OSError:
-                    # EIO: the other end was closed.
-                    break
-                if not data:
-                    break
-                found += data
-            os.close(ours)
-        self.assertEqual(0, child.returncode, found)
+        child = openstack_server.shared().start(*words, stdout=its, stderr=its)
+        os.close(its)
+        found = b''
+        while True:
+            try:
+                data = os.read(ours, 1 << 16)
+            except OSError:
+                # EIO: the other end was closed.
+                break
+            if not data:
+                break
+            found += data
+        os.close(ours)
+        self.assertEqual(0, child.wait(), found)
         return found.decode()
 
     def test_list_and_show(self) -> None:
@@ -69,15 +60,7 @@ class TestTerminal(base.TestCase):
         )
 
     def test_errors(self) -> None:
-        done = subprocess.run(
-            [
-                sys.executable, '-W', 'ignore', '-m', 'openstackclient.shell',
-                'ami', 'show', 'no\x1b[2Jsuch',
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-        )  # fmt: skip
-        self.assertEqual(1, done.returncode)
+        done = self.spawn_openstack('ami', 'show', 'no\x1b[2Jsuch')
+        self.assertEqual(1, done.status)
         self.assertNotIn('\x1b', done.stderr)
         self.assertIn('no\\x1b[2Jsuch', done.stderr)

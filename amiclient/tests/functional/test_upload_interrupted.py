@@ -4,11 +4,11 @@
 
 import os
 import signal
-import subprocess
 import time
 
 from amiclient.tests import faults_actions
 from amiclient.tests.functional import upload
+from amiclient.tests import openstack_server
 from amiclient.tests import stuck
 from amiclient.tests import triple
 
@@ -35,7 +35,7 @@ class TestInterrupted(upload.UploadCase):
             time.sleep(0.02)
         raise AssertionError(f'no image became {statuses}')
 
-    def shrinking(self) -> subprocess.Popen:
+    def shrinking(self) -> openstack_server.Forked:
         """Start an upload that does not come to the end of shrinking."""
         resize2fs = self.useFixture(stuck.Endless('resize2fs', self.folder))
         process_ = self.start_openstack(*self.words)
@@ -45,7 +45,7 @@ class TestInterrupted(upload.UploadCase):
 
     def sending(
         self,
-    ) -> tuple[subprocess.Popen, faults_actions.Pause, dict]:
+    ) -> tuple[openstack_server.Forked, faults_actions.Pause, dict]:
         """Start an upload that comes to the middle of sending the AMI.
 
         :returns: its process, what keeps it from going on, and the image.
@@ -55,7 +55,9 @@ class TestInterrupted(upload.UploadCase):
         pause.wait()
         return process_, pause, self.await_status('saving')
 
-    def interrupted(self, process_: subprocess.Popen) -> tuple[int, str]:
+    def interrupted(
+        self, process_: openstack_server.Forked
+    ) -> tuple[int, str]:
         """Wait for the end of an upload that got a signal.
 
         :returns: the exit status, and what was written on stderr.
