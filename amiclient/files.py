@@ -14,9 +14,9 @@ import struct
 import sys
 import threading
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient import locks
-from amiclient import temporary
+from amiclient import scratch
 
 #: What open(2) and rename(2) say when a folder cannot take a file.
 _REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -55,7 +55,7 @@ class Output:
         with contextlib.ExitStack() as stack:
             stack.enter_context(replacing(target))
             with told(target.parent):
-                self._temporary = temporary.File(target.parent, target.name)
+                self._temporary = scratch.File(target.parent, target.name)
             self._stack = stack.pop_all()
         #: How to get at it; its name may be another.
         self.path = self._temporary.path
@@ -131,11 +131,11 @@ def refuse_special(target: pathlib.Path) -> None:
     :raises UsageError: if a directory, a device or the like has it.
     """
     if target.is_dir():
-        raise exceptions.UsageError(
+        raise errors.UsageError(
             f'{target}: a directory', hint='name a file in it'
         )
     if target.exists() and not target.is_file():
-        raise exceptions.UsageError(
+        raise errors.UsageError(
             f'{target}: not a regular file',
             hint='name a file, and copy that to the device',
         )
@@ -157,7 +157,7 @@ def refuse_within(
     place = pathlib.Path(os.path.realpath(target))
     for each in (place, *place.parents):
         if os.path.exists(each) and os.path.samefile(each, source):
-            raise exceptions.UsageError(
+            raise errors.UsageError(
                 f'{target} is within the source', hint=hint
             )
 
@@ -173,7 +173,7 @@ def refuse_fixed(*paths: pathlib.Path) -> None:
     for path in paths:
         for bit, word, letter in _FIXED:
             if _flags(path) & bit:
-                raise exceptions.UsageError(
+                raise errors.UsageError(
                     f'{path} is {word}, as lsattr tells',
                     hint=f'run: chattr -{letter} {path}, or choose another '
                     'file',
@@ -233,14 +233,14 @@ def _make_folder(folder: pathlib.Path) -> bool:
     hint = 'choose another --directory'
     refuse_fixed(folder)
     if not folder.is_dir():
-        raise exceptions.AmiError(f'{folder} is no directory', hint=hint)
+        raise errors.AmiError(f'{folder} is no directory', hint=hint)
     # As the kernel does with fs.protected_symlinks: proc_sys_fs(5). What is
     # in such a place, /tmp for one, may have been made there for us to find.
     place, owner = folder.parent.stat(), folder.lstat().st_uid
     shared = stat.S_ISVTX | stat.S_IWOTH
     trusted = owner in (os.geteuid(), place.st_uid)
     if place.st_mode & shared == shared and not trusted:
-        raise exceptions.AmiError(
+        raise errors.AmiError(
             f'{folder} belongs to somebody else, in a directory that all may '
             'write to',
             hint=hint,
@@ -289,14 +289,14 @@ def told(folder: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise exceptions.AmiError(
+        raise errors.AmiError(
             f'{folder}: no such directory', hint='make it first'
         ) from error
     except NotADirectoryError as error:
-        raise exceptions.AmiError(f'{folder}: not a directory') from error
+        raise errors.AmiError(f'{folder}: not a directory') from error
     except OSError as error:
         if error.errno in _REFUSALS:
-            raise exceptions.AmiError(
+            raise errors.AmiError(
                 f'{folder}: {os.strerror(error.errno or 0)}',
                 hint='choose a directory that you may write to',
             ) from error
@@ -342,7 +342,7 @@ def refuse_changed(
     what = 'was changed'
     if now is None or now[:2] != before[:2]:
         what = 'is not the same file any more: it was replaced or removed'
-    raise exceptions.BusyError(
+    raise errors.BusyError(
         f'{path} {what} since it was looked at',
         hint='let nothing else write to it, and begin again',
     )
@@ -361,7 +361,7 @@ def read_at(descriptor: int, count: int, offset: int) -> bytes:
             piece = os.pread(descriptor, count, offset)
         except OSError as error:
             where = unreadable_at(descriptor, count, offset)
-            raise exceptions.SourceError(
+            raise errors.SourceError(
                 f'{_name(descriptor)} cannot be read at byte {where}: '
                 f'{os.strerror(error.errno or 0)}',
                 hint='the disk that holds it is failing',
@@ -460,8 +460,8 @@ def refuse_foreign(path: pathlib.Path) -> None:
         raise _not_ours(path)
 
 
-def _not_ours(path: pathlib.Path) -> exceptions.UsageError:
-    return exceptions.UsageError(
+def _not_ours(path: pathlib.Path) -> errors.UsageError:
+    return errors.UsageError(
         f'{path}: it belongs to another user or group, and only root can '
         'make what replaces it belong to them',
         hint='use --output, or run this as root',

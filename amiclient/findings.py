@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 import dataclasses
 from typing import Literal
 
-from amiclient import exceptions
+from amiclient import errors
 
 Severity = Literal['error', 'warning', 'note']
 
@@ -77,7 +77,7 @@ def refuse_unknown(ignored: Iterable[str], known: Collection[str]) -> None:
     """
     for rule in ignored:
         if rule not in known:
-            raise exceptions.UsageError(
+            raise errors.UsageError(
                 f'there is no rule {rule!r}',
                 hint=f'choose from {", ".join(sorted(known))}',
             )

@@ -5,7 +5,7 @@
 import errno
 import resource
 
-from amiclient import exceptions
+from amiclient import errors
 
 #: What write(2) says when there is no room, for this user or at all.
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -20,18 +20,18 @@ def file() -> int | None:
     return None if limit == resource.RLIM_INFINITY else limit
 
 
-def too_large(where: object) -> exceptions.TooLargeError:
+def too_large(where: object) -> errors.TooLargeError:
     """Say why a file cannot become as large as it would have to (EFBIG).
 
     :param where: what to call the folder that it is in.
     """
     limit = file()
     if limit is None:
-        return exceptions.TooLargeError(
+        return errors.TooLargeError(
             f'{where}: the filesystem there cannot hold a file that large',
             hint='choose a directory on another one',
         )
-    return exceptions.TooLargeError(
+    return errors.TooLargeError(
         f'{where}: files are limited to {limit} bytes here',
         hint=RAISE,
     )
@@ -66,11 +66,11 @@ def is_own(what: int, most: int | None) -> bool:
     return most is None or own <= most
 
 
-def exhausted(program: str, what: int) -> exceptions.ProgramError:
+def exhausted(program: str, what: int) -> errors.ProgramError:
     """Say that a program came to an end at our own limit."""
     unit, command = _SAID[what]
     own = _least(*resource.getrlimit(what))
-    return exceptions.ProgramError(
+    return errors.ProgramError(
         f'{program} was ended: programs are limited to {own} {unit} here',
         hint=f'raise the limit: {command}',
     )

@@ -16,8 +16,8 @@ import pathlib
 import stat
 import time
 
-from amiclient import exceptions
-from amiclient import temporary
+from amiclient import errors
+from amiclient import scratch
 
 #: How often a file that is being replaced is tried again.
 _TRIES = 5
@@ -84,7 +84,7 @@ def _locked(path: pathlib.Path, shared: bool) -> int | None:
             os.close(descriptor)
             raise
         os.close(descriptor)
-    raise exceptions.BusyError(
+    raise errors.BusyError(
         f'{path} is replaced by other processes all the time',
         hint='end them, or wait for them, first',
     )
@@ -105,12 +105,12 @@ def _opened(path: pathlib.Path) -> int | None:
 def _lock(descriptor: int, path: pathlib.Path, shared: bool) -> None:
     device = stat.S_ISBLK(os.fstat(descriptor).st_mode)
     for _ in range(_DEVICE_TRIES if device else 1):
-        if temporary.locked(descriptor, shared=shared) is not False:
+        if scratch.locked(descriptor, shared=shared) is not False:
             return
         if device:
             time.sleep(_PAUSE)
-    read = not shared and temporary.locked(descriptor, shared=True)
-    raise exceptions.BusyError(
+    read = not shared and scratch.locked(descriptor, shared=True)
+    raise errors.BusyError(
         f'{path} is being {"read" if read else "changed"} by another process',
         hint='wait for it, or end it',
     )

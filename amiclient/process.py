@@ -28,7 +28,7 @@ import time
 from typing import BinaryIO, cast, IO
 
 from amiclient import confinement
-from amiclient import exceptions
+from amiclient import errors
 from amiclient import interrupts
 from amiclient import limits
 from amiclient import packages
@@ -80,7 +80,7 @@ class Result:
         return ' '.join(self.stderr.split())[-_TAIL:]
 
 
-class ProgramFailed(exceptions.ProgramError):
+class ProgramFailed(errors.ProgramError):
     """A program ended with a status that was not allowed for.
 
     :param result: what it left behind.
@@ -100,7 +100,7 @@ class ProgramFailed(exceptions.ProgramError):
         self.result = result
 
 
-class TooTalkative(exceptions.ProgramError):
+class TooTalkative(errors.ProgramError):
     """A program was ended, because it said more than it may.
 
     :param result: what it said before.
@@ -126,7 +126,7 @@ def find(program: str) -> str:
     found = shutil.which(program, path=path)
     if found is None:
         package = packages.HOLDING.get(program)
-        raise exceptions.ProgramError(
+        raise errors.ProgramError(
             f'{program} was not found',
             hint=f'install the package {package}' if package else None,
         )
@@ -181,14 +181,12 @@ def run(
     """
     command = found(argv)
     if cancel is not None and cancel.is_set() and interruptible:
-        raise exceptions.CancelledError('given up')
+        raise errors.CancelledError('given up')
     with (
         # From before it starts to after its end.
         contextlib.nullcontext() if interruptible else interrupts.held(),
         _standard_input(input) as stdin,
-        started(
-            command, stdin, access=access, cwd=cwd, env=env
-        ) as child,
+        started(command, stdin, access=access, cwd=cwd, env=env) as child,
     ):
         if interruptible:
             lower(child, resource.RLIMIT_AS, memory)
@@ -387,7 +385,7 @@ def refuse_limited(
             raise limits.exhausted(name, resource.RLIMIT_CPU)
         if cpu is None:
             return
-        raise exceptions.ProgramError(
+        raise errors.ProgramError(
             f'{name} was ended, for it took more than {cpu} seconds of '
             'processor time',
             hint='what it was given must be damaged',
@@ -409,16 +407,14 @@ def refuse_greedy(result: Result, memory: int | None) -> None:
     said = _NO_MEMORY.search(f'{result.text}{result.stderr}')
     if memory is not None and result.status and said:
         name = os.path.basename(result.argv[0])
-        raise exceptions.ProgramError(
+        raise errors.ProgramError(
             f'{name} was ended, for it took more than {memory} bytes of '
             'memory',
             hint='what it was given must be damaged',
         )
 
 
-def _pumps(
-    child: Child, most: int, drop: bool
-) -> tuple[pump.Pump, pump.Pump]:
+def _pumps(child: Child, most: int, drop: bool) -> tuple[pump.Pump, pump.Pump]:
     made = [
         pump.Pump(cast(BinaryIO, pipe), most, drop=drop)
         for pipe in (child.stdout, child.stderr)
@@ -452,7 +448,7 @@ def _wait(
             continue
         if cancel is not None and cancel.is_set():
             end(child)
-            raise exceptions.CancelledError('given up')
+            raise errors.CancelledError('given up')
         if limit is not None and time.monotonic() - begin > limit:
             end(child)
             raise _too_slow(child, limit)
@@ -460,9 +456,9 @@ def _wait(
             end(child)
 
 
-def _too_slow(child: Child, limit: float) -> exceptions.ProgramError:
+def _too_slow(child: Child, limit: float) -> errors.ProgramError:
     name = os.path.basename(cast(Sequence[str], child.args)[0])
-    return exceptions.ProgramError(
+    return errors.ProgramError(
         f'{name} was ended, for it took more than {limit:.0f} seconds',
         hint='see whether the disk answers, and try again',
     )

@@ -52,9 +52,7 @@ def told(text: str) -> str:
     return f'{written[:half]} ... {written[-half:]}'
 
 
-def some(
-    names: Sequence[str], most: int = 5, *, between: str = ', '
-) -> str:
+def some(names: Sequence[str], most: int = 5, *, between: str = ', ') -> str:
     """Name the first few, and count the rest."""
     more = len(names) - most
     words = between.join(names[:most])

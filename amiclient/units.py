@@ -9,7 +9,7 @@ The suffixes are those of qemu-img and resize2fs: K, M, G, T are powers of
 import re
 from typing import NamedTuple
 
-from amiclient import exceptions
+from amiclient import errors
 
 _BINARY = {'': 1, 'k': 2**10, 'm': 2**20, 'g': 2**30, 't': 2**40}
 _DECIMAL = {'kb': 10**3, 'mb': 10**6, 'gb': 10**9, 'tb': 10**12}
@@ -35,7 +35,7 @@ def parse_size(text: str) -> int:
             plain = ending == 'ib' and not unit
             if suffix.endswith(ending) and unit in _BINARY and not plain:
                 return number * _BINARY[unit]
-    raise exceptions.UsageError(
+    raise errors.UsageError(
         f'{text!r} is not a size',
         hint='write an integer with K, M, G or T, such as 64M',
     )
@@ -89,8 +89,8 @@ def parse_headroom(text: str) -> Headroom:
         return Headroom(percent=float(match[1]))
     try:
         return Headroom(size=parse_size(text))
-    except exceptions.UsageError as error:
-        raise exceptions.UsageError(
+    except errors.UsageError as error:
+        raise errors.UsageError(
             f'{text!r} is neither a size nor a percentage',
             hint='write 64M or 5%',
         ) from error
@@ -120,7 +120,7 @@ def require_whole(option: str, size: int, unit: int, what: str) -> None:
     below = size - size % unit
     if below != size:
         instead = f'{below} or {below + unit}' if below else f'{below + unit}'
-        raise exceptions.UsageError(
+        raise errors.UsageError(
             f'{option} of {size} bytes is not a whole number of {what}',
             hint=f'give {instead}',
         )

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 
-from amiclient.tests import cloud as cloud_
+from amiclient.tests.cloud import Cloud
 from benchmarks import figures
 from benchmarks import listing
 from benchmarks import loading
@@ -134,7 +134,7 @@ def _environment(work: pathlib.Path) -> dict[str, str]:
 def _triple(
     arguments: argparse.Namespace, work: pathlib.Path
 ) -> dict[str, _Figures]:
-    cloud = cloud_.Cloud(work / 'cloud')
+    cloud = Cloud(work / 'cloud')
     cloud.start(tied=True)
     try:
         series = triple.compare(
@@ -324,7 +324,7 @@ def _loading(
 def _listing(
     arguments: argparse.Namespace, work: pathlib.Path
 ) -> dict[str, _Figures]:
-    cloud = cloud_.Cloud(work / 'many')
+    cloud = Cloud(work / 'many')
     cloud.start(tied=True)
     try:
         series = listing.compare(

@@ -14,7 +14,7 @@ import random
 import sqlite3
 import uuid
 
-from amiclient.tests import cloud as cloud_
+from amiclient.tests.cloud import Cloud
 from benchmarks import measure
 
 CHECK = 'ami list --check'
@@ -31,7 +31,7 @@ _COMMANDS = {
 AMIS = 1000
 IMAGES_IN_ALL = 5000
 
-#: Images in a page of ours; see amiclient.glance.catalog.
+#: Images in a page of ours; see amiclient.glance.client.
 PAGE = 250
 
 _PROPERTIES = {
@@ -45,7 +45,7 @@ _PROPERTIES = {
 }
 
 
-def seed(cloud: cloud_.Cloud, *, amis: int = AMIS, others: int = 0) -> None:
+def seed(cloud: Cloud, *, amis: int = AMIS, others: int = 0) -> None:
     """Write images into a cloud's database, all of them demo's and active.
 
     :param amis: how many AMIs, each with a kernel and a ramdisk of its own.
@@ -156,14 +156,14 @@ def _row(
     )
 
 
-def requests(cloud: cloud_.Cloud) -> int:
+def requests(cloud: Cloud) -> int:
     """Tell how many requests for images Glance has answered so far."""
     text = (cloud.logs / 'glance.log').read_text(errors='replace')
     return text.count(' GET /v2/images')
 
 
 def compare(
-    cloud: cloud_.Cloud, *, env: Mapping[str, str], rounds: int
+    cloud: Cloud, *, env: Mapping[str, str], rounds: int
 ) -> measure.Series:
     """Measure the lists, in turns.
 

@@ -17,7 +17,7 @@ import subprocess
 import openstack
 from openstack import connection as connection_
 
-from amiclient.tests import cloud as cloud_
+from amiclient.tests.cloud import Cloud
 from benchmarks import measure
 
 BY_HAND = 'by hand'
@@ -38,7 +38,7 @@ class Files:
 
 def compare(
     files: Files,
-    cloud: cloud_.Cloud,
+    cloud: Cloud,
     *,
     work: pathlib.Path,
     env: Mapping[str, str],

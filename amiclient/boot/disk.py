@@ -5,7 +5,7 @@
 import pathlib
 
 from amiclient import confinement
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.ext import superblock
 from amiclient import process
 
@@ -87,5 +87,5 @@ def replayed(
 def _read(path: pathlib.Path) -> superblock.Superblock | None:
     try:
         return superblock.read(path)
-    except (superblock.NotExtError, exceptions.DamagedError):
+    except (superblock.NotExtError, errors.DamagedError):
         return None

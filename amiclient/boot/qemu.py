@@ -18,7 +18,7 @@ import pathlib
 from typing import Any
 
 from amiclient import confinement
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.rootfs import consoles
 
 #: What the disk of the root filesystem is called, and the kernel is told.
@@ -110,7 +110,7 @@ def emulator(architecture: str) -> Emulator:
     try:
         return _EMULATORS[architecture]
     except KeyError as error:
-        raise exceptions.UnsupportedError(
+        raise errors.UnsupportedError(
             f'no guests of the architecture {architecture} can be booted',
             hint=f'only those of {", ".join(sorted(_EMULATORS))} can',
         ) from error
@@ -140,7 +140,7 @@ def command_line(*, kvm: bool, append: str = '', instead: str = '') -> str:
         words.append(append)
     line = ' '.join(words)
     if not line.isprintable() or len(line.encode()) > _LONGEST:
-        raise exceptions.UsageError(
+        raise errors.UsageError(
             "the kernel's command line is too long, or has characters that "
             'cannot be printed',
             hint=f'the whole may have {_LONGEST} bytes: look at --append and '

@@ -14,18 +14,20 @@ from typing import BinaryIO
 import uuid as uuid_
 
 from amiclient.boot import causes
-from amiclient.boot import console as console_
-from amiclient.boot import disk as disk_
+from amiclient.boot import console
+from amiclient.boot import disk
 from amiclient.boot import qemu
 from amiclient.boot import seed
 from amiclient.boot import session as session_
 from amiclient.boot import terminal as terminal_
 from amiclient.boot import trial
 from amiclient import confinement
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.ext import workplace
 from amiclient import process
-from amiclient import progress as progress_
+from amiclient.progress import Progress
+from amiclient.progress import QUIET
+from amiclient.progress import Task
 
 #: Seconds to go on listening once the guest is in a state that it does not
 #: leave, for what it says about that.
@@ -48,7 +50,7 @@ _TRIAL = 20.0
 
 
 def execute(
-    plan: trial.BootPlan, *, progress: progress_.Progress = progress_.QUIET
+    plan: trial.BootPlan, *, progress: Progress = QUIET
 ) -> trial.Booted:
     """Boot it.
 
@@ -66,7 +68,7 @@ def execute(
     ):
         machine = _machine(plan, folder)
         # A terminal that is the guest's has no room for progress.
-        watch = progress_.QUIET if request.interactive else progress
+        watch = QUIET if request.interactive else progress
         task = logs.enter_context(watch.task('Booting', None))
         run = Run(plan, _logs(request.console, logs), task)
         run.watch(machine)
@@ -76,7 +78,7 @@ def execute(
 def _machine(plan: trial.BootPlan, folder: pathlib.Path) -> qemu.Machine:
     uuid = str(uuid_.uuid4())
     overlay = folder / 'disk.qcow2'
-    disk_.make(plan.root.path, overlay, plan.disk)
+    disk.make(plan.root.path, overlay, plan.disk)
     return qemu.Machine(
         emulator=plan.emulator,
         kvm=kvm_works(plan.emulator),
@@ -105,7 +107,7 @@ def kvm_works(emulator: qemu.Emulator) -> bool:
             input=qemu.QUIT,
             limit=_TRIAL,
         )
-    except exceptions.ProgramError:
+    except errors.ProgramError:
         return False
     return True
 
@@ -127,7 +129,7 @@ def _logs(
 
 def _refuse_full(session: session_.Session) -> None:
     if session.full:
-        raise exceptions.NoSpaceError(
+        raise errors.NoSpaceError(
             'there is no room left for what the guest writes',
             hint='name a folder with more by --work-directory',
         )
@@ -144,7 +146,7 @@ class Run:
         self,
         plan: trial.BootPlan,
         logs: dict[str, BinaryIO],
-        task: progress_.Task,
+        task: Task,
     ) -> None:
         self._task = task
         self._plan = plan
@@ -152,11 +154,11 @@ class Run:
         self._result = ''
         self._seconds = 0.0
         self._consoles = {
-            name: console_.Console(plan.request.until)
+            name: console.Console(plan.request.until)
             for name in (session_.SERIAL, session_.VIRTUAL)
         }
         # Nobody sees that from outside, so what is waited for is not there.
-        self._screen = console_.Console(plan.request.until)
+        self._screen = console.Console(plan.request.until)
         self._heard = 0.0
         self._cause: causes.Cause | None = None
 
@@ -180,7 +182,7 @@ class Run:
                     self._log(name, data)
             session.quit()
             if session.program.status:
-                raise exceptions.ProgramError(
+                raise errors.ProgramError(
                     f'{machine.emulator.program} failed: '
                     f'{session.program.tail()}'
                 )
@@ -290,12 +292,12 @@ class Run:
     ) -> trial.Booted:
         """Tell what became of it, and look at what it left on the disk."""
         before = self._plan.root.superblock.size
-        found = disk_.superblock_of(machine.disk, machine.source, folder)
+        found = disk.superblock_of(machine.disk, machine.source, folder)
         alive = self._result in trial.ALIVE
         if alive and found and found.needs_recovery and found.size <= before:
             # The kernel does not listen to SysRq.
             found = (
-                disk_.replayed(machine.disk, machine.source, folder) or found
+                disk.replayed(machine.disk, machine.source, folder) or found
             )
         lines, screen = self._lines()
         return trial.Booted(

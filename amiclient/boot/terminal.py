@@ -12,7 +12,7 @@ import os
 import termios
 import tty
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient import interrupts
 
 _PATH = '/dev/tty'
@@ -87,7 +87,7 @@ def attached() -> Iterator[Terminal]:
     try:
         descriptor = os.open(_PATH, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as error:
-        raise exceptions.UsageError(
+        raise errors.UsageError(
             '--interactive needs a terminal, and there is none',
             hint='leave it out, and look at what --console writes',
         ) from error

@@ -14,10 +14,10 @@ import re
 from amiclient.boot import causes
 from amiclient.boot import disk
 from amiclient.boot import qemu
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.ext import image
 from amiclient import process
-from amiclient.rootfs import kernels
+from amiclient.rootfs import identify
 from amiclient.rootfs import ramdisks
 from amiclient.source import bundle
 from amiclient.source import detect
@@ -166,7 +166,7 @@ def plan(request: BootRequest, source: bundle.Source) -> BootPlan:
     if request.disk is not None:
         units.require_whole('--disk', request.disk, disk.SECTOR, _SECTORS)
         if request.disk > disk.LARGEST:
-            raise exceptions.UsageError(
+            raise errors.UsageError(
                 f'--disk of {request.disk} bytes is too large',
                 hint=f'give {disk.LARGEST} at most',
             )
@@ -174,11 +174,11 @@ def plan(request: BootRequest, source: bundle.Source) -> BootPlan:
     kernel = request.kernel or source.kernel
     ramdisk = request.ramdisk or source.ramdisk
     if kernel is None:
-        raise exceptions.UsageError(
+        raise errors.UsageError(
             f'{opening.shown(request.source)}: no kernel was found in it',
             hint='name one with --kernel',
         )
-    found = kernels.identify_kernel(kernel)
+    found = identify.identify_kernel(kernel)
     if ramdisk is not None:
         ramdisks.identify_ramdisk(ramdisk)
     emulator = qemu.emulator(found.architecture or platform.machine())
@@ -193,13 +193,13 @@ def plan(request: BootRequest, source: bundle.Source) -> BootPlan:
             hint='choose another file for --console',
         )
     if request.console and request.console.is_dir():
-        raise exceptions.UsageError(
+        raise errors.UsageError(
             f'--console {opening.shown(request.console)}: a directory',
             hint='name a file in it',
         )
     size = request.disk or _GROWTH * root.superblock.size
     if size < root.size:
-        raise exceptions.UsageError(
+        raise errors.UsageError(
             f'a disk of {size} bytes is too small for the {root.size} of '
             f'{opening.shown(request.source)}',
             hint='give a larger --disk',

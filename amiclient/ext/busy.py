@@ -10,7 +10,7 @@ import pathlib
 import signal
 import stat
 
-from amiclient import exceptions
+from amiclient import errors
 
 _MOUNTS = pathlib.Path('/proc/self/mountinfo')
 _BLOCK = pathlib.Path('/sys/block')
@@ -35,7 +35,7 @@ def refuse_busy(path: pathlib.Path) -> None:
 def _refuse_mounted(path: pathlib.Path, what: str, device: int) -> None:
     for mounted, where in _mounted():
         if mounted == device:
-            raise exceptions.BusyError(
+            raise errors.BusyError(
                 f'{what} mounted on {where}', hint=f'run: umount {where}'
             )
 
@@ -47,7 +47,7 @@ def _refuse_held(path: pathlib.Path) -> None:
         os.close(os.open(path, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
     except OSError as error:
         if error.errno == errno.EBUSY:
-            raise exceptions.BusyError(
+            raise errors.BusyError(
                 f'{path} is in use by the system',
                 hint='unmount it, or take it out of LVM, RAID or swap, first',
             ) from error
@@ -69,7 +69,7 @@ def _refuse_writers(path: pathlib.Path, status: os.stat_result) -> None:
             # No leases here (network filesystem, file of another user).
             return
         loops = ', '.join(device for device, _ in _loops(status))
-        raise exceptions.BusyError(
+        raise errors.BusyError(
             f'{path} is open for writing in another process'
             + (f' (attached to {loops})' if loops else ''),
             hint=f'run: losetup --detach {loops}'

@@ -16,7 +16,7 @@ import stat
 import tempfile
 
 from amiclient import confinement
-from amiclient import exceptions
+from amiclient import errors
 from amiclient import process
 
 _ROOT = 2
@@ -218,7 +218,7 @@ def _run(
     return [*printed[1:], rest]
 
 
-def _unreadable(image: pathlib.Path) -> exceptions.DamagedError:
-    return exceptions.DamagedError(
+def _unreadable(image: pathlib.Path) -> errors.DamagedError:
+    return errors.DamagedError(
         f'{image}: debugfs cannot read all of its files'
     )

@@ -15,10 +15,10 @@ import os
 import stat
 import threading
 
-from amiclient import exceptions
-from amiclient.ext import groups as groups_
+from amiclient import errors
+from amiclient.ext import layout
 from amiclient import files
-from amiclient import progress as progress_
+from amiclient import progress
 
 #: Bytes that are read and written at a time.
 _CHUNK = 1 << 20
@@ -60,9 +60,9 @@ def clone(source: int, target: int) -> bool:
 def copy_runs(
     source: int,
     target: int,
-    runs: Iterable[groups_.Run],
+    runs: Iterable[layout.Run],
     *,
-    task: progress_.Task,
+    task: progress.Task,
     cancel: threading.Event | None = None,
 ) -> None:
     """Copy ranges of bytes to the same places of another file.
@@ -82,7 +82,7 @@ def copy_runs(
             task.advance(start - position)
             for offset in range(start, stop, _CHUNK):
                 if cancel is not None and cancel.is_set():
-                    raise exceptions.CancelledError('the copy was given up')
+                    raise errors.CancelledError('the copy was given up')
                 data = _read(source, min(_CHUNK, stop - offset), offset)
                 _write(target, data, offset)
                 task.advance(len(data))
@@ -90,7 +90,7 @@ def copy_runs(
         task.advance(end - position)
 
 
-def data_in(descriptor: int, first: int, end: int) -> Iterator[groups_.Run]:
+def data_in(descriptor: int, first: int, end: int) -> Iterator[layout.Run]:
     """Tell where within a range of bytes there is data, not a hole.
 
     lseek(2), SEEK_DATA. Where that is not supported (block devices, some
@@ -119,7 +119,7 @@ def data_in(descriptor: int, first: int, end: int) -> Iterator[groups_.Run]:
         position = stop
 
 
-def clear(descriptor: int, runs: Iterable[groups_.Run]) -> None:
+def clear(descriptor: int, runs: Iterable[layout.Run]) -> None:
     """Make ranges of bytes zeros, and holes where that is possible.
 
     :param descriptor: a file or block device, open for writing.
@@ -136,9 +136,7 @@ def clear(descriptor: int, runs: Iterable[groups_.Run]) -> None:
                 _pwrite(descriptor, _ZEROS[: end - offset], offset)
 
 
-def bytes_of(
-    runs: Iterable[groups_.Run], block_size: int
-) -> list[groups_.Run]:
+def bytes_of(runs: Iterable[layout.Run], block_size: int) -> list[layout.Run]:
     """Turn runs of blocks into ranges of bytes."""
     return [(first * block_size, end * block_size) for first, end in runs]
 
@@ -162,12 +160,12 @@ def _read(descriptor: int, count: int, offset: int) -> bytes:
     return data
 
 
-def cut_short(size: int) -> exceptions.SourceError:
+def cut_short(size: int) -> errors.SourceError:
     """Say that a file ends before its filesystem does.
 
     :param size: bytes that it has.
     """
-    return exceptions.SourceError(
+    return errors.SourceError(
         f'the source ends at byte {size}, within its filesystem',
         hint='it was cut short; get it again from where it came',
     )

@@ -12,10 +12,10 @@ import os
 import pathlib
 
 from amiclient.ext import copy
+from amiclient.ext import e2fsprogs
 from amiclient.ext import geometry
-from amiclient.ext import groups as groups_
-from amiclient.ext import superblock as superblock_
-from amiclient.ext import tools as tools_
+from amiclient.ext import layout as layout_
+from amiclient.ext import superblock
 
 #: Groups of a flex group: fewer at the end would be a special case.
 _FLEX = 16
@@ -24,9 +24,9 @@ _FLEX = 16
 _WORTHWHILE = 512
 
 _ODD = (
-    superblock_.COMPAT_SPARSE_SUPER2,
-    superblock_.INCOMPAT_META_BG,
-    superblock_.RO_COMPAT_BIGALLOC,
+    superblock.COMPAT_SPARSE_SUPER2,
+    superblock.INCOMPAT_META_BG,
+    superblock.RO_COMPAT_BIGALLOC,
 )
 
 
@@ -35,7 +35,7 @@ def groups_to_keep(path: pathlib.Path) -> int | None:
 
     :returns: their number; None if cutting the rest off does not pay.
     """
-    found = superblock_.read(path)
+    found = superblock.read(path)
     if any(
         word & odd
         for word, odd in zip(
@@ -44,8 +44,8 @@ def groups_to_keep(path: pathlib.Path) -> int | None:
     ):
         return None
     with copy.opened(path, os.O_RDONLY) as descriptor:
-        layout = groups_.Layout(descriptor, found)
-        data = groups_.subtract(layout.in_use(), layout.metadata())
+        layout = layout_.Layout(descriptor, found)
+        data = layout_.subtract(layout.in_use(), layout.metadata())
         last = 0
         if data:
             end = data[-1][1] - 1 - found.first_data_block
@@ -58,13 +58,13 @@ def groups_to_keep(path: pathlib.Path) -> int | None:
     return keep if found.group_count - keep >= _WORTHWHILE else None
 
 
-def cut(path: pathlib.Path, keep: int, tools: tools_.Toolbox) -> bool:
+def cut(path: pathlib.Path, keep: int, tools: e2fsprogs.Toolbox) -> bool:
     """Cut all groups but the first ones off.
 
     :param keep: how many there shall be.
     :returns: whether all that was in use is still there.
     """
-    found = superblock_.read(path)
+    found = superblock.read(path)
     before = _content(path, found)
     blocks = found.first_block(keep)
     inodes = keep * found.inodes_per_group
@@ -84,15 +84,15 @@ def cut(path: pathlib.Path, keep: int, tools: tools_.Toolbox) -> bool:
     # Whether that was right is checked at the end, when it is quicker.
     tools.settle(path)
     data, number = before
-    left, same = _content(path, superblock_.read(path))
+    left, same = _content(path, superblock.read(path))
     # e2fsck indexes directories that are not (mke2fs -d makes such), which
     # takes some blocks more.
     return same == number and data <= left <= data + data // 50 + 64
 
 
 def _content(
-    path: pathlib.Path, found: superblock_.Superblock
+    path: pathlib.Path, found: superblock.Superblock
 ) -> tuple[int, int]:
     with copy.opened(path, os.O_RDONLY) as descriptor:
-        measured = geometry.measure(groups_.Layout(descriptor, found))
+        measured = geometry.measure(layout_.Layout(descriptor, found))
     return measured.data, measured.inodes

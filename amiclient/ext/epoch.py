@@ -10,7 +10,7 @@ without it, it is when the filesystem was written last.
 import os
 import re
 
-from amiclient import exceptions
+from amiclient import errors
 
 #: The variable.
 VARIABLE = 'SOURCE_DATE_EPOCH'
@@ -35,7 +35,7 @@ def present(written: int) -> int:
     if not text:
         return max(1, written)
     if not _NUMBER.fullmatch(text) or int(text) >= _END:
-        raise exceptions.UsageError(
+        raise errors.UsageError(
             f'{VARIABLE}={text[:40]!r} is no number of seconds since 1970',
             hint='unset it, or give it one such as 1700000000',
         )

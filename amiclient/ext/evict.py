@@ -13,10 +13,10 @@ import os
 import pathlib
 
 from amiclient.ext import copy
+from amiclient.ext import e2fsprogs
 from amiclient.ext import geometry
-from amiclient.ext import groups as groups_
-from amiclient.ext import superblock as superblock_
-from amiclient.ext import tools as tools_
+from amiclient.ext.layout import Layout
+from amiclient.ext import superblock
 
 
 def room(measured: geometry.Geometry) -> int | None:
@@ -39,14 +39,14 @@ def room(measured: geometry.Geometry) -> int | None:
     return None
 
 
-def evict(path: pathlib.Path, tools: tools_.Toolbox) -> bool:
+def evict(path: pathlib.Path, tools: e2fsprogs.Toolbox) -> bool:
     """Move the last group's metadata to free blocks at its end.
 
     :returns: whether that worked, and the filesystem is in order.
     """
-    found = superblock_.read(path)
+    found = superblock.read(path)
     with copy.opened(path, os.O_RDWR) as descriptor:
-        layout = groups_.Layout(descriptor, found)
+        layout = Layout(descriptor, found)
         group = layout.groups[-1]
         table = found.inode_blocks
         start = found.block_count - table - 2

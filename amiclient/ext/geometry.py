@@ -12,8 +12,8 @@ data and the metadata of the groups which that many blocks make.
 import dataclasses
 import math
 
-from amiclient import exceptions
-from amiclient.ext import groups as groups_
+from amiclient import errors
+from amiclient.ext import layout as layout_
 from amiclient.ext import superblock as superblock_
 
 #: resize2fs drops a last group that has less room than this for data
@@ -38,7 +38,7 @@ class Geometry:
     data: int
     inodes: int
     metadata: tuple[tuple[int, int, int], ...]
-    used: tuple[groups_.Run, ...]
+    used: tuple[layout_.Run, ...]
 
     def overhead(self, count: int) -> int:
         """Tell the blocks that the metadata of the first groups takes."""
@@ -176,8 +176,8 @@ class Geometry:
 
     def moved(self, blocks: int) -> int:
         """Tell how many blocks lie behind a new end, and so must move."""
-        total = groups_.count(self.used)
-        return total - groups_.count(self.used, below=blocks)
+        total = layout_.count(self.used)
+        return total - layout_.count(self.used, below=blocks)
 
     def _left_behind(self, count: int, end: int) -> int:
         return sum(
@@ -221,7 +221,7 @@ class Geometry:
         return new + max(0, reserved)
 
 
-def measure(layout: groups_.Layout) -> Geometry:
+def measure(layout: layout_.Layout) -> Geometry:
     """Measure a filesystem.
 
     :param layout: its block groups.
@@ -233,7 +233,7 @@ def measure(layout: groups_.Layout) -> Geometry:
     metadata = layout.metadata()
     if ratio > 1:
         # What shares a cluster with metadata is no data.
-        metadata = groups_.merge(
+        metadata = layout_.merge(
             (first // ratio * ratio, -(-end // ratio) * ratio)
             for first, end in metadata
         )
@@ -243,8 +243,8 @@ def measure(layout: groups_.Layout) -> Geometry:
         tables.append((group.inode_bitmap, 1, group.number))
         tables.append((group.inode_table, found.inode_blocks, group.number))
     # Block 0 is the boot block where the first group begins behind it.
-    before = groups_.count(used, below=found.first_data_block)
-    data = groups_.count(groups_.subtract(used, metadata)) - before
+    before = layout_.count(used, below=found.first_data_block)
+    data = layout_.count(layout_.subtract(used, metadata)) - before
     return Geometry(
         superblock=found,
         data=data,
@@ -254,8 +254,8 @@ def measure(layout: groups_.Layout) -> Geometry:
     )
 
 
-def _no_room() -> exceptions.DamagedError:
-    return exceptions.DamagedError(
+def _no_room() -> errors.DamagedError:
+    return errors.DamagedError(
         'its block groups have no room but for their own metadata',
         hint='mend a copy with e2fsck',
     )

@@ -8,7 +8,7 @@ import pathlib
 import stat
 
 from amiclient.ext import copy
-from amiclient.ext import superblock as superblock_
+from amiclient.ext.superblock import Superblock
 from amiclient import files
 
 #: Bytes that are read at a time.
@@ -30,7 +30,7 @@ class RootImage:
     path: pathlib.Path
     size: int
     is_device: bool
-    superblock: superblock_.Superblock
+    superblock: Superblock
     state: files.State
 
     def refuse_changed(self, now: files.State | None = None) -> None:
@@ -43,7 +43,7 @@ class RootImage:
         files.refuse_changed(self.path, self.state, now)
 
 
-def behind(path: pathlib.Path, found: superblock_.Superblock) -> int:
+def behind(path: pathlib.Path, found: Superblock) -> int:
     """Tell the bytes of a file that lie behind its filesystem.
 
     Holes are not looked into. What is behind one on a block device are the
@@ -56,9 +56,7 @@ def behind(path: pathlib.Path, found: superblock_.Superblock) -> int:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size <= found.size:
             return 0
-        for first, end in copy.data_in(
-            descriptor, found.size, status.st_size
-        ):
+        for first, end in copy.data_in(descriptor, found.size, status.st_size):
             for offset in range(first, end, _CHUNK):
                 count = min(_CHUNK, end - offset)
                 if any(files.read_at(descriptor, count, offset)):

@@ -10,8 +10,9 @@ import dataclasses
 import stat
 import struct
 
-from amiclient import exceptions
-from amiclient.ext import groups as groups_
+from amiclient import errors
+from amiclient.ext.layout import Group
+from amiclient.ext.layout import Layout
 
 #: Bytes of an inode that every revision of the filesystem has.
 _SMALL = 128
@@ -54,7 +55,7 @@ class Table:
     :param layout: its block groups.
     """
 
-    def __init__(self, layout: groups_.Layout) -> None:
+    def __init__(self, layout: Layout) -> None:
         self._layout = layout
         found = layout.superblock
         self._size = found.inode_size
@@ -80,7 +81,7 @@ class Table:
             offset = self._offset(self._layout.groups[group], index)
             data = self._layout.read(offset, self._size)
         if len(data) < self._size:
-            raise exceptions.DamagedError(
+            raise errors.DamagedError(
                 f'there is no inode {number}, which is needed',
                 hint='mend a copy with e2fsck',
             )
@@ -105,7 +106,7 @@ class Table:
                             self._size,
                         )
 
-    def _offset(self, group: groups_.Group, index: int) -> int:
+    def _offset(self, group: Group, index: int) -> int:
         block_size = self._layout.superblock.block_size
         return group.inode_table * block_size + index * self._size
 

@@ -13,9 +13,9 @@ import os
 import pathlib
 import time
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.ext import copy
-from amiclient.ext import superblock as superblock_
+from amiclient.ext import superblock
 from amiclient import files
 
 _LOG = logging.getLogger(__name__)
@@ -28,12 +28,12 @@ _FSCK = 0xE24D4D50
 _LEAST = 5
 
 
-def patience(found: superblock_.Superblock) -> int:
+def patience(found: superblock.Superblock) -> int:
     """Tell the seconds that a program waits before it writes, at most."""
     return 2 * _wait(found.mmp_interval) if found.has_mmp else 0
 
 
-def refuse_live(path: pathlib.Path, found: superblock_.Superblock) -> None:
+def refuse_live(path: pathlib.Path, found: superblock.Superblock) -> None:
     """Make sure that no other host has a filesystem mounted.
 
     That takes no time if it was unmounted.
@@ -44,12 +44,12 @@ def refuse_live(path: pathlib.Path, found: superblock_.Superblock) -> None:
         return
     with copy.opened(path, os.O_RDONLY) as descriptor:
         offset = found.mmp_block * found.block_size
-        before = files.read_at(descriptor, superblock_.SIZE, offset)
+        before = files.read_at(descriptor, superblock.SIZE, offset)
         if _number(before, 0) != _MAGIC or _number(before, 4) == _CLEAN:
             # A damaged block is for e2fsck to tell of.
             return
         if _number(before, 4) == _FSCK:
-            raise exceptions.BusyError(
+            raise errors.BusyError(
                 f'{path} is in use by e2fsck, or that was killed',
                 hint='wait for it; or, if there is none, run: '
                 f'tune2fs -f -E clear_mmp {path}',
@@ -65,12 +65,12 @@ def refuse_live(path: pathlib.Path, found: superblock_.Superblock) -> None:
         time.sleep(seconds)
         # What another host has written is not in our cache.
         os.posix_fadvise(
-            descriptor, offset, superblock_.SIZE, os.POSIX_FADV_DONTNEED
+            descriptor, offset, superblock.SIZE, os.POSIX_FADV_DONTNEED
         )
-        after = files.read_at(descriptor, superblock_.SIZE, offset)
+        after = files.read_at(descriptor, superblock.SIZE, offset)
     if before != after:
         host = after[0x10:0x50].split(b'\0')[0].decode('latin-1')
-        raise exceptions.BusyError(
+        raise errors.BusyError(
             f'{path} is mounted on the host {host}',
             hint='unmount it there',
         )
@@ -81,7 +81,7 @@ def carry_over(original: pathlib.Path, path: pathlib.Path) -> None:
 
     A new one names this host and a temporary file.
     """
-    old, new = superblock_.read(original), superblock_.read(path)
+    old, new = superblock.read(original), superblock.read(path)
     size = old.block_size
     with copy.opened(original, os.O_RDONLY) as descriptor:
         data = files.read_at(descriptor, size, old.mmp_block * size)
@@ -90,7 +90,7 @@ def carry_over(original: pathlib.Path, path: pathlib.Path) -> None:
 
 
 def _wait(interval: int) -> int:
-    interval = min(max(interval, _LEAST), superblock_.MMP_INTERVAL)
+    interval = min(max(interval, _LEAST), superblock.MMP_INTERVAL)
     return min(2 * interval + 1, interval + 60)
 
 

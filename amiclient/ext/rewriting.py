@@ -12,12 +12,12 @@ import os
 import pathlib
 import struct
 
-from amiclient import exceptions
-from amiclient.ext import browse
+from amiclient import errors
 from amiclient.ext import copy
+from amiclient.ext import e2fsprogs
 from amiclient.ext import nodes
-from amiclient.ext import superblock as superblock_
-from amiclient.ext import tools as tools_
+from amiclient.ext import reader as reader_
+from amiclient.ext import superblock
 
 #: Fields of an inode by which debugfs knows its 60 bytes of blocks.
 _BODY = (*range(12), 'IND', 'DIND', 'TIND')
@@ -46,8 +46,8 @@ def rewrite(image: pathlib.Path, path: str, data: bytes) -> None:
         raise _refused(path, 'what was written does not come back')
 
 
-def _refused(path: str, why: str) -> exceptions.UnsupportedError:
-    return exceptions.UnsupportedError(
+def _refused(path: str, why: str) -> errors.UnsupportedError:
+    return errors.UnsupportedError(
         f'{path} cannot be changed: {why}', hint='change it by hand'
     )
 
@@ -56,11 +56,11 @@ class _File:
     def __init__(self, image: pathlib.Path, path: str) -> None:
         self._image = image
         self._path = path
-        self._block = superblock_.read(image)
+        self._block = superblock.read(image)
         self._look()
 
     def _look(self) -> None:
-        with browse.opened(self._image) as reader:
+        with reader_.opened(self._image) as reader:
             node = reader.find(self._path)
             if node is None:
                 raise _refused(self._path, 'it is not there')
@@ -70,7 +70,7 @@ class _File:
                 raise _refused(
                     self._path, 'it is encrypted, compressed or sealed'
                 )
-            if self._block.ro_compat & superblock_.RO_COMPAT_SHARED_BLOCKS:
+            if self._block.ro_compat & superblock.RO_COMPAT_SHARED_BLOCKS:
                 raise _refused(
                     self._path, 'the filesystem has files that share blocks'
                 )
@@ -83,7 +83,7 @@ class _File:
         return len(self._blocks) * self._block.block_size
 
     def read(self, limit: int) -> bytes | None:
-        with browse.opened(self._image) as reader:
+        with reader_.opened(self._image) as reader:
             return reader.read_file(self._path, limit)
 
     def grow(self, size: int) -> bool:
@@ -115,7 +115,7 @@ class _File:
         for command in commands:
             lines += (command,) if isinstance(command, str) else command
         if lines:
-            tools_.Toolbox.of(self._block).edit(self._image, lines)
+            e2fsprogs.Toolbox.of(self._block).edit(self._image, lines)
 
     def _emptied(self) -> Iterator[str]:
         name = self._name

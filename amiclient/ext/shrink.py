@@ -16,23 +16,24 @@ import pathlib
 import threading
 from typing import TypeVar
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.ext import busy
 from amiclient.ext import byhand
-from amiclient.ext import clean
 from amiclient.ext import copy
-from amiclient.ext import minimum
-from amiclient.ext import shrinkplan
-from amiclient.ext import stage
-from amiclient.ext import superblock as superblock_
-from amiclient.ext import tools as tools_
+from amiclient.ext import e2fsprogs
+from amiclient.ext import finish
+from amiclient.ext import plan as plan_
+from amiclient.ext import repair as repair_
+from amiclient.ext import search
+from amiclient.ext import superblock
 from amiclient import files
 from amiclient import interrupts
-from amiclient import progress as progress_
-from amiclient import temporary
+from amiclient.progress import Progress
+from amiclient.progress import QUIET
+from amiclient import scratch
 
-ShrinkRequest = shrinkplan.ShrinkRequest
-ShrinkPlan = shrinkplan.ShrinkPlan
+ShrinkRequest = plan_.ShrinkRequest
+ShrinkPlan = plan_.ShrinkPlan
 
 #: How much more room the first pass gets if it failed half way.
 _ROOMY = 8
@@ -70,7 +71,7 @@ def plan(
     *,
     check: bool = False,
     exact: bool = False,
-    progress: progress_.Progress = progress_.QUIET,
+    progress: Progress = QUIET,
 ) -> ShrinkPlan:
     """Check what can be checked quickly, and say what would be done.
 
@@ -83,7 +84,7 @@ def plan(
     :raises NoSpaceError: if there is no room for the copy.
     :raises ProgramError: if e2fsprogs are missing or too old.
     """
-    planned = shrinkplan.prepare(request)
+    planned = plan_.prepare(request)
     if check and not planned.recover:
         with progress.task('Checking'):
             clean = _tools(planned).check(planned.image.path)
@@ -95,22 +96,22 @@ def plan(
     return planned
 
 
-def _rehearse(planned: ShrinkPlan, progress: progress_.Progress) -> ShrinkPlan:
+def _rehearse(planned: ShrinkPlan, progress: Progress) -> ShrinkPlan:
     """Find out how many blocks the result will have."""
     tools = _tools(planned)
     with (
-        stage.blamed(planned.image.path),
-        stage.workshop(planned.folder) as folder,
-        stage.full_disk(planned.folder),
+        finish.blamed(planned.image.path),
+        finish.workshop(planned.folder) as folder,
+        finish.full_disk(planned.folder),
         _clean_source(planned, tools, progress) as source,
         progress.task('Trying the shrink out'),
     ):
         source.wait()
-        target = shrinkplan.aim(planned.request, source.path)
+        target = plan_.aim(planned.request, source.path)
         track = _try_out(target, source.path, folder, tools)
         if target.goal.drop_mmp:
             tools.add_mmp(track.path, 0)
-        found = superblock_.read(track.path)
+        found = superblock.read(track.path)
         bound = target.bound_at(track.path)
     return dataclasses.replace(
         planned,
@@ -123,7 +124,7 @@ def _rehearse(planned: ShrinkPlan, progress: progress_.Progress) -> ShrinkPlan:
 def execute(
     planned: ShrinkPlan,
     *,
-    progress: progress_.Progress = progress_.QUIET,
+    progress: Progress = QUIET,
     cancel: threading.Event | None = None,
 ) -> Shrunk:
     """Do what was planned.
@@ -138,10 +139,10 @@ def execute(
     busy.refuse_busy(planned.image.path)
     planned.image.refuse_changed()
     for folder in {planned.folder, planned.output.parent}:
-        temporary.sweep(folder)
+        scratch.sweep(folder)
     with (
-        stage.blamed(planned.image.path),
-        stage.full_disk(planned.folder, planned.output.parent),
+        finish.blamed(planned.image.path),
+        finish.full_disk(planned.folder, planned.output.parent),
     ):
         if planned.in_place:
             return _in_place(planned, progress, cancel)
@@ -154,20 +155,20 @@ _T = TypeVar('_T')
 
 
 def _redone(
-    work: Callable[[ShrinkPlan, progress_.Progress], _T],
+    work: Callable[[ShrinkPlan, Progress], _T],
     planned: ShrinkPlan,
-    progress: progress_.Progress,
+    progress: Progress,
 ) -> _T:
     """Do some work, again with a mended copy if the source needs that."""
     try:
         return work(planned, progress)
-    except clean.UncleanError:
+    except repair_.UncleanError:
         return work(dataclasses.replace(planned, recover=True), progress)
 
 
 def _on_copy(
     planned: ShrinkPlan,
-    progress: progress_.Progress,
+    progress: Progress,
     cancel: threading.Event | None,
 ) -> Shrunk:
     request = planned.request
@@ -177,7 +178,7 @@ def _on_copy(
         _clean_source(planned, tools, progress) as source,
         contextlib.ExitStack() as stack,
     ):
-        target = shrinkplan.aim(request, source.path)
+        target = plan_.aim(request, source.path)
 
         def fresh() -> pathlib.Path:
             output.empty()
@@ -186,16 +187,16 @@ def _on_copy(
 
         def metadata() -> pathlib.Path:
             source.wait()
-            folder = stack.enter_context(stage.workshop(planned.folder))
+            folder = stack.enter_context(finish.workshop(planned.folder))
             tools.copy_metadata(source.path, folder / _METADATA)
             return folder / _METADATA
 
         try:
             track = _search(target, fresh, metadata, tools, progress)
-        except exceptions.CancelledError:
+        except errors.CancelledError:
             raise
-        except exceptions.AmiError:
-            stage.refuse_full(planned.folder, planned.output.parent)
+        except errors.AmiError:
+            finish.refuse_full(planned.folder, planned.output.parent)
             # A source that is not in order, or not what it was, explains any
             # failure.
             source.wait()
@@ -203,7 +204,7 @@ def _on_copy(
             raise
         source.wait()
         with progress.task('Verifying'):
-            stage.finish(source.path, output.path, track.moved, tools)
+            finish.finish(source.path, output.path, track.moved, tools)
         source.origin.refuse_changed()
         result = _result(planned, target, output.path)
         like = planned.image.path if request.output is None else None
@@ -213,7 +214,7 @@ def _on_copy(
 
 def _in_place(
     planned: ShrinkPlan,
-    progress: progress_.Progress,
+    progress: Progress,
     cancel: threading.Event | None,
 ) -> Shrunk:
     path = planned.image.path
@@ -223,14 +224,14 @@ def _in_place(
         tools = dataclasses.replace(tools, interruptible=False)
     recover = planned.recover or not tools.check(path)
     if recover and not repair:
-        with stage.workshop(planned.folder) as folder:
-            clean.refuse_damaged(path, folder / _METADATA, _tools(planned))
-    clean.mend(path, tools, recover=recover, repair=repair)
+        with finish.workshop(planned.folder) as folder:
+            repair_.refuse_damaged(path, folder / _METADATA, _tools(planned))
+    repair_.mend(path, tools, recover=recover, repair=repair)
     state = files.state(path)
-    target = shrinkplan.aim(planned.request, path)
-    with stage.workshop(planned.folder) as folder:
+    target = plan_.aim(planned.request, path)
+    with finish.workshop(planned.folder) as folder:
         with progress.task('Trying the shrink out'):
-            recorder = tools_.Recorder.of(planned.image.superblock)
+            recorder = e2fsprogs.Recorder.of(planned.image.superblock)
             trial = _try_out(target, path, folder, recorder)
         if not own:
             # Not everybody knows of locks. What was tried out with something
@@ -238,13 +239,13 @@ def _in_place(
             busy.refuse_busy(path)
             files.refuse_changed(path, state)
         if not planned.image.is_device:
-            stage.reserve(path, recorder.written)
+            finish.reserve(path, recorder.written)
         with contextlib.nullcontext() if own else _half_done(path):
             with progress.task('Shrinking'):
-                track = minimum.replay(path, trial.steps, tools)
+                track = search.replay(path, trial.steps, tools)
                 _forget_transactions(path, tools)
             with progress.task('Verifying'):
-                stage.finish(folder / _METADATA, path, track.moved, tools)
+                finish.finish(folder / _METADATA, path, track.moved, tools)
             result = _result(planned, target, path)
             if not planned.image.is_device:
                 os.truncate(path, result.size)
@@ -260,17 +261,17 @@ def _half_done(path: pathlib.Path) -> Iterator[None]:
         # What is half done can only be finished.
         with interrupts.held():
             yield
-    except exceptions.AmiError as error:
-        raise exceptions.DamagedError(
+    except errors.AmiError as error:
+        raise errors.DamagedError(
             f'{path} may be damaged, it was being resized: {error.message}',
             hint=f'run: e2fsck -f -y {path}',
         ) from error
 
 
-def _forget_transactions(path: pathlib.Path, tools: tools_.Toolbox) -> None:
+def _forget_transactions(path: pathlib.Path, tools: e2fsprogs.Toolbox) -> None:
     # A journal that moved along holds what was deleted since. A copy leaves
     # that out.
-    found = superblock_.read(path)
+    found = superblock.read(path)
     if not found.has_journal:
         return
     runs = tools.journal_content(path, found.journal_inode)
@@ -283,33 +284,33 @@ _METADATA = 'metadata'
 
 
 def _try_out(
-    target: shrinkplan.Target,
+    target: plan_.Target,
     path: pathlib.Path,
     folder: pathlib.Path,
-    tools: tools_.Toolbox,
-) -> minimum.Track:
+    tools: e2fsprogs.Toolbox,
+) -> search.Track:
     """Search on a copy of the metadata, where moving data costs little."""
     metadata, trial = folder / _METADATA, folder / 'trial'
     tools.copy_metadata(path, metadata)
 
     def fresh() -> pathlib.Path:
-        stage.copy_sparse(metadata, trial)
+        finish.copy_sparse(metadata, trial)
         return trial
 
     def another() -> pathlib.Path:
-        stage.copy_sparse(metadata, folder / 'another')
+        finish.copy_sparse(metadata, folder / 'another')
         return folder / 'another'
 
-    return _search(target, fresh, another, tools, progress_.QUIET)
+    return _search(target, fresh, another, tools, QUIET)
 
 
 def _search(
-    target: shrinkplan.Target,
+    target: plan_.Target,
     fresh: Callable[[], pathlib.Path],
     metadata: Callable[[], pathlib.Path],
-    tools: tools_.Toolbox,
-    progress: progress_.Progress,
-) -> minimum.Track:
+    tools: e2fsprogs.Toolbox,
+    progress: Progress,
+) -> search.Track:
     """Search for the smallest size.
 
     :param fresh: makes a copy, which the search takes place in.
@@ -320,43 +321,43 @@ def _search(
         return track
     with progress.task('Comparing with resize2fs -M'):
         steps = byhand.shrink(metadata(), target.goal, tools)
-    blocks = superblock_.read(track.path).block_count
+    blocks = superblock.read(track.path).block_count
     if not steps or steps[-1].blocks >= blocks:
         return track
     path = fresh()
     with progress.task('Shrinking'):
-        return minimum.replay(path, steps, tools)
+        return search.replay(path, steps, tools)
 
 
 def _descend(
-    goal: minimum.Goal,
+    goal: search.Goal,
     fresh: Callable[[], pathlib.Path],
-    tools: tools_.Toolbox,
-    progress: progress_.Progress,
-) -> minimum.Track:
+    tools: e2fsprogs.Toolbox,
+    progress: Progress,
+) -> search.Track:
     """Search from a fresh copy each time it fails."""
-    cause: exceptions.AmiError | None = None
+    cause: errors.AmiError | None = None
     for attempt in _attempts(goal):
         path = fresh()
         with progress.task('Shrinking'):
             try:
-                return minimum.search(path, attempt, tools)
-            except minimum.SpoiledError as error:
+                return search.search(path, attempt, tools)
+            except search.SpoiledError as error:
                 if not error.shrunk:
                     cause = error
                     continue
                 steps = error.steps
         path = fresh()
         with progress.task('Shrinking'):
-            return minimum.replay(path, steps, tools)
+            return search.replay(path, steps, tools)
     what = 'leave that much free in' if goal.headroom else 'shrink'
-    raise exceptions.UnsupportedError(
+    raise errors.UnsupportedError(
         f'resize2fs cannot {what} this filesystem: {cause}',
         hint='nothing was changed',
     ) from cause
 
 
-def _attempts(goal: minimum.Goal) -> Iterator[minimum.Goal]:
+def _attempts(goal: search.Goal) -> Iterator[search.Goal]:
     yield goal
     roomy = dataclasses.replace(goal, slack=_ROOMY * goal.slack, cut=False)
     yield roomy
@@ -366,9 +367,9 @@ def _attempts(goal: minimum.Goal) -> Iterator[minimum.Goal]:
 
 
 def _clean_source(
-    planned: ShrinkPlan, tools: tools_.Toolbox, progress: progress_.Progress
-) -> contextlib.AbstractContextManager[clean.CleanSource]:
-    return clean.clean_source(
+    planned: ShrinkPlan, tools: e2fsprogs.Toolbox, progress: Progress
+) -> contextlib.AbstractContextManager[repair_.CleanSource]:
+    return repair_.clean_source(
         planned.image,
         planned.folder,
         tools,
@@ -380,9 +381,9 @@ def _clean_source(
 
 
 def _result(
-    planned: ShrinkPlan, target: shrinkplan.Target, path: pathlib.Path
+    planned: ShrinkPlan, target: plan_.Target, path: pathlib.Path
 ) -> Shrunk:
-    found = superblock_.read(path)
+    found = superblock.read(path)
     return Shrunk(
         image=planned.image.path,
         output=planned.output,
@@ -397,5 +398,5 @@ def _result(
 
 def _tools(
     planned: ShrinkPlan, cancel: threading.Event | None = None
-) -> tools_.Toolbox:
-    return tools_.Toolbox.of(planned.image.superblock, cancel)
+) -> e2fsprogs.Toolbox:
+    return e2fsprogs.Toolbox.of(planned.image.superblock, cancel)

@@ -12,7 +12,7 @@ import pathlib
 import struct
 import uuid
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient import files
 
 #: Where it is: bytes from the beginning of the filesystem, and its size.
@@ -262,7 +262,7 @@ def _is_power(number: int, base: int) -> bool:
     return number == 1
 
 
-class NotExtError(exceptions.SourceError):
+class NotExtError(errors.SourceError):
     """There is no ext2, ext3 or ext4 filesystem at byte 0."""
 
 
@@ -316,8 +316,7 @@ def parse(data: bytes, name: str) -> Superblock:
         ro_compat=ro_compat,
         uuid=str(uuid.UUID(bytes=data[0x68:0x78])),
         label=data[0x78:0x88].split(b'\0')[0].decode('utf-8', 'replace'),
-        clean=_u16(data, 0x3A) & (STATE_CLEAN | _STATE_ERRORS)
-        == STATE_CLEAN,
+        clean=_u16(data, 0x3A) & (STATE_CLEAN | _STATE_ERRORS) == STATE_CLEAN,
         orphans=_u32(data, 0xE8) != 0
         or bool(ro_compat & RO_COMPAT_ORPHAN_PRESENT),
         journal_inode=_u32(data, 0xE0),
@@ -377,8 +376,8 @@ def _check(found: Superblock, name: str) -> None:
         raise _damaged(name)
 
 
-def _damaged(name: str) -> exceptions.DamagedError:
-    return exceptions.DamagedError(
+def _damaged(name: str) -> errors.DamagedError:
+    return errors.DamagedError(
         f'{name}: the superblock is damaged',
         hint='look at it with dumpe2fs, mend a copy with e2fsck -b',
     )

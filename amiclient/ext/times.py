@@ -12,17 +12,17 @@ import os
 import pathlib
 
 from amiclient.ext import copy
-from amiclient.ext import groups as groups_
+from amiclient.ext import e2fsprogs
 from amiclient.ext import inodes
-from amiclient.ext import superblock as superblock_
-from amiclient.ext import tools as tools_
+from amiclient.ext import layout
+from amiclient.ext import superblock
 
 
 def restore(
     original: pathlib.Path,
     shrunk: pathlib.Path,
     moved: Mapping[int, int],
-    tools: tools_.Toolbox,
+    tools: e2fsprogs.Toolbox,
 ) -> int:
     """Put the time stamps of a filesystem back to what they were.
 
@@ -47,8 +47,8 @@ def restore(
     return len(commands)
 
 
-def _layout(descriptor: int, path: pathlib.Path) -> groups_.Layout:
-    return groups_.Layout(descriptor, superblock_.read(path))
+def _layout(descriptor: int, path: pathlib.Path) -> layout.Layout:
+    return layout.Layout(descriptor, superblock.read(path))
 
 
 def _commands(

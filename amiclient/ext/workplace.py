@@ -7,9 +7,9 @@ import contextlib
 import os
 import pathlib
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient import files
-from amiclient import temporary
+from amiclient import scratch
 
 #: file-hierarchy(7): what is large goes to /var/tmp, for /tmp is in memory on
 #: many systems.
@@ -32,12 +32,12 @@ def candidates(
     """
     if chosen is not None:
         if not chosen.is_dir():
-            raise exceptions.UsageError(
+            raise errors.UsageError(
                 f'{chosen} is no folder',
                 hint='create it, or name another by --work-directory',
             )
         if not _is_writable(chosen):
-            raise exceptions.UsageError(
+            raise errors.UsageError(
                 f'{chosen} cannot be written to',
                 hint='name another by --work-directory',
             )
@@ -63,9 +63,7 @@ def roomiest(
     """
     places = candidates(chosen, source)
     if not places:
-        raise exceptions.NoSpaceError(
-            lack, hint='name one with --work-directory'
-        )
+        raise errors.NoSpaceError(lack, hint='name one with --work-directory')
     return max(places, key=files.room)
 
 
@@ -79,8 +77,8 @@ def folder(
     parameters and errors are those of :func:`roomiest`.
     """
     place = roomiest(chosen, source, lack)
-    temporary.sweep(place)
-    with temporary.Folder(place) as made, named(made.path, place):
+    scratch.sweep(place)
+    with scratch.Folder(place) as made, named(made.path, place):
         yield made.path
 
 
@@ -93,18 +91,17 @@ def named(private: pathlib.Path, place: pathlib.Path) -> Iterator[None]:
     """
     try:
         yield
-    except (exceptions.NoSpaceError, exceptions.TooLargeError) as error:
+    except (errors.NoSpaceError, errors.TooLargeError) as error:
         names = str(private), str(private.resolve())
         name = next(filter(error.message.startswith, names), None)
         if name is None:
             raise
         message = f'{place}{error.message.removeprefix(name)}'
-        if isinstance(error, exceptions.TooLargeError):
-            raise exceptions.TooLargeError(message, hint=error.hint) from error
-        raise exceptions.NoSpaceError(
+        if isinstance(error, errors.TooLargeError):
+            raise errors.TooLargeError(message, hint=error.hint) from error
+        raise errors.NoSpaceError(
             message,
-            hint='make room there, or name another folder by '
-            '--work-directory',
+            hint='make room there, or name another folder by --work-directory',
         ) from error
 
 

@@ -15,7 +15,7 @@ import json
 import re
 from typing import Any, NoReturn, TYPE_CHECKING
 
-from amiclient import exceptions
+from amiclient import errors
 
 if TYPE_CHECKING:
     import requests
@@ -182,14 +182,14 @@ class Object:
         raise refused(self.what, self.doing, why)
 
 
-def refused(what: str, doing: str, why: str) -> exceptions.CloudError:
+def refused(what: str, doing: str, why: str) -> errors.CloudError:
     """Say that an answer is not what it has to be.
 
     :param what: that it has to be, such as ``an image``.
     :param doing: what was tried, such as ``getting image 8f0c``.
     :param why: a clause.
     """
-    return exceptions.CloudError(
+    return errors.CloudError(
         f'{doing} failed: Glance answered with something that is not '
         f'{what}: {why}',
         hint=_HINT,

@@ -4,7 +4,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.glance import model
 
 #: So many are listed when a name is ambiguous.
@@ -19,7 +19,7 @@ def only(found: Sequence[model.ImageRecord], name: str) -> model.ImageRecord:
     :raises CloudError: if there are several, listing what tells them apart.
     """
     if not found:
-        raise exceptions.NotFoundError(
+        raise errors.NotFoundError(
             f'no image has the name or id {name!r}',
             hint='see `openstack image list`; those of other projects have to '
             'be shared with yours',
@@ -32,7 +32,7 @@ def only(found: Sequence[model.ImageRecord], name: str) -> model.ImageRecord:
         more = len(found) - _LISTED
         if more > 0:
             some += f' and {more} more'
-        raise exceptions.CloudError(
+        raise errors.CloudError(
             f'{len(found)} images are named {name!r}: {some}',
             hint='give the id of one',
         )

@@ -10,10 +10,10 @@ from collections.abc import Callable
 import http
 from typing import Any, Self, TYPE_CHECKING, TypeVar
 
-from amiclient import exceptions
+from amiclient.errors import CloudError
 from amiclient.glance import answers
 from amiclient.glance import bounded
-from amiclient.glance import errors
+from amiclient.glance import http_errors
 from amiclient.glance import origin
 from amiclient.glance import retry
 
@@ -92,7 +92,7 @@ class Channel:
         # It may log in again meanwhile, or be sent somewhere else.
         whole = sum(timeout) if isinstance(timeout, tuple) else timeout
         whole = self._clock.left(whole or retry.TIMEOUT)
-        with errors.understood(doing), bounded.within(whole):
+        with http_errors.understood(doing), bounded.within(whole):
             response = self._proxy.request(
                 url,
                 method,
@@ -102,7 +102,7 @@ class Channel:
                 hooks=origin.HOOKS,
                 **kwargs,
             )
-        return errors.check(response, doing)
+        return http_errors.check(response, doing)
 
     def send(
         self, method: str, url: str, doing: str, **kwargs: Any
@@ -136,7 +136,7 @@ class Channel:
         """
         answer = self.once('DELETE', url, doing)
         if answer.status_code != http.HTTPStatus.NO_CONTENT:
-            raise exceptions.CloudError(
+            raise CloudError(
                 f'{doing} failed: it was answered, but not by Glance (HTTP '
                 f'{answer.status_code})',
                 hint='ask the operator what stands in front of it',
@@ -146,7 +146,5 @@ class Channel:
         connect = self._clock.left(min(_CONNECT, self._patience.stall))
         reply = self._clock.left(self._patience.reply)
         if not connect or not reply:
-            raise exceptions.CloudError(
-                f'{doing} was not tried: there was no time left'
-            )
+            raise CloudError(f'{doing} was not tried: there was no time left')
         return connect, reply

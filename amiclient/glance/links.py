@@ -8,8 +8,8 @@ import itertools
 import types
 from typing import Any
 
-from amiclient import exceptions
-from amiclient.glance import catalog as catalog_
+from amiclient import errors
+from amiclient.glance import client
 from amiclient.glance import model
 
 #: The status of an image that an AMI links to, but that is not there: it was
@@ -58,7 +58,7 @@ def _status(link: str | None, found: model.ImageRecord | None) -> str | None:
     return MISSING if found is None else found.status
 
 
-def show(catalog: catalog_.Catalog, name_or_id: str) -> Ami:
+def show(catalog: client.Catalog, name_or_id: str) -> Ami:
     """Get one AMI with what it links to.
 
     :raises NotFoundError: if there is no such image.
@@ -73,7 +73,7 @@ def show(catalog: catalog_.Catalog, name_or_id: str) -> Ami:
         'ramdisk_id',
     }.isdisjoint(image.properties)
     if not is_ami:
-        raise exceptions.CloudError(
+        raise errors.CloudError(
             f'the image {image.name!r} ({image.id}) is no AMI: it links to no '
             'kernel',
             hint=f'see `{image.showing}`',
@@ -82,7 +82,7 @@ def show(catalog: catalog_.Catalog, name_or_id: str) -> Ami:
 
 
 def listed(
-    catalog: catalog_.Catalog,
+    catalog: client.Catalog,
     filters: Mapping[str, Any],
     *,
     limit: int | None = None,
@@ -135,7 +135,7 @@ def _is_broken(image: model.ImageRecord) -> bool:
 
 
 def _resolve(
-    catalog: catalog_.Catalog,
+    catalog: client.Catalog,
     images: Collection[model.ImageRecord],
     known: Mapping[str, model.ImageRecord],
 ) -> Iterator[Ami]:
@@ -156,7 +156,7 @@ def _resolve(
 
 
 def _fetch(
-    catalog: catalog_.Catalog, ids: Collection[str]
+    catalog: client.Catalog, ids: Collection[str]
 ) -> dict[str, model.ImageRecord]:
     """Get images by their ids, with few requests, however many they are."""
     missing = set(ids)

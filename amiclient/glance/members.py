@@ -11,8 +11,8 @@ import dataclasses
 import http
 import urllib.parse
 
-from amiclient import exceptions
-from amiclient.glance import catalog as catalog_
+from amiclient import errors
+from amiclient.glance import client
 from amiclient.glance import model
 
 
@@ -30,7 +30,7 @@ class Member:
 
 
 def of(
-    catalog: catalog_.Catalog, image: model.ImageRecord
+    catalog: client.Catalog, image: model.ImageRecord
 ) -> tuple[Member, ...]:
     """Tell whom an image is shared with.
 
@@ -54,13 +54,13 @@ def of(
 
 
 def projects(
-    catalog: catalog_.Catalog, image: model.ImageRecord
+    catalog: client.Catalog, image: model.ImageRecord
 ) -> frozenset[str]:
     """Tell the ids of the projects that an image is shared with."""
     return frozenset(member.project for member in of(catalog, image))
 
 
-def add(catalog: catalog_.Catalog, image_id: str, project: str) -> None:
+def add(catalog: client.Catalog, image_id: str, project: str) -> None:
     """Share an image with a project; it may be shared with it already.
 
     :param project: its id, which Glance does not look up.
@@ -74,7 +74,7 @@ def add(catalog: catalog_.Catalog, image_id: str, project: str) -> None:
             f'sharing image {image_id} with {project}',
             json={'member': project},
         )
-    except exceptions.CloudError as error:
+    except errors.CloudError as error:
         if error.status != http.HTTPStatus.CONFLICT:
             raise
     else:
@@ -82,7 +82,7 @@ def add(catalog: catalog_.Catalog, image_id: str, project: str) -> None:
             added.refuse('it is another project')
 
 
-def remove(catalog: catalog_.Catalog, image_id: str, project: str) -> None:
+def remove(catalog: client.Catalog, image_id: str, project: str) -> None:
     """Share an image with a project no longer; it may not have been.
 
     :raises CloudError: if the cloud refuses.
@@ -94,7 +94,7 @@ def remove(catalog: catalog_.Catalog, image_id: str, project: str) -> None:
                 f'sharing image {image_id} with {project} no longer',
             )
         )
-    except exceptions.NotFoundError:
+    except errors.NotFoundError:
         # Then it is as it was to be, unless the image is gone.
         catalog.get(image_id)
 

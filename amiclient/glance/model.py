@@ -15,33 +15,35 @@ from amiclient import files
 from amiclient.glance import answers
 
 #: The names, by Glance, of what every image has; all others are properties.
-ATTRIBUTES = frozenset({
-    'checksum',
-    'container_format',
-    'created_at',
-    'direct_url',
-    'disk_format',
-    'file',
-    'id',
-    'locations',
-    'min_disk',
-    'min_ram',
-    'name',
-    'os_hash_algo',
-    'os_hash_value',
-    'os_hidden',
-    'owner',
-    'protected',
-    'schema',
-    'self',
-    'size',
-    'status',
-    'stores',
-    'tags',
-    'updated_at',
-    'virtual_size',
-    'visibility',
-})
+ATTRIBUTES = frozenset(
+    {
+        'checksum',
+        'container_format',
+        'created_at',
+        'direct_url',
+        'disk_format',
+        'file',
+        'id',
+        'locations',
+        'min_disk',
+        'min_ram',
+        'name',
+        'os_hash_algo',
+        'os_hash_value',
+        'os_hidden',
+        'owner',
+        'protected',
+        'schema',
+        'self',
+        'size',
+        'status',
+        'stores',
+        'tags',
+        'updated_at',
+        'virtual_size',
+        'visibility',
+    }
+)
 
 #: The properties that link to a kernel, and to a ramdisk.
 LINKS = ('kernel_id', 'ramdisk_id')

@@ -15,7 +15,7 @@ import requests
 from urllib3 import exceptions as urllib3_exceptions
 from urllib3 import util
 
-from amiclient import exceptions
+from amiclient import errors
 
 _PORTS = {'http': 80, 'https': 443}
 
@@ -36,7 +36,7 @@ def keep(response: requests.Response, *_: object, **__: object) -> None:
         target = ''
     here, there = _origin(response.url), _origin(target)
     if there != here:
-        raise exceptions.CloudError(
+        raise errors.CloudError(
             f'{here} redirects to {there}: another place, which gets no token',
             hint='if it is the right one, have the endpoint in the catalog, '
             'or in clouds.yaml, corrected',

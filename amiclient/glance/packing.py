@@ -13,12 +13,13 @@ import threading
 
 from amiclient import confinement
 from amiclient.ext import copy
-from amiclient.ext import stage
+from amiclient.ext import finish
 from amiclient import files
-from amiclient.glance import catalog as catalog_
+from amiclient.glance import client
 from amiclient.glance import model
 from amiclient import process
-from amiclient import progress as progress_
+from amiclient.progress import Progress
+from amiclient.progress import QUIET
 
 
 #: That of Nova 2025.1, the first release whose oldest compute hosts that it
@@ -32,7 +33,7 @@ _ZSTD_SINCE = (2, 100)
 _TRIAL = 1 << 20
 
 
-def hosts_read_zstd(catalog: catalog_.Catalog) -> bool:
+def hosts_read_zstd(catalog: client.Catalog) -> bool:
     """Tell whether all compute hosts certainly read qcow2 images with zstd.
 
     Asks the compute service; if there is none, or it does not answer, nothing
@@ -47,7 +48,7 @@ def pack(
     folder: pathlib.Path,
     *,
     own: bool,
-    progress: progress_.Progress,
+    progress: Progress,
     cancel: threading.Event | None,
 ) -> model.Payload:
     """Make a compressed qcow2 image, and make sure that it is the same.
@@ -61,7 +62,7 @@ def pack(
     :raises NoSpaceError: if there is no room for it.
     """
     source, target = payload.path.absolute(), folder / 'root.qcow2'
-    with stage.full_disk(folder), progress.task('Compressing'):
+    with finish.full_disk(folder), progress.task('Compressing'):
         payload.refuse_changed()
         if payload.blank or files.size(source) != payload.size:
             source = _tidied(payload, folder, own)
@@ -79,7 +80,7 @@ def pack(
                     cancel=cancel,
                 )
         except process.ProgramFailed:
-            stage.refuse_full(folder)
+            finish.refuse_full(folder)
             payload.refuse_changed()
             raise
         payload.refuse_changed()
@@ -118,7 +119,7 @@ def _tidied(
         with (
             copy.opened(payload.path, os.O_RDONLY) as reader,
             copy.opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL) as writer,
-            progress_.QUIET.task('') as task,
+            QUIET.task('') as task,
         ):
             payload.refuse_changed(files.state(reader))
             copy.copy_runs(reader, writer, [(0, payload.size)], task=task)

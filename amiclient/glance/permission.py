@@ -8,17 +8,17 @@ publish the same: "You are not authorized to complete ... action".
 
 import http
 
-from amiclient import exceptions
-from amiclient.glance import catalog as catalog_
-from amiclient.glance import errors
+from amiclient.errors import CloudError
+from amiclient.glance import client
+from amiclient.glance import http_errors
 from amiclient.glance import model
 
 
 def explained(
-    error: exceptions.CloudError,
+    error: CloudError,
     image: model.ImageRecord,
-    catalog: catalog_.Catalog,
-) -> exceptions.CloudError:
+    catalog: client.Catalog,
+) -> CloudError:
     """Find a better hint for a refusal.
 
     :param error: what a change of an image, or deleting it, has raised.
@@ -42,8 +42,8 @@ def explained(
             'or an administrator, can change it'
         )
     else:
-        hint = errors.NO_ROLE
-    return exceptions.CloudError(error.message, hint=hint, status=error.status)
+        hint = http_errors.NO_ROLE
+    return CloudError(error.message, hint=hint, status=error.status)
 
 
 def unprotect(image: model.ImageRecord) -> str:

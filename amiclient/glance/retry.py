@@ -16,7 +16,7 @@ import threading
 import time
 from typing import Any, Self, TypeVar
 
-from amiclient import exceptions
+from amiclient import errors
 
 _T = TypeVar('_T')
 
@@ -110,7 +110,7 @@ class Patience:
         return max(delay, min(asked, self.retry_after))
 
     def tell(
-        self, error: exceptions.CloudError, delay: float, attempt: int
+        self, error: errors.CloudError, delay: float, attempt: int
     ) -> None:
         """Say what is waited for.
 
@@ -158,7 +158,7 @@ class Clock:
         :raises CancelledError: if ``cancel`` is set.
         """
         if self._cancel is not None and self._cancel.is_set():
-            raise exceptions.CancelledError('the transfer was given up')
+            raise errors.CancelledError('the transfer was given up')
 
     def sleep(self, seconds: float) -> None:
         """Wait, at most until the deadline.
@@ -193,7 +193,7 @@ def call(
     while True:
         try:
             return work(attempt)
-        except exceptions.CloudError as error:
+        except errors.CloudError as error:
             if error.again is None:
                 raise
             delay = patience.delay(attempt, error.again)
@@ -207,8 +207,8 @@ def call(
 
 
 def tried(
-    error: exceptions.CloudError, attempts: int, begin: float
-) -> exceptions.CloudError:
+    error: errors.CloudError, attempts: int, begin: float
+) -> errors.CloudError:
     """Say how often something was tried in vain.
 
     :param begin: when it was tried first, by time.monotonic().

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 import dataclasses
 from typing import Any
 
-from amiclient import exceptions
-from amiclient.glance import catalog as catalog_
+from amiclient import errors
+from amiclient.glance import client
 from amiclient.glance import model
 
 #: The property that links to a kernel, and to a ramdisk.
@@ -31,7 +31,7 @@ class Part:
 
 
 def used_by(
-    catalog: catalog_.Catalog, ids: Collection[str]
+    catalog: client.Catalog, ids: Collection[str]
 ) -> dict[str, tuple[model.ImageRecord, ...]]:
     """Find the images that link to others, as a kernel or a ramdisk.
 
@@ -60,7 +60,7 @@ def _age(image: model.ImageRecord) -> str:
 
 
 def _candidates(
-    catalog: catalog_.Catalog, ids: Collection[str]
+    catalog: client.Catalog, ids: Collection[str]
 ) -> Iterator[model.ImageRecord]:
     queries: list[dict[str, Any]] = [{}]
     if len(ids) <= _SINGLY:
@@ -77,7 +77,7 @@ def _candidates(
 
 
 def find(
-    catalog: catalog_.Catalog,
+    catalog: client.Catalog,
     kind: model.Kind,
     name_or_id: str,
     *,
@@ -99,7 +99,7 @@ def find(
     )
     users = used_by(catalog, [image.id])[image.id]
     if image.disk_format != kind.value and not is_linked(image, kind, users):
-        raise exceptions.CloudError(
+        raise errors.CloudError(
             f'the image {image.name!r} ({image.id}) is no {kind.noun}: its '
             f'format is {image.disk_format}, and no image links to it',
             hint=f'see `{image.showing}`',
@@ -120,7 +120,7 @@ def is_linked(
 
 
 def listed(
-    catalog: catalog_.Catalog,
+    catalog: client.Catalog,
     kind: model.Kind,
     filters: Mapping[str, Any],
     *,

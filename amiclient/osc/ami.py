@@ -168,8 +168,8 @@ class ListAmi(command.Lister):
     def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
         """List them."""
         # Not at the top: see amiclient.osc.
-        from amiclient.glance.health import reports
         from amiclient.glance import links
+        from amiclient.glance.verify import reports
         from amiclient.osc.shown import amis
         from amiclient.osc.shown import columns
 
@@ -211,8 +211,8 @@ class ShowAmi(command.ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
         """Show it."""
         # Not at the top: see amiclient.osc.
-        from amiclient.glance.health import reports
         from amiclient.glance import links
+        from amiclient.glance.verify import reports
         from amiclient.osc.shown import amis
         from amiclient.osc.shown import columns
 

@@ -79,9 +79,9 @@ class BuildImage(command.ShowOne):
         """Make the image."""
         # Not at the top: see amiclient.osc.
         from amiclient.osc.shown import columns
-        from amiclient.source import tree
+        from amiclient.source import build
 
-        request = tree.BuildRequest(
+        request = build.BuildRequest(
             source=parsed_args.source,
             output=parsed_args.output,
             size=parsed_args.size,
@@ -91,7 +91,7 @@ class BuildImage(command.ShowOne):
             overrides=parsed_args.overrides,
             owner=parsed_args.owner,
         )
-        done = tree.execute(
-            tree.plan(request), progress=self.watch(parsed_args)
+        done = build.execute(
+            build.plan(request), progress=self.watch(parsed_args)
         )
         return columns.one(columns.BUILT, done)

@@ -19,14 +19,14 @@ import typing
 from openstack import utils as sdk_utils
 from osc_lib.command import command
 
-from amiclient import exceptions
+from amiclient.errors import AmiError
 from amiclient.osc import options
 from amiclient import text
 
 if typing.TYPE_CHECKING:
     from openstack.image.v2 import _proxy
 
-    from amiclient.glance import catalog
+    from amiclient.glance.client import Catalog
     from amiclient import interrupts
     from amiclient import progress
 
@@ -43,16 +43,16 @@ def plain_errors() -> Iterator[None]:
     :raises AmiError: for what the operating system refused.
     """
     # Not at the top: see amiclient.osc.
-    from amiclient.glance import errors
+    from amiclient.glance import http_errors
 
     try:
-        with errors.translated('talking to the cloud'):
+        with http_errors.translated('talking to the cloud'):
             yield
     except BrokenPipeError:
         # cliff knows what to do when nobody reads stdout any more.
         raise
     except MemoryError as error:
-        raise exceptions.AmiError(
+        raise AmiError(
             'there is not enough memory', hint=_MORE_MEMORY
         ) from error
     except RuntimeError as error:
@@ -62,7 +62,7 @@ def plain_errors() -> Iterator[None]:
         # _thread.error; Python has no class of its own for it.
         if 'start new thread' not in str(error):
             raise
-        raise exceptions.AmiError(
+        raise AmiError(
             'no thread can be started', hint=f'{_MORE_MEMORY}; ulimit -u'
         ) from error
     except OSError as error:
@@ -70,14 +70,14 @@ def plain_errors() -> Iterator[None]:
         # Of an open file, there may be the number only, which says nothing.
         if isinstance(error.filename, str | bytes | os.PathLike):
             what = f'{os.fsdecode(error.filename)}: {what}'
-        raise exceptions.AmiError(what) from error
-    except exceptions.AmiError:
+        raise AmiError(what) from error
+    except AmiError:
         raise
     except Exception as error:
         place = _place(error)
         if place is None:
             raise
-        raise exceptions.AmiError(
+        raise AmiError(
             f'an unexpected error in {place}',
             hint='this is a bug: please report what the same command prints '
             'with --debug',
@@ -151,13 +151,13 @@ class _Base(command.Command):
             yield
             return
         # Not at the top: see amiclient.osc.
-        from amiclient.glance import errors
+        from amiclient.glance import http_errors
         from amiclient.osc import login
 
         self.auth_required = True
         given = getattr(parsed_args, 'timeout', None)
         with login.limited(self.app, given):
-            with login.quiet(), errors.understood('logging in'):
+            with login.quiet(), http_errors.understood('logging in'):
                 self.app.prepare_to_run_command(self)
             yield
 
@@ -165,14 +165,14 @@ class _Base(command.Command):
         # Not at the top: see amiclient.osc.
         from amiclient import files
         from amiclient import interrupts
-        from amiclient.osc import terminal
+        from amiclient.osc import output
 
         try:
             with (
                 files.usable(),
                 interrupts.raised(again=self._say_wait),
-                terminal.safe_logs(),
-                terminal.safe_errors(),
+                output.safe_logs(),
+                output.safe_errors(),
                 plain_errors(),
             ):
                 return run()
@@ -209,16 +209,16 @@ class _Base(command.Command):
             return image
         return typing.cast('_proxy.Proxy', narrow(image, '2'))
 
-    def catalog(self, parsed_args: argparse.Namespace) -> catalog.Catalog:
+    def catalog(self, parsed_args: argparse.Namespace) -> Catalog:
         """Get Glance's images, as patiently as the user's options say.
 
         :raises CloudError: if there is no image service of version 2.
         """
         # Not at the top: see amiclient.osc.
-        from amiclient.glance import catalog
+        from amiclient.glance import client
 
         patience = options.patience(parsed_args)
-        return catalog.Catalog(self.proxy(), patience=patience)
+        return client.Catalog(self.proxy(), patience=patience)
 
     def project_id(self, parsed_args: argparse.Namespace) -> str | None:
         """Look up the project that ``--project`` names.
@@ -235,12 +235,12 @@ class _Base(command.Command):
             )
             return None
         # Not at the top: see amiclient.osc.
-        from amiclient.glance.change import sharing
+        from amiclient.glance.change import share
 
         found = self.find_project(
             parsed_args.project, parsed_args.project_domain
         )
-        for warning in sharing.unlikely([found]):
+        for warning in share.unlikely([found]):
             self.log.warning('%s', warning)
         return found
 
@@ -254,7 +254,7 @@ class _Base(command.Command):
         """
         # Loads the identity service's records, which few commands need.
         from amiclient.glance import bounded
-        from amiclient.glance import errors
+        from amiclient.glance import http_errors
         from amiclient.glance import retry
         from osc_lib.cli import identity
 
@@ -262,14 +262,14 @@ class _Base(command.Command):
         sdk = self.app.client_manager.sdk_connection
         # There is no knowing how many pages the cloud has the SDK go through.
         seconds = 2 * (sdk.session.timeout or retry.TIMEOUT)
-        with errors.understood(doing), bounded.within(seconds):
+        with http_errors.understood(doing), bounded.within(seconds):
             found = identity.find_project(sdk, name_or_id, domain).id
             # Who may not look up names knows that of his own project.
             own = sdk.current_project
             if found == name_or_id == own.name and domain is None:
                 found = own.id
         if not isinstance(found, str) or not found:
-            raise errors.senseless(doing)
+            raise http_errors.senseless(doing)
         return found
 
     def watch(self, parsed_args: argparse.Namespace) -> progress.Progress:
@@ -317,11 +317,11 @@ class ShowOne(_Base, command.ShowOne):
     ) -> int:
         """Print the record."""
         # Not at the top: see amiclient.osc.
+        from amiclient.osc import output
         from amiclient.osc import standard
-        from amiclient.osc import terminal
 
-        if terminal.must_be_safe(parsed_args.formatter, self.app.stdout):
-            data = terminal.safe_row(data)
+        if output.must_be_safe(parsed_args.formatter, self.app.stdout):
+            data = output.safe_row(data)
         with standard.printing(self.app.stdout):
             return int(super().produce_output(parsed_args, column_names, data))
 
@@ -337,12 +337,12 @@ class Lister(_Base, command.Lister):
     ) -> int:
         """Print the records."""
         # Not at the top: see amiclient.osc.
+        from amiclient.osc import output
         from amiclient.osc import standard
-        from amiclient.osc import terminal
 
         # Errors of what makes them are not ones of printing.
         data = list(data)
-        if terminal.must_be_safe(parsed_args.formatter, self.app.stdout):
-            data = list(terminal.safe_rows(data))
+        if output.must_be_safe(parsed_args.formatter, self.app.stdout):
+            data = list(output.safe_rows(data))
         with standard.printing(self.app.stdout):
             return int(super().produce_output(parsed_args, column_names, data))

@@ -8,7 +8,7 @@ import argparse
 import os
 import typing
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.osc import options
 from amiclient.osc import values
 
@@ -138,7 +138,7 @@ def chosen_part(
     if given is None and not refused:
         if found is not None or complete:
             return None if found is None else os.fspath(found)
-        raise exceptions.UsageError(
+        raise errors.UsageError(
             f'no {noun} was named',
             hint=f'give --{noun} FILE or IMAGE, or --no-{noun}',
         )
@@ -152,7 +152,7 @@ def shrinks(parsed_args: argparse.Namespace, *, finished: bool) -> bool:
         as it is, unless an option says how to shrink it.
     """
     if not parsed_args.shrink and parsed_args.headroom is not None:
-        raise exceptions.UsageError(
+        raise errors.UsageError(
             'a filesystem that is sent as it is gets no headroom',
             hint='leave out --no-shrink, or --headroom',
         )

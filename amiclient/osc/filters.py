@@ -9,12 +9,12 @@ from collections.abc import Collection
 import typing
 import uuid
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.osc import options
 from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
-    from amiclient.glance import catalog as catalog_
+    from amiclient.glance import client
     from amiclient.glance import model
 
 #: What Glance takes for something else than the name of a property.
@@ -70,7 +70,7 @@ def add(parser: argparse.ArgumentParser, *, links: bool = True) -> None:
 
 def query(
     parsed_args: argparse.Namespace,
-    catalog: catalog_.Catalog,
+    catalog: client.Catalog,
     project_id: str | None,
 ) -> Query:
     """Make the query.
@@ -84,7 +84,7 @@ def query(
 
     made: Query = {**(parsed_args.properties or {})}
     for name in sorted(_RESERVED & made.keys()):
-        raise exceptions.UsageError(
+        raise errors.UsageError(
             f'images cannot be chosen by a property {name!r}: Glance takes '
             'that for something else',
             hint='leave it out',
@@ -106,7 +106,7 @@ def query(
 
 
 def marker(
-    parsed_args: argparse.Namespace, catalog: catalog_.Catalog
+    parsed_args: argparse.Namespace, catalog: client.Catalog
 ) -> str | None:
     """Find the image that ``--marker`` names.
 
@@ -123,7 +123,7 @@ def _literal(name: str | None) -> str | None:
 
 
 def _link(
-    given: str | None, kind: model.Kind, catalog: catalog_.Catalog
+    given: str | None, kind: model.Kind, catalog: client.Catalog
 ) -> str | None:
     if given is None:
         return None
@@ -137,11 +137,11 @@ def _link(
             image = catalog.get(id)
         else:
             image = catalog.find(given, fits=lambda each: each.may_be(kind))
-    except exceptions.NotFoundError as error:
+    except errors.NotFoundError as error:
         if id is not None:
             # AMIs whose kernel is gone can be asked for.
             return id
-        raise exceptions.NotFoundError(
+        raise errors.NotFoundError(
             f'no {kind.noun} has the name {given!r}', hint=hint
         ) from error
     _check_kind(image, kind, catalog, hint)
@@ -151,7 +151,7 @@ def _link(
 def _check_kind(
     image: model.ImageRecord,
     kind: model.Kind,
-    catalog: catalog_.Catalog,
+    catalog: client.Catalog,
     hint: str,
 ) -> None:
     """Refuse what nothing can link to as that, unless something does.
@@ -172,7 +172,7 @@ def _check_kind(
         return
     using = users.used_by(catalog, [image.id])[image.id]
     if not users.is_linked(image, kind, using):
-        raise exceptions.CloudError(
+        raise errors.CloudError(
             f'the image {image.name!r} ({image.id}) is {role}, not a '
             f'{kind.noun}',
             hint=hint,

@@ -52,7 +52,7 @@ class InspectSource(command.ShowOne):
         """Look into it."""
         # Not at the top: see amiclient.osc.
         from amiclient.osc.shown import columns
-        from amiclient.rootfs import inspection
+        from amiclient.rootfs import inspect
         from amiclient.source import resolve
 
         with resolve.opened(
@@ -62,7 +62,7 @@ class InspectSource(command.ShowOne):
         ) as source:
             for note in source.notes:
                 self.log.warning('%s', note)
-            found = inspection.inspect(source, parsed_args.source)
+            found = inspect.inspect(source, parsed_args.source)
         return columns.one(columns.INSPECTED, found)
 
 
@@ -145,20 +145,18 @@ class ExtractSource(command.ShowOne):
         """Write the files."""
         # Not at the top: see amiclient.osc.
         from amiclient.osc.shown import columns
-        from amiclient.rootfs import extraction
+        from amiclient.rootfs import extract
 
         watch = self.watch(parsed_args)
         with sources.triple(
             parsed_args,
             watch,
             required=False,
-            home=extraction.home(
-                parsed_args.source, parsed_args.directory
-            ),
+            home=extract.home(parsed_args.source, parsed_args.directory),
         ) as source:
             for note in source.notes:
                 self.log.warning('%s', note)
-            done = extraction.extract(
+            done = extract.extract(
                 source,
                 parsed_args.source,
                 parsed_args.directory,

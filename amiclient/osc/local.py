@@ -68,7 +68,7 @@ class ShrinkImage(command.ShowOne):
         """Shrink the image."""
         # Not at the top: see amiclient.osc.
         from amiclient.osc.shown import columns
-        from amiclient.source import shrinking
+        from amiclient.source import shrink
 
         if parsed_args.output is None:
             options.refuse(
@@ -79,7 +79,7 @@ class ShrinkImage(command.ShowOne):
                 'what is replaced by its shrunk copy is taken as it is',
                 hint='give --output FILE',
             )
-        request = shrinking.Request(
+        request = shrink.Request(
             source=parsed_args.image,
             choice=sources.choice(parsed_args),
             output=parsed_args.output,
@@ -89,12 +89,12 @@ class ShrinkImage(command.ShowOne):
             in_place=parsed_args.in_place,
         )
         watch = self.watch(parsed_args)
-        with shrinking.planned(
+        with shrink.planned(
             request, exact=parsed_args.dry_run, progress=watch
         ) as plan:
             for note in plan.source.notes:
                 self.log.warning('%s', note)
             if parsed_args.dry_run:
                 return columns.one(columns.SHRINK_PLAN, plan.shown)
-            done = shrinking.execute(plan, progress=watch)
+            done = shrink.execute(plan, progress=watch)
         return columns.one(columns.SHRUNK, done)

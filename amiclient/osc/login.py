@@ -13,9 +13,9 @@ import typing
 
 from openstack import exceptions as sdk_exceptions
 
-from amiclient import exceptions
+from amiclient.errors import CloudError
 from amiclient.glance import bounded
-from amiclient.glance import errors
+from amiclient.glance import http_errors
 from amiclient.glance import retry
 
 if typing.TYPE_CHECKING:
@@ -86,7 +86,7 @@ def image_service(sdk: 'connection.Connection') -> '_proxy.Proxy':
 
     :raises CloudError: naming where it was looked for.
     """
-    with errors.understood('asking for the image service'):
+    with http_errors.understood('asking for the image service'):
         try:
             with quiet():
                 return typing.cast('_proxy.Proxy', sdk.image)
@@ -98,7 +98,7 @@ def image_service(sdk: 'connection.Connection') -> '_proxy.Proxy':
             where = sdk.config.get_endpoint('image')
             where = where or sdk.endpoint_for('image')
             _probe(sdk, where)
-            raise exceptions.CloudError(
+            raise CloudError(
                 f'no image service answers at {where}',
                 hint='check the endpoint, and that the service is up',
             ) from error
@@ -110,13 +110,13 @@ def _probe(sdk: 'connection.Connection', where: str | None) -> None:
     :raises CloudError: unless the answer is a success.
     """
     if where is None:
-        raise exceptions.CloudError(
+        raise CloudError(
             'this cloud has no image service',
             hint='check the region, and the catalog: openstack catalog list',
         )
     doing = f'asking for the image service at {where}'
-    with errors.translated(doing):
+    with http_errors.translated(doing):
         answer = sdk.session.get(where, authenticated=False, raise_exc=False)
     # 300 is how a service with several versions lists them.
     if answer.status_code >= 400:
-        raise errors.from_response(answer, doing)
+        raise http_errors.from_response(answer, doing)

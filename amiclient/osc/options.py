@@ -12,7 +12,7 @@ import typing
 from osc_lib.cli import identity
 from osc_lib.cli import parseractions
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.osc import values
 from amiclient import units
 
@@ -51,7 +51,7 @@ def refuse(given: Mapping[str, bool], why: str, *, hint: str) -> None:
     """
     names = [name for name, is_given in given.items() if is_given]
     if names:
-        raise exceptions.UsageError(f'{", ".join(names)}: {why}', hint=hint)
+        raise errors.UsageError(f'{", ".join(names)}: {why}', hint=hint)
 
 
 def refuse_contrary(parsed_args: argparse.Namespace, *names: str) -> None:
@@ -64,7 +64,7 @@ def refuse_contrary(parsed_args: argparse.Namespace, *names: str) -> None:
     for name in names:
         given = getattr(parsed_args, name)
         if given is not None and properties.get(name, given) != given:
-            raise exceptions.UsageError(
+            raise errors.UsageError(
                 f'--{name.replace("_", "-")} {given} and --property '
                 f'{name}={properties[name]} contradict each other',
                 hint='leave out one of them',

@@ -17,8 +17,8 @@ from amiclient.osc import removal
 from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
-    from amiclient.glance import catalog as catalog_
-    from amiclient.glance.change import removal as removal_
+    from amiclient.glance.change import delete
+    from amiclient.glance import client
     from amiclient.osc.shown import columns
 
 
@@ -179,14 +179,14 @@ class DeleteParts(removal.Delete):
         return parser
 
     def plan(
-        self, parsed_args: argparse.Namespace, cloud: catalog_.Catalog
-    ) -> removal_.RemovalPlan:
+        self, parsed_args: argparse.Namespace, cloud: client.Catalog
+    ) -> delete.RemovalPlan:
         """Plan what is deleted."""
         # Not at the top: see amiclient.osc.
-        from amiclient.glance.change import removal
+        from amiclient.glance.change import delete
         from amiclient.glance import model
 
-        return removal.plan_parts(
+        return delete.plan_parts(
             cloud,
             model.Kind(self.format),
             getattr(parsed_args, self.noun),

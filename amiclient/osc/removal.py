@@ -11,8 +11,8 @@ from amiclient.osc import command
 from amiclient.osc import options
 
 if typing.TYPE_CHECKING:
-    from amiclient.glance import catalog as catalog_
-    from amiclient.glance.change import removal
+    from amiclient.glance.change import delete
+    from amiclient.glance import client
 
 
 class Delete(command.Action):
@@ -26,15 +26,15 @@ class Delete(command.Action):
         return parser
 
     def plan(
-        self, parsed_args: argparse.Namespace, cloud: catalog_.Catalog
-    ) -> removal.RemovalPlan:
+        self, parsed_args: argparse.Namespace, cloud: client.Catalog
+    ) -> delete.RemovalPlan:
         """Plan what is deleted."""
         raise NotImplementedError
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Delete them."""
         # Not at the top: see amiclient.osc.
-        from amiclient.glance.change import removal
+        from amiclient.glance.change import delete
 
         cloud = self.catalog(parsed_args)
         planned = self.plan(parsed_args, cloud)
@@ -42,9 +42,9 @@ class Delete(command.Action):
         self.warn(planned.kept)
         if parsed_args.dry_run:
             self.say(planned.describe())
-            removal.refuse(planned.problems, planned.total, dry_run=True)
+            delete.refuse(planned.problems, planned.total, dry_run=True)
             return
-        removal.execute(planned, cloud)
+        delete.execute(planned, cloud)
 
 
 class DeleteAmi(Delete):
@@ -73,10 +73,10 @@ class DeleteAmi(Delete):
         return parser
 
     def plan(
-        self, parsed_args: argparse.Namespace, cloud: catalog_.Catalog
-    ) -> removal.RemovalPlan:
+        self, parsed_args: argparse.Namespace, cloud: client.Catalog
+    ) -> delete.RemovalPlan:
         """Plan what is deleted."""
         # Not at the top: see amiclient.osc.
-        from amiclient.glance.change import removal
+        from amiclient.glance.change import delete
 
-        return removal.plan(cloud, parsed_args.ami, linked=parsed_args.linked)
+        return delete.plan(cloud, parsed_args.ami, linked=parsed_args.linked)

@@ -58,7 +58,7 @@ class SaveAmi(command.ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
         """Save it."""
         # Not at the top: see amiclient.osc.
-        from amiclient.glance.data import save
+        from amiclient.glance.transfer import save
         from amiclient.osc.shown import columns
 
         wanted = save.SaveRequest(

@@ -50,7 +50,7 @@ class AddProject(command.Lister):
     def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
         """Share it."""
         # Not at the top: see amiclient.osc.
-        from amiclient.glance.change import sharing
+        from amiclient.glance.change import share
         from amiclient.osc.shown import columns
 
         cloud = self.catalog(parsed_args)
@@ -59,12 +59,12 @@ class AddProject(command.Lister):
             self.find_project(project, domain)
             for project in parsed_args.projects
         ]
-        planned = sharing.plan_add(cloud, parsed_args.ami, projects)
+        planned = share.plan_add(cloud, parsed_args.ami, projects)
         for warning in planned.warnings:
             self.log.warning('%s', warning)
-        sharing.execute(planned, cloud)
-        made = sharing.shared(planned, cloud)
-        for line in sharing.advice(made):
+        share.execute(planned, cloud)
+        made = share.shared(planned, cloud)
+        for line in share.advice(made):
             self.log.warning('%s', line)
         return columns.many(columns.SHARED, made, long=True)
 
@@ -85,7 +85,7 @@ class RemoveProject(command.Action):
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Share it no longer."""
         # Not at the top: see amiclient.osc.
-        from amiclient.glance.change import sharing
+        from amiclient.glance.change import share
 
         cloud = self.catalog(parsed_args)
         domain = parsed_args.project_domain
@@ -93,6 +93,6 @@ class RemoveProject(command.Action):
             self.find_project(project, domain)
             for project in parsed_args.projects
         ]
-        planned = sharing.plan_remove(cloud, parsed_args.ami, projects)
+        planned = share.plan_remove(cloud, parsed_args.ami, projects)
         self.warn(planned.warnings)
-        sharing.execute(planned, cloud)
+        share.execute(planned, cloud)

@@ -16,7 +16,7 @@ from amiclient import units
 if typing.TYPE_CHECKING:
     import pathlib
 
-    from amiclient import progress as progress_
+    from amiclient import progress
     from amiclient.source import resolve
 
 #: What a source may be, for the help of commands.
@@ -85,7 +85,7 @@ def refuse_version(parsed_args: argparse.Namespace) -> None:
 @contextlib.contextmanager
 def triple(
     parsed_args: argparse.Namespace,
-    watch: progress_.Progress,
+    watch: progress.Progress,
     *,
     required: bool = True,
     home: pathlib.Path | None = None,
@@ -100,7 +100,7 @@ def triple(
     :raises UsageError: for options that contradict each other.
     """
     # Not at the top: see amiclient.osc.
-    from amiclient.rootfs import completion
+    from amiclient.rootfs import boot_extract
     from amiclient.source import resolve
 
     refuse_version(parsed_args)
@@ -109,7 +109,7 @@ def triple(
         named = getattr(parsed_args, noun, None) is not None
         return not (named or getattr(parsed_args, f'no_{noun}', False))
 
-    wanted = completion.Wanted(
+    wanted = boot_extract.Wanted(
         kernel=is_open('kernel'),
         ramdisk=is_open('ramdisk'),
         version=parsed_args.kernel_version,
@@ -123,7 +123,7 @@ def triple(
     chosen = choice(parsed_args, home)
     with (
         resolve.opened(parsed_args.source, chosen, progress=watch) as source,
-        completion.completed(
+        boot_extract.completed(
             source,
             wanted,
             name=parsed_args.source,

@@ -9,14 +9,14 @@ import os
 import sys
 import typing
 
-from amiclient import exceptions
+from amiclient import errors
 
 
 class _Closed(io.StringIO):
     """What stands for a closed stdout: a command may have nothing to say."""
 
     def write(self, _: str) -> typing.NoReturn:
-        raise exceptions.AmiError(
+        raise errors.AmiError(
             'stdout is closed: the command did its work, but its result '
             'cannot be printed'
         )
@@ -59,7 +59,7 @@ def printing(stream: typing.TextIO) -> Iterator[None]:
         os.close(nothing)
         if isinstance(error, BrokenPipeError):
             raise
-        raise exceptions.AmiError(
+        raise errors.AmiError(
             'the command did its work, but its result cannot be printed: '
             f'stdout: {error.strerror}'
         ) from error

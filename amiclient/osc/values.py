@@ -10,7 +10,7 @@ import re
 import typing
 import uuid as uuid_
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient import units
 
 _T = typing.TypeVar('_T')
@@ -22,7 +22,7 @@ def _checked(parse: Callable[[str], _T]) -> Callable[[str], _T]:
     def convert(text: str) -> _T:
         try:
             return parse(text)
-        except exceptions.UsageError as error:
+        except errors.UsageError as error:
             raise argparse.ArgumentTypeError(str(error)) from error
 
     return convert
@@ -33,8 +33,8 @@ def _journal(text: str) -> str | int:
         return text
     try:
         return units.parse_size(text)
-    except exceptions.UsageError as error:
-        raise exceptions.UsageError(
+    except errors.UsageError as error:
+        raise errors.UsageError(
             f'{text!r} is no journal', hint='write keep, none or a size'
         ) from error
 
@@ -42,7 +42,7 @@ def _journal(text: str) -> str | int:
 def _some(text: str) -> str:
     # Mostly a variable of a script that was not set.
     if not text:
-        raise exceptions.UsageError('it must not be empty')
+        raise errors.UsageError('it must not be empty')
     return text
 
 
@@ -52,7 +52,7 @@ _URL = re.compile('[A-Za-z][0-9A-Za-z+.-]*://')
 def _path(text: str) -> pathlib.Path:
     if _URL.match(text) and not os.path.lexists(text):
         # No fault of form: a line without the usage says more.
-        raise exceptions.SourceError(
+        raise errors.SourceError(
             f'{text}: a URL, where a file on this computer is wanted',
             hint='download it first, for instance with curl -L -O URL',
         )
@@ -70,29 +70,29 @@ def _uuid(text: str) -> str:
     try:
         return str(uuid_.UUID(text))
     except ValueError as error:
-        raise exceptions.UsageError(f'{text!r} is not a UUID') from error
+        raise errors.UsageError(f'{text!r} is not a UUID') from error
 
 
 def _count(text: str) -> int:
     # isdigit() is true of digits that int() does not take.
     if not (text.isascii() and text.isdigit()):
-        raise exceptions.UsageError(f'{text!r} is not a number from 0 on')
+        raise errors.UsageError(f'{text!r} is not a number from 0 on')
     if len(text) > _DIGITS or int(text) > _MOST:
-        raise exceptions.UsageError(f'{text} is more than {_MOST}')
+        raise errors.UsageError(f'{text} is more than {_MOST}')
     return int(text)
 
 
 def _positive(text: str) -> int:
     number = _count(text)
     if not number:
-        raise exceptions.UsageError(f'{text!r} is not a number from 1 on')
+        raise errors.UsageError(f'{text!r} is not a number from 1 on')
     return number
 
 
 def _positive_size(text: str) -> int:
     size = units.parse_size(text)
     if not size:
-        raise exceptions.UsageError(f'{text!r} is not a size above 0')
+        raise errors.UsageError(f'{text!r} is not a size above 0')
     return size
 
 
@@ -100,7 +100,7 @@ def _regex(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
     except re.error as error:
-        raise exceptions.UsageError(
+        raise errors.UsageError(
             f'{text!r} is not a regular expression: {error}'
         ) from error
 
@@ -112,7 +112,7 @@ def _seconds(text: str) -> float:
         seconds = 0.0
     # Sockets count in milliseconds, and threads wait for a year or so.
     if not 0.001 <= seconds <= 1e7:
-        raise exceptions.UsageError(f'{text!r} is not a number of seconds')
+        raise errors.UsageError(f'{text!r} is not a number of seconds')
     return seconds
 
 
@@ -124,7 +124,7 @@ def _owner(text: str) -> tuple[int, int]:
         if word.isascii() and word.isdigit()
     ]
     if len(numbers) != 2 or max(numbers) > 2**32 - 2:
-        raise exceptions.UsageError(
+        raise errors.UsageError(
             f'{text!r} is not an owner',
             hint='write the numbers of a user and a group, such as 0:0',
         )

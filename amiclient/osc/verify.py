@@ -13,7 +13,7 @@ from amiclient.osc import sources
 from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
-    from amiclient.glance.health import against
+    from amiclient.glance.verify import against
     from amiclient.osc.shown import columns
 
 
@@ -63,7 +63,7 @@ class VerifyAmi(findings.Check):
     def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
         """Check it."""
         # Not at the top: see amiclient.osc.
-        from amiclient.glance.health import verify
+        from amiclient.glance.verify import verify
 
         self.refuse_unknown(parsed_args, verify.RULES)
         request = verify.Request(
@@ -79,7 +79,7 @@ class VerifyAmi(findings.Check):
 
     def _local(self, parsed_args: argparse.Namespace) -> against.Local | None:
         # Not at the top: see amiclient.osc.
-        from amiclient.glance.health import against
+        from amiclient.glance.verify import against
 
         choice = sources.choice(parsed_args)
         if parsed_args.against is None:

@@ -16,12 +16,12 @@ import posixpath
 import re
 import struct
 
-from amiclient import exceptions
-from amiclient.ext import browse
+from amiclient import errors
 from amiclient.ext import nodes
+from amiclient.ext import reader as reader_
 from amiclient.rootfs import versions
-from amiclient.source import entries
-from amiclient.source import unified
+from amiclient.source import boot_entries
+from amiclient.source import uki
 from amiclient import text as text_
 
 #: What the names of kernels begin with, in /boot; the first one counts where
@@ -110,11 +110,11 @@ def find(
     :param boot: another one, with a filesystem that belongs on /boot.
     :raises DamagedError: if a filesystem makes no sense.
     """
-    with browse.opened(image) as reader:
+    with reader_.opened(image) as reader:
         finder = _Finder(reader, image, '/boot', _BOOTS)
         found = list(finder.all())
     if boot is not None:
-        with browse.opened(boot) as reader:
+        with reader_.opened(boot) as reader:
             other = _Finder(reader, boot, '', _BOOTS_THERE, finder)
             found += other.all()
     return _newest_first(found)
@@ -159,7 +159,7 @@ def choose(
     """
     kernels = tuple(found)
     if not kernels:
-        raise exceptions.SourceError(
+        raise errors.SourceError(
             f'{name}: no kernel was found in it',
             hint=hint,
         )
@@ -168,10 +168,9 @@ def choose(
     for each in kernels:
         if each.version == version:
             return each
-    raise exceptions.SourceError(
+    raise errors.SourceError(
         f'{name}: there is no kernel {version} in it',
-        hint='choose from '
-        f'{text_.some([each.version for each in kernels])}',
+        hint=f'choose from {text_.some([each.version for each in kernels])}',
     )
 
 
@@ -180,7 +179,7 @@ class _Finder:
 
     def __init__(
         self,
-        reader: browse.Reader,
+        reader: reader_.Reader,
         image: pathlib.Path,
         home: str,
         boots: tuple[str, ...],
@@ -249,8 +248,8 @@ class _Finder:
             for name in self._reader.names(folder):
                 if name.lower().endswith('.conf') and not _NOT.search(name):
                     path = f'{folder}/{name}'
-                    data = self._reader.head(path, entries.LARGEST)
-                    found.append(entries.parse(data or b''))
+                    data = self._reader.head(path, boot_entries.LARGEST)
+                    found.append(boot_entries.parse(data or b''))
         return found
 
     def _entries(self) -> Iterator[BootFiles]:
@@ -325,9 +324,7 @@ class _Finder:
             node = None if 'rescue' in path else self._kernel(path)
             if node is None:
                 continue
-            found = unified.sections(
-                self._reader.head(node.path, unified.HEAD) or b''
-            )
+            found = uki.sections(self._reader.head(node.path, uki.HEAD) or b'')
             if found:
                 name = posixpath.basename(path)
                 yield self._of_sections(node, name, found)
@@ -339,14 +336,14 @@ class _Finder:
                 if name.lower().endswith('.efi'):
                     yield f'{folder}/{name}'
         for fields in self._read:
-            for key in entries.UNIFIED:
+            for key in boot_entries.UNIFIED:
                 for path in fields.get(key, ()):
                     node = self._on_boot(path)
                     if node is not None:
                         yield node.path
 
     def _of_sections(
-        self, node: nodes.Node, name: str, found: Mapping[str, unified.Section]
+        self, node: nodes.Node, name: str, found: Mapping[str, uki.Section]
     ) -> BootFiles:
         version = ''
         place = found.get('.uname')

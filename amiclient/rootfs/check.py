@@ -12,13 +12,13 @@ import dataclasses
 import pathlib
 import time
 
-from amiclient import exceptions
-from amiclient.ext import browse
+from amiclient import errors
+from amiclient.ext import reader as reader_
 from amiclient.ext import superblock
 from amiclient import findings
-from amiclient.rootfs import case as case_
-from amiclient.rootfs import completion
-from amiclient.rootfs import kernels
+from amiclient.rootfs import boot_extract
+from amiclient.rootfs import check_context
+from amiclient.rootfs import identify
 from amiclient.rootfs import ramdisks
 from amiclient.rootfs import rules_boot
 from amiclient.rootfs import rules_cloud
@@ -36,7 +36,7 @@ _UNREADABLE = 'unreadable'
 #: Says that what was taken for a kernel, or its ramdisk, is none.
 _BAD_KERNEL = 'bad-kernel'
 
-_RULES: dict[str, case_.Rule] = {
+_RULES: dict[str, check_context.Rule] = {
     **rules_boot.RULES,
     **rules_disk.RULES,
     **rules_cloud.RULES,
@@ -84,7 +84,7 @@ def check(
     with contextlib.ExitStack() as stack:
         try:
             source = stack.enter_context(_completed(source, request))
-        except exceptions.SourceError as error:
+        except errors.SourceError as error:
             if request.version is not None:
                 raise
             # That one is of no use keeps no other rule from being tried.
@@ -130,12 +130,12 @@ def apply(
     """
     if ramdisk is not None:
         ramdisks.identify_ramdisk(ramdisk)
-    with browse.opened(root) as reader:
+    with reader_.opened(root) as reader:
         return _apply(
-            case_.Case(
+            check_context.Case(
                 reader=reader,
                 head=_head(root),
-                kernel=kernels.identify_kernel(kernel) if kernel else None,
+                kernel=identify.identify_kernel(kernel) if kernel else None,
                 ramdisk=ramdisk,
                 now=time.time() if now is None else now,
                 command_line=command_line,
@@ -148,13 +148,13 @@ def _completed(
     source: bundle.Source, request: Request
 ) -> contextlib.AbstractContextManager[bundle.Source]:
     """Add the kernel that is in it, unless another one is given."""
-    wanted = completion.Wanted(
+    wanted = boot_extract.Wanted(
         kernel=request.kernel is None,
         ramdisk=request.ramdisk is None,
         version=request.version,
         required=False,
     )
-    return completion.completed(
+    return boot_extract.completed(
         source,
         wanted,
         name=request.name,
@@ -167,7 +167,7 @@ def _head(path: pathlib.Path) -> bytes:
         return file.read(superblock.OFFSET)
 
 
-def _apply(case: case_.Case) -> list[findings.Finding]:
+def _apply(case: check_context.Case) -> list[findings.Finding]:
     if case.is_blank:
         return [
             findings.Finding(
@@ -181,7 +181,7 @@ def _apply(case: case_.Case) -> list[findings.Finding]:
     for name, rule in _RULES.items():
         try:
             found.extend(rule(case))
-        except exceptions.DamagedError as error:
+        except errors.DamagedError as error:
             found.append(
                 findings.Finding(
                     'error',

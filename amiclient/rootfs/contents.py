@@ -6,8 +6,8 @@ import dataclasses
 import pathlib
 import re
 
-from amiclient import exceptions
-from amiclient.ext import browse
+from amiclient import errors
+from amiclient.ext import reader as reader_
 
 #: os-release(5): the first one that exists counts, alone.
 _FILES = ('/etc/os-release', '/usr/lib/os-release')
@@ -42,13 +42,13 @@ def read_release(image: pathlib.Path) -> Release:
     :raises SourceError: if there is no ext filesystem.
     """
     try:
-        with browse.opened(image) as reader:
+        with reader_.opened(image) as reader:
             return release_in(reader)
-    except exceptions.DamagedError:
+    except errors.DamagedError:
         return Release(None, None)
 
 
-def release_in(reader: browse.Reader) -> Release:
+def release_in(reader: reader_.Reader) -> Release:
     """Tell the same of a filesystem that is open already.
 
     :raises DamagedError: if it makes no sense.

@@ -17,8 +17,8 @@ import re
 import struct
 from typing import BinaryIO
 
-from amiclient import exceptions
-from amiclient.source import compression
+from amiclient import errors
+from amiclient.source import streams
 
 #: How much of a file, compressed or not, is looked at for the header. The
 #: farthest is that of s390x, at 64 KiB.
@@ -79,7 +79,7 @@ class KernelFormat:
     release: str | None
 
 
-class NotBootableError(exceptions.SourceError):
+class NotBootableError(errors.SourceError):
     """It holds a Linux kernel, but not in a form that can be loaded."""
 
 
@@ -96,7 +96,7 @@ def recognise(file: BinaryIO, *, name: str) -> KernelFormat | None:
     size = file.seek(0, 2)
     file.seek(0)
     head = file.read(_HEAD)
-    kind = compression.tell(head[: compression.MAGIC_SIZE])
+    kind = streams.tell(head[: streams.MAGIC_SIZE])
     if kind == 'lzop':
         return None
     if kind:
@@ -161,21 +161,21 @@ def _zboot(
         )
     release = None
     file.seek(offset)
-    kind = compression.tell(file.read(compression.MAGIC_SIZE))
-    if kind and compression.can_stream(kind):
+    kind = streams.tell(file.read(streams.MAGIC_SIZE))
+    if kind and streams.can_stream(kind):
         release = _banner(
-            compression.chunks(file, _SEARCH, name=name, offset=offset)
+            streams.chunks(file, _SEARCH, name=name, offset=offset)
         )
     return KernelFormat('EFI zboot', _pe_machine(head), release)
 
 
 def _compressed(file: BinaryIO, kind: str, name: str) -> KernelFormat | None:
     try:
-        inner = compression.head(file, _HEAD, name=name)
-    except exceptions.SourceError:
+        inner = streams.head(file, _HEAD, name=name)
+    except errors.SourceError:
         return None
-    if compression.can_stream(kind):
-        pieces = compression.chunks(file, _SEARCH, name=name)
+    if streams.can_stream(kind):
+        pieces = streams.chunks(file, _SEARCH, name=name)
         found = _raw(inner, pieces)
     else:
         # Only blocks at the beginning can be had: no banner, but a static

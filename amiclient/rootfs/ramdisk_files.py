@@ -19,8 +19,8 @@ from typing import BinaryIO
 
 from amiclient import confinement
 from amiclient import process
-from amiclient.source import compression
 from amiclient.source import opening
+from amiclient.source import streams
 from amiclient import units
 
 _MAGIC = (b'070701', b'070702')
@@ -77,14 +77,14 @@ def _list(path: pathlib.Path, found: set[str]) -> None:
         offset: int | None = 0
         while offset is not None:
             file.seek(offset)
-            head = file.read(compression.MAGIC_SIZE)
+            head = file.read(streams.MAGIC_SIZE)
             if head.startswith(_MAGIC):
                 file.seek(offset)
                 archive = _Archive(bound.kept(_blocks(file.read)), offset)
                 archive.list(found, once=True)
                 offset = _next(file, archive.position, bound)
                 continue
-            kind = compression.tell(head)
+            kind = streams.tell(head)
             if kind is not None and kind != 'lzop':
                 with _decompressed(file, kind, offset, str(path)) as pieces:
                     archive = _Archive(bound.kept(pieces), 0)
@@ -142,18 +142,18 @@ def _blocks(read: Callable[[int], bytes]) -> Iterator[bytes]:
 def _decompressed(
     file: BinaryIO, kind: str, offset: int, name: str
 ) -> Iterator[Iterator[bytes]]:
-    if compression.can_stream(kind):
+    if streams.can_stream(kind):
         # More than that, so that the end is no end by mistake.
         most = _MOST + _CHUNK
-        yield compression.chunks(file, most, name=name, offset=offset)
+        yield streams.chunks(file, most, name=name, offset=offset)
         return
     # A program does not see what is buffered.
     os.lseek(file.fileno(), offset, os.SEEK_SET)
     with process.reading(
-        compression.COMMANDS[kind],
+        streams.COMMANDS[kind],
         file,
         access=confinement.Access(),
-        memory=compression.MEMORY,
+        memory=streams.MEMORY,
     ) as pipe:
         yield _until_damaged(pipe.read)
 

@@ -12,10 +12,10 @@ buffer-format.rst, Documentation/arch/x86/microcode.rst, init/initramfs.c.
 import dataclasses
 from typing import BinaryIO
 
-from amiclient import exceptions
-from amiclient.source import compression
+from amiclient import errors
 from amiclient.source import detect
 from amiclient.source import frames
+from amiclient.source import streams
 
 _MAGIC = (b'070701', b'070702')
 _OLD = (b'070707', b'\xc7\x71', b'\x71\xc7')
@@ -53,7 +53,7 @@ class RamdiskFormat:
     early: bool
 
 
-class BrokenError(exceptions.SourceError):
+class BrokenError(errors.SourceError):
     """It is meant to be an initramfs, but the kernel would not take it."""
 
 
@@ -69,11 +69,11 @@ def recognise(file: BinaryIO, *, name: str) -> RamdiskFormat | None:
     early = main = False
     for _ in range(_ARCHIVES):
         file.seek(offset)
-        magic = file.read(compression.MAGIC_SIZE)
+        magic = file.read(streams.MAGIC_SIZE)
         if magic.startswith(_OLD):
             raise _old(name)
         # The kernel knows no skippable frames.
-        kind = None if frames.is_skippable(magic) else compression.tell(magic)
+        kind = None if frames.is_skippable(magic) else streams.tell(magic)
         if kind and _is_compressed_cpio(file, offset, name):
             return RamdiskFormat(kind, early)
         if not magic.startswith(_MAGIC):
@@ -109,7 +109,7 @@ def _followed(file: BinaryIO, offset: int, name: str) -> BrokenError:
 
 
 def _is_compressed_cpio(file: BinaryIO, offset: int, name: str) -> bool:
-    data = compression.head(file, HEAD, name=name, offset=offset)
+    data = streams.head(file, HEAD, name=name, offset=offset)
     if data.startswith(_OLD):
         raise _old(name)
     return data.startswith(_MAGIC)

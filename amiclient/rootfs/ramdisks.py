@@ -6,13 +6,13 @@ import dataclasses
 import pathlib
 from typing import BinaryIO
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient import files
 from amiclient.rootfs import kernel_formats
 from amiclient.rootfs import ramdisk_formats
-from amiclient.source import compression
 from amiclient.source import detect
 from amiclient.source import opening
+from amiclient.source import streams
 
 _WANTED = 'an initramfs'
 
@@ -53,22 +53,22 @@ def identify_ramdisk(path: pathlib.Path) -> Ramdisk:
         kernel = kernel_formats.recognise(file, name=name)
         phrase = None if kernel else _inside(file, name)
     if kernel is not None:
-        raise exceptions.SourceError(
+        raise errors.SourceError(
             f'{name}: a Linux kernel ({kernel.name}) was given as ramdisk',
             hint='it goes with --kernel, or `openstack ami kernel upload`',
         )
     if phrase is None:
         phrase = detect.identify(path)
-    raise exceptions.SourceError(f'{name}: {phrase}, not {_WANTED}')
+    raise errors.SourceError(f'{name}: {phrase}, not {_WANTED}')
 
 
 def _inside(file: BinaryIO, name: str) -> str | None:
     """Tell what a compressed file holds; None if it is not compressed."""
     file.seek(0)
-    kind = compression.tell(file.read(compression.MAGIC_SIZE))
+    kind = streams.tell(file.read(streams.MAGIC_SIZE))
     if kind is None:
         return None
-    data = compression.head(file, ramdisk_formats.HEAD, name=name)
+    data = streams.head(file, ramdisk_formats.HEAD, name=name)
     if not data:
         return f'damaged {kind} data'
     return f'{detect.describe(data)} compressed with {kind}'

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import re
 
 from amiclient import findings
-from amiclient.rootfs import case as case_
+from amiclient.rootfs import check_context
 from amiclient.rootfs import consoles
-from amiclient.rootfs import inspection
+from amiclient.rootfs import inspect
 from amiclient.rootfs import ramdisk_files
 
 Found = Iterator[findings.Finding]
@@ -17,7 +17,7 @@ Found = Iterator[findings.Finding]
 _GETTY = re.compile(r'getty|respawn|askfirst|/bin/(login|sh)')
 
 
-def _no_init(case: case_.Case) -> Found:
+def _no_init(case: check_context.Case) -> Found:
     if case.init is not None:
         return
     remedy = 'install systemd-sysv, sysvinit-core or another init'
@@ -34,7 +34,7 @@ def _no_init(case: case_.Case) -> Found:
     yield findings.Finding('error', 'no-init', why + what, remedy)
 
 
-def _no_os_release(case: case_.Case) -> Found:
+def _no_os_release(case: check_context.Case) -> Found:
     if not case.exists('/etc/os-release', '/usr/lib/os-release'):
         yield findings.Finding(
             'warning',
@@ -45,7 +45,7 @@ def _no_os_release(case: case_.Case) -> Found:
         )
 
 
-def _no_kernel(case: case_.Case) -> Found:
+def _no_kernel(case: check_context.Case) -> Found:
     if case.kernel is None:
         yield findings.Finding(
             'note',
@@ -56,12 +56,12 @@ def _no_kernel(case: case_.Case) -> Found:
         )
 
 
-def _architecture(case: case_.Case) -> Found:
+def _architecture(case: check_context.Case) -> Found:
     machine = case.kernel.architecture if case.kernel else None
-    programs = inspection.architecture(case.reader)
+    programs = inspect.architecture(case.reader)
     if machine is None or programs is None:
         return
-    if programs not in (machine, *inspection.ALSO_RUNS.get(machine, ())):
+    if programs not in (machine, *inspect.ALSO_RUNS.get(machine, ())):
         yield findings.Finding(
             'error',
             'architecture',
@@ -71,7 +71,7 @@ def _architecture(case: case_.Case) -> Found:
         )
 
 
-def _no_modules(case: case_.Case) -> Found:
+def _no_modules(case: check_context.Case) -> Found:
     release = case.kernel.release if case.kernel else None
     if release and case.modules is None:
         yield findings.Finding(
@@ -84,7 +84,7 @@ def _no_modules(case: case_.Case) -> Found:
         )
 
 
-def _ramdisk_unread(case: case_.Case) -> Found:
+def _ramdisk_unread(case: check_context.Case) -> Found:
     if case.listing.end is not None:
         yield findings.Finding(
             'warning',
@@ -97,7 +97,7 @@ def _ramdisk_unread(case: case_.Case) -> Found:
 
 
 def _driver(
-    case: case_.Case, rule: str, names: tuple[str, ...], what: str,
+    case: check_context.Case, rule: str, names: tuple[str, ...], what: str,
     severity: findings.Severity, *, later: bool = False,
 ) -> Found:  # fmt: skip
     """Look for what must be there before the root filesystem is.
@@ -136,7 +136,7 @@ def _driver(
     )
 
 
-def _virtio_blk(case: case_.Case) -> Found:
+def _virtio_blk(case: check_context.Case) -> Found:
     machine = case.kernel.architecture if case.kernel else None
     bus = 'virtio_ccw' if machine == 's390x' else 'virtio_pci'
     yield from _driver(
@@ -148,7 +148,7 @@ def _virtio_blk(case: case_.Case) -> Found:
     )
 
 
-def _ext4(case: case_.Case) -> Found:
+def _ext4(case: check_context.Case) -> Found:
     own = case.reader.superblock.filesystem
     built_in = case.built_in or frozenset()
     if own in (built_in | ramdisk_files.modules(case.early)):
@@ -158,7 +158,7 @@ def _ext4(case: case_.Case) -> Found:
     )
 
 
-def _virtio_net(case: case_.Case) -> Found:
+def _virtio_net(case: check_context.Case) -> Found:
     yield from _driver(
         case,
         'virtio-net',
@@ -169,7 +169,7 @@ def _virtio_net(case: case_.Case) -> Found:
     )
 
 
-def _virtio_scsi(case: case_.Case) -> Found:
+def _virtio_scsi(case: check_context.Case) -> Found:
     yield from _driver(
         case,
         'virtio-scsi',
@@ -179,10 +179,10 @@ def _virtio_scsi(case: case_.Case) -> Found:
     )
 
 
-def _no_console(case: case_.Case) -> Found:
+def _no_console(case: check_context.Case) -> Found:
     machine = case.kernel.architecture if case.kernel else None
     console = consoles.of(
-        machine or inspection.architecture(case.reader), case.command_line
+        machine or inspect.architecture(case.reader), case.command_line
     )
     offered = _offers_login(case, console)
     if not console.heard:
@@ -208,7 +208,7 @@ def _no_console(case: case_.Case) -> Found:
         )
 
 
-def _offers_login(case: case_.Case, console: consoles.Console) -> bool:
+def _offers_login(case: check_context.Case, console: consoles.Console) -> bool:
     if case.has_systemd:
         return any(
             _systemd_offers(case, console, name) for name in console.names
@@ -228,7 +228,7 @@ def _offers_login(case: case_.Case, console: consoles.Console) -> bool:
 
 
 def _systemd_offers(
-    case: case_.Case, console: consoles.Console, name: str
+    case: check_context.Case, console: consoles.Console, name: str
 ) -> bool:
     unit = f'serial-getty@{name}.service'
     # systemd-getty-generator(8): it starts one on what the kernel has for
@@ -249,7 +249,7 @@ def _systemd_offers(
 
 
 #: By their names.
-RULES: dict[str, case_.Rule] = {
+RULES: dict[str, check_context.Rule] = {
     'no-init': _no_init,
     'no-os-release': _no_os_release,
     'no-kernel': _no_kernel,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from amiclient import findings
-from amiclient.rootfs import case as case_
+from amiclient.rootfs import check_context
 
 Found = Iterator[findings.Finding]
 
@@ -31,7 +31,7 @@ _OTHERS = (
 )
 
 
-def _no_cloud_init(case: case_.Case) -> Found:
+def _no_cloud_init(case: check_context.Case) -> Found:
     if case.has_cloud_init or case.program(*_OTHERS):
         return
     if case.exists('/etc/cloud/cloud-init.disabled'):
@@ -50,7 +50,7 @@ def _no_cloud_init(case: case_.Case) -> Found:
     )
 
 
-def settings(case: case_.Case) -> dict[str, Any]:
+def settings(case: check_context.Case) -> dict[str, Any]:
     """Merge cloud-init's configuration: what is read later counts."""
     merged: dict[str, Any] = {}
     names = [
@@ -63,7 +63,7 @@ def settings(case: case_.Case) -> dict[str, Any]:
     return merged
 
 
-def _no_datasource(case: case_.Case) -> Found:
+def _no_datasource(case: check_context.Case) -> Found:
     if not case.has_cloud_init:
         return
     remedy = (
@@ -101,7 +101,7 @@ def _no_datasource(case: case_.Case) -> Found:
         )
 
 
-def resizes(case: case_.Case) -> bool:
+def resizes(case: check_context.Case) -> bool:
     """Tell whether cloud-init grows the root filesystem."""
     if not case.has_cloud_init:
         return False
@@ -118,7 +118,7 @@ def resizes(case: case_.Case) -> bool:
     return found.get('resize_rootfs', True) not in (False, 'false', 'off')
 
 
-def _resizefs(case: case_.Case) -> Found:
+def _resizefs(case: check_context.Case) -> Found:
     if case.has_cloud_init and not resizes(case) and not case.grows_early:
         yield findings.Finding(
             'warning',
@@ -130,7 +130,7 @@ def _resizefs(case: case_.Case) -> Found:
         )
 
 
-def _no_growth(case: case_.Case) -> Found:
+def _no_growth(case: check_context.Case) -> Found:
     if case.has_cloud_init or case.grows_early:
         return
     yield findings.Finding(
@@ -145,7 +145,7 @@ def _no_growth(case: case_.Case) -> Found:
 
 
 #: By their names.
-RULES: dict[str, case_.Rule] = {
+RULES: dict[str, check_context.Rule] = {
     'no-cloud-init': _no_cloud_init,
     'no-datasource': _no_datasource,
     'resizefs-off': _resizefs,

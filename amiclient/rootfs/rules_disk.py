@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import re
 
 from amiclient import findings
-from amiclient.rootfs import case as case_
+from amiclient.rootfs import check_context
 from amiclient.rootfs import rules_cloud
 from amiclient.source import fstab
 from amiclient import units
@@ -56,14 +56,14 @@ _PACKAGE = re.compile(r'[a-z0-9][a-z0-9+.-]+')
 _PLAIN = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]*')
 
 
-def _root(case: case_.Case) -> fstab.Entry | None:
+def _root(case: check_context.Case) -> fstab.Entry | None:
     for entry in case.fstab:
         if entry.path == '/':
             return entry
     return None
 
 
-def _no_root(case: case_.Case) -> Found:
+def _no_root(case: check_context.Case) -> Found:
     if _root(case) is not None:
         return
     yield findings.Finding(
@@ -76,7 +76,7 @@ def _no_root(case: case_.Case) -> Found:
     )
 
 
-def _read_only(case: case_.Case) -> Found:
+def _read_only(case: check_context.Case) -> Found:
     entry = _root(case)
     if entry is None:
         return
@@ -91,7 +91,7 @@ def _read_only(case: case_.Case) -> Found:
         )
 
 
-def _root_device(case: case_.Case) -> Found:
+def _root_device(case: check_context.Case) -> Found:
     entry = _root(case)
     if entry is None or entry.is_on(case.reader.superblock):
         return
@@ -104,7 +104,7 @@ def _root_device(case: case_.Case) -> Found:
     )
 
 
-def _good(case: case_.Case) -> str:
+def _good(case: check_context.Case) -> str:
     block = case.reader.superblock
     # It goes into commands for a shell, and the label may be anything.
     if _PLAIN.fullmatch(block.label):
@@ -112,13 +112,13 @@ def _good(case: case_.Case) -> str:
     return f'UUID={block.uuid}'
 
 
-def _own(case: case_.Case) -> str:
+def _own(case: check_context.Case) -> str:
     block = case.reader.superblock
     label = f' and LABEL={block.label}' if block.label else ''
     return f'UUID={block.uuid}{label}'
 
 
-def _leftover(case: case_.Case) -> Found:
+def _leftover(case: check_context.Case) -> Found:
     for entry in case.fstab:
         if entry.path == '/' or not _is_device(case, entry):
             continue
@@ -146,7 +146,7 @@ def _leftover(case: case_.Case) -> Found:
         )
 
 
-def _is_device(case: case_.Case, entry: fstab.Entry) -> bool:
+def _is_device(case: check_context.Case, entry: fstab.Entry) -> bool:
     if entry.is_device:
         return True
     # A file, which is there or not.
@@ -158,7 +158,7 @@ def _is_device(case: case_.Case, entry: fstab.Entry) -> bool:
     )
 
 
-def _features(case: case_.Case) -> Found:
+def _features(case: check_context.Case) -> Found:
     new = [f for f in case.reader.superblock.features if f in _NEW_FEATURES]
     if new:
         words = ', '.join(f'{f} ({_NEW_FEATURES[f]})' for f in new)
@@ -172,7 +172,7 @@ def _features(case: case_.Case) -> Found:
         )
 
 
-def _little_room(case: case_.Case) -> Found:
+def _little_room(case: check_context.Case) -> Found:
     block = case.reader.superblock
     free = block.free_blocks * block.block_size
     short = []
@@ -196,7 +196,7 @@ def _little_room(case: case_.Case) -> Found:
     )
 
 
-def _boot_sector(case: case_.Case) -> Found:
+def _boot_sector(case: check_context.Case) -> Found:
     if case.head[510:512] == b'\x55\xaa':
         yield findings.Finding(
             'warning',
@@ -208,7 +208,7 @@ def _boot_sector(case: case_.Case) -> Found:
         )
 
 
-def _boot_loader(case: case_.Case) -> Found:
+def _boot_loader(case: check_context.Case) -> Found:
     names = dict.fromkeys(
         name for path, name in _LOADERS.items() if case.exists(path)
     )
@@ -235,7 +235,7 @@ def _boot_loader(case: case_.Case) -> Found:
     )
 
 
-def _not_clean(case: case_.Case) -> Found:
+def _not_clean(case: check_context.Case) -> Found:
     block = case.reader.superblock
     if block.needs_recovery:
         yield findings.Finding(
@@ -254,7 +254,7 @@ def _not_clean(case: case_.Case) -> Found:
         )
 
 
-def _future(case: case_.Case) -> Found:
+def _future(case: check_context.Case) -> Found:
     latest = case.now + _SKEW
     late = ['the superblock'] * (case.reader.superblock.written > latest)
     for folder in ('/', '/etc', '/usr', '/var', '/var/lib'):
@@ -275,7 +275,7 @@ def _future(case: case_.Case) -> Found:
 
 
 #: By their names.
-RULES: dict[str, case_.Rule] = {
+RULES: dict[str, check_context.Rule] = {
     'fstab-no-root': _no_root,
     'fstab-read-only': _read_only,
     'fstab-root-device': _root_device,

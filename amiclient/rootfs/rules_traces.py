@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import shlex
 
 from amiclient import findings
-from amiclient.rootfs import case as case_
+from amiclient.rootfs import check_context
 from amiclient import text
 
 Found = Iterator[findings.Finding]
@@ -49,7 +49,7 @@ def _remove(paths: list[str], *, folders: bool = False) -> str:
     return f'rm {"-r " if folders else ""}{words}'
 
 
-def _machine_id(case: case_.Case) -> Found:
+def _machine_id(case: check_context.Case) -> Found:
     found = [
         path
         for path in ('/etc/machine-id', '/var/lib/dbus/machine-id')
@@ -68,7 +68,7 @@ def _machine_id(case: case_.Case) -> Found:
         )
 
 
-def _host_keys(case: case_.Case) -> Found:
+def _host_keys(case: check_context.Case) -> Found:
     found = [
         path
         for folder in ('/etc/ssh', '/etc/dropbear')
@@ -85,14 +85,14 @@ def _host_keys(case: case_.Case) -> Found:
         )
 
 
-def _homes(case: case_.Case) -> Iterator[str]:
+def _homes(case: check_context.Case) -> Iterator[str]:
     yield '/root'
     for node in case.inside('/home'):
         if node.is_folder:
             yield node.path
 
 
-def _histories(case: case_.Case) -> Found:
+def _histories(case: check_context.Case) -> Found:
     found = [
         node.path
         for home in _homes(case)
@@ -111,7 +111,7 @@ def _histories(case: case_.Case) -> Found:
         )
 
 
-def _cloud_init_data(case: case_.Case) -> Found:
+def _cloud_init_data(case: check_context.Case) -> Found:
     names = case.reader.names('/var/lib/cloud/instances')
     link = case.reader.find('/var/lib/cloud/instance', follow=False)
     if names or link is not None:
@@ -124,7 +124,7 @@ def _cloud_init_data(case: case_.Case) -> Found:
         )
 
 
-def _leases(case: case_.Case) -> Found:
+def _leases(case: check_context.Case) -> Found:
     found = [
         path
         for folder, endings in _LEASES
@@ -139,7 +139,7 @@ def _leases(case: case_.Case) -> Found:
         )
 
 
-def _net_rules(case: case_.Case) -> Found:
+def _net_rules(case: check_context.Case) -> Found:
     found = [
         path
         for path in case.filled('/etc/udev/rules.d', '.rules')
@@ -155,7 +155,7 @@ def _net_rules(case: case_.Case) -> Found:
         )
 
 
-def _root_password(case: case_.Case) -> Found:
+def _root_password(case: check_context.Case) -> Found:
     for name in ('/etc/shadow', '/etc/passwd'):
         for line in (case.text(name) or '').splitlines():
             fields = line.split(':')
@@ -182,7 +182,7 @@ def _root_password(case: case_.Case) -> Found:
 
 
 #: By their names.
-RULES: dict[str, case_.Rule] = {
+RULES: dict[str, check_context.Rule] = {
     'machine-id': _machine_id,
     'ssh-host-keys': _host_keys,
     'history': _histories,

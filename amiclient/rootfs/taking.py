@@ -10,15 +10,15 @@ import os
 import pathlib
 import posixpath
 
-from amiclient import exceptions
-from amiclient.ext import browse
+from amiclient import errors
+from amiclient.ext import reader as reader_
 from amiclient import files
 from amiclient import limits
-from amiclient.rootfs import boot_files as boot_files_
-from amiclient.rootfs import kernels
+from amiclient.rootfs.boot_files import BootFiles
+from amiclient.rootfs import identify
 from amiclient.rootfs import ramdisks
 from amiclient.source import manifest
-from amiclient.source import unified
+from amiclient.source import uki
 from amiclient import units
 
 #: No kernel or ramdisk is larger, in bytes.
@@ -33,12 +33,12 @@ class Taken:
         there may be none.
     """
 
-    kernel: kernels.Kernel
+    kernel: identify.Kernel
     ramdisk: ramdisks.Ramdisk | None
 
 
 def take(
-    boot_files: boot_files_.BootFiles,
+    boot_files: BootFiles,
     folder: pathlib.Path,
     *,
     ramdisk: bool = True,
@@ -51,7 +51,7 @@ def take(
     :raises NoSpaceError: if there is no room for them.
     """
     image = boot_files.image
-    with browse.opened(image) as reader:
+    with reader_.opened(image) as reader:
         if boot_files.unified:
             kernel, initrd = _take_apart(reader, boot_files, folder)
         else:
@@ -60,7 +60,7 @@ def take(
             if ramdisk and boot_files.ramdisk is not None:
                 initrd = _copied(reader, boot_files.ramdisk, folder)
     with _blamed(image, boot_files.kernel):
-        found = kernels.identify_kernel(kernel)
+        found = identify.identify_kernel(kernel)
     if initrd is None or not ramdisk:
         return Taken(found, None)
     with _blamed(image, boot_files.ramdisk or ''):
@@ -68,11 +68,11 @@ def take(
 
 
 def _copied(
-    reader: browse.Reader, path: str, folder: pathlib.Path
+    reader: reader_.Reader, path: str, folder: pathlib.Path
 ) -> pathlib.Path:
     node = reader.find(path)
     if node is None or not node.is_file:
-        raise exceptions.SourceError(
+        raise errors.SourceError(
             f'{path} is not in the root filesystem any more',
             hint='leave it alone while it is read',
         )
@@ -82,16 +82,14 @@ def _copied(
 
 
 def _take_apart(
-    reader: browse.Reader,
-    boot_files: boot_files_.BootFiles,
+    reader: reader_.Reader,
+    boot_files: BootFiles,
     folder: pathlib.Path,
 ) -> tuple[pathlib.Path, pathlib.Path | None]:
     node = reader.find(boot_files.kernel)
-    found = unified.sections(
-        reader.head(boot_files.kernel, unified.HEAD) or b''
-    )
+    found = uki.sections(reader.head(boot_files.kernel, uki.HEAD) or b'')
     if node is None or '.linux' not in found:
-        raise exceptions.SourceError(
+        raise errors.SourceError(
             f'{boot_files.kernel} is no unified kernel image any more',
             hint='leave it alone while it is read',
         )
@@ -109,7 +107,7 @@ def _take_apart(
 
 def _write(target: pathlib.Path, pieces: Iterator[bytes], size: int) -> None:
     if size > _LIMIT:
-        raise exceptions.SourceError(
+        raise errors.SourceError(
             f'{target.name} has {size} bytes, more than a kernel or ramdisk '
             'has'
         )
@@ -130,8 +128,8 @@ def _write(target: pathlib.Path, pieces: Iterator[bytes], size: int) -> None:
         raise _no_room(target.parent, size) from error
 
 
-def _no_room(folder: pathlib.Path, size: int) -> exceptions.NoSpaceError:
-    return exceptions.NoSpaceError(
+def _no_room(folder: pathlib.Path, size: int) -> errors.NoSpaceError:
+    return errors.NoSpaceError(
         f'{folder}: no room for a kernel or ramdisk of '
         f'{units.format_size(size)}',
         hint='make room there, or choose another --work-directory',
@@ -143,9 +141,9 @@ def _blamed(image: pathlib.Path, path: str) -> Iterator[None]:
     """Say which file it was, in the image, that is of no use."""
     try:
         yield
-    except exceptions.SourceError as error:
+    except errors.SourceError as error:
         _, _, what = error.message.rpartition(': ')
-        raise exceptions.SourceError(
+        raise errors.SourceError(
             f'{image}: {path} in it is of no use: {what}',
             hint='name another with --kernel and --ramdisk',
         ) from error

@@ -60,9 +60,7 @@ def _numbers(data: bytes) -> dict[str, int]:
     return found
 
 
-def parse(
-    text: str, known: Names, *, default: bool = False
-) -> bytes | None:
+def parse(text: str, known: Names, *, default: bool = False) -> bytes | None:
     """Turn text into what getxattr(2) returns.
 
     :param text: entries, separated by commas or newlines.

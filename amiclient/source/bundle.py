@@ -14,16 +14,16 @@ import contextlib
 import dataclasses
 import pathlib
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.ext import superblock
 from amiclient.ext import workplace
 from amiclient import files
-from amiclient import progress as progress_
+from amiclient.progress import Progress
+from amiclient.source import build
 from amiclient.source import digest
 from amiclient.source import disk
 from amiclient.source import manifest as manifest_
 from amiclient.source import opening
-from amiclient.source import tree
 from amiclient.source import uec
 from amiclient import units
 
@@ -98,7 +98,7 @@ class Source:
 def opened(
     path: pathlib.Path,
     *,
-    progress: progress_.Progress,
+    progress: Progress,
     work_directory: pathlib.Path | None = None,
     headroom: units.Headroom = units.NO_HEADROOM,
 ) -> Iterator[Source]:
@@ -143,7 +143,7 @@ def refuse_within(
 
 
 def verified(
-    path: pathlib.Path, *, progress: progress_.Progress
+    path: pathlib.Path, *, progress: Progress
 ) -> manifest_.Manifest | None:
     """Read an archive to its end, and compare it with its manifest.
 
@@ -168,7 +168,7 @@ def _is_manifest(path: pathlib.Path) -> bool:
         return manifest_.is_one(file.read(512))
 
 
-def _saved(path: pathlib.Path, progress: progress_.Progress) -> Source:
+def _saved(path: pathlib.Path, progress: Progress) -> Source:
     """Take a folder with a manifest, if its files are as that says."""
     manifest = manifest_.read(path)
     paths, seen = {}, {}
@@ -199,7 +199,7 @@ def _verify(
     path: pathlib.Path,
     part: manifest_.Part,
     noun: str,
-    progress: progress_.Progress,
+    progress: Progress,
 ) -> None:
     sha512 = digest.sha512(
         path,
@@ -213,13 +213,13 @@ def _verify(
 def _compare(name: str, part: manifest_.Part, size: int, sha512: str) -> None:
     hint = 'save the triple again, or name its files one by one'
     if size != part.size:
-        raise exceptions.SourceError(
+        raise errors.SourceError(
             f'{name} is not what the manifest says: it has {size} bytes, '
             f'not {part.size}',
             hint=hint,
         )
     if sha512 != part.sha512:
-        raise exceptions.SourceError(
+        raise errors.SourceError(
             f'{name} is not what the manifest says: its sha512 is '
             f'{sha512[:16]}..., not {part.sha512[:16]}...',
             hint=hint,
@@ -230,7 +230,7 @@ def _unpacked(
     path: pathlib.Path,
     folder: pathlib.Path,
     headroom: units.Headroom,
-    progress: progress_.Progress,
+    progress: Progress,
 ) -> Source:
     found = None
     if not path.is_dir():
@@ -238,7 +238,7 @@ def _unpacked(
     if found is None:
         # The files of a root filesystem themselves.
         return Source(
-            root=tree.temporary_image(
+            root=build.temporary_image(
                 path, folder, headroom=headroom, progress=progress
             ),
             own=True,
@@ -263,7 +263,7 @@ def _compare_all(
 ) -> None:
     for noun, part in manifest.parts.items():
         if noun not in found.sizes:
-            raise exceptions.SourceError(
+            raise errors.SourceError(
                 f'{name}: damaged: the {noun} of its manifest is missing',
                 hint='get a whole copy of it',
             )
@@ -289,7 +289,7 @@ def _is_blank(path: pathlib.Path) -> bool:
     """Tell a filesystem that was made and never filled, as CirrOS's."""
     try:
         block = superblock.read(path)
-    except (superblock.NotExtError, exceptions.DamagedError):
+    except (superblock.NotExtError, errors.DamagedError):
         return False
     in_use = block.inode_count - block.free_inodes
     return in_use == block.first_inode - 1 + _LOST_FOUND

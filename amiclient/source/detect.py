@@ -8,12 +8,12 @@ import pathlib
 import stat
 from typing import BinaryIO
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.ext import image
 from amiclient.ext import superblock
 from amiclient import files
-from amiclient.source import magic
 from amiclient.source import opening
+from amiclient.source import probe
 
 _WANTED = 'a root filesystem image'
 _ONLY = 'only ext2, ext3 and ext4 filesystems are taken'
@@ -40,7 +40,7 @@ def identify(path: pathlib.Path) -> str:
     with opening.opened(path, wanted=_WANTED, devices=True) as file:
         try:
             return _examine(file, opening.shown(path))[0].phrase
-        except exceptions.DamagedError:
+        except errors.DamagedError:
             return _DAMAGED
 
 
@@ -52,7 +52,7 @@ def describe(data: bytes) -> str:
     """
     try:
         return _classify(data, b'', 1 << 62, 'data')[0].phrase
-    except exceptions.DamagedError:
+    except errors.DamagedError:
         return _DAMAGED
 
 
@@ -71,7 +71,7 @@ def examine(
         return 'nothing but zeros at its beginning', None
     try:
         found, block = _classify(head, b'', size, name)
-    except exceptions.DamagedError:
+    except errors.DamagedError:
         return _DAMAGED, None
     return found.phrase, block
 
@@ -86,8 +86,8 @@ def open_root(path: pathlib.Path) -> image.RootImage:
         than that says.
     """
     name = opening.shown(path)
-    if opening.special(path) == magic.DIRECTORY.phrase:
-        raise _refused(name, magic.DIRECTORY)
+    if opening.special(path) == probe.DIRECTORY.phrase:
+        raise _refused(name, probe.DIRECTORY)
     with opening.opened(path, wanted=_WANTED, devices=True) as file:
         state = files.state(file.fileno())
         is_device = stat.S_ISBLK(os.fstat(file.fileno()).st_mode)
@@ -96,7 +96,7 @@ def open_root(path: pathlib.Path) -> image.RootImage:
     if block is None:
         raise _refused(name, found)
     if block.size > size:
-        raise exceptions.DamagedError(
+        raise errors.DamagedError(
             f'{name}: cut short: its {block.filesystem} filesystem takes '
             f'{block.size} bytes, and {size} are there',
             hint='get a whole copy of it',
@@ -104,53 +104,53 @@ def open_root(path: pathlib.Path) -> image.RootImage:
     return image.RootImage(path, size, is_device, block, state)
 
 
-def _refused(name: str, found: magic.Found) -> exceptions.SourceError:
-    return exceptions.SourceError(
+def _refused(name: str, found: probe.Found) -> errors.SourceError:
+    return errors.SourceError(
         f'{name}: {found.phrase}: {_ONLY}', hint=found.hint
     )
 
 
 def _examine(
     file: BinaryIO, name: str
-) -> tuple[magic.Found, superblock.Superblock | None]:
+) -> tuple[probe.Found, superblock.Superblock | None]:
     size = file.seek(0, os.SEEK_END)
     if not size:
-        return magic.EMPTY, None
+        return probe.EMPTY, None
     file.seek(0)
-    head = file.read(magic.HEAD)
-    file.seek(max(0, size - magic.TAIL))
-    tail = file.read(magic.TAIL)
+    head = file.read(probe.HEAD)
+    file.seek(max(0, size - probe.TAIL))
+    tail = file.read(probe.TAIL)
     found, block = _classify(head, tail, size, name)
     if block is not None and _is_partitioned(file, head, size):
-        return magic.MBR, None
+        return probe.MBR, None
     if not any(head):
-        found = magic.Found(_zeros(file, size))
+        found = probe.Found(_zeros(file, size))
     return found, block
 
 
 def _classify(
     head: bytes, tail: bytes, size: int, name: str
-) -> tuple[magic.Found, superblock.Superblock | None]:
-    if found := magic.before(head):
+) -> tuple[probe.Found, superblock.Superblock | None]:
+    if found := probe.before(head):
         return found, None
     data = head[superblock.OFFSET : superblock.OFFSET + superblock.SIZE]
     if _is_journal(data):
-        return magic.JOURNAL, None
-    damaged: exceptions.DamagedError | None = None
+        return probe.JOURNAL, None
+    damaged: errors.DamagedError | None = None
     try:
         block = superblock.parse(data, name)
     except superblock.NotExtError:
         pass
-    except exceptions.DamagedError as error:
+    except errors.DamagedError as error:
         # Its magic number is two bytes only: it may be something else.
         damaged = error
     else:
-        return magic.Found(f'an {block.filesystem} filesystem'), block
-    if found := magic.after(head, tail, size):
+        return probe.Found(f'an {block.filesystem} filesystem'), block
+    if found := probe.after(head, tail, size):
         return found, None
     if damaged:
         raise damaged
-    return magic.Found('unrecognised data'), None
+    return probe.Found('unrecognised data'), None
 
 
 def boot_sector(path: pathlib.Path) -> int:
@@ -185,13 +185,13 @@ def _is_partitioned(file: BinaryIO, head: bytes, size: int) -> bool:
     whole of it. On the other hand a filesystem may have an old boot sector.
     So the partitions count if there is a filesystem in one of them.
     """
-    for start in magic.partitions(head, size):
+    for start in probe.partitions(head, size):
         file.seek(start)
-        data = file.read(magic.HEAD)
+        data = file.read(probe.HEAD)
         found, block = None, None
         try:
             found, block = _classify(data, b'', size - start, '')
-        except exceptions.DamagedError:
+        except errors.DamagedError:
             continue
         if block is not None or found.phrase.endswith('filesystem'):
             return True

@@ -8,7 +8,8 @@ import pathlib
 
 from amiclient.ext import copy
 from amiclient import files
-from amiclient import progress as progress_
+from amiclient.progress import Progress
+from amiclient.progress import QUIET
 from amiclient.source import opening
 from amiclient import sparse
 
@@ -20,7 +21,7 @@ def sha512(
     *,
     wanted: str = 'a file',
     description: str = 'Hashing',
-    progress: progress_.Progress = progress_.QUIET,
+    progress: Progress = QUIET,
 ) -> str:
     """Hash a file; its holes are not read, for that takes as long as data.
 

@@ -15,17 +15,18 @@ import dataclasses
 import pathlib
 import re
 
-from amiclient import exceptions
-from amiclient.ext import browse
-from amiclient.ext import superblock as superblock_
+from amiclient import errors
+from amiclient.ext.reader import Reader
+from amiclient.ext.superblock import Superblock
+from amiclient.source.block import Medium
+from amiclient.source.block import RawMedium
 from amiclient.source import detect
 from amiclient.source import fat as fat_
+from amiclient.source import filesystem
 from amiclient.source import fstab
-from amiclient.source import magic
-from amiclient.source import medium as medium_
 from amiclient.source import opening
 from amiclient.source import partitions as partitions_
-from amiclient.source import taking
+from amiclient.source import probe
 from amiclient.source import virtual
 from amiclient import text
 from amiclient import units
@@ -93,7 +94,7 @@ class Partition:
     type_name: str | None
     uuid: str
     what: str
-    superblock: superblock_.Superblock | None
+    superblock: Superblock | None
     fat: fat_.Volume | None
     is_root: bool
     is_boot: bool
@@ -148,7 +149,7 @@ class Disk:
     :param format: what it is, for people.
     """
 
-    medium: medium_.Medium
+    medium: Medium
     format: str
     partitions: tuple[Partition, ...]
     notes: tuple[str, ...] = ()
@@ -172,12 +173,12 @@ class Disk:
                 return few[0]
         name = self.medium.name
         if roots:
-            raise exceptions.SourceError(
+            raise errors.SourceError(
                 f'{name}: several partitions have a root filesystem: '
                 f'{_listed(roots)}',
                 hint='choose one with --partition NUMBER',
             )
-        raise exceptions.SourceError(
+        raise errors.SourceError(
             f'{name}: no partition has an ext2, ext3 or ext4 filesystem with '
             f'a root filesystem in it: {_listed(self.partitions)}',
             hint='choose one with --partition NUMBER'
@@ -231,13 +232,13 @@ class Disk:
         for each in self.partitions:
             if each.number == number:
                 if each.superblock is None:
-                    raise exceptions.SourceError(
+                    raise errors.SourceError(
                         f'{name}: partition {number} is {each.what}: only '
                         'ext2, ext3 and ext4 filesystems are taken',
                         hint=self._remedy([each.what]),
                     )
                 return each
-        raise exceptions.UsageError(
+        raise errors.UsageError(
             f'{name}: there is no partition {number}: '
             f'{_listed(self.partitions)}',
             hint='choose another with --partition NUMBER',
@@ -270,10 +271,10 @@ def tell(path: pathlib.Path) -> str | None:
         if kind := virtual.tell(file.read(virtual.HEAD)):
             return kind
     phrase = detect.identify(path)
-    if phrase == magic.VHD.phrase:
+    if phrase == probe.VHD.phrase:
         # One of a fixed size, which is told by its end.
         return 'vpc'
-    return 'raw' if phrase in magic.DISKS else None
+    return 'raw' if phrase in probe.DISKS else None
 
 
 @contextlib.contextmanager
@@ -297,12 +298,12 @@ def opened(
     :raises ProgramError: if qemu-nbd is needed, and missing.
     """
     with contextlib.ExitStack() as stack:
-        medium: medium_.Medium
+        medium: Medium
         if kind == 'raw':
             file = stack.enter_context(
                 opening.opened(path, wanted='a disk', devices=True)
             )
-            medium = medium_.RawMedium(file, name)
+            medium = RawMedium(file, name)
         else:
             medium = stack.enter_context(
                 virtual.opened(
@@ -317,7 +318,7 @@ def opened(
         yield _look(medium, virtual.shown(kind))
 
 
-def _look(medium: medium_.Medium, kind: str) -> Disk:
+def _look(medium: Medium, kind: str) -> Disk:
     table = partitions_.read(medium)
     whole = _partition(
         medium,
@@ -340,19 +341,19 @@ def _look(medium: medium_.Medium, kind: str) -> Disk:
     return Disk(medium, f'{kind} disk, {table.kind}', found, notes)
 
 
-def _partition(medium: medium_.Medium, entry: partitions_.Entry) -> Partition:
+def _partition(medium: Medium, entry: partitions_.Entry) -> Partition:
     block, volume, is_root, is_boot = None, None, False, False
     if entry.end > medium.size or not entry.size:
         what = 'beyond the end of the disk'
     else:
-        head = medium.read(entry.start, min(magic.HEAD, entry.size))
+        head = medium.read(entry.start, min(probe.HEAD, entry.size))
         what, block = detect.examine(head, entry.size, medium.name)
     if block is not None and block.size > entry.size:
         what, block = f'{what} that is longer than its partition', None
     if block is not None:
         try:
-            reader = browse.Reader(taking.Layout(medium, entry.start, block))
-        except exceptions.DamagedError:
+            reader = Reader(filesystem.Layout(medium, entry.start, block))
+        except errors.DamagedError:
             what = 'a damaged ext2, ext3 or ext4 filesystem'
         else:
             is_root = _is_root(reader)
@@ -376,18 +377,18 @@ def _partition(medium: medium_.Medium, entry: partitions_.Entry) -> Partition:
     )
 
 
-def _is_root(reader: browse.Reader) -> bool:
+def _is_root(reader: Reader) -> bool:
     """Tell whether a filesystem has the files of a root filesystem."""
     try:
         return any(reader.find(path, follow=False) for path in _ROOT_FILES)
-    except exceptions.SourceError:
+    except errors.SourceError:
         return False
 
 
-def _is_boot(reader: browse.Reader) -> bool:
+def _is_boot(reader: Reader) -> bool:
     """Tell whether a filesystem has what is found in /boot."""
     try:
         names = reader.names('/')
-    except exceptions.SourceError:
+    except errors.SourceError:
         return False
     return any(name.startswith((*KERNELS, *RAMDISKS)) for name in names)

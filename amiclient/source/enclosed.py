@@ -10,13 +10,13 @@ import contextlib
 import os
 import pathlib
 
-from amiclient import exceptions
-from amiclient.ext.build import content
-from amiclient.ext.build import nodes
-from amiclient.source import basin
+from amiclient import errors
+from amiclient.ext.writer import content
+from amiclient.ext.writer import nodes
 from amiclient.source import detect
-from amiclient.source import magic
+from amiclient.source import file_tree
 from amiclient.source import opening
+from amiclient.source import probe
 from amiclient.source import virtual
 from amiclient import text
 
@@ -25,7 +25,7 @@ _SMALLEST = 16 << 10
 _MOST = 64
 
 
-class Basin(basin.Basin):
+class Basin(file_tree.Basin):
     """A tree in the making of which the beginnings of files are kept."""
 
     _heads: tuple[tuple[bytes, int, bytearray], ...] = ()
@@ -40,7 +40,7 @@ class Basin(basin.Basin):
     ) -> None:
         """Add a regular file."""
         if size >= _SMALLEST and len(self._heads) < _MOST:
-            head = bytearray(min(size, magic.HEAD))
+            head = bytearray(min(size, probe.HEAD))
             self._heads += ((path, size, head),)
             read = _remembering(read, head)
         super().add_file(path, node, size, ranges, read)
@@ -65,10 +65,10 @@ def in_directory(folder: pathlib.Path) -> str | None:
     for name, size in large[:_MOST]:
         # What cannot be read is not what it is about.
         with (
-            contextlib.suppress(exceptions.SourceError),
+            contextlib.suppress(errors.SourceError),
             opening.opened(folder / name, wanted='a disk') as file,
         ):
-            if _is_disk(file.read(magic.HEAD), size, name):
+            if _is_disk(file.read(probe.HEAD), size, name):
                 return text.safe(name)
     return None
 
@@ -76,7 +76,7 @@ def in_directory(folder: pathlib.Path) -> str | None:
 def _is_disk(head: bytes, size: int, name: str) -> bool:
     phrase, block = detect.examine(head, size, name)
     kind = virtual.tell(head[: virtual.HEAD])
-    return block is not None or kind is not None or phrase in magic.DISKS
+    return block is not None or kind is not None or phrase in probe.DISKS
 
 
 def _remembering(read: content.Read, head: bytearray) -> content.Read:

@@ -9,7 +9,7 @@ name of one. As an image of its own, it is the disk.
 import dataclasses
 import re
 
-from amiclient.ext import superblock as superblock_
+from amiclient.ext.superblock import Superblock
 
 _OCTAL = re.compile(r'\\([0-7]{3})')
 #: What is no device that could be missing: filesystems that the kernel makes
@@ -57,7 +57,7 @@ class Entry:
             return kind.upper(), value
         return None
 
-    def is_on(self, superblock: superblock_.Superblock) -> bool:
+    def is_on(self, superblock: Superblock) -> bool:
         """Tell whether what is mounted is a certain root filesystem."""
         if self.tag is None:
             return self.spec in _ROOT_DISKS
@@ -112,7 +112,7 @@ class Tie:
         return f'{what} on {self.entry.spec}'
 
 
-def ties(text: str, superblock: superblock_.Superblock) -> tuple[Tie, ...]:
+def ties(text: str, superblock: Superblock) -> tuple[Tie, ...]:
     """Find what will not be there when the filesystem is a disk of its own.
 
     :param text: the file.

@@ -14,7 +14,7 @@ import pathlib
 import re
 from typing import Any
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.source import opening
 
 #: The name of the file.
@@ -30,25 +30,27 @@ LIMIT = 4 * 2**20
 
 #: Properties that name things of the cloud which an image is in, that the
 #: cloud sets itself, or that are signatures it could not check any more.
-_STAY = frozenset({
-    'base_image_ref',
-    'bdm_v2',
-    'block_device_mapping',
-    'boot_roles',
-    'cinder_encryption_key_deletion_policy',
-    'cinder_encryption_key_id',
-    'clean_attempts',
-    'image_location',
-    'image_state',
-    'image_type',
-    'instance_uuid',
-    'kernel_id',
-    'owner_id',
-    'owner_project_name',
-    'owner_user_name',
-    'ramdisk_id',
-    'user_id',
-})
+_STAY = frozenset(
+    {
+        'base_image_ref',
+        'bdm_v2',
+        'block_device_mapping',
+        'boot_roles',
+        'cinder_encryption_key_deletion_policy',
+        'cinder_encryption_key_id',
+        'clean_attempts',
+        'image_location',
+        'image_state',
+        'image_type',
+        'instance_uuid',
+        'kernel_id',
+        'owner_id',
+        'owner_project_name',
+        'owner_user_name',
+        'ramdisk_id',
+        'user_id',
+    }
+)
 _STAY_BEGINNINGS = (
     'amiclient_',
     'img_signature',
@@ -170,23 +172,23 @@ def parse(data: bytes, name: str) -> Manifest:
     :raises SourceError: if it is not one, or one that is not known here.
     """
     if len(data) > LIMIT:
-        raise exceptions.SourceError(
+        raise errors.SourceError(
             f'{name}: longer than the {LIMIT} bytes that a manifest may have'
         )
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise exceptions.SourceError(
+        raise errors.SourceError(
             f'{name}: not JSON: {opening.shown(str(error))}',
             hint='save the triple anew, or name its files one by one',
         ) from error
     if not isinstance(content, dict) or content.get('format') != _FORMAT:
-        raise exceptions.SourceError(
+        raise errors.SourceError(
             f'{name}: not the manifest of a saved triple',
             hint=f'its "format" has to be "{_FORMAT}"',
         )
     if content.get('version') != _VERSION:
-        raise exceptions.SourceError(
+        raise errors.SourceError(
             f'{name}: written by another version of this program',
             hint='use that version, or a newer one',
         )
@@ -210,8 +212,8 @@ class _Reader:
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def wrong(self, field: str, what: str) -> exceptions.SourceError:
-        return exceptions.SourceError(
+    def wrong(self, field: str, what: str) -> errors.SourceError:
+        return errors.SourceError(
             f'{self._name}: damaged: {field} {what}',
             hint='save the triple again',
         )

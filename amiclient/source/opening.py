@@ -14,7 +14,7 @@ import pathlib
 import stat
 from typing import BinaryIO
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient import text
 
 _SPECIAL = (
@@ -47,7 +47,7 @@ def special(path: pathlib.Path) -> str | None:
             mode = os.stat(path).st_mode
         except ValueError as error:
             # A name with a NUL in it.
-            raise exceptions.SourceError(f'{shown(path)}: {error}') from error
+            raise errors.SourceError(f'{shown(path)}: {error}') from error
     for test, phrase in _SPECIAL:
         if test(mode):
             return phrase
@@ -75,14 +75,14 @@ def opened(
         with os.fdopen(fd, 'rb') as file:
             mode = os.fstat(fd).st_mode
             if not (stat.S_ISREG(mode) or (devices and stat.S_ISBLK(mode))):
-                raise exceptions.SourceError(f'{shown(path)}: not a file')
+                raise errors.SourceError(f'{shown(path)}: not a file')
             yield file
 
 
 def _refuse_special(path: pathlib.Path, wanted: str, devices: bool) -> None:
     phrase = special(path)
     if phrase and not (devices and phrase == 'a block device'):
-        raise exceptions.SourceError(f'{shown(path)}: {phrase}, not {wanted}')
+        raise errors.SourceError(f'{shown(path)}: {phrase}, not {wanted}')
 
 
 @contextlib.contextmanager
@@ -93,13 +93,13 @@ def _told(path: pathlib.Path) -> Iterator[None]:
         what = 'no such file'
         if path.is_symlink():
             what = 'a link to what is not there'
-        raise exceptions.SourceError(f'{shown(path)}: {what}') from error
+        raise errors.SourceError(f'{shown(path)}: {what}') from error
     except PermissionError as error:
-        raise exceptions.SourceError(
+        raise errors.SourceError(
             f'{shown(path)}: permission denied',
             hint='run this as a user who may read it',
         ) from error
     except OSError as error:
-        raise exceptions.SourceError(
+        raise errors.SourceError(
             f'{shown(path)}: cannot be read: {error.strerror}'
         ) from error

@@ -15,8 +15,8 @@ import struct
 import uuid
 import zlib
 
-from amiclient import exceptions
-from amiclient.source import medium as medium_
+from amiclient import errors
+from amiclient.source import block
 
 _SECTOR = 512
 _GPT_SECTORS = (512, 4096)
@@ -96,7 +96,7 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
-def read(medium: medium_.Medium) -> Table | None:
+def read(medium: block.Medium) -> Table | None:
     """Read the partition table of a disk.
 
     :returns: None if there is none.
@@ -116,7 +116,7 @@ def read(medium: medium_.Medium) -> Table | None:
             table = _gpt(medium, medium.size // size - 1, size, (note,))
             if table is not None:
                 return table
-        raise exceptions.DamagedError(
+        raise errors.DamagedError(
             f'{medium.name}: both copies of its partition table (GPT) are '
             'damaged or missing',
             hint='it may be cut short; get it again from where it came',
@@ -176,7 +176,7 @@ def _plausible(slots: list[_Slot]) -> bool:
 
 
 def _mbr(
-    medium: medium_.Medium, head: bytes, primary: list[_Slot]
+    medium: block.Medium, head: bytes, primary: list[_Slot]
 ) -> Iterator[Entry]:
     disk = int.from_bytes(head[440:444], 'little')
 
@@ -207,9 +207,7 @@ def _mbr(
             logical += 1
 
 
-def _chain(
-    medium: medium_.Medium, base: int
-) -> Iterator[tuple[int, int, int]]:
+def _chain(medium: block.Medium, base: int) -> Iterator[tuple[int, int, int]]:
     """Follow the chain of an extended partition.
 
     :param base: its first sector, which links count from.
@@ -238,10 +236,8 @@ def _chain(
         place = link
 
 
-def _chain_damaged(
-    medium: medium_.Medium, why: str
-) -> exceptions.DamagedError:
-    return exceptions.DamagedError(
+def _chain_damaged(medium: block.Medium, why: str) -> errors.DamagedError:
+    return errors.DamagedError(
         f'{medium.name}: the chain of its logical partitions is damaged: '
         f'{why}',
         hint='look at it with fdisk -l',
@@ -249,7 +245,7 @@ def _chain_damaged(
 
 
 def _gpt(
-    medium: medium_.Medium, sector: int, size: int, notes: tuple[str, ...]
+    medium: block.Medium, sector: int, size: int, notes: tuple[str, ...]
 ) -> Table | None:
     """Read one copy of a GPT; None if there is none that is in order."""
     if sector < 1:

@@ -11,7 +11,7 @@ import os
 import struct
 from typing import Any, BinaryIO
 
-from amiclient import exceptions
+from amiclient import errors
 
 CONVERT = 'if you trust it, convert it with qemu-img convert -O qcow2 first'
 
@@ -73,8 +73,6 @@ class Image:
         if not fact:
             raise self.refused(why)
 
-    def refused(
-        self, why: str, *, hint: str = CONVERT
-    ) -> exceptions.SourceError:
+    def refused(self, why: str, *, hint: str = CONVERT) -> errors.SourceError:
         """Say why it is not taken."""
-        return exceptions.SourceError(f'{self._name}: {why}', hint=hint)
+        return errors.SourceError(f'{self._name}: {why}', hint=hint)

@@ -14,24 +14,25 @@ import os
 import pathlib
 import re
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.ext import busy
-from amiclient.ext import clean
 from amiclient.ext import copy
+from amiclient.ext import e2fsprogs
 from amiclient.ext import image as image_
+from amiclient.ext import repair as repair_
 from amiclient.ext import superblock
-from amiclient.ext import tools
 from amiclient.ext import workplace
 from amiclient import files
 from amiclient import locks
-from amiclient import progress as progress_
+from amiclient.progress import Progress
+from amiclient.progress import QUIET
+from amiclient.source import block
 from amiclient.source import bundle
 from amiclient.source import detect
 from amiclient.source import disk as disk_
-from amiclient.source import loader
-from amiclient.source import medium
+from amiclient.source import esp
+from amiclient.source import filesystem
 from amiclient.source import opening
-from amiclient.source import taking
 from amiclient.source import uec
 from amiclient.source import unpacking
 from amiclient.source import untying
@@ -87,7 +88,7 @@ def opened(
     path: pathlib.Path,
     choice: Choice | None = None,
     *,
-    progress: progress_.Progress = progress_.QUIET,
+    progress: Progress = QUIET,
 ) -> Iterator[Source]:
     """Take what the user named as a source.
 
@@ -113,7 +114,7 @@ def opened(
         source = _told_of_rest(source, path)
         source = opener.untied(source)
         if source.partition is None and choice.partition is not None:
-            raise exceptions.UsageError(
+            raise errors.UsageError(
                 f'{opening.shown(path)}: no disk with partitions',
                 hint='leave out --partition',
             )
@@ -130,7 +131,7 @@ def _told_of_rest(source: Source, path: pathlib.Path) -> Source:
             # A FIFO must not be opened.
             return source
         rest = image_.behind(source.root, superblock.read(source.root))
-    except (exceptions.SourceError, OSError):
+    except (errors.SourceError, OSError):
         # Whoever opens it says what it is.
         return source
     if not rest:
@@ -147,7 +148,7 @@ def _blamed(source: Source, path: pathlib.Path) -> Iterator[None]:
     """Name what the user named in errors, not what was made of it."""
     try:
         yield
-    except exceptions.AmiError as error:
+    except errors.AmiError as error:
         if source.own:
             error.message = error.message.replace(
                 str(source.root), opening.shown(path)
@@ -160,7 +161,7 @@ def _clear_boot_sector(path: pathlib.Path) -> None:
 
     Nova would take one with an old boot sector for a disk with partitions.
     """
-    with contextlib.suppress(exceptions.SourceError):
+    with contextlib.suppress(errors.SourceError):
         superblock.read(path)
         with copy.opened(path, os.O_RDWR) as descriptor:
             os.pwrite(descriptor, bytes(superblock.OFFSET), 0)
@@ -199,7 +200,7 @@ class _Opener:
         self,
         path: pathlib.Path,
         choice: Choice,
-        progress: progress_.Progress,
+        progress: Progress,
         stack: contextlib.ExitStack,
     ) -> None:
         self._path = path
@@ -259,9 +260,9 @@ class _Opener:
             source = self._copied(source)
         elif source.partition is None:
             found = superblock.read(source.root)
-            clean.mend(
+            repair_.mend(
                 source.root,
-                tools.Toolbox.of(found),
+                e2fsprogs.Toolbox.of(found),
                 recover=found.needs_recovery or found.orphans,
                 repair=self._choice.repair,
                 name=self._path,
@@ -277,8 +278,8 @@ class _Opener:
             source.root, wanted='a root filesystem image', devices=True
         ) as file:
             root.refuse_changed(files.state(file.fileno()))
-            taking.take(
-                medium.RawMedium(file, opening.shown(source.root)),
+            filesystem.take(
+                block.RawMedium(file, opening.shown(source.root)),
                 0,
                 root.superblock,
                 target,
@@ -310,7 +311,7 @@ class _Opener:
             if layer:
                 path.unlink()
             path = target
-        raise exceptions.SourceError(
+        raise errors.SourceError(
             f'{opening.shown(self._path)}: compressed again and again'
         )
 
@@ -345,7 +346,7 @@ class _Opener:
             self._take(disk, root, image)
             boot = self._boot(disk, root, image)
         if files.state(path) != before:
-            raise exceptions.BusyError(
+            raise errors.BusyError(
                 f'{opening.shown(path)}: was changed while its root '
                 'filesystem was taken out',
                 hint='end whatever writes to it first',
@@ -370,7 +371,7 @@ class _Opener:
 
     def _boot(
         self, disk: disk_.Disk, root: disk_.Partition, image: pathlib.Path
-    ) -> loader.Taken:
+    ) -> esp.Taken:
         """Take what belongs on /boot, if that is not in the root."""
         mounted = untying.boots(image)
         entry = next((e for e in mounted if e.path == '/boot'), None)
@@ -379,17 +380,17 @@ class _Opener:
         if boot is not None and boot.superblock is not None:
             target = self._place() / 'boot.img'
             self._take(disk, boot, target)
-            return loader.Taken(target, boot.number)
+            return esp.Taken(target, boot.number)
         if boot is not None and boot.fat is None:
             note = (
                 f'{name}: what belongs on /boot is on partition '
                 f'{boot.number}, {boot.what}, which is not looked into'
             )
-            return loader.Taken(notes=(note,))
+            return esp.Taken(notes=(note,))
         parts = disk.loaders(root, mounted)
-        if not parts or not (boot is not None or loader.is_needed(image)):
-            return loader.Taken()
-        taken = loader.take(
+        if not parts or not (boot is not None or esp.is_needed(image)):
+            return esp.Taken()
+        taken = esp.take(
             disk, parts, self._place(), name=name, progress=self._progress
         )
         if boot is None or taken.image is not None or taken.notes:
@@ -398,14 +399,14 @@ class _Opener:
             f'{name}: what belongs on /boot is on partition {boot.number}, '
             f'{boot.what}, in which no kernel was found'
         )
-        return loader.Taken(notes=(note,))
+        return esp.Taken(notes=(note,))
 
     def _take(
         self, disk: disk_.Disk, part: disk_.Partition, target: pathlib.Path
     ) -> None:
         if part.superblock is None:
             return
-        taking.take(
+        filesystem.take(
             disk.medium,
             part.start,
             part.superblock,

@@ -2,7 +2,7 @@
 
 """Compressed files as a stream of what is in them, from end to end.
 
-:mod:`amiclient.source.compression` looks at heads only; here everything is
+:mod:`amiclient.source.streams` looks at heads only; here everything is
 read, and damage anywhere is an error.
 """
 
@@ -18,12 +18,12 @@ from typing import BinaryIO, Protocol
 import zlib
 
 from amiclient import confinement
-from amiclient import exceptions
+from amiclient import errors
 from amiclient import files
 from amiclient import process
-from amiclient.source import compression
 from amiclient.source import frames
 from amiclient.source import opening
+from amiclient.source import streams
 from amiclient import units
 
 #: What xz may need; its largest preset needs 65 MiB.
@@ -133,7 +133,7 @@ class Stream:
             self._zeros > max(_ZEROS, self.packed * _ZEROS_FOR_EACH)
             and time.monotonic() - self._since > _ZEROS_SECONDS
         ):
-            raise exceptions.SourceError(
+            raise errors.SourceError(
                 f'{self.name}: {units.format_size(self._zeros)} of zeros on '
                 f'end came out of {units.format_size(self.packed)}, and that '
                 'is not all: it is taken for one that is meant to do harm',
@@ -161,7 +161,7 @@ class Stream:
         """
         words = error.result.tail()
         if _NO_MEMORY in words:
-            raise compression.window_error(self.name, 'more memory') from error
+            raise streams.window_error(self.name, 'more memory') from error
         end = frames.end(self._raw)
         damaged = _ERROR in words and _NO_MAGIC not in words
         if damaged or error.result.status < 0 or end >= self.packed:
@@ -171,15 +171,15 @@ class Stream:
             if data != bytes(len(data)):
                 raise self._followed() from error
 
-    def _followed(self) -> exceptions.SourceError:
-        return exceptions.SourceError(
+    def _followed(self) -> errors.SourceError:
+        return errors.SourceError(
             f'{self.name}: something that is not {self.kind} follows the '
             f'{self.kind}-compressed data',
             hint='get it again from where it came, or cut off what follows',
         )
 
-    def _damaged(self, why: str) -> exceptions.SourceError:
-        return exceptions.SourceError(
+    def _damaged(self, why: str) -> errors.SourceError:
+        return errors.SourceError(
             f'{self.name}: damaged or cut short: {why}',
             hint='get it again from where it came',
         )
@@ -223,12 +223,12 @@ class _Members:
     def _next(self, rest: bytes) -> bytes:
         """Find the stream that follows, with zeros in between."""
         rest = rest.lstrip(b'\0')
-        while len(rest) < compression.MAGIC_SIZE:
+        while len(rest) < streams.MAGIC_SIZE:
             more = self._file.read(_INPUT)
             if not more:
                 break
             rest = rest + more if rest else more.lstrip(b'\0')
-        if rest and compression.tell(rest) != self._kind:
+        if rest and streams.tell(rest) != self._kind:
             raise _FollowedError
         return rest
 
@@ -249,7 +249,7 @@ def opened(
     name = name or opening.shown(path)
     with opening.opened(path, wanted=wanted) as file:
         before = files.state(file.fileno())
-        kind = compression.kind(file)
+        kind = streams.kind(file)
         file.seek(0)
         with contextlib.ExitStack() as stack:
             reader: Reader
@@ -260,20 +260,20 @@ def opened(
             elif kind in ('bzip2', 'xz', 'lzma'):
                 reader = _Members(file, kind)
             elif kind in ('zstd', 'lz4'):
-                compression.check_window(file, name)
+                streams.check_window(file, name)
                 # A program does not see what is buffered. Nothing else may be
                 # read from the file then: its buffer knows nothing of this.
                 os.lseek(file.fileno(), 0, os.SEEK_SET)
                 reader = stack.enter_context(
                     process.reading(
-                        compression.COMMANDS[kind],
+                        streams.COMMANDS[kind],
                         file,
                         access=confinement.Access(),
-                        memory=compression.MEMORY,
+                        memory=streams.MEMORY,
                     )
                 )
             else:
-                raise exceptions.SourceError(
+                raise errors.SourceError(
                     f'{name}: {kind} compression is not known here',
                     hint='compress it with gzip, xz or zstd instead',
                 )

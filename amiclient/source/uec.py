@@ -21,14 +21,15 @@ import re
 import tarfile
 from typing import BinaryIO, IO
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient import files
-from amiclient import progress as progress_
-from amiclient.source import archive as archive_
-from amiclient.source import compression
+from amiclient.progress import Progress
+from amiclient.progress import Task
 from amiclient.source import manifest as manifest_
 from amiclient.source import opening
 from amiclient.source import stream as stream_
+from amiclient.source import streams
+from amiclient.source import tar
 from amiclient import sparse
 from amiclient import units
 
@@ -75,16 +76,14 @@ class Unpacked:
 def is_tar(path: pathlib.Path) -> bool:
     """Tell whether a file is an archive, compressed or not."""
     with opening.opened(path, wanted='an archive', devices=True) as file:
-        head = file.read(archive_.BLOCK)
-        if compression.kind(file):
+        head = file.read(tar.BLOCK)
+        if streams.kind(file):
             try:
-                head = compression.head(
-                    file, archive_.BLOCK, name=opening.shown(path)
-                )
-            except exceptions.AmiError:
+                head = streams.head(file, tar.BLOCK, name=opening.shown(path))
+            except errors.AmiError:
                 return False
         # What is damaged is one still.
-        return head[_MAGIC_AT:].startswith(_MAGIC) or archive_.is_tar(head)
+        return head[_MAGIC_AT:].startswith(_MAGIC) or tar.is_tar(head)
 
 
 def role(name: str) -> str | None:
@@ -110,7 +109,7 @@ def unpack(
     path: pathlib.Path,
     folder: pathlib.Path | None,
     *,
-    progress: progress_.Progress,
+    progress: Progress,
     wanted: Container[str] = _ROLES,
 ) -> Unpacked | None:
     """Unpack a UEC tarball.
@@ -179,7 +178,7 @@ class _Found:
             return None
         if self.twice is not None:
             kind, second = self.twice
-            raise exceptions.SourceError(
+            raise errors.SourceError(
                 f'{name}: two members may be the {kind}: '
                 f'{opening.shown(self.names[kind])} and '
                 f'{opening.shown(second)}',
@@ -203,7 +202,7 @@ def _roles(data: bytes) -> dict[str, str]:
     """Tell the roles of files by a manifest, if it is one of ours."""
     try:
         parts = manifest_.parse(data, manifest_.NAME).parts
-    except exceptions.SourceError:
+    except errors.SourceError:
         # Whether that is an error, all of the archive tells.
         return {}
     return {part.file: noun for noun, part in parts.items()}
@@ -213,7 +212,7 @@ def pack(
     members: Sequence[pathlib.Path],
     target: pathlib.Path,
     *,
-    progress: progress_.Progress,
+    progress: Progress,
 ) -> None:
     """Pack files into a compressed archive; the same give the same bytes.
 
@@ -241,7 +240,7 @@ def pack(
 class _Watched(io.RawIOBase):
     """A file of which somebody watches how it is read."""
 
-    def __init__(self, file: BinaryIO, task: progress_.Task) -> None:
+    def __init__(self, file: BinaryIO, task: Task) -> None:
         self._file = file
         self._task = task
 
@@ -260,13 +259,13 @@ def _check_size(
     limit = _LIMITS.get(kind)
     what = f'{opening.shown(path)}: the {kind} in it has {member.size} bytes'
     if limit is not None and member.size > limit:
-        raise exceptions.SourceError(f'{what}; no more than {limit} are taken')
+        raise errors.SourceError(f'{what}; no more than {limit} are taken')
     if folder is None:
         return
     # As if there were no holes, for nobody knows before.
     room = max(0, files.room(folder) - _RESERVE)
     if member.size > room:
-        raise exceptions.NoSpaceError(
+        raise errors.NoSpaceError(
             f'{what}, and {folder.parent} has room for '
             f'{units.format_size(room)}',
             hint='name a folder with room by --work-directory',
@@ -297,9 +296,7 @@ def _made(target: pathlib.Path | None) -> Iterator[int | None]:
         os.close(fd)
 
 
-def _copy(
-    data: IO[bytes], fd: int | None, size: int, task: progress_.Task
-) -> str:
+def _copy(data: IO[bytes], fd: int | None, size: int, task: Task) -> str:
     """Copy a member, or only read it; tell its SHA-512."""
     hasher = hashlib.sha512()
     done = 0
@@ -319,12 +316,12 @@ def _opened(path: pathlib.Path) -> Iterator[tarfile.TarFile]:
     """Open an archive as a stream, and say so if it is damaged."""
     with stream_.opened(path, wanted='an archive') as stream:
         try:
-            with archive_.reader(stream) as archive:
+            with tar.reader(stream) as archive:
                 yield archive
                 if archive.tarinfo.ended:  # type: ignore[attr-defined]
-                    archive_.refuse_more(archive, stream.name)
-        except (*archive_.NONSENSE, EOFError) as error:
-            raise exceptions.SourceError(
+                    tar.refuse_more(archive, stream.name)
+        except (*tar.NONSENSE, EOFError) as error:
+            raise errors.SourceError(
                 f'{stream.name}: a damaged archive, or one that is cut short',
                 hint='get a whole copy of it',
             ) from error

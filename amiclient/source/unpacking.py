@@ -11,18 +11,18 @@ import os
 import pathlib
 import time
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.ext import copy
-from amiclient.ext import stage
+from amiclient.ext import finish
 from amiclient import files
-from amiclient import progress as progress_
-from amiclient.source import compression
+from amiclient.progress import Progress
 from amiclient.source import detect
-from amiclient.source import magic
 from amiclient.source import opening
 from amiclient.source import partitions
+from amiclient.source import probe
 from amiclient.source import qemu_headers
 from amiclient.source import stream as stream_
+from amiclient.source import streams
 from amiclient.source import virtual
 from amiclient import sparse
 from amiclient import units
@@ -58,7 +58,7 @@ def is_compressed(path: pathlib.Path) -> bool:
     if opening.special(path) is not None:
         return False
     with opening.opened(path, wanted='a source') as file:
-        return compression.kind(file) is not None
+        return streams.kind(file) is not None
 
 
 def unpack(
@@ -66,7 +66,7 @@ def unpack(
     target: pathlib.Path,
     *,
     name: str,
-    progress: progress_.Progress,
+    progress: Progress,
 ) -> tuple[str, ...]:
     """Unpack a file.
 
@@ -79,7 +79,7 @@ def unpack(
     """
     with (
         stream_.opened(path, wanted='a source', name=name) as stream,
-        stage.full_disk(target.parent),
+        finish.full_disk(target.parent),
         copy.opened(target, os.O_RDWR | os.O_CREAT | os.O_EXCL) as descriptor,
         progress.task('Unpacking', stream.packed) as task,
     ):
@@ -126,7 +126,7 @@ def _bound(stream: stream_.Stream) -> _Bound:
     :returns: where to end with what is one.
     """
     name = stream.name
-    head = stream.peek(magic.HEAD)
+    head = stream.peek(probe.HEAD)
     what, block = detect.examine(head, 1 << 62, name)
     if what.endswith((' compressed file', '-compressed file')):
         # What is compressed does not get smaller by being compressed again.
@@ -141,22 +141,22 @@ def _bound(stream: stream_.Stream) -> _Bound:
         # Snapshots are in there, too.
         return _Bound(2 * size, _KEPT, 'disk image')
     if block is None and not what.endswith(' disk'):
-        raise exceptions.SourceError(
+        raise errors.SourceError(
             f'{name}: compressed; in it is {what}: only ext2, ext3 and ext4 '
             'filesystems are taken, and disks that have one'
         )
     disk = partitions.end(head)
     size = max(disk, 0 if block is None else block.size)
     if size > _MOST:
-        raise exceptions.SourceError(
+        raise errors.SourceError(
             f'{name}: it unpacks to {units.format_size(size)}, by its own '
             f'word: more than {units.format_size(_MOST)}',
             hint='it must be damaged, or meant to fill disks',
         )
     if block is not None and not disk:
-        held = stream.packed * compression.RATIOS.get(stream.kind or '', size)
+        held = stream.packed * streams.RATIOS.get(stream.kind or '', size)
         if block.size > held:
-            raise exceptions.DamagedError(
+            raise errors.DamagedError(
                 f'{name}: cut short: its {block.filesystem} filesystem takes '
                 f'{block.size} bytes, and {stream.kind} cannot make them of '
                 f'{stream.packed}',
@@ -178,7 +178,7 @@ def _left(stream: stream_.Stream, bound: _Bound, size: int) -> tuple[str, ...]:
     blank = True
     while data := stream.read(sparse.CHUNK):
         if bound.strict:
-            raise exceptions.SourceError(
+            raise errors.SourceError(
                 f'{stream.name}: it unpacks to more than '
                 f'{units.format_size(bound.most)}, which is more than the '
                 f'{bound.what} in it can have',
@@ -206,7 +206,7 @@ def _left(stream: stream_.Stream, bound: _Bound, size: int) -> tuple[str, ...]:
 def _check_room(folder: pathlib.Path, name: str, size: int) -> None:
     room = files.room(folder)
     if room < _RESERVE + _STEP:
-        raise exceptions.NoSpaceError(
+        raise errors.NoSpaceError(
             f'{name}: it is being unpacked, has come to '
             f'{units.format_size(size)}, and {folder.parent} has '
             f'{units.format_size(room)} left',

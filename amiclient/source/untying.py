@@ -9,8 +9,8 @@ mended that is not.
 from collections.abc import Sequence
 import pathlib
 
-from amiclient import exceptions
-from amiclient.ext import browse
+from amiclient import errors
+from amiclient.ext import reader as reader_
 from amiclient.ext import rewriting
 from amiclient.source import fstab
 from amiclient import text as text_
@@ -37,7 +37,7 @@ def report(image: pathlib.Path, name: str) -> tuple[str, ...]:
     :param name: what to call it.
     :returns: what the user should know.
     """
-    with browse.opened(image) as reader:
+    with reader_.opened(image) as reader:
         found = fstab.ties(_text(reader), reader.superblock)
     if not found:
         return ()
@@ -51,7 +51,7 @@ def boots(image: pathlib.Path) -> tuple[fstab.Entry, ...]:
 
     :returns: what is on /boot first, if that is not within.
     """
-    with browse.opened(image) as reader:
+    with reader_.opened(image) as reader:
         entries = fstab.parse(_text(reader))
     return tuple(
         entry
@@ -61,7 +61,7 @@ def boots(image: pathlib.Path) -> tuple[fstab.Entry, ...]:
     )
 
 
-def _text(reader: browse.Reader) -> str:
+def _text(reader: reader_.Reader) -> str:
     """Read /etc/fstab; nothing if there is none."""
     # Any byte is a character, and comes back as it was.
     return (reader.read_file(_PATH, _LIMIT) or b'').decode('latin-1')
@@ -75,7 +75,7 @@ def mend(image: pathlib.Path, name: str) -> tuple[str, ...]:
     :returns: what was done.
     :raises UnsupportedError: if the file cannot be read or changed.
     """
-    with browse.opened(image) as reader:
+    with reader_.opened(image) as reader:
         node = reader.find(_PATH)
         if node is None:
             return ()
@@ -93,7 +93,7 @@ def mend(image: pathlib.Path, name: str) -> tuple[str, ...]:
         rewriting.rewrite(
             image, _PATH, fstab.mend(text, found).encode('latin-1')
         )
-    except exceptions.UnsupportedError as error:
+    except errors.UnsupportedError as error:
         raise _refused(name, error.message) from error
     return (f'{name}: /etc/fstab was mended: {_some(found)}',)
 
@@ -103,8 +103,8 @@ def _some(found: Sequence[fstab.Tie]) -> str:
     return text_.some(lines, _SHOWN)
 
 
-def _refused(name: str, why: str) -> exceptions.UnsupportedError:
-    return exceptions.UnsupportedError(
+def _refused(name: str, why: str) -> errors.UnsupportedError:
+    return errors.UnsupportedError(
         f'{name}: /etc/fstab cannot be mended: {why}',
         hint='mend it by hand, and leave out --fix',
     )

@@ -22,7 +22,7 @@ from typing import Any
 
 from amiclient import companion
 from amiclient import confinement
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.source import nbd
 from amiclient.source import opening
 from amiclient.source import qemu_headers
@@ -125,10 +125,8 @@ def opened(
     """
     with contextlib.ExitStack() as stack:
         try:
-            node, files = _node(
-                path, kind, allow_backing_file, beside, stack
-            )
-        except exceptions.AmiError as error:
+            node, files = _node(path, kind, allow_backing_file, beside, stack)
+        except errors.AmiError as error:
             # It may be a copy, of which the user knows nothing.
             error.message = error.message.replace(opening.shown(path), name)
             raise
@@ -157,7 +155,7 @@ def opened(
             client = _served(connection, server, name)
             yield client
             client.close()
-        except exceptions.SourceError:
+        except errors.SourceError:
             server.refuse_limited()
             raise
 
@@ -179,7 +177,7 @@ def _connected(
         if ended:
             raise _why(server.tail(), name)
         if time.monotonic() > deadline:
-            raise exceptions.ProgramError('qemu-nbd does not begin')
+            raise errors.ProgramError('qemu-nbd does not begin')
         time.sleep(0.01)
 
 
@@ -188,22 +186,22 @@ def _served(
 ) -> nbd.Client:
     try:
         return nbd.Client(connection, name)
-    except exceptions.SourceError as error:
+    except errors.SourceError as error:
         # It lets clients connect before it opens the disk image.
         if server.wait(_END) and server.tail():
             raise _why(server.tail(), name) from error
         raise
 
 
-def _why(words: str, name: str) -> exceptions.AmiError:
+def _why(words: str, name: str) -> errors.AmiError:
     """Tell why qemu-nbd did not begin, by its last words."""
     _, _, reason = words.rpartition("': ")
     if 'lock' in reason:
-        return exceptions.BusyError(
+        return errors.BusyError(
             f'{name}: somebody else writes to it',
             hint='end the virtual machine that uses it',
         )
-    return exceptions.SourceError(
+    return errors.SourceError(
         f'{name}: qemu-nbd cannot open it: {reason}',
         hint='see what qemu-img check says of it',
     )
@@ -273,7 +271,7 @@ def _below(
     name = os.fsdecode(header.backing)
     words = f'it is a layer over {text.short(name)}'
     if not allowed:
-        raise exceptions.SourceError(
+        raise errors.SourceError(
             f'{opening.shown(path)}: {words}', hint=_BACKED
         )
     if ':' in name.partition('/')[0] or '\0' in name:
@@ -292,7 +290,7 @@ def _below(
     return backing, kind
 
 
-def _refused(path: pathlib.Path, why: str) -> exceptions.SourceError:
-    return exceptions.SourceError(
+def _refused(path: pathlib.Path, why: str) -> errors.SourceError:
+    return errors.SourceError(
         f'{opening.shown(path)}: {why}', hint=qemu_image.CONVERT
     )

@@ -9,7 +9,7 @@ import struct
 import uuid
 import zlib
 
-from amiclient.ext import stage
+from amiclient.ext import finish
 from amiclient import process
 
 MIB = 2**20
@@ -88,7 +88,7 @@ def convert(path: pathlib.Path, kind: str, *options: str) -> pathlib.Path:
 def copy(path: pathlib.Path, name: str) -> pathlib.Path:
     """Copy a disk with its holes."""
     target = path.with_name(name)
-    stage.copy_sparse(path, target)
+    finish.copy_sparse(path, target)
     return target
 
 

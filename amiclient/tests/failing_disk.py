@@ -57,9 +57,7 @@ class FailingDisk(fixtures.Fixture):
     :param bad: ranges of bytes that cannot be read.
     """
 
-    def __init__(
-        self, backing: pathlib.Path, *bad: tuple[int, int]
-    ) -> None:
+    def __init__(self, backing: pathlib.Path, *bad: tuple[int, int]) -> None:
         super().__init__()
         self._backing = backing
         self._bad = bad
@@ -145,9 +143,10 @@ class _Server:
             if code in _SILENT:
                 continue
             try:
-                data, number = self._answer(
-                    code, node, request[_HEADER.size :]
-                ), 0
+                data, number = (
+                    self._answer(code, node, request[_HEADER.size :]),
+                    0,
+                )
             except OSError as error:
                 data, number = b'', -(error.errno or errno.EIO)
             head = _ANSWER.pack(_ANSWER.size + len(data), number, unique)

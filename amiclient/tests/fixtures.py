@@ -12,7 +12,8 @@ import tempfile
 
 import fixtures
 
-from amiclient.tests import cloud as cloud_
+from amiclient.tests.cloud import Cloud
+from amiclient.tests.cloud import CloudFailed
 
 #: Names the folder of a cloud that runs already, to be used instead of one
 #: that is made for the run: handy while writing a test.
@@ -23,23 +24,23 @@ class _Shared:
     """The one cloud of this process, started when first asked for."""
 
     def __init__(self) -> None:
-        self.cloud: cloud_.Cloud | None = None
+        self.cloud: Cloud | None = None
         self.failed = False
 
-    def get(self) -> cloud_.Cloud:
+    def get(self) -> Cloud:
         if self.cloud is None:
             lent = os.environ.get(VARIABLE)
             if lent:
                 self._wait_for_turn(pathlib.Path(lent))
-                self.cloud = cloud_.Cloud(pathlib.Path(lent))
+                self.cloud = Cloud(pathlib.Path(lent))
                 return self.cloud
             folder = pathlib.Path(tempfile.mkdtemp(prefix='amiclient-cloud-'))
-            cloud = cloud_.Cloud(folder)
+            cloud = Cloud(folder)
             try:
                 # Nobody else would end it if this process were killed.
                 cloud.start(tied=True)
-            except cloud_.CloudFailed as error:
-                raise cloud_.CloudFailed(f'{error}\n{cloud.tail()}') from None
+            except CloudFailed as error:
+                raise CloudFailed(f'{error}\n{cloud.tail()}') from None
             atexit.register(self._end)
             self.cloud = cloud
         return self.cloud
@@ -73,7 +74,7 @@ class EmbeddedCloud(fixtures.Fixture):
     After the test, images that it left behind are removed.
     """
 
-    cloud: cloud_.Cloud
+    cloud: Cloud
 
     def _setUp(self) -> None:
         self.cloud = _shared.get()

@@ -87,9 +87,11 @@ class Sound:
         if not compat & 4 or not number:
             return []
         runs = found.runs(found.inode(number))
-        return [block for run in runs[:1] for block in range(
-            run.physical, run.physical + min(run.count, 12)
-        )]
+        return [
+            block
+            for run in runs[:1]
+            for block in range(run.physical, run.physical + min(run.count, 12))
+        ]
 
 
 def damage(sound: Sound, rng: random.Random) -> tuple[bytes, str]:
@@ -194,9 +196,7 @@ def _bytes(
     return f'block {block}: {text}'
 
 
-def _node(
-    sound: Sound, patch: hostile_patch.Patch, rng: random.Random
-) -> str:
+def _node(sound: Sound, patch: hostile_patch.Patch, rng: random.Random) -> str:
     # Directory entries and extents are at the beginning of their blocks.
     if not sound.owners:
         return _inode(sound, patch, rng)
@@ -206,9 +206,7 @@ def _node(
     return f'owned block {block}: {text}'
 
 
-def _swap(
-    sound: Sound, patch: hostile_patch.Patch, rng: random.Random
-) -> str:
+def _swap(sound: Sound, patch: hostile_patch.Patch, rng: random.Random) -> str:
     one, two = rng.choice(sound.blocks), rng.choice(sound.blocks)
     size = sound.size
     data = patch.read(two * size, size)
@@ -218,9 +216,7 @@ def _swap(
     return f'block {two} over {one}'
 
 
-def _wipe(
-    sound: Sound, patch: hostile_patch.Patch, rng: random.Random
-) -> str:
+def _wipe(sound: Sound, patch: hostile_patch.Patch, rng: random.Random) -> str:
     block = rng.choice(sound.blocks)
     data = rng.choice(
         (bytes(sound.size), b'\xff' * sound.size, rng.randbytes(sound.size))
@@ -287,14 +283,14 @@ def _gzip(data: bytes) -> bytes:
 
 
 def _foreign(plain: bytes) -> dict[str, bytes]:
-    from amiclient import exceptions
+    from amiclient import errors
     from amiclient import process
 
     found = {}
     for program in ('zstd', 'lz4'):
         try:
             process.find(program)
-        except exceptions.ProgramError:
+        except errors.ProgramError:
             continue
         result = process.run([program, '-q', '-c'], input=plain)
         found[program] = result.stdout

@@ -26,7 +26,7 @@ import traceback
 from typing import Any
 from typing import NoReturn
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient import process
 from amiclient.tests import exttree
 from amiclient.tests import shapes_content as content
@@ -199,7 +199,7 @@ def _one(
 ) -> None:
     try:
         wrong = target(data, room)
-    except exceptions.AmiError as error:
+    except errors.AmiError as error:
         text = str(error)
         report.results[name] = text[:300]
         if not text.isprintable():
@@ -252,7 +252,7 @@ def openstack(words: list[str]) -> tuple[int, str, str]:
     finally:
         sys.stdout, sys.stderr = kept
     for error in ends:
-        if error is not None and not isinstance(error, exceptions.AmiError):
+        if error is not None and not isinstance(error, errors.AmiError):
             raise error
     return status, out.getvalue(), err.getvalue()
 

@@ -9,15 +9,15 @@ import shutil
 
 import requests_mock
 
-from amiclient import exceptions
-from amiclient.ext import browse
+from amiclient import errors
+from amiclient.ext import reader as reader_
 from amiclient.ext import shrink
 from amiclient.ext import superblock
 from amiclient.rootfs import boot_files
 from amiclient.rootfs import check
 from amiclient.rootfs import contents
-from amiclient.rootfs import inspection
-from amiclient.rootfs import kernels
+from amiclient.rootfs import identify
+from amiclient.rootfs import inspect
 from amiclient.rootfs import ramdisk_files
 from amiclient.rootfs import ramdisks
 from amiclient.rootfs import taking
@@ -50,7 +50,7 @@ def _open_root(path: pathlib.Path, folder: pathlib.Path) -> str | None:
 
 
 def _read_file(path: pathlib.Path, folder: pathlib.Path) -> str | None:
-    with browse.opened(path) as reader:
+    with reader_.opened(path) as reader:
         data = reader.read_file('/boot/vmlinuz', 1 << 16)
     if data is not None and len(data) > 1 << 16:
         return 'more was read than was allowed'
@@ -72,7 +72,7 @@ def _check(path: pathlib.Path, folder: pathlib.Path) -> str | None:
 
 
 def _inspect(path: pathlib.Path, folder: pathlib.Path) -> None:
-    inspection.inspect(bundle.Source(root=path), path)
+    inspect.inspect(bundle.Source(root=path), path)
 
 
 def _take(path: pathlib.Path, folder: pathlib.Path) -> str | None:
@@ -111,7 +111,7 @@ def _shrunk(
     try:
         planned = shrink.plan(_request(path, folder, repair=repair))
         shrink.execute(planned)
-    except exceptions.AmiError as error:
+    except errors.AmiError as error:
         if wrong := _left_behind(folder):
             raise AssertionError(wrong) from error
         raise
@@ -135,7 +135,7 @@ def _command(path: pathlib.Path, folder: pathlib.Path) -> str | None:
         wrong = _run(
             'ami', 'shrink', '--output', str(result), '-f', 'json', str(path)
         )
-    except exceptions.AmiError as error:
+    except errors.AmiError as error:
         if left := _left_behind(folder):
             raise AssertionError(left) from error
         raise
@@ -186,7 +186,7 @@ def _run(*words: str) -> str | None:
     if status and (out or not 0 < len(err.splitlines()) <= 2):
         return f'not one line of error: {text!r}'
     if status:
-        raise exceptions.AmiError(' '.join(err.split()))
+        raise errors.AmiError(' '.join(err.split()))
     json.loads(out)
     return None
 
@@ -197,7 +197,7 @@ def _left_behind(folder: pathlib.Path, *wanted: str) -> str | None:
 
 
 def _kernel(path: pathlib.Path, folder: pathlib.Path) -> str | None:
-    found = kernels.identify_kernel(path)
+    found = identify.identify_kernel(path)
     words = [str(x) for x in dataclasses.astuple(found)[1:]]
     return None if ' '.join(words).isprintable() else f'odd: {words}'
 

@@ -17,9 +17,9 @@ import re
 import shutil
 import stat
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient import process
-from amiclient.source import tree as tree_
+from amiclient.source import build
 
 #: Modules that the initramfs loads, with what they need. What is built into
 #: the kernel is left out.
@@ -187,9 +187,9 @@ def root(
     for path in (tree, *tree.rglob('*')):
         os.utime(path, (0, 0), follow_symlinks=False)
     path = folder / 'root.img'
-    tree_.execute(
-        tree_.plan(
-            tree_.BuildRequest(
+    build.execute(
+        build.plan(
+            build.BuildRequest(
                 source=tree, output=path, size=size, owner=(0, 0)
             )
         )
@@ -262,7 +262,7 @@ def _programs(*names: str) -> dict[str, bytes]:
     for name in names:
         try:
             path = process.find(name)
-        except exceptions.ProgramError as error:
+        except errors.ProgramError as error:
             raise NotInstalledError(str(error)) from error
         found[f'bin/{name}'] = pathlib.Path(path).read_bytes()
         # A static one has none, which ldd takes for a failure.

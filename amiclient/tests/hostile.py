@@ -53,9 +53,7 @@ def _superblock(offset: int, layout: str, *values: int | bytes) -> Damage:
     return lambda patch: patch.superblock(offset, layout, *values)
 
 
-def _descriptor(
-    group: int, offset: int, layout: str, *values: int
-) -> Damage:
+def _descriptor(group: int, offset: int, layout: str, *values: int) -> Damage:
     return lambda patch: patch.descriptor(group, offset, layout, *values)
 
 

@@ -26,17 +26,17 @@ def crash(job: content.Job) -> None:
     that there is such a file, stands in the journal alone. So they look free
     until the journal has been replayed.
     """
-    after = content.Job(
-        job.image.with_suffix('.after'), job.work, job.random
-    )
+    after = content.Job(job.image.with_suffix('.after'), job.work, job.random)
     copy(job.image, after.image)
     try:
-        after.debugfs([
-            'mkdir fresh',
-            f'write {job.payload(2_000_000)} fresh/journaled',
-            'rm /var/middle3',
-            'sif /etc/os-release mtime @1234567890',
-        ])
+        after.debugfs(
+            [
+                'mkdir fresh',
+                f'write {job.payload(2_000_000)} fresh/journaled',
+                'rm /var/middle3',
+                'sif /etc/os-release mtime @1234567890',
+            ]
+        )
         _commit(job, after.image)
     finally:
         after.image.unlink()
@@ -65,33 +65,37 @@ def _commit(job: content.Job, after: pathlib.Path) -> None:
     # Block 0 holds the superblock, which the kernel does not journal for
     # its counts either.
     metadata = sorted(changed.keys() - data)
-    (job.work / 'metadata').write_bytes(
-        b''.join(changed[n] for n in metadata)
+    (job.work / 'metadata').write_bytes(b''.join(changed[n] for n in metadata))
+    job.debugfs(
+        [
+            'jo -c -v 3',
+            f'jw -b {",".join(map(str, metadata))} metadata',
+            'jc',
+        ]
     )
-    job.debugfs([
-        'jo -c -v 3',
-        f'jw -b {",".join(map(str, metadata))} metadata',
-        'jc',
-    ])
 
 
 def external_journal(job: content.Job) -> None:
     """Claim that the journal is on another device."""
-    job.debugfs([
-        'feature has_journal',
-        'ssv journal_inum 0',
-        'ssv journal_uuid 8d3b0c1e-6f0a-4a43-bc53-0a9c8e2b7711',
-        'ssv journal_dev 0xfd05',
-    ])
+    job.debugfs(
+        [
+            'feature has_journal',
+            'ssv journal_inum 0',
+            'ssv journal_uuid 8d3b0c1e-6f0a-4a43-bc53-0a9c8e2b7711',
+            'ssv journal_dev 0xfd05',
+        ]
+    )
 
 
 def scratch(job: content.Job) -> None:
     """Do damage that preening mends."""
-    job.debugfs([
-        'sif /etc/os-release blocks 9998',
-        'ssv free_blocks_count 12345',
-        'ssv free_inodes_count 3',
-    ])
+    job.debugfs(
+        [
+            'sif /etc/os-release blocks 9998',
+            'ssv free_blocks_count 12345',
+            'ssv free_inodes_count 3',
+        ]
+    )
 
 
 def flag_error(job: content.Job) -> None:

@@ -82,9 +82,7 @@ class Job:
 
     def settle(self) -> None:
         """Let e2fsck mend what debugfs left, and see that nothing is left."""
-        process.run(
-            ['e2fsck', '-fy', self.image], ok=(0, 1), env=ENVIRONMENT
-        )
+        process.run(['e2fsck', '-fy', self.image], ok=(0, 1), env=ENVIRONMENT)
         process.run(['e2fsck', '-fn', self.image], env=ENVIRONMENT)
 
     def free_blocks(self) -> int:
@@ -142,8 +140,14 @@ def _devices() -> Iterator[str]:
 
 def _acl() -> bytes:
     """An access control list, as the kernel passes it to programs."""
-    entries = [(0x01, 7, 0xFFFFFFFF), (0x02, 5, 1234), (0x04, 5, 0xFFFFFFFF),
-               (0x08, 6, 100000), (0x10, 7, 0xFFFFFFFF), (0x20, 0, 0xFFFFFFFF)]
+    entries = [
+        (0x01, 7, 0xFFFFFFFF),
+        (0x02, 5, 1234),
+        (0x04, 5, 0xFFFFFFFF),
+        (0x08, 6, 100000),
+        (0x10, 7, 0xFFFFFFFF),
+        (0x20, 0, 0xFFFFFFFF),
+    ]
     return struct.pack('<I', 2) + b''.join(
         struct.pack('<HHI', *entry) for entry in entries
     )
@@ -169,7 +173,7 @@ def _dress(
         second = rng.randrange(10**9, 17 * 10**8)
         if rng.random() < 0.1:
             # Before 1970, and after 2038 where there are bits for it.
-            second = rng.choice((-5, -10**9, 2**31 + 5, 2**33 + 7))
+            second = rng.choice((-5, -(10**9), 2**31 + 5, 2**33 + 7))
             second = second if has_extra else min(second, 2**31 - 1)
         # The epoch is counted from the signed seconds.
         low = (second + 2**31) % 2**32 - 2**31
@@ -290,9 +294,7 @@ def fragment(job: Job, *, blocks: int = 1500) -> None:
     with disk.Filesystem(job.image) as filesystem:
         size = filesystem.block_size
     commands = ['mkdir gaps', 'cd gaps']
-    commands += [
-        f'write {job.payload(size)} g{n}' for n in range(blocks)
-    ]
+    commands += [f'write {job.payload(size)} g{n}' for n in range(blocks)]
     commands += [f'rm g{n}' for n in range(0, blocks, 2)]
     commands.append(f'write {job.payload(size * (blocks // 2))} scattered')
     job.debugfs(commands)
@@ -320,9 +322,7 @@ def fold_case(job: Job) -> None:
     flags = _FLAG_CASEFOLD | disk.FLAG_EXTENTS
     job.debugfs(['mkdir folded', f'sif folded flags {flags:#x}'])
     names = ['README', 'Straße', 'ÅNGSTRÖM'] + [f'File{n}' for n in range(300)]
-    job.debugfs(
-        [f'write {job.payload(1500)} folded/{name}' for name in names]
-    )
+    job.debugfs([f'write {job.payload(1500)} folded/{name}' for name in names])
     dress(job)
     job.settle()
 
@@ -334,10 +334,12 @@ def encrypt(job: Job) -> None:
     # Version 2, modes, flags, master key identifier, nonce.
     context = struct.pack('<BBBB4x', 2, 1, 4, 0) + job.random.randbytes(32)
     (job.work / 'context').write_bytes(context)
-    job.debugfs([
-        f'ea_set -f context <{number}> user.c',
-        f'sif <{number}> flags {disk.FLAG_EXTENTS | disk.FLAG_ENCRYPT:#x}',
-    ])
+    job.debugfs(
+        [
+            f'ea_set -f context <{number}> user.c',
+            f'sif <{number}> flags {disk.FLAG_EXTENTS | disk.FLAG_ENCRYPT:#x}',
+        ]
+    )
     # debugfs knows no name for the index of encryption contexts.
     with disk.Filesystem(job.image) as filesystem:
         inode = filesystem.inode(number)
@@ -354,22 +356,26 @@ def huge_attributes(job: Job) -> None:
     """Set attributes that need inodes of their own, one of them shared."""
     for name, size in (('value', 30_000), ('other', 60_000)):
         (job.work / name).write_bytes(job.random.randbytes(size))
-    job.debugfs([
-        'ea_set -f value /etc/os-release user.huge',
-        'ea_set -f value /links/first user.huge',
-        'ea_set -f other /links/first user.other',
-        'ea_set -f other /var user.directory',
-    ])
+    job.debugfs(
+        [
+            'ea_set -f value /etc/os-release user.huge',
+            'ea_set -f value /links/first user.huge',
+            'ea_set -f other /links/first user.other',
+            'ea_set -f other /var user.directory',
+        ]
+    )
     job.settle()
 
 
 def seal(job: Job) -> None:
     """Make a file with fs-verity's flag and blocks beyond its end."""
-    job.debugfs([
-        f'write {job.payload(40_000)} sealed',
-        'sif sealed size 5000',
-        f'sif sealed flags {disk.FLAG_EXTENTS | disk.FLAG_VERITY:#x}',
-    ])
+    job.debugfs(
+        [
+            f'write {job.payload(40_000)} sealed',
+            'sif sealed size 5000',
+            f'sif sealed flags {disk.FLAG_EXTENTS | disk.FLAG_VERITY:#x}',
+        ]
+    )
     job.settle()
 
 

@@ -17,26 +17,64 @@ def sample(folder: pathlib.Path, rng: random.Random) -> None:
         with open(os.path.join(root, name), 'wb') as file:
             file.write(rng.randbytes(size))
 
-    for name in (b'etc', b'boot', b'var', b'var/empty', b'names', b'many',
-                 b'links', b'sizes', b'deep'):
+    for name in (
+        b'etc',
+        b'boot',
+        b'var',
+        b'var/empty',
+        b'names',
+        b'many',
+        b'links',
+        b'sizes',
+        b'deep',
+    ):
         os.mkdir(os.path.join(root, name))
     (folder / 'etc/os-release').write_text('ID=debian\nVERSION_ID="12"\n')
     put(b'boot/vmlinuz', 600_000)
     put(b'boot/initrd.img', 1_500_000)
-    for name in (b'caf\xe9', b'\xff\xfe', b'new\nline', b'tab\tspace ',
-                 b'quote\'s "double"', b'back\\slash', b'-rf', b' ', b'*?[]',
-                 'größe-日本語-😀'.encode(), b'\x01\x7f', b'n' * 255):
+    for name in (
+        b'caf\xe9',
+        b'\xff\xfe',
+        b'new\nline',
+        b'tab\tspace ',
+        b'quote\'s "double"',
+        b'back\\slash',
+        b'-rf',
+        b' ',
+        b'*?[]',
+        'größe-日本語-😀'.encode(),
+        b'\x01\x7f',
+        b'n' * 255,
+    ):
         put(b'names/' + name, rng.randrange(1, 5000))
-    for size in (0, 1, 59, 60, 61, 150, 1023, 1024, 1025, 4095, 4096, 4097,
-                 12288, 12289, 65536, 300_000):
+    for size in (
+        0,
+        1,
+        59,
+        60,
+        61,
+        150,
+        1023,
+        1024,
+        1025,
+        4095,
+        4096,
+        4097,
+        12288,
+        12289,
+        65536,
+        300_000,
+    ):
         put(b'sizes/%d' % size, size)
     for index in range(80):
         put(b'var/small%d' % index, int(rng.expovariate(1 / 6000)))
     for index in range(12):
         put(b'var/middle%d' % index, rng.randrange(20_000, 150_000))
     for index in range(500):
-        put(b'many/a-name-long-enough-for-several-blocks-%04d' % index,
-            0 if index % 4 else 100)
+        put(
+            b'many/a-name-long-enough-for-several-blocks-%04d' % index,
+            0 if index % 4 else 100,
+        )
     _links(root, put)
     _sparse(root, rng)
     deep = os.path.join(root, b'deep')

@@ -41,9 +41,7 @@ class SmallDisk(fixtures.Fixture):
     def _setUp(self) -> None:
         folder = self.useFixture(fixtures.TempDir(self._root))
         self.path = pathlib.Path(folder.path)
-        self._problem = self._mount(
-            '-t', 'tmpfs', '-o', f'size={self._size}'
-        )
+        self._problem = self._mount('-t', 'tmpfs', '-o', f'size={self._size}')
         if not self._problem:
             self.addCleanup(
                 subprocess.run, ['umount', '--lazy', self.path], check=False

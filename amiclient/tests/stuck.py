@@ -86,7 +86,6 @@ class Endless(fixtures.Fixture):
                 raise AssertionError(f'nobody has run {self._name}')
             time.sleep(0.02)
 
-
     def _runs(self) -> bool:
         wanted = f'sleep\0{self._seconds}\0'.encode()
         for path in pathlib.Path('/proc').glob('[0-9]*/cmdline'):

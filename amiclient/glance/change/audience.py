@@ -8,10 +8,10 @@ those who can see its kernel and its ramdisk as well.
 
 import dataclasses
 
-from amiclient.glance import catalog as catalog_
-from amiclient.glance.health import case
+from amiclient.glance import client
 from amiclient.glance import members as members_
 from amiclient.glance import model
+from amiclient.glance.verify import context
 
 #: Each shows an image to whom the one before does, and to others.
 ORDER = ('private', 'shared', 'community', 'public')
@@ -36,7 +36,7 @@ class Audience:
 
     @classmethod
     def of(
-        cls, catalog: catalog_.Catalog, image: model.ImageRecord
+        cls, catalog: client.Catalog, image: model.ImageRecord
     ) -> 'Audience':
         """Ask who can see an image.
 
@@ -49,7 +49,7 @@ class Audience:
     @property
     def is_open(self) -> bool:
         """Whether everybody can see it who knows its id."""
-        return self.visibility in case.OPEN
+        return self.visibility in context.OPEN
 
     @property
     def projects(self) -> frozenset[str | None]:

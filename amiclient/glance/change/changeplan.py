@@ -5,20 +5,20 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.glance import architectures
-from amiclient.glance import catalog as catalog_
 from amiclient.glance.change import audience
-from amiclient.glance.change import change
 from amiclient.glance.change import linked
 from amiclient.glance.change import steps
+from amiclient.glance.change import update
+from amiclient.glance import client
 from amiclient.glance import model
 from amiclient.glance.upload import parts
 from amiclient.glance.upload import preflight
 from amiclient.glance.upload import request as request_
 from amiclient.glance.upload import rules
 from amiclient.glance import users
-from amiclient import progress as progress_
+from amiclient.progress import Progress
 from amiclient import units
 
 #: Formats of a file that is as large as the disk that the guest sees.
@@ -26,11 +26,11 @@ _PLAIN = ('ami', 'raw')
 
 
 def plan(
-    request: change.ChangeRequest,
-    catalog: catalog_.Catalog,
+    request: update.ChangeRequest,
+    catalog: client.Catalog,
     *,
-    progress: progress_.Progress,
-) -> change.ChangePlan:
+    progress: Progress,
+) -> update.ChangePlan:
     """Check all that can be checked, and say what would be done.
 
     :param progress: who watches the hashing of files.
@@ -58,7 +58,7 @@ def plan(
 
 
 def _check_uploads(
-    request: change.ChangeRequest,
+    request: update.ChangeRequest,
     given: Mapping[model.Kind, parts.Part | None],
 ) -> None:
     if any(isinstance(part, parts.PartFile) for part in given.values()):
@@ -68,26 +68,26 @@ def _check_uploads(
         ('--no-reuse', not request.reuse),
     ):
         if is_given:
-            raise exceptions.UsageError(
+            raise errors.UsageError(
                 f'{option}: there is nothing to upload',
                 hint='give --kernel or --ramdisk a file',
             )
 
 
 def _target(
-    request: change.ChangeRequest, catalog: catalog_.Catalog
+    request: update.ChangeRequest, catalog: client.Catalog
 ) -> model.ImageRecord:
     image = catalog.find(request.ami, fits=_fits(request))
     title = f'the image {image.name!r} ({image.id})'
     if image.disk_format in (model.Kind.AKI.value, model.Kind.ARI.value):
         kind = model.Kind(image.disk_format)
-        raise exceptions.CloudError(
+        raise errors.CloudError(
             f'{title} is a {kind.noun}, not an AMI',
             hint='change it with `openstack image set`',
         )
     is_ami = image.kernel_id or image.disk_format == model.Kind.AMI.value
     if not is_ami and request.kernel is None:
-        raise exceptions.CloudError(
+        raise errors.CloudError(
             f'{title} is no AMI: it links to no kernel',
             hint='give it one with --kernel, or use `openstack image set`',
         )
@@ -95,7 +95,7 @@ def _target(
 
 
 def _fits(
-    request: change.ChangeRequest,
+    request: update.ChangeRequest,
 ) -> Callable[[model.ImageRecord], bool]:
     """Say what can be changed: with a kernel, any image becomes an AMI."""
     if request.kernel is None:
@@ -104,23 +104,23 @@ def _fits(
 
 
 def _check_links(
-    request: change.ChangeRequest, image: model.ImageRecord
+    request: update.ChangeRequest, image: model.ImageRecord
 ) -> None:
     if request.ramdisk and not (request.kernel or image.kernel_id):
         # Nova then boots the disk by BIOS, and the console stays empty.
-        raise exceptions.UsageError(
+        raise errors.UsageError(
             'a ramdisk is of no use without a kernel', hint='give --kernel'
         )
 
 
 def _check_min_disk(
-    request: change.ChangeRequest, image: model.ImageRecord
+    request: update.ChangeRequest, image: model.ImageRecord
 ) -> None:
     if request.min_disk is None or image.disk_format not in _PLAIN:
         return
     needed = units.gib(image.size or 0)
     if request.min_disk < needed:
-        raise exceptions.UsageError(
+        raise errors.UsageError(
             f'--min-disk {request.min_disk}: the image takes {needed} GiB',
             hint=f'give {needed} or more',
         )
@@ -131,9 +131,9 @@ class _Planner:
 
     def __init__(
         self,
-        request: change.ChangeRequest,
+        request: update.ChangeRequest,
         image: model.ImageRecord,
-        catalog: catalog_.Catalog,
+        catalog: client.Catalog,
         given: Mapping[model.Kind, parts.Part | None],
     ) -> None:
         self._request = request
@@ -154,7 +154,7 @@ class _Planner:
             request.hidden,
         )
 
-    def plan(self, progress: progress_.Progress) -> change.ChangePlan:
+    def plan(self, progress: Progress) -> update.ChangePlan:
         """Make it."""
         request, image = self._request, self._image
         new = {kind: self._new(kind, progress) for kind in self._given}
@@ -167,7 +167,7 @@ class _Planner:
         there = self._there(new)
         around = {kind: self._around(kind, *there[kind]) for kind in there}
         own = self._change(new)
-        return change.ChangePlan(
+        return update.ChangePlan(
             ami=image,
             uploads=tuple(
                 request_.PartPlan(step, self._settings())
@@ -219,13 +219,13 @@ class _Planner:
         return seen.members if seen.visibility == 'shared' else frozenset()
 
     def _new(
-        self, kind: model.Kind, progress: progress_.Progress
+        self, kind: model.Kind, progress: Progress
     ) -> request_.Step | None:
         """Plan a new kernel or ramdisk, if one was given."""
         name = getattr(self._request, f'{kind.noun}_name')
         part = self._given[kind]
         if part is None and name is not None:
-            raise exceptions.UsageError(
+            raise errors.UsageError(
                 f'--{kind.noun}-name: there is no {kind.noun} to upload',
                 hint=f'give --{kind.noun} a file',
             )
@@ -245,7 +245,7 @@ class _Planner:
         properties = {**self._image.properties, **self._request.properties}
         of_image = properties.get('architecture')
         if architectures.differ(of_kernel, of_image):
-            raise exceptions.CloudError(
+            raise errors.CloudError(
                 f'the kernel is for {of_kernel}, the image for {of_image}',
                 hint=f'add --architecture {of_kernel} if the image is wrong',
             )
@@ -273,7 +273,7 @@ class _Planner:
             if link.lower() in known:
                 found[kind] = known[link.lower()], False
             elif self._request.linked:
-                raise exceptions.CloudError(
+                raise errors.CloudError(
                     f'the {kind.noun} {link} that the image links to was '
                     'deleted, or cannot be seen by this project',
                     hint=f'give another with --{kind.noun}, or leave out '
@@ -351,7 +351,7 @@ def released(
     kind: model.Kind,
     link: str,
     image: model.ImageRecord,
-    catalog: catalog_.Catalog,
+    catalog: client.Catalog,
 ) -> str | None:
     """Say what becomes of a part that an AMI links to no more.
 

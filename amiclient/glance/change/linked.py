@@ -11,10 +11,10 @@ from collections.abc import Iterable
 import dataclasses
 from typing import Any
 
-from amiclient import exceptions
-from amiclient.glance import catalog as catalog_
+from amiclient import errors
 from amiclient.glance.change import audience
 from amiclient.glance.change import steps
+from amiclient.glance import client
 from amiclient.glance import model
 from amiclient.glance import users
 
@@ -87,7 +87,7 @@ def check(
     if part.owner != wanted.image.owner:
         whose = f' and belongs to the project {part.owner}'
         hint = f'give --{kind.noun} a file or an image of your own'
-    raise exceptions.CloudError(
+    raise errors.CloudError(
         f'the {steps.title(kind, part)} is {part.visibility}{whose}: '
         f'{lacking} could not boot the image that links to it',
         hint=hint,
@@ -113,7 +113,7 @@ def plan(
     kind: model.Kind,
     part: model.ImageRecord,
     wanted: Wanted,
-    catalog: catalog_.Catalog,
+    catalog: client.Catalog,
 ) -> Around:
     """Have a part follow its AMI.
 
@@ -161,7 +161,7 @@ class _Planner:
         kind: model.Kind,
         part: model.ImageRecord,
         wanted: Wanted,
-        catalog: catalog_.Catalog,
+        catalog: client.Catalog,
     ) -> None:
         self._kind = kind
         self._part = part

@@ -15,8 +15,8 @@ import types
 import typing
 from typing import Any
 
-from amiclient import exceptions
-from amiclient.glance import catalog as catalog_
+from amiclient import errors
+from amiclient.glance import client
 from amiclient.glance import members
 from amiclient.glance import model
 from amiclient.glance import permission
@@ -84,10 +84,10 @@ class Step(typing.Protocol):
     def describe(self) -> str:
         """Say what it changes, in one line."""
 
-    def apply(self, catalog: catalog_.Catalog) -> None:
+    def apply(self, catalog: client.Catalog) -> None:
         """Do it."""
 
-    def undo(self, catalog: catalog_.Catalog) -> None:
+    def undo(self, catalog: client.Catalog) -> None:
         """Take it back, even if it was not done."""
 
     def undoing(self) -> Sequence[Sequence[str]]:
@@ -117,11 +117,11 @@ class Update:
         words += [f'remove {gone}'] if gone else []
         return f'{title(self.kind, self.image)}: {" and ".join(words)}'
 
-    def apply(self, catalog: catalog_.Catalog) -> None:
+    def apply(self, catalog: client.Catalog) -> None:
         """Do it, in one request."""
         catalog.update(self.image.id, self.values)
 
-    def undo(self, catalog: catalog_.Catalog) -> None:
+    def undo(self, catalog: client.Catalog) -> None:
         """Give it the values that it had."""
         catalog.update(
             self.image.id, {name: self._before(name) for name in self.values}
@@ -190,15 +190,15 @@ class Membership:
             f'{self.project}'
         )
 
-    def apply(self, catalog: catalog_.Catalog) -> None:
+    def apply(self, catalog: client.Catalog) -> None:
         """Do it."""
         self._set(catalog, present=self.present)
 
-    def undo(self, catalog: catalog_.Catalog) -> None:
+    def undo(self, catalog: client.Catalog) -> None:
         """Take it back; who had accepted the image has to do it again."""
         self._set(catalog, present=not self.present)
 
-    def _set(self, catalog: catalog_.Catalog, *, present: bool) -> None:
+    def _set(self, catalog: client.Catalog, *, present: bool) -> None:
         change = members.add if present else members.remove
         change(catalog, self.image.id, self.project)
 
@@ -212,7 +212,7 @@ class Membership:
 class Changes:
     """Carries out steps, and takes them back unless all went well."""
 
-    def __init__(self, catalog: catalog_.Catalog) -> None:
+    def __init__(self, catalog: client.Catalog) -> None:
         self._catalog = catalog
         self._begun: list[Step] = []
 
@@ -227,7 +227,7 @@ class Changes:
         self._begun.append(step)
         try:
             step.apply(self._catalog)
-        except exceptions.CloudError as error:
+        except errors.CloudError as error:
             if error.status is not None and error.status < 500:
                 # Else it may have been done all the same.
                 self._begun.remove(step)
@@ -275,11 +275,9 @@ class Changes:
             )
 
 
-def _undo(
-    step: Step, catalog: catalog_.Catalog
-) -> exceptions.CloudError | None:
+def _undo(step: Step, catalog: client.Catalog) -> errors.CloudError | None:
     try:
         step.undo(catalog)
-    except exceptions.CloudError as error:
+    except errors.CloudError as error:
         return error
     return None

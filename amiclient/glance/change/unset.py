@@ -6,12 +6,12 @@ from collections.abc import Iterator
 import dataclasses
 from typing import Any
 
-from amiclient import exceptions
-from amiclient.glance import catalog as catalog_
-from amiclient.glance.change import change
+from amiclient import errors
 from amiclient.glance.change import changeplan
 from amiclient.glance.change import linked
 from amiclient.glance.change import steps
+from amiclient.glance.change import update
+from amiclient.glance import client
 from amiclient.glance import links
 from amiclient.glance import model
 from amiclient.glance.upload import preflight
@@ -36,9 +36,7 @@ class UnsetRequest:
     linked: bool = False
 
 
-def plan(
-    request: UnsetRequest, catalog: catalog_.Catalog
-) -> change.ChangePlan:
+def plan(request: UnsetRequest, catalog: client.Catalog) -> update.ChangePlan:
     """Check all that can be checked, and say what would be done.
 
     :raises UsageError: for a request that contradicts itself.
@@ -47,7 +45,7 @@ def plan(
     """
     preflight.check_properties(dict.fromkeys(request.properties, ''))
     if request.linked and not (request.properties or request.tags):
-        raise exceptions.UsageError(
+        raise errors.UsageError(
             '--linked: neither a property nor a tag is named',
             hint='give one, or leave out --linked',
         )
@@ -78,7 +76,7 @@ def plan(
         if asked
     ]
     made = (_update(request, kind, image, gone) for kind, image in images)
-    return change.ChangePlan(
+    return update.ChangePlan(
         ami=ami.image,
         uploads=(),
         members=frozenset(),
@@ -121,12 +119,12 @@ def _check_links(request: UnsetRequest, image: model.ImageRecord) -> None:
     for noun in ('kernel', 'ramdisk'):
         # Whatever it is: a link that is "" or a name can go as well.
         if getattr(request, noun) and f'{noun}_id' not in image.properties:
-            raise exceptions.CloudError(
+            raise errors.CloudError(
                 f'the image {image.name!r} ({image.id}) links to no {noun}'
             )
     if request.kernel and image.ramdisk_id and not request.ramdisk:
         # Nova then boots the disk by BIOS, and the console stays empty.
-        raise exceptions.UsageError(
+        raise errors.UsageError(
             'a ramdisk is of no use without a kernel',
             hint='add --ramdisk to take off both links',
         )
@@ -146,7 +144,7 @@ def _check_there(
     ):
         for name in wanted:
             if name not in there:
-                raise exceptions.CloudError(
+                raise errors.CloudError(
                     f'the image {first.name!r} ({first.id}) has no {what} '
                     f'{name!r}',
                     hint='nothing was changed',
@@ -172,7 +170,7 @@ def _update(
 def _notes(
     gone: list[model.Kind],
     image: model.ImageRecord,
-    catalog: catalog_.Catalog,
+    catalog: client.Catalog,
 ) -> Iterator[str]:
     for kind in gone:
         link = image.properties[users.LINKS[kind]]

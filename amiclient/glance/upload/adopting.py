@@ -5,15 +5,14 @@
 import dataclasses
 import pathlib
 
-from amiclient.glance.upload import request as request_
+from amiclient.glance.upload.request import Traits
+from amiclient.glance.upload.request import UploadRequest
 from amiclient.source import bundle
-from amiclient.source import manifest as manifest_
+from amiclient.source import manifest
 from amiclient import units
 
 
-def adopt(
-    request: request_.UploadRequest, source: bundle.Source
-) -> request_.UploadRequest:
+def adopt(request: UploadRequest, source: bundle.Source) -> UploadRequest:
     """Fill in what a request leaves open.
 
     Name, tags, formats and minimums are taken over unless they were given,
@@ -51,9 +50,7 @@ def adopt(
     )
 
 
-def _traits(
-    given: request_.Traits, part: manifest_.Part
-) -> request_.Traits:
+def _traits(given: Traits, part: manifest.Part) -> Traits:
     before = dict(part.properties)
     if given.architecture is not None:
         before.pop('architecture', None)
@@ -68,9 +65,9 @@ def _traits(
 def _part_traits(
     wanted: str | None,
     found: pathlib.Path | None,
-    part: manifest_.Part | None,
-) -> request_.Traits:
+    part: manifest.Part | None,
+) -> Traits:
     """Tell what a kernel or ramdisk is given that the source brought."""
     if part is None or found is None or wanted != str(found):
-        return request_.Traits()
-    return _traits(request_.Traits(), part)
+        return Traits()
+    return _traits(Traits(), part)

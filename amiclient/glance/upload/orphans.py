@@ -16,18 +16,18 @@ from collections.abc import Iterable, Iterator
 import logging
 from typing import Any
 
-from amiclient import exceptions
-from amiclient.glance import catalog as catalog_
+from amiclient import errors
+from amiclient.glance import client
 from amiclient.glance import model
 from amiclient.glance.upload import marks
-from amiclient.glance.upload import request as request_
+from amiclient.glance.upload import request
 
 LOG = logging.getLogger(__name__)
 
 
 def find(
-    catalog: catalog_.Catalog,
-    settings: request_.Settings,
+    catalog: client.Catalog,
+    settings: request.Settings,
     *,
     but: model.ImageRecord | None = None,
 ) -> tuple[model.ImageRecord, ...]:
@@ -64,7 +64,7 @@ def warnings(orphans: Iterable[model.ImageRecord]) -> Iterator[str]:
 
 
 def remove(
-    catalog: catalog_.Catalog, orphans: Iterable[model.ImageRecord]
+    catalog: client.Catalog, orphans: Iterable[model.ImageRecord]
 ) -> None:
     """Remove what was found; say what could not be removed.
 
@@ -83,9 +83,9 @@ def remove(
                     'changed meanwhile, and stays',
                     image.id,
                 )
-        except exceptions.NotFoundError:
+        except errors.NotFoundError:
             continue
-        except exceptions.CloudError as error:
+        except errors.CloudError as error:
             LOG.warning(
                 'what an upload that was killed has left stays: %s', error
             )
@@ -97,7 +97,7 @@ def _is_orphan(image: model.ImageRecord) -> bool:
 
 
 def clear(
-    catalog: catalog_.Catalog, record: model.ImageRecord
+    catalog: client.Catalog, record: model.ImageRecord
 ) -> model.ImageRecord:
     """Take the mark off an image that a killed run completed, if need be.
 
@@ -109,7 +109,7 @@ def clear(
         return catalog.update(
             record.id, {marks.PROPERTY: None}, present={marks.PROPERTY}
         )
-    except exceptions.CloudError as error:
+    except errors.CloudError as error:
         # It may be another project's, and is of use as it is.
         LOG.debug('the mark stays on image %s: %s', record.id, error)
         return record

@@ -12,17 +12,17 @@ import dataclasses
 import functools
 import pathlib
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient import files
-from amiclient.glance import catalog as catalog_
-from amiclient.glance.data import transfer
+from amiclient.glance import client
 from amiclient.glance import model
+from amiclient.glance.transfer import upload
 from amiclient.glance.upload import preflight
-from amiclient.glance.upload import request as request_
+from amiclient.glance.upload import request
 from amiclient.glance.upload import reuse
-from amiclient.glance.upload import rules as rules_
-from amiclient import progress as progress_
-from amiclient.rootfs import kernels
+from amiclient.glance.upload.rules import Rules
+from amiclient.progress import Progress
+from amiclient.rootfs import identify as identify_
 from amiclient.rootfs import ramdisks
 
 
@@ -76,7 +76,7 @@ def identify_file(kind: model.Kind, path: pathlib.Path) -> PartFile:
     :raises SourceError: if it is not, saying what it is.
     """
     if kind is model.Kind.AKI:
-        kernel = kernels.identify_kernel(path)
+        kernel = identify_.identify_kernel(path)
         return PartFile(
             kind, path, kernel.size, kernel.state, kernel.architecture
         )
@@ -86,13 +86,13 @@ def identify_file(kind: model.Kind, path: pathlib.Path) -> PartFile:
 
 def plan(
     part: Part | None,
-    traits: request_.Traits,
-    settings: request_.Settings,
-    catalog: catalog_.Catalog,
+    traits: request.Traits,
+    settings: request.Settings,
+    catalog: client.Catalog,
     *,
-    rules: rules_.Rules | None = None,
-    progress: progress_.Progress,
-) -> request_.Step | None:
+    rules: Rules | None = None,
+    progress: Progress,
+) -> request.Step | None:
     """Decide whether an image is created or one in the cloud is linked.
 
     :raises CloudError: if what is to be linked is not there, or no use.
@@ -108,14 +108,14 @@ def plan(
 
 def plan_file(
     part: PartFile,
-    traits: request_.Traits,
-    settings: request_.Settings,
-    catalog: catalog_.Catalog,
+    traits: request.Traits,
+    settings: request.Settings,
+    catalog: client.Catalog,
     *,
-    rules: rules_.Rules | None = None,
+    rules: Rules | None = None,
     strict: bool = False,
-    progress: progress_.Progress,
-) -> request_.Step:
+    progress: Progress,
+) -> request.Step:
     """Decide whether a file's bytes are sent, or are there already.
 
     :param rules: what the cloud takes, if that is known.
@@ -138,7 +138,7 @@ def plan_file(
             functools.cache(digest),
         )
         if same is not None:
-            return request_.Reuse(
+            return request.Reuse(
                 part.kind,
                 same,
                 part.architecture,
@@ -163,7 +163,7 @@ def plan_file(
         tags=traits.tags,
         properties={**computed, **traits.properties},
     )
-    return request_.Creation(
+    return request.Creation(
         part.kind, new, payload, notes=(*warnings, *reuse.told(others))
     )
 
@@ -171,8 +171,8 @@ def plan_file(
 def _withdrawable(
     kind: model.Kind,
     image: model.ImageRecord,
-    settings: request_.Settings,
-    catalog: catalog_.Catalog,
+    settings: request.Settings,
+    catalog: client.Catalog,
 ) -> Iterator[str]:
     """Say that somebody else could take away what is reused."""
     project = settings.owner or catalog.project()
@@ -185,7 +185,7 @@ def _withdrawable(
 
 
 def _elsewhere(
-    kind: model.Kind, image: model.ImageRecord, settings: request_.Settings
+    kind: model.Kind, image: model.ImageRecord, settings: request.Settings
 ) -> Iterator[str]:
     """Say that what is reused is not in the store that was asked for."""
     if settings.store and image.stores and settings.store not in image.stores:
@@ -201,9 +201,9 @@ def _digest(
     noun: str,
     algorithm: str,
     *,
-    progress: progress_.Progress,
+    progress: Progress,
 ) -> str:
-    return transfer.digest(
+    return upload.digest(
         payload,
         progress=progress,
         description=f'Hashing {noun}',
@@ -213,8 +213,8 @@ def _digest(
 
 def _wanted(
     part: PartFile,
-    traits: request_.Traits,
-    settings: request_.Settings,
+    traits: request.Traits,
+    settings: request.Settings,
     *,
     strict: bool,
 ) -> reuse.Wanted:
@@ -240,10 +240,10 @@ def _wanted(
 
 
 def _find(
-    part: PartName, traits: request_.Traits, catalog: catalog_.Catalog
-) -> request_.Reuse:
+    part: PartName, traits: request.Traits, catalog: client.Catalog
+) -> request.Reuse:
     if traits.name is not None:
-        raise exceptions.UsageError(
+        raise errors.UsageError(
             f'{part.text!r} is an image already: it cannot be called '
             f'{traits.name!r}',
             hint=f'leave out --{part.kind.noun}-name',
@@ -252,21 +252,21 @@ def _find(
         record = catalog.find(
             part.text, fits=lambda each: each.may_be(part.kind)
         )
-    except exceptions.NotFoundError as error:
-        raise exceptions.NotFoundError(
+    except errors.NotFoundError as error:
+        raise errors.NotFoundError(
             f'{part.text!r} is neither a file here nor an image that this '
             'project can see',
             hint=f'give --{part.kind.noun} a path, or an id or a name',
         ) from error
     preflight.check_reference(record, part.kind)
-    return request_.Reuse(part.kind, record)
+    return request.Reuse(part.kind, record)
 
 
-def architecture(kernel: request_.Step | None) -> str | None:
+def architecture(kernel: request.Step | None) -> str | None:
     """Tell what a kernel runs on, as Nova calls it; None if unknown."""
     if kernel is None:
         return None
-    if isinstance(kernel, request_.Reuse):
+    if isinstance(kernel, request.Reuse):
         found = (
             kernel.record.properties.get('architecture') or kernel.architecture
         )
@@ -276,9 +276,9 @@ def architecture(kernel: request_.Step | None) -> str | None:
 
 
 def created(
-    steps: Iterable[request_.Step | None],
+    steps: Iterable[request.Step | None],
 ) -> Iterator[model.NewImage]:
     """Pick what is going to be created."""
     for step in steps:
-        if isinstance(step, request_.Creation):
+        if isinstance(step, request.Creation):
             yield step.new

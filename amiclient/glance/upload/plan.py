@@ -10,31 +10,31 @@ from collections.abc import Iterable
 import contextlib
 import dataclasses
 
-from amiclient import exceptions
-from amiclient.ext import image as image_
+from amiclient import errors
+from amiclient.ext import image
 from amiclient import files
 from amiclient.glance import architectures
-from amiclient.glance import catalog as catalog_
+from amiclient.glance import client
 from amiclient.glance import model
-from amiclient.glance.upload import copying
 from amiclient.glance.upload import marks
 from amiclient.glance.upload import orphans
 from amiclient.glance.upload import parts
 from amiclient.glance.upload import preflight
 from amiclient.glance.upload import request as request_
+from amiclient.glance.upload import root_copy
 from amiclient.glance.upload import rootimage
-from amiclient.glance.upload import rules as rules_
+from amiclient.glance.upload.rules import Rules
 from amiclient.glance.upload import sameroot
-from amiclient import progress as progress_
+from amiclient.progress import Progress
 from amiclient.source import detect
 
 
 def plan(
     request: request_.UploadRequest,
-    catalog: catalog_.Catalog,
+    catalog: client.Catalog,
     *,
     exact: bool = False,
-    progress: progress_.Progress,
+    progress: Progress,
 ) -> request_.RegisterPlan:
     """Check all that can be checked, and say what would be done.
 
@@ -54,7 +54,7 @@ def plan(
     kernel = parts.identify(model.Kind.AKI, request.kernel)
     ramdisk = parts.identify(model.Kind.ARI, request.ramdisk)
     for file in (root, kernel, ramdisk):
-        if isinstance(file, image_.RootImage | parts.PartFile):
+        if isinstance(file, image.RootImage | parts.PartFile):
             before = request.seen.get(file.path, file.state)
             files.refuse_changed(file.path, before, file.state)
     adopted, rules = _ask(request.traits, request.settings, catalog)
@@ -77,8 +77,8 @@ def plan(
     new, warnings = rootimage.describe(request, root, steps[0], rules)
     for each in (*parts.created(steps), new):
         rules.check(each)
-    shrunk = copying.plan(request, root, exact=exact, progress=progress)
-    packing = copying.plan_packing(request, shrunk, catalog)
+    shrunk = root_copy.plan(request, root, exact=exact, progress=progress)
+    packing = root_copy.plan_packing(request, shrunk, catalog)
     ami = dataclasses.replace(
         rootimage.create(request, root, shrunk, new, packing), adopted=adopted
     )
@@ -132,7 +132,7 @@ def _settled(
     planned: request_.RegisterPlan,
     *,
     exact: bool,
-    progress: progress_.Progress,
+    progress: Progress,
 ) -> request_.RegisterPlan:
     """Decide what can be decided now on whether the AMI is reused."""
     if planned.alike and (exact or planned.shrink is None):
@@ -151,9 +151,9 @@ def _settled(
 
 def plan_part(
     request: request_.PartRequest,
-    catalog: catalog_.Catalog,
+    catalog: client.Catalog,
     *,
-    progress: progress_.Progress,
+    progress: Progress,
 ) -> request_.PartPlan:
     """Check a kernel or ramdisk, and say what would be done with it.
 
@@ -192,21 +192,21 @@ def plan_part(
 def _ask(
     traits: request_.Traits,
     settings: request_.Settings,
-    catalog: catalog_.Catalog,
-) -> tuple[model.ImageRecord | None, rules_.Rules]:
+    catalog: client.Catalog,
+) -> tuple[model.ImageRecord | None, Rules]:
     """Check what the cloud says of id and store; get its rules.
 
     :returns: what a killed run has left with that id, and the rules.
     """
     adopted = preflight.check_id(catalog, traits.id)
     preflight.check_store(catalog, settings.store)
-    return adopted, rules_.Rules.of(catalog)
+    return adopted, Rules.of(catalog)
 
 
 def _reach(
     settings: request_.Settings,
     steps: Iterable[request_.Step | None],
-    catalog: catalog_.Catalog,
+    catalog: client.Catalog,
 ) -> tuple[request_.Reuse, ...]:
     """Tell which kernels and ramdisks have to be made more visible.
 
@@ -231,7 +231,7 @@ def _check_architecture(
     """
     wanted = traits.architecture or traits.properties.get('architecture')
     if architectures.differ(of_kernel, wanted):
-        raise exceptions.UsageError(
+        raise errors.UsageError(
             f'the kernel is for {of_kernel}, and {wanted} was asked for',
             hint=f'give --architecture {of_kernel}, or another kernel',
         )
@@ -240,7 +240,7 @@ def _check_architecture(
 def _check_request(request: request_.UploadRequest) -> None:
     if request.ramdisk is not None and request.kernel is None:
         # Nova then boots the disk by BIOS, and the console stays empty.
-        raise exceptions.UsageError(
+        raise errors.UsageError(
             'a ramdisk does nothing without a kernel',
             hint='leave out --ramdisk, or give --kernel',
         )
@@ -249,12 +249,12 @@ def _check_request(request: request_.UploadRequest) -> None:
         ('ramdisk', request.ramdisk_name),
     ):
         if name is not None and getattr(request, part) is None:
-            raise exceptions.UsageError(
+            raise errors.UsageError(
                 f'there is no {part} that could be called {name!r}',
                 hint=f'leave out --{part}-name',
             )
     if not request.shrink and (request.repair or request.journal != 'keep'):
-        raise exceptions.UsageError(
+        raise errors.UsageError(
             'a filesystem that is sent as it is keeps its journal and damage',
             hint='leave out --no-shrink, or --journal and --repair',
         )

@@ -5,13 +5,13 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 import shlex
 
-from amiclient import exceptions
-from amiclient.glance import catalog as catalog_
+from amiclient import errors
+from amiclient.glance import client
 from amiclient.glance import command_line
 from amiclient.glance import members
 from amiclient.glance import model
 from amiclient.glance.upload import marks
-from amiclient.glance.upload import request as request_
+from amiclient.glance.upload import request
 
 _LINKS = {'kernel_id': '--kernel', 'ramdisk_id': '--ramdisk'}
 
@@ -38,13 +38,13 @@ def check_properties(properties: Mapping[str, str]) -> None:
     """
     for key in properties:
         if key in _LINKS:
-            raise exceptions.UsageError(
+            raise errors.UsageError(
                 f'the property {key} is a link to another image',
                 hint=f'use {_LINKS[key]}',
             )
         # Glance answers with an error about its schema.
         if key in model.ATTRIBUTES:
-            raise exceptions.UsageError(
+            raise errors.UsageError(
                 f'{key} is an attribute that every image has, not a property',
                 hint='use the option of that name, if there is one',
             )
@@ -57,12 +57,12 @@ def check_texts(texts: Iterable[str]) -> None:
     """
     for text in texts:
         if len(text) > _LONGEST:
-            raise exceptions.UsageError(
+            raise errors.UsageError(
                 f'{text[:40]!r}... is longer than {_LONGEST} characters'
             )
 
 
-def check_store(catalog: catalog_.Catalog, store: str | None) -> None:
+def check_store(catalog: client.Catalog, store: str | None) -> None:
     """Check that the cloud has a store.
 
     :param store: its id; None, if any will do.
@@ -72,18 +72,18 @@ def check_store(catalog: catalog_.Catalog, store: str | None) -> None:
         return
     stores = catalog.stores()
     if stores is None:
-        raise exceptions.CloudError(
+        raise errors.CloudError(
             'this cloud gives no choice of stores', hint='leave out --store'
         )
     if store not in stores:
-        raise exceptions.CloudError(
+        raise errors.CloudError(
             f'this cloud has no store {store!r}',
             hint=f'choose among: {", ".join(stores)}',
         )
 
 
 def check_id(
-    catalog: catalog_.Catalog, image_id: str | None
+    catalog: client.Catalog, image_id: str | None
 ) -> model.ImageRecord | None:
     """Check that an id is free.
 
@@ -95,11 +95,11 @@ def check_id(
         return None
     try:
         found = catalog.get(image_id)
-    except exceptions.NotFoundError:
+    except errors.NotFoundError:
         return None
     if found.status == 'queued' and marks.is_left(found):
         return found
-    raise exceptions.CloudError(
+    raise errors.CloudError(
         f'the id {image_id} is taken by the image {found.name!r}',
         hint='leave out --id, or choose another',
     )
@@ -114,19 +114,19 @@ def check_reference(record: model.ImageRecord, kind: model.Kind) -> None:
     """
     formats = (record.disk_format, record.container_format)
     if formats != (kind.value, kind.value):
-        raise exceptions.CloudError(
+        raise errors.CloudError(
             f'the image {record.name!r} ({record.id}) is no {kind.noun}: its '
             f'formats are {formats[0]}/{formats[1]}',
             hint=f'a {kind.noun} is {kind.value}/{kind.value}',
         )
     if record.status != 'active':
-        raise exceptions.CloudError(
+        raise errors.CloudError(
             f'the {kind.noun} {record.name!r} ({record.id}) is '
             f'{record.status}: no server would boot with it'
         )
     if not record.size:
         why = 'tells no size' if record.size is None else 'has no data'
-        raise exceptions.CloudError(
+        raise errors.CloudError(
             f'the {kind.noun} {record.name!r} ({record.id}) is active, but '
             f'{why}: no server would boot with it',
             hint=f'upload it anew: openstack ami {kind.noun} upload FILE',
@@ -142,7 +142,7 @@ def check_command_line(properties: Mapping[str, str]) -> None:
     line = properties.get(key)
     if line is not None and not command_line.has_root(line):
         whole = command_line.completed(line, properties.get('hw_disk_bus'))
-        raise exceptions.UsageError(
+        raise errors.UsageError(
             f'the property {key} has no root=: it replaces all of what Nova '
             'would say, so the kernel would find no root filesystem',
             hint=f'write --property {key}={shlex.quote(whole)}',
@@ -150,7 +150,7 @@ def check_command_line(properties: Mapping[str, str]) -> None:
 
 
 def namesakes(
-    catalog: catalog_.Catalog,
+    catalog: client.Catalog,
     name: str,
     *,
     hidden: bool,
@@ -172,7 +172,7 @@ def namesakes(
 
 
 def check_quota(
-    catalog: catalog_.Catalog, sizes: Sequence[int], *, removed: int = 0
+    catalog: client.Catalog, sizes: Sequence[int], *, removed: int = 0
 ) -> None:
     """Check that new images fit into the project's quotas.
 
@@ -198,7 +198,7 @@ def check_quota(
         if not isinstance(limit, int) or not isinstance(used, int):
             continue
         if 0 <= limit < used + more:
-            raise exceptions.CloudError(
+            raise errors.CloudError(
                 f'the quota {name} is {limit}{unit}: {used} are taken, and '
                 f'this upload takes {more}',
                 hint=hint,
@@ -206,7 +206,7 @@ def check_quota(
 
 
 def permission(
-    catalog: catalog_.Catalog, settings: request_.Settings
+    catalog: client.Catalog, settings: request.Settings
 ) -> Iterator[str]:
     """Warn if the cloud is likely to refuse to create images.
 
@@ -230,10 +230,10 @@ def permission(
 
 
 def is_out_of_reach(
-    catalog: catalog_.Catalog,
+    catalog: client.Catalog,
     record: model.ImageRecord,
     kind: model.Kind,
-    settings: request_.Settings,
+    settings: request.Settings,
 ) -> bool:
     """Tell whether a kernel or ramdisk has to be made as visible as the AMI.
 
@@ -253,7 +253,7 @@ def is_out_of_reach(
     ):
         if settings.linked:
             return True
-        raise exceptions.CloudError(
+        raise errors.CloudError(
             f'{image} is {record.visibility}: other projects could not boot '
             'the image that links to it',
             hint=f'openstack image set --{settings.visibility} {record.id} '
@@ -263,7 +263,7 @@ def is_out_of_reach(
     if owner is None or owner == record.owner:
         return False
     if owner not in members.projects(catalog, record):
-        raise exceptions.CloudError(
+        raise errors.CloudError(
             f'{image} is {record.visibility}: the project {owner} could not '
             'boot the image that links to it',
             hint=f'openstack image add project {record.id} {owner} shows it '

@@ -16,19 +16,19 @@ import threading
 import typing
 from typing import Any
 
-from amiclient import exceptions
-from amiclient.glance import catalog as catalog_
-from amiclient.glance.data import transfer
+from amiclient import errors
+from amiclient.glance import client
 from amiclient.glance import model
-from amiclient.glance.upload import copying
-from amiclient.glance.upload import courier as courier_
+from amiclient.glance.transfer import upload
+from amiclient.glance.upload.courier import Courier
 from amiclient.glance.upload import orphans
 from amiclient.glance.upload import preflight
-from amiclient.glance.upload import request as request_
+from amiclient.glance.upload import request
 from amiclient.glance.upload import reuse
+from amiclient.glance.upload import root_copy
 from amiclient.glance.upload import sameroot
 from amiclient.glance.upload import transaction
-from amiclient import progress as progress_
+from amiclient.progress import Progress
 from amiclient import units
 
 if typing.TYPE_CHECKING:
@@ -38,10 +38,10 @@ LOG = logging.getLogger(__name__)
 
 
 def execute(
-    plan: request_.RegisterPlan,
+    plan: request.RegisterPlan,
     proxy: '_proxy.Proxy',
     *,
-    progress: progress_.Progress,
+    progress: Progress,
 ) -> model.Triple:
     """Register a triple.
 
@@ -51,11 +51,11 @@ def execute(
     :raises AmiError: whatever went wrong; then nothing was left behind, or
         it was logged what was.
     """
-    catalog = catalog_.Catalog(proxy, patience=plan.settings.patience)
+    catalog = client.Catalog(proxy, patience=plan.settings.patience)
     with contextlib.ExitStack() as stack:
         orphans.remove(catalog, plan.orphans)
         plan = sameroot.settle(plan, stack, progress=progress)
-        if isinstance(plan.ami, request_.Creation):
+        if isinstance(plan.ami, request.Creation):
             for line in plan.created:
                 LOG.warning('%s', line)
         made = stack.enter_context(
@@ -64,7 +64,7 @@ def execute(
             )
         )
         records = _create(plan, made)
-        if isinstance(plan.ami, request_.Creation):
+        if isinstance(plan.ami, request.Creation):
             # Much may have to be sent, which would be in vain.
             _look_again(plan, catalog)
         sent = _send(plan, records, _Sender(proxy, plan.settings, progress))
@@ -83,22 +83,22 @@ def execute(
         reused=tuple(
             step.record.id
             for step in plan.steps
-            if isinstance(step, request_.Reuse)
+            if isinstance(step, request.Reuse)
         ),
     )
 
 
 def execute_part(
-    plan: request_.PartPlan,
+    plan: request.PartPlan,
     proxy: '_proxy.Proxy',
     *,
-    progress: progress_.Progress,
-) -> request_.Registered:
+    progress: Progress,
+) -> request.Registered:
     """Register a kernel or a ramdisk.
 
     :raises AmiError: as :func:`execute` does.
     """
-    catalog = catalog_.Catalog(proxy, patience=plan.settings.patience)
+    catalog = client.Catalog(proxy, patience=plan.settings.patience)
     orphans.remove(catalog, plan.orphans)
     with transaction.Transaction(
         catalog, keep=plan.settings.keep_failed, marked=plan.marked
@@ -109,40 +109,40 @@ def execute_part(
 
 
 def add_part(
-    plan: request_.PartPlan,
+    plan: request.PartPlan,
     made: transaction.Transaction,
     proxy: '_proxy.Proxy',
     *,
-    progress: progress_.Progress,
-) -> request_.Registered:
+    progress: Progress,
+) -> request.Registered:
     """Register a kernel or a ramdisk as a part of something larger.
 
     :param made: removes it again, unless whoever has opened that commits.
     :raises AmiError: whatever went wrong.
     """
     step = plan.step
-    if isinstance(step, request_.Reuse):
-        catalog = catalog_.Catalog(proxy, patience=plan.settings.patience)
+    if isinstance(step, request.Reuse):
+        catalog = client.Catalog(proxy, patience=plan.settings.patience)
         record = reuse.still(catalog, step.kind, step.record)
         record = orphans.clear(catalog, record)
-        return request_.Registered(record, reused=(record.id,))
+        return request.Registered(record, reused=(record.id,))
     record = _make(step, made)
     sent = _Sender(proxy, plan.settings, progress).send(
         record, step.kind, step.payload
     )
     changes = {'protected': True} if plan.settings.protected else {}
     record = made.finish(sent.record, changes)
-    return request_.Registered(record, uploaded=sent.uploaded)
+    return request.Registered(record, uploaded=sent.uploaded)
 
 
-def _creations(plan: request_.RegisterPlan) -> Iterator[request_.Creation]:
+def _creations(plan: request.RegisterPlan) -> Iterator[request.Creation]:
     for step in plan.steps:
-        if isinstance(step, request_.Creation):
+        if isinstance(step, request.Creation):
             yield step
 
 
 def _create(
-    plan: request_.RegisterPlan, made: transaction.Transaction
+    plan: request.RegisterPlan, made: transaction.Transaction
 ) -> dict[model.Kind, model.ImageRecord]:
     """Create what is to be created, the AMI with its links from the start."""
     records: dict[model.Kind, model.ImageRecord] = {}
@@ -160,7 +160,7 @@ def _create(
             visibility,
         )
     for step in plan.steps:
-        if isinstance(step, request_.Reuse):
+        if isinstance(step, request.Reuse):
             record = step.record
         else:
             new = step.new
@@ -174,7 +174,7 @@ def _create(
 
 
 def _make(
-    step: request_.Creation, made: transaction.Transaction
+    step: request.Creation, made: transaction.Transaction
 ) -> model.ImageRecord:
     if step.adopted is not None:
         LOG.warning(
@@ -187,7 +187,7 @@ def _make(
 
 
 def _finish(
-    plan: request_.RegisterPlan,
+    plan: request.RegisterPlan,
     records: dict[model.Kind, model.ImageRecord],
     made: transaction.Transaction,
 ) -> None:
@@ -209,7 +209,7 @@ def _finish(
 
 
 def _look_again(
-    plan: request_.RegisterPlan, catalog: catalog_.Catalog
+    plan: request.RegisterPlan, catalog: client.Catalog
 ) -> dict[model.Kind, model.ImageRecord]:
     """Make sure that what is reused is there, for whoever sees the AMI.
 
@@ -217,7 +217,7 @@ def _look_again(
     """
     found: dict[model.Kind, model.ImageRecord] = {}
     for step in plan.steps:
-        if not isinstance(step, request_.Reuse):
+        if not isinstance(step, request.Reuse):
             continue
         visibility = plan.settings.visibility if step in plan.widened else None
         record = reuse.still(
@@ -232,13 +232,13 @@ def _look_again(
 
 
 def _clear(
-    plan: request_.RegisterPlan,
+    plan: request.RegisterPlan,
     records: dict[model.Kind, model.ImageRecord],
-    catalog: catalog_.Catalog,
+    catalog: client.Catalog,
 ) -> None:
     """Clear marks that a killed run left on what is reused."""
     for step in plan.steps:
-        if isinstance(step, request_.Reuse):
+        if isinstance(step, request.Reuse):
             records[step.kind] = orphans.clear(catalog, records[step.kind])
 
 
@@ -248,8 +248,8 @@ class _Sender:
     def __init__(
         self,
         proxy: '_proxy.Proxy',
-        settings: request_.Settings,
-        progress: progress_.Progress,
+        settings: request.Settings,
+        progress: Progress,
     ) -> None:
         self._proxy = proxy
         self._store = settings.store
@@ -263,7 +263,7 @@ class _Sender:
         payload: model.Payload,
         cancel: threading.Event | None = None,
     ) -> model.Sent:
-        return transfer.send(
+        return upload.send(
             self._proxy,
             record.id,
             payload,
@@ -276,12 +276,12 @@ class _Sender:
 
 
 def _send(
-    plan: request_.RegisterPlan,
+    plan: request.RegisterPlan,
     records: Mapping[model.Kind, model.ImageRecord],
     sender: _Sender,
 ) -> dict[model.Kind, model.Sent]:
     """Send all data: kernel and ramdisk beside the shrinking, then the AMI."""
-    if isinstance(plan.ami, request_.Reuse):
+    if isinstance(plan.ami, request.Reuse):
         # Then its kernel and ramdisk are there, too.
         return {}
     ami = plan.ami
@@ -297,18 +297,18 @@ def _send(
         }
 
     with contextlib.ExitStack() as stack:
-        courier = stack.enter_context(courier_.Courier(send_parts, cancel))
+        courier = stack.enter_context(Courier(send_parts, cancel))
         payload = ami.payload
         if plan.shrink is not None or payload.pack is not None:
             try:
-                payload = copying.make(
+                payload = root_copy.make(
                     plan.shrink,
                     payload,
                     stack,
                     progress=sender.progress,
                     cancel=cancel,
                 )
-            except exceptions.CancelledError:
+            except errors.CancelledError:
                 # Then it was the courier that failed, and says why.
                 courier.result()
                 raise

@@ -12,8 +12,8 @@ import dataclasses
 import hashlib
 from typing import Any
 
-from amiclient import exceptions
-from amiclient.glance import catalog as catalog_
+from amiclient import errors
+from amiclient.glance import client
 from amiclient.glance import model
 from amiclient.glance.upload import marks
 from amiclient import units
@@ -84,7 +84,7 @@ class Other:
 
 
 def candidates(
-    catalog: catalog_.Catalog,
+    catalog: client.Catalog,
     formats: tuple[str, str],
     sizes: tuple[int, int],
     *,
@@ -135,7 +135,7 @@ def holds(image: model.ImageRecord, digest: Digest) -> bool:
 
 
 def find(
-    catalog: catalog_.Catalog, wanted: Wanted, size: int, digest: Digest
+    catalog: client.Catalog, wanted: Wanted, size: int, digest: Digest
 ) -> tuple[model.ImageRecord | None, tuple[Other, ...]]:
     """Find an image that can do for one that is to be uploaded.
 
@@ -229,7 +229,7 @@ def _unlike(image: model.ImageRecord, wanted: Wanted) -> Iterator[str]:
 
 
 def still(
-    catalog: catalog_.Catalog,
+    catalog: client.Catalog,
     kind: model.Kind,
     before: model.ImageRecord,
     *,
@@ -249,13 +249,13 @@ def still(
     hint = f'begin again, with a {kind.noun} that is there'
     try:
         now = catalog.get(before.id)
-    except exceptions.NotFoundError as error:
-        raise exceptions.NotFoundError(
+    except errors.NotFoundError as error:
+        raise errors.NotFoundError(
             f'{title} was deleted meanwhile, or cannot be seen any more',
             hint=hint,
         ) from error
     for what in _changes(before, now, visibility or before.visibility):
-        raise exceptions.CloudError(
+        raise errors.CloudError(
             f'{title} was changed meanwhile: it {what} now', hint=hint
         )
     return now

@@ -7,16 +7,19 @@ import dataclasses
 import pathlib
 import re
 
-from amiclient import exceptions
-from amiclient.ext import image as image_
+from amiclient import errors
+from amiclient.ext import image
 from amiclient.ext import shrink
 from amiclient.glance import model
 from amiclient.glance.upload import parts
 from amiclient.glance.upload import preflight
-from amiclient.glance.upload import request as request_
-from amiclient.glance.upload import rules as rules_
+from amiclient.glance.upload.request import Creation
+from amiclient.glance.upload.request import Reuse
+from amiclient.glance.upload.request import Step
+from amiclient.glance.upload.request import UploadRequest
+from amiclient.glance.upload.rules import Rules
 from amiclient.rootfs import contents
-from amiclient.rootfs import inspection
+from amiclient.rootfs import inspect
 from amiclient.source import detect
 from amiclient import units
 
@@ -25,10 +28,10 @@ _SUFFIX = re.compile(r'\.(img|image|raw|bin|ami|fs|ext[234])$', re.IGNORECASE)
 
 
 def describe(
-    request: request_.UploadRequest,
-    root: image_.RootImage,
-    kernel: request_.Step | None,
-    rules: rules_.Rules,
+    request: UploadRequest,
+    root: image.RootImage,
+    kernel: Step | None,
+    rules: Rules,
 ) -> tuple[model.NewImage, tuple[str, ...]]:
     """Make the AMI's record, but for what depends on its size.
 
@@ -45,7 +48,7 @@ def describe(
     computed = {
         'architecture': traits.architecture
         or parts.architecture(kernel)
-        or inspection.kernel_architecture(root.path),
+        or inspect.kernel_architecture(root.path),
         'os_type': 'linux',
         'os_distro': release.distro,
         'os_version': release.version,
@@ -75,13 +78,13 @@ def describe(
 
 
 def _unknown(
-    new: model.NewImage, kernel: request_.Step | None, rules: rules_.Rules
+    new: model.NewImage, kernel: Step | None, rules: Rules
 ) -> Iterator[str]:
     """Say that an image gets no architecture, and so may get any host."""
     key = 'architecture'
     if key in new.properties or not rules.takes_property(key):
         return
-    if isinstance(kernel, request_.Reuse):
+    if isinstance(kernel, Reuse):
         yield (
             f'the image gets no {key}, for neither the kernel '
             f'{kernel.record.name!r} ({kernel.record.id}) nor the root '
@@ -90,7 +93,7 @@ def _unknown(
 
 
 def _formats(
-    request: request_.UploadRequest, rules: rules_.Rules
+    request: UploadRequest, rules: Rules
 ) -> tuple[str, str, tuple[str, ...]]:
     ami = model.Kind.AMI.value
     if request.image_format in ('raw', 'qcow2'):
@@ -102,12 +105,12 @@ def _formats(
 
 
 def create(
-    request: request_.UploadRequest,
-    root: image_.RootImage,
+    request: UploadRequest,
+    root: image.RootImage,
     shrunk: shrink.ShrinkPlan | None,
     new: model.NewImage,
     packing: model.Packing | None,
-) -> request_.Creation:
+) -> Creation:
     """Add to the record what depends on the size, and the data.
 
     :param shrunk: how the filesystem is going to be shrunk; None if not.
@@ -123,15 +126,15 @@ def create(
         state=root.state if shrunk is None else None,
     )
     new = dataclasses.replace(new, min_disk=_min_disk(request, size))
-    return request_.Creation(model.Kind.AMI, new, payload)
+    return Creation(model.Kind.AMI, new, payload)
 
 
-def _min_disk(request: request_.UploadRequest, size: int) -> int:
+def _min_disk(request: UploadRequest, size: int) -> int:
     needed = units.gib(size)
     if request.min_disk is None:
         return needed
     if request.min_disk < needed:
-        raise exceptions.UsageError(
+        raise errors.UsageError(
             f'--min-disk {request.min_disk}: the root filesystem takes '
             f'{needed} GiB',
             hint=f'give {needed} or more, or leave it out',

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 import re
 from typing import Any
 
-from amiclient import exceptions
-from amiclient.glance import catalog as catalog_
+from amiclient import errors
+from amiclient.glance import client
 from amiclient.glance import model
 
 #: How much of a pattern is told.
@@ -50,7 +50,7 @@ class Rules:
         self._required = tuple(required if isinstance(required, list) else ())
 
     @classmethod
-    def of(cls, catalog: catalog_.Catalog) -> 'Rules':
+    def of(cls, catalog: client.Catalog) -> 'Rules':
         """Ask a cloud for its rules.
 
         :raises CloudError: if the cloud does not answer as it should.
@@ -89,7 +89,7 @@ class Rules:
             ('container_format', new.container_format),
         ):
             if format_ not in self._formats(name):
-                raise exceptions.CloudError(
+                raise errors.CloudError(
                     f'this cloud takes no images of format {format_}',
                     hint='--image-format raw may do'
                     if format_ == model.Kind.AMI.value
@@ -98,14 +98,14 @@ class Rules:
         for key, value in new.properties.items():
             why = self.objection(key, value)
             if why is not None:
-                raise exceptions.CloudError(
+                raise errors.CloudError(
                     f'this cloud refuses the property {key}={value}: {why}',
                     hint=f'give another value: --property {key}=...',
                 )
         given = new.properties.keys() | model.ATTRIBUTES
         for key in self._required:
             if key not in given:
-                raise exceptions.CloudError(
+                raise errors.CloudError(
                     f'this cloud takes no images without the property {key}',
                     hint=f'give it: --property {key}=...',
                 )

@@ -15,13 +15,13 @@ import functools
 import logging
 
 from amiclient.ext import shrink
-from amiclient.glance import catalog as catalog_
-from amiclient.glance.data import transfer
+from amiclient.glance import client
 from amiclient.glance import model
-from amiclient.glance.upload import copying
+from amiclient.glance.transfer import upload
 from amiclient.glance.upload import request as request_
 from amiclient.glance.upload import reuse
-from amiclient import progress as progress_
+from amiclient.glance.upload import root_copy
+from amiclient.progress import Progress
 
 LOG = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def look(
     kernel: request_.Step | None,
     ramdisk: request_.Step | None,
     shrunk: shrink.ShrinkPlan | None,
-    catalog: catalog_.Catalog,
+    catalog: client.Catalog,
     *,
     exact: bool,
 ) -> tuple[tuple[model.ImageRecord, ...], tuple[reuse.Other, ...]]:
@@ -108,7 +108,7 @@ def settle(
     plan: request_.RegisterPlan,
     stack: contextlib.ExitStack,
     *,
-    progress: progress_.Progress,
+    progress: Progress,
 ) -> request_.RegisterPlan:
     """Find out whether an image has to be created for a root filesystem.
 
@@ -121,7 +121,9 @@ def settle(
         return plan
     payload = plan.ami.payload
     if plan.shrink is not None or payload.pack is not None:
-        payload = copying.make(plan.shrink, payload, stack, progress=progress)
+        payload = root_copy.make(
+            plan.shrink, payload, stack, progress=progress
+        )
     digest = functools.cache(
         functools.partial(_digest, payload, progress=progress)
     )
@@ -139,9 +141,9 @@ def settle(
 
 
 def _digest(
-    payload: model.Payload, algorithm: str, *, progress: progress_.Progress
+    payload: model.Payload, algorithm: str, *, progress: Progress
 ) -> str:
-    return transfer.digest(
+    return upload.digest(
         payload,
         progress=progress,
         description='Hashing image',

@@ -18,8 +18,8 @@ import typing
 from typing import Any
 import uuid
 
-from amiclient import exceptions
-from amiclient.glance import catalog as catalog_
+from amiclient import errors
+from amiclient.glance import client
 from amiclient.glance import model
 from amiclient.glance.upload import marks
 from amiclient import interrupts
@@ -62,7 +62,7 @@ class Transaction:
     """
 
     def __init__(
-        self, catalog: catalog_.Catalog, *, keep: bool, marked: bool = True
+        self, catalog: client.Catalog, *, keep: bool, marked: bool = True
     ) -> None:
         self._catalog = catalog
         self._keep = keep
@@ -87,7 +87,7 @@ class Transaction:
         )
         try:
             return self._create(new, chosen=chosen, marked=self._marked)
-        except exceptions.CloudError as error:
+        except errors.CloudError as error:
             # Operators can reserve properties for themselves; the mark is no
             # reason to fail.
             if not self._marked or marks.PROPERTY not in error.message:
@@ -107,7 +107,7 @@ class Transaction:
             )
         try:
             record = self._catalog.create(new)
-        except exceptions.CloudError as error:
+        except errors.CloudError as error:
             if _refused(error, chosen=chosen):
                 self._made.remove(made)
             raise
@@ -180,8 +180,8 @@ class Transaction:
             return None
         try:
             record = self._catalog.update(made.id, last, present=present)
-        except exceptions.CloudError as error:
-            if changes or isinstance(error, exceptions.NotFoundError):
+        except errors.CloudError as error:
+            if changes or isinstance(error, errors.NotFoundError):
                 raise
             # It is complete all the same.
             LOG.warning(
@@ -246,12 +246,12 @@ class Transaction:
                 _command(self._made),
             )
 
-    def _narrow(self, catalog: catalog_.Catalog) -> None:
+    def _narrow(self, catalog: client.Catalog) -> None:
         while self._widened:
             image = self._widened.pop()
             try:
                 catalog.update(image.id, {'visibility': image.visibility})
-            except exceptions.CloudError as error:
+            except errors.CloudError as error:
                 LOG.error(  # noqa: TRY400 (no traceback for users)
                     '%s; this undoes it: openstack image set --%s %s',
                     error.message,
@@ -264,25 +264,25 @@ class Transaction:
         with interrupts.ignored():
             for made in self._made:
                 if made.marked:
-                    with contextlib.suppress(exceptions.CloudError):
+                    with contextlib.suppress(errors.CloudError):
                         self._catalog.within().update(
                             made.id, {marks.PROPERTY: None}
                         )
 
-    def _remove(self, made: _Made, catalog: catalog_.Catalog) -> bool:
-        problem: exceptions.CloudError | None = None
+    def _remove(self, made: _Made, catalog: client.Catalog) -> bool:
+        problem: errors.CloudError | None = None
         for attempt in range(_TRIES):
             if attempt:
                 time.sleep(_PAUSE)
             try:
                 self._delete(made, catalog)
                 return True
-            except exceptions.NotFoundError:
+            except errors.NotFoundError:
                 if made.confirmed:
                     return True
                 # Asked for but never answered, it may yet come to be.
                 problem = None
-            except exceptions.CloudError as error:
+            except errors.CloudError as error:
                 problem = error
                 if error.status is None:
                     # Nobody answers; each try could take minutes.
@@ -291,14 +291,14 @@ class Transaction:
             LOG.error('%s (%s): %s', made.name, made.id, problem)
         return problem is None
 
-    def _delete(self, made: _Made, catalog: catalog_.Catalog) -> None:
+    def _delete(self, made: _Made, catalog: client.Catalog) -> None:
         if made.protected:
             catalog.update(made.id, {'protected': False})
             made.protected = False
         catalog.delete(made.id)
 
 
-def _refused(error: exceptions.CloudError, *, chosen: bool) -> bool:
+def _refused(error: errors.CloudError, *, chosen: bool) -> bool:
     """Tell whether an image certainly was not created by us.
 
     :param chosen: whether the user chose its id. Then somebody else's image

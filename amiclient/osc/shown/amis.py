@@ -16,8 +16,8 @@ from amiclient.osc.shown import findings
 from amiclient import units
 
 if typing.TYPE_CHECKING:
-    from amiclient.glance.health import reports
     from amiclient.glance import model
+    from amiclient.glance.verify import reports
 
 _LIST: tuple[columns.Column[reports.Report], ...] = (
     columns.Column('ID', lambda r: r.ami.image.id),

@@ -19,13 +19,13 @@ from amiclient import units
 if typing.TYPE_CHECKING:
     from amiclient.boot import trial
     from amiclient.ext import shrink
-    from amiclient.glance.change import sharing
-    from amiclient.glance.data import save
+    from amiclient.glance.change import share
+    from amiclient.glance.transfer import save
     from amiclient.rootfs import boot_files
-    from amiclient.rootfs import extraction
-    from amiclient.rootfs import inspection
+    from amiclient.rootfs import extract
+    from amiclient.rootfs import inspect
+    from amiclient.source import build
     from amiclient.source import disk
-    from amiclient.source import tree
 
 _T = TypeVar('_T')
 
@@ -152,7 +152,7 @@ SAVED: tuple[Column[save.Saved], ...] = (
     Column('downloaded', lambda r: r.downloaded),
 )
 
-EXTRACTED: tuple[Column[extraction.Extracted], ...] = (
+EXTRACTED: tuple[Column[extract.Extracted], ...] = (
     Column('directory', lambda r: str(r.directory)),
     Column('image', lambda r: str(r.image)),
     Column('kernel', lambda r: r.kernel and str(r.kernel)),
@@ -173,7 +173,7 @@ SHRINK_PLAN: tuple[Column[shrink.ShrinkPlan], ...] = (
     Column('saved', lambda r: r.size_before - r.size),
 )
 
-BUILT: tuple[Column[tree.Built], ...] = (
+BUILT: tuple[Column[build.Built], ...] = (
     Column('output', lambda r: str(r.output)),
     Column('size', lambda r: r.size),
     Column('files', lambda r: r.files),
@@ -181,7 +181,7 @@ BUILT: tuple[Column[tree.Built], ...] = (
     Column('uuid', lambda r: r.uuid),
 )
 
-INSPECTED: tuple[Column[inspection.Inspected], ...] = (
+INSPECTED: tuple[Column[inspect.Inspected], ...] = (
     Column('source', lambda r: str(r.source)),
     Column('format', lambda r: r.format),
     Column('partition', lambda r: r.partition),
@@ -217,7 +217,7 @@ BOOTED: tuple[Column[trial.Booted], ...] = (
     Column('cause', lambda r: r.cause and r.cause.name),
 )
 
-SHARED: tuple[Column[sharing.Shared], ...] = (
+SHARED: tuple[Column[share.Shared], ...] = (
     Column('Role', lambda r: r.kind.noun),
     Column('Image', lambda r: r.image.id),
     Column('Name', lambda r: r.image.name),

@@ -147,9 +147,7 @@ class TestAtOnce(base.TestCase):
         self.assertEqual((0, ''), (running.returncode, stderr))
         self.assertNotEqual(first, output.stat().st_ino)
         process.run(['e2fsck', '-f', '-n', output])
-        self.assertIn(
-            b'/etc/os-release', exttree.read_tree(output)
-        )
+        self.assertIn(b'/etc/os-release', exttree.read_tree(output))
         self.assertEqual(
             ['made.img', 'root.img'], sorted(os.listdir(self.folder))
         )

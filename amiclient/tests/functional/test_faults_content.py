@@ -8,6 +8,7 @@ from typing import Any
 from amiclient.tests import faults_actions as acts
 from amiclient.tests.functional import faulty
 
+
 #: Answers that describe one image.
 class TestCorrupted(faulty.FaultCase):
     """What arrives is not what was sent: no attempt can mend it."""

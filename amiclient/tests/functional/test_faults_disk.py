@@ -12,7 +12,7 @@ from unittest import mock
 
 import fixtures
 
-from amiclient.ext import stage
+from amiclient.ext import finish
 from amiclient.ext import workplace
 from amiclient.tests.functional import base
 from amiclient.tests.functional import upload
@@ -96,8 +96,8 @@ class TestFull(_Case):
             check_room(folder, needed)
             disk.fill()
 
-        check_room = stage.check_room
-        with mock.patch.object(stage, 'check_room', check):
+        check_room = finish.check_room
+        with mock.patch.object(finish, 'check_room', check):
             yield
 
     def test_shrink_known_before(self) -> None:

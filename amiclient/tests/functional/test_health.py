@@ -5,7 +5,7 @@
 The remedy is then run as it was printed, and the rule has to be silent.
 """
 
-from amiclient.glance.health import health as rules
+from amiclient.glance.verify import health as rules
 from amiclient.tests import base
 from amiclient.tests.functional import health
 from amiclient.tests.functional import test_health_access

@@ -17,6 +17,7 @@ from amiclient.tests import triple
 
 #: Seconds after which what should have happened has not.
 
+
 class TestKilled(upload.UploadCase):
     """kill -9, in a process of its own."""
 

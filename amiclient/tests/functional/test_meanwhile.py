@@ -88,9 +88,7 @@ class TestUpload(MeanwhileCase):
             self.delete(new.pop())()
 
         size = self.root.stat().st_size
-        self.glance.rule(
-            actions.meanwhile(0, act), **faulty.DATA, length=size
-        )
+        self.glance.rule(actions.meanwhile(0, act), **faulty.DATA, length=size)
         text = self.fail(*self.commands['image'], '--no-reuse')
         self.assertIn('No image found', text)
         self.assertEqual(sorted(self.ids.values()), self.images())

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import fixtures
 
-from amiclient.tests import cloud as cloud_
+from amiclient.tests.cloud import Cloud
 from amiclient.tests.functional import base
 from amiclient.tests import triple
 
@@ -25,12 +25,12 @@ LIMITS = {
 class _Limited(fixtures.Fixture):
     """The quotas of this cloud leave hardly any room."""
 
-    cloud: ClassVar[cloud_.Cloud]
+    cloud: ClassVar[Cloud]
 
     def _setUp(self) -> None:
         folder = pathlib.Path(tempfile.mkdtemp(prefix='amiclient-limits-'))
         self.addCleanup(shutil.rmtree, folder)
-        self.cloud = cloud_.Cloud(folder, limits=LIMITS)
+        self.cloud = Cloud(folder, limits=LIMITS)
         self.addCleanup(self.cloud.stop)
         self.cloud.start(tied=True)
 

@@ -280,9 +280,7 @@ class TestArchive(SaveCase):
             list(members),
         )
         for member in members.values():
-            self.assertEqual(
-                (0, 0, 0), (member.mtime, member.uid, member.gid)
-            )
+            self.assertEqual((0, 0, 0), (member.mtime, member.uid, member.gid))
 
     def test_always_the_same(self) -> None:
         path = pathlib.Path(self.saved('--format', 'uec')['image'])

@@ -14,6 +14,7 @@ _NAME = 'web_1.tar.gz'
 
 #: Seconds after which what should have happened has not.
 
+
 class TestAtOnce(test_save.SaveCase):
     def setUp(self) -> None:
         super().setUp()

@@ -70,9 +70,7 @@ class TestTriple(SwapCase):
         self.assertIn(f'{self.ramdisk} {CHANGED}', text)
 
     def test_kernel_removed(self) -> None:
-        text = self.refuse_when(
-            self.kernel.unlink, *self.upload_of(self.root)
-        )
+        text = self.refuse_when(self.kernel.unlink, *self.upload_of(self.root))
         self.assertIn(str(self.kernel), text)
 
     def test_link_swapped(self) -> None:

@@ -14,6 +14,7 @@ from amiclient.tests import triple
 
 #: Seconds after which what should have happened has not.
 
+
 class TestInterrupted(upload.UploadCase):
     """Ctrl-C and worse, in a process of its own."""
 

@@ -10,7 +10,7 @@ import tempfile
 import fixtures
 
 from amiclient.ext import workplace
-from amiclient.glance.health import verify
+from amiclient.glance.verify.verify import RULES
 from amiclient import process
 from amiclient.rootfs import check
 from amiclient.tests.functional import health
@@ -20,7 +20,7 @@ from amiclient.tests.unit.rootfs import images
 from amiclient.tests.unit.rootfs import samples
 
 #: Rules about what is in a root filesystem; that of most tests is a poor one.
-_INSIDE = (check.RULES & verify.RULES) - {
+_INSIDE = (check.RULES & RULES) - {
     'architecture',
     'boot-sector',
     'no-kernel',
@@ -36,9 +36,7 @@ class VerifyCase(health.HealthCase):
         self.addCleanup(shutil.rmtree, self.folder)
         super().setUp()
         self.work = self.tmp()
-        self.useFixture(
-            fixtures.EnvironmentVariable('TMPDIR', str(self.work))
-        )
+        self.useFixture(fixtures.EnvironmentVariable('TMPDIR', str(self.work)))
         # Which of several has most room may change meanwhile.
         for name in ('_LARGE', '_SMALL'):
             self.patch(workplace, name, self.work)

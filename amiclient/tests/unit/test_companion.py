@@ -12,14 +12,14 @@ import time
 import fixtures
 
 from amiclient import companion
-from amiclient import exceptions
+from amiclient import errors
 from amiclient import process
 from amiclient.tests import base
 
 #: Starts a program, tells its number, and waits to be killed.
 _PARENT = """
-import time
 from amiclient import companion
+import time
 with companion.started(['sleep', '60']) as program:
     print(program.pid, flush=True)
     time.sleep(60)
@@ -123,7 +123,7 @@ class TestCompanion(base.TestCase):
 
     def test_missing(self) -> None:
         error = self.assertRaises(
-            exceptions.ProgramError,
+            errors.ProgramError,
             companion.started(['amiclient-no-such']).__enter__,
         )
         self.assertIn('amiclient-no-such was not found', str(error))

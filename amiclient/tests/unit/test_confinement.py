@@ -17,7 +17,7 @@ import fixtures
 
 from amiclient import companion
 from amiclient import confinement
-from amiclient import exceptions
+from amiclient import errors
 from amiclient import process
 from amiclient.tests import base
 
@@ -379,6 +379,6 @@ class TestEnds(base.TestCase):
                 FileNotFoundError, process.run, ['own'], access=access
             )
         error = self.assertRaises(
-            exceptions.ProgramError, process.run, ['nothing'], access=_FREE
+            errors.ProgramError, process.run, ['nothing'], access=_FREE
         )
         self.assertIn('nothing was not found', str(error))

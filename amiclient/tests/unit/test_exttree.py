@@ -53,8 +53,12 @@ class KnownTreeTest(base.TestCase):
             for name in names:
                 self.assertEqual(tuple(sorted(names)), tree[name].names)
         self.assertEqual(
-            (b'/etc/fourth', b'/links/first', b'/links/other/third',
-             b'/links/second'),
+            (
+                b'/etc/fourth',
+                b'/links/first',
+                b'/links/other/third',
+                b'/links/second',
+            ),
             tree[b'/links/second'].names,
         )
         self.assertEqual(attribute, tree[b'/boot/vmlinuz'].xattrs)
@@ -86,9 +90,7 @@ class KnownTreeTest(base.TestCase):
             self.assertEqual(os.readlink(path), entry.target)
         if entry.type == 'file':
             # mke2fs copies whole seconds; a float would be rounded up.
-            self.assertEqual(
-                status.st_mtime_ns // 10**9, entry.mtime // 10**9
-            )
+            self.assertEqual(status.st_mtime_ns // 10**9, entry.mtime // 10**9)
             if not entry.sha256.startswith('in blocks'):
                 with open(path, 'rb') as file:
                     digest = hashlib.file_digest(file, 'sha256')
@@ -254,10 +256,12 @@ class DifferenceTest(base.TestCase):
         )  # fmt: skip
         (work / 'long').write_bytes(self.random.randbytes(2000))
         content.add_odd(self.job)
-        self.job.debugfs([
-            'ea_set /etc/os-release user.kept value',
-            'ea_set -f long /links/small user.long',
-        ])
+        self.job.debugfs(
+            [
+                'ea_set /etc/os-release user.kept value',
+                'ea_set -f long /links/small user.long',
+            ]
+        )
         self.before = exttree.read_tree(self.job.image)
 
     def test_each_change_is_told(self) -> None:

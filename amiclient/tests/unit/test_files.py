@@ -11,7 +11,7 @@ from unittest import mock
 
 import testtools
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient import files
 from amiclient import process
 from amiclient.tests import base
@@ -140,7 +140,7 @@ class TestOutput(base.TestCase):
                 lambda target=target: files.Output(target),
                 lambda target=target: files.publish(ready, target),
             ):
-                error = self.assertRaises(exceptions.UsageError, replace)
+                error = self.assertRaises(errors.UsageError, replace)
                 self.assertIn(f'{target}: {words}', str(error))
         self.assertTrue(fifo.is_fifo() and link.is_symlink())
         self.assertEqual(['fifo', 'link', 'ready'], self.names())
@@ -220,9 +220,7 @@ class TestOutput(base.TestCase):
             (self.folder / 'no' / 'target', 'no such directory'),
             (pathlib.Path(__file__) / 'target', 'not a directory'),
         ):
-            error = self.assertRaises(
-                exceptions.AmiError, files.Output, target
-            )
+            error = self.assertRaises(errors.AmiError, files.Output, target)
             self.assertIn(f'{target.parent}: {words}', str(error))
 
     def test_told(self) -> None:
@@ -230,7 +228,7 @@ class TestOutput(base.TestCase):
             try:
                 with files.told(self.folder):
                     raise OSError(number, os.strerror(number))
-            except exceptions.AmiError as error:
+            except errors.AmiError as error:
                 self.assertIn(
                     f'{self.folder}: {os.strerror(number)}', str(error)
                 )
@@ -280,7 +278,7 @@ class TestFolderFor(base.TestCase):
         self.assertTrue(self.folder.is_dir())
 
     def refused(self) -> str:
-        error = self.assertRaises(exceptions.AmiError, self.fail)
+        error = self.assertRaises(errors.AmiError, self.fail)
         return str(error)
 
     def test_no_directory(self) -> None:
@@ -409,7 +407,7 @@ class TestReadAt(base.TestCase):
         self.assertEqual(self.data[:40_960], self.read(40_960, 0))
         for count, offset in ((100_000, 0), (100_000, 4096), (50_000, 4097)):
             error = self.assertRaises(
-                exceptions.SourceError, self.read, count, offset
+                errors.SourceError, self.read, count, offset
             )
             self.assertIn(
                 f'{self.path} cannot be read at byte 49152: ', str(error)
@@ -428,7 +426,7 @@ class TestFixed(base.TestCase):
     def set(self, letter: str, path: pathlib.Path) -> None:
         try:
             process.run(['chattr', f'+{letter}', path])
-        except exceptions.ProgramError as error:
+        except errors.ProgramError as error:
             self.skipTest(f'no such flags here: {error}')
         self.addCleanup(process.run, ['chattr', f'-{letter}', path])
 
@@ -441,7 +439,7 @@ class TestFixed(base.TestCase):
             lambda: files.Output(self.path),
             lambda: files.publish(made, self.path),
         ):
-            error = self.assertRaises(exceptions.UsageError, call)
+            error = self.assertRaises(errors.UsageError, call)
             self.assertIn(f'{path} is {word}', str(error))
             self.assertIn(f'chattr -{letter} {path}', str(error))
         self.assertEqual(before, sorted(self.folder.iterdir()))
@@ -463,9 +461,7 @@ class TestFixed(base.TestCase):
     def test_folder_for(self) -> None:
         self.set('i', self.folder)
         with (
-            testtools.ExpectedException(
-                exceptions.UsageError, '.* is immutable'
-            ),
+            testtools.ExpectedException(errors.UsageError, '.* is immutable'),
             files.folder_for(self.folder),
         ):
             pass

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient import findings
 from amiclient.tests import base
 
@@ -43,7 +43,7 @@ class TestFindings(base.TestCase):
     def test_an_unknown_rule(self):
         findings.refuse_unknown(['a'], {'a', 'b'})
         error = self.assertRaises(
-            exceptions.UsageError,
+            errors.UsageError,
             findings.refuse_unknown,
             ['a', 'z'],
             {'b', 'a'},

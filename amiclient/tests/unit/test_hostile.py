@@ -8,12 +8,12 @@ import os
 import pathlib
 import time
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.ext import copy
+from amiclient.ext import e2fsprogs
 from amiclient.ext import geometry
-from amiclient.ext import groups
+from amiclient.ext import layout
 from amiclient.ext import shrink
-from amiclient.ext import tools
 from amiclient import process
 from amiclient.rootfs import contents
 from amiclient.source import detect
@@ -80,7 +80,7 @@ class TestSuperblocks(HostileCase):
                         file.write(block)
                     try:
                         found = detect.open_root(path).superblock
-                    except exceptions.SourceError as error:
+                    except errors.SourceError as error:
                         self.assertTrue(str(error).isprintable())
                         continue
                     self.assertLess(found.group_count, 1 << 21)
@@ -93,7 +93,7 @@ class TestSuperblocks(HostileCase):
             image=detect.open_root(path), output=self.tmp() / 'result'
         )
         error = self.assertRaises(
-            exceptions.AmiError, lambda: shrink.execute(shrink.plan(request))
+            errors.AmiError, lambda: shrink.execute(shrink.plan(request))
         )
         self.assertIn('damaged', str(error))
         self.assertLess(time.monotonic() - started, 60)
@@ -103,7 +103,7 @@ class TestSuperblocks(HostileCase):
         found = detect.open_root(path).superblock
         with copy.opened(path, os.O_RDONLY) as descriptor:
             error = self.assertRaises(
-                exceptions.DamagedError, groups.Layout, descriptor, found
+                errors.DamagedError, layout.Layout, descriptor, found
             )
         self.assertIn('share their metadata', str(error))
 
@@ -111,16 +111,16 @@ class TestSuperblocks(HostileCase):
         path = hostile.make('groups-of-metadata', self.tmp())
         found = detect.open_root(path).superblock
         measured = geometry.Geometry(found, 9000, 12, (), ())
-        error = self.assertRaises(exceptions.DamagedError, measured.need)
+        error = self.assertRaises(errors.DamagedError, measured.need)
         self.assertIn('no room', str(error))
 
 
 class TestEndless(HostileCase):
     def test_an_e2fsck_that_spins_is_ended(self) -> None:
-        self.patch(tools, '_CPU', 1)
+        self.patch(e2fsprogs, '_CPU', 1)
         path = hostile.make('indirect-loop', self.tmp())
         error = self.assertRaises(
-            exceptions.ProgramError, shrinking.shrunk, path,
+            errors.ProgramError, shrinking.shrunk, path,
             output=self.tmp() / 'result', repair=True,
         )  # fmt: skip
         self.assertEqual(
@@ -134,7 +134,7 @@ class TestEndless(HostileCase):
         with hostile_patch.Patch(path) as patch:
             patch.write(2 * patch.block_size, bytes(patch.block_size))
         started = time.monotonic()
-        toolbox = tools.Toolbox.of(detect.open_root(path).superblock)
+        toolbox = e2fsprogs.Toolbox.of(detect.open_root(path).superblock)
         self.assertRaises(process.TooTalkative, toolbox._fsck, path)
         self.assertFalse(toolbox.check(path))
         self.assertIn('Corrupt group', toolbox.objections(path))
@@ -231,7 +231,7 @@ class TestBombs(HostileCase):
                 for target in ('kernel', 'ramdisk', 'identify'):
                     try:
                         wrong = targets.READERS[target](path, folder)
-                    except exceptions.AmiError as error:
+                    except errors.AmiError as error:
                         self.assertTrue(str(error).isprintable(), name)
                     else:
                         self.assertIsNone(wrong, name)

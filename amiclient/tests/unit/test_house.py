@@ -50,7 +50,7 @@ _FORBIDDEN = {
 }
 
 #: The parts of the cloud's side that are folders.
-_CLOUD = ('data', 'upload', 'health', 'change')
+_CLOUD = ('transfer', 'upload', 'verify', 'change')
 
 #: The one door to other programs, and what others would go round it by.
 _DOOR = 'process.py'
@@ -141,7 +141,7 @@ class TestHouse(base.TestCase):
 
     def test_floors_of_the_cloud_side(self) -> None:
         below: list[str] = []
-        for floor in (('',), ('data',), ('upload', 'health'), ('change',)):
+        for floor in (('',), ('transfer',), ('upload', 'verify'), ('change',)):
             above = [name for name in _CLOUD if name not in (*below, *floor)]
             for name in floor:
                 # Those on one floor do not know each other either.

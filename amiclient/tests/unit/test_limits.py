@@ -7,7 +7,7 @@ import signal
 
 from amiclient import companion
 from amiclient import confinement
-from amiclient import exceptions
+from amiclient import errors
 from amiclient import limits
 from amiclient.osc import command
 from amiclient import process
@@ -65,7 +65,7 @@ class TestLimits(base.TestCase):
 
     def refusal(self, argv: list[str], **rest: object) -> str:
         error = self.assertRaises(
-            exceptions.ProgramError,
+            errors.ProgramError,
             process.run, argv, access=_ACCESS, ok=range(256), **rest,
         )  # fmt: skip
         self.assertNotIsInstance(error, process.ProgramFailed)
@@ -108,14 +108,14 @@ class TestLimits(base.TestCase):
                 _GREEDY, nothing, access=_ACCESS, memory=100 * _MIB
             ) as pipe,
         ):
-            error = self.assertRaises(exceptions.ProgramError, pipe.read, 1)
+            error = self.assertRaises(errors.ProgramError, pipe.read, 1)
         self.assertIn(told, str(error))
         with companion.started(
             _GREEDY, access=_ACCESS, memory=100 * _MIB
         ) as program:
             self.assertTrue(program.wait(60))
             error = self.assertRaises(
-                exceptions.ProgramError, program.refuse_limited
+                errors.ProgramError, program.refuse_limited
             )
         self.assertIn(told, str(error))
 
@@ -123,9 +123,7 @@ class TestLimits(base.TestCase):
         self.give(2)
         with open('/dev/null', 'rb') as nothing:
             with process.reading(_BUSY, nothing, access=_ACCESS) as pipe:
-                error = self.assertRaises(
-                    exceptions.ProgramError, pipe.read, 1
-                )
+                error = self.assertRaises(errors.ProgramError, pipe.read, 1)
         self.assertIn('ulimit -t unlimited', str(error))
 
     def test_a_companion(self) -> None:
@@ -135,7 +133,7 @@ class TestLimits(base.TestCase):
             self.assertTrue(program.wait(60))
             self.assertEqual(-signal.SIGXCPU, program.status)
             error = self.assertRaises(
-                exceptions.ProgramError, program.refuse_limited
+                errors.ProgramError, program.refuse_limited
             )
         self.assertIn('sh was ended: programs are limited', str(error))
 
@@ -164,5 +162,5 @@ class TestLimits(base.TestCase):
                 with command.plain_errors():
                     raise error
 
-            error = self.assertRaises(exceptions.AmiError, fail)
+            error = self.assertRaises(errors.AmiError, fail)
             self.assertIn(expected, str(error))

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient import files
 from amiclient import locks
 from amiclient import process
@@ -17,13 +17,14 @@ from amiclient.tests import base
 
 #: Holds a file until its stdin ends, or says why it cannot.
 _HOLDER = """\
+from amiclient import errors
+from amiclient import locks
 import pathlib, sys
-from amiclient import exceptions, locks
 try:
     with getattr(locks, sys.argv[1])(pathlib.Path(sys.argv[2])):
         print('held', flush=True)
         sys.stdin.read()
-except exceptions.BusyError as error:
+except errors.BusyError as error:
     print(error, flush=True)
 """
 
@@ -95,7 +96,7 @@ class TestLocks(_HoldingTest):
         child, said = self.start('changing', self.path)
         self.assertEqual('held', said)
         self.assertRaises(
-            exceptions.BusyError, locks.changing(self.path).__enter__
+            errors.BusyError, locks.changing(self.path).__enter__
         )
         child.kill()
         child.wait()
@@ -106,7 +107,7 @@ class TestLocks(_HoldingTest):
         os.truncate(self.path, 1 << 20)
         try:
             found = process.run(['losetup', '--find', '--show', self.path])
-        except exceptions.ProgramError as error:
+        except errors.ProgramError as error:
             self.skipTest(f'no loop device: {error}')
         device = pathlib.Path(found.text.strip())
         self.addCleanup(process.run, ['losetup', '--detach', device])
@@ -122,9 +123,7 @@ class TestLocks(_HoldingTest):
         device = self.device()
         with open(device) as file:
             fcntl.flock(file, fcntl.LOCK_SH)
-            timer = threading.Timer(
-                0.5, fcntl.flock, (file, fcntl.LOCK_UN)
-            )
+            timer = threading.Timer(0.5, fcntl.flock, (file, fcntl.LOCK_UN))
             timer.start()
             with locks.changing(device):
                 pass
@@ -142,9 +141,7 @@ class TestOutput(_HoldingTest):
     """Outputs that take the place of something."""
 
     def refused(self, word: str) -> None:
-        error = self.assertRaises(
-            exceptions.BusyError, files.Output, self.path
-        )
+        error = self.assertRaises(errors.BusyError, files.Output, self.path)
         self.assertIn(f'{self.path} is being {word} by', str(error))
         self.assertEqual([self.path], list(self.folder.iterdir()))
 
@@ -166,7 +163,7 @@ class TestOutput(_HoldingTest):
         with files.Output(self.path) as output:
             self.path.write_text('of another')
             child, _ = self.start('changing', self.path)
-            self.assertRaises(exceptions.BusyError, output.keep)
+            self.assertRaises(errors.BusyError, output.keep)
             child.communicate()
             output.keep()
         self.assertEqual('', self.path.read_text())
@@ -175,9 +172,7 @@ class TestOutput(_HoldingTest):
         made = self.folder / 'made'
         made.write_text('new')
         child, _ = self.start('reading', self.path)
-        self.assertRaises(
-            exceptions.BusyError, files.publish, made, self.path
-        )
+        self.assertRaises(errors.BusyError, files.publish, made, self.path)
         child.communicate()
         files.publish(made, self.path)
         self.assertEqual('new', self.path.read_text())

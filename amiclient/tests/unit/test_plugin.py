@@ -22,7 +22,7 @@ from amiclient.tests import base
 _HEAVY = (
     # Our own, for the sake of their many dataclasses.
     'amiclient.ext',
-    'amiclient.glance.errors',
+    'amiclient.glance.http_errors',
     'amiclient.glance.model',
     'amiclient.osc.shown',
     'amiclient.rootfs',

@@ -14,7 +14,7 @@ import threading
 import time
 import types
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient import process
 from amiclient.tests import base
 from amiclient.tests.unit.ext import shrinking
@@ -23,7 +23,7 @@ from amiclient.tests.unit.ext import shrinking
 class TestFind(base.TestCase):
     def test_missing(self) -> None:
         error = self.assertRaises(
-            exceptions.ProgramError, process.run, ['no-such-program-here']
+            errors.ProgramError, process.run, ['no-such-program-here']
         )
         self.assertEqual('no-such-program-here was not found', str(error))
 
@@ -31,7 +31,7 @@ class TestFind(base.TestCase):
         self.useFixture(shrinking.variable('PATH', str(self.tmp())))
         self.patch(process, '_SBIN', ())
         error = self.assertRaises(
-            exceptions.ProgramError, process.find, 'resize2fs'
+            errors.ProgramError, process.find, 'resize2fs'
         )
         self.assertEqual(
             'resize2fs was not found; install the package e2fsprogs',
@@ -212,7 +212,7 @@ class TestEnding(base.TestCase):
         self.once_it_runs(self.event.set)
         began = time.monotonic()
         self.assertRaises(
-            exceptions.CancelledError, self.run_program,
+            errors.CancelledError, self.run_program,
             'echo $$ > "$1"; exec sleep 60', cancel=self.event,
         )  # fmt: skip
         self.assertLess(time.monotonic() - began, 30)
@@ -221,7 +221,7 @@ class TestEnding(base.TestCase):
     def test_cancelled_before(self) -> None:
         self.event.set()
         self.assertRaises(
-            exceptions.CancelledError, self.run_program,
+            errors.CancelledError, self.run_program,
             'echo $$ > "$1"', cancel=self.event,
         )  # fmt: skip
         self.assertFalse(self.mark.exists())
@@ -230,7 +230,7 @@ class TestEnding(base.TestCase):
         self.once_it_runs(self.event.set)
         self.patch(process, '_GRACE', 0.2)
         self.assertRaises(
-            exceptions.CancelledError, self.run_program,
+            errors.CancelledError, self.run_program,
             'trap "" TERM; echo $$ > "$1"; while :; do sleep 0.05; done',
             cancel=self.event,
         )  # fmt: skip
@@ -238,15 +238,13 @@ class TestEnding(base.TestCase):
 
     def test_not_to_be_interrupted(self) -> None:
         self.once_it_runs(self.and_go_on(self.event.set))
-        self.run_program(
-            self._GOES_ON, cancel=self.event, interruptible=False
-        )
+        self.run_program(self._GOES_ON, cancel=self.event, interruptible=False)
         self.assertEqual('done\n', self.mark.read_text())
 
     def test_too_slow(self) -> None:
         self.advance_clock()
         error = self.assertRaises(
-            exceptions.ProgramError, self.run_program,
+            errors.ProgramError, self.run_program,
             'echo $$ > "$1"; sleep 1000; true', limit=2,
         )  # fmt: skip
         self.assertIn('sh was ended, for it took more than', str(error))
@@ -256,7 +254,7 @@ class TestEnding(base.TestCase):
     def test_what_it_started_ends_as_well(self) -> None:
         self.advance_clock()
         self.assertRaises(
-            exceptions.ProgramError, self.run_program,
+            errors.ProgramError, self.run_program,
             'sleep 1000 & echo $! > "$1"; wait', limit=2,
         )  # fmt: skip
         number = int(self.mark.read_text())

@@ -14,7 +14,6 @@ from amiclient.tests import shapes_broken as broken
 
 
 class ShapesTest(base.TestCase):
-
     def _digest(self, image: pathlib.Path) -> bytes:
         return process.run(['sha256sum', image]).stdout.split()[0]
 
@@ -69,9 +68,7 @@ class ShapesTest(base.TestCase):
         self.assertEqual(
             1234567890, want[b'/etc/os-release'].mtime // 1_000_000_000
         )
-        lost = [
-            name for name in want if want[name].sha256 != got[name].sha256
-        ]
+        lost = [name for name in want if want[name].sha256 != got[name].sha256]
         self.assertEqual([broken.JOURNALED], lost)
 
     def test_planted_secret_is_in_free_blocks(self) -> None:

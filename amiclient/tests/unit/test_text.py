@@ -4,7 +4,7 @@
 
 import unicodedata
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.tests import base
 from amiclient import text
 
@@ -53,7 +53,7 @@ class TestTold(base.TestCase):
 
 class TestErrors(base.TestCase):
     def test_each_is_one_safe_line(self) -> None:
-        error = exceptions.CloudError(
+        error = errors.CloudError(
             'web\x1b[2J\n: refused', hint='ask \u202eroot'
         )
         self.assertEqual(

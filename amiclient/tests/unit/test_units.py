@@ -2,7 +2,7 @@
 
 """Sizes as users write and read them."""
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.tests import base
 from amiclient import units
 
@@ -45,7 +45,7 @@ class TestSizes(base.TestCase):
     def test_refused(self) -> None:
         for text in _NO_SIZES:
             error = self.assertRaises(
-                exceptions.UsageError, units.parse_size, text
+                errors.UsageError, units.parse_size, text
             )
             self.assertIn(repr(text), str(error))
             self.assertIn('64M', str(error))
@@ -93,7 +93,7 @@ class TestHeadroom(base.TestCase):
             if text == '5%':
                 continue
             error = self.assertRaises(
-                exceptions.UsageError, units.parse_headroom, text
+                errors.UsageError, units.parse_headroom, text
             )
             self.assertIn(repr(text), str(error))
             self.assertIn('5%', str(error))

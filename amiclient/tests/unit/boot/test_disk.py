@@ -7,7 +7,7 @@ import pathlib
 
 from amiclient.boot import disk
 from amiclient.boot import seed
-from amiclient.ext import browse
+from amiclient.ext import reader as reader_
 from amiclient.ext import superblock
 from amiclient import process
 from amiclient.tests import base
@@ -96,6 +96,6 @@ class TestSeed(base.TestCase):
         self.assertEqual({}, self.read(path, 'vendor_data.json'))
 
     def read(self, path: pathlib.Path, name: str) -> dict[str, object]:
-        with browse.opened(path) as reader:
+        with reader_.opened(path) as reader:
             found = reader.read_file(f'/openstack/latest/{name}')
         return dict(json.loads(found))

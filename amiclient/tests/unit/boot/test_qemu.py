@@ -6,7 +6,7 @@ import json
 import pathlib
 
 from amiclient.boot import qemu
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.tests import base
 
 UUID = '11111111-2222-4333-8444-555555555555'
@@ -68,7 +68,7 @@ class TestCommandLine(base.TestCase):
     def test_impossible(self) -> None:
         for text in ('a\nb', 'x' * 2000, 'a\0b'):
             error = self.assertRaises(
-                exceptions.UsageError,
+                errors.UsageError,
                 qemu.command_line, kvm=True, append=text,
             )  # fmt: skip
             self.assertNotIn('\n', str(error))
@@ -152,7 +152,7 @@ class TestArguments(base.TestCase):
 
     def test_other_architectures(self) -> None:
         error = self.assertRaises(
-            exceptions.UnsupportedError, qemu.emulator, 's390x'
+            errors.UnsupportedError, qemu.emulator, 's390x'
         )
         self.assertIn('s390x', str(error))
         self.assertIn('aarch64, i686, x86_64', str(error))

@@ -18,7 +18,7 @@ def dump(rows: dict[int, bytes]) -> str:
         for i in range(0, len(cells), 8)
     ]
     return ''.join(
-        f'{0xb8000 + 8 * i:016x}: {words[i]} {words[i + 1]}\r\n'
+        f'{0xB8000 + 8 * i:016x}: {words[i]} {words[i + 1]}\r\n'
         for i in range(0, len(words), 2)
     )
 

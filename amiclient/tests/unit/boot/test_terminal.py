@@ -7,7 +7,7 @@ import pty
 import termios
 
 from amiclient.boot import terminal
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.tests import base
 
 
@@ -70,6 +70,6 @@ class TestAttached(base.TestCase):
     def test_no_terminal(self) -> None:
         self.patch(terminal, '_PATH', '/nosuch/tty')
         error = self.assertRaises(
-            exceptions.UsageError, terminal.attached().__enter__
+            errors.UsageError, terminal.attached().__enter__
         )
         self.assertIn('--interactive', str(error))

@@ -11,7 +11,7 @@ import fixtures
 from amiclient.boot import causes
 from amiclient.boot import run
 from amiclient.boot import trial
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.source import bundle
 from amiclient.source import manifest
 from amiclient.tests import base
@@ -79,9 +79,7 @@ class TestPlan(PlanCase):
 
     def test_disk(self) -> None:
         self.assertEqual(64 * MIB, self.plan(disk=64 * MIB).disk)
-        error = self.assertRaises(
-            exceptions.UsageError, self.plan, disk=15 * MIB
-        )
+        error = self.assertRaises(errors.UsageError, self.plan, disk=15 * MIB)
         self.assertIn('--disk', str(error))
 
     def refused(self, kind: type[Exception], **rest: object) -> str:
@@ -90,7 +88,7 @@ class TestPlan(PlanCase):
         return str(error)
 
     def test_sizes_that_cannot_be(self) -> None:
-        usage = exceptions.UsageError
+        usage = errors.UsageError
         for rest, said in (
             ({'memory': 1000}, 'MiB; give 1048576'),
             ({'memory': MIB + 1}, 'MiB; give 1048576 or 2097152'),
@@ -101,31 +99,31 @@ class TestPlan(PlanCase):
 
     def test_no_kernel(self) -> None:
         self.source = dataclasses.replace(self.source, kernel=None)
-        words = self.refused(exceptions.UsageError)
+        words = self.refused(errors.UsageError)
         self.assertIn('root.img', words)
         self.assertIn('--kernel', words)
 
     def test_swapped(self) -> None:
         words = self.refused(
-            exceptions.SourceError,
+            errors.SourceError,
             kernel=self.source.ramdisk, ramdisk=self.source.kernel,
         )  # fmt: skip
         self.assertIn('an initramfs was given as kernel', words)
 
     def test_ramdisk_that_is_none(self) -> None:
-        self.refused(exceptions.SourceError, ramdisk=self.root)
+        self.refused(errors.SourceError, ramdisk=self.root)
 
     def test_root_that_is_none(self) -> None:
         self.source = dataclasses.replace(self.source, root=self.source.kernel)
-        self.refused(exceptions.SourceError)
+        self.refused(errors.SourceError)
 
     def test_kernel_for_what_cannot_be_run(self) -> None:
         self.source.kernel.write_bytes(bytes(samples.pe(0x5064, b'.linux')))
-        error = self.assertRaises(exceptions.AmiError, self.plan)
+        error = self.assertRaises(errors.AmiError, self.plan)
         self.assertNotIn('\n', str(error))
 
     def test_command_line(self) -> None:
-        self.refused(exceptions.UsageError, append='x' * 4000)
+        self.refused(errors.UsageError, append='x' * 4000)
 
     def saved(self, **properties: str) -> None:
         part = manifest.Part(
@@ -145,21 +143,19 @@ class TestPlan(PlanCase):
             'root=/dev/vda ro console=ttyS0', self.plan().command_line
         )
         self.saved(os_command_line='x\ny')
-        words = self.refused(exceptions.UsageError)
+        words = self.refused(errors.UsageError)
         self.assertIn('os_command_line', words)
 
     def test_console_that_is_a_folder(self) -> None:
         for text in ('.', '..', '/', str(self.folder)):
-            words = self.refused(
-                exceptions.UsageError, console=pathlib.Path(text)
-            )
+            words = self.refused(errors.UsageError, console=pathlib.Path(text))
             self.assertEqual(
                 f'--console {text}: a directory; name a file in it', words
             )
 
     def test_console_within_the_source(self) -> None:
         words = self.refused(
-            exceptions.UsageError,
+            errors.UsageError,
             source=self.folder,
             console=self.folder / 'new' / 'console',
         )
@@ -172,7 +168,7 @@ class TestPlan(PlanCase):
         for name in ('qemu-system-x86_64', 'qemu-img'):
             (self.bin / name).unlink()
         self.useFixture(fixtures.EnvironmentVariable('PATH', str(self.bin)))
-        words = self.refused(exceptions.ProgramError)
+        words = self.refused(errors.ProgramError)
         self.assertEqual(
             'qemu-system-x86_64 was not found; install the package '
             'qemu-system-x86',

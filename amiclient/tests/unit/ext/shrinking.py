@@ -26,7 +26,9 @@ import amiclient
 
 from amiclient.ext import shrink
 from amiclient import process
-from amiclient import progress as progress_
+from amiclient.progress import Progress
+from amiclient.progress import QUIET
+from amiclient.progress import Task
 from amiclient.source import detect
 from amiclient.tests import exttree
 from amiclient.tests import exttree_disk as disk
@@ -86,7 +88,7 @@ def request(image: pathlib.Path, **rest: Any) -> shrink.ShrinkRequest:
 def shrunk(
     image: pathlib.Path,
     *,
-    progress: progress_.Progress = progress_.QUIET,
+    progress: Progress = QUIET,
     cancel: threading.Event | None = None,
     **rest: Any,
 ) -> shrink.Shrunk:
@@ -141,7 +143,6 @@ def small(
     :param features: to add to those that every ext4 has.
     :param data: bytes of random data in one more file.
     """
-
 
     source = folder / 'tree'
     if not source.exists():
@@ -292,19 +293,21 @@ class Watch:
     @contextlib.contextmanager
     def task(
         self, description: str, total: int | None = None
-    ) -> Iterator[progress_.Task]:
+    ) -> Iterator[Task]:
         self.begun(description)
-        with progress_.QUIET.task(description, total) as task:
+        with QUIET.task(description, total) as task:
             yield task
 
 
 #: Shrinks an image in a process of its own, and tells what it is about. Its
 #: arguments: image, and what to call shrink.ShrinkRequest with, as JSON.
 _CHILD = """
-import contextlib, json, pathlib, resource, signal, sys
-from amiclient import exceptions, interrupts, progress
+from amiclient import errors
 from amiclient.ext import shrink
+from amiclient import interrupts
+from amiclient import progress
 from amiclient.source import detect
+import contextlib, json, pathlib, resource, signal, sys
 
 class Loud:
     @contextlib.contextmanager
@@ -342,7 +345,7 @@ try:
 except interrupts.Interrupted as error:
     print('Interrupted', flush=True)
     sys.exit(error.status)
-except exceptions.AmiError as error:
+except errors.AmiError as error:
     print(type(error).__name__, error, flush=True)
     sys.exit(1)
 print('Done', done.size, before, peak(), flush=True)

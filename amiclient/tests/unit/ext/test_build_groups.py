@@ -7,14 +7,14 @@ import os
 import stat
 import tracemalloc
 
-from amiclient.ext.build import checksums
-from amiclient.ext.build import identity
-from amiclient.ext.build import layout
-from amiclient.ext.build import nodes
-from amiclient.ext.build import writer as writer_
 from amiclient.ext import copy
 from amiclient.ext import shrink
 from amiclient.ext import superblock
+from amiclient.ext.writer import checksums
+from amiclient.ext.writer import identity
+from amiclient.ext.writer import nodes
+from amiclient.ext.writer import placement
+from amiclient.ext.writer.writer import Writer
 from amiclient import process
 from amiclient.source import detect
 from amiclient.tests import base
@@ -41,7 +41,7 @@ class BuildCase(base.TestCase):
         return superblock.read(self.path)
 
     def fill(self, descriptor: int, files, wish) -> None:
-        writer = writer_.Writer(descriptor, 0)
+        writer = Writer(descriptor, 0)
         tree = nodes.Tree()
         for path, node, data in files:
             if data:
@@ -85,7 +85,7 @@ class TestFewBlocks(BuildCase):
                 yield b'f%d' % number, nodes.Node(_EMPTY), data
 
         found = self.build(files())
-        self.assertLess(found.blocks_per_group, layout.PER_GROUP)
+        self.assertLess(found.blocks_per_group, placement.PER_GROUP)
         self.assertEqual(3, found.group_count)
         self.assertLess(found.free_blocks, found.block_count // 20)
         folder = self.tmp()
@@ -99,7 +99,7 @@ class TestFewBlocks(BuildCase):
 
     def test_what_fits_has_full_groups(self) -> None:
         found = self.build([(b'a', nodes.Node(_EMPTY), b'x')])
-        self.assertEqual(layout.PER_GROUP, found.blocks_per_group)
+        self.assertEqual(placement.PER_GROUP, found.blocks_per_group)
 
 
 class TestFreeInodes(BuildCase):

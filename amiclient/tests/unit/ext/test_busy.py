@@ -7,7 +7,7 @@ import pathlib
 import subprocess
 import sys
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.ext import busy
 from amiclient.ext import shrink
 from amiclient import process
@@ -32,7 +32,7 @@ class _BusyTest(base.TestCase):
         for rest in ({}, {'output': self.output}, {'in_place': True}):
             for exact in (False, True):
                 error = self.assertRaises(
-                    exceptions.BusyError, shrink.plan,
+                    errors.BusyError, shrink.plan,
                     shrinking.request(path, **rest), exact=exact,
                 )  # fmt: skip
                 self.assertNotIn('\n', str(error))
@@ -47,7 +47,7 @@ class _BusyTest(base.TestCase):
             found = process.run(
                 ['losetup', '--find', '--show', *options, self.image]
             )
-        except exceptions.ProgramError as error:
+        except errors.ProgramError as error:
             self.skipTest(f'no loop device: {error}')
         device = found.text.strip()
         self.addCleanup(process.run, ['losetup', '--detach', device])
@@ -58,7 +58,7 @@ class _BusyTest(base.TestCase):
         where.mkdir()
         try:
             process.run(['mount', *options, device, where])
-        except exceptions.ProgramError as error:
+        except errors.ProgramError as error:
             self.skipTest(f'cannot mount: {error}')
         self.addCleanup(process.run, ['umount', where])
         return str(where)
@@ -119,9 +119,7 @@ class TestBusy(_BusyTest):
     def test_opened_for_writing_between_plan_and_work(self) -> None:
         planned = shrink.plan(shrinking.request(self.image))
         with self.image.open('r+b'):
-            self.assertRaises(
-                exceptions.BusyError, shrink.execute, planned
-            )
+            self.assertRaises(errors.BusyError, shrink.execute, planned)
         self.assertEqual(self.names, sorted(os.listdir(self.folder)))
 
 

@@ -5,10 +5,10 @@
 import pathlib
 
 from amiclient.ext import byhand
-from amiclient.ext import minimum
+from amiclient.ext import e2fsprogs
+from amiclient.ext import search
 from amiclient.ext import shrink
 from amiclient.ext import superblock
-from amiclient.ext import tools
 from amiclient.tests import base
 from amiclient.tests.unit.ext import shrinking
 
@@ -34,8 +34,8 @@ class TestByHand(base.TestCase):
         done = self.shrink(image)
         self.assertGreater(done.size, done.lower_bound)
         self.assertNotIn(_COMPARING, self.tasks)
-        goal = minimum.Goal(0, True, 1, keeps_journal=True)
-        toolbox = tools.Toolbox.of(superblock.read(image))
+        goal = search.Goal(0, True, 1, keeps_journal=True)
+        toolbox = e2fsprogs.Toolbox.of(superblock.read(image))
         steps = byhand.shrink(image, goal, toolbox)
         self.assertGreater(steps[-1].blocks, done.block_count)
 

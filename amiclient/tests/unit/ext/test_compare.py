@@ -3,7 +3,7 @@
 
 import os
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.ext import compare
 from amiclient import process
 from amiclient.tests import base
@@ -92,7 +92,7 @@ class TestCompare(base.TestCase):
         other = self.folder / 'other'
         other.write_bytes(bytes(4096))
         self.assertRaises(
-            exceptions.AmiError,
+            errors.AmiError,
             compare.differences,
             self.one,
             other,

@@ -7,9 +7,9 @@ import pathlib
 import threading
 from unittest import mock
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.ext import copy
-from amiclient.ext import stage
+from amiclient.ext import finish
 from amiclient.ext import superblock
 from amiclient import process
 from amiclient import progress
@@ -59,9 +59,7 @@ class TestCopyRuns(base.TestCase):
             ) as target,
         ):
             os.truncate(target, self.source.stat().st_size)
-            copy.copy_runs(
-                source, target, runs, task=self.task, cancel=cancel
-            )
+            copy.copy_runs(source, target, runs, task=self.task, cancel=cancel)
         return self.target.read_bytes()
 
     def allocated(self) -> int:
@@ -119,7 +117,7 @@ class TestCopyRuns(base.TestCase):
         error = OSError(5, 'Input/output error')
         with mock.patch.object(os, 'pread', side_effect=error):
             raised = self.assertRaises(
-                exceptions.SourceError, self.copy, (8192, _MIB)
+                errors.SourceError, self.copy, (8192, _MIB)
             )
         self.assertIn('byte 8192', str(raised))
         self.assertIn('Input/output error', str(raised))
@@ -127,12 +125,10 @@ class TestCopyRuns(base.TestCase):
     def test_file_that_ends_too_early(self) -> None:
         self.sparse(_MIB, (0, _MIB))
         for runs in ([(0, 2 * _MIB)], [(_MIB + 5, 2 * _MIB)]):
-            error = self.assertRaises(
-                exceptions.SourceError, self.copy, *runs
-            )
+            error = self.assertRaises(errors.SourceError, self.copy, *runs)
             self.assertIn(f'ends at byte {_MIB}', str(error))
         self.sparse(_MIB)
-        self.assertRaises(exceptions.SourceError, self.copy, (0, 2 * _MIB))
+        self.assertRaises(errors.SourceError, self.copy, (0, 2 * _MIB))
 
     def test_full_disk_is_told_apart(self) -> None:
         self.sparse(_MIB, (0, _MIB))
@@ -155,7 +151,7 @@ class TestCopyRuns(base.TestCase):
         done, self.task = self.task, task
         self.task.done = 0
         self.assertRaises(
-            exceptions.CancelledError, self.copy, (0, 8 * _MIB), cancel=event
+            errors.CancelledError, self.copy, (0, 8 * _MIB), cancel=event
         )
         self.assertEqual(3 * _MIB, self.task.done)
         self.assertEqual(0, done.done)
@@ -197,7 +193,7 @@ class TestClone(base.TestCase):
             target = folder / clone.__name__
             target.touch()
             with mock.patch.object(copy, 'clone', clone):
-                stage.copy_in_use(
+                finish.copy_in_use(
                     image, target, [], progress=progress.QUIET, cancel=None
                 )
             results.append(shrinking.digest(target))
@@ -227,15 +223,13 @@ class TestClone(base.TestCase):
         blocks = shrinking.journal_blocks(image)
         target = folder / 'target'
         target.touch()
-        stage.copy_in_use(
+        finish.copy_in_use(
             image, target, [(n, n + 1) for n in blocks],
             progress=progress.QUIET, cancel=None,
         )  # fmt: skip
         self.assertFalse(shrinking.holds(target))
         self.assertTrue(shrinking.is_sound(target))
-        self.assertEqual(
-            superblock.read(image), superblock.read(target)
-        )
+        self.assertEqual(superblock.read(image), superblock.read(target))
 
 
 def _clone(source: int, target: int) -> bool:

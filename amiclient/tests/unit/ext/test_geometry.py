@@ -5,10 +5,10 @@
 import os
 import pathlib
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.ext import copy
 from amiclient.ext import geometry
-from amiclient.ext import groups
+from amiclient.ext import layout as layout_
 from amiclient.ext import superblock
 from amiclient import process
 from amiclient.tests import base
@@ -36,7 +36,7 @@ _ROOMY = 1024
 
 def _measure(image: pathlib.Path) -> geometry.Geometry:
     with copy.opened(image, os.O_RDONLY) as descriptor:
-        layout = groups.Layout(descriptor, superblock.read(image))
+        layout = layout_.Layout(descriptor, superblock.read(image))
         return geometry.measure(layout)
 
 
@@ -107,11 +107,9 @@ class TestGeometry(base.TestCase):
             process.run(['cp', '--sparse=always', self.image, target])
             try:
                 process.run(['resize2fs', '-f', target, str(blocks)])
-            except exceptions.ProgramError:
+            except errors.ProgramError:
                 continue
-            self.assertGreaterEqual(
-                superblock.read(target).block_count, bound
-            )
+            self.assertGreaterEqual(superblock.read(target).block_count, bound)
         # And it is not too low: with a little more, it works.
         size = measured.need(_ROOMY, packed=False)
         self.assertLess(size, bound + 3 * _ROOMY)
@@ -155,5 +153,5 @@ class TestNeed(base.TestCase):
         count = self.measured.superblock.block_count
         self.assertEqual(0, self.measured.moved(count))
         self.assertEqual(
-            groups.count(self.measured.used), self.measured.moved(0)
+            layout_.count(self.measured.used), self.measured.moved(0)
         )

@@ -4,7 +4,7 @@
 
 from typing import Any
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.ext import image
 from amiclient.ext import shrink
 from amiclient.ext import superblock
@@ -50,7 +50,7 @@ class TestBehind(base.TestCase):
     def refused(self, **rest: Any) -> None:
         before = shrinking.digest(self.image)
         error = self.assertRaises(
-            exceptions.UsageError, shrink.plan,
+            errors.UsageError, shrink.plan,
             shrinking.request(self.image, **rest),
         )  # fmt: skip
         self.assertIn('the 5 bytes behind its filesystem', str(error))

@@ -9,7 +9,7 @@ import pathlib
 
 import testtools
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.ext import shrink
 from amiclient import process
 from amiclient.tests import base
@@ -31,7 +31,7 @@ class TestRequests(base.TestCase):
         self.names = sorted(os.listdir(self.folder))
 
     def refused(
-        self, kind: type[exceptions.AmiError], *words: object, **rest: object
+        self, kind: type[errors.AmiError], *words: object, **rest: object
     ) -> None:
         request = shrinking.request(self.image, **rest)
         error = self.assertRaises(kind, shrink.plan, request)
@@ -43,19 +43,17 @@ class TestRequests(base.TestCase):
 
     def test_output_and_in_place(self) -> None:
         self.refused(
-            exceptions.UsageError, '--in-place', '--output',
+            errors.UsageError, '--in-place', '--output',
             output=self.folder / 'output', in_place=True,
         )  # fmt: skip
 
     def test_output_is_a_directory(self) -> None:
         folder = self.tmp()
-        self.refused(
-            exceptions.UsageError, folder, 'directory', output=folder
-        )
+        self.refused(errors.UsageError, folder, 'directory', output=folder)
 
     def test_output_is_the_source(self) -> None:
         self.refused(
-            exceptions.UsageError, self.image, 'same file', output=self.image
+            errors.UsageError, self.image, 'same file', output=self.image
         )
 
     def test_output_is_another_name_of_the_source(self) -> None:
@@ -64,24 +62,22 @@ class TestRequests(base.TestCase):
         hard = self.tmp() / 'hard'
         hard.hardlink_to(self.image)
         for name in (link, hard):
-            self.refused(
-                exceptions.UsageError, name, 'same file', output=name
-            )
+            self.refused(errors.UsageError, name, 'same file', output=name)
 
     def test_output_is_no_regular_file(self) -> None:
         self.refused(
-            exceptions.UsageError, 'regular', output=pathlib.Path('/dev/null')
+            errors.UsageError, 'regular', output=pathlib.Path('/dev/null')
         )
 
     def test_output_in_no_directory(self) -> None:
         missing = self.folder / 'no' / 'such'
         request = shrinking.request(self.image, output=missing)
-        error = self.assertRaises(exceptions.AmiError, self._do, request)
+        error = self.assertRaises(errors.AmiError, self._do, request)
         self.assertIn(f'{missing.parent}: no such directory', str(error))
         self.assertEqual(self.names, sorted(os.listdir(self.folder)))
         inside = self.image / 'output'
         request = shrinking.request(self.image, output=inside)
-        error = self.assertRaises(exceptions.AmiError, self._do, request)
+        error = self.assertRaises(errors.AmiError, self._do, request)
         self.assertIn('not a directory', str(error))
 
     def test_output_in_a_directory_that_is_read_only(self) -> None:
@@ -89,14 +85,14 @@ class TestRequests(base.TestCase):
         if os.geteuid() == 0:
             try:
                 process.run(['mount', '-t', 'tmpfs', '-o', 'ro', 't', folder])
-            except exceptions.ProgramError as error:
+            except errors.ProgramError as error:
                 self.skipTest(f'cannot mount: {error}')
             self.addCleanup(process.run, ['umount', folder])
         else:
             folder.chmod(0o500)
             self.addCleanup(folder.chmod, 0o700)
         request = shrinking.request(self.image, output=folder / 'output')
-        error = self.assertRaises(exceptions.AmiError, self._do, request)
+        error = self.assertRaises(errors.AmiError, self._do, request)
         self.assertIn(str(folder), str(error))
         self.assertNotIn('\n', str(error))
         self.assertEqual([], os.listdir(folder))
@@ -104,7 +100,7 @@ class TestRequests(base.TestCase):
     def test_source_with_two_names(self) -> None:
         (self.folder / 'second').hardlink_to(self.image)
         self.names = sorted(os.listdir(self.folder))
-        self.refused(exceptions.UsageError, self.image, 'hard link')
+        self.refused(errors.UsageError, self.image, 'hard link')
         # Either of these leaves both names with the same file.
         output = self.tmp() / 'output'
         self._do(shrinking.request(self.image, output=output))
@@ -115,7 +111,7 @@ class TestRequests(base.TestCase):
     def test_impossible_journal(self) -> None:
         for size in (0, 1000, 512 * 1024, 3 * _MIB // 2):
             self.refused(
-                exceptions.UsageError, 'journal', journal=size,
+                errors.UsageError, 'journal', journal=size,
                 output=self.folder / 'output',
             )  # fmt: skip
 
@@ -124,7 +120,7 @@ class TestRequests(base.TestCase):
         self.image = shrinking.small(self.tmp(), data=size // 2)
         request = shrinking.request(self.image)
         os.truncate(self.image, size // 2)
-        error = self.assertRaises(exceptions.SourceError, self._do, request)
+        error = self.assertRaises(errors.SourceError, self._do, request)
         self.assertNotIn('\n', str(error))
         self.assertEqual(size // 2, self.image.stat().st_size)
         self.assertEqual(
@@ -285,7 +281,7 @@ class TestResults(base.TestCase):
         self.assertFalse(shrinking.holds(done.output, b'more' * 10))
         # There is no other copy of them.
         error = self.assertRaises(
-            exceptions.UsageError, shrinking.shrunk, self.image
+            errors.UsageError, shrinking.shrunk, self.image
         )
         self.assertIn('the 2000000 bytes behind its filesystem', str(error))
         self.assertEqual(size, self.image.stat().st_size)
@@ -329,7 +325,7 @@ class TestInPlace(base.TestCase):
         )
         before = shrinking.digest(image)
         error = self.assertRaises(
-            exceptions.UnsupportedError, shrinking.shrunk, image, in_place=True
+            errors.UnsupportedError, shrinking.shrunk, image, in_place=True
         )
         self.assertIn('stable_inodes', str(error))
         self.assertEqual(before, shrinking.digest(image))
@@ -338,7 +334,7 @@ class TestInPlace(base.TestCase):
         process.run(['debugfs', '-w', '-R', 'clri /etc', self.image])
         before = shrinking.digest(self.image)
         error = self.assertRaises(
-            exceptions.DamagedError, shrinking.shrunk, self.image,
+            errors.DamagedError, shrinking.shrunk, self.image,
             in_place=True,
         )  # fmt: skip
         self.assertIn('--repair', str(error))
@@ -356,7 +352,7 @@ class TestTools(base.TestCase):
     def refused(self) -> str:
         before = shrinking.digest(self.image)
         error = self.assertRaises(
-            exceptions.ProgramError, shrinking.shrunk, self.image
+            errors.ProgramError, shrinking.shrunk, self.image
         )
         self.assertEqual(before, shrinking.digest(self.image))
         self.assertNotIn('\n', str(error))
@@ -365,9 +361,7 @@ class TestTools(base.TestCase):
     def test_missing(self) -> None:
         where = {program: process.find(program) for program in _PROGRAMS}
         self.patch(process, '_SBIN', ())
-        self.useFixture(
-            shrinking.variable('PATH', str(self.programs))
-        )
+        self.useFixture(shrinking.variable('PATH', str(self.programs)))
         for program in _PROGRAMS:
             text = self.refused()
             self.assertIn(f'{program} was not found', text)

@@ -7,7 +7,7 @@ import pathlib
 
 import fixtures
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.ext import shrink
 from amiclient import process
 from amiclient.tests import base
@@ -17,9 +17,7 @@ from amiclient.tests import shapes_broken as broken
 from amiclient.tests.unit.ext import shrinking
 
 _REPAIRABLE = sorted(
-    name
-    for name, shape in shapes.SHAPES.items()
-    if 'repairable' in shape.tags
+    name for name, shape in shapes.SHAPES.items() if 'repairable' in shape.tags
 )
 
 
@@ -82,9 +80,7 @@ class TestRecovery(base.TestCase):
         image = shrinking.small(self.tmp())
         payload = image.with_name('payload')
         payload.write_bytes(shrinking.SECRET * 1000)
-        process.run(
-            ['debugfs', '-w', '-R', f'write {payload} orphan', image]
-        )
+        process.run(['debugfs', '-w', '-R', f'write {payload} orphan', image])
         number = exttree.inode_numbers(image)[b'/orphan']
         for command in (
             'unlink orphan', f'sif <{number}> links_count 0',
@@ -133,7 +129,7 @@ class TestRepair(base.TestCase):
         before = shrinking.digest(image)
         for rest in ({}, {'output': folder / 'output'}, {'in_place': True}):
             error = self.assertRaises(
-                exceptions.DamagedError, shrinking.shrunk, image, **rest
+                errors.DamagedError, shrinking.shrunk, image, **rest
             )
             self.assertIn(str(image), str(error))
             self.assertIn('use --repair', str(error))
@@ -156,9 +152,8 @@ class TestRepair(base.TestCase):
         self.assertLess(done.size, done.lower_bound * 1.01)
         # Whoever has lost something is told.
         self.assertEqual(
-            name == 'lost-directory', 'look for them in lost+found' in (
-                log.output
-            )
+            name == 'lost-directory',
+            'look for them in lost+found' in (log.output),
         )
 
 
@@ -171,7 +166,7 @@ class TestHopeless(base.TestCase):
         before = shrinking.digest(image)
         for rest in ({}, {'in_place': True}):
             error = self.assertRaises(
-                exceptions.DamagedError, shrinking.shrunk, image, **rest
+                errors.DamagedError, shrinking.shrunk, image, **rest
             )
             self.assertIn('--repair', str(error))
             self.assertNotIn('\n', str(error))
@@ -195,9 +190,7 @@ class TestTwoRuns(base.TestCase):
         copy.write_bytes(image.read_bytes())
         process.run(['e2fsck', '-f', '-y', copy], ok=(1,))
         self.assertFalse(shrinking.is_sound(copy))
-        self.assertRaises(
-            exceptions.DamagedError, shrinking.shrunk, image
-        )
+        self.assertRaises(errors.DamagedError, shrinking.shrunk, image)
         shrinking.shrunk(image, repair=True)
         self.assertTrue(shrinking.is_sound(image))
         self.assertNotIn(b'/data', exttree.read_tree(image))

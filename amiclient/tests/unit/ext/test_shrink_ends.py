@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.ext import shrink
 from amiclient.tests import base
 from amiclient.tests import exttree
@@ -144,7 +144,7 @@ class TestCancel(_EndsTest):
         output = self.folder / 'output'
         planned = shrink.plan(shrinking.request(self.image, output=output))
         self.assertRaises(
-            exceptions.CancelledError, shrink.execute, planned,
+            errors.CancelledError, shrink.execute, planned,
             progress=Watch(), cancel=event,
         )  # fmt: skip
         self.assertLess(time.monotonic() - since[0], 60)
@@ -183,7 +183,7 @@ class TestChangedMeanwhile(_EndsTest):
 
         planned = shrink.plan(shrinking.request(self.image, **rest))
         error = self.assertRaises(
-            exceptions.SourceError, shrink.execute, planned, progress=Watch()
+            errors.SourceError, shrink.execute, planned, progress=Watch()
         )
         self.assertIn(str(self.image), str(error))
         self.assertNotIn('\n', str(error))

@@ -7,7 +7,7 @@ from typing import Any
 
 import fixtures
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.ext import mmp
 from amiclient.ext import shrink
 from amiclient.ext import superblock
@@ -45,9 +45,7 @@ class TestFeatures(base.TestCase):
                 features, set(after['Filesystem features'].split())
             )
             if mib:
-                self.assertEqual(
-                    f'{mib * 1024}k', after['Total journal size']
-                )
+                self.assertEqual(f'{mib * 1024}k', after['Total journal size'])
 
 
 class TestOrphanFile(TestFeatures):
@@ -144,7 +142,7 @@ class TestProtected(TestFeatures):
     def refused(self, image: pathlib.Path, *words: str) -> None:
         before = shrinking.digest(image)
         error = self.assertRaises(
-            exceptions.BusyError, shrink.plan, shrinking.request(image)
+            errors.BusyError, shrink.plan, shrinking.request(image)
         )
         for word in words:
             self.assertIn(word, str(error))
@@ -180,7 +178,7 @@ class TestProtected(TestFeatures):
 
         self.useFixture(fixtures.MonkeyPatch('time.sleep', sleep))
         error = self.assertRaises(
-            exceptions.BusyError, mmp.refuse_live, image,
+            errors.BusyError, mmp.refuse_live, image,
             superblock.read(image),
         )  # fmt: skip
         self.assertIn(f'{image} is mounted on the host', str(error))
@@ -206,7 +204,7 @@ class TestRefused(base.TestCase):
     def refused(self, image: pathlib.Path, **rest: Any) -> str:
         before = shrinking.digest(image)
         wanted = shrinking.request(image, **rest)
-        error = self.assertRaises(exceptions.UsageError, shrink.plan, wanted)
+        error = self.assertRaises(errors.UsageError, shrink.plan, wanted)
         self.assertEqual(before, shrinking.digest(image))
         return str(error)
 
@@ -224,7 +222,7 @@ class TestRefused(base.TestCase):
         image = shrinking.small(self.tmp())
         try:
             process.run(['chattr', '+i', image])
-        except exceptions.ProgramError as error:
+        except errors.ProgramError as error:
             self.skipTest(f'no such flags here: {error}')
         self.addCleanup(process.run, ['chattr', '-i', image])
         for rest in ({}, {'in_place': True}):

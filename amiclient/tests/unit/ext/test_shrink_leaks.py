@@ -9,8 +9,8 @@ from unittest import mock
 
 import fixtures
 
-from amiclient import exceptions
-from amiclient.ext import minimum
+from amiclient import errors
+from amiclient.ext import search
 from amiclient import process
 from amiclient.tests import base
 from amiclient.tests import exttree
@@ -86,7 +86,7 @@ class TestSecrets(base.TestCase):
             # What is no part of the filesystem is not ours to remove.
             before = shrinking.digest(self.image)
             self.assertRaises(
-                exceptions.UsageError,
+                errors.UsageError,
                 shrinking.shrunk,
                 self.image,
                 **request,
@@ -109,7 +109,7 @@ class TestJournalThatMovesAlong(base.TestCase):
             for number in old[::5]:
                 shrinking.overwrite(image, number * size, shrinking.SECRET)
             with mock.patch.object(
-                minimum, 'replay', wraps=minimum.replay
+                search, 'replay', wraps=search.replay
             ) as replay:
                 shrinking.shrunk(image, **rest)
             steps = replay.call_args.args[1]

@@ -11,8 +11,8 @@ import types
 from unittest import mock
 
 from amiclient import confinement
-from amiclient import exceptions
-from amiclient.ext import tools
+from amiclient import errors
+from amiclient.ext import e2fsprogs
 from amiclient import process
 from amiclient.tests import base
 from amiclient.tests.unit.ext import shrinking
@@ -85,7 +85,7 @@ class TestPrograms(base.TestCase):
     def failed(self, **rest: object) -> str:
         rest.setdefault('output', self.output)
         error = self.assertRaises(
-            exceptions.ProgramError, shrinking.shrunk, self.image, **rest
+            errors.ProgramError, shrinking.shrunk, self.image, **rest
         )
         self.assertNotIn('\n', str(error))
         self.assertEqual(self.before, shrinking.digest(self.image))
@@ -119,7 +119,7 @@ class TestPrograms(base.TestCase):
         turn = self.unwrap('resize2fs')
         self.wrap('resize2fs', _KILLED, turn)
         error = self.assertRaises(
-            exceptions.DamagedError,
+            errors.DamagedError,
             shrinking.shrunk, self.image, in_place=True,
         )  # fmt: skip
         self.assertIn('may be damaged, it was being resized', str(error))
@@ -146,7 +146,7 @@ class TestPrograms(base.TestCase):
 
     def test_patience_grows(self) -> None:
         found = shrinking.request(self.image).image.superblock
-        limit = tools.Toolbox.of(found).limit
+        limit = e2fsprogs.Toolbox.of(found).limit
         self.assertGreater(limit, 300)
         self.assertLess(limit, 400)
 
@@ -157,9 +157,7 @@ class TestPrograms(base.TestCase):
             folder = self.tmp()
             for name in wanted:
                 if name != missing:
-                    os.symlink(
-                        pathlib.Path('/usr/sbin') / name, folder / name
-                    )
+                    os.symlink(pathlib.Path('/usr/sbin') / name, folder / name)
             with shrinking.variable('PATH', str(folder)):
                 text = self.failed()
             self.assertIn(f'{missing} was not found', text)

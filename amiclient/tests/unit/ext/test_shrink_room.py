@@ -10,10 +10,10 @@ import unittest
 
 import fixtures
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.ext import shrink
 from amiclient import process
-from amiclient import temporary
+from amiclient import scratch
 from amiclient.tests import base
 from amiclient.tests import exttree
 from amiclient.tests import shapes
@@ -41,7 +41,7 @@ class TestRoom(base.TestCase):
             process.run(
                 ['mount', '-t', 'tmpfs', '-o', f'size={size}', 'none', where]
             )
-        except exceptions.ProgramError as error:
+        except errors.ProgramError as error:
             self.skipTest(f'cannot mount: {error}')
         self.addCleanup(process.run, ['umount', where])
         return where
@@ -51,7 +51,7 @@ class TestRoom(base.TestCase):
         request = shrinking.request(self.image, output=where / 'output')
         for exact in (False, True):
             error = self.assertRaises(
-                exceptions.NoSpaceError, shrink.plan, request, exact=exact
+                errors.NoSpaceError, shrink.plan, request, exact=exact
             )
             self.assertIn(f'{where}: no room for the copy', str(error))
             self.assertIn('MiB are needed, 16.0 MiB are free', str(error))
@@ -60,9 +60,7 @@ class TestRoom(base.TestCase):
         self.assertEqual([], os.listdir(where))
 
     def test_room_is_enough(self) -> None:
-        request = shrinking.request(
-            self.image, output=self.folder / 'output'
-        )
+        request = shrinking.request(self.image, output=self.folder / 'output')
         planned = shrink.plan(request)
         # But for what a filesystem that is shrunk needs above what it holds.
         where = self.disk(planned.room + 2 * _MIB)
@@ -106,7 +104,7 @@ class TestRoom(base.TestCase):
                         file.write(bytes(free))
 
         error = self.assertRaises(
-            exceptions.NoSpaceError, shrink.execute, planned, progress=Watch()
+            errors.NoSpaceError, shrink.execute, planned, progress=Watch()
         )
         self.assertIn(f'{where}: no room for the copy', str(error))
         self.assertNotIn('\n', str(error))
@@ -117,9 +115,7 @@ class TestRoom(base.TestCase):
         where = self.disk(40 * _MIB)
         image = where / 'root.img'
         process.run(['cp', '--sparse=always', self.image, image])
-        error = self.assertRaises(
-            exceptions.NoSpaceError, shrinking.shrunk, image
-        )
+        error = self.assertRaises(errors.NoSpaceError, shrinking.shrunk, image)
         self.assertIn(str(where), str(error))
         self.assertEqual(['root.img'], os.listdir(where))
         self.assertEqual(self.before, shrinking.digest(image))
@@ -166,17 +162,17 @@ class TestRoom(base.TestCase):
             {'output': result / 'other', 'work_directory': small},
         ):
             error = self.assertRaises(
-                exceptions.NoSpaceError, shrink.plan,
+                errors.NoSpaceError, shrink.plan,
                 shrinking.request(image, **rest),
             )  # fmt: skip
             self.assertIn(f'{small}: no room for the copy', str(error))
 
     def test_what_was_left_counts_as_room(self) -> None:
         where = self.disk(48 * _MIB)
-        with temporary.File(where, 'output') as left:
+        with scratch.File(where, 'output') as left:
             left.path.write_bytes(bytes(40 * _MIB))
             request = shrinking.request(self.image, output=where / 'output')
-            self.assertRaises(exceptions.NoSpaceError, shrink.plan, request)
+            self.assertRaises(errors.NoSpaceError, shrink.plan, request)
             # A second name stays, as all does after kill -9.
             os.link(left.path, where / '.output.amiclient-01234567')
         planned = shrink.plan(request)

@@ -13,7 +13,7 @@ import unittest
 
 import fixtures
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.ext import epoch
 from amiclient.ext import superblock
 from amiclient.tests import base
@@ -87,7 +87,7 @@ class TestSame(base.TestCase):
 
         def refused() -> None:
             error = self.assertRaises(
-                exceptions.UsageError, shrinking.shrunk, image
+                errors.UsageError, shrinking.shrunk, image
             )
             assert 'belongs to another user' in str(error), error
             assert '--output' in str(error), error
@@ -172,7 +172,7 @@ class TestEpoch(base.TestCase):
         for value in ('yesterday', '-1', '1.5', '1e9', ' 1', '٣', '9' * 13):
             self.epoch(value)
             error = self.assertRaises(
-                exceptions.UsageError, epoch.present, 1700000000
+                errors.UsageError, epoch.present, 1700000000
             )
             self.assertIn('SOURCE_DATE_EPOCH', str(error))
             self.assertNotIn('\n', str(error))
@@ -182,7 +182,7 @@ class TestEpoch(base.TestCase):
         image = shrinking.small(folder)
         self.epoch('soon')
         self.assertRaises(
-            exceptions.UsageError,
+            errors.UsageError,
             shrinking.shrunk,
             image,
             output=folder / 'out',

@@ -12,7 +12,7 @@ import os
 import pathlib
 import tempfile
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.ext import shrink
 from amiclient.ext import superblock
 from amiclient import process
@@ -122,9 +122,7 @@ def _shrink(name: str, folder: pathlib.Path) -> Outcome:
         planted = shrinking.holds(image)
     before = _state(image)
     output = folder / 'output'
-    planned = shrink.plan(
-        shrinking.request(image, output=output), exact=True
-    )
+    planned = shrink.plan(shrinking.request(image, output=output), exact=True)
     done = shrink.execute(planned)
     after = _state(image)
     left = sorted(os.listdir(folder))
@@ -295,7 +293,7 @@ class TestRefusedShapes(base.TestCase):
         for options in ({'output': output}, {}):
             for act in (shrinking.shrunk, self._dry_run):
                 error = self.assertRaises(
-                    exceptions.SourceError, act, image, **options
+                    errors.SourceError, act, image, **options
                 )
                 self.assertNotIn('\n', str(error))
                 self.assertIn(str(image), str(error))

@@ -5,7 +5,7 @@
 import pathlib
 
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.ext import shrink
 from amiclient import process
 from amiclient.tests import base
@@ -35,9 +35,7 @@ class TestJournal(base.TestCase):
         self.assertEqual(planned.lower_bound, done.lower_bound)
         self.assertLess(done.size, done.lower_bound * 1.01)
         self.assertTrue(shrinking.is_sound(self.output))
-        self.assertEqual(
-            [], shrinking.differences(self.image, self.output)
-        )
+        self.assertEqual([], shrinking.differences(self.image, self.output))
         return done
 
     def journal(self, path: pathlib.Path | None = None) -> int:
@@ -129,9 +127,7 @@ class TestHeadroom(base.TestCase):
 
     def test_lower_bound(self) -> None:
         # On its way it has fewer groups, and so less room for descriptors.
-        image = shrinking.small(
-            self.folder, size=192 * _MIB, data=40 * _MIB
-        )
+        image = shrinking.small(self.folder, size=192 * _MIB, data=40 * _MIB)
         for text in ('100M', '200M', '200%'):
             self.check(image, text)
 
@@ -179,7 +175,7 @@ class TestHeadroom(base.TestCase):
 
     def test_more_than_a_filesystem_can_have(self) -> None:
         error = self.assertRaises(
-            exceptions.UsageError,
+            errors.UsageError,
             self.check,
             shrinking.small(self.folder),
             '99999T',

@@ -4,14 +4,14 @@
 
 import pathlib
 
+from amiclient.ext import e2fsprogs
 from amiclient.ext import times
-from amiclient.ext import tools
 from amiclient import process
 from amiclient.tests import base
 from amiclient.tests import exttree
 from amiclient.tests.unit.ext import shrinking
 
-_TOOLS = tools.Toolbox(1_700_000_000)
+_TOOLS = e2fsprogs.Toolbox(1_700_000_000)
 
 
 @shrinking.for_each('small-1k', 'inode-128')

@@ -98,9 +98,7 @@ class Cloud(fixtures.Fixture):
             },
         )
 
-    def _answer(
-        self, request: Any, parts: urllib.parse.SplitResult
-    ) -> Answer:
+    def _answer(self, request: Any, parts: urllib.parse.SplitResult) -> Answer:
         if parts.netloc == 'keystone.example':
             return self._keystone(request, parts.path)
         if parts.path in {'', '/', '/v2', '/v2/'}:
@@ -121,9 +119,7 @@ class Cloud(fixtures.Fixture):
         version = {'id': 'v3.14', 'status': 'stable', 'links': [link]}
         return _json({'version': version})
 
-    def _glance(
-        self, request: Any, parts: urllib.parse.SplitResult
-    ) -> Answer:
+    def _glance(self, request: Any, parts: urllib.parse.SplitResult) -> Answer:
         words = parts.path.split('/')[2:]
         if words == ['images']:
             if request.method == 'POST':

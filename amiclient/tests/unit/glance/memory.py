@@ -16,7 +16,7 @@ import urllib.parse
 
 import requests_mock
 
-from amiclient.glance import catalog
+from amiclient.glance import client
 from amiclient.glance import retry
 from amiclient.tests.unit.glance import wire
 
@@ -52,7 +52,7 @@ class GlanceCase(wire.CatalogTest):
         link = {'rel': 'self', 'href': f'{wire.CLOUD}/v2/'}
         version = {'id': 'v2.17', 'status': 'CURRENT', 'links': [link]}
         self.wire.get(f'{wire.CLOUD}/', json={'versions': [version]})
-        self.catalog = catalog.Catalog(
+        self.catalog = client.Catalog(
             self.catalog._proxy,
             patience=retry.Patience(attempts=1, backoff=0.01),
         )

@@ -6,8 +6,8 @@ import dataclasses
 from unittest import mock
 
 
-from amiclient import exceptions
-from amiclient.glance import catalog
+from amiclient import errors
+from amiclient.glance import client
 from amiclient.glance.upload import plan
 from amiclient.glance.upload import request
 from amiclient import progress
@@ -24,7 +24,7 @@ class PlanCase(base.TestCase):
         self.root = triple.root(self.folder)
         self.kernel = triple.kernel(self.folder)
         self.ramdisk = triple.ramdisk(self.folder)
-        self.catalog = mock.create_autospec(catalog.Catalog, instance=True)
+        self.catalog = mock.create_autospec(client.Catalog, instance=True)
         self.schema = {
             'properties': {
                 'disk_format': {'enum': [None, 'ami', 'aki', 'ari', 'raw']},
@@ -40,8 +40,8 @@ class PlanCase(base.TestCase):
         self.catalog.named.return_value = []
         self.catalog.usage.return_value = {}
         self.catalog.project.return_value = 'project'
-        self.catalog.find.side_effect = exceptions.NotFoundError('none')
-        self.catalog.get.side_effect = exceptions.NotFoundError('none')
+        self.catalog.find.side_effect = errors.NotFoundError('none')
+        self.catalog.get.side_effect = errors.NotFoundError('none')
         self.catalog.stores.return_value = None
 
     def images(self, **query):

@@ -6,7 +6,7 @@ from typing import Any
 
 import requests
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.glance import answers
 from amiclient.glance import model
 from amiclient.tests import base
@@ -23,7 +23,7 @@ def respond(content: bytes) -> requests.Response:
 class TestRead(base.TestCase):
     def refuse(self, content: bytes) -> str:
         error = self.assertRaises(
-            exceptions.CloudError,
+            errors.CloudError,
             answers.read,
             respond(content),
             'an image',
@@ -75,7 +75,7 @@ class TestRead(base.TestCase):
 class TestImage(base.TestCase):
     def refuse(self, **attributes: Any) -> str:
         error = self.assertRaises(
-            exceptions.CloudError,
+            errors.CloudError,
             model.ImageRecord.from_json,
             wire.image(**attributes),
         )

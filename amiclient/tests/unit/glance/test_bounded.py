@@ -13,9 +13,9 @@ from typing import Any
 
 import openstack
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.glance import bounded
-from amiclient.glance import catalog
+from amiclient.glance import client
 from amiclient.glance import retry
 from amiclient.tests import base
 
@@ -87,7 +87,7 @@ class BoundedTest(base.TestCase):
             region_name='here',
         ).image
         self.addCleanup(proxy.session.session.close)
-        self.catalog = catalog.Catalog(proxy, patience=QUICK)
+        self.catalog = client.Catalog(proxy, patience=QUICK)
 
     def _pieces(
         self, line: bytes, answer: Callable[[bytes], Iterator[bytes]]
@@ -101,7 +101,7 @@ class BoundedTest(base.TestCase):
 
     def fail(self, work: Callable[..., Any], *args: Any) -> str:
         begin = time.monotonic()
-        error = self.assertRaises(exceptions.CloudError, work, *args)
+        error = self.assertRaises(errors.CloudError, work, *args)
         self.assertLess(time.monotonic() - begin, LONG)
         return str(error)
 
@@ -129,9 +129,7 @@ class TestSize(BoundedTest):
     def test_chunks_without_an_end(self) -> None:
         begin = _OK + b'Transfer-Encoding: chunked\r\n\r\n'
         chunk = b'10000\r\n' + b' ' * 2**16 + b'\r\n'
-        self.serve(
-            lambda _: itertools.chain([begin], itertools.repeat(chunk))
-        )
+        self.serve(lambda _: itertools.chain([begin], itertools.repeat(chunk)))
         self.assertIn('answered is larger than 32.0 MiB', self.look())
 
     def test_packed_a_thousandfold(self) -> None:
@@ -248,7 +246,7 @@ class TestLists(BoundedTest):
 
     def test_pages_without_an_end(self) -> None:
         self.pages(str(n) for n in itertools.count())
-        self.catalog = catalog.Catalog(
+        self.catalog = client.Catalog(
             self.catalog._proxy,
             patience=retry.Patience(attempts=1, stall=5, reply=0.05),
         )

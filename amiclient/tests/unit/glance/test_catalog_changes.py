@@ -5,7 +5,7 @@
 import json
 from typing import Any
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.glance import model
 from amiclient.tests.unit.glance import wire
 
@@ -75,7 +75,7 @@ class ChangeTest(wire.CatalogTest):
         text = 'You are not authorized to complete publicize_image action.'
         self.answer('POST', '/images', status_code=403, json={'message': text})
         error = self.assertRaises(
-            exceptions.CloudError,
+            errors.CloudError,
             self.catalog.create,
             model.NewImage('web', 'ami', 'ami', visibility='public'),
         )
@@ -123,9 +123,7 @@ class ChangeTest(wire.CatalogTest):
 
     def test_delete_what_is_gone(self) -> None:
         self.answer('DELETE', f'/images/{wire.ID}', None)
-        self.assertRaises(
-            exceptions.NotFoundError, self.catalog.delete, wire.ID
-        )
+        self.assertRaises(errors.NotFoundError, self.catalog.delete, wire.ID)
 
     def test_delete_what_is_in_use(self) -> None:
         self.answer(

@@ -5,7 +5,7 @@
 import time
 from typing import Any
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.glance import model
 from amiclient.tests.unit.glance import wire
 
@@ -55,9 +55,7 @@ class TestRepeated(ChannelTest):
 
     def test_a_deletion_of_what_is_not_there(self) -> None:
         self.script('DELETE', ONE, GONE)
-        self.assertRaises(
-            exceptions.NotFoundError, self.catalog.delete, wire.ID
-        )
+        self.assertRaises(errors.NotFoundError, self.catalog.delete, wire.ID)
 
     def test_a_removal_of_a_property_whose_answer_was_lost(self) -> None:
         """To remove what is gone already would be a conflict."""

@@ -13,11 +13,11 @@ from unittest import mock
 import fixtures
 
 from amiclient import findings
-from amiclient.glance.health import case
-from amiclient.glance.health import deep
 from amiclient.glance import links
 from amiclient.glance import model
 from amiclient.glance import retry
+from amiclient.glance.verify import context
+from amiclient.glance.verify import deep
 from amiclient import process
 from amiclient import progress
 from amiclient.rootfs import check
@@ -56,7 +56,7 @@ class TestFormats(base.TestCase):
         fetcher = _Fetcher(
             None, self.tmp(), retry.Patience(), progress.QUIET, data=path
         )
-        _, found = deep.look(case.Case(links.Ami(image)), fetcher)
+        _, found = deep.look(context.Case(links.Ami(image)), fetcher)
         # What is in the root filesystem is not what this is about.
         return [each for each in found if each.rule not in check.RULES]
 
@@ -125,9 +125,7 @@ class TestFormats(base.TestCase):
 
     def test_limits(self) -> None:
         """What it is given may be made to keep e2fsck busy for ever."""
-        with mock.patch.object(
-            process, 'run', wraps=process.run
-        ) as run:
+        with mock.patch.object(process, 'run', wraps=process.run) as run:
             self.look(self.root, 'raw')
         checks = [c for c in run.call_args_list if c.args[0][0] == 'e2fsck']
         self.assertNotEqual([], checks)

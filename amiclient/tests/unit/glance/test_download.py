@@ -11,10 +11,10 @@ import threading
 import time
 from typing import Any
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.ext import copy
-from amiclient.glance.data import download
 from amiclient.glance import retry
+from amiclient.glance.transfer import download
 from amiclient import sparse
 from amiclient.tests import base
 from amiclient.tests.unit.glance import downloads
@@ -144,7 +144,7 @@ class TestFetch(DownloadTest):
                     self.assertFetched(self.fetch(shelf), SIZE)
                     self.target.unlink()
                 else:
-                    message = self.refuse(exceptions.TransferError, shelf)
+                    message = self.refuse(errors.TransferError, shelf)
                     self.assertIn(f'its {name} is {value[:16]}', message)
 
     def test_md5_only(self) -> None:
@@ -153,7 +153,7 @@ class TestFetch(DownloadTest):
             self.assertFetched(self.fetch(self.shelf(**none)), SIZE)
             self.target.unlink()
             shelf = self.shelf(**none, checksum='0')
-            self.assertIn('its md5', self.refuse(exceptions.AmiError, shelf))
+            self.assertIn('its md5', self.refuse(errors.AmiError, shelf))
 
     def test_no_hash_at_all(self) -> None:
         none = dict.fromkeys(('os_hash_algo', 'os_hash_value', 'checksum'))
@@ -164,7 +164,7 @@ class TestFetch(DownloadTest):
     def test_not_active(self) -> None:
         for status in ('queued', 'saving', 'deactivated', 'deleted'):
             shelf = self.shelf(status=status)
-            message = self.refuse(exceptions.CloudError, shelf)
+            message = self.refuse(errors.CloudError, shelf)
             self.assertIn(f'is {status}, not active', message)
             self.assertEqual([], shelf.asked)
         self.assertEqual([], os.listdir(self.folder))
@@ -183,7 +183,7 @@ class TestThere(DownloadTest):
         for data in (b'', b'mine', flip(self.data)):
             self.target.write_bytes(data)
             shelf = self.shelf()
-            error = self.assertRaises(exceptions.AmiError, self.fetch, shelf)
+            error = self.assertRaises(errors.AmiError, self.fetch, shelf)
             self.assertIn('is there already, and is not what', str(error))
             self.assertEqual([], shelf.asked)
             self.assertSame(data)
@@ -196,7 +196,7 @@ class TestThere(DownloadTest):
         other = self.tmp() / 'other'
         other.write_bytes(self.data)
         self.target.symlink_to(other)
-        self.assertRaises(exceptions.AmiError, self.fetch, self.shelf())
+        self.assertRaises(errors.AmiError, self.fetch, self.shelf())
 
     def test_a_link_in_place_of_the_part(self) -> None:
         victim = self.tmp() / 'victim'
@@ -254,7 +254,7 @@ class TestThere(DownloadTest):
         first = threading.Thread(target=lambda: self.fetch(shelf))
         first.start()
         self.assertTrue(shelf.stalled.wait(stub.AGES))
-        message = self.refuse(exceptions.AmiError, shelf)
+        message = self.refuse(errors.AmiError, shelf)
         self.assertIn('is being fetched by another process', message)
         shelf.over.set()
         first.join()
@@ -286,7 +286,7 @@ class TestBreaks(DownloadTest):
     def test_broken_off_for_good(self) -> None:
         step = downloads.give(until=0.5, end=downloads.reset)
         shelf = self.shelf(*[step] * 9)
-        message = self.refuse(exceptions.TransferError, shelf)
+        message = self.refuse(errors.TransferError, shelf)
         self.assertEqual(5, len(shelf.asked))
         self.assertIn('the connection broke after', message)
         self.assertIn('(tried 5 times in ', message)
@@ -306,14 +306,14 @@ class TestBreaks(DownloadTest):
             downloads.close(handler)
 
         shelf = self.shelf(*[cut] * 9)
-        message = self.refuse(exceptions.TransferError, shelf)
+        message = self.refuse(errors.TransferError, shelf)
         self.assertIn(f'{2 * MIB} of {SIZE} bytes', message)
         self.assertIn('Glance probably does not have the rest', message)
         self.assertNotIn('network', message)
         # Once is no time.
         alone = retry.Patience(attempts=1)
         message = self.refuse(
-            exceptions.TransferError, self.shelf(cut), patience=alone
+            errors.TransferError, self.shelf(cut), patience=alone
         )
         self.assertIn('; look at the network', message)
 
@@ -363,7 +363,7 @@ class TestBreaks(DownloadTest):
 
     def test_transient_answers_for_good(self) -> None:
         shelf = self.shelf(*[downloads.say(503, b'<p>not now</p>')] * 9)
-        message = self.refuse(exceptions.CloudError, shelf)
+        message = self.refuse(errors.CloudError, shelf)
         self.assertIn('not now (HTTP 503) (tried 5 times in ', message)
         self.assertEqual([], os.listdir(self.folder))
 
@@ -371,14 +371,14 @@ class TestBreaks(DownloadTest):
         broken = downloads.give(until=0.5, end=downloads.close)
         for status in (404, 410):
             shelf = self.shelf(broken, downloads.say(status, b'No image'))
-            message = self.refuse(exceptions.NotFoundError, shelf)
+            message = self.refuse(errors.NotFoundError, shelf)
             self.assertIn(f'No image (HTTP {status})', message)
             self.assertEqual([], os.listdir(self.folder))
 
     def test_refused(self) -> None:
         for status in (400, 401, 403):
             shelf = self.shelf(*[downloads.say(status, b'no')] * 3)
-            self.refuse(exceptions.CloudError, shelf)
+            self.refuse(errors.CloudError, shelf)
             self.assertEqual(1, len(shelf.asked))
         self.assertEqual([], os.listdir(self.folder))
 
@@ -393,7 +393,7 @@ class TestBreaks(DownloadTest):
         """A proxy that cuts it short, and says that this is all."""
         step = downloads.give(change=lambda data: data[:MIB])
         shelf = self.shelf(*[step] * 9)
-        message = self.refuse(exceptions.TransferError, shelf)
+        message = self.refuse(errors.TransferError, shelf)
         self.assertIn(f'the cloud gave {MIB} bytes, not {SIZE}', message)
         self.assertEqual([], os.listdir(self.folder))
 
@@ -402,19 +402,19 @@ class TestBreaks(DownloadTest):
         self.data += b'x' * 3 * MIB
         for step in (downloads.whole, downloads.chunked):
             shelf = self.shelf(*[step] * 9)
-            self.refuse(exceptions.TransferError, shelf, record=record)
+            self.refuse(errors.TransferError, shelf, record=record)
             self.assertEqual([], os.listdir(self.folder))
 
     def test_something_else(self) -> None:
         """A text instead of data, which says that all is well."""
         step = downloads.say(200, b'<html>Log in first</html>')
         shelf = self.shelf(*[step] * 9)
-        message = self.refuse(exceptions.TransferError, shelf)
+        message = self.refuse(errors.TransferError, shelf)
         self.assertIn('the cloud gave 25 bytes', message)
 
     def test_nothing(self) -> None:
         shelf = self.shelf(*[downloads.say(204)] * 9)
-        message = self.refuse(exceptions.TransferError, shelf)
+        message = self.refuse(errors.TransferError, shelf)
         self.assertIn('no data (HTTP 204)', message)
 
     def test_altered_once(self) -> None:
@@ -424,7 +424,7 @@ class TestBreaks(DownloadTest):
 
     def test_altered(self) -> None:
         shelf = self.shelf(*[downloads.give(change=flip)] * 9)
-        message = self.refuse(exceptions.TransferError, shelf)
+        message = self.refuse(errors.TransferError, shelf)
         self.assertIn('what came is not what image', message)
         self.assertEqual(2, len(shelf.asked))
         self.assertEqual([], os.listdir(self.folder))
@@ -445,7 +445,7 @@ class TestBreaks(DownloadTest):
         self.addCleanup(thread.join)
         begin = time.monotonic()
         self.refuse(
-            exceptions.CancelledError,
+            errors.CancelledError,
             shelf,
             cancel=cancel,
             patience=retry.Patience(),
@@ -465,7 +465,7 @@ class TestBreaks(DownloadTest):
 class TestFolder(DownloadTest):
     def test_missing(self) -> None:
         self.target = self.folder / 'nosuch' / 'web.img'
-        message = self.refuse(exceptions.AmiError, self.shelf())
+        message = self.refuse(errors.AmiError, self.shelf())
         self.assertIn('nosuch: no such directory', message)
 
     def test_long_names(self) -> None:
@@ -476,5 +476,5 @@ class TestFolder(DownloadTest):
     def test_records_stay(self) -> None:
         shelf = self.shelf()
         record = dataclasses.replace(shelf.record, size=None)
-        message = self.refuse(exceptions.CloudError, shelf, record=record)
+        message = self.refuse(errors.CloudError, shelf, record=record)
         self.assertIn('does not say how large', message)

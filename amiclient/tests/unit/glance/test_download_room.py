@@ -7,7 +7,7 @@ import resource
 
 import fixtures
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient import files
 from amiclient.tests import small_disk
 from amiclient.tests.unit.glance import downloads
@@ -19,11 +19,9 @@ SIZE = test_download.SIZE
 
 class TestRoom(test_download.DownloadTest):
     def test_no_room(self) -> None:
-        self.useFixture(
-            fixtures.MockPatchObject(files, 'room', lambda _: MIB)
-        )
+        self.useFixture(fixtures.MockPatchObject(files, 'room', lambda _: MIB))
         shelf = self.shelf()
-        message = self.refuse(exceptions.NoSpaceError, shelf)
+        message = self.refuse(errors.NoSpaceError, shelf)
         self.assertIn('has room for 1.0 MiB: web.img needs 6.0 MiB', message)
         self.assertEqual([], shelf.asked)
         self.assertEqual([], os.listdir(self.folder))
@@ -33,7 +31,7 @@ class TestRoom(test_download.DownloadTest):
         disk = self.useFixture(small_disk.SmallDisk(self, SIZE + MIB))
         self.target = disk.path / 'web.img'
         fill = downloads.give(change=lambda data: disk.fill(MIB) or data)
-        message = self.refuse(exceptions.NoSpaceError, self.shelf(fill))
+        message = self.refuse(errors.NoSpaceError, self.shelf(fill))
         self.assertIn(f'{disk.path}: ', message)
         self.assertEqual(['other'], os.listdir(disk.path))
 
@@ -43,7 +41,7 @@ class TestRoom(test_download.DownloadTest):
         limits = resource.getrlimit(kind)
         self.addCleanup(resource.setrlimit, kind, limits)
         resource.setrlimit(kind, (2 * MIB, limits[1]))
-        message = self.refuse(exceptions.TooLargeError, self.shelf())
+        message = self.refuse(errors.TooLargeError, self.shelf())
         self.assertIn(f'{self.folder}: files are limited to', message)
         resource.setrlimit(kind, limits)
         self.assertFetched(self.fetch(self.shelf()), SIZE - 2 * MIB)

@@ -3,8 +3,8 @@
 
 from unittest import mock
 
-from amiclient import exceptions
-from amiclient.glance import catalog
+from amiclient import errors
+from amiclient.glance import client
 from amiclient.glance import links
 from amiclient.tests import base
 from amiclient.tests.unit.glance import records
@@ -16,7 +16,7 @@ RAMDISK = records.ramdisk().id
 class TestLinks(base.TestCase):
     def setUp(self):
         super().setUp()
-        self.catalog = mock.create_autospec(catalog.Catalog, instance=True)
+        self.catalog = mock.create_autospec(client.Catalog, instance=True)
         self.catalog.get_many.return_value = {KERNEL: records.kernel()}
 
     def test_an_ami_is_what_links_to_a_kernel(self):
@@ -137,4 +137,4 @@ class TestLinks(base.TestCase):
 
     def test_another_image_is_no_ami(self):
         self.catalog.find.return_value = records.record(disk_format='qcow2')
-        self.assertRaises(exceptions.CloudError, links.show, self.catalog, 'x')
+        self.assertRaises(errors.CloudError, links.show, self.catalog, 'x')

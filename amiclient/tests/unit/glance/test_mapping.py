@@ -8,7 +8,7 @@ import time
 
 import fixtures
 
-from amiclient.glance.data import mapping
+from amiclient.glance.transfer import mapping
 from amiclient.tests import base
 from amiclient.tests.unit.glance import leases
 

@@ -114,9 +114,7 @@ class TestRun(MarkCase):
         self.assertEnded(False, other, created=self.now - 23 * hours)
         self.assertEnded(True, other, created=self.now - 25 * hours)
         # One that still does something is alive.
-        self.assertEnded(
-            False, other, created=self.long_ago, changed=self.now
-        )
+        self.assertEnded(False, other, created=self.long_ago, changed=self.now)
 
     def test_on_another_host_and_sending(self) -> None:
         """Glance notes when data begins to come, and then no more."""

@@ -4,7 +4,7 @@
 
 import requests
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.glance import model
 from amiclient.glance import origin
 from amiclient.tests import base
@@ -119,7 +119,7 @@ class TestKeep(base.TestCase):
             'https://cloud:92929292/',
         ):
             error = self.assertRaises(
-                exceptions.CloudError, self.keep, here, location
+                errors.CloudError, self.keep, here, location
             )
             self.assertIn('https://cloud:9292 redirects to', str(error))
 

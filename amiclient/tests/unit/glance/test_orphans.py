@@ -6,8 +6,8 @@ from unittest import mock
 
 import fixtures
 
-from amiclient import exceptions
-from amiclient.glance import catalog
+from amiclient import errors
+from amiclient.glance import client
 from amiclient.glance import model
 from amiclient.glance.upload import marks
 from amiclient.glance.upload import orphans
@@ -23,7 +23,7 @@ class MarkCase(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
         self.log = self.useFixture(fixtures.FakeLogger())
-        self.catalog = mock.create_autospec(catalog.Catalog, instance=True)
+        self.catalog = mock.create_autospec(client.Catalog, instance=True)
         self.catalog.create.side_effect = records.created
         self.catalog.within.return_value = self.catalog
         self.catalog.project.return_value = 'project'
@@ -67,7 +67,7 @@ class TestMark(MarkCase):
         )
 
     def test_a_mark_that_stays_is_no_reason_to_fail(self) -> None:
-        self.catalog.update.side_effect = exceptions.CloudError('no')
+        self.catalog.update.side_effect = errors.CloudError('no')
         with self.transaction() as made:
             record = made.create(self.new())
             self.assertEqual(record, made.finish(record))
@@ -79,19 +79,19 @@ class TestMark(MarkCase):
         )
 
     def test_a_change_that_is_refused_is_one(self) -> None:
-        self.catalog.update.side_effect = exceptions.CloudError('no')
+        self.catalog.update.side_effect = errors.CloudError('no')
 
         def work() -> None:
             with self.transaction() as made:
                 made.finish(made.create(self.new()), {'min_disk': 2})
 
-        self.assertRaises(exceptions.CloudError, work)
+        self.assertRaises(errors.CloudError, work)
         self.catalog.delete.assert_called_once()
 
     def test_operators_can_reserve_it(self) -> None:
         def refuse(new):
             if marks.PROPERTY in new.properties:
-                raise exceptions.CloudError(
+                raise errors.CloudError(
                     f"Attribute '{marks.PROPERTY}' is reserved.", status=403
                 )
             return records.created(new)
@@ -109,9 +109,9 @@ class TestMark(MarkCase):
         def work() -> None:
             with self.transaction(keep=True) as made:
                 made.create(self.new())
-                raise exceptions.CloudError('no')
+                raise errors.CloudError('no')
 
-        self.assertRaises(exceptions.CloudError, work)
+        self.assertRaises(errors.CloudError, work)
         self.catalog.update.assert_called_once_with(
             mock.ANY, {marks.PROPERTY: None}
         )
@@ -139,9 +139,9 @@ class TestMark(MarkCase):
         def work() -> None:
             with self.transaction() as made:
                 made.widen(kernel, 'public')
-                raise exceptions.CloudError('no')
+                raise errors.CloudError('no')
 
-        self.assertRaises(exceptions.CloudError, work)
+        self.assertRaises(errors.CloudError, work)
         self.assertEqual(
             [
                 mock.call(kernel.id, {'visibility': 'public'}),
@@ -210,7 +210,7 @@ class TestOrphans(MarkCase):
         self.catalog.delete.assert_not_called()
 
     def test_removed_by_somebody_else_meanwhile(self) -> None:
-        gone = exceptions.NotFoundError('gone')
+        gone = errors.NotFoundError('gone')
         self.catalog.delete.side_effect = gone
         self.remove(self.left())
         self.catalog.get.side_effect = gone
@@ -220,7 +220,7 @@ class TestOrphans(MarkCase):
 
     def test_one_that_cannot_be_looked_at(self) -> None:
         self.catalog.get.side_effect = [
-            exceptions.CloudError('no answer'),
+            errors.CloudError('no answer'),
             self.left(id='other'),
         ]
         orphans.remove(self.catalog, [self.left(), self.left(id='other')])
@@ -229,7 +229,7 @@ class TestOrphans(MarkCase):
 
     def test_one_that_cannot_be_removed(self) -> None:
         self.catalog.delete.side_effect = [
-            exceptions.CloudError('in use'),
+            errors.CloudError('in use'),
             None,
         ]
         self.remove(self.left(), self.left(id='other'))
@@ -250,7 +250,7 @@ class TestOrphans(MarkCase):
 
     def test_not_from_what_is_somebody_elses(self) -> None:
         left = self.left(status='active')
-        self.catalog.update.side_effect = exceptions.CloudError('no')
+        self.catalog.update.side_effect = errors.CloudError('no')
         self.assertEqual(left, orphans.clear(self.catalog, left))
         alive = records.kernel(**{marks.PROPERTY: str(marks.Run.this())})
         self.catalog.update.reset_mock()

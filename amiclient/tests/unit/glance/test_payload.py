@@ -8,10 +8,10 @@ from unittest import mock
 
 import fixtures
 
-from amiclient import exceptions
-from amiclient.glance.data import payload
-from amiclient.glance.data import transfer
+from amiclient import errors
 from amiclient.glance import model
+from amiclient.glance.transfer import payload
+from amiclient.glance.transfer import upload
 from amiclient import progress
 from amiclient.tests import base
 from amiclient.tests.unit.glance import descriptors
@@ -98,7 +98,7 @@ class ChunksTest(base.TestCase):
             file.seek(100 * MIB)
             file.write(data)
         with mock.patch.object(os, 'preadv', wraps=os.preadv) as preadv:
-            sha512 = transfer.digest(
+            sha512 = upload.digest(
                 model.Payload(self.path, size),
                 progress=progress.Quiet(),
                 description='Hashing',
@@ -118,21 +118,21 @@ class ChunksTest(base.TestCase):
 
     def test_too_short_from_the_start(self) -> None:
         self.path.write_bytes(bytes(10))
-        error = self.assertRaises(exceptions.SourceError, self.read, 11)
+        error = self.assertRaises(errors.SourceError, self.read, 11)
         self.assertEqual(
             f'{self.path} has 10 bytes, 11 were expected', str(error)
         )
 
     def test_missing(self) -> None:
-        error = self.assertRaises(exceptions.SourceError, self.read, 11)
+        error = self.assertRaises(errors.SourceError, self.read, 11)
         self.assertIn('No such file or directory', str(error))
 
-    def cut(self, size: int, left: int) -> exceptions.AmiError:
+    def cut(self, size: int, left: int) -> errors.AmiError:
         """Read a file that is cut short after the first chunk."""
         chunks = payload.chunks(model.Payload(self.path, size))
         next(chunks)
         os.truncate(self.path, left)
-        return self.assertRaises(exceptions.TransferError, list, chunks)
+        return self.assertRaises(errors.TransferError, list, chunks)
 
     def test_truncated_meanwhile(self) -> None:
         self.path.write_bytes(self.random.randbytes(4 * MIB))
@@ -158,7 +158,7 @@ class ChunksTest(base.TestCase):
 
         real = os.preadv
         self.useFixture(fixtures.MockPatchObject(os, 'preadv', preadv))
-        error = self.assertRaises(exceptions.TransferError, self.read, 4 * MIB)
+        error = self.assertRaises(errors.TransferError, self.read, 4 * MIB)
         self.assertEqual(
             f'{self.path} cannot be read at byte {spot}: Input/output error',
             str(error),

@@ -4,8 +4,8 @@
 
 from unittest import mock
 
-from amiclient import exceptions
-from amiclient.glance import catalog
+from amiclient import errors
+from amiclient.glance import client
 from amiclient.glance import permission
 from amiclient.tests import base
 from amiclient.tests.unit.glance import records
@@ -16,13 +16,13 @@ POLICY = 'You are not authorized to complete modify_image action'
 class TestExplained(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.catalog = mock.create_autospec(catalog.Catalog, instance=True)
+        self.catalog = mock.create_autospec(client.Catalog, instance=True)
         self.catalog.project.return_value = 'project'
 
     def explained(
         self, status: int | None, message: str, **attributes: object
-    ) -> exceptions.CloudError:
-        error = exceptions.CloudError(message, hint='before', status=status)
+    ) -> errors.CloudError:
+        error = errors.CloudError(message, hint='before', status=status)
         image = records.record(**attributes)
         told = permission.explained(error, image, self.catalog)
         self.assertEqual((message, status), (told.message, told.status))

@@ -4,7 +4,7 @@
 import hashlib
 from unittest import mock
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.ext import shrink
 from amiclient import files
 from amiclient.glance import model
@@ -89,9 +89,7 @@ class TestPlan(planning.PlanCase):
             file.write(b'what a larger device holds after it')
         made = self.plan(shrink=False)
         self.assertEqual(
-            model.Payload(
-                self.root, 16 * 2**20, state=files.state(self.root)
-            ),
+            model.Payload(self.root, 16 * 2**20, state=files.state(self.root)),
             made.ami.payload,
         )
         self.assertIsNone(made.shrink)
@@ -100,7 +98,7 @@ class TestPlan(planning.PlanCase):
         seen = {self.root: files.state(self.root)}
         self.plan(seen=seen)
         self.root.touch()
-        error = self.assertRaises(exceptions.BusyError, self.plan, seen=seen)
+        error = self.assertRaises(errors.BusyError, self.plan, seen=seen)
         self.assertIn(f'{self.root} was changed since', str(error))
 
     def test_raw_is_raw_in_bare(self):
@@ -202,7 +200,7 @@ class TestRoom(planning.PlanCase):
         def crowded(wanted, **options):
             tried.append(wanted.output.parent)
             if len(tried) == 1:
-                raise exceptions.NoSpaceError('no room', hint='--output')
+                raise errors.NoSpaceError('no room', hint='--output')
             return real(wanted, **options)
 
         with mock.patch.object(shrink, 'plan', crowded):
@@ -211,11 +209,11 @@ class TestRoom(planning.PlanCase):
         self.assertEqual(tried[-1], made.shrink.output.parent)
 
     def test_no_folder_has_room(self):
-        error = exceptions.NoSpaceError('no room', hint='--output')
+        error = errors.NoSpaceError('no room', hint='--output')
         with mock.patch.object(
             shrink, 'plan', autospec=True, side_effect=error
         ):
-            text = self.refused(exceptions.NoSpaceError, work_directory=None)
+            text = self.refused(errors.NoSpaceError, work_directory=None)
         self.assertIn('--work-directory', text)
 
 
@@ -246,7 +244,7 @@ class TestPart(planning.PlanCase):
 
     def test_the_wrong_kind(self):
         self.assertRaises(
-            exceptions.SourceError,
+            errors.SourceError,
             self.plan_part,
             model.Kind.ARI,
             self.kernel,

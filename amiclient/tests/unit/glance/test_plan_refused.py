@@ -3,7 +3,7 @@
 
 import testscenarios
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.glance.upload import request
 from amiclient.tests.unit.glance import planning
 from amiclient.tests.unit.glance import records
@@ -19,7 +19,7 @@ class TestRefused(planning.PlanCase):
             'a ramdisk without a kernel',
             {
                 'changes': {'kernel': None},
-                'error': exceptions.UsageError,
+                'error': errors.UsageError,
                 'words': 'without a kernel',
             },
         ),
@@ -31,7 +31,7 @@ class TestRefused(planning.PlanCase):
                     'ramdisk': None,
                     'kernel_name': 'x',
                 },
-                'error': exceptions.UsageError,
+                'error': errors.UsageError,
                 'words': '--kernel-name',
             },
         ),
@@ -39,7 +39,7 @@ class TestRefused(planning.PlanCase):
             'a file that is not there',
             {
                 'changes': {'kernel': './nosuch'},
-                'error': exceptions.SourceError,
+                'error': errors.SourceError,
                 'words': 'nosuch',
             },
         ),
@@ -47,7 +47,7 @@ class TestRefused(planning.PlanCase):
             'neither a file nor an image',
             {
                 'changes': {'kernel': 'nosuch'},
-                'error': exceptions.NotFoundError,
+                'error': errors.NotFoundError,
                 'words': 'neither a file here nor an image',
             },
         ),
@@ -57,7 +57,7 @@ class TestRefused(planning.PlanCase):
                 'changes': {
                     'traits': request.Traits(properties={'kernel_id': ID})
                 },
-                'error': exceptions.UsageError,
+                'error': errors.UsageError,
                 'words': '--kernel',
             },
         ),
@@ -67,7 +67,7 @@ class TestRefused(planning.PlanCase):
                 'changes': {
                     'traits': request.Traits(properties={'os_hidden': '1'})
                 },
-                'error': exceptions.UsageError,
+                'error': errors.UsageError,
                 'words': 'os_hidden',
             },
         ),
@@ -75,7 +75,7 @@ class TestRefused(planning.PlanCase):
             'a name that is too long',
             {
                 'changes': {'traits': request.Traits(name='x' * 256)},
-                'error': exceptions.UsageError,
+                'error': errors.UsageError,
                 'words': '255',
             },
         ),
@@ -83,7 +83,7 @@ class TestRefused(planning.PlanCase):
             'a disk that is too small',
             {
                 'changes': {'min_disk': 0},
-                'error': exceptions.UsageError,
+                'error': errors.UsageError,
                 'words': '1 GiB',
             },
         ),
@@ -91,7 +91,7 @@ class TestRefused(planning.PlanCase):
             'a store where there is no choice',
             {
                 'changes': {'settings': request.Settings(store='fast')},
-                'error': exceptions.CloudError,
+                'error': errors.CloudError,
                 'words': '--store',
             },
         ),
@@ -99,7 +99,7 @@ class TestRefused(planning.PlanCase):
             'a journal of a filesystem that is not touched',
             {
                 'changes': {'shrink': False, 'journal': 'none'},
-                'error': exceptions.UsageError,
+                'error': errors.UsageError,
                 'words': '--no-shrink',
             },
         ),
@@ -112,7 +112,7 @@ class TestRefused(planning.PlanCase):
 class TestRefusedByContent(planning.PlanCase):
     def test_kernel_and_ramdisk_swapped(self):
         text = self.refused(
-            exceptions.SourceError,
+            errors.SourceError,
             kernel=str(self.ramdisk),
             ramdisk=str(self.kernel),
         )
@@ -122,22 +122,18 @@ class TestRefusedByContent(planning.PlanCase):
 
     def test_a_source_that_is_no_filesystem(self):
         self.root.write_bytes(self.random.randbytes(2**20))
-        self.refused(exceptions.SourceError)
+        self.refused(errors.SourceError)
         self.assertEqual([], self.catalog.mock_calls)
 
     def test_a_work_directory_that_is_none(self):
-        self.refused(
-            exceptions.UsageError, work_directory=self.folder / 'nosuch'
-        )
+        self.refused(errors.UsageError, work_directory=self.folder / 'nosuch')
 
 
 class TestRefusedByCloud(planning.PlanCase):
     def test_an_id_that_is_taken(self):
         self.catalog.get.side_effect = None
         self.catalog.get.return_value = records.record(id=ID, name='theirs')
-        text = self.refused(
-            exceptions.CloudError, traits=request.Traits(id=ID)
-        )
+        text = self.refused(errors.CloudError, traits=request.Traits(id=ID))
         self.assertIn('theirs', text)
 
     def test_formats_that_the_operator_removed(self):
@@ -145,20 +141,20 @@ class TestRefusedByCloud(planning.PlanCase):
             'disk_format': {'enum': ['raw', 'aki']},
             'container_format': {'enum': ['bare', 'aki']},
         }
-        text = self.refused(exceptions.CloudError, ramdisk=None)
+        text = self.refused(errors.CloudError, ramdisk=None)
         self.assertIn('--image-format raw', text)
 
     def test_a_kernel_that_is_none(self):
         self.catalog.find.side_effect = None
         self.catalog.find.return_value = records.record(name='root')
-        text = self.refused(exceptions.CloudError, kernel='root', ramdisk=None)
+        text = self.refused(errors.CloudError, kernel='root', ramdisk=None)
         self.assertIn('aki/aki', text)
 
     def test_a_kernel_without_data(self):
         self.catalog.find.side_effect = None
         self.catalog.find.return_value = records.kernel(status='queued')
         text = self.refused(
-            exceptions.CloudError, kernel='vmlinuz-6', ramdisk=None
+            errors.CloudError, kernel='vmlinuz-6', ramdisk=None
         )
         self.assertIn('queued', text)
 
@@ -166,7 +162,7 @@ class TestRefusedByCloud(planning.PlanCase):
         self.catalog.find.side_effect = None
         for size, why in ((0, 'has no data'), (None, 'tells no size')):
             self.catalog.find.return_value = records.ramdisk(size=size)
-            text = self.refused(exceptions.CloudError, ramdisk='initrd')
+            text = self.refused(errors.CloudError, ramdisk='initrd')
             self.assertIn(
                 "the ramdisk 'initrd' (33333333-3333-4333-8333-333333333333) "
                 f'is active, but {why}',
@@ -178,7 +174,7 @@ class TestRefusedByCloud(planning.PlanCase):
         self.catalog.find.side_effect = None
         self.catalog.find.return_value = records.kernel()
         self.refused(
-            exceptions.UsageError,
+            errors.UsageError,
             kernel='vmlinuz-6',
             kernel_name='other',
             ramdisk=None,

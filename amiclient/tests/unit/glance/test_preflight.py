@@ -5,8 +5,8 @@
 import hashlib
 from unittest import mock
 
-from amiclient import exceptions
-from amiclient.glance import catalog
+from amiclient import errors
+from amiclient.glance import client
 from amiclient.glance import members
 from amiclient.glance import model
 from amiclient.glance.upload import plan
@@ -24,14 +24,14 @@ MIB = 1 << 20
 
 class TestQuota(base.TestCase):
     def check(self, sizes, *, removed=0, **usage) -> str | None:
-        cloud = mock.create_autospec(catalog.Catalog, instance=True)
+        cloud = mock.create_autospec(client.Catalog, instance=True)
         cloud.usage.return_value = {
             name: {'usage': used, 'limit': limit}
             for name, (used, limit) in usage.items()
         }
         try:
             preflight.check_quota(cloud, sizes, removed=removed)
-        except exceptions.CloudError as error:
+        except errors.CloudError as error:
             cloud.create.assert_not_called()
             return str(error)
         return None
@@ -71,7 +71,7 @@ class TestQuota(base.TestCase):
         self.assertIsNone(self.check([], image_size_total=(8, 7)))
 
     def test_other_answers(self) -> None:
-        cloud = mock.create_autospec(catalog.Catalog, instance=True)
+        cloud = mock.create_autospec(client.Catalog, instance=True)
         cloud.usage.return_value = {
             'image_size_total': None,
             'image_count_total': {'limit': None, 'usage': 1},
@@ -81,7 +81,7 @@ class TestQuota(base.TestCase):
 
 class TestReach(base.TestCase):
     def reach(self, record, **settings) -> bool:
-        cloud = mock.create_autospec(catalog.Catalog, instance=True)
+        cloud = mock.create_autospec(client.Catalog, instance=True)
         with mock.patch.object(members, 'projects', autospec=True) as found:
             found.return_value = frozenset({'friend'})
             return preflight.is_out_of_reach(
@@ -90,7 +90,7 @@ class TestReach(base.TestCase):
 
     def refused(self, record, **settings) -> str:
         error = self.assertRaises(
-            exceptions.CloudError, self.reach, record, **settings
+            errors.CloudError, self.reach, record, **settings
         )
         return str(error)
 
@@ -134,9 +134,7 @@ class TestPlan(planning.PlanCase):
     def test_a_kernel_that_others_cannot_see(self) -> None:
         settings = request.Settings(visibility='public')
         changes = self.refer(visibility='private')
-        text = self.refused(
-            exceptions.CloudError, **changes, settings=settings
-        )
+        text = self.refused(errors.CloudError, **changes, settings=settings)
         self.assertIn('other projects could not boot', text)
         linked = request.Settings(visibility='public', linked=True)
         made = self.plan(**changes, settings=linked)
@@ -145,7 +143,7 @@ class TestPlan(planning.PlanCase):
     def test_a_command_line_without_a_root(self) -> None:
         for line in ('', 'console=ttyS0', 'xroot=/dev/vda'):
             traits = request.Traits(properties={'os_command_line': line})
-            text = self.refused(exceptions.UsageError, traits=traits)
+            text = self.refused(errors.UsageError, traits=traits)
             self.assertIn('root=/dev/vda', text)
             self.assertEqual([], self.catalog.mock_calls)
             # Nova makes no use of it, then.
@@ -169,7 +167,7 @@ class TestPlan(planning.PlanCase):
             if bus is not None:
                 properties['hw_disk_bus'] = bus
             text = self.refused(
-                exceptions.UsageError,
+                errors.UsageError,
                 traits=request.Traits(properties=properties),
             )
             self.assertTrue(
@@ -196,7 +194,7 @@ class TestPlan(planning.PlanCase):
         self.assertNotIn('os_distro', made.ami.new.properties)
         self.assertIn('os_distro=debian is left out', made.warnings[0])
         traits = request.Traits(properties={'os_distro': 'debian'})
-        text = self.refused(exceptions.CloudError, traits=traits)
+        text = self.refused(errors.CloudError, traits=traits)
         self.assertIn('one of ubuntu', text)
 
     def test_a_name_that_is_taken(self) -> None:
@@ -210,7 +208,7 @@ class TestPlan(planning.PlanCase):
         self.catalog.usage.return_value = {
             'image_count_total': {'usage': 2, 'limit': 4}
         }
-        text = self.refused(exceptions.CloudError)
+        text = self.refused(errors.CloudError)
         self.assertIn('image_count_total', text)
         # The kernel alone fits.
         self.plan(kernel=None, ramdisk=None)
@@ -289,7 +287,7 @@ class TestArchitecture(planning.PlanCase):
                     architecture='x86_64'
                 )
                 error = self.assertRaises(
-                    exceptions.UsageError,
+                    errors.UsageError,
                     self.planned,
                     traits=traits,
                     **changes,
@@ -303,7 +301,7 @@ class TestArchitecture(planning.PlanCase):
                 kind=model.Kind.AKI, path=self.kernel, traits=traits
             )
             error = self.assertRaises(
-                exceptions.UsageError,
+                errors.UsageError,
                 plan.plan_part,
                 part,
                 self.catalog,

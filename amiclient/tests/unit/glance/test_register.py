@@ -8,12 +8,12 @@ from unittest import mock
 
 import fixtures
 
-from amiclient import exceptions
-from amiclient.ext import image as image_
+from amiclient import errors
+from amiclient.ext import image
 from amiclient.ext import shrink
-from amiclient.glance import catalog
-from amiclient.glance.data import transfer
+from amiclient.glance import client
 from amiclient.glance import model
+from amiclient.glance.transfer import upload
 from amiclient.glance.upload import marks
 from amiclient.glance.upload import register
 from amiclient.glance.upload import request
@@ -39,7 +39,7 @@ class TestCase(base.TestCase):
         self.folder = self.tmp()
         self.copy = self.folder / 'copy.img'
         self.events = []
-        self.cloud = mock.create_autospec(catalog.Catalog, instance=True)
+        self.cloud = mock.create_autospec(client.Catalog, instance=True)
         self.cloud.within.return_value = self.cloud
         self.cloud.create.side_effect = self.create
         self.cloud.get.return_value = records.kernel()
@@ -47,8 +47,8 @@ class TestCase(base.TestCase):
         self.cloud.update.side_effect = self.update
         self.made = {}
         for where, name, by in (
-            (catalog, 'Catalog', lambda proxy, **kwargs: self.cloud),
-            (transfer, 'send', self.send),
+            (client, 'Catalog', lambda proxy, **kwargs: self.cloud),
+            (upload, 'send', self.send),
             (shrink, 'execute', self.shrink),
         ):
             patch = mock.patch.object(where, name, by)
@@ -101,7 +101,7 @@ class TestCase(base.TestCase):
             ramdisk=ramdisk or creation('initrd', model.Kind.ARI),
             shrink=shrink.ShrinkPlan(
                 request=mock.Mock(spec=shrink.ShrinkRequest),
-                image=mock.Mock(spec=image_.RootImage),
+                image=mock.Mock(spec=image.RootImage),
                 output=self.copy,
                 in_place=False,
                 recover=False,
@@ -208,11 +208,11 @@ class TestFailure(TestCase):
     def test_a_create_that_is_refused(self):
         def refuse(new):
             if new.name == 'initrd':
-                raise exceptions.CloudError('quota', status=413)
+                raise errors.CloudError('quota', status=413)
             return self.create(new)
 
         self.cloud.create.side_effect = refuse
-        self.failing(exceptions.CloudError, self.plan())
+        self.failing(errors.CloudError, self.plan())
         self.assertEqual(['vmlinuz'], self.deleted())
 
     def test_the_last_data(self):
@@ -220,11 +220,11 @@ class TestFailure(TestCase):
 
         def fail(proxy, image_id, payload, **options):
             if self.made[image_id].name == 'root':
-                raise exceptions.TransferError('another hash')
+                raise errors.TransferError('another hash')
             return real(proxy, image_id, payload, **options)
 
-        with mock.patch.object(transfer, 'send', fail):
-            error = self.failing(exceptions.TransferError, self.plan())
+        with mock.patch.object(upload, 'send', fail):
+            error = self.failing(errors.TransferError, self.plan())
         self.assertEqual(['root', 'initrd', 'vmlinuz'], self.deleted())
         self.assertEqual(['nothing was left behind'], error.__notes__)
 
@@ -236,9 +236,9 @@ class TestFailure(TestCase):
             shrink,
             'execute',
             autospec=True,
-            side_effect=exceptions.DamagedError('x'),
+            side_effect=errors.DamagedError('x'),
         ):
-            self.failing(exceptions.DamagedError, plan)
+            self.failing(errors.DamagedError, plan)
         self.assertEqual(['root', 'initrd'], self.deleted())
 
     def test_a_shrink_that_fails_ends_the_sending(self):
@@ -249,36 +249,36 @@ class TestFailure(TestCase):
             sending.set()
             if cancel.wait(LATE):
                 ended.set()
-            raise exceptions.CancelledError('given up')
+            raise errors.CancelledError('given up')
 
         def fail(planned, **options):
             sending.wait(LATE)
-            raise exceptions.DamagedError('damaged')
+            raise errors.DamagedError('damaged')
 
         with (
-            mock.patch.object(transfer, 'send', send),
+            mock.patch.object(upload, 'send', send),
             mock.patch.object(shrink, 'execute', fail),
         ):
-            self.failing(exceptions.DamagedError, self.plan())
+            self.failing(errors.DamagedError, self.plan())
         self.assertTrue(ended.is_set())
         self.assertEqual(3, len(self.deleted()))
 
     def test_a_sending_that_fails_ends_the_shrink(self):
         def send(proxy, image_id, payload, **options):
-            raise exceptions.TransferError('no route')
+            raise errors.TransferError('no route')
 
         def wait(planned, *, progress, cancel):
             self.copy = planned.output
             self.copy.write_bytes(b'half')
             self.assertTrue(cancel.wait(LATE))
-            raise exceptions.CancelledError('given up')
+            raise errors.CancelledError('given up')
 
         with (
-            mock.patch.object(transfer, 'send', send),
+            mock.patch.object(upload, 'send', send),
             mock.patch.object(shrink, 'execute', wait),
         ):
             # The reason is told, not that the shrink was given up.
-            self.failing(exceptions.TransferError, self.plan())
+            self.failing(errors.TransferError, self.plan())
         self.assertEqual(3, len(self.deleted()))
 
     def test_ctrl_c_while_shrinking(self):
@@ -296,11 +296,11 @@ class TestFailure(TestCase):
         def refuse(image_id, changes, **options):
             name = self.made[image_id].name
             if changes.get('protected') and name == 'vmlinuz':
-                raise exceptions.CloudError('no', status=403)
+                raise errors.CloudError('no', status=403)
             return self.update(image_id, changes)
 
         self.cloud.update.side_effect = refuse
-        self.failing(exceptions.CloudError, self.plan(protected=True))
+        self.failing(errors.CloudError, self.plan(protected=True))
         # None that was protected could be deleted.
         for name in ('root', 'initrd'):
             self.assertLess(
@@ -315,9 +315,9 @@ class TestFailure(TestCase):
                 shrink,
                 'execute',
                 autospec=True,
-                side_effect=exceptions.DamagedError('x'),
+                side_effect=errors.DamagedError('x'),
             ),
-            contextlib.suppress(exceptions.DamagedError),
+            contextlib.suppress(errors.DamagedError),
         ):
             self.execute(self.plan(keep_failed=True))
         self.assertEqual([], self.deleted())
@@ -357,11 +357,11 @@ class TestPart(TestCase):
         self.assertEqual([], self.events)
 
     def test_a_failure(self):
-        error = exceptions.TransferError('no')
+        error = errors.TransferError('no')
         with mock.patch.object(
-            transfer, 'send', autospec=True, side_effect=error
+            upload, 'send', autospec=True, side_effect=error
         ):
             self.assertRaises(
-                exceptions.TransferError, self.execute_part, self.creation()
+                errors.TransferError, self.execute_part, self.creation()
             )
         self.assertEqual(['vmlinuz'], self.deleted())

@@ -6,11 +6,11 @@ import pathlib
 from unittest import mock
 
 import amiclient
-from amiclient.glance import catalog as catalog_
-from amiclient.glance.health import case as case_
-from amiclient.glance.health import reports
-from amiclient.glance.health import verify
+from amiclient.glance import client
 from amiclient.glance import links
+from amiclient.glance.verify import context
+from amiclient.glance.verify import reports
+from amiclient.glance.verify import verify
 from amiclient.rootfs import check
 from amiclient.tests import base
 from amiclient.tests.unit.glance import records
@@ -97,13 +97,13 @@ class TestViewer(base.TestCase):
             records.record(owner='theirs'),
             records.record(owner='ours'),
         )
-        member = case_.Viewer('ours')
+        member = context.Viewer('ours')
         self.assertTrue(member.owns(ours))
         self.assertFalse(member.owns(theirs))
-        self.assertTrue(case_.Viewer('ours', admin=True).owns(theirs))
+        self.assertTrue(context.Viewer('ours', admin=True).owns(theirs))
         # Without Keystone, nothing is known.
-        self.assertTrue(case_.Viewer().owns(theirs))
-        reader = case_.Viewer('ours', reader=True)
+        self.assertTrue(context.Viewer().owns(theirs))
+        reader = context.Viewer('ours', reader=True)
         self.assertTrue(reader.owns(ours))
         self.assertFalse(reader.changes(ours))
         self.assertTrue(member.changes(ours))
@@ -118,7 +118,7 @@ class TestViewer(base.TestCase):
             # Without Keystone, none are told.
             ((), False),
         ):
-            catalog = mock.create_autospec(catalog_.Catalog, instance=True)
+            catalog = mock.create_autospec(client.Catalog, instance=True)
             catalog.roles.return_value = roles
             self.assertIs(expected, reports.viewer(catalog).reader, roles)
 

@@ -5,7 +5,7 @@
 import dataclasses
 import time
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.glance import retry
 from amiclient.tests.unit.glance import stub
 from amiclient.tests.unit.glance import uploads
@@ -61,9 +61,7 @@ class RetryTest(uploads.UploadTest):
         glance = self.glance(stub.silence)
         glance.passing = ['saving']
         patience = dataclasses.replace(uploads.QUICK, answer=0.1, settle=0.1)
-        message = self.fail(
-            exceptions.TransferError, glance, patience=patience
-        )
+        message = self.fail(errors.TransferError, glance, patience=patience)
         self.assertIn('timed out', message)
         self.assertIn('was still saving after 0.1 s', message)
         self.assertEqual(1, len(glance.puts))
@@ -79,14 +77,14 @@ class RetryTest(uploads.UploadTest):
 
     def test_no_new_token_to_be_had(self) -> None:
         glance = self.glance(stub.say(401, b'no'))
-        message = self.fail(exceptions.CloudError, glance)
+        message = self.fail(errors.CloudError, glance)
         self.assertIn('no (HTTP 401)', message)
         self.assertEqual(1, len(glance.puts))
 
     def test_the_token_expired_and_the_image_is_gone(self) -> None:
         glance = self.glance(stub.vanish)
         message = self.fail(
-            exceptions.NotFoundError, glance, proxy=glance.authenticated()
+            errors.NotFoundError, glance, proxy=glance.authenticated()
         )
         self.assertIn('the token may have expired (HTTP 401)', message)
         self.assertIn(f'then image {stub.IMAGE} was gone', message)
@@ -94,7 +92,7 @@ class RetryTest(uploads.UploadTest):
     def test_given_up_in_the_end(self) -> None:
         glance = self.glance(*[stub.say(503, b'busy')] * 9)
         patience = retry.Patience(attempts=3, poll=0.01, backoff=0.01)
-        message = self.fail(exceptions.CloudError, glance, patience=patience)
+        message = self.fail(errors.CloudError, glance, patience=patience)
         self.assertRegex(
             message,
             f'^sending the data of image {stub.IMAGE} failed: busy '
@@ -117,15 +115,13 @@ class RetryTest(uploads.UploadTest):
     def test_refused_for_good(self) -> None:
         for status in (400, 403, 404, 409, 410, 413, 415, 501):
             glance = self.glance(stub.say(status, b'because'))
-            message = self.fail(
-                exceptions.CloudError, glance, payload=self.small
-            )
+            message = self.fail(errors.CloudError, glance, payload=self.small)
             self.assertIn(f'because (HTTP {status})', message)
             self.assertEqual(1, len(glance.puts))
 
     def test_refused_while_sending(self) -> None:
         glance = self.glance(stub.interrupt(413, FULL))
-        message = self.fail(exceptions.CloudError, glance)
+        message = self.fail(errors.CloudError, glance)
         self.assertEqual(
             f'sending the data of image {stub.IMAGE} failed: Image storage '
             'media is full: There is not enough disk space & so on '
@@ -139,17 +135,17 @@ class RetryTest(uploads.UploadTest):
         glance = self.glance(
             stub.say(307, Location='https://elsewhere.example/')
         )
-        message = self.fail(exceptions.CloudError, glance)
+        message = self.fail(errors.CloudError, glance)
         self.assertIn('redirects to https://elsewhere.example:', message)
 
     def test_nobody_there_any_more(self) -> None:
         glance = self.glance(stub.leave)
-        message = self.fail(exceptions.CloudError, glance)
+        message = self.fail(errors.CloudError, glance)
         self.assertIn('Connection refused', message)
         self.assertIn(glance.endpoint, message)
 
     def test_image_killed(self) -> None:
         glance = self.glance(stub.reset)
         glance.passing = ['killed']
-        message = self.fail(exceptions.TransferError, glance)
+        message = self.fail(errors.TransferError, glance)
         self.assertIn(f'then image {stub.IMAGE} was killed', message)

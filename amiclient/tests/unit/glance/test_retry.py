@@ -8,7 +8,10 @@ import time
 
 import fixtures
 
-from amiclient import exceptions
+from amiclient.errors import CancelledError
+from amiclient.errors import CloudError
+from amiclient.errors import NotFoundError
+from amiclient.errors import TransferError
 from amiclient.glance import retry
 from amiclient.tests import base
 
@@ -18,7 +21,7 @@ QUICK = retry.Patience(attempts=3, backoff=0.001)
 class Work:
     """Something that fails some times, and then returns the number."""
 
-    def __init__(self, *errors: exceptions.CloudError) -> None:
+    def __init__(self, *errors: CloudError) -> None:
         self.errors = list(errors)
         self.attempts: list[int] = []
 
@@ -29,10 +32,8 @@ class Work:
         return attempt
 
 
-def passing(again: float = 0.0) -> exceptions.CloudError:
-    return exceptions.TransferError(
-        'it failed', hint='wait', status=503, again=again
-    )
+def passing(again: float = 0.0) -> CloudError:
+    return TransferError('it failed', hint='wait', status=503, again=again)
 
 
 class TestCall(base.TestCase):
@@ -44,7 +45,7 @@ class TestCall(base.TestCase):
     def test_given_up_in_the_end(self) -> None:
         work = Work(*(passing() for _ in range(9)))
         error = self.assertRaises(
-            exceptions.TransferError, retry.call, work, patience=QUICK
+            TransferError, retry.call, work, patience=QUICK
         )
         self.assertRegex(
             str(error), r'^it failed \(tried 3 times in \d s\); wait$'
@@ -67,10 +68,10 @@ class TestCall(base.TestCase):
             )
 
     def test_what_will_not_pass(self) -> None:
-        error = exceptions.NotFoundError('gone', status=404)
+        error = NotFoundError('gone', status=404)
         work = Work(error)
         raised = self.assertRaises(
-            exceptions.NotFoundError, retry.call, work, patience=QUICK
+            NotFoundError, retry.call, work, patience=QUICK
         )
         self.assertIs(error, raised)
         self.assertEqual([1], work.attempts)
@@ -78,7 +79,7 @@ class TestCall(base.TestCase):
     def test_a_single_attempt_is_not_counted(self) -> None:
         patience = retry.Patience(attempts=1)
         error = self.assertRaises(
-            exceptions.CloudError,
+            CloudError,
             retry.call,
             Work(passing()),
             patience=patience,
@@ -89,7 +90,7 @@ class TestCall(base.TestCase):
         work = Work(passing(again=50))
         begin = time.monotonic()
         self.assertRaises(
-            exceptions.CloudError,
+            CloudError,
             retry.call,
             work,
             patience=QUICK,
@@ -103,7 +104,7 @@ class TestCall(base.TestCase):
         threading.Timer(0.05, cancel.set).start()
         begin = time.monotonic()
         self.assertRaises(
-            exceptions.CancelledError,
+            CancelledError,
             retry.call,
             Work(passing(again=60)),
             patience=QUICK,

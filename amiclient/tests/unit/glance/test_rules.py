@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.glance import model
 from amiclient.glance.upload import rules
 from amiclient.tests import base
@@ -32,7 +32,7 @@ class TestRules(base.TestCase):
 
     def fail(self, found: rules.Rules, **properties) -> str:
         error = self.assertRaises(
-            exceptions.CloudError, found.check, self.new(**properties)
+            errors.CloudError, found.check, self.new(**properties)
         )
         return str(error)
 
@@ -42,7 +42,7 @@ class TestRules(base.TestCase):
         self.assertTrue(found.takes_formats('raw', 'bare'))
         self.assertFalse(found.takes_formats('ari', 'ari'))
         error = self.assertRaises(
-            exceptions.CloudError, found.check, self.new('qcow2', 'bare')
+            errors.CloudError, found.check, self.new('qcow2', 'bare')
         )
         self.assertIn('qcow2', str(error))
 

@@ -9,10 +9,10 @@ import stat
 import unittest
 from unittest import mock
 
-from amiclient import exceptions
-from amiclient.glance.data import staging
+from amiclient import errors
+from amiclient.glance.transfer import staging
 from amiclient import interrupts
-from amiclient import temporary
+from amiclient import scratch
 from amiclient.tests import base
 from amiclient.tests.unit.glance import descriptors
 
@@ -35,7 +35,7 @@ class FolderCase(base.TestCase):
         """It is refused, and left as it is."""
         before = os.lstat(self.folder)
         error = self.assertRaises(
-            exceptions.AmiError, staging.Folder, self.parent, NAME
+            errors.AmiError, staging.Folder, self.parent, NAME
         )
         self.assertEqual(
             f'{self.folder}, where what is fetched would be kept, {why}; '
@@ -91,7 +91,7 @@ class TestFolder(FolderCase):
 
     def test_no_such_parent(self) -> None:
         error = self.assertRaises(
-            exceptions.AmiError, staging.Folder, self.parent / 'nosuch', NAME
+            errors.AmiError, staging.Folder, self.parent / 'nosuch', NAME
         )
         self.assertIn('nosuch: no such directory', str(error))
 
@@ -120,7 +120,7 @@ class TestAtOnce(FolderCase):
         with staging.Folder(self.parent, NAME) as folder:
             (folder.path / 'part').touch()
             error = self.assertRaises(
-                exceptions.AmiError, staging.Folder, self.parent, NAME
+                errors.AmiError, staging.Folder, self.parent, NAME
             )
             self.assertEqual(
                 f'{self.parent}: another process is saving the same there; '
@@ -140,26 +140,26 @@ class TestAtOnce(FolderCase):
 
     def test_the_first_ends_while_the_second_comes(self) -> None:
         first = staging.Folder(self.parent, NAME)
-        real = temporary.locked
+        real = scratch.locked
 
         def locked(descriptor: int) -> bool | None:
             first.__exit__()
             patch.stop()
             return real(descriptor)
 
-        patch = mock.patch.object(temporary, 'locked', locked)
+        patch = mock.patch.object(scratch, 'locked', locked)
         patch.start()
         self.addCleanup(mock.patch.stopall)
         with staging.Folder(self.parent, NAME) as second:
             # Not that of the first, which is gone.
             self.assertTrue(second.path.is_dir())
             self.assertRaises(
-                exceptions.AmiError, staging.Folder, self.parent, NAME
+                errors.AmiError, staging.Folder, self.parent, NAME
             )
 
     def test_where_there_are_no_locks(self) -> None:
         with (
-            mock.patch.object(temporary, 'locked', return_value=None),
+            mock.patch.object(scratch, 'locked', return_value=None),
             staging.Folder(self.parent, NAME) as folder,
         ):
             folder.clear()
@@ -214,7 +214,7 @@ class TestOthers(FolderCase):
     def test_made_just_now_where_there_are_no_owners(self) -> None:
         with mock.patch.object(os, 'geteuid', return_value=4321):
             error = self.assertRaises(
-                exceptions.AmiError, staging.Folder, self.parent, NAME
+                errors.AmiError, staging.Folder, self.parent, NAME
             )
         self.assertIn('belongs to another user', str(error))
         self.assertEqual([], os.listdir(self.parent))
@@ -257,7 +257,7 @@ class TestRenamed(FolderCase):
         def work() -> None:
             with staging.Folder(self.parent, NAME) as folder:
                 self.assertNotEqual(self.folder, folder.path)
-                raise exceptions.AmiError(f'{folder.path} is full')
+                raise errors.AmiError(f'{folder.path} is full')
 
-        error = self.assertRaises(exceptions.AmiError, work)
+        error = self.assertRaises(errors.AmiError, work)
         self.assertEqual(f'{self.folder} is full', str(error))

@@ -7,8 +7,8 @@ import uuid
 
 import fixtures
 
-from amiclient import exceptions
-from amiclient.glance import catalog
+from amiclient import errors
+from amiclient.glance import client
 from amiclient.glance import model
 from amiclient.glance.upload import transaction
 from amiclient import interrupts
@@ -23,7 +23,7 @@ def new(name='vmlinuz', **attributes):
 class TestTransaction(base.TestCase):
     def setUp(self):
         super().setUp()
-        self.catalog = mock.create_autospec(catalog.Catalog, instance=True)
+        self.catalog = mock.create_autospec(client.Catalog, instance=True)
         self.catalog.within.return_value = self.catalog
         self.made = {}
         self.catalog.create.side_effect = self.create
@@ -57,10 +57,10 @@ class TestTransaction(base.TestCase):
         with self.transaction() as made:
             ids = [made.create(new(n)).id for n in ('a', 'b', 'c')]
             error = self.assertRaises(
-                exceptions.CloudError,
+                errors.CloudError,
                 self.break_off,
                 made,
-                exceptions.CloudError('no'),
+                errors.CloudError('no'),
             )
         self.assertEqual(ids[::-1], self.deleted())
         self.assertEqual(['nothing was left behind'], error.__notes__)
@@ -80,9 +80,9 @@ class TestTransaction(base.TestCase):
         self.assertEqual([asked], self.deleted())
 
     def test_one_that_comes_to_be_late_goes(self):
-        self.catalog.create.side_effect = exceptions.CloudError('timed out')
+        self.catalog.create.side_effect = errors.CloudError('timed out')
         self.catalog.delete.side_effect = [
-            exceptions.NotFoundError('not yet'),
+            errors.NotFoundError('not yet'),
             None,
         ]
         made = self.transaction()
@@ -91,12 +91,12 @@ class TestTransaction(base.TestCase):
             with made:
                 made.create(new())
 
-        self.assertRaises(exceptions.CloudError, work)
+        self.assertRaises(errors.CloudError, work)
         self.assertEqual(2, self.catalog.delete.call_count)
         self.assertEqual('', self.log.output)
 
     def test_one_that_was_refused_is_not_looked_for(self):
-        self.catalog.create.side_effect = exceptions.CloudError(
+        self.catalog.create.side_effect = errors.CloudError(
             'forbidden', status=403
         )
         made = self.transaction()
@@ -105,11 +105,11 @@ class TestTransaction(base.TestCase):
             with made:
                 made.create(new())
 
-        self.assertRaises(exceptions.CloudError, work)
+        self.assertRaises(errors.CloudError, work)
         self.assertEqual([], self.deleted())
 
     def test_the_image_that_has_a_chosen_id_already_is_not_touched(self):
-        self.catalog.create.side_effect = exceptions.CloudError(
+        self.catalog.create.side_effect = errors.CloudError(
             'duplicate', status=409
         )
         made = self.transaction()
@@ -118,12 +118,12 @@ class TestTransaction(base.TestCase):
             with made:
                 made.create(new(id='44444444-4444-4444-8444-444444444444'))
 
-        self.assertRaises(exceptions.CloudError, work)
+        self.assertRaises(errors.CloudError, work)
         self.assertEqual([], self.deleted())
 
     def test_a_conflict_over_a_random_id_is_with_ourselves(self):
         # The session sent the request twice: the first one was served.
-        self.catalog.create.side_effect = exceptions.CloudError(
+        self.catalog.create.side_effect = errors.CloudError(
             'duplicate', status=409
         )
         made = self.transaction()
@@ -132,22 +132,22 @@ class TestTransaction(base.TestCase):
             with made:
                 made.create(new())
 
-        self.assertRaises(exceptions.CloudError, work)
+        self.assertRaises(errors.CloudError, work)
         self.assertEqual(1, len(self.deleted()))
 
     def test_what_cannot_be_removed_is_listed_with_the_command(self):
         def refuse(image_id):
             if image_id == ids[1]:
-                raise exceptions.CloudError('in use', status=409)
+                raise errors.CloudError('in use', status=409)
 
         with self.transaction() as made:
             ids = [made.create(new(n)).id for n in ('a', 'b', 'c')]
             self.catalog.delete.side_effect = refuse
             error = self.assertRaises(
-                exceptions.CloudError,
+                errors.CloudError,
                 self.break_off,
                 made,
-                exceptions.CloudError('no'),
+                errors.CloudError('no'),
             )
         self.assertEqual([ids[2], ids[1]], self.deleted()[:2])
         self.assertEqual(ids[0], self.deleted()[-1])
@@ -156,14 +156,14 @@ class TestTransaction(base.TestCase):
         self.assertFalse(hasattr(error, '__notes__'))
 
     def test_a_cloud_that_does_not_answer_is_not_waited_for(self):
-        self.catalog.delete.side_effect = exceptions.CloudError('timed out')
+        self.catalog.delete.side_effect = errors.CloudError('timed out')
         with self.transaction() as made:
             ids = [made.create(new(n)).id for n in ('a', 'b')]
             self.assertRaises(
-                exceptions.CloudError,
+                errors.CloudError,
                 self.break_off,
                 made,
-                exceptions.CloudError('no'),
+                errors.CloudError('no'),
             )
             made.commit()
         self.assertEqual(ids[::-1], self.deleted())
@@ -171,16 +171,16 @@ class TestTransaction(base.TestCase):
 
     def test_a_passing_refusal_is_overcome(self):
         self.catalog.delete.side_effect = [
-            exceptions.CloudError('database is locked', status=500),
+            errors.CloudError('database is locked', status=500),
             None,
         ]
         with self.transaction() as made:
             made.create(new())
             self.assertRaises(
-                exceptions.CloudError,
+                errors.CloudError,
                 self.break_off,
                 made,
-                exceptions.CloudError('no'),
+                errors.CloudError('no'),
             )
         self.assertEqual('', self.log.output)
 
@@ -188,10 +188,10 @@ class TestTransaction(base.TestCase):
         with self.transaction(keep=True) as made:
             ids = [made.create(new(n)).id for n in ('a', 'b')]
             self.assertRaises(
-                exceptions.CloudError,
+                errors.CloudError,
                 self.break_off,
                 made,
-                exceptions.CloudError('no'),
+                errors.CloudError('no'),
             )
             made.commit()
         self.assertEqual([], self.deleted())
@@ -208,10 +208,10 @@ class TestTransaction(base.TestCase):
                 ids = [made.create(new(n)).id for n in ('a', 'b')]
                 # Not a signal: the first Ctrl-C comes while undoing.
                 self.assertRaises(
-                    exceptions.CloudError,
+                    errors.CloudError,
                     self.break_off,
                     made,
-                    exceptions.CloudError('no'),
+                    errors.CloudError('no'),
                 )
         self.assertEqual(ids[::-1], self.deleted())
 
@@ -230,10 +230,10 @@ class TestTransaction(base.TestCase):
             image = made.create(new())
             made.finish(image, {'protected': True})
             self.assertRaises(
-                exceptions.CloudError,
+                errors.CloudError,
                 self.break_off,
                 made,
-                exceptions.CloudError('no'),
+                errors.CloudError('no'),
             )
         self.assertEqual(
             [

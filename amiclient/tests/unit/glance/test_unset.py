@@ -4,9 +4,9 @@
 
 from typing import Any
 
-from amiclient import exceptions
-from amiclient.glance.change import change
+from amiclient import errors
 from amiclient.glance.change import unset
+from amiclient.glance.change import update
 from amiclient import progress
 from amiclient.tests.unit.glance import memory
 
@@ -17,17 +17,17 @@ class TestUnset(memory.GlanceCase):
         self.change(memory.AMI, tags=['a', 'b'], os_distro='debian')
         self.change(memory.KERNEL, tags=['a'])
 
-    def unset(self, **request: Any) -> change.ChangePlan:
+    def unset(self, **request: Any) -> update.ChangePlan:
         planned = unset.plan(
             unset.UnsetRequest(ami='web', **request), self.catalog
         )
-        change.execute(
+        update.execute(
             planned, self.catalog, self.catalog._proxy, progress=progress.QUIET
         )
         return planned
 
     def refused(self, **request: Any) -> str:
-        error = self.assertRaises(exceptions.AmiError, self.unset, **request)
+        error = self.assertRaises(errors.AmiError, self.unset, **request)
         self.assertEqual([], self.writes)
         return str(error)
 
@@ -49,7 +49,7 @@ class TestUnset(memory.GlanceCase):
         planned = self.unset(tags=('a',), linked=True)
         self.assertEqual(['a'], self.images[memory.KERNEL]['tags'])
         self.assertNotIn('a', self.images[memory.AMI]['tags'])
-        error = self.assertRaises(exceptions.CloudError, planned.check)
+        error = self.assertRaises(errors.CloudError, planned.check)
         self.assertIn('of the project p9 keeps the tag a', str(error))
         self.change(memory.AMI, tags=['a'])
         self.change(memory.KERNEL, tags=[])

@@ -6,9 +6,9 @@ import hashlib
 import threading
 from typing import Any
 
-from amiclient.glance.data import transfer
 from amiclient.glance import model
 from amiclient.glance import retry
+from amiclient.glance.transfer import upload
 from amiclient.tests import base
 from amiclient.tests.unit.glance import stub
 
@@ -86,7 +86,7 @@ class UploadTest(base.TestCase):
         kwargs.setdefault('proxy', glance.proxy)
         kwargs.setdefault('payload', self.payload)
         kwargs.setdefault('patience', QUICK)
-        return transfer.send(
+        return upload.send(
             image_id=stub.IMAGE,
             description='Sending image',
             progress=self.watcher,

@@ -8,8 +8,8 @@ import urllib.parse
 import openstack
 from requests_mock.contrib import fixture
 
-from amiclient import exceptions
-from amiclient.glance import catalog
+from amiclient import errors
+from amiclient.glance import client
 from amiclient.glance import retry
 from amiclient.tests import base
 
@@ -65,7 +65,7 @@ class CatalogTest(base.TestCase):
             endpoint=CLOUD,
             region_name='here',
         ).image
-        self.catalog = catalog.Catalog(
+        self.catalog = client.Catalog(
             proxy, patience=retry.Patience(backoff=0.01)
         )
 
@@ -99,4 +99,4 @@ class CatalogTest(base.TestCase):
         return requests_
 
     def fail(self, *args: Any, **kwargs: Any) -> str:
-        return str(self.assertRaises(exceptions.CloudError, *args, **kwargs))
+        return str(self.assertRaises(errors.CloudError, *args, **kwargs))

@@ -11,7 +11,7 @@ import fixtures
 from keystoneauth1 import exceptions as auth_exceptions
 from openstack import exceptions as sdk_exceptions
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient import interrupts
 from amiclient.osc import command
 from amiclient import progress
@@ -105,15 +105,15 @@ class TestRun(base.TestCase):
         self.assertIn('please wait', made.app.stderr.getvalue())
 
     def test_our_errors_pass(self):
-        error = exceptions.SourceError('x: not a kernel')
+        error = errors.SourceError('x: not a kernel')
         made, args = make(raising(error))
         self.assertIs(
-            error, self.assertRaises(exceptions.SourceError, made.run, args)
+            error, self.assertRaises(errors.SourceError, made.run, args)
         )
 
     def test_errors_of_the_system_name_the_file(self):
         made, args = make(raising(PermissionError(13, 'Denied', '/x/y')))
-        error = self.assertRaises(exceptions.AmiError, made.run, args)
+        error = self.assertRaises(errors.AmiError, made.run, args)
         self.assertEqual('/x/y: Denied', str(error))
 
     def test_numbers_of_open_files_say_nothing(self):
@@ -123,7 +123,7 @@ class TestRun(base.TestCase):
         ):
             error = PermissionError(13, 'Permission denied', name)
             made, parsed = make(raising(error))
-            error = self.assertRaises(exceptions.AmiError, made.run, parsed)
+            error = self.assertRaises(errors.AmiError, made.run, parsed)
             self.assertEqual(words, str(error))
 
     def test_a_closed_pipe_is_for_cliff(self):
@@ -137,7 +137,7 @@ class TestRun(base.TestCase):
             sdk_exceptions.SDKException('no\nversion'),
         ):
             made, args = make(raising(error))
-            told = self.assertRaises(exceptions.CloudError, made.run, args)
+            told = self.assertRaises(errors.CloudError, made.run, args)
             self.assertNotIn('\n', str(told))
             self.assertIs(error, told.__cause__)
 

@@ -106,7 +106,7 @@ class TestBefore(ShellCase):
     def test_before_signals_are_handled(self) -> None:
         for raised in ('lost()', 'renamed()'):
             self.interrupted(
-                _IMPORT.format('amiclient.osc.terminal'), raised=raised
+                _IMPORT.format('amiclient.osc.output'), raised=raised
             )
 
     def test_while_the_command_imports(self) -> None:

@@ -3,8 +3,8 @@
 
 from unittest import mock
 
-from amiclient import exceptions
-from amiclient.glance import catalog
+from amiclient import errors
+from amiclient.glance import client
 from amiclient.osc import ami
 from amiclient.osc import filters
 from amiclient.tests import base
@@ -16,7 +16,7 @@ UUID = 'd5abc5a6-3263-4f4c-900a-f1ad6ff16bfa'
 class TestQuery(base.TestCase):
     def setUp(self):
         super().setUp()
-        self.catalog = mock.create_autospec(catalog.Catalog, instance=True)
+        self.catalog = mock.create_autospec(client.Catalog, instance=True)
 
     def query(self, *words, project=None):
         parser = ami.ListAmi(None, None).get_parser('openstack ami list')
@@ -52,7 +52,7 @@ class TestQuery(base.TestCase):
         self.assertEqual('eq:in:a', self.query('--name', 'in:a')['name'])
 
     def test_a_kernel_that_is_gone_can_be_asked_for(self):
-        self.catalog.get.side_effect = exceptions.NotFoundError('none')
+        self.catalog.get.side_effect = errors.NotFoundError('none')
         self.assertEqual(UUID, self.query('--kernel', UUID)['kernel_id'])
         self.catalog.find.assert_not_called()
 
@@ -64,14 +64,14 @@ class TestQuery(base.TestCase):
     def test_properties_that_glance_takes_for_something_else(self):
         for name in ('limit', 'marker', 'sort_key', 'page_size'):
             error = self.assertRaises(
-                exceptions.UsageError, self.query, f'--property={name}=1'
+                errors.UsageError, self.query, f'--property={name}=1'
             )
             self.assertIn(repr(name), str(error))
 
     def test_a_name_that_nothing_has(self):
-        self.catalog.find.side_effect = exceptions.NotFoundError('none')
+        self.catalog.find.side_effect = errors.NotFoundError('none')
         error = self.assertRaises(
-            exceptions.NotFoundError, self.query, '--kernel', 'nosuch'
+            errors.NotFoundError, self.query, '--kernel', 'nosuch'
         )
         self.assertEqual(
             "no kernel has the name 'nosuch'; see `openstack ami kernel list`",

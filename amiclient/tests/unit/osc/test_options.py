@@ -9,7 +9,7 @@ import pathlib
 
 import testscenarios
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.glance import retry
 from amiclient.osc import ami
 from amiclient.osc import creation
@@ -110,7 +110,7 @@ class TestValues(base.TestCase):
     def test_a_url_is_no_file(self):
         for url in ('http://127.0.0.1//x.img?a=b', 's3://bucket/key'):
             error = self.assertRaises(
-                exceptions.SourceError, parse, local.ShrinkImage, url
+                errors.SourceError, parse, local.ShrinkImage, url
             )
             self.assertIn(f'{url}: a URL', str(error))
             self.assertIn('download it first', error.hint)
@@ -195,7 +195,7 @@ class TestChosenPart(base.TestCase):
         self.assertEqual('initrd', self.chosen(*words, noun='ramdisk'))
 
     def test_nothing_was_said(self):
-        error = self.assertRaises(exceptions.UsageError, self.chosen)
+        error = self.assertRaises(errors.UsageError, self.chosen)
         self.assertIn('--no-kernel', str(error))
 
 

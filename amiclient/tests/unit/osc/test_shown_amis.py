@@ -2,8 +2,8 @@
 
 
 from amiclient import findings
-from amiclient.glance.health import reports
 from amiclient.glance import links
+from amiclient.glance.verify import reports
 from amiclient.osc.shown import amis
 from amiclient.osc.shown import columns
 from amiclient.tests import base

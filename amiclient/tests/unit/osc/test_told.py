@@ -8,7 +8,7 @@ import pathlib
 
 import fixtures
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.ext import superblock
 from amiclient.osc import build
 from amiclient.osc import inspect
@@ -56,7 +56,7 @@ class TestBehind(TestCase):
 class TestRefused(TestCase):
     def refusal(self, path: pathlib.Path) -> str:
         error = self.assertRaises(
-            exceptions.SourceError, self.told, inspect.InspectSource, path
+            errors.SourceError, self.told, inspect.InspectSource, path
         )
         return str(error)
 
@@ -95,7 +95,7 @@ class TestBuild(TestCase):
         )
 
     def refused(self, *words: str) -> str:
-        error = self.assertRaises(exceptions.UsageError, self.build, *words)
+        error = self.assertRaises(errors.UsageError, self.build, *words)
         self.assertEqual([], list(self.folder.iterdir()))
         return str(error)
 

@@ -4,10 +4,10 @@
 
 import pathlib
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.osc import ami
+from amiclient.osc import ami_change
 from amiclient.osc import boot
-from amiclient.osc import change
 from amiclient.osc import command
 from amiclient.osc import creation
 from amiclient.osc import inspect
@@ -27,7 +27,7 @@ class TestCase(base.TestCase):
         return kind(None, None).get_parser('openstack').parse_args(words)
 
     def refused(self, function: object, *arguments: object) -> str:
-        error = self.assertRaises(exceptions.UsageError, function, *arguments)
+        error = self.assertRaises(errors.UsageError, function, *arguments)
         self.assertIsNotNone(error.hint)
         return str(error)
 
@@ -62,7 +62,7 @@ class TestKernelVersion(TestCase):
         process.run(['mke2fs', '-q', '-t', 'ext4', image, '4M'])
         parsed_args = self.parse(inspect.ExtractSource, str(image), *VERSION)
         error = self.assertRaises(
-            exceptions.SourceError,
+            errors.SourceError,
             sources.triple(parsed_args, progress.QUIET).__enter__,
         )
         self.assertEqual('leave out --kernel-version', error.hint)
@@ -70,7 +70,7 @@ class TestKernelVersion(TestCase):
     def test_a_ramdisk_is_named(self) -> None:
         for kind in (ami.UploadAmi, boot.BootImage):
             self.assertRaises(
-                exceptions.SourceError,
+                errors.SourceError,
                 self.open, kind, '--ramdisk', 'initrd', *VERSION,
             )  # fmt: skip
 
@@ -91,7 +91,7 @@ class TestShrink(TestCase):
 
     def test_others(self) -> None:
         for word in ('--allow-backing-file', '--repair', '--dry-run'):
-            self.assertRaises(exceptions.SourceError, self.shrink, word)
+            self.assertRaises(errors.SourceError, self.shrink, word)
 
 
 class TestBoot(TestCase):
@@ -137,7 +137,7 @@ class TestContradictions(TestCase):
         for function, kind, option, value in (
             (creation.traits, ami.UploadAmi, 'architecture', 'x86_64'),
             (creation.traits, kernel.UploadKernel, 'architecture', 'x86_64'),
-            (change._request, change.SetAmi, 'os-version', '12'),
+            (ami_change._request, ami_change.SetAmi, 'os-version', '12'),
         ):
             name = option.replace('-', '_')
             for other, is_refused in (('13', True), (value, False)):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.rootfs import boot_files
 from amiclient.rootfs import taking
 from amiclient.tests import base
@@ -296,7 +296,7 @@ class TestChoose(base.TestCase):
         self.assertEqual('6.1.0-9', self.choose('6.1.0-9'))
 
     def test_no_such_version(self) -> None:
-        error = self.assertRaises(exceptions.SourceError, self.choose, '6.1')
+        error = self.assertRaises(errors.SourceError, self.choose, '6.1')
         self.assertEqual(
             'x: there is no kernel 6.1 in it; choose from 6.1.0-10, '
             '6.1.0-10-rc1, 6.1.0-9',
@@ -309,7 +309,7 @@ class TestChoose(base.TestCase):
             for n in range(1000)
         ]
         error = self.assertRaises(
-            exceptions.SourceError, boot_files.choose, many, '5', name='x'
+            errors.SourceError, boot_files.choose, many, '5', name='x'
         )
         self.assertEqual(
             'choose from 6.0, 6.1, 6.2, 6.3, 6.4 and 995 more', error.hint
@@ -317,7 +317,7 @@ class TestChoose(base.TestCase):
 
     def test_none(self) -> None:
         error = self.assertRaises(
-            exceptions.SourceError, boot_files.choose, (), None, name='x'
+            errors.SourceError, boot_files.choose, (), None, name='x'
         )
         self.assertIn('no kernel was found', str(error))
 
@@ -358,7 +358,7 @@ class TestTake(base.TestCase):
 
     def test_what_is_no_kernel(self) -> None:
         files = {'boot/vmlinuz-6.1.0': b'#!/bin/sh\n' * 100}
-        error = self.assertRaises(exceptions.SourceError, self.take, files)
+        error = self.assertRaises(errors.SourceError, self.take, files)
         self.assertIn('/boot/vmlinuz-6.1.0 in it is of no use', str(error))
 
     def test_what_is_no_ramdisk(self) -> None:
@@ -366,10 +366,10 @@ class TestTake(base.TestCase):
             'boot/vmlinuz-6.1.0': kernel('6.1.0'),
             'boot/initrd.img-6.1.0': b'nothing\n' * 100,
         }
-        error = self.assertRaises(exceptions.SourceError, self.take, files)
+        error = self.assertRaises(errors.SourceError, self.take, files)
         self.assertIn('/boot/initrd.img-6.1.0 in it is of', str(error))
 
     def test_cut_short_unified(self) -> None:
         files = {'boot/EFI/Linux/a.efi': samples.unified('6.9.1-1')[:0x1400]}
-        error = self.assertRaises(exceptions.SourceError, self.take, files)
+        error = self.assertRaises(errors.SourceError, self.take, files)
         self.assertIn('of no use', str(error))

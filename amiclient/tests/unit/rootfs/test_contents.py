@@ -3,7 +3,7 @@
 import pathlib
 import subprocess
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.rootfs import contents
 from amiclient.tests import base
 
@@ -79,7 +79,7 @@ class TestContents(base.TestCase):
     def test_not_a_filesystem(self) -> None:
         path = self.tmp() / 'f'
         path.write_bytes(bytes(99_999))
-        self.assertRaises(exceptions.SourceError, contents.read_release, path)
+        self.assertRaises(errors.SourceError, contents.read_release, path)
 
     def test_what_becomes_a_property(self) -> None:
         """Only sane characters get out of the image."""

@@ -9,7 +9,7 @@ import time
 
 import fixtures
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.rootfs import ramdisk_files
 from amiclient.rootfs import ramdisk_formats
 from amiclient.tests import base
@@ -158,7 +158,7 @@ class TestBounds(base.TestCase):
                 fixtures.MockPatchObject(ramdisk_formats, '_ENTRIES', 30)
             )
             error = self.assertRaises(
-                exceptions.SourceError,
+                errors.SourceError,
                 ramdisk_formats.recognise,
                 file,
                 name='it',

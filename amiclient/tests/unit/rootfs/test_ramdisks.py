@@ -4,12 +4,12 @@ import os
 import pathlib
 import subprocess
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.rootfs import ramdisks
 from amiclient.tests import base
 from amiclient.tests.unit.rootfs import samples
-from amiclient.tests.unit.source import test_compression
 from amiclient.tests.unit.source import test_detect
+from amiclient.tests.unit.source import test_streams
 
 
 class TestRamdisks(base.TestCase):
@@ -33,7 +33,7 @@ class TestRamdisks(base.TestCase):
 
     def refused_path(self, path: pathlib.Path) -> str:
         error = self.assertRaises(
-            exceptions.SourceError, ramdisks.identify_ramdisk, path
+            errors.SourceError, ramdisks.identify_ramdisk, path
         )
         text = str(error)
         self.assertTrue(text.startswith(f'{path}: '), text)
@@ -49,8 +49,8 @@ class TestRamdisks(base.TestCase):
         # More than a block of each, most of it noise.
         content = samples.initramfs(self.random.randbytes(300_000))
         self.assertEqual(('none', False), self.ramdisk(content))
-        for kind in test_compression.KINDS:
-            packed = test_compression.pack(kind, content)
+        for kind in test_streams.KINDS:
+            packed = test_streams.pack(kind, content)
             name = kind.partition('-')[0]
             self.assertEqual((name, False), self.ramdisk(packed))
             for early in (
@@ -94,7 +94,7 @@ class TestRamdisks(base.TestCase):
             for kind in ('none', 'gzip', 'zstd'):
                 packed = content
                 if kind != 'none':
-                    packed = test_compression.pack(kind, content)
+                    packed = test_streams.pack(kind, content)
                 if taken:
                     self.assertEqual((kind, False), self.ramdisk(packed))
                 else:
@@ -110,7 +110,7 @@ class TestRamdisks(base.TestCase):
                 'a cpio archive that was cut short',
                 self.refused(content[:size]),
             )
-        packed = test_compression.pack('gzip', content)
+        packed = test_streams.pack('gzip', content)
         # Only the head is looked at.
         self.assertEqual('gzip', self.ramdisk(packed[:-9000])[0])
         self.assertIn('not an initramfs', self.refused(packed[:12]))
@@ -134,7 +134,7 @@ class TestRamdisks(base.TestCase):
         for rest, phrase in (
             (self.random.randbytes(5000), 'unrecognised data'),
             (samples.bzimage(), 'a Linux kernel (bzImage)'),
-            (test_compression.pack('gzip', b'hi'), 'a gzip-compressed file'),
+            (test_streams.pack('gzip', b'hi'), 'a gzip-compressed file'),
         ):
             self.assertEqual(
                 f'early files that are followed by {phrase}, not by an '
@@ -148,7 +148,7 @@ class TestRamdisks(base.TestCase):
             ('ARM64 Image', samples.arm64()),
             ('vmlinux', samples.elf(21)),
             ('gzip-compressed ARM64 Image',
-             test_compression.pack('gzip', samples.arm64())),
+             test_streams.pack('gzip', samples.arm64())),
         ):  # fmt: skip
             self.assertEqual(
                 f'a Linux kernel ({name}) was given as ramdisk; it goes with '
@@ -162,7 +162,7 @@ class TestRamdisks(base.TestCase):
         self.assertEqual(
             'an ext4 filesystem, not an initramfs', self.refused_path(path)
         )
-        packed = test_compression.pack('gzip', path.read_bytes())
+        packed = test_streams.pack('gzip', path.read_bytes())
         self.assertEqual(
             'an ext4 filesystem compressed with gzip, not an initramfs',
             self.refused(packed),
@@ -174,7 +174,7 @@ class TestRamdisks(base.TestCase):
             (b'07070', 'a text file'),
             (self.random.randbytes(9999), 'unrecognised data'),
             (
-                test_compression.pack('xz', b'hi'),
+                test_streams.pack('xz', b'hi'),
                 'a text file compressed with xz',
             ),
         ):
@@ -203,5 +203,5 @@ class TestRamdisks(base.TestCase):
             path = self.file(bytes(noise))
             try:
                 ramdisks.identify_ramdisk(path)
-            except exceptions.SourceError as error:
+            except errors.SourceError as error:
                 self.assertNotIn('\n', str(error))

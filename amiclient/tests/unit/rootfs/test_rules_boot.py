@@ -6,7 +6,7 @@ import pathlib
 import fixtures
 
 import amiclient
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.rootfs import check
 from amiclient.rootfs import ramdisk_files
 from amiclient.tests.unit.rootfs import checks
@@ -232,7 +232,7 @@ class TestCheck(checks.CheckCase):
     def test_no_filesystem(self) -> None:
         path = self.file('x', b'#!/bin/sh\n' * 1000)
         self.assertRaises(
-            exceptions.SourceError,
+            errors.SourceError,
             check.check,
             checks.bundle.Source(root=path),
             check.Request(name=path),
@@ -240,7 +240,7 @@ class TestCheck(checks.CheckCase):
 
     def test_what_is_no_kernel(self) -> None:
         self.assertRaises(
-            exceptions.SourceError, self.check, kernel=b'nothing' * 1000
+            errors.SourceError, self.check, kernel=b'nothing' * 1000
         )
 
     def test_damaged_files_are_findings(self) -> None:

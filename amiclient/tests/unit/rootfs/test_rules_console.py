@@ -68,9 +68,7 @@ class TestInittab(ConsoleCase):
             b'ttyS01::respawn:/sbin/getty ttyS01',
         ):
             with self.subTest(line):
-                self.found(
-                    self.with_line(line), without=('usr/lib/systemd',)
-                )
+                self.found(self.with_line(line), without=('usr/lib/systemd',))
 
     def test_console_that_it_is(self) -> None:
         for line in (

@@ -8,16 +8,16 @@ import tarfile
 
 import fixtures
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.source import uec
 from amiclient.tests import archives
 from amiclient.tests import exttree
-from amiclient.tests.unit.source import test_tree
+from amiclient.tests.unit.source import test_build
 
 FILES = {b'/etc/passwd', b'/usr/bin/x'}
 
 
-class ArchiveCase(test_tree.BuildCase):
+class ArchiveCase(test_build.BuildCase):
     def setUp(self) -> None:
         super().setUp()
         self.source = self.folder / 's'
@@ -133,7 +133,7 @@ class TestEnds(ArchiveCase):
             self.assertIn('another archive follows', self.refused(path))
             # What upload and inspect look at first.
             error = self.assertRaises(
-                exceptions.SourceError, list, self.members(path)
+                errors.SourceError, list, self.members(path)
             )
             self.assertIn('another archive follows', str(error))
 

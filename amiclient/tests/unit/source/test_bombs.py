@@ -13,12 +13,12 @@ import time
 
 import fixtures
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient import process
+from amiclient.source import build
 from amiclient.source import qemu_headers
 from amiclient.source import resolve
 from amiclient.source import stream
-from amiclient.source import tree
 from amiclient.source import unpacking
 from amiclient.tests import base
 from amiclient.tests import bombs
@@ -69,7 +69,7 @@ class BombCase(base.TestCase):
             with self.open(path):
                 self.fail('it was taken')
 
-        message = str(self.assertRaises(exceptions.AmiError, run))
+        message = str(self.assertRaises(errors.AmiError, run))
         self.assertNotIn('\n', message)
         self.assertEqual([], os.listdir(self.work))
         return message
@@ -215,9 +215,9 @@ class TestRefused(BombCase):
         path = bombs.zstd(self.folder / 'bomb.tar.zst', head, 100)
         since = time.monotonic()
         self.assertIn('is taken for one that is meant', self.refused(path))
-        request = tree.BuildRequest(path, self.work / 'out', size=64 * MIB)
+        request = build.BuildRequest(path, self.work / 'out', size=64 * MIB)
         error = self.assertRaises(
-            exceptions.NoSpaceError, lambda: tree.execute(tree.plan(request))
+            errors.NoSpaceError, lambda: build.execute(build.plan(request))
         )
         self.assertIn('usr: what it holds takes more than', str(error))
         self.assertEqual([], os.listdir(self.work))

@@ -12,7 +12,7 @@ from typing import Any
 
 import fixtures
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient import files
 from amiclient.glance.upload import adopting
 from amiclient.glance.upload import request
@@ -23,7 +23,7 @@ from amiclient.source import manifest
 from amiclient.source import uec
 from amiclient.tests import base
 from amiclient.tests import exttree
-from amiclient.tests.unit.source import test_compression
+from amiclient.tests.unit.source import test_streams
 
 MIB = 2**20
 KERNEL = b'kernel' * 1000
@@ -64,7 +64,7 @@ class BundleCase(base.TestCase):
                 archive.addfile(info, io.BytesIO(data))
         data = file.getvalue()
         path = self.folder / name
-        path.write_bytes(test_compression.pack(kind, data) if kind else data)
+        path.write_bytes(test_streams.pack(kind, data) if kind else data)
         return path
 
     def open(self, path: pathlib.Path) -> Any:
@@ -77,7 +77,7 @@ class BundleCase(base.TestCase):
             with self.open(path):
                 self.fail('it was taken')
 
-        message = str(self.assertRaises(exceptions.AmiError, run))
+        message = str(self.assertRaises(errors.AmiError, run))
         self.assertNotIn('\n', message)
         self.assertEqual([], os.listdir(self.work))
         return message

@@ -7,11 +7,11 @@ import struct
 import subprocess
 from unittest import mock
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.source import detect
 from amiclient.tests import base
 from amiclient.tests.unit.rootfs import samples
-from amiclient.tests.unit.source import test_compression
+from amiclient.tests.unit.source import test_streams
 
 _MIB = 1024 * 1024
 
@@ -42,9 +42,7 @@ class TestDetect(base.TestCase):
         return path
 
     def refused(self, path: pathlib.Path) -> str:
-        error = self.assertRaises(
-            exceptions.SourceError, detect.open_root, path
-        )
+        error = self.assertRaises(errors.SourceError, detect.open_root, path)
         self.assertNotIn('\n', str(error))
         return str(error)
 
@@ -106,9 +104,7 @@ class TestDetect(base.TestCase):
         mkfs(path, '-t', 'ext4')
         os.truncate(path, 5 * _MIB)
         self.assertEqual('an ext4 filesystem', detect.identify(path))
-        error = self.assertRaises(
-            exceptions.DamagedError, detect.open_root, path
-        )
+        error = self.assertRaises(errors.DamagedError, detect.open_root, path)
         self.assertIn(f'takes {8 * _MIB} bytes, and {5 * _MIB}', str(error))
 
     def test_damaged_superblock(self) -> None:
@@ -118,7 +114,7 @@ class TestDetect(base.TestCase):
             file.seek(1024 + 0x18)
             file.write(b'\xff\xff\xff\xff')
         self.assertIn('damaged ext', detect.identify(path))
-        self.assertRaises(exceptions.DamagedError, detect.open_root, path)
+        self.assertRaises(errors.DamagedError, detect.open_root, path)
 
     def test_external_journal(self) -> None:
         path = self.folder / 'journal'
@@ -189,7 +185,7 @@ class TestDetect(base.TestCase):
             ('lz4', 'an lz4-compressed file'),
             ('lzma', 'an lzma-compressed file'),
         ):
-            path = self.file(test_compression.pack(kind, b'hello' * 999))
+            path = self.file(test_streams.pack(kind, b'hello' * 999))
             self.assertEqual(phrase, detect.identify(path))
             self.assertIn('; decompress it with ', self.refused(path))
 
@@ -297,7 +293,7 @@ class TestDetect(base.TestCase):
         )
         below = self.file(b'x') / 'no'
         self.assertEqual(f'{below}: no such file', self.refused(below))
-        self.assertRaises(exceptions.SourceError, detect.identify, path)
+        self.assertRaises(errors.SourceError, detect.identify, path)
 
     def test_directory(self) -> None:
         self.assertEqual('a directory', detect.identify(self.folder))

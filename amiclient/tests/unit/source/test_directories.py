@@ -9,23 +9,23 @@ import sys
 
 import fixtures
 
-from amiclient.source import folder
+from amiclient.source import build
+from amiclient.source import directory
 from amiclient.source import mounts
-from amiclient.source import tree
 from amiclient.tests import exttree
-from amiclient.tests.unit.source import test_tree
+from amiclient.tests.unit.source import test_build
 
 _BUILD = (
     'import logging, pathlib, sys\n'
-    'from amiclient.source import folder, tree\n'
+    'from amiclient.source import build, directory\n'
     'logging.basicConfig(format="%(message)s")\n'
     'source, output = map(pathlib.Path, sys.argv[1:])\n'
-    'print(folder.size(source))\n'
-    'tree.execute(tree.plan(tree.BuildRequest(source, output)))\n'
+    'print(directory.size(source))\n'
+    'build.execute(build.plan(build.BuildRequest(source, output)))\n'
 )
 
 
-class TestMounts(test_tree.BuildCase):
+class TestMounts(test_build.BuildCase):
     def setUp(self) -> None:
         super().setUp()
         self.source = self.folder / 'c'
@@ -42,7 +42,7 @@ class TestMounts(test_tree.BuildCase):
         """Build, where lines of shell have mounted something."""
         unshare = ['unshare', '--map-root-user', '--mount']
         script = '\n'.join(('set -e', *lines, 'exec "$@"'))
-        root = pathlib.Path(tree.__file__).parents[2]
+        root = pathlib.Path(build.__file__).parents[2]
         options = {
             'cwd': self.folder,
             'env': {**os.environ, 'PYTHONPATH': str(root)},
@@ -113,7 +113,7 @@ class TestMounts(test_tree.BuildCase):
         self.assertRaises(OSError, mounts.mount_id, descriptor, b'missing')
 
 
-class TestDepth(test_tree.BuildCase):
+class TestDepth(test_build.BuildCase):
     def nested(self, depth: int) -> pathlib.Path:
         """Make directories in each other, with a file behind each."""
         source = self.folder / 'deep'
@@ -151,4 +151,4 @@ class TestDepth(test_tree.BuildCase):
     def test_too_deep(self) -> None:
         source = self.nested(3000)
         self.assertIn('4095 bytes are the most', self.refused(source))
-        self.assertEqual(0, folder.size(source))
+        self.assertEqual(0, directory.size(source))

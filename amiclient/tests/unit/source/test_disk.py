@@ -10,7 +10,7 @@ import os
 import pathlib
 import tarfile
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.ext import superblock
 from amiclient import process
 from amiclient.source import resolve
@@ -36,7 +36,7 @@ class DiskCase(base.TestCase):
         wanted = resolve.Choice(work_directory=self.work, **choice)
         return resolve.opened(path, wanted)
 
-    def refused(self, path: pathlib.Path, kind=exceptions.AmiError, **choice):
+    def refused(self, path: pathlib.Path, kind=errors.AmiError, **choice):
         def run() -> None:
             with self.opened(path, **choice):
                 self.fail('it was taken')
@@ -238,7 +238,7 @@ class TestChoice(DiskCase):
             self.assertEqual(
                 exttree.read_tree(another), exttree.read_tree(source.root)
             )
-        told = self.refused(path, exceptions.UsageError, partition=3)
+        told = self.refused(path, errors.UsageError, partition=3)
         self.assertIn('there is no partition 3: 1: ', told)
 
     def test_type_decides(self) -> None:
@@ -277,7 +277,7 @@ class TestChoice(DiskCase):
             self.assertLess(len(told), 800)
 
     def test_no_disk(self) -> None:
-        told = self.refused(self.root, exceptions.UsageError, partition=1)
+        told = self.refused(self.root, errors.UsageError, partition=1)
         self.assertIn('no disk with partitions', told)
 
     def test_beyond_the_end(self) -> None:

@@ -14,13 +14,13 @@ import fixtures
 from amiclient import process
 from amiclient.source import fflags
 from amiclient.tests import archives
-from amiclient.tests.unit.source import test_tree
+from amiclient.tests.unit.source import test_build
 
 _EXTENTS = 0x80000
 _GET, _SET = 0x80086601, 0x40086602
 
 
-class TestFlags(test_tree.BuildCase):
+class TestFlags(test_build.BuildCase):
     def flags(self, path: str) -> int:
         text = process.run(['debugfs', '-R', f'stat {path}', self.output]).text
         return int(re.search('Flags: (0x[0-9a-f]+)', text)[1], 16) & ~_EXTENTS

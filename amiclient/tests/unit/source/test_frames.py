@@ -11,11 +11,11 @@ import pathlib
 import random
 import struct
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient import process
-from amiclient.source import compression
 from amiclient.source import frames
 from amiclient.source import stream
+from amiclient.source import streams
 from amiclient.tests import base
 
 DATA = random.Random(7).randbytes(700_000)
@@ -49,14 +49,14 @@ class FrameCase(base.TestCase):
             return b''.join(iter(opened.read, b''))
 
     def refused(self, data: bytes) -> str:
-        error = self.assertRaises(exceptions.SourceError, self.read, data)
+        error = self.assertRaises(errors.SourceError, self.read, data)
         told = str(error)
         self.assertNotIn('\n', told)
         self.assertNotIn("b'", told)
         return told
 
     def head(self, data: bytes, limit: int) -> bytes:
-        return compression.head(io.BytesIO(data), limit, name='it')
+        return streams.head(io.BytesIO(data), limit, name='it')
 
 
 class TestSkippable(FrameCase):
@@ -66,9 +66,7 @@ class TestSkippable(FrameCase):
             none = COMPRESSIONS[kind](b'')
             for first in (SKIPPED, LONG, SKIPPED * 100, none, LONG + none):
                 whole = first + one + SKIPPED + one + LONG
-                self.assertEqual(
-                    kind, compression.kind(io.BytesIO(whole)), kind
-                )
+                self.assertEqual(kind, streams.kind(io.BytesIO(whole)), kind)
                 self.assertEqual(DATA * 2, self.read(whole))
                 self.assertEqual(DATA[:9000], self.head(whole, 9000))
                 self.assertEqual(len(whole), frames.end(io.BytesIO(whole)))
@@ -77,7 +75,7 @@ class TestSkippable(FrameCase):
         packed = _by('pzstd', '-c', '-q', '-p', '2')
         try:
             process.find('pzstd')
-        except exceptions.ProgramError:
+        except errors.ProgramError:
             self.skipTest('needs pzstd')
         self.path.with_name('plain').write_bytes(DATA)
         data = process.run(
@@ -85,7 +83,7 @@ class TestSkippable(FrameCase):
         ).stdout
         self.assertIsNotNone(packed)
         self.assertTrue(frames.is_skippable(data))
-        self.assertEqual('zstd', compression.tell(data[:16]))
+        self.assertEqual('zstd', streams.tell(data[:16]))
         self.assertEqual(DATA, self.read(data))
 
     def test_small_frames(self) -> None:
@@ -98,7 +96,7 @@ class TestSkippable(FrameCase):
 
     def test_nothing_else(self) -> None:
         for rest in (b'', b'hello world, and more', SKIPPED[:5]):
-            self.assertIsNone(compression.kind(io.BytesIO(SKIPPED + rest)))
+            self.assertIsNone(streams.kind(io.BytesIO(SKIPPED + rest)))
         self.assertEqual(SKIPPED, self.read(SKIPPED))
 
 
@@ -163,7 +161,7 @@ class TestWindow(FrameCase):
             self.assertIn('it takes 2.0 GiB of memory to unpack', told)
             self.assertIn('no more than 1.0 GiB; unpack it with', told)
             self.assertRaises(
-                exceptions.SourceError, self.head, first + self.frame(31), 5
+                errors.SourceError, self.head, first + self.frame(31), 5
             )
         # Nobody looks at the second one before.
         told = self.refused(self.frame(20) + self.frame(31))

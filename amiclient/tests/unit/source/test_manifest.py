@@ -6,7 +6,7 @@ import dataclasses
 import json
 from typing import Any
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.source import manifest
 from amiclient.tests import base
 
@@ -48,9 +48,7 @@ class TestManifest(base.TestCase):
     def refuse(self, content: Any) -> str:
         text = content if isinstance(content, str) else json.dumps(content)
         self.path.write_text(text)
-        error = self.assertRaises(
-            exceptions.SourceError, manifest.read, self.path
-        )
+        error = self.assertRaises(errors.SourceError, manifest.read, self.path)
         self.assertNotIn('\n', str(error))
         self.assertIn(str(self.path), str(error))
         return str(error)

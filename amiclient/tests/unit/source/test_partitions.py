@@ -8,8 +8,8 @@ What sfdisk writes is read back; what nobody should write is refused.
 import pathlib
 import struct
 
-from amiclient import exceptions
-from amiclient.source import medium
+from amiclient import errors
+from amiclient.source import block
 from amiclient.source import partitions
 from amiclient.tests import base
 from amiclient.tests import disks
@@ -24,10 +24,10 @@ class TestPartitions(base.TestCase):
 
     def read(self, path: pathlib.Path | None = None):
         with (path or self.path).open('rb') as file:
-            return partitions.read(medium.RawMedium(file, 'disk'))
+            return partitions.read(block.RawMedium(file, 'disk'))
 
     def refused(self) -> str:
-        return str(self.assertRaises(exceptions.DamagedError, self.read))
+        return str(self.assertRaises(errors.DamagedError, self.read))
 
     def places(self):
         table = self.read()
@@ -208,7 +208,7 @@ class TestPartitions(base.TestCase):
             self.path.write_bytes(b''.join(self.table() for _ in range(12)))
             try:
                 table = self.read()
-            except exceptions.DamagedError as error:
+            except errors.DamagedError as error:
                 told.add(str(error))
             else:
                 told.add('table' if table else 'none')

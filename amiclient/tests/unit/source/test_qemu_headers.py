@@ -9,7 +9,7 @@ import pathlib
 import random
 import struct
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient import process
 from amiclient.source import qemu_headers
 from amiclient.source import qemu_image
@@ -114,9 +114,7 @@ class HeaderCase(base.TestCase):
         path.write_bytes(data)
 
     def refused(self, path: pathlib.Path, kind: str, words: str) -> str:
-        error = self.assertRaises(
-            exceptions.SourceError, self.read, path, kind
-        )
+        error = self.assertRaises(errors.SourceError, self.read, path, kind)
         self.assertIn(words, error.message)
         self.assertTrue(error.hint)
         self.assertNotIn('\n', str(error))
@@ -498,7 +496,7 @@ class TestMutants(HeaderCase):
             path.write_bytes(data)
             try:
                 header = self.read(path, kind)
-            except exceptions.SourceError as error:
+            except errors.SourceError as error:
                 self.assertNotIn('\n', str(error))
             else:
                 if header.backing is None:

@@ -7,7 +7,7 @@ import os
 import pathlib
 import struct
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient import process
 from amiclient.source import qemu_headers
 from amiclient.source import qemu_image
@@ -79,7 +79,7 @@ class TestVmdk(base.TestCase):
             return qemu_headers.read(file, 'vmdk', path.name)
 
     def refused(self, path: pathlib.Path, words: str) -> None:
-        error = self.assertRaises(exceptions.SourceError, self.read, path)
+        error = self.assertRaises(errors.SourceError, self.read, path)
         self.assertIn(words, error.message)
         self.assertIn('if you trust it', error.hint)
         self.assertNotIn('\n', str(error))
@@ -199,7 +199,7 @@ class TestVmdk(base.TestCase):
         path = self.make()
         for size in (60000, 5000, 512, 60, 4, 0):
             os.truncate(path, size)
-            self.assertRaises(exceptions.SourceError, self.read, path)
+            self.assertRaises(errors.SourceError, self.read, path)
 
     def test_lines(self) -> None:
         """Each of these, put in the place of another, is refused."""
@@ -273,5 +273,5 @@ class TestVmdk(base.TestCase):
         del node['backing']
         told = f'json:{json.dumps(node)}'
         run = (process.run, [*words, told, self.folder / 'out'])
-        error = self.assertRaises(exceptions.ProgramError, *run)
+        error = self.assertRaises(errors.ProgramError, *run)
         self.assertIn('nosuch', str(error))

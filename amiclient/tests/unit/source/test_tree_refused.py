@@ -9,11 +9,11 @@ import pathlib
 import socket
 import tarfile
 
-from amiclient import exceptions
-from amiclient.source import tree
+from amiclient import errors
+from amiclient.source import build
 from amiclient.tests import archives
 from amiclient.tests import exttree
-from amiclient.tests.unit.source import test_tree
+from amiclient.tests.unit.source import test_build
 from amiclient import units
 
 MIB = 2**20
@@ -21,7 +21,7 @@ DIR, LINK, SYMLINK = tarfile.DIRTYPE, tarfile.LNKTYPE, tarfile.SYMTYPE
 member = archives.member
 
 
-class TestHostileArchives(test_tree.BuildCase):
+class TestHostileArchives(test_build.BuildCase):
     def test_members(self) -> None:
         etc = member('etc', SYMLINK, linkname='/etc')
         for members, words in (
@@ -81,7 +81,7 @@ class TestHostileArchives(test_tree.BuildCase):
             source.write_bytes(damaged)
             try:
                 self.build(source, journal='none')
-            except exceptions.AmiError as error:
+            except errors.AmiError as error:
                 self.assertNotIn('report this', str(error))
 
     def test_headers_of_impossible_size(self) -> None:
@@ -98,9 +98,7 @@ class TestHostileArchives(test_tree.BuildCase):
             header.size = 64 * MIB
             tar.addfile(header, io.BytesIO(bytes(header.size)))
         self.assertLess(source.stat().st_size, MIB)
-        text = self.refused(
-            source, kind=exceptions.NoSpaceError, size=10 * MIB
-        )
+        text = self.refused(source, kind=errors.NoSpaceError, size=10 * MIB)
         self.assertIn('zeros: what it holds takes more than 10.0 MiB', text)
 
     def test_maps_of_holes_that_make_no_sense(self) -> None:
@@ -116,9 +114,7 @@ class TestHostileArchives(test_tree.BuildCase):
     def test_output_that_is_no_file(self) -> None:
         source = self.tar([member('f')])
         os.mkfifo(self.output)
-        error = self.assertRaises(
-            exceptions.UsageError, self.build, source
-        )
+        error = self.assertRaises(errors.UsageError, self.build, source)
         self.assertIn('not a regular file', str(error))
         self.assertTrue(self.output.is_fifo())
 
@@ -129,9 +125,7 @@ class TestHostileArchives(test_tree.BuildCase):
             ({'headroom': units.Headroom(100_000 << 40)}, '--headroom'),
             ({'journal': 100 << 40}, 'a journal'),
         ):
-            text = self.refused(
-                source, kind=exceptions.UsageError, **options
-            )
+            text = self.refused(source, kind=errors.UsageError, **options)
             self.assertIn(f'{words} of ', text)
             self.assertIn('too large', text)
 
@@ -148,7 +142,7 @@ class TestHostileArchives(test_tree.BuildCase):
         self.assertIn('no such file', self.refused(self.folder / 'missing'))
 
 
-class TestDirectories(test_tree.BuildCase):
+class TestDirectories(test_build.BuildCase):
     def setUp(self) -> None:
         super().setUp()
         self.source = self.folder / 'tree'
@@ -238,12 +232,10 @@ class TestDirectories(test_tree.BuildCase):
 
     def test_what_cannot_be(self) -> None:
         self.output = self.source / 'bin' / 'out.img'
-        error = self.assertRaises(
-            exceptions.UsageError, self.build, self.source
-        )
+        error = self.assertRaises(errors.UsageError, self.build, self.source)
         self.assertIn('within the source; choose an output', str(error))
         error = self.assertRaises(
-            exceptions.UsageError, tree.temporary_image, self.source,
+            errors.UsageError, build.temporary_image, self.source,
             self.source / 'bin',
         )  # fmt: skip
         self.assertIn('within the source; name another directory', str(error))
@@ -252,9 +244,7 @@ class TestDirectories(test_tree.BuildCase):
             ({'label': 'seventeen letters'}, 'more than 16 bytes'),
             ({'journal': MIB}, 'too small'),
         ):
-            text = self.refused(
-                self.source, kind=exceptions.UsageError, **options
-            )
+            text = self.refused(self.source, kind=errors.UsageError, **options)
             self.assertIn(words, text)
 
     def test_socket_and_headroom_in_percent(self) -> None:

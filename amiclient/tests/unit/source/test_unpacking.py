@@ -10,13 +10,13 @@ import tarfile
 
 import fixtures
 
-from amiclient import exceptions
+from amiclient import errors
 from amiclient.ext import shrink
 from amiclient import files
 from amiclient import process
 from amiclient import progress
 from amiclient.source import resolve
-from amiclient.source import shrinking
+from amiclient.source import shrink as shrink_
 from amiclient.source import unpacking
 from amiclient import sparse
 from amiclient.tests import base
@@ -48,7 +48,7 @@ class TestUnpacking(base.TestCase):
             with self.open(path):
                 self.fail('it was taken')
 
-        message = str(self.assertRaises(exceptions.AmiError, run))
+        message = str(self.assertRaises(errors.AmiError, run))
         self.assertNotIn('\n', message)
         self.assertEqual([], os.listdir(self.work))
         return message
@@ -137,15 +137,15 @@ class TestUnpacking(base.TestCase):
         before = self.root.read_bytes()
         for path in (self.packed(self.root), self.root):
             output = self.folder / 'output'
-            request = shrinking.Request(
+            request = shrink_.Request(
                 source=path,
                 choice=resolve.Choice(work_directory=self.work),
                 output=output,
             )
-            with shrinking.planned(
+            with shrink_.planned(
                 request, exact=False, progress=progress.QUIET
             ) as planned:
-                done = shrinking.execute(planned, progress=progress.QUIET)
+                done = shrink_.execute(planned, progress=progress.QUIET)
             self.assertEqual(path, done.image)
             self.assertEqual(output, done.output)
             self.assertEqual(done.size, output.stat().st_size)
@@ -162,19 +162,19 @@ class TestUnpacking(base.TestCase):
             input=b'clri <2>\n',
         )
         path = self.packed(self.root)
-        request = shrinking.Request(
+        request = shrink_.Request(
             source=path,
             choice=resolve.Choice(work_directory=self.work),
             output=self.folder / 'output',
         )
 
         def run() -> None:
-            with shrinking.planned(
+            with shrink_.planned(
                 request, exact=False, progress=progress.QUIET
             ) as planned:
-                shrinking.execute(planned, progress=progress.QUIET)
+                shrink_.execute(planned, progress=progress.QUIET)
 
-        told = str(self.assertRaises(exceptions.DamagedError, run))
+        told = str(self.assertRaises(errors.DamagedError, run))
         self.assertTrue(told.startswith(f'{path}: '), told)
         self.assertNotIn(str(self.work), told)
         self.assertEqual([], os.listdir(self.work))
@@ -190,7 +190,7 @@ class TestUnpacking(base.TestCase):
     def test_shrunk_without_another_copy(self) -> None:
         """What was unpacked is what gets the name of the output."""
         output = self.work / 'output'
-        request = shrinking.Request(
+        request = shrink_.Request(
             source=self.packed(self.root),
             choice=resolve.Choice(work_directory=self.work),
             output=output,
@@ -204,11 +204,11 @@ class TestUnpacking(base.TestCase):
                 lambda *words: (copied.append(1), real(*words)),
             )
         )
-        with shrinking.planned(
+        with shrink_.planned(
             request, exact=False, progress=progress.QUIET
         ) as planned:
             inode = planned.source.root.stat().st_ino
-            shrinking.execute(planned, progress=progress.QUIET)
+            shrink_.execute(planned, progress=progress.QUIET)
         self.assertEqual(inode, output.stat().st_ino)
         self.assertEqual([], copied)
         self.assertEqual(

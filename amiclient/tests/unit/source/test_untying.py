@@ -5,8 +5,8 @@
 import os
 import pathlib
 
-from amiclient import exceptions
-from amiclient.ext import browse
+from amiclient import errors
+from amiclient.ext import reader as reader_
 from amiclient.ext import superblock
 from amiclient import process
 from amiclient.source import resolve
@@ -55,7 +55,7 @@ class TestUntying(base.TestCase):
         return path
 
     def fstab(self, image: pathlib.Path) -> str:
-        with browse.opened(image) as reader:
+        with reader_.opened(image) as reader:
             data = reader.read_file('/etc/fstab')
         assert data is not None
         return data.decode('latin-1')
@@ -137,7 +137,7 @@ class TestUntying(base.TestCase):
 
     def check_mended(self, image: pathlib.Path, text: str) -> None:
         """Mend it; nothing else must be touched."""
-        with browse.opened(image) as reader:
+        with reader_.opened(image) as reader:
             node = reader.find('/etc/fstab')
         before = exttree.read_tree(image)
         (note,) = untying.mend(image, 'it')
@@ -171,7 +171,7 @@ class TestUntying(base.TestCase):
                 image = self.image(
                     text, '-b', size, '-O', 'inline_data', '-I', '256'
                 )
-                with browse.opened(image) as reader:
+                with reader_.opened(image) as reader:
                     node = reader.find('/etc/fstab')
                     self.assertTrue(node is not None and node.is_inline)
                 self.check_mended(image, text)
@@ -218,7 +218,7 @@ class TestUntying(base.TestCase):
                 input=script.encode(),
             )
             error = self.assertRaises(
-                exceptions.UnsupportedError, untying.mend, image, 'it'
+                errors.UnsupportedError, untying.mend, image, 'it'
             )
             self.assertIn('it: /etc/fstab cannot be mended: ', str(error))
             self.assertIn(why, str(error))
@@ -233,7 +233,7 @@ class TestUntying(base.TestCase):
         filler.write_bytes(b'x' * (1024 * free))
         process.run(['debugfs', '-w', '-R', f'write {filler} filler', image])
         error = self.assertRaises(
-            exceptions.UnsupportedError, untying.mend, image, 'it'
+            errors.UnsupportedError, untying.mend, image, 'it'
         )
         self.assertIn('there is no room for', str(error))
 

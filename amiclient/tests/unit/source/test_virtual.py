@@ -22,7 +22,7 @@ import fixtures
 
 from amiclient import companion
 from amiclient import confinement
-from amiclient import exceptions
+from amiclient import errors
 from amiclient import process
 from amiclient.source import nbd
 from amiclient.source import resolve
@@ -70,7 +70,7 @@ class HostileCase(base.TestCase):
             with self.opened(path, **choice):
                 self.fail('it was taken')
 
-        message = str(self.assertRaises(exceptions.SourceError, run))
+        message = str(self.assertRaises(errors.SourceError, run))
         self.assertNotIn('\n', message)
         self.assertEqual([], os.listdir(self.work))
         return message
@@ -262,7 +262,7 @@ class TestOtherFiles(HostileCase):
             try:
                 with self.opened(path) as source:
                     self.assertEqual(tree, exttree.read_tree(source.root))
-            except exceptions.SourceError as error:
+            except errors.SourceError as error:
                 self.assertIn('of its VMDK descriptor is not', str(error))
                 refused += 1
         self.assertGreaterEqual(refused, 3)
@@ -310,7 +310,7 @@ class TestDamage(HostileCase):
                     with self.opened(path, allow_backing_file=True) as source:
                         if source.own:
                             exttree.read_tree(source.root)
-                except exceptions.AmiError as error:
+                except errors.AmiError as error:
                     self.assertNotIn('\n', str(error))
                 self.assertEqual([], os.listdir(self.work))
 
@@ -382,7 +382,7 @@ class TestDamage(HostileCase):
         try:
             words = ['losetup', '--find', '--show', '--read-only', path]
             device = process.run(words).text.strip()
-        except exceptions.ProgramError:
+        except errors.ProgramError:
             self.skipTest('no loop devices here')
         self.addCleanup(process.run, ['losetup', '--detach', device])
         with self.opened(pathlib.Path(device)) as source:

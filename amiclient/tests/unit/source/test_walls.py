@@ -15,7 +15,7 @@ import socket
 import struct
 
 from amiclient import confinement
-from amiclient import exceptions
+from amiclient import errors
 from amiclient import process
 from amiclient.source import virtual
 from amiclient.tests import base
@@ -147,7 +147,7 @@ class TestConfinementAlone(Attacks, WallCase):
         try:
             self.assertNotIn(b'SECRET', self.read())
             self.fail('it was opened')
-        except exceptions.SourceError as caught:
+        except errors.SourceError as caught:
             error = caught
         self.assertIn('Permission denied', str(error))
         self.assertNotIn('\n', str(error))
@@ -169,6 +169,6 @@ class TestHeadersAlone(Attacks, WallCase):
     def assert_shut(self) -> None:
         # Nor is QEMU asked at all.
         self.patch(virtual.companion, 'started', self.fail)
-        error = self.assertRaises(exceptions.SourceError, self.read)
+        error = self.assertRaises(errors.SourceError, self.read)
         self.assertRegex(str(error), 'holds no data, but names|a layer over')
         self.assertNotIn('\n', str(error))

@@ -1,0 +1,423 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What to shrink and how: requests, checks, and plans.
+
+Nothing here writes. Whatever can be found out beforehand is found out here.
+"""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import stat
+
+from amiclient import errors
+from amiclient.ext import busy
+from amiclient.ext import copy
+from amiclient.ext import e2fsprogs
+from amiclient.ext import finish
+from amiclient.ext import geometry
+from amiclient.ext import image as image_
+from amiclient.ext import inodes
+from amiclient.ext import layout as layout_
+from amiclient.ext import mmp
+from amiclient.ext import search
+from amiclient.ext import superblock
+from amiclient.ext import workplace
+from amiclient import files
+from amiclient import scratch
+from amiclient import units
+
+#: What has no number of MiB: the journal stays as large as it is, or goes.
+KEEP = 'keep'
+NONE = 'none'
+
+
+@dataclasses.dataclass(frozen=True)
+class ShrinkRequest:
+    """What a user wants.
+
+    :param image: the filesystem to shrink.
+    :param output: where the result shall go; None to replace the file.
+    :param headroom: free space to leave in it.
+    :param journal: ``keep``, ``none``, or the bytes of a new one.
+    :param repair: let e2fsck fix what it would not fix without being asked.
+    :param in_place: resize the file itself, as always with a block device.
+    :param own: whether the file is a temporary one that may be spoiled: then
+        a shrink in place may be given up half way.
+    :param durable: false if the result need not survive a power failure.
+    :param work_directory: for temporary files; beside the output if None.
+    """
+
+    image: image_.RootImage
+    output: pathlib.Path | None = None
+    headroom: units.Headroom = units.NO_HEADROOM
+    journal: str | int = KEEP
+    repair: bool = False
+    in_place: bool = False
+    own: bool = False
+    durable: bool = True
+    work_directory: pathlib.Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ShrinkPlan:
+    """What will be done. All sizes but ``block_count`` are bytes.
+
+    :param output: the path that the result will have.
+    :param in_place: whether the source itself is resized.
+    :param recover: whether a journal must be replayed, or deleted files
+        cleaned up, before anything else.
+    :param checked: whether e2fsck was seen to have no objection.
+    :param folder: where temporary files go.
+    :param block_count: blocks that the result will have: exactly, if the
+        shrink was tried out, else the lower bound.
+    :param in_use: bytes that will be in use in the result, known as exactly.
+    :param room: bytes of disk that the work takes.
+    """
+
+    request: ShrinkRequest
+    image: image_.RootImage
+    output: pathlib.Path
+    in_place: bool
+    recover: bool
+    folder: pathlib.Path
+    filesystem: str
+    block_size: int
+    block_count: int
+    size_before: int
+    in_use: int
+    lower_bound: int
+    room: int
+    checked: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes that the result will have."""
+        return self.block_count * self.block_size
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """Where the shrink of one filesystem shall lead.
+
+    :param goal: what the search is to arrive at.
+    :param bound: blocks below which nothing can get.
+    :param room: bytes of disk that a copy, and what moves in it, takes.
+    :param moved: bytes that move.
+    """
+
+    goal: search.Goal
+    bound: int
+    room: int
+    moved: int
+
+    def bound_at(self, path: pathlib.Path) -> int:
+        """Tell the bytes below which nothing can get.
+
+        :param path: where the shrink has led. On the way, extent trees may
+            have come to take less than before.
+        """
+        found = superblock.read(path)
+        with copy.opened(path, os.O_RDONLY) as descriptor:
+            reached = geometry.measure(layout_.Layout(descriptor, found))
+        bound = min(
+            self.bound,
+            reached.need(self.goal.headroom, spare=self.goal.spare),
+        )
+        return bound * found.block_size
+
+
+def prepare(request: ShrinkRequest) -> ShrinkPlan:
+    """Check everything that can be checked without trying.
+
+    :returns: a plan whose ``block_count`` is the lower bound.
+    :raises SourceError: if the filesystem is busy, damaged or of a kind that
+        cannot be shrunk.
+    :raises NoSpaceError: if there is no room for the copy.
+    :raises TooLargeError: if no file may be as large as the copy.
+    :raises ProgramError: if e2fsprogs are missing or too old.
+    """
+    e2fsprogs.require()
+    image = request.image
+    found = image.superblock
+    _refuse(request)
+    busy.refuse_busy(image.path)
+    if not request.own:
+        mmp.refuse_live(image.path, found)
+    recover = found.needs_recovery or found.orphans
+    try:
+        target = aim(request, image.path)
+    except errors.DamagedError:
+        # How much e2fsck can mend is found out when it is tried.
+        recover = True
+        target = Target(search.Goal(0, False, 0), found.block_count, 0, 0)
+    in_place = _in_place(request)
+    # Of the result, where that is going to be, and of all before it.
+    room, work = target.room, 0
+    if in_place:
+        room, work = 0, target.moved
+    elif recover:
+        work = image.path.stat().st_blocks * 512 or image.size
+    output = _output(request, in_place)
+    planned = ShrinkPlan(
+        request=request,
+        image=image,
+        output=output,
+        in_place=in_place,
+        recover=recover,
+        folder=_folder(request, output, in_place),
+        filesystem=found.filesystem,
+        block_size=found.block_size,
+        block_count=target.bound,
+        size_before=found.size,
+        in_use=(target.bound - target.goal.headroom) * found.block_size,
+        lower_bound=target.bound * found.block_size,
+        room=room + work,
+    )
+    _refuse_unwritable(planned)
+    # A copy, if only of the metadata, begins with the size of the source.
+    finish.refuse_too_large(
+        planned.folder if in_place else output.parent,
+        max(found.size, target.bound * found.block_size),
+    )
+    if _same_disk(planned.folder, output.parent):
+        finish.check_room(planned.folder, room + work)
+    else:
+        finish.check_room(planned.folder, work)
+        finish.check_room(output.parent, room)
+    return planned
+
+
+def aim(request: ShrinkRequest, path: pathlib.Path) -> Target:
+    """Compute where a shrink shall lead.
+
+    :param path: the filesystem of the request, or a mended copy of it.
+    :raises DamagedError: if its block groups cannot be read.
+    """
+    found = superblock.read(path)
+    with copy.opened(path, os.O_RDONLY) as descriptor:
+        layout = layout_.Layout(descriptor, found)
+        measured = geometry.measure(layout)
+        table = inodes.Table(layout)
+        journal = orphans = 0
+        if found.has_journal and found.journal_inode:
+            journal = table.read(found.journal_inode).size
+        if found.orphan_inode:
+            orphans = min(
+                table.read(found.orphan_inode).size // found.block_size,
+                superblock.LARGEST_ORPHAN_FILE,
+            )
+    goal, growth = _goal(request, measured, journal)
+    goal = dataclasses.replace(
+        goal,
+        drop_orphans=bool(orphans),
+        orphans=0 if request.journal == NONE else orphans,
+        # A device may be another host's as well.
+        drop_mmp=found.has_mmp
+        and not (request.image.is_device and _in_place(request)),
+        cut=not _in_place(request),
+        # A first boot takes names as well as room. Groups bring inodes along,
+        # so there can be no more than there are; and where it has few for its
+        # size (mke2fs -T largefile), more would take far more room.
+        spare=min(
+            found.inode_count - measured.inodes,
+            units.inodes(goal.headroom * found.block_size),
+            goal.headroom * found.inode_count // found.block_count,
+        ),
+    )
+    growth -= orphans - goal.orphans
+    _refuse_endless(found, goal.headroom + growth)
+    bound = _bound(measured, goal, growth, journal)
+    if bound - goal.headroom - max(growth, 0) <= found.block_count:
+        # Else it is not what was asked for that makes it so large.
+        _refuse_endless(found, bound)
+    used = layout_.count(measured.used) * found.block_size
+    # What is in use may be zeros, inode tables above all: holes in a file.
+    used = min(used, path.stat().st_blocks * 512 or used)
+    moved = min(used, measured.moved(bound) * found.block_size)
+    return Target(goal, bound, used + moved, moved)
+
+
+def _bound(
+    measured: geometry.Geometry, goal: search.Goal, growth: int, journal: int
+) -> int:
+    # The search may go down further than to where it ends: without a journal,
+    # and without headroom.
+    size = measured.superblock.block_size
+    least = measured.need(-(journal // size) if goal.drop_journal else 0)
+    return min(
+        way.need(goal.headroom + growth, spare=goal.spare)
+        for way in (measured, measured.by_way_of(least))
+    )
+
+
+def _refuse_endless(found: superblock.Superblock, blocks: int) -> None:
+    """Make sure that a filesystem can become so large.
+
+    :raises UsageError: if it would get larger than it is, and than its block
+        numbers were before they had 64 bits, which is meant for another unit;
+        or if a group could not hold the descriptors of so many.
+    """
+    most = 1 << 32
+    if not found.incompat & superblock.INCOMPAT_META_BG:
+        # "too many block group descriptors", resize2fs says, and more words.
+        room = found.blocks_per_group - found.inode_blocks - 3
+        groups = max(0, room) * (found.block_size // found.desc_size)
+        most = min(most, groups * found.blocks_per_group)
+    most = max(most, found.block_count)
+    if blocks > most:
+        largest = units.format_size(most * found.block_size)
+        raise errors.UsageError(
+            'the headroom, or the journal, that was asked for makes it '
+            f'larger than {largest}, which is the most that this filesystem '
+            'can become',
+            hint='choose a smaller --headroom, or --journal',
+        )
+
+
+def _in_place(request: ShrinkRequest) -> bool:
+    return request.in_place or (
+        request.image.is_device and request.output is None
+    )
+
+
+def _refuse(request: ShrinkRequest) -> None:
+    path, found = request.image.path, request.image.superblock
+    if found.journal_device:
+        raise errors.UnsupportedError(
+            f'{path}: its journal is on another device',
+            hint='give it one of its own first: tune2fs -O ^has_journal, '
+            'then tune2fs -j',
+        )
+    if found.compat & superblock.COMPAT_STABLE_INODES:
+        raise errors.UnsupportedError(
+            f'{path}: resize2fs cannot shrink a filesystem with the feature '
+            'stable_inodes',
+            hint='it keeps encrypted files readable; clear it with debugfs '
+            'if there are none',
+        )
+    if request.image.size < found.size:
+        raise errors.DamagedError(
+            f'{path}: cut short: the filesystem takes {found.size} bytes, '
+            f'but there are only {request.image.size}',
+            hint='get it again from where it came',
+        )
+    if not request.own and not request.output:
+        rest = image_.behind(path, found)
+        if rest:
+            raise errors.UsageError(
+                f'{path}: the {rest} bytes behind its filesystem are not '
+                'zeros, and would be lost',
+                hint='use --output; or, if nobody needs them, run: truncate '
+                f'--size {found.size} {path}',
+            )
+    if request.in_place and request.output is not None:
+        raise errors.UsageError('--in-place and --output exclude each other')
+    if not request.in_place and not request.output:
+        status = path.stat()
+        if status.st_nlink > 1 and not request.image.is_device:
+            raise errors.UsageError(
+                f'{path}: has {status.st_nlink} names (hard links), and only '
+                'one would be replaced',
+                hint='use --output or --in-place',
+            )
+
+
+def _output(request: ShrinkRequest, in_place: bool) -> pathlib.Path:
+    # A symbolic link stays one; what it points to is replaced.
+    source = request.image.path.resolve()
+    if in_place or request.output is None:
+        return source if not request.image.is_device else request.image.path
+    target = request.output
+    if target.exists() and target.samefile(source):
+        raise errors.UsageError(
+            f'{target}: the same file as the source',
+            hint='leave out --output to replace it',
+        )
+    files.refuse_special(target)
+    return target.parent.resolve() / target.name
+
+
+def _goal(
+    request: ShrinkRequest, measured: geometry.Geometry, journal: int
+) -> tuple[search.Goal, int]:
+    """Set the goal, and tell by how many blocks the journal grows."""
+    found = measured.superblock
+    size = found.block_size
+    # Percent are of what is there after a shrink: of a large filesystem, most
+    # that is in use are inode tables that go away.
+    headroom = -(-request.headroom.of(measured.need() * size) // size)
+    device = request.image.is_device and request.output is None
+    limit = request.image.size // size if device else None
+    if request.journal == NONE:
+        goal = search.Goal(headroom, bool(journal), 0, limit)
+        return goal, -(journal // size)
+    if isinstance(request.journal, int):
+        mib = search.journal_in_mib(request.journal, size)
+        if mib is None:
+            raise errors.UsageError(
+                f'a journal of {request.journal} bytes is impossible here',
+                hint='it takes a whole number of MiB, and from '
+                f'{superblock.SMALLEST_JOURNAL} to '
+                f'{superblock.LARGEST_JOURNAL} blocks of {size} bytes',
+            )
+        growth = (request.journal - journal) // size
+        return search.Goal(headroom, bool(journal), mib, limit), growth
+    mib = search.journal_in_mib(journal, size) if journal else 0
+    fast_commit = found.compat & superblock.COMPAT_FAST_COMMIT
+    if not mib or fast_commit:
+        return search.Goal(headroom, False, 0, limit), 0
+    return search.Goal(headroom, True, mib, limit, keeps_journal=True), 0
+
+
+def _refuse_unwritable(planned: ShrinkPlan) -> None:
+    """Make sure that the result will get its name, as far as that is known."""
+    output, folder = planned.output, planned.output.parent
+    files.refuse_fixed(output, planned.folder if planned.in_place else folder)
+    if planned.in_place:
+        if not os.access(output, os.W_OK):
+            raise errors.SourceError(
+                f'{output}: cannot be written to',
+                hint='use --output, or run this as a user who may',
+            )
+        return
+    if planned.request.output is None:
+        files.refuse_foreign(output)
+    with files.told(folder):
+        status = folder.stat()
+        if not os.access(folder, os.W_OK | os.X_OK):
+            # In the words that the system has for it.
+            scratch.File(folder, output.name).__exit__()
+    us = (status.st_uid, 0)
+    if status.st_mode & stat.S_ISVTX and os.geteuid() not in us:
+        with contextlib.suppress(FileNotFoundError):
+            if output.lstat().st_uid != os.geteuid():
+                # inode(7), the sticky bit.
+                raise errors.UsageError(
+                    f'{output}: a file of somebody else, in a directory '
+                    'where only its owner may replace it',
+                    hint='choose another name',
+                )
+
+
+def _same_disk(one: pathlib.Path, other: pathlib.Path) -> bool:
+    try:
+        return one.stat().st_dev == other.stat().st_dev
+    except OSError:
+        # Whoever makes something there says what is wrong.
+        return True
+
+
+def _folder(
+    request: ShrinkRequest, output: pathlib.Path, in_place: bool
+) -> pathlib.Path:
+    if request.work_directory is not None:
+        places = workplace.candidates(request.work_directory, output)
+        return places[0]
+    if request.image.is_device and in_place:
+        # The device's own folder is in memory.
+        places = workplace.candidates(None, request.image.path)
+        if places:
+            return places[0]
+    return output.parent

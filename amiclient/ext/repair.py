@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Filesystems in order: finding out whether one is, and making it one."""
+
+from collections.abc import Iterator
+from concurrent import futures
+import contextlib
+import dataclasses
+import logging
+import os
+import pathlib
+import threading
+
+from amiclient import errors
+from amiclient.ext import copy
+from amiclient.ext import e2fsprogs
+from amiclient.ext import finish
+from amiclient.ext.image import RootImage
+from amiclient.ext import layout
+from amiclient.ext import superblock
+from amiclient import files
+from amiclient import process
+from amiclient.progress import Progress
+
+_LOG = logging.getLogger(__name__)
+
+_BEYOND_PREENING = 'use --repair to let e2fsck mend a copy of it'
+
+
+class UncleanError(Exception):
+    """What was copied turned out not to be in order."""
+
+
+class CleanSource:
+    """A filesystem in order, to be copied from; it is never written to.
+
+    :param path: where it lies.
+    :param origin: the user's file, which that is or was made from.
+    :param verdict: whether it is in order, as soon as e2fsck is through.
+    """
+
+    def __init__(
+        self,
+        path: pathlib.Path,
+        origin: RootImage,
+        verdict: futures.Future[bool],
+        tools: e2fsprogs.Toolbox,
+    ) -> None:
+        self.path = path
+        self.origin = origin
+        self._verdict = verdict
+        self._tools = tools
+
+    def wait(self) -> None:
+        """Wait for the verdict.
+
+        :raises UncleanError: if it is not in order.
+        """
+        if not self._verdict.result():
+            raise UncleanError
+
+    def copy_to(self, target: pathlib.Path, progress: Progress) -> None:
+        """Copy what is in use, but for the journal's old transactions.
+
+        :param target: an empty file.
+        """
+        found = superblock.read(self.path)
+        leave: list[layout.Run] = []
+        if found.has_journal:
+            leave = self._tools.journal_content(self.path, found.journal_inode)
+        finish.copy_in_use(
+            self.path,
+            target,
+            leave,
+            origin=self.origin if self.path == self.origin.path else None,
+            progress=progress,
+            cancel=self._tools.cancel,
+        )
+
+
+@contextlib.contextmanager
+def clean_source(
+    image: RootImage,
+    folder: pathlib.Path,
+    tools: e2fsprogs.Toolbox,
+    *,
+    checked: bool,
+    recover: bool,
+    repair: bool,
+    progress: Progress,
+) -> Iterator[CleanSource]:
+    """Provide a filesystem that is in order, or seems to be.
+
+    That is the source itself; whether e2fsck has something to object to is
+    found out beside the copying. Where the journal must be replayed or
+    something be mended, it is a full copy on which that was done: by its
+    bitmaps alone, data would be lost whose allocation is only in the journal
+    yet.
+
+    :param folder: where a full copy is made.
+    :param checked: whether it is known not to be needed.
+    :param recover: whether it is known to be needed.
+    :param repair: whether e2fsck may mend more than preening does.
+    :raises DamagedError: if it is damaged beyond what it may mend.
+    """
+    good: futures.Future[bool] = futures.Future()
+    good.set_result(True)
+    if checked:
+        yield CleanSource(image.path, image, good, tools)
+        return
+    if not recover:
+        stop = threading.Event()
+        checker = dataclasses.replace(tools, cancel=stop)
+        with futures.ThreadPoolExecutor(1) as pool:
+            verdict = pool.submit(checker.check, image.path)
+            try:
+                yield CleanSource(image.path, image, verdict, tools)
+            finally:
+                # Nobody needs it any more, however this ends.
+                stop.set()
+        return
+    with finish.workshop(folder) as room:
+        mended = room / 'full'
+        _copy_everything(image, mended, tools.cancel, progress)
+        with progress.task('Repairing'):
+            mend(mended, tools, recover=True, repair=repair, name=image.path)
+        yield CleanSource(mended, image, good, tools)
+
+
+def mend(
+    path: pathlib.Path,
+    tools: e2fsprogs.Toolbox,
+    *,
+    recover: bool,
+    repair: bool,
+    name: pathlib.Path | None = None,
+) -> None:
+    """Bring a filesystem in order, itself.
+
+    :param recover: whether it is known to need that.
+    :param repair: whether e2fsck may mend more than preening does.
+    :param name: what to call it in errors.
+    :raises DamagedError: if it is damaged beyond what it may mend.
+    """
+    if not recover and tools.check(path):
+        return
+    # Never one after the other: what preening has given up on, it leaves in a
+    # state in which e2fsck -y throws away what it could have saved.
+    before = superblock.read(path).used_inodes
+    if tools.repair(path) if repair else tools.preen(path):
+        left = superblock.read(path).used_inodes
+        if repair and left < before:
+            _LOG.warning(
+                '%s: e2fsck could save %d of %d inodes only; look for them '
+                'in lost+found',
+                name or path,
+                left,
+                before,
+            )
+        return
+    objections = tools.objections(path)
+    if 'unsupported feature' in objections:
+        raise errors.UnsupportedError(
+            f'{name or path}: {objections}',
+            hint='a newer version of e2fsprogs may know them',
+        )
+    raise errors.DamagedError(
+        f'{name or path}: the filesystem is damaged: {objections}',
+        hint='e2fsck cannot mend it' if repair else _BEYOND_PREENING,
+    )
+
+
+def refuse_damaged(
+    path: pathlib.Path, copied: pathlib.Path, tools: e2fsprogs.Toolbox
+) -> None:
+    """Make sure that preening will do, before it is done to the only copy.
+
+    :param copied: where a copy of the metadata, to try it on, is made.
+    :raises DamagedError: if it will not.
+    """
+    try:
+        tools.copy_metadata(path, copied)
+    except process.ProgramFailed as error:
+        if error.result.status < 0:
+            raise
+        raise errors.DamagedError(
+            f'{path}: the filesystem is damaged: {tools.objections(path)}',
+            hint=_BEYOND_PREENING,
+        ) from error
+    mend(copied, tools, recover=True, repair=False, name=path)
+
+
+def refuse_unclean(image: RootImage) -> None:
+    """Make sure that a filesystem is in order as it is.
+
+    :raises DamagedError: if it is not.
+    """
+    found = image.superblock
+    tools = e2fsprogs.Toolbox.of(found)
+    if found.needs_recovery or found.orphans or not tools.check(image.path):
+        raise errors.DamagedError(
+            f'{image.path}: the filesystem was not unmounted cleanly, or is '
+            'damaged',
+            hint='shrink it, which mends a copy, or run e2fsck on it',
+        )
+
+
+def _copy_everything(
+    image: RootImage,
+    target: pathlib.Path,
+    cancel: threading.Event | None,
+    progress: Progress,
+) -> None:
+    size = image.superblock.size
+    with (
+        copy.opened(image.path, os.O_RDONLY) as reader,
+        copy.opened(target, os.O_RDWR | os.O_CREAT | os.O_EXCL) as writer,
+        progress.task('Copying', size) as task,
+    ):
+        image.refuse_changed(files.state(reader))
+        if not copy.clone(reader, writer):
+            copy.copy_runs(
+                reader, writer, [(0, size)], task=task, cancel=cancel
+            )
+        os.truncate(writer, size)

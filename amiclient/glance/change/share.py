@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""An AMI that is shared with projects, or no longer.
+
+Nova fetches kernel and ramdisk as the user who boots: all three images have
+to be shared. Kernel and ramdisk come first when a project is added, and last
+when it is removed, so that nobody sees an AMI that does not boot for him.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+import dataclasses
+import re
+
+from amiclient import errors
+from amiclient.glance.change import audience
+from amiclient.glance.change import linked
+from amiclient.glance.change import steps
+from amiclient.glance import client
+from amiclient.glance import links
+from amiclient.glance import members
+from amiclient.glance import model
+from amiclient.glance import users
+
+#: As Keystone makes ids of projects.
+_PROJECT = re.compile(
+    r'[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}', re.IGNORECASE
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class SharingPlan:
+    """How an AMI is going to be shared, or no longer.
+
+    :param images: kernel, ramdisk and AMI, as far as they are there.
+    :param projects: ids.
+    :param warnings: what to say before.
+    """
+
+    images: tuple[tuple[model.Kind, model.ImageRecord], ...]
+    projects: tuple[str, ...]
+    steps: tuple[steps.Step, ...]
+    warnings: tuple[str, ...] = ()
+
+    def describe(self) -> Iterator[str]:
+        """Say what is going to be done, a line for each step."""
+        for step in self.steps:
+            yield step.describe()
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """An image that a project can see now.
+
+    :param status: of the membership; None if it needs none.
+    """
+
+    kind: model.Kind
+    image: model.ImageRecord
+    project: str
+    status: str | None
+
+
+def plan_add(
+    catalog: client.Catalog, ami: str, projects: Iterable[str]
+) -> SharingPlan:
+    """Plan to share an AMI with projects.
+
+    An image that is private is made ``shared``, which by itself shows it to
+    nobody else; one that is public or community is left as it is.
+
+    :param ami: its id or name. :param projects: ids.
+    :raises CloudError: if there is no such AMI, or if it links to what cannot
+        be shared.
+    """
+    found, wanted = links.show(catalog, ami), tuple(dict.fromkeys(projects))
+    made: list[steps.Step] = []
+    warnings = [*unlikely(wanted)]
+    for kind, image in _images(found, complete=True):
+        seen = audience.Audience.of(catalog, image)
+        title = steps.title(kind, image)
+        lacking = [p for p in wanted if not seen.includes(p)]
+        if seen.is_open:
+            warnings.append(
+                f'the {title} is {image.visibility}: every project can use it'
+            )
+        elif lacking and image.owner != found.image.owner:
+            raise errors.CloudError(
+                f'the {title} belongs to the project {image.owner}: only that '
+                'can share it',
+                hint='link to a copy of your own: openstack ami set '
+                f'--{kind.noun} FILE {found.image.id}',
+            )
+        elif lacking:
+            if image.visibility == 'private':
+                warnings.append(f'the {title} is private, and becomes shared')
+                made.append(
+                    steps.Update(kind, image, {'visibility': 'shared'})
+                )
+            made += [steps.Membership(kind, image, p) for p in lacking]
+    return SharingPlan(
+        tuple(_images(found)), wanted, tuple(made), tuple(warnings)
+    )
+
+
+def plan_remove(
+    catalog: client.Catalog, ami: str, projects: Iterable[str]
+) -> SharingPlan:
+    """Plan to share an AMI with projects no longer.
+
+    A kernel or ramdisk stays shared with a project that can see another AMI
+    which links to it.
+
+    :param ami: its id or name. :param projects: ids.
+    :raises CloudError: if there is no such AMI, or everybody can see it.
+    """
+    found, wanted = links.show(catalog, ami), tuple(dict.fromkeys(projects))
+    image = found.image
+    if image.visibility in ('public', 'community'):
+        raise errors.CloudError(
+            f'the image {image.name!r} ({image.id}) is {image.visibility}: '
+            'every project can use it',
+            hint=f'openstack ami set --linked --shared {image.id} shows it '
+            'to those only that it is shared with',
+        )
+    made: list[steps.Step] = []
+    warnings: list[str] = []
+    for kind, each in reversed([*_images(found)]):
+        there = members.projects(catalog, each)
+        for project in wanted:
+            if project not in there:
+                if kind is model.Kind.AMI:
+                    warnings.append(
+                        f'the {steps.title(kind, each)} is not shared with '
+                        f'the project {project}'
+                    )
+                continue
+            if each.owner != image.owner:
+                continue
+            held = _held(catalog, found, kind, each, project)
+            if held:
+                warnings.append(
+                    f'the {steps.title(kind, each)} stays shared with the '
+                    f'project {project}: needed by {linked.named(held)}'
+                )
+            else:
+                made.append(
+                    steps.Membership(kind, each, project, present=False)
+                )
+    return SharingPlan(
+        tuple(_images(found)), wanted, tuple(made), tuple(warnings)
+    )
+
+
+def _images(
+    ami: links.Ami, *, complete: bool = False
+) -> Iterator[tuple[model.Kind, model.ImageRecord]]:
+    """Name kernel, ramdisk and AMI.
+
+    :param complete: whether to refuse links that lead nowhere.
+    """
+    for kind, part, status in (
+        (model.Kind.AKI, ami.kernel, ami.kernel_status),
+        (model.Kind.ARI, ami.ramdisk, ami.ramdisk_status),
+    ):
+        if part is not None:
+            yield kind, part
+        elif complete and status is not None:
+            link = ami.image.properties[users.LINKS[kind]]
+            raise errors.CloudError(
+                f'the {kind.noun} {link} that the image links to was '
+                'deleted, or cannot be seen by this project',
+                hint='it would boot for nobody; give it another: openstack '
+                f'ami set --{kind.noun} FILE {ami.image.id}',
+            )
+    yield model.Kind.AMI, ami.image
+
+
+def _held(
+    catalog: client.Catalog,
+    ami: links.Ami,
+    kind: model.Kind,
+    part: model.ImageRecord,
+    project: str,
+) -> list[model.ImageRecord]:
+    """Find other AMIs by which a project still needs a part."""
+    if kind is model.Kind.AMI:
+        return []
+    return [
+        user
+        for user in users.used_by(catalog, [part.id])[part.id]
+        if user.id != ami.image.id
+        and audience.Audience.of(catalog, user).includes(project)
+    ]
+
+
+def unlikely(projects: Sequence[str]) -> Iterator[str]:
+    """Warn of names that could not be looked up; Glance takes anything.
+
+    :param projects: what is taken for their ids.
+    """
+    for project in projects:
+        if not _PROJECT.fullmatch(project):
+            yield (
+                f'{project!r} is taken for the id of a project, though it '
+                'does not look like one: only an administrator can look up '
+                'names as a rule'
+            )
+
+
+def execute(plan: SharingPlan, catalog: client.Catalog) -> None:
+    """Share an AMI, or no longer.
+
+    :raises CloudError: if the cloud refuses; then all is as it was before,
+        or it was logged what is not.
+    """
+    with steps.Changes(catalog) as changes:
+        for step in plan.steps:
+            changes.carry_out(step)
+        changes.commit()
+
+
+def shared(plan: SharingPlan, catalog: client.Catalog) -> list[Shared]:
+    """Tell what the projects of a plan can see, and whether they accepted it.
+
+    :raises CloudError: if the cloud does not answer as it should.
+    """
+    images = catalog.get_many([image.id for _, image in plan.images])
+    made = []
+    for kind, before in plan.images:
+        image = images.get(before.id, before)
+        known = {m.project: m.status for m in members.of(catalog, image)}
+        made += [
+            Shared(kind, image, project, known.get(project))
+            for project in plan.projects
+        ]
+    return made
+
+
+def advice(images: Iterable[Shared]) -> Iterator[str]:
+    """Say what the other side has to do for its lists to show the images."""
+    shown = list(images)
+    pending = [each for each in shown if each.status == 'pending']
+    if pending:
+        yield 'for their lists to show it, the projects have to accept it:'
+        yield from _accepting(pending)
+    rejected: dict[str, list[Shared]] = {}
+    for each in shown:
+        if each.status == 'rejected':
+            rejected.setdefault(each.project, []).append(each)
+    for project, theirs in rejected.items():
+        titles = (f'the {steps.title(s.kind, s.image)}' for s in theirs)
+        yield (
+            f'the project {project} has rejected {" and ".join(titles)}; its '
+            'members can accept it still:'
+        )
+        yield from _accepting(theirs)
+
+
+def _accepting(images: Iterable[Shared]) -> Iterator[str]:
+    """Name the commands by which the other side accepts images."""
+    for id in dict.fromkeys(each.image.id for each in images):
+        yield f'  openstack image set --accept {id}'

@@ -1,0 +1,373 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the cloud's refusals and silences mean, in one line.
+
+Whatever openstacksdk, keystoneauth and requests raise becomes a
+:class:`amiclient.errors.CloudError` here, and so does any answer that is
+an error: nothing else in this package interprets either.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import html
+import http.client
+import json
+import re
+import socket
+import ssl
+from typing import Any, TypeVar
+import urllib.parse
+
+from keystoneauth1 import exceptions as keystone_exceptions
+from openstack import exceptions as sdk_exceptions
+import requests
+import urllib3
+
+from amiclient import errors
+from amiclient.glance import bounded
+from amiclient.glance import retry
+from amiclient import units
+
+#: How much of an error's text is passed on.
+_LENGTH = 300
+
+#: How much of it is looked at, in bytes.
+_READ = 8 * 1024
+
+#: What Glance's HTML says twice, or for browsers only.
+_DECORATION = re.compile(
+    r'<(head|h1|script|style)\b.*?</\1\s*>', re.DOTALL | re.IGNORECASE
+)
+_TAG = re.compile(r'<[^<>]*>')
+
+_TIMED_OUT = 'timed out'
+
+#: What it mostly is: somebody with the role reader.
+NO_ROLE = (
+    'your role in this project does not permit it, the role member does as a '
+    'rule: ask an administrator for it'
+)
+
+_HINTS = {
+    401: 'check the credentials; the token may have expired',
+    403: NO_ROLE,
+    408: 'check the network; --timeout waits longer',
+    410: 'somebody deleted the image meanwhile',
+    411: 'ask the operator which proxy drops Content-Length',
+    413: 'delete images that are not needed, or ask for more quota',
+    415: 'the cloud takes no data of this kind for the format of the image',
+    429: 'try again later',
+}
+
+#: What some words of a refusal mean; the last is the name of a policy.
+_FORBIDDEN = {
+    'is protected': 'unprotect it first',
+    # Of another project than the user's.
+    'owned by': 'as a rule only administrators may do that',
+    'publicize_image': (
+        'the cloud lets only some, administrators as a rule, make images '
+        'public; --community needs no such right'
+    ),
+}
+
+
+#: What can be given to ``--sort``, where Glance says what cannot.
+_SORT = (
+    'give <key>[:asc|desc], several separated by commas; keys are name, '
+    'status, size, created_at, updated_at, disk_format, container_format, '
+    'visibility, owner, min_disk, min_ram and id'
+)
+
+
+def explain(response: requests.Response) -> str:
+    """Find what an error answer says, in whatever form it says it.
+
+    Glance writes HTML, JSON or plain text, by the ``Accept`` header and by
+    what failed (webob.exc); a proxy in front of it writes what it likes.
+
+    :returns: one line; the status' name if the body says nothing.
+    """
+    text = ''
+    content = response.content[:_READ].decode('utf-8', 'replace')
+    # Told by content: some say `text/html` to all that they write.
+    with contextlib.suppress(ValueError, RecursionError):
+        text = _message(json.loads(content))
+    # After its first sentence, jsonschema repeats the whole schema.
+    text = _line(text or content).partition(' Failed validating ')[0]
+    return text or response.reason or 'no reason given'
+
+
+def _message(body: Any) -> str:
+    """Find the message in ``{"message": ...}`` or ``{"error": {...}}``."""
+    for key in ('message', 'error', 'title'):
+        found = body.get(key) if isinstance(body, dict) else None
+        if isinstance(found, dict):
+            found = found.get('message')
+        if found and isinstance(found, str):
+            return found
+    return ''
+
+
+def _line(text: str) -> str:
+    text = _TAG.sub(' ', _DECORATION.sub(' ', text))
+    return ' '.join(html.unescape(text).split())[:_LENGTH].rstrip('. :')
+
+
+def from_response(
+    response: requests.Response, doing: str
+) -> errors.CloudError:
+    """Make the error that an answer stands for.
+
+    :param doing: what was tried, such as ``deleting image 8f0c``.
+    """
+    status = response.status_code
+    message = f'{doing} failed: {explain(response)} (HTTP {status})'
+    if status == 404:
+        return errors.NotFoundError(message, status=status)
+    hint = _HINTS.get(status)
+    if status == 403:
+        hint = next((h for w, h in _FORBIDDEN.items() if w in message), hint)
+    if status == 400 and 'Invalid sort' in message:
+        hint = _SORT
+    if status < 400:
+        where = response.headers.get('Location', 'somewhere else')
+        hint = f'the endpoint redirects to {where}: correct it'
+    elif status >= 500:
+        hint = 'try again later, or tell the operator'
+    again = None
+    if status in retry.TRANSIENT:
+        again = retry.retry_after(response.headers)
+    return errors.CloudError(message, hint=hint, status=status, again=again)
+
+
+def check(response: requests.Response, doing: str) -> requests.Response:
+    """Pass on an answer that is a success.
+
+    :param doing: what was tried, such as ``deleting image 8f0c``.
+    :raises NotFoundError: if the answer is 404.
+    :raises CloudError: if it is another that is not a success; its cause is
+        openstacksdk's exception, with the ``status_code``.
+    """
+    with translated(doing):
+        sdk_exceptions.raise_from_response(response)
+    if response.status_code >= 300:
+        raise from_response(response, doing)
+    return response
+
+
+@contextlib.contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Translate whatever the libraries below raise.
+
+    :param doing: what is tried, such as ``deleting image 8f0c``.
+    :raises NotFoundError: for a 404. :raises CloudError: for the rest.
+    """
+    try:
+        yield
+    except (
+        sdk_exceptions.SDKException,
+        keystone_exceptions.ClientException,
+        requests.exceptions.RequestException,
+    ) as error:
+        raise from_exception(error, doing) from error
+
+
+#: What libraries raise over an answer that is not what they expect.
+_SENSELESS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
+@contextlib.contextmanager
+def understood(doing: str) -> Iterator[None]:
+    """Translate what the libraries raise that take an answer apart, too.
+
+    For answers of Keystone's, above all, which they take as it comes.
+
+    :param doing: what is tried, such as ``logging in``.
+    :raises CloudError: for all of it.
+    """
+    try:
+        with translated(doing):
+            yield
+    except _SENSELESS as error:
+        raise senseless(doing) from error
+
+
+def senseless(doing: str) -> errors.CloudError:
+    """Say that an answer was not what it had to be.
+
+    :param doing: what was tried, such as ``logging in``.
+    """
+    return errors.CloudError(
+        f'{doing} failed: what the cloud answered makes no sense',
+        hint='check that the endpoint is that of a cloud; --debug tells more',
+    )
+
+
+def from_exception(error: Exception, doing: str) -> errors.CloudError:
+    """Make our error out of one of the libraries'.
+
+    :param doing: what was tried, such as ``deleting image 8f0c``.
+    """
+    response = getattr(error, 'response', None)
+    if isinstance(response, requests.Response):
+        if isinstance(error, keystone_exceptions.HttpError) and response.url:
+            # Our own requests raise none: this one was the session's.
+            doing = f'{doing} failed: asking {_place(response.url)}'
+        return from_response(response, doing)
+    if isinstance(error, keystone_exceptions.ConnectionError):
+        return _unconnected(error, doing)
+    if isinstance(error, requests.exceptions.JSONDecodeError):
+        return errors.CloudError(
+            f'{doing} failed: the answer is not JSON',
+            hint='check that the endpoint is that of an image service',
+        )
+    return errors.CloudError(
+        f'{doing} failed: {_line(str(error)) or type(error).__name__}'
+    )
+
+
+def _unconnected(error: Exception, doing: str) -> errors.CloudError:
+    """Say why there was no answer, and what to check."""
+    where, why = _endpoint(error), cause(error)
+    unresolved = _first(error, socket.gaierror)
+    # Within TLS, a connection that is cut off is an SSL error as well.
+    cut = _first(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
+    if isinstance(error, keystone_exceptions.SSLError) and cut is None:
+        hint = 'check that it speaks TLS: the endpoint says https'
+        if _first(error, ssl.SSLCertVerificationError):
+            hint = 'give the certificate authority with --os-cacert'
+        return errors.CloudError(
+            f'{doing} failed: no secure connection to {where}: {why}',
+            hint=hint,
+        )
+    if unresolved is not None:
+        # Whether it is for ever, resolvers often do not know: EAI_AGAIN.
+        final = unresolved.errno != socket.EAI_AGAIN
+        return errors.CloudError(
+            f'{doing} failed: the host of {where} was not found: {why}',
+            hint='check the name in the endpoint, and the DNS',
+            again=None if final else 0.0,
+        )
+    if _first(error, bounded.TooLargeError):
+        largest = units.format_size(bounded.LARGEST)
+        return errors.CloudError(
+            f'{doing} failed: what {where} answered is larger than {largest}',
+            hint='check that the endpoint is that of a cloud',
+        )
+    hint = 'check the endpoint, the network, and that the cloud is up'
+    if why == _TIMED_OUT:
+        hint = 'check the network, and that the cloud is up; --timeout waits '
+        hint += 'longer'
+    return errors.CloudError(
+        f'{doing} failed: no connection to {where}: {why}',
+        hint=hint,
+        again=0.0,
+    )
+
+
+_E = TypeVar('_E', bound=BaseException)
+
+
+def _first(
+    error: BaseException, kind: type[_E] | tuple[type[_E], ...]
+) -> _E | None:
+    return next((e for e in _chain(error) if isinstance(e, kind)), None)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Walk from an exception to what brought it about.
+
+    urllib3 keeps the inner one in ``reason`` or among the arguments, requests
+    among the arguments, and keystoneauth nowhere but in the context.
+    """
+    seen: set[int] = set()
+    todo: list[object] = [error]
+    while todo:
+        inner = todo.pop(0)
+        if not isinstance(inner, BaseException) or id(inner) in seen:
+            continue
+        seen.add(id(inner))
+        yield inner
+        todo += [
+            getattr(inner, 'reason', None),
+            *inner.args,
+            inner.__cause__,
+            inner.__context__,
+        ]
+
+
+#: What else may be at the bottom of it. What libraries say of that is about
+#: their own objects.
+_CAUSES: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
+    (
+        (requests.exceptions.ProxyError,),
+        'the proxy on the way does not let it pass',
+    ),
+    (
+        (
+            TimeoutError,
+            requests.exceptions.Timeout,
+            urllib3.exceptions.ReadTimeoutError,
+        ),
+        _TIMED_OUT,
+    ),
+    (
+        (
+            requests.exceptions.InvalidURL,
+            requests.exceptions.InvalidSchema,
+            requests.exceptions.MissingSchema,
+        ),
+        'that is no URL',
+    ),
+    (
+        (requests.exceptions.ContentDecodingError,),
+        'what came is not packed as it says',
+    ),
+    (
+        (http.client.RemoteDisconnected,),
+        'it was closed before an answer came',
+    ),
+    (
+        (urllib3.exceptions.InvalidChunkLength,),
+        'it was closed, or what came is not HTTP',
+    ),
+    ((http.client.IncompleteRead,), 'it was closed'),
+    (
+        (http.client.HTTPException, urllib3.exceptions.HTTPError),
+        'what came is not HTTP',
+    ),
+)
+
+
+def cause(error: BaseException) -> str:
+    """Say what the operating system said, or else what came."""
+    chain = list(_chain(error))
+    for inner in chain:
+        # requests' exceptions are OSErrors too, but without an errno.
+        if isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror
+    for kinds, words in _CAUSES:
+        if any(isinstance(inner, kinds) for inner in chain):
+            return words
+    return 'it failed; --debug tells more'
+
+
+def _endpoint(error: BaseException) -> str:
+    for inner in _chain(error):
+        request = getattr(inner, 'request', None)
+        if request is not None and request.url:
+            return _place(request.url)
+    return 'the cloud'
+
+
+def _place(url: str) -> str:
+    """Leave out of a URL all but where it leads, passwords above all."""
+    parts = urllib.parse.urlsplit(url)
+    return f'{parts.scheme}://{parts.netloc.rpartition("@")[2]}'

@@ -1,0 +1,402 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The data of an image, on its way here.
+
+The loop is our own: openstacksdk's download stores what it gets, which may be
+nothing (of an image that is queued) or the text of an error, and in place.
+Here a file has its name only once its hash is that which Glance gives for the
+image. What a break interrupts goes on where it was, in the same run or in the
+next, where the cloud's store can do so (``Range``, RFC 9110, section 14).
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import hashlib
+import http
+import os
+import pathlib
+import re
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import requests
+
+from amiclient import errors as errors_
+from amiclient import files
+from amiclient.glance import bounded
+from amiclient.glance import http_errors
+from amiclient.glance import model
+from amiclient.glance import origin
+from amiclient.glance import retry
+from amiclient.glance.transfer import content
+from amiclient.glance.transfer import partial
+from amiclient.glance.transfer.stream import Stream
+from amiclient.progress import Progress
+from amiclient.progress import Task
+from amiclient import units
+
+if TYPE_CHECKING:
+    from openstack.image.v2 import _proxy
+
+#: What a store says that cannot begin in the middle, or not there.
+_NO_RANGES = frozenset(
+    {
+        http.HTTPStatus.BAD_REQUEST,
+        http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+        http.HTTPStatus.NOT_IMPLEMENTED,
+    }
+)
+
+_CONTENT_RANGE = re.compile(r'bytes (\d+)-\d+/(\d+|\*)')
+
+#: Bytes after which an attempt was not in vain: the next ones are counted
+#: anew, so that many breaks of a long download do not end it.
+_STRIDE = 64 * 2**20
+
+#: How many times longer than the network may stand still the next 64 KiB may
+#: take to come.
+_PIECES = 10
+
+#: How often the whole is fetched that turns out to be something else.
+_WHOLE = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Fetched:
+    """A file that holds an image's data, verified.
+
+    :param size: bytes of it.
+    :param downloaded: bytes that came over the network for it, all attempts
+        together; 0 if the file was there already.
+    :param digest: what was compared; None if the cloud gives no hash, and
+        so the size is all there is.
+    """
+
+    path: pathlib.Path
+    size: int
+    downloaded: int
+    digest: content.Digest | None
+
+
+def part(record: model.ImageRecord, target: pathlib.Path) -> pathlib.Path:
+    """Tell where the data of an image is while it is fetched into a file."""
+    return partial.path_of(target, _tag(record))
+
+
+def _tag(record: model.ImageRecord) -> str:
+    digest = content.expected(record)
+    return f'{record.id}-{digest.value[:16] if digest else record.size}'
+
+
+def fetch(
+    proxy: '_proxy.Proxy',
+    record: model.ImageRecord,
+    target: pathlib.Path,
+    *,
+    description: str,
+    progress: Progress,
+    replace: bool = False,
+    cancel: threading.Event | None = None,
+    patience: retry.Patience | None = None,
+) -> Fetched:
+    """Fetch the data of an image into a file, and verify it.
+
+    A file that is there and holds the same is left as it is. What was fetched
+    before a failure stays beside the target, as ``.NAME....part``, for the
+    next run to go on with; but not if the disk is full or the image gone.
+
+    :param proxy: openstacksdk's, for version 2 of the image service.
+    :param target: the file; its folder must exist.
+    :param description: what to call it, such as ``Fetching kernel``.
+    :param replace: whether a file that holds something else may go.
+    :param cancel: when set, the work is given up.
+    :raises AmiError: if the target is there and holds something else, or
+        cannot be written.
+    :raises NoSpaceError: if there is no room for it.
+    :raises TransferError: if what came is not what Glance says it has.
+    :raises NotFoundError: if the image is gone.
+    :raises CloudError: if it is not active, or the cloud refuses.
+    :raises CancelledError: if ``cancel`` was set meanwhile.
+    """
+    size = content.check(record)
+    digest = content.expected(record)
+    clock = retry.Clock(cancel=cancel)
+    with progress.task(description, size) as task:
+        if os.path.lexists(target):
+            if content.matches(target, record, task=task, clock=clock):
+                return Fetched(target, size, 0, digest)
+            if not replace:
+                raise errors_.AmiError(
+                    f'{target} is there already, and is not what image '
+                    f'{record.id} holds',
+                    hint='remove it, or choose another directory',
+                )
+            task.restart()
+        with partial.Partial(target, _tag(record)) as file:
+            download = _Download(
+                proxy,
+                record,
+                file,
+                task=task,
+                clock=clock,
+                patience=patience or retry.Patience(),
+            )
+            downloaded = download.run()
+    return Fetched(target, size, downloaded, digest)
+
+
+class _Download:
+    """One image on its way to one file."""
+
+    def __init__(
+        self,
+        proxy: '_proxy.Proxy',
+        record: model.ImageRecord,
+        part: partial.Partial,
+        *,
+        task: Task,
+        clock: retry.Clock,
+        patience: retry.Patience,
+    ) -> None:
+        bounded.bound(proxy.session)
+        self._proxy = proxy
+        self._id = record.id
+        self._doing = f'fetching the data of image {record.id}'
+        self._size = record.size or 0
+        self._digest = content.expected(record)
+        self._part = part
+        self._task = task
+        self._clock = clock
+        self._patience = patience
+        self._hasher = self._new_hasher()
+        self._downloaded = 0
+        self._ranges = True
+        #: Whether some of it was there before this run, and so may be
+        #: anything; and how often the whole turned out to be wrong.
+        self._old = False
+        self._wrong = 0
+        #: Where this attempt's data ended too early; None if none began.
+        self._begun = False
+        self._cut: int | None = None
+
+    def run(self) -> int:
+        """Try until the file is there.
+
+        :returns: bytes that came over the network.
+        """
+        try:
+            self._take_over()
+            self._check_room()
+            self._try_again()
+            self._part.finish()
+        except (errors_.NotFoundError, errors_.NoSpaceError):
+            # Nothing to go on with, or room that is needed elsewhere.
+            self._part.discard()
+            raise
+        return self._downloaded
+
+    def _try_again(self) -> None:
+        attempt, begin, since = 1, self._part.offset, time.monotonic()
+        cuts: list[int | None] = []
+        while True:
+            self._begun, self._cut = False, None
+            try:
+                if self._part.offset < self._size:
+                    self._receive()
+                self._verify()
+                return
+            except errors_.CloudError as error:
+                if error.again is None:
+                    raise
+                cuts.append(self._cut)
+                if self._part.offset >= begin + _STRIDE:
+                    attempt, begin = 1, self._part.offset
+                    since = time.monotonic()
+                if attempt >= self._patience.attempts:
+                    last = _hinted(error, cuts[-attempt:])
+                    raise retry.tried(last, attempt, since) from error
+                delay = self._patience.delay(attempt, error.again)
+                self._patience.tell(error, delay, attempt)
+            self._clock.sleep(delay)
+            attempt += 1
+
+    def _new_hasher(self) -> 'hashlib._Hash':
+        algorithm = self._digest.algorithm if self._digest else 'md5'
+        return hashlib.new(algorithm, usedforsecurity=False)
+
+    def _restart(self) -> None:
+        if self._part.offset:
+            self._part.restart()
+            self._task.restart()
+        self._hasher = self._new_hasher()
+        self._old = False
+
+    def _take_over(self) -> None:
+        """Go on with what an earlier run left."""
+        if self._digest is None or self._part.offset > self._size:
+            # A crash may have left anything, and nothing would tell.
+            self._restart()
+        for chunk in self._part.contents():
+            self._clock.check()
+            self._hasher.update(chunk)
+            self._task.advance(len(chunk))
+            self._old = True
+
+    def _check_room(self) -> None:
+        folder = self._part.target.parent
+        needed, room = self._size - self._part.offset, files.room(folder)
+        if room < needed:
+            raise errors_.NoSpaceError(
+                f'{folder} has room for {units.format_size(room)}: '
+                f'{self._part.target.name} needs {units.format_size(needed)}',
+                hint='make room, or choose another directory',
+            )
+
+    def _receive(self) -> None:
+        """Fetch what is missing, as far as one connection lasts."""
+        if not self._ranges:
+            self._restart()
+        seconds = _PIECES * self._patience.stall
+        with (
+            http_errors.understood(self._doing),
+            Stream(self._get, self._clock, seconds) as stream,
+        ):
+            try:
+                response = stream.response()
+                if not self._begins(response):
+                    return self._without_ranges()
+                self._begun = True
+                while (chunk := stream.chunk()) is not None:
+                    self._take(chunk)
+            except requests.exceptions.RequestException as error:
+                raise self._broken(http_errors.cause(error)) from error
+        if self._part.offset < self._size:
+            raise self._broken('it was closed')
+        return None
+
+    def _without_ranges(self) -> None:
+        self._ranges = False
+        self._receive()
+
+    def _get(self) -> requests.Response:
+        headers = {
+            'Accept': 'application/json, */*',
+            # A hole would come faster, but its hash is not Glance's.
+            'Accept-Encoding': 'identity',
+        }
+        if self._part.offset:
+            headers['Range'] = f'bytes={self._part.offset}-'
+        # It may log in again meanwhile.
+        with bounded.within(self._patience.stall + self._patience.reply):
+            return self._proxy.get(
+                f'/images/{self._id}/file',
+                headers=headers,
+                stream=True,
+                timeout=(self._patience.stall, self._patience.stall),
+                raise_exc=False,
+                connect_retries=0,
+                status_code_retries=0,
+                skip_cache=True,
+                hooks=origin.HOOKS,
+            )
+
+    def _begins(self, response: requests.Response) -> bool:
+        """Tell whether what follows is what was asked for.
+
+        :returns: false if the cloud cannot begin where it was asked to.
+        :raises CloudError: if it is no data at all.
+        """
+        offset, status = self._part.offset, response.status_code
+        if offset and status in _NO_RANGES:
+            return False
+        if status == http.HTTPStatus.PARTIAL_CONTENT:
+            found = _CONTENT_RANGE.fullmatch(
+                response.headers.get('Content-Range', '')
+            )
+            total = {str(self._size), '*'}
+            if not found or int(found[1]) != offset or found[2] not in total:
+                if not offset:
+                    raise self._odd('a part that was not asked for')
+                return False
+        elif status == http.HTTPStatus.OK:
+            # From the beginning, whatever was asked for.
+            self._restart()
+        elif status < 300:
+            raise self._odd(f'no data (HTTP {status})')
+        else:
+            failure = http_errors.from_response(response, self._doing)
+            if status == http.HTTPStatus.GONE:
+                raise errors_.NotFoundError(failure.message, status=status)
+            raise failure
+        length = response.headers.get('Content-Length')
+        wanted = self._size - self._part.offset
+        if (
+            length is not None
+            and 'Content-Encoding' not in response.headers
+            and length != str(wanted)
+        ):
+            raise self._odd(f'{length} bytes, not {wanted}')
+        return True
+
+    def _take(self, chunk: bytes) -> None:
+        if self._part.offset + len(chunk) > self._size:
+            self._restart()
+            raise self._odd(f'more than {self._size} bytes')
+        self._downloaded += len(chunk)
+        self._hasher.update(chunk)
+        self._part.write(chunk)
+        self._task.advance(len(chunk))
+
+    def _verify(self) -> None:
+        """Compare with what Glance says it has.
+
+        :raises TransferError: if it is not the same.
+        """
+        if self._digest is None:
+            return
+        found, value = self._hasher.hexdigest(), self._digest.value
+        if found == value:
+            return
+        self._wrong += not self._old
+        self._restart()
+        raise errors_.TransferError(
+            f'what came is not what image {self._id} holds: its '
+            f'{self._digest.algorithm} is {found[:16]}..., not '
+            f'{value[:16]}...',
+            hint='try again, and tell the operator if it stays so',
+            again=0.0 if self._wrong < _WHOLE else None,
+        )
+
+    def _odd(self, what: str) -> errors_.TransferError:
+        return errors_.TransferError(
+            f'{self._doing} failed: the cloud gave {what}',
+            hint='try again, and tell the operator if it stays so',
+            again=0.0,
+        )
+
+    def _broken(self, why: str) -> errors_.TransferError:
+        self._cut = self._part.offset if self._begun else None
+        return errors_.TransferError(
+            f'{self._doing} failed: the connection broke after '
+            f'{self._part.offset} of {self._size} bytes: {why}',
+            hint='look at the network between here and the cloud',
+            again=0.0,
+        )
+
+
+def _hinted(
+    error: errors_.CloudError, cuts: Sequence[int | None]
+) -> errors_.CloudError:
+    """Say so if it is not the network: the store may have less than Glance.
+
+    :param cuts: where the data of each attempt ended too early.
+    """
+    if len(cuts) < 2 or cuts[0] is None or len(set(cuts)) > 1:
+        return error
+    return type(error)(
+        error.message,
+        hint='it ends there every time, so Glance probably does not have the '
+        'rest: ask the operator to look at it in the store, then try again',
+        status=error.status,
+    )

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The check of one AMI, as thorough as one wants."""
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import pathlib
+from typing import TYPE_CHECKING
+
+from amiclient.ext import finish
+from amiclient.ext import workplace
+from amiclient import findings
+from amiclient.glance import client
+from amiclient.glance import links
+from amiclient.glance import model
+from amiclient.glance import retry
+from amiclient.glance.verify import against
+from amiclient.glance.verify import deep as deep_
+from amiclient.glance.verify import health
+from amiclient.glance.verify import reports
+from amiclient.progress import Progress
+from amiclient.source import opening
+from amiclient.source import resolve
+
+if TYPE_CHECKING:
+    from openstack.image.v2 import _proxy
+
+#: All rules, and so what ``--ignore`` takes.
+RULES = health.RULES | deep_.RULES | against.RULES
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What to check, and how thoroughly.
+
+    :param ami: a name or id.
+    :param deep: whether to fetch the data and look at it.
+    :param local: what to compare it with.
+    :param work_directory: for what is fetched, and for copies; None for
+        the usual ones.
+    """
+
+    ami: str
+    deep: bool = False
+    local: against.Local | None = None
+    work_directory: pathlib.Path | None = None
+    patience: retry.Patience = dataclasses.field(
+        default_factory=retry.Patience
+    )
+
+
+def run(
+    request: Request,
+    proxy: '_proxy.Proxy',
+    *,
+    progress: Progress,
+) -> tuple[findings.Finding, ...]:
+    """Find out what is wrong with one AMI.
+
+    :returns: what was found, the worst first.
+    :raises CloudError: if there is no such AMI, or the cloud does not answer
+        as it should.
+    :raises SourceError: if the local source cannot be read.
+    :raises NoSpaceError: if there is no room for the work.
+    """
+    catalog = client.Catalog(proxy, patience=request.patience)
+    case = reports.gather(catalog, links.show(catalog, request.ami))
+    found = list(health.examine(case))
+    if not request.deep and request.local is None:
+        return findings.ranked(found)
+    with (
+        _local(request, progress) as local,
+        workplace.folder(
+            request.work_directory,
+            request.local.path if request.local else None,
+            'there is no folder for what is downloaded',
+        ) as folder,
+        finish.full_disk(folder),
+    ):
+        files: dict[model.Kind, pathlib.Path] = {}
+        if request.deep:
+            files, seen = deep_.look(
+                case, deep_.Fetcher(proxy, folder, request.patience, progress)
+            )
+            found += [finding for finding in seen if finding not in found]
+        if local is not None:
+            found += against.compare_parts(case, local, progress=progress)
+            found.append(
+                against.compare(
+                    case,
+                    local,
+                    folder,
+                    fetched=files.get(model.Kind.AMI),
+                    progress=progress,
+                )
+            )
+    return findings.ranked(found)
+
+
+@contextlib.contextmanager
+def _local(
+    request: Request, progress: Progress
+) -> Iterator[against.Local | None]:
+    """Open what the AMI is compared with, before anything is fetched."""
+    local = request.local
+    if local is None:
+        yield None
+        return
+    with resolve.opened(local.path, local.choice, progress=progress) as source:
+        with opening.opened(
+            source.root, wanted='a root filesystem', devices=True
+        ):
+            pass
+        yield dataclasses.replace(
+            local,
+            path=source.root,
+            kernel=source.kernel,
+            ramdisk=source.ramdisk,
+            saved=source.part('image'),
+        )

@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""A source as three files and a manifest, which an upload takes back."""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import contextlib
+import dataclasses
+import errno
+import os
+import pathlib
+import shutil
+
+from amiclient import errors
+from amiclient.ext import busy
+from amiclient.ext import finish
+from amiclient.ext import image
+from amiclient import files
+from amiclient.progress import Progress
+from amiclient.progress import QUIET
+from amiclient.source import bundle
+from amiclient.source import detect
+from amiclient.source import digest
+from amiclient.source import filesystem
+from amiclient.source import manifest as manifest_
+from amiclient.source import opening
+from amiclient import sparse
+
+#: What the name of each file ends in, and the formats of what is made of it.
+_SUFFIXES = {'image': '.img', 'kernel': '-vmlinuz', 'ramdisk': '-initrd'}
+_FORMATS = {'image': 'ami', 'kernel': 'aki', 'ramdisk': 'ari'}
+
+#: What is added to the name of a directory that holds something else.
+_BESIDE = '-ami'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Extracted:
+    """A triple that is in files now.
+
+    :param kernel: None if there is none; so ``ramdisk``.
+    """
+
+    directory: pathlib.Path
+    image: pathlib.Path
+    kernel: pathlib.Path | None
+    ramdisk: pathlib.Path | None
+    manifest: pathlib.Path
+
+
+def extract(
+    source: bundle.Source,
+    name: pathlib.Path,
+    directory: pathlib.Path | None = None,
+    *,
+    progress: Progress = QUIET,
+) -> Extracted:
+    """Write root filesystem, kernel and ramdisk to files.
+
+    Either all of them are there in the end or none. What is there already is
+    left alone, if it is the same.
+
+    :param source: with its kernel and ramdisk, as far as it has any.
+    :param name: what the user called it.
+    :param directory: where to; None for one that is named after the source.
+    :param progress: who watches the copying.
+    :raises SourceError: if the source holds no ext filesystem, or is in use.
+    :raises AmiError: if there is something else where it is to go.
+    :raises NoSpaceError: if there is no room for it.
+    """
+    detect.open_root(source.root)
+    busy.refuse_busy(source.root)
+    stem = manifest_.stem(source.name or _without_suffix(name))
+    folder = directory or _default(stem)
+    with files.folder_for(folder):
+        return _write_all(source, stem, folder, progress)
+
+
+def _default(stem: str) -> pathlib.Path:
+    """Choose a directory, but none that holds something else.
+
+    The source itself does, and so may what it is an archive of.
+    """
+    folder = pathlib.Path(stem)
+    if not folder.exists() or (
+        folder.is_dir()
+        and ((folder / manifest_.NAME).exists() or not any(folder.iterdir()))
+    ):
+        return folder
+    return pathlib.Path(f'{stem}{_BESIDE}')
+
+
+def home(
+    name: pathlib.Path, directory: pathlib.Path | None
+) -> pathlib.Path | None:
+    """Tell where the root filesystem is best made: where it is to stay.
+
+    The parameters are those of :func:`extract`.
+
+    :returns: None if nothing can be made there.
+    :raises UsageError: if it would stay within the source.
+    """
+    bundle.refuse_within(
+        directory or pathlib.Path.cwd(),
+        name,
+        hint='give --directory outside of it',
+    )
+    place = directory or pathlib.Path()
+    if not place.is_dir():
+        # It will be made.
+        place = place.parent
+    usable = place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+    return place if usable else None
+
+
+def _write_all(
+    source: bundle.Source,
+    stem: str,
+    folder: pathlib.Path,
+    progress: Progress,
+) -> Extracted:
+    origins = {
+        'image': source.root,
+        'kernel': source.kernel,
+        'ramdisk': source.ramdisk,
+    }
+    found = {noun: path for noun, path in origins.items() if path}
+    finish.check_room(folder, _needed(source, folder, found))
+    with contextlib.ExitStack() as stack, finish.full_disk(folder):
+        outputs: dict[str, files.Output] = {}
+        parts: dict[str, manifest_.Part] = {}
+        for noun, path in found.items():
+            target = folder / f'{stem}{_SUFFIXES[noun]}'
+            output = stack.enter_context(files.Output(target))
+            rest = _behind(source) if noun == 'image' else 0
+            if noun != 'image' or not _moved(source, output):
+                _copier(source, noun)(path, output.path, progress)
+            if rest:
+                os.truncate(output.path, output.path.stat().st_size - rest)
+            outputs[noun] = output
+            parts[noun] = _part(
+                source, noun, output, stem, progress, shorter=rest > 0
+            )
+        manifest = stack.enter_context(files.Output(folder / manifest_.NAME))
+        text = manifest_.dump(manifest_.Manifest(**parts))
+        manifest.path.write_bytes(text.encode('utf-8', 'surrogateescape'))
+        # The manifest says that the others are whole: it is the last one.
+        _keep((*outputs.values(), manifest), progress)
+    return _result(folder, outputs, manifest.target)
+
+
+def _result(
+    folder: pathlib.Path,
+    outputs: Mapping[str, files.Output],
+    manifest: pathlib.Path,
+) -> Extracted:
+    paths = {noun: output.target for noun, output in outputs.items()}
+    return Extracted(
+        directory=folder,
+        image=paths['image'],
+        kernel=paths.get('kernel'),
+        ramdisk=paths.get('ramdisk'),
+        manifest=manifest,
+    )
+
+
+def _keep(outputs: tuple[files.Output, ...], progress: Progress) -> None:
+    """Give all files their names, unless one of those is taken."""
+    new = [output for output in outputs if not _is_there(output, progress)]
+    for output in new:
+        output.keep()
+
+
+def _is_there(output: files.Output, progress: Progress) -> bool:
+    """Tell whether a file is there already.
+
+    :raises AmiError: if it is another one.
+    """
+    target = output.target
+    if not os.path.lexists(target):
+        return False
+    same = (
+        target.is_file()
+        and target.stat().st_size == output.path.stat().st_size
+        and digest.sha512(target, progress=progress)
+        == digest.sha512(output.path, progress=progress)
+    )
+    if not same:
+        raise errors.AmiError(
+            f'{target} is there already, and is something else',
+            hint='remove it, or choose another --directory',
+        )
+    return True
+
+
+def _is_movable(source: bundle.Source, folder: pathlib.Path) -> bool:
+    """Tell whether the root filesystem need not be copied to a folder."""
+    return source.own and source.root.stat().st_dev == folder.stat().st_dev
+
+
+def _needed(
+    source: bundle.Source,
+    folder: pathlib.Path,
+    found: Mapping[str, pathlib.Path],
+) -> int:
+    """Tell the bytes that a folder has to have room for."""
+    movable = _is_movable(source, folder)
+    return sum(
+        _taken(path)
+        for noun, path in found.items()
+        if noun != 'image' or not movable
+    )
+
+
+def _moved(source: bundle.Source, output: files.Output) -> bool:
+    """Take the root filesystem itself for the result, if nobody misses it."""
+    if not _is_movable(source, output.target.parent):
+        return False
+    if not _keeps_all(source):
+        filesystem.clear_unused(source.root)
+    try:
+        output.adopt(source.root)
+    except OSError as error:
+        # As between two mounts of one filesystem.
+        if error.errno != errno.EXDEV:
+            raise
+        return False
+    return True
+
+
+def _keeps_all(source: bundle.Source) -> bool:
+    """Tell whether what seems to be unused has to be kept."""
+    block = detect.open_root(source.root).superblock
+    # What is only in the journal would be lost otherwise; and what was in a
+    # cloud stays what it was, byte by byte.
+    return source.finished or block.needs_recovery or block.orphans
+
+
+def _behind(source: bundle.Source) -> int:
+    """Tell the bytes at the end of what is kept that are not taken along.
+
+    Users are told so. Zeros there, of which nothing is said, are kept.
+    """
+    if not _keeps_all(source):
+        return 0
+    return image.behind(source.root, detect.open_root(source.root).superblock)
+
+
+def _copier(
+    source: bundle.Source, noun: str
+) -> Callable[[pathlib.Path, pathlib.Path, Progress], None]:
+    """Choose how a file is copied."""
+    if noun != 'image':
+        return lambda origin, target, _: _copy_file(origin, target)
+    if _keeps_all(source):
+        return lambda origin, target, _: finish.copy_sparse(origin, target)
+    return lambda origin, target, progress: finish.copy_in_use(
+        origin, target, (), progress=progress, cancel=None
+    )
+
+
+def _copy_file(origin: pathlib.Path, target: pathlib.Path) -> None:
+    with (
+        opening.opened(origin, wanted='a part of the source') as reader,
+        target.open('wb') as writer,
+    ):
+        shutil.copyfileobj(reader, writer, sparse.CHUNK)
+
+
+def _part(
+    source: bundle.Source,
+    noun: str,
+    output: files.Output,
+    stem: str,
+    progress: Progress,
+    *,
+    shorter: bool,
+) -> manifest_.Part:
+    before = source.part(noun)
+    size = output.path.stat().st_size
+    sha512 = digest.sha512(output.path, progress=progress)
+    if before is not None and before.sha512 == sha512:
+        return dataclasses.replace(before, file=output.target.name)
+    if before is not None and shorter:
+        # Nothing else of it has changed.
+        return dataclasses.replace(
+            before, file=output.target.name, size=size, sha512=sha512
+        )
+    origin = source.kernel if noun == 'kernel' else source.ramdisk
+    return manifest_.Part(
+        file=output.target.name,
+        size=size,
+        sha512=sha512,
+        disk_format=_FORMATS[noun],
+        container_format=_FORMATS[noun],
+        name=stem if noun == 'image' or origin is None else origin.name,
+    )
+
+
+def _taken(path: pathlib.Path) -> int:
+    """Tell the bytes of disk that a copy may take."""
+    status = path.stat()
+    return min(status.st_size, status.st_blocks * 512)
+
+
+def _without_suffix(name: pathlib.Path) -> str:
+    """Make a name of that of a file, such as ``disk.qcow2.xz``."""
+    stem = name.name or name.resolve().name
+    for _ in range(2):
+        short, dot, suffix = stem.rpartition('.')
+        if dot and short and suffix.isalnum() and not suffix.isdigit():
+            stem = short
+    return stem

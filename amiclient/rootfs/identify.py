@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Whether what is given as a kernel is one."""
+
+import dataclasses
+import pathlib
+
+from amiclient import errors
+from amiclient import files
+from amiclient.rootfs import kernel_formats
+from amiclient.rootfs import ramdisk_formats
+from amiclient.source import detect
+from amiclient.source import opening
+
+_WANTED = 'a Linux kernel'
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """A file that holds a Linux kernel.
+
+    :param format: such as ``bzImage``.
+    :param architecture: as Nova calls it, such as ``x86_64``; None if it is
+        one that is not known here.
+    :param release: as ``uname -r`` would say; None if not cheap to tell.
+    :param size: bytes.
+    :param state: what :func:`amiclient.files.state` said when it was read.
+    """
+
+    path: pathlib.Path
+    format: str
+    architecture: str | None
+    release: str | None
+    size: int
+    state: files.State = ()
+
+
+def identify_kernel(path: pathlib.Path) -> Kernel:
+    """Take a file for a kernel, if it is one.
+
+    :raises SourceError: if it is not there, cannot be read, or is not a
+        Linux kernel; the text tells what it is instead.
+    :raises ProgramError: if a program that decompresses it is missing.
+    """
+    name = opening.shown(path)
+    with opening.opened(path, wanted=_WANTED) as file:
+        state = files.state(file.fileno())
+        size = file.seek(0, 2)
+        found = kernel_formats.recognise(file, name=name)
+        if found is not None:
+            return Kernel(
+                path,
+                found.name,
+                found.architecture,
+                found.release,
+                size,
+                state,
+            )
+        try:
+            swapped = ramdisk_formats.recognise(file, name=name)
+        except errors.SourceError:
+            # A damaged ramdisk is no kernel either.
+            swapped = None
+    if swapped is not None:
+        raise errors.SourceError(
+            f'{name}: an initramfs was given as kernel',
+            hint='it goes with --ramdisk, or `openstack ami ramdisk upload`',
+        )
+    raise errors.SourceError(f'{name}: {detect.identify(path)}, not {_WANTED}')

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a root filesystem is, and what is in it."""
+
+import dataclasses
+import pathlib
+
+from amiclient import errors
+from amiclient.ext import finish
+from amiclient.ext import plan
+from amiclient.ext import reader as reader_
+from amiclient.rootfs import boot_files
+from amiclient.rootfs import contents
+from amiclient.rootfs import identify
+from amiclient.rootfs import kernel_formats
+from amiclient.source import bundle
+from amiclient.source import detect
+from amiclient.source import disk
+
+#: Programs that tell the architecture, links resolved: the first that is one.
+_PROGRAMS = (
+    '/sbin/init',
+    '/usr/lib/systemd/systemd',
+    '/bin/sh',
+    '/bin/busybox',
+    '/usr/bin/env',
+)
+
+#: Which programs a kernel runs besides those of its own architecture.
+ALSO_RUNS = {
+    'x86_64': ('i686',),
+    'aarch64': ('armv7l',),
+    'ppc64': ('ppc',),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inspected:
+    """What ``ami inspect`` tells. All sizes are bytes.
+
+    :param source: what the user named.
+    :param format: what that is, for people.
+    :param partition: the number of the one that was looked into.
+    :param size: of the filesystem.
+    :param minimum_size: below which no shrink gets.
+    :param state: ``clean``, or ``not clean``.
+    :param kernels: the one that came along, if any, then those that are in
+        it, newest first.
+    :param partitions: all of the disk's; empty if it is none.
+    """
+
+    source: pathlib.Path
+    format: str
+    partition: int | None
+    filesystem: str
+    uuid: str
+    label: str
+    features: tuple[str, ...]
+    block_size: int
+    size: int
+    in_use: int
+    minimum_size: int
+    state: str
+    needs_recovery: bool
+    release: contents.Release
+    architecture: str | None
+    kernels: tuple[boot_files.BootFiles, ...]
+    partitions: tuple[disk.Partition, ...]
+
+
+def inspect(source: bundle.Source, name: pathlib.Path) -> Inspected:
+    """Look into a source.
+
+    :param source: what amiclient.source.resolve.opened() made of it.
+    :param name: what the user named.
+    :raises SourceError: if it holds no ext2, ext3 or ext4 filesystem.
+    :raises DamagedError: if that makes no sense.
+    """
+    image = detect.open_root(source.root)
+    block = image.superblock
+    request = plan.ShrinkRequest(image=image)
+    with finish.blamed(name):
+        target = plan.aim(request, source.root)
+        with reader_.opened(source.root) as reader:
+            release = contents.release_in(reader)
+            found = architecture(reader)
+        inside = boot_files.find(source.root, source.boot)
+    own = _own_kernel(source)
+    if own is not None and found is None:
+        # There may be no programs: CirrOS's are in its ramdisk.
+        found = own.architecture
+    return Inspected(
+        source=name,
+        format=source.format or f'{block.filesystem} filesystem',
+        partition=source.partition,
+        filesystem=block.filesystem,
+        uuid=block.uuid,
+        label=block.label,
+        features=block.features,
+        block_size=block.block_size,
+        size=block.size,
+        in_use=block.in_use,
+        minimum_size=target.bound * block.block_size,
+        state='clean' if block.clean else 'not clean',
+        needs_recovery=block.needs_recovery,
+        release=release,
+        architecture=found,
+        kernels=((_brought(source, own),) if own else ()) + inside,
+        partitions=source.partitions,
+    )
+
+
+def _own_kernel(source: bundle.Source) -> identify.Kernel | None:
+    """Look at the kernel that came along; None if there is none."""
+    if source.kernel is None:
+        return None
+    try:
+        return identify.identify_kernel(source.kernel)
+    except (errors.ProgramError, errors.SourceError):
+        # Whoever wants to use it says what is wrong with it.
+        return identify.Kernel(source.kernel, 'unknown', None, None, 0)
+
+
+def _brought(
+    source: bundle.Source, kernel: identify.Kernel
+) -> boot_files.BootFiles:
+    return boot_files.BootFiles(
+        version=kernel.release or kernel.path.name,
+        kernel=kernel.path.name,
+        ramdisk=source.ramdisk.name if source.ramdisk else None,
+        source='tarball' if source.manifest is None else 'manifest',
+        image=kernel.path,
+    )
+
+
+def architecture(reader: reader_.Reader) -> str | None:
+    """Tell which machine the programs of a root filesystem are for.
+
+    :returns: as Nova calls it; None if there is none, or none that is known.
+    """
+    for name in _PROGRAMS:
+        found = kernel_formats.elf_architecture(reader.head(name, 64) or b'')
+        if found is not None:
+            return found
+    return None
+
+
+def kernel_architecture(image: pathlib.Path) -> str | None:
+    """Tell which machine the kernel of a root filesystem has to be for.
+
+    :returns: as Nova calls it; None if its programs do not tell, or run with
+        kernels of more than one kind.
+    :raises SourceError: if there is no ext filesystem.
+    """
+    try:
+        with reader_.opened(image) as reader:
+            found = architecture(reader)
+    except errors.DamagedError:
+        # For e2fsck to say.
+        return None
+    # One for i686 may have a kernel for x86_64.
+    others = {name for names in ALSO_RUNS.values() for name in names}
+    return None if found in others else found

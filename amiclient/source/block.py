@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What can be read at any place: a disk, be it a file or a program's.
+
+Whoever takes a filesystem out of a disk does not care how the disk is stored.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+import os
+import pathlib
+from typing import BinaryIO, Protocol
+
+from amiclient.ext import copy
+from amiclient.ext import layout
+from amiclient import files
+from amiclient import progress
+from amiclient import sparse
+
+#: Bytes that are read at a time.
+CHUNK = 1 << 20
+
+
+class Medium(Protocol):
+    """A disk that is read only."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in errors."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the disk."""
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Read bytes, fewer only at the end of the disk.
+
+        :raises SourceError: if they cannot be read.
+        """
+
+    def stream(
+        self, runs: Iterable[layout.Run]
+    ) -> Iterator[tuple[int, bytes]]:
+        """Read ranges of bytes, in any order and in pieces.
+
+        :returns: offsets and what is there. What does not come is zeros.
+        :raises SourceError: if they cannot be read, or the disk ends before.
+        """
+
+
+def copy_all(
+    medium: Medium, target: pathlib.Path, *, task: progress.Task
+) -> None:
+    """Write all of a disk to a new file, with holes for zeros.
+
+    :raises SourceError: if it cannot be read.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+    with copy.opened(target, flags) as descriptor:
+        os.truncate(descriptor, medium.size)
+        copy_runs(medium, 0, descriptor, [(0, medium.size)], task=task)
+
+
+def copy_runs(
+    medium: Medium,
+    start: int,
+    target: int,
+    runs: Sequence[layout.Run],
+    *,
+    task: progress.Task,
+) -> None:
+    """Write ranges of what is in a disk to a file, with holes for zeros.
+
+    :param start: bytes from the beginning of the disk to that.
+    :param target: a descriptor of the file.
+    :param runs: ranges of bytes, from ``start`` and in the file.
+    :raises SourceError: if they cannot be read.
+    """
+    done = 0
+    for offset, data in medium.stream(
+        (start + first, start + end) for first, end in runs
+    ):
+        sparse.write(target, data, offset - start)
+        task.advance(len(data))
+        done += len(data)
+    task.advance(layout.count(runs) - done)
+
+
+class RawMedium:
+    """A disk that lies in a file, or is a block device.
+
+    :param file: open for reading.
+    :param name: what to call it in errors.
+    """
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self.descriptor = file.fileno()
+        self.name = name
+        self.size = os.lseek(self.descriptor, 0, os.SEEK_END)
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Read bytes, fewer only at the end of the disk."""
+        return files.read_at(self.descriptor, count, offset)
+
+    def stream(
+        self, runs: Iterable[layout.Run]
+    ) -> Iterator[tuple[int, bytes]]:
+        """Read ranges of bytes, but for the holes of the file."""
+        for first, end in runs:
+            for start, stop in copy.data_in(self.descriptor, first, end):
+                for offset in range(start, stop, CHUNK):
+                    count = min(CHUNK, stop - offset)
+                    data = files.read_at(self.descriptor, count, offset)
+                    if len(data) < count:
+                        raise copy.cut_short(offset + len(data))
+                    yield offset, data

@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""A directory or tar archive as an ext4 filesystem, made without root.
+
+``plan()`` looks at what was asked for; ``execute()`` makes the filesystem,
+beside its target, has e2fsck check it, and only then gives it its name.
+"""
+
+import dataclasses
+import os
+import pathlib
+import uuid
+
+from amiclient import errors
+from amiclient.ext import copy
+from amiclient.ext import e2fsprogs
+from amiclient.ext import finish
+from amiclient.ext import superblock
+from amiclient.ext.writer import identity
+from amiclient.ext.writer import placement
+from amiclient.ext.writer.writer import Made
+from amiclient.ext.writer.writer import Writer
+from amiclient import files
+from amiclient import locks
+from amiclient.progress import Progress
+from amiclient.progress import QUIET
+from amiclient.source import directory
+from amiclient.source import enclosed
+from amiclient.source import mtree
+from amiclient.source import opening
+from amiclient.source import tar
+from amiclient import units
+
+#: The part of the free disk that is left to others, as one in so many.
+_LEFT = 20
+
+#: reproducible-builds.org: the present, as far as results may depend on it.
+_EPOCH = 'SOURCE_DATE_EPOCH'
+
+#: What a root filesystem has one of.
+_ROOTS = frozenset((b'bin', b'etc', b'init', b'sbin', b'usr'))
+
+_DIRECTORY = 'a directory'
+
+_BLOCKS = f'blocks of {placement.BLOCK} bytes'
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildRequest:
+    """What a user wants.
+
+    :param source: a directory, or a tar archive that may be compressed.
+    :param output: where the filesystem shall go.
+    :param size: bytes that it shall have; as few as possible if None.
+    :param headroom: free space to leave in it.
+    :param label: of the filesystem.
+    :param journal: ``keep`` for one as mke2fs makes it, ``none``, or bytes.
+    :param overrides: a file that says what files are to be like.
+    :param owner: user and group that everything is to belong to.
+    :param durable: false if it need not survive a power failure.
+    :param rooted: whether it must look like a root filesystem.
+    """
+
+    source: pathlib.Path
+    output: pathlib.Path
+    size: int | None = None
+    headroom: units.Headroom = units.NO_HEADROOM
+    label: str | None = None
+    journal: str | int = 'keep'
+    overrides: pathlib.Path | None = None
+    owner: tuple[int, int] | None = None
+    durable: bool = True
+    rooted: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildPlan:
+    """What will be done.
+
+    :param is_directory: whether the source is one; else it is an archive.
+    :param limit: bytes that it may take.
+    :param limited: why, for an error.
+    :param time: when it is made, in seconds since 1970; None for the newest
+        time in it.
+    """
+
+    request: BuildRequest
+    is_directory: bool
+    limit: int
+    limited: str
+    time: int | None
+    overrides: tuple[mtree.Override, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Built:
+    """What was made.
+
+    :param size: bytes.
+    :param files: of whatever type, directories too.
+    """
+
+    output: pathlib.Path
+    size: int
+    files: int
+    filesystem: str
+    uuid: str
+
+
+def plan(request: BuildRequest) -> BuildPlan:
+    """Check what can be checked quickly.
+
+    :raises SourceError: if the source or the file of overrides is not there,
+        or not what it must be.
+    :raises UsageError: if an option makes no sense.
+    :raises ProgramError: if e2fsprogs are missing or too old.
+    """
+    e2fsprogs.require()
+    identity.encoded_label(request.label)
+    identity.journal_blocks(request.journal)
+    for name, given in (
+        ('--size', request.size),
+        ('--journal', request.journal),
+    ):
+        if isinstance(given, int):
+            units.require_whole(name, given, placement.BLOCK, _BLOCKS)
+    largest = placement.largest()
+    for name, wanted in (
+        ('--size', request.size or 0),
+        ('--headroom', request.headroom.size),
+    ):
+        if wanted > largest:
+            raise errors.UsageError(
+                f'{name} of {wanted} bytes is too large',
+                hint=f'no filesystem that is built here has more than '
+                f'{units.format_size(largest)}',
+            )
+    kind = opening.special(request.source)
+    is_directory = kind == _DIRECTORY
+    if kind is not None and not is_directory:
+        raise errors.SourceError(
+            f'{opening.shown(request.source)}: {kind}: a directory or tar '
+            'archive is needed'
+        )
+    files.refuse_special(request.output)
+    files.refuse_fixed(request.output, request.output.parent)
+    with files.told(request.output.parent):
+        room = files.room(request.output.parent)
+    if is_directory:
+        if request.rooted:
+            _refuse_other(request.source)
+        files.refuse_within(
+            request.output,
+            request.source,
+            # What is only needed for a while was not named by the user.
+            hint='name another directory by --work-directory'
+            if request.rooted
+            else 'choose an output outside of it',
+        )
+    limit, limited = room - room // _LEFT, 'and the disk has no more room'
+    if request.size is not None and request.size <= limit:
+        limit, limited = request.size, 'the size that was asked for'
+    return BuildPlan(
+        request,
+        is_directory,
+        limit,
+        limited,
+        _epoch(),
+        tuple(mtree.read(request.overrides) if request.overrides else ()),
+    )
+
+
+def execute(planned: BuildPlan, *, progress: Progress = QUIET) -> Built:
+    """Do what was planned.
+
+    :raises SourceError: if the source is damaged, has something in it that a
+        filesystem cannot have, or cannot be read.
+    :raises NoSpaceError: if it takes more room than there is, or than the
+        size that was asked for.
+    :raises BusyError: if another process changes the source, or reads or
+        changes what the output is going to replace.
+    """
+    request = planned.request
+    with (
+        locks.reading(request.source),
+        finish.full_disk(request.output.parent),
+        files.Output(request.output) as output,
+    ):
+        with copy.opened(output.path, os.O_RDWR) as descriptor:
+            made = _make(planned, descriptor, progress)
+        with progress.task('Verifying'):
+            _verify(output.path)
+        output.keep(durable=request.durable)
+    return Built(
+        request.output,
+        made.size,
+        made.files,
+        'ext4',
+        str(uuid.UUID(bytes=made.uuid)),
+    )
+
+
+def temporary_image(
+    source: pathlib.Path,
+    folder: pathlib.Path,
+    *,
+    headroom: units.Headroom = units.NO_HEADROOM,
+    progress: Progress = QUIET,
+) -> pathlib.Path:
+    """Make a filesystem that is only needed for a while.
+
+    :param source: a directory or tar archive with a root filesystem.
+    :param folder: where to make it.
+    :param headroom: what a shrink will leave in it.
+    :returns: the filesystem.
+    """
+    request = BuildRequest(
+        source,
+        folder / 'root.img',
+        headroom=headroom,
+        durable=False,
+        rooted=True,
+    )
+    return execute(plan(request), progress=progress).output
+
+
+def _make(planned: BuildPlan, descriptor: int, progress: Progress) -> Made:
+    request = planned.request
+    name = opening.shown(request.source)
+    if planned.is_directory:
+        kind = _DIRECTORY
+        size, fill = directory.size(request.source), directory.fill
+    else:
+        kind = 'an archive'
+        size, fill = request.source.stat().st_size, tar.fill
+    expected = max(size, request.size or 0)
+    writer = Writer(descriptor, expected)
+    basin = enclosed.Basin(
+        name, writer, limit=planned.limit, limited=planned.limited
+    )
+    with progress.task('Building', size) as task:
+        fill(request.source, basin, task)
+        if request.rooted and not _ROOTS & basin.tree.root.children.keys():
+            raise _not_a_root(name, basin.disk(), kind)
+        basin.settle_lists()
+        if request.owner is not None:
+            mtree.give_to(*request.owner, basin)
+        mtree.apply(planned.overrides, basin)
+        tree = basin.settle()
+        wish = identity.Wish(
+            label=request.label,
+            size=request.size,
+            headroom=request.headroom,
+            journal=request.journal,
+            time=planned.time,
+        )
+        try:
+            made = writer.finish(tree, wish)
+        except placement.TooSmallError as error:
+            needed = error.blocks * placement.BLOCK
+            raise errors.NoSpaceError(
+                f'{name}: it takes {needed} bytes '
+                f'({units.format_size(needed)}), more than the size that '
+                'was asked for',
+                hint='choose a larger --size, less --headroom, or another '
+                '--journal',
+            ) from error
+    if request.size not in (None, made.size):
+        raise errors.UsageError(
+            f'--size of {request.size} bytes leaves too few blocks for a last '
+            'block group',
+            hint=f'give {made.size}, or some MiB more',
+        )
+    return made
+
+
+def _refuse_other(source: pathlib.Path) -> None:
+    """Refuse a directory that is no root filesystem; it may have anything.
+
+    :raises SourceError: if it is none.
+    """
+    try:
+        names = os.listdir(os.fsencode(source))
+        if _ROOTS.isdisjoint(names):
+            disk = enclosed.in_directory(source)
+            raise _not_a_root(opening.shown(source), disk, _DIRECTORY)
+    except OSError:
+        # That will be told by who reads all of it.
+        return
+
+
+def _not_a_root(name: str, disk: str | None, form: str) -> errors.SourceError:
+    what = f'{name}: not a root filesystem'
+    if disk is None:
+        return errors.SourceError(
+            f'{what}: it has none of '
+            f'{", ".join(sorted(map(bytes.decode, _ROOTS)))}',
+            hint='name what has them at its top',
+        )
+    return errors.SourceError(
+        f'{what}, but {form} with a disk image in it: {disk}',
+        hint='give that' if form == _DIRECTORY else 'unpack it, and give that',
+    )
+
+
+def _verify(path: pathlib.Path) -> None:
+    found = superblock.read(path)
+    tools = e2fsprogs.Toolbox.of(found)
+    if not tools.check(path):
+        raise errors.DamagedError(
+            f'the new filesystem is not in order: {tools.objections(path)}',
+            hint='please report this as a bug',
+        )
+
+
+def _epoch() -> int | None:
+    text = os.environ.get(_EPOCH)
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise errors.UsageError(
+            f'{_EPOCH} is {text!r}, not a number of seconds'
+        )
+    return int(text)

@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""A directory of this machine as what a filesystem is made of.
+
+It is read as whoever runs this may read it: owners, modes, devices and
+attributes are taken as they are there. Nothing is followed, and no device is
+opened. Within ``fakeroot`` they are what fakeroot says.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import errno
+import logging
+import os
+import pathlib
+import stat
+
+from amiclient import errors
+from amiclient.ext import copy
+from amiclient.ext.writer import nodes
+from amiclient import progress
+from amiclient.source import fflags
+from amiclient.source import file_tree
+from amiclient.source import mounts
+from amiclient.source import opening
+from amiclient import text
+
+_LOG = logging.getLogger(__name__)
+
+_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+#: Directories that are open at a time. Those that are deeper are opened again,
+#: name by name, on the way back to them.
+_MOST_OPEN = 64
+
+#: How opening a file fails that was another one a moment ago.
+_CHANGED = (
+    errno.ENOENT,
+    errno.ESTALE,
+    errno.ELOOP,
+    errno.ENOTDIR,
+    errno.ENXIO,
+)
+
+#: What stands for a directory on which something is mounted that nobody else
+#: may look at.
+_HIDDEN = os.stat_result((stat.S_IFDIR | 0o755, *[0] * 9))
+
+
+def fill(
+    path: pathlib.Path, basin: file_tree.Basin, task: progress.Task
+) -> None:
+    """Take everything that is in a directory.
+
+    What is mounted within it is left out, and told of: a file as a whole, for
+    what is below it cannot be seen; a directory stays, empty.
+
+    :raises SourceError: if something cannot be read.
+    :raises BusyError: if something changes meanwhile.
+    """
+    taking = _Taking(basin, task)
+    for entry in _walk(path):
+        taking.take(entry)
+    if taking.mounted:
+        _LOG.warning(
+            '%s: what is mounted within it is left out: %s',
+            basin.name,
+            text.some([nodes.shown(each) for each in taking.mounted]),
+        )
+
+
+def size(path: pathlib.Path) -> int:
+    """Tell the bytes of the files in a directory, for those who wait."""
+    total = 0
+    # What cannot be read will be said when it is to be read.
+    with contextlib.suppress(errors.SourceError):
+        for entry in _walk(path):
+            status = entry.status
+            if stat.S_ISREG(status.st_mode) and not entry.is_mounted:
+                total += min(status.st_size, status.st_blocks * 512)
+    return total
+
+
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+    """A file that was come across.
+
+    :param path: within the source; empty for the source itself.
+    :param folder: the directory that it is in, open until the next one comes.
+    :param is_mounted: whether it is what is mounted there.
+    """
+
+    path: bytes
+    folder: int
+    name: bytes
+    status: os.stat_result
+    is_mounted: bool
+
+
+def _walk(source: pathlib.Path) -> Iterator[_Entry]:
+    """Go through a directory, sorted, each directory before what it has.
+
+    :raises SourceError: if something cannot be read.
+    """
+    shown = opening.shown(source)
+    with contextlib.ExitStack() as stack:
+        with _told(shown, b''):
+            place = stack.enter_context(contextlib.closing(_Place(source)))
+        waiting = [b'']
+        while waiting:
+            path = waiting.pop()
+            with _told(shown, path):
+                entry = place.look(path)
+            yield entry
+            if entry.is_mounted or not stat.S_ISDIR(entry.status.st_mode):
+                continue
+            if len(path) > nodes.PATH_MAX:
+                # No tree takes it: who fills one has said so.
+                return
+            with _told(shown, path):
+                names = os.listdir(place.opened(path))
+            prefix = path + b'/' if path else b''
+            waiting.extend(
+                prefix + name
+                for name in sorted(map(os.fsencode, names), reverse=True)
+            )
+
+
+class _Place:
+    """Where in a directory one is."""
+
+    def __init__(self, source: pathlib.Path) -> None:
+        root = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        #: Directories that are open, each within the one before it, by their
+        #: paths with a slash at the end.
+        self._open = [(b'', root)]
+        self._mount = mounts.mount_id(root, b'.')
+        self._device = os.fstat(root).st_dev
+
+    def close(self) -> None:
+        while self._open:
+            os.close(self._open.pop()[1])
+
+    def look(self, path: bytes) -> _Entry:
+        above, _, last = path.rpartition(b'/')
+        folder, name = self.opened(above), last or b'.'
+        mount = mounts.mount_id(folder, name)
+        is_mounted = mount != self._mount
+        try:
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except PermissionError:
+            if not is_mounted:
+                raise
+            # A FUSE filesystem of somebody else, which hides its root.
+            status = _HIDDEN
+        if mount is None:
+            is_mounted = status.st_dev != self._device
+        return _Entry(path, folder, name, status, is_mounted)
+
+    def opened(self, path: bytes) -> int:
+        wanted = path + b'/' if path else b''
+        while not wanted.startswith(self._open[-1][0]):
+            os.close(self._open.pop()[1])
+        here, folder = self._open[-1]
+        for name in wanted[len(here) :].split(b'/')[:-1]:
+            inner = os.open(name, _OPEN | os.O_DIRECTORY, dir_fd=folder)
+            if len(self._open) >= _MOST_OPEN:
+                os.close(self._open.pop()[1])
+            here, folder = here + name + b'/', inner
+            self._open.append((here, folder))
+        return folder
+
+
+class _Taking:
+    """What is come across, on its way into a tree.
+
+    :ivar mounted: paths of what is mounted.
+    """
+
+    def __init__(self, basin: file_tree.Basin, task: progress.Task) -> None:
+        self.mounted: list[bytes] = []
+        self._basin = basin
+        self._task = task
+        self._seen: dict[tuple[int, int], bytes] = {}
+
+    def take(self, entry: _Entry) -> None:
+        path, status = entry.path, entry.status
+        is_directory = stat.S_ISDIR(status.st_mode)
+        if entry.is_mounted:
+            self.mounted.append(path)
+            if is_directory:
+                # The rest that is to be seen is not the source's.
+                self._basin.add(
+                    path,
+                    nodes.Node(
+                        status.st_mode, uid=status.st_uid, gid=status.st_gid
+                    ),
+                )
+            return
+        identity = status.st_dev, status.st_ino
+        if not is_directory and status.st_nlink > 1:
+            if identity in self._seen:
+                self._basin.link(path, self._seen[identity])
+                return
+            self._seen[identity] = path
+        with self._told(path):
+            node = self._node(path, status, entry.folder, entry.name)
+            if is_directory:
+                inner = os.open(
+                    entry.name, _OPEN | os.O_DIRECTORY, dir_fd=entry.folder
+                )
+                try:
+                    node.flags = fflags.of(inner, directory=True)
+                finally:
+                    os.close(inner)
+            if node.is_symlink:
+                node.target = os.readlink(entry.name, dir_fd=entry.folder)
+        if node.is_file:
+            self._file(entry, node)
+        else:
+            self._basin.add(path, node)
+
+    def _file(self, entry: _Entry, node: nodes.Node) -> None:
+        path, status = entry.path, entry.status
+        with contextlib.ExitStack() as stack:
+            with self._told(path):
+                descriptor = os.open(entry.name, _OPEN, dir_fd=entry.folder)
+                stack.callback(os.close, descriptor)
+                if not os.path.samestat(os.fstat(descriptor), status):
+                    raise _changed(self._basin.name, path)
+                node.flags = fflags.of(descriptor, directory=False)
+                size = status.st_size
+                ranges = [
+                    (start, end - start)
+                    for start, end in copy.data_in(descriptor, 0, size)
+                ]
+
+            def read(offset: int, count: int) -> bytes:
+                with self._told(path):
+                    data = os.pread(descriptor, count, offset)
+                if len(data) < count:
+                    raise _changed(self._basin.name, path)
+                self._task.advance(count)
+                return data
+
+            self._basin.add_file(path, node, size, ranges, read)
+            after = os.fstat(descriptor)
+            if (after.st_size, after.st_mtime_ns) != (
+                size,
+                status.st_mtime_ns,
+            ):
+                raise _changed(self._basin.name, path)
+
+    def _node(
+        self,
+        path: bytes,
+        status: os.stat_result,
+        folder: int,
+        name: bytes,
+    ) -> nodes.Node:
+        # What was read or changed when is up to this machine, not to the
+        # content; it would make two builds differ.
+        return nodes.Node(
+            status.st_mode,
+            uid=status.st_uid,
+            gid=status.st_gid,
+            mtime=status.st_mtime_ns,
+            device=(os.major(status.st_rdev), os.minor(status.st_rdev)),
+            xattrs=self._xattrs(path, folder, name),
+        )
+
+    def _xattrs(
+        self, path: bytes, folder: int, name: bytes
+    ) -> dict[bytes, bytes]:
+        # There are no calls that take a name within an open directory.
+        where = b'/proc/self/fd/%d/%s' % (folder, name)
+        try:
+            found = os.listxattr(where, follow_symlinks=False)
+            values = {
+                os.fsencode(key): os.getxattr(
+                    where, key, follow_symlinks=False
+                )
+                for key in found
+            }
+        except OSError as error:
+            if error.errno in (errno.EOPNOTSUPP, errno.ENODATA):
+                return {}
+            raise
+        return self._basin.keep_known(path, values)
+
+    def _told(self, path: bytes) -> contextlib.AbstractContextManager[None]:
+        return _told(self._basin.name, path)
+
+
+@contextlib.contextmanager
+def _told(source: str, path: bytes) -> Iterator[None]:
+    """Say which file could not be read."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _CHANGED:
+            raise _changed(source, path) from error
+        what = f'{source}: {nodes.shown(path)}: ' if path else f'{source}: '
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise errors.SourceError(
+                f'{what}permission denied',
+                hint='run this as a user who may read everything',
+            ) from error
+        raise errors.SourceError(
+            f'{what}cannot be read: {os.strerror(error.errno or 0)}'
+        ) from error
+
+
+def _changed(source: str, path: bytes) -> errors.BusyError:
+    return errors.BusyError(
+        f'{source}: {nodes.shown(path)} was changed while it was being read',
+        hint='end whatever writes to it first',
+    )

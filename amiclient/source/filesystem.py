@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""A filesystem that lies somewhere in a disk, and is taken out of there.
+
+Its blocks in use are read, and nothing else: neither what was deleted from
+it, nor the rest of the disk.
+"""
+
+import os
+import pathlib
+
+from amiclient.ext import copy
+from amiclient.ext import e2fsprogs
+from amiclient.ext import finish
+from amiclient.ext import layout as layout_
+from amiclient.ext import repair as repair_
+from amiclient.ext import superblock as superblock_
+from amiclient.progress import Progress
+from amiclient.source import block
+
+
+class Layout(layout_.Layout):
+    """The block groups of a filesystem within a disk.
+
+    :param medium: the disk.
+    :param start: bytes from its beginning to the filesystem's.
+    """
+
+    def __init__(
+        self,
+        medium: block.Medium,
+        start: int,
+        superblock: superblock_.Superblock,
+    ) -> None:
+        self._medium = medium
+        self._start = start
+        # Nothing here reads by it.
+        super().__init__(-1, superblock)
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Read bytes of the filesystem, fewer only where the disk ends.
+
+        :raises SourceError: if they cannot be read.
+        """
+        return self._medium.read(self._start + offset, count)
+
+    def blocks(self, first: int, count: int = 1) -> bytes:
+        """Read blocks.
+
+        :raises SourceError: if they cannot be read, or the disk ends before.
+        """
+        size = self.superblock.block_size
+        wanted = count * size
+        data = self.read(first * size, wanted)
+        if len(data) < wanted:
+            raise copy.cut_short(self._medium.size)
+        return data
+
+
+def take(
+    medium: block.Medium,
+    start: int,
+    found: superblock_.Superblock,
+    target: pathlib.Path,
+    *,
+    name: pathlib.Path,
+    repair: bool,
+    progress: Progress,
+) -> None:
+    """Copy a filesystem out of a disk, and bring it in order.
+
+    :param start: bytes from the beginning of the disk to the filesystem's.
+    :param found: its superblock.
+    :param target: the file that is made.
+    :param name: what to call it in errors.
+    :param repair: whether e2fsck may mend more than preening does.
+    :raises SourceError: if it cannot be read.
+    :raises DamagedError: if it is damaged beyond what e2fsck may mend.
+    :raises NoSpaceError: if there is no room for it.
+    """
+    folder = target.parent
+    with (
+        finish.blamed(name),
+        finish.full_disk(folder),
+        copy.opened(target, os.O_RDWR | os.O_CREAT | os.O_EXCL) as descriptor,
+    ):
+        os.truncate(descriptor, found.size)
+        whole = [(0, found.size)]
+        if found.needs_recovery:
+            # What the journal holds tells of blocks that the bitmaps do not.
+            _copy(medium, start, descriptor, whole, folder, progress)
+            in_order = False
+        else:
+            layout = Layout(medium, start, found)
+            used = layout_.subtract(
+                copy.bytes_of(layout.in_use(), found.block_size),
+                list(layout.unused_inode_bytes()),
+            )
+            _copy(medium, start, descriptor, used, folder, progress)
+            with progress.task('Checking'):
+                in_order = not found.orphans and e2fsprogs.Toolbox.of(
+                    found
+                ).check(target)
+            if not in_order:
+                # Then nothing is certain, the bitmaps least of all.
+                _copy(medium, start, descriptor, whole, folder, progress)
+        # The boot sector of another disk: see the design notes.
+        os.pwrite(descriptor, bytes(superblock_.OFFSET), 0)
+    if not in_order:
+        with progress.task('Repairing'):
+            repair_.mend(
+                target,
+                e2fsprogs.Toolbox.of(found),
+                recover=True,
+                repair=repair,
+                name=name,
+            )
+
+
+def clear_unused(path: pathlib.Path) -> None:
+    """Make a filesystem what stage.copy_in_use() would make of it."""
+    found = superblock_.read(path)
+    with copy.opened(path, os.O_RDWR) as descriptor:
+        layout = layout_.Layout(descriptor, found)
+        unused = list(layout.unused_inode_bytes())
+        used = copy.bytes_of(layout.in_use(), found.block_size)
+        os.truncate(descriptor, found.size)
+        copy.clear(descriptor, layout_.complement(used, found.size))
+        copy.clear(descriptor, unused)
+
+
+def _copy(
+    medium: block.Medium,
+    start: int,
+    target: int,
+    runs: list[layout_.Run],
+    folder: pathlib.Path,
+    progress: Progress,
+) -> None:
+    total = layout_.count(runs)
+    if len(runs) > 1:
+        # Of a whole filesystem, nobody knows how much is zeros.
+        finish.check_room(folder, total)
+    with progress.task('Copying', total) as task:
+        block.copy_runs(medium, start, target, runs, task=task)

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Shrinking the root filesystem of any source into a file of its own."""
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import errno
+import pathlib
+
+from amiclient import errors
+from amiclient.ext import finish
+from amiclient.ext import image
+from amiclient.ext import shrink
+from amiclient import files
+from amiclient import locks
+from amiclient.progress import Progress
+from amiclient.source import bundle
+from amiclient.source import detect
+from amiclient.source import resolve
+from amiclient import units
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a user wants; see :class:`amiclient.ext.shrink.ShrinkRequest`.
+
+    :param output: where the result shall go; None to replace the source,
+        which must be a filesystem then.
+    """
+
+    source: pathlib.Path
+    choice: resolve.Choice
+    output: pathlib.Path | None = None
+    headroom: units.Headroom = units.NO_HEADROOM
+    journal: str | int = 'keep'
+    repair: bool = False
+    in_place: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """What will be done.
+
+    :param plan: how; its paths may be those of temporary files.
+    :param request: what was asked for.
+    :param source: what the source has come to.
+    """
+
+    plan: shrink.ShrinkPlan
+    request: Request
+    source: resolve.Source
+
+    @property
+    def shown(self) -> shrink.ShrinkPlan:
+        """The plan with the names that the user knows."""
+        image = dataclasses.replace(self.plan.image, path=self.request.source)
+        output = self.request.output or self.plan.output
+        return dataclasses.replace(self.plan, image=image, output=output)
+
+
+@contextlib.contextmanager
+def planned(
+    request: Request, *, exact: bool, progress: Progress
+) -> Iterator[Planned]:
+    """Take a source, and plan how to shrink its root filesystem.
+
+    What was made for it goes away at the end of the block.
+
+    :param exact: find out the size of the result, and change nothing.
+    :raises BusyError: if another process reads or changes what is going to
+        be changed or replaced.
+    :raises AmiError: as :func:`amiclient.source.resolve.opened` and
+        :func:`amiclient.ext.shrink.plan` do.
+    """
+    choice = request.choice
+    with contextlib.ExitStack() as stack:
+        if request.output is None:
+            held = locks.reading if exact else locks.changing
+            stack.enter_context(held(request.source))
+        elif not exact:
+            stack.enter_context(files.replacing(request.output))
+        source = resolve.Source(root=request.source)
+        if request.output is not None:
+            bundle.refuse_within(
+                request.output,
+                request.source,
+                hint='choose an output outside of it',
+            )
+            # Where it can get its name without being copied.
+            beside = choice.work_directory or request.output.absolute().parent
+            with files.told(beside):
+                beside.stat()
+            source = stack.enter_context(
+                resolve.opened(
+                    request.source,
+                    dataclasses.replace(choice, work_directory=beside),
+                    progress=progress,
+                )
+            )
+        wanted = shrink.ShrinkRequest(
+            image=_root(source.root, request),
+            output=request.output,
+            headroom=request.headroom,
+            journal=request.journal,
+            repair=request.repair,
+            in_place=request.in_place,
+            work_directory=choice.work_directory,
+        )
+        if source.own and not request.in_place:
+            # The checks of where the result goes are those of any shrink.
+            shrink.plan(wanted)
+            wanted = dataclasses.replace(
+                wanted,
+                output=None,
+                in_place=True,
+                own=True,
+                work_directory=source.root.parent,
+            )
+        plan = shrink.plan(wanted, exact=exact, progress=progress)
+        yield Planned(plan, request, source)
+
+
+def _root(path: pathlib.Path, request: Request) -> image.RootImage:
+    try:
+        return detect.open_root(path)
+    except errors.SourceError as error:
+        if request.output is not None or not resolve.is_container(path):
+            raise
+        raise errors.SourceError(
+            error.message,
+            hint='give --output FILE: the root filesystem in it can be taken '
+            'out and shrunk, but not replaced within',
+        ) from error
+
+
+def execute(planned: Planned, *, progress: Progress) -> shrink.Shrunk:
+    """Do what was planned.
+
+    :raises AmiError: as :func:`amiclient.ext.shrink.execute` does.
+    """
+    done = shrink.execute(planned.plan, progress=progress)
+    output = planned.request.output
+    if output is None or not planned.plan.request.own:
+        return dataclasses.replace(done, image=planned.request.source)
+    with finish.full_disk(output.absolute().parent):
+        _publish(done.output, output)
+    return dataclasses.replace(
+        done, image=planned.request.source, output=output
+    )
+
+
+def _publish(path: pathlib.Path, output: pathlib.Path) -> None:
+    """Give a temporary file its name, or make a copy that has it."""
+    try:
+        files.publish(path, output)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with files.Output(output) as made:
+            finish.copy_sparse(path, made.path)
+            made.keep()

@@ -1,0 +1,480 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""A tar archive as what a filesystem is made of, read in one pass.
+
+The standard library reads the headers: v7, ustar, star, GNU (long names,
+sparse files, large numbers) and PAX (with the attributes and access control
+lists of GNU tar, star and libarchive). Nothing is unpacked on this machine: a
+member is a name in the new filesystem or an error.
+"""
+
+import base64
+import binascii
+from collections.abc import Iterator, Mapping
+import contextlib
+import logging
+import pathlib
+import stat
+import tarfile
+from typing import cast, IO, Self
+import urllib.parse
+
+from amiclient.errors import SourceError
+from amiclient.ext.writer import content
+from amiclient.ext.writer import nodes
+from amiclient import progress
+from amiclient.source import acl
+from amiclient.source import detect
+from amiclient.source import file_tree
+from amiclient.source import stream as stream_
+
+_LOG = logging.getLogger(__name__)
+
+#: Bytes that a header may take: what PAX says of one file, or a long name.
+#: The kernel has 64 KiB for the attributes of a file.
+_HEADER = 4 << 20
+
+#: Bytes of a header; contents are filled up to as many.
+BLOCK = 512
+
+#: Bytes that are read at a time.
+_CHUNK = 1 << 20
+
+_AHEAD = 16 << 10
+
+#: What follows the end of an archive is read, for another archive and for the
+#: sake of the checksums of the compression, up to so many bytes.
+_REST = 64 << 20
+
+_NANO = 10**9
+
+#: Types whose header comes before that of a file, and has a content.
+_BEFORE = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+
+_MODES = {
+    tarfile.REGTYPE: stat.S_IFREG,
+    tarfile.AREGTYPE: stat.S_IFREG,
+    tarfile.CONTTYPE: stat.S_IFREG,
+    tarfile.GNUTYPE_SPARSE: stat.S_IFREG,
+    tarfile.DIRTYPE: stat.S_IFDIR,
+    tarfile.SYMTYPE: stat.S_IFLNK,
+    tarfile.CHRTYPE: stat.S_IFCHR,
+    tarfile.BLKTYPE: stat.S_IFBLK,
+    tarfile.FIFOTYPE: stat.S_IFIFO,
+    # GNU tar's of an incremental archive: its content is what was in it.
+    b'D': stat.S_IFDIR,
+}
+
+#: What GNU tar may put into an archive besides files: a label; and what a
+#: directory has in an incremental one, as an attribute.
+_LABEL = b'V'
+_DUMPED = 'GNU.dumpdir'
+
+#: What is refused, by the type of its header.
+_REFUSED = {
+    b'M': 'a file that began in another volume of the archive',
+    b'N': 'a list of long names as GNU tar wrote it before 1995',
+    b'A': 'an access control list of Solaris',
+    b'E': 'an extended attribute of Solaris',
+}
+
+#: tar(5): where a header says its format, and what POSIX has for the first
+#: part of long names, and GNU for other times.
+_MAGIC = slice(257, 263)
+_PREFIX = slice(345, 500)
+_TIMES = (slice(345, 357), slice(357, 369))
+_STAR = slice(508, 512)
+
+_FLAGS = 'SCHILY.fflags'
+_XATTR = 'SCHILY.xattr.'
+_LIBARCHIVE_XATTR = 'LIBARCHIVE.xattr.'
+_SELINUX = 'RHT.security.selinux'
+_LISTS = {
+    'SCHILY.acl.access': acl.ACCESS,
+    'SCHILY.acl.default': b'system.posix_acl_default',
+}
+
+#: How tarfile fails on headers that make no sense.
+NONSENSE = (
+    tarfile.TarError,
+    ArithmeticError,
+    LookupError,
+    RecursionError,
+    ValueError,
+)
+
+_ONLY = 'a directory or tar archive is needed'
+
+
+def fill(
+    path: pathlib.Path, basin: file_tree.Basin, task: progress.Task
+) -> None:
+    """Take everything that is in an archive.
+
+    :raises SourceError: if it is damaged, cut short, no archive of files, or
+        has something in it that a filesystem cannot have.
+    """
+    with stream_.opened(path, wanted='a tar archive') as stream:
+        if not is_tar(stream.peek(BLOCK)):
+            raise SourceError(
+                f'{basin.name}: {detect.identify(path)}: {_ONLY}',
+                hint='openstack ami upload takes filesystems and disks',
+            )
+        _Archive(stream, basin, task).run()
+
+
+def is_tar(head: bytes) -> bool:
+    """Tell whether data begin with the header of a tar archive.
+
+    By its checksum, because the oldest archives have no magic number.
+    """
+    if len(head) < BLOCK or not any(head):
+        return False
+    try:
+        tarfile.TarInfo.frombuf(head[:BLOCK], 'utf-8', 'surrogateescape')
+    except (tarfile.TarError, ValueError):
+        return False
+    return True
+
+
+def reader(stream: stream_.Stream) -> tarfile.TarFile:
+    """Open an archive that is read from its beginning to its end.
+
+    :raises tarfile.TarError: or another of ``NONSENSE``, now and later, if
+        it makes no sense.
+    """
+    archive: tarfile.TarFile = tarfile.open(  # noqa: SIM115
+        fileobj=stream,  # type: ignore[call-overload]
+        mode='r|',
+        # For each header, it copies what is left of as many bytes.
+        bufsize=_AHEAD,
+        # Its own, which knows whether it has seen the end.
+        tarinfo=type('Member', (_Member,), {}),
+        encoding='utf-8',
+        errors='surrogateescape',
+    )
+    return archive
+
+
+def refuse_more(archive: tarfile.TarFile, name: str) -> None:
+    """Read what follows the end of an archive.
+
+    :param name: of it, for errors.
+    :raises SourceError: if that is another archive.
+    """
+    file = cast(IO[bytes], archive.fileobj)
+    blank = True
+    for _ in range(_REST // _CHUNK):
+        data = file.read(_CHUNK)
+        if not data:
+            break
+        if not any(data):
+            continue
+        blank = False
+        for at in range(0, len(data), BLOCK):
+            if is_tar(data[at : at + BLOCK]):
+                raise SourceError(
+                    f'{name}: another archive follows the end of the first',
+                    hint='unpack both into a directory, with tar '
+                    '--ignore-zeros, and give that',
+                )
+    else:
+        blank = blank and not file.read(1)
+    if not blank:
+        _LOG.warning(
+            '%s: what follows the end of the archive is left out', name
+        )
+
+
+class _DamagedError(tarfile.TarError):
+    """An archive that is not one from here on."""
+
+
+class _Member(tarfile.TarInfo):
+    """A header that says what tarfile keeps to itself.
+
+    tarfile takes an archive for finished wherever a header makes no sense;
+    where it was cut between two files, that would be half a system.
+    """
+
+    ended = False
+
+    @classmethod
+    def frombuf(
+        cls, buf: bytes | bytearray, encoding: str, errors: str
+    ) -> Self:
+        """Read a header."""
+        if len(buf) < BLOCK:
+            raise _DamagedError('it ends too early')
+        if not any(buf):
+            cls.ended = True
+            return super().frombuf(buf, encoding, errors)
+        try:
+            found = super().frombuf(buf, encoding, errors)
+        except (tarfile.HeaderError, ValueError) as error:
+            raise _DamagedError(str(error)) from error
+        if found.size < 0 or (found.type in _BEFORE and found.size > _HEADER):
+            raise _DamagedError('a header of impossible size')
+        if not _has_prefix(buf):
+            name = buf[:100].partition(b'\0')[0].decode(encoding, errors)
+            found.name = name.rstrip('/') if found.isdir() else name
+        return found
+
+
+def _has_prefix(header: bytes | bytearray) -> bool:
+    """Tell whether a header has the first part of a long name.
+
+    tarfile believes so of all. POSIX has it; GNU has other times there.
+    """
+    if header[_MAGIC][:5] != b'ustar':
+        if header[_STAR] == b'tar\0':
+            raise _DamagedError('star wrote such headers before it knew POSIX')
+        return False
+    # Go's wrote names into headers of GNU's format, too, until Go 1.8.
+    return header[_MAGIC][5:] != b' ' or not all(
+        _is_number(header[field]) for field in _TIMES
+    )
+
+
+def _is_number(field: bytes | bytearray) -> bool:
+    digits = field.strip(b' \0')
+    return field[0] >= 0x80 or not digits.strip(b'01234567')
+
+
+class _Archive:
+    def __init__(
+        self,
+        stream: stream_.Stream,
+        basin: file_tree.Basin,
+        task: progress.Task,
+    ) -> None:
+        self._stream = stream
+        self._basin = basin
+        self._task = task
+        self._position = 0
+
+    def run(self) -> None:
+        with self._opened() as archive:
+            for member in self._members(archive):
+                self._take(archive, member)
+                position = self._stream.position()
+                self._task.advance(position - self._position)
+                self._position = position
+            with self._told():
+                refuse_more(archive, self._basin.name)
+        _refuse_docker(self._basin)
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[tarfile.TarFile]:
+        with contextlib.ExitStack() as stack:
+            with self._told():
+                archive = stack.enter_context(reader(self._stream))
+            yield archive
+
+    def _members(self, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+        while True:
+            with self._told():
+                member = archive.next()
+            # It would keep all of them.
+            archive.members = []  # type: ignore[attr-defined]
+            if member is None:
+                break
+            yield member
+        if not archive.tarinfo.ended:  # type: ignore[attr-defined]
+            raise self._damaged('it makes no sense in the middle')
+
+    def _take(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        path = _bytes(member.name)
+        if member.type == _LABEL:
+            return
+        if member.islnk():
+            self._basin.link(path, _bytes(member.linkname))
+            return
+        if member.type not in _MODES:
+            raise self._unknown(path, member.type)
+        self._refuse_partial(archive, path, member)
+        node = self._node(path, member)
+        for key, name in _LISTS.items():
+            text = member.pax_headers.get(key)
+            # GNU tar writes names there, --numeric-owner or not, and numbers
+            # here.
+            if text and name not in node.xattrs:
+                self._basin.add_list(path, node, name, text)
+        if not node.is_file:
+            self._basin.add(path, node)
+            return
+        if member.sparse is None:
+            ranges = [(0, member.size)]
+        else:
+            ranges = cast(list[tuple[int, int]], member.sparse)
+        self._basin.add_file(
+            path, node, member.size, ranges, self._reader(archive, member)
+        )
+
+    def _unknown(self, path: bytes, kind: bytes) -> SourceError:
+        what = _REFUSED.get(kind)
+        if what is None:
+            known = kind.isalnum() and kind.isascii()
+            shown = kind.decode() if known else f'0x{kind.hex()}'
+            what = f'it is of the unknown type {shown}'
+        return self._basin.refused(
+            path, what, 'write it again, with tar --format=posix'
+        )
+
+    def _refuse_partial(
+        self, archive: tarfile.TarFile, path: bytes, member: tarfile.TarInfo
+    ) -> None:
+        """Refuse what is there only in part.
+
+        GNU tar, Dumpdir: of a directory, Y and the name of what is in the
+        archive, D that of a directory; N that of what has not changed.
+        """
+        headers = member.pax_headers
+        if 'GNU.volume.offset' in headers:
+            raise self._unknown(path, b'M')
+        if member.type == b'D' and member.size <= _HEADER:
+            with self._told():
+                file = cast(IO[bytes], archive.fileobj)
+                file.seek(member.offset_data)
+                dumped = file.read(member.size)
+        else:
+            dumped = _bytes(headers.get(_DUMPED, ''))
+        for record in dumped.split(b'\0'):
+            if record[:1] in (b'N', b'R', b'T', b'X'):
+                raise self._basin.refused(
+                    path,
+                    'the archive has only what changed since another one: '
+                    f'{nodes.shown(record[1:])} is missing',
+                    'take one of everything: tar --listed-incremental with '
+                    '--level=0',
+                )
+
+    def _node(self, path: bytes, member: tarfile.TarInfo) -> nodes.Node:
+        headers = member.pax_headers
+        try:
+            mtime = _time(headers.get('mtime'))
+            if mtime is None:
+                mtime = int(member.mtime) * _NANO
+            node = nodes.Node(
+                _MODES[member.type] | member.mode & 0o7777,
+                uid=member.uid,
+                gid=member.gid,
+                mtime=mtime,
+                atime=_time(headers.get('atime')),
+                ctime=_time(headers.get('ctime')),
+                xattrs=self._basin.keep_known(path, _xattrs(headers)),
+                target=_bytes(member.linkname) if member.issym() else b'',
+                device=(member.devmajor, member.devminor)
+                if member.isdev() and not member.isfifo()
+                else (0, 0),
+            )
+        except ValueError as error:
+            raise self._basin.refused(
+                path, f'its header makes no sense: {error}'
+            ) from error
+        node.flags = self._basin.flags(path, node, headers.get(_FLAGS, ''))
+        return node
+
+    def _reader(
+        self, archive: tarfile.TarFile, member: tarfile.TarInfo
+    ) -> content.Read:
+        # What a sparse file has is there without its holes, in the order in
+        # which it is asked for; so the stream is read as it is.
+        file = cast(IO[bytes], archive.fileobj)
+        with self._told():
+            file.seek(member.offset_data)
+
+        def read(offset: int, count: int) -> bytes:
+            with self._told():
+                data = file.read(count)
+            if len(data) < count:
+                raise self._damaged('it ends too early')
+            return data
+
+        return read
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except tarfile.TarError as error:
+            raise self._damaged(str(error)) from error
+        except RecursionError as error:
+            raise self._damaged('too many headers of one file') from error
+        except NONSENSE as error:
+            raise self._damaged('a header makes no sense') from error
+
+    def _damaged(self, why: str) -> SourceError:
+        return SourceError(
+            f'{self._basin.name}: the archive is damaged or cut short: {why}',
+            hint='get it again from where it came',
+        )
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode('utf-8', 'surrogateescape')
+
+
+def _time(text: str | None) -> int | None:
+    """Read a time to the nanosecond, which a float would not hold."""
+    if not text:
+        return None
+    whole, _, rest = text.partition('.')
+    negative = whole.startswith('-')
+    digits = whole.lstrip('-')
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 20):
+        raise ValueError(f'the time {text[:40]!r}')
+    rest = rest[:9]
+    if rest and not (rest.isascii() and rest.isdigit()):
+        raise ValueError(f'the time {text[:40]!r}')
+    value = int(digits) * _NANO + int(rest.ljust(9, '0'))
+    return -value if negative else value
+
+
+def _xattrs(headers: Mapping[str, str]) -> dict[bytes, bytes]:
+    """Find the extended attributes among the headers of a file."""
+    found = {}
+    for key, text in headers.items():
+        if key.startswith(_LIBARCHIVE_XATTR):
+            name = urllib.parse.unquote_to_bytes(key[len(_LIBARCHIVE_XATTR) :])
+            padded = text + '=' * (-len(text) % 4)
+            try:
+                found[name] = base64.b64decode(padded, validate=True)
+            except binascii.Error as error:
+                raise ValueError(str(error)) from error
+    if _SELINUX in headers:
+        # The kernel's has the NUL at the end; GNU tar's has not.
+        found[b'security.selinux'] = (
+            _bytes(headers[_SELINUX]).rstrip(b'\0') + b'\0'
+        )
+    for key, text in headers.items():
+        if key.startswith(_XATTR):
+            name = _bytes(key[len(_XATTR) :])
+            # GNU tar has to spell what ends a keyword otherwise.
+            name = name.replace(b'%3D', b'=').replace(b'%25', b'%')
+            found[name] = _bytes(text)
+    return found
+
+
+def _refuse_docker(basin: file_tree.Basin) -> None:
+    """Tell an image of containers, which is layers, from a filesystem."""
+    names = basin.tree.root.children.keys()
+    layout = b'oci-layout' in names
+    saved = b'manifest.json' in names and (
+        b'repositories' in names
+        or b'blobs' in names
+        or basin.holds(b'layer.tar')
+    )
+    if (layout or saved) and not names & {b'etc', b'usr', b'bin', b'sbin'}:
+        raise SourceError(
+            f'{basin.name}: an archive of container layers, as docker save '
+            'makes it, not of a root filesystem',
+            hint='make a container of the image, and take what docker export '
+            'writes of it',
+        )

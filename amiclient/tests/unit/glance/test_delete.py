@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""AMIs that are deleted, and what goes and what stays with them."""
+
+from typing import Any
+
+import requests
+
+from amiclient import errors
+from amiclient.glance.change import delete as delete_
+from amiclient.glance import model
+from amiclient.glance import users
+from amiclient.tests.unit.glance import memory
+
+LOST = requests.exceptions.ConnectionError('connection reset')
+
+
+class RemovalCase(memory.GlanceCase):
+    def delete(self, *names: str, linked: bool = False) -> delete_.RemovalPlan:
+        self.writes = []
+        planned = delete_.plan(self.catalog, names, linked=linked)
+        delete_.execute(planned, self.catalog)
+        return planned
+
+    def fails(self, *names: str, **options: Any) -> tuple[str, list[str]]:
+        """Delete; tell the error, and what was logged before."""
+        with self.assertLogs('amiclient') as logs:
+            error = self.assertRaises(
+                errors.CloudError, self.delete, *names, **options
+            )
+        return str(error), [record.getMessage() for record in logs.records]
+
+    def left(self) -> list[str]:
+        return sorted(image['name'] for image in self.images.values())
+
+
+class TestDelete(RemovalCase):
+    def test_the_ami_alone(self) -> None:
+        self.delete('web')
+        self.assertEqual(['DELETE web'], self.writes)
+
+    def test_goes_through_the_list(self) -> None:
+        self.put('db', memory.OTHER, 'raw', kernel_id=memory.KERNEL)
+        self.put('safe', 's', 'ami', protected=True)
+        self.put('plain', 'q', 'qcow2')
+        error, logged = self.fails(
+            'nosuch', 'web', 'safe', 'vmlinuz', 'plain', 'db'
+        )
+        self.assertEqual('4 of 6 images were not deleted', error)
+        for words, line in zip(
+            (
+                'nosuch',
+                'openstack image set --unprotected s',
+                'ami kernel delete',
+                'openstack image delete q',
+            ),
+            logged,
+            strict=True,
+        ):
+            self.assertIn(words, line)
+        self.assertEqual(['DELETE web', 'DELETE db'], self.writes)
+
+    def test_a_dry_run_speaks_of_what_would_be(self) -> None:
+        planned = delete_.plan(
+            self.catalog, ['web', 'nosuch', 'initrd'], linked=True
+        )
+        error = self.assertRaises(
+            errors.CloudError,
+            delete_.refuse,
+            planned.problems,
+            planned.total,
+            dry_run=True,
+        )
+        self.assertEqual('2 of 3 images would not be deleted', str(error))
+        self.assertEqual([], self.writes)
+
+    def test_hidden_ones_have_names_too(self) -> None:
+        """Which of the two is meant, nobody knows."""
+        self.put('web', memory.OTHER, 'ami', os_hidden=True)
+        self.put('web', 'k', 'aki')
+        error = self.assertRaises(errors.CloudError, self.delete, 'web')
+        self.assertIn("3 images are named 'web'", str(error))
+        self.assertIn(f'{memory.OTHER} (AMI, hidden, active', str(error))
+        self.assertEqual([], self.writes)
+
+    def test_one_alone_is_one_error(self) -> None:
+        error = self.assertRaises(errors.NotFoundError, self.delete, 'nosuch')
+        self.assertIn('nosuch', str(error))
+
+    def test_named_twice(self) -> None:
+        self.delete('web', 'web', memory.AMI)
+        self.assertEqual(['DELETE web'], self.writes)
+
+    def test_in_use_by_the_store(self) -> None:
+        in_use = {'message': 'could not be deleted because it is in use'}
+        self.failing = {0: memory.Answer(409, in_use)}
+        error = self.assertRaises(errors.CloudError, self.delete, 'web')
+        self.assertIn('clones of its data in the store', str(error))
+
+    def test_nobody_answers(self) -> None:
+        self.put('db', memory.OTHER, 'raw', kernel_id=memory.KERNEL)
+        self.failing = {0: LOST}
+        error, logged = self.fails('web', 'db')
+        self.assertIn('no connection', error)
+        self.assertEqual(['deleted 0 of 2 images'], logged)
+        self.assertEqual(1, len(self.writes))
+
+
+class TestLinked(RemovalCase):
+    def test_the_ami_first(self) -> None:
+        self.delete('web', linked=True)
+        self.assertEqual(
+            ['DELETE web', 'DELETE vmlinuz', 'DELETE initrd'], self.writes
+        )
+
+    def test_what_others_link_to_stays(self) -> None:
+        for attributes in (
+            {'kernel_id': memory.KERNEL, 'os_hidden': True},
+            {'kernel_id': memory.KERNEL, 'visibility': 'community'},
+            # Even as something else than a kernel.
+            {'ramdisk_id': memory.KERNEL},
+        ):
+            self.put('snapshot', 's', 'qcow2', **attributes)
+            planned = delete_.plan(self.catalog, ['web'], linked=True)
+            self.assertEqual(
+                ['web', 'initrd'],
+                [each.image.name for each in planned.removals],
+            )
+            (kept,) = planned.kept
+            self.assertIn("needed by 'snapshot' (s)", kept)
+            del self.images['s']
+
+    def test_all_that_link_to_it_are_deleted(self) -> None:
+        self.put('db', memory.OTHER, 'raw', kernel_id=memory.KERNEL)
+        self.delete('web', 'db', linked=True)
+        self.assertEqual({}, self.images)
+        self.assertEqual('DELETE db', self.writes[1])
+
+    def test_a_part_stays_if_an_ami_does(self) -> None:
+        self.put('db', memory.OTHER, 'raw', kernel_id=memory.KERNEL)
+        self.failing = {1: memory.Answer(409, {'message': 'it is in use'})}
+        error, logged = self.fails('web', 'db', linked=True)
+        self.assertEqual('1 of 2 images was not deleted', error)
+        self.assertIn("kept the kernel 'vmlinuz'", logged[0])
+        self.assertEqual(['db', 'vmlinuz'], self.left())
+
+    def test_a_part_that_cannot_be_deleted(self) -> None:
+        """The AMIs that were named are gone, and count apart."""
+        part = '1 kernel or ramdisk that they link to was not deleted'
+        parts = '2 kernels and ramdisks that they link to were not deleted'
+        both = (
+            '1 of 3 images, and 2 kernels and ramdisks that they link to, '
+            'were not deleted'
+        )
+        before = self.images.copy()
+        for names, failing, expected in (
+            (['web'], {1}, part),
+            (['web'], {1, 2}, parts),
+            (['web', 'db', 'nosuch'], {2, 3}, both),
+        ):
+            self.images = before.copy()
+            self.put('db', memory.OTHER, 'raw', kernel_id=memory.KERNEL)
+            if 'db' not in names:
+                del self.images[memory.OTHER]
+            answer = memory.Answer(409, {'message': 'it is in use'})
+            self.failing = dict.fromkeys(failing, answer)
+            error, _ = self.fails(*names, linked=True)
+            self.assertEqual(expected, error)
+
+    def test_a_protected_part_keeps_its_ami(self) -> None:
+        self.change(memory.RAMDISK, protected=True)
+        error = self.assertRaises(
+            errors.CloudError, self.delete, 'web', linked=True
+        )
+        self.assertIn(f'--unprotected {memory.RAMDISK}', str(error))
+        self.assertEqual([], self.writes)
+
+    def test_another_projects_part_stays(self) -> None:
+        self.change(memory.KERNEL, owner='p9', protected=True)
+        planned = self.delete('web', linked=True)
+        self.assertEqual(['vmlinuz'], self.left())
+        self.assertIn('belongs to the project p9', planned.kept[0])
+
+    def test_tells_what_cannot_be_seen(self) -> None:
+        self.change(memory.KERNEL, visibility='public')
+        self.members[memory.RAMDISK] = {'p2': 'accepted'}
+        planned = delete_.plan(self.catalog, ['web'], linked=True)
+        self.assertEqual(2, len(planned.warnings))
+        self.assertIn('private images of theirs', planned.warnings[0])
+        self.assertEqual([], self.writes)
+
+    def test_links_that_lead_nowhere(self) -> None:
+        del self.images[memory.KERNEL]
+        self.change(memory.AMI, ramdisk_id='')
+        self.delete('web', linked=True)
+        self.assertEqual(['DELETE web'], self.writes)
+
+
+class TestParts(RemovalCase):
+    def plan(self, *names: str, **options: Any) -> delete_.RemovalPlan:
+        return delete_.plan_parts(
+            self.catalog, model.Kind.AKI, names, **options
+        )
+
+    def test_in_use(self) -> None:
+        (problem,) = self.plan('vmlinuz').problems
+        self.assertIn(f"'web' ({memory.AMI}) would not boot", str(problem))
+        self.assertIn('--force', str(problem))
+
+    def test_force(self) -> None:
+        planned = self.plan('vmlinuz', force=True)
+        self.assertIn('will not boot without', planned.warnings[0])
+        delete_.execute(planned, self.catalog)
+        self.assertEqual(['initrd', 'web'], self.left())
+
+    def test_force_does_not_unprotect(self) -> None:
+        self.change(memory.KERNEL, protected=True)
+        (problem,) = self.plan('vmlinuz', force=True).problems
+        self.assertIn('--unprotected', str(problem))
+
+    def test_something_else(self) -> None:
+        self.put('plain', 'q', 'qcow2')
+        for name in ('initrd', 'web', 'plain'):
+            (problem,) = self.plan(name).problems
+            self.assertIn('is no kernel', str(problem))
+
+    def test_ambiguous(self) -> None:
+        """It takes a deletion more than a show to know what is meant."""
+        for format, hidden in (('ami', False), ('aki', True), ('ari', True)):
+            self.put('vmlinuz', memory.OTHER, format, os_hidden=hidden)
+            found = users.find(self.catalog, model.Kind.AKI, 'vmlinuz')
+            self.assertEqual(memory.KERNEL, found.image.id)
+            (problem,) = self.plan('vmlinuz', force=True).problems
+            self.assertIn("2 images are named 'vmlinuz'", str(problem))
+
+    def test_unused(self) -> None:
+        self.put('old', memory.OTHER, 'aki')
+        delete_.execute(self.plan('old', memory.OTHER), self.catalog)
+        self.assertEqual(['DELETE old'], self.writes)
+
+
+class TestUsers(RemovalCase):
+    def test_many_take_as_many_requests_as_few(self) -> None:
+        """Each costs four; all images, in pages, cost two."""
+        kernels = [f'{n:08d}-0000-4000-8000-000000000000' for n in range(20)]
+        for number, id in enumerate(kernels):
+            self.put(f'k{number}', id, 'aki')
+            self.put(f'a{number}', f'a{number}', 'raw', kernel_id=id)
+            self.change(f'a{number}', os_hidden=number % 2 == 0)
+        for some in (kernels[:2], kernels):
+            before = len(self.asked())
+            found = users.used_by(self.catalog, some)
+            self.assertEqual(
+                {id: [f'a{n}'] for n, id in enumerate(some)},
+                {id: [u.name for u in found[id]] for id in some},
+            )
+            self.assertLessEqual(len(self.asked()) - before, 8)
+
+    def test_of_another_format(self) -> None:
+        self.change(memory.KERNEL, disk_format='raw')
+        found = users.find(self.catalog, model.Kind.AKI, 'vmlinuz')
+        self.assertEqual(['web'], [user.name for user in found.users or ()])
+        error = self.assertRaises(
+            errors.CloudError,
+            users.find,
+            self.catalog,
+            model.Kind.ARI,
+            'vmlinuz',
+        )
+        self.assertIn('is no ramdisk', str(error))
+
+    def test_listed(self) -> None:
+        (part,) = users.listed(self.catalog, model.Kind.ARI, {})
+        self.assertEqual((memory.RAMDISK, None), (part.image.id, part.users))
+        (part,) = users.listed(self.catalog, model.Kind.AKI, {}, used=True)
+        self.assertEqual(['web'], [user.name for user in part.users or ()])
