@@ -71,7 +71,10 @@ class SetAmi(command.Action):
         for name, text in _PROPERTIES.items():
             option = name.replace('_', '-')
             parser.add_argument(
-                f'--{option}', metavar=f'<{option}>', help=text
+                f'--{option}',
+                metavar=f'<{option}>',
+                type=values.some,
+                help=text,
             )
         for option, unit, what in (
             ('--min-disk', '<GiB>', 'Disk'),
@@ -135,6 +138,7 @@ def _add_relink(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--store',
         metavar='<store>',
+        type=values.some,
         help='Store that is to hold the data of new images (default: up to '
         'the cloud)',
     )

@@ -250,8 +250,14 @@ class _Base(command.Command):
         :param domain: that it is in; its name or id.
         :returns: its id; what was given, if Keystone does not let the user
             look up projects.
+        :raises UsageError: if a name is empty.
         :raises CloudError: if there is no such project, or domain.
         """
+        options.refuse(
+            {'the project': not name_or_id, '--project-domain': domain == ''},
+            'it must not be empty',
+            hint='give a name or an id',
+        )
         # Loads the identity service's records, which few commands need.
         from amiclient.glance import bounded
         from amiclient.glance import http_errors

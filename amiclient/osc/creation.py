@@ -32,6 +32,7 @@ def add_new_image(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--architecture',
         metavar='<architecture>',
+        type=values.some,
         help='Architecture, such as x86_64 (default: that of the kernel, or '
         'else of the programs in the root filesystem)',
     )
@@ -45,6 +46,7 @@ def add_new_image(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--store',
         metavar='<store>',
+        type=values.some,
         help='Store that is to hold the data (default: up to the cloud)',
     )
     parser.add_argument(

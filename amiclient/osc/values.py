@@ -98,7 +98,8 @@ def _positive_size(text: str) -> int:
 
 def _regex(text: str) -> re.Pattern[str]:
     try:
-        return re.compile(text)
+        # An empty one is in every line.
+        return re.compile(_some(text))
     except re.error as error:
         raise errors.UsageError(
             f'{text!r} is not a regular expression: {error}'

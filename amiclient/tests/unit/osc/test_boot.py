@@ -54,6 +54,7 @@ class TestOptions(base.TestCase):
     def test_refused(self) -> None:
         for words, said in (
             (('--until', '(login'), 'is not a regular expression'),
+            (('--until', ''), 'it must not be empty'),
             (('--cpus', '0'), 'is not a number from 1 on'),
             (('--cpus', '-1'), 'is not a number from'),
             (('--memory', 'much'), 'is not a size'),

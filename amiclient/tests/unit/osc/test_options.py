@@ -12,6 +12,7 @@ import testscenarios
 from amiclient import errors
 from amiclient.glance import retry
 from amiclient.osc import ami
+from amiclient.osc import ami_change
 from amiclient.osc import creation
 from amiclient.osc import kernel
 from amiclient.osc import local
@@ -106,6 +107,26 @@ class TestValues(base.TestCase):
         with contextlib.redirect_stderr(stderr):
             self.assertRaises(SystemExit, parse, ami.UploadAmi, '')
         self.assertIn('it must not be empty', stderr.getvalue())
+
+    def test_the_variable_of_a_script_that_was_not_set(self):
+        for command, words in (
+            (ami.UploadAmi, ('--architecture', '')),
+            (ami.UploadAmi, ('--store', '')),
+            (kernel.UploadKernel, ('--architecture', '')),
+            (ami_change.SetAmi, ('--architecture', '')),
+            (ami_change.SetAmi, ('--os-distro', '')),
+            (ami_change.SetAmi, ('--store', '')),
+        ):
+            stderr = io.StringIO()
+            with contextlib.redirect_stderr(stderr):
+                self.assertRaises(SystemExit, parse, command, 'x', *words)
+            self.assertIn('it must not be empty', stderr.getvalue())
+
+    def test_a_project_without_a_name(self):
+        find = ami.UploadAmi(None, None).find_project
+        for words in (('',), ('p', '')):
+            error = self.assertRaises(errors.UsageError, find, *words)
+            self.assertIn('it must not be empty; give a name', str(error))
 
     def test_a_url_is_no_file(self):
         for url in ('http://127.0.0.1//x.img?a=b', 's3://bucket/key'):
