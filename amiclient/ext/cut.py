@@ -11,11 +11,11 @@ their metadata. That is done to copies only, and what is left is compared.
 import os
 import pathlib
 
-from amiclient.ext import copy
 from amiclient.ext import e2fsprogs
 from amiclient.ext import geometry
 from amiclient.ext import layout as layout_
 from amiclient.ext import superblock
+from amiclient import sparse
 
 #: Groups of a flex group: fewer at the end would be a special case.
 _FLEX = 16
@@ -43,9 +43,9 @@ def groups_to_keep(path: pathlib.Path) -> int | None:
         )
     ):
         return None
-    with copy.opened(path, os.O_RDONLY) as descriptor:
+    with sparse.opened(path, os.O_RDONLY) as descriptor:
         layout = layout_.Layout(descriptor, found)
-        data = layout_.subtract(layout.in_use(), layout.metadata())
+        data = sparse.subtract(layout.in_use(), layout.metadata())
         last = 0
         if data:
             end = data[-1][1] - 1 - found.first_data_block
@@ -93,6 +93,6 @@ def cut(path: pathlib.Path, keep: int, tools: e2fsprogs.Toolbox) -> bool:
 def _content(
     path: pathlib.Path, found: superblock.Superblock
 ) -> tuple[int, int]:
-    with copy.opened(path, os.O_RDONLY) as descriptor:
+    with sparse.opened(path, os.O_RDONLY) as descriptor:
         measured = geometry.measure(layout_.Layout(descriptor, found))
     return measured.data, measured.inodes

@@ -18,12 +18,11 @@ from typing import Self
 
 from amiclient import confinement
 from amiclient import errors
-from amiclient.ext import copy
 from amiclient.ext import epoch
-from amiclient.ext import layout
 from amiclient.ext import mmp
 from amiclient.ext import superblock
 from amiclient import process
+from amiclient import sparse
 
 #: Older ones know too few features, and resize2fs has bugs that lose data
 #: (1.45 came with 64-bit and metadata_csum fixes to off-line shrinking).
@@ -358,7 +357,7 @@ class Recorder(Toolbox):
     :ivar written: ranges of bytes.
     """
 
-    written: list[layout.Run] = dataclasses.field(default_factory=list)
+    written: list[sparse.Run] = dataclasses.field(default_factory=list)
 
     def _run(
         self,
@@ -380,10 +379,10 @@ class Recorder(Toolbox):
         )
         for path in argv:
             if writes and isinstance(path, pathlib.Path):
-                with copy.opened(path, os.O_RDONLY) as descriptor:
+                with sparse.opened(path, os.O_RDONLY) as descriptor:
                     size = os.fstat(descriptor).st_size
-                    found = copy.data_in(descriptor, 0, size)
-                    self.written[:] = layout.merge([*self.written, *found])
+                    found = sparse.data_in(descriptor, 0, size)
+                    self.written[:] = sparse.merge([*self.written, *found])
         return result
 
 
@@ -395,7 +394,7 @@ def _opened(path: pathlib.Path, stack: contextlib.ExitStack) -> str:
     # A target that is to be made has a name of our own, in such a folder.
     if not path.exists():
         path.touch(mode=0o600)
-    descriptor = stack.enter_context(copy.opened(path, os.O_RDONLY))
+    descriptor = stack.enter_context(sparse.opened(path, os.O_RDONLY))
     return f'/proc/{os.getpid()}/fd/{descriptor}'
 
 

@@ -12,11 +12,11 @@ itself, it goes with it.
 import os
 import pathlib
 
-from amiclient.ext import copy
 from amiclient.ext import e2fsprogs
 from amiclient.ext import geometry
 from amiclient.ext.layout import Layout
 from amiclient.ext import superblock
+from amiclient import sparse
 
 
 def room(measured: geometry.Geometry) -> int | None:
@@ -45,7 +45,7 @@ def evict(path: pathlib.Path, tools: e2fsprogs.Toolbox) -> bool:
     :returns: whether that worked, and the filesystem is in order.
     """
     found = superblock.read(path)
-    with copy.opened(path, os.O_RDWR) as descriptor:
+    with sparse.opened(path, os.O_RDWR) as descriptor:
         layout = Layout(descriptor, found)
         group = layout.groups[-1]
         table = found.inode_blocks

@@ -11,7 +11,6 @@ import signal
 import threading
 
 from amiclient import errors
-from amiclient.ext import copy
 from amiclient.ext import e2fsprogs
 from amiclient.ext import image
 from amiclient.ext import layout as layout_
@@ -22,8 +21,8 @@ from amiclient import files
 from amiclient import limits
 from amiclient import process
 from amiclient.progress import Progress
-from amiclient.progress import QUIET
 from amiclient import scratch
+from amiclient import sparse
 from amiclient import units
 
 #: Bytes of room that are as good as none.
@@ -33,7 +32,7 @@ _HARDLY = 1 << 20
 def copy_in_use(
     source: pathlib.Path,
     target: pathlib.Path,
-    leave: Iterable[layout_.Run],
+    leave: Iterable[sparse.Run],
     *,
     origin: image.RootImage | None = None,
     progress: Progress,
@@ -48,44 +47,31 @@ def copy_in_use(
     """
     found = superblock.read(source)
     with (
-        copy.opened(source, os.O_RDONLY) as reader,
-        copy.opened(target, os.O_RDWR) as writer,
+        sparse.opened(source, os.O_RDONLY) as reader,
+        sparse.opened(target, os.O_RDWR) as writer,
     ):
         if origin is not None:
             origin.refuse_changed(files.state(reader))
         layout = layout_.Layout(reader, found)
         unused = list(layout.unused_inode_bytes())
-        used = copy.bytes_of(
-            layout_.subtract(layout.in_use(), layout_.merge(leave)),
+        used = sparse.bytes_of(
+            sparse.subtract(layout.in_use(), sparse.merge(leave)),
             found.block_size,
         )
-        with progress.task('Copying', layout_.count(used)) as task:
-            if copy.clone(reader, writer):
+        with progress.task('Copying', sparse.count(used)) as task:
+            if sparse.clone(reader, writer):
                 os.truncate(writer, found.size)
-                copy.clear(writer, layout_.complement(used, found.size))
-                copy.clear(writer, unused)
+                sparse.clear(writer, sparse.complement(used, found.size))
+                sparse.clear(writer, unused)
                 return
             os.truncate(writer, found.size)
-            copy.copy_runs(
+            sparse.copy_runs(
                 reader,
                 writer,
-                layout_.subtract(used, unused),
+                sparse.subtract(used, unused),
                 task=task,
                 cancel=cancel,
             )
-
-
-def copy_sparse(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Copy a file with its holes."""
-    with (
-        copy.opened(source, os.O_RDONLY) as reader,
-        copy.opened(target, os.O_RDWR | os.O_CREAT | os.O_TRUNC) as writer,
-    ):
-        size = os.fstat(reader).st_size
-        os.truncate(writer, size)
-        if not copy.clone(reader, writer):
-            with QUIET.task('') as task:
-                copy.copy_runs(reader, writer, [(0, size)], task=task)
 
 
 def finish(
@@ -105,10 +91,10 @@ def finish(
         # A size that was too small leaves that behind, and nothing else.
         tools.forgive(path)
     _catch_up(path, tools)
-    with copy.opened(original, os.O_RDONLY) as descriptor:
+    with sparse.opened(original, os.O_RDONLY) as descriptor:
         before = layout_.Layout(descriptor, superblock.read(original))
         wanted = before.used_inodes() - bool(before.superblock.orphan_inode)
-    with copy.opened(path, os.O_RDWR) as descriptor:
+    with sparse.opened(path, os.O_RDWR) as descriptor:
         found = superblock.read(path)
         layout = layout_.Layout(descriptor, found)
         wanted += bool(found.orphan_inode)
@@ -118,8 +104,10 @@ def finish(
                 f'use instead of {wanted}',
                 hint='please report this as a bug',
             )
-        copy.clear(descriptor, copy.bytes_of(layout.free(), found.block_size))
-        copy.clear(descriptor, layout.unused_inode_bytes())
+        sparse.clear(
+            descriptor, sparse.bytes_of(layout.free(), found.block_size)
+        )
+        sparse.clear(descriptor, layout.unused_inode_bytes())
     protected = before.superblock
     if protected.has_mmp and not found.has_mmp:
         tools.add_mmp(path, protected.mmp_interval)
@@ -162,7 +150,7 @@ def check_room(folder: pathlib.Path, needed: int) -> None:
             )
 
 
-def reserve(path: pathlib.Path, runs: Iterable[layout_.Run]) -> None:
+def reserve(path: pathlib.Path, runs: Iterable[sparse.Run]) -> None:
     """Give a file the room on disk that what is written to it will take.
 
     A file with holes is written to in places that it has no blocks for yet.
@@ -171,12 +159,12 @@ def reserve(path: pathlib.Path, runs: Iterable[layout_.Run]) -> None:
     :param runs: ranges of bytes that will be written to.
     :raises NoSpaceError: if there is not that much room.
     """
-    with copy.opened(path, os.O_RDWR) as descriptor:
+    with sparse.opened(path, os.O_RDWR) as descriptor:
         size = os.fstat(descriptor).st_size
-        holes = layout_.subtract(
-            layout_.merge(runs), copy.data_in(descriptor, 0, size)
+        holes = sparse.subtract(
+            sparse.merge(runs), sparse.data_in(descriptor, 0, size)
         )
-        check_room(path.parent, layout_.count(holes))
+        check_room(path.parent, sparse.count(holes))
         with full_disk(path.parent):
             for first, end in holes:
                 os.posix_fallocate(descriptor, first, end - first)

@@ -15,6 +15,7 @@ import math
 from amiclient import errors
 from amiclient.ext import layout as layout_
 from amiclient.ext import superblock as superblock_
+from amiclient import sparse
 
 #: resize2fs drops a last group that has less room than this for data
 #: (adjust_fs_info() in e2fsprogs, resize/resize2fs.c).
@@ -38,7 +39,7 @@ class Geometry:
     data: int
     inodes: int
     metadata: tuple[tuple[int, int, int], ...]
-    used: tuple[layout_.Run, ...]
+    used: tuple[sparse.Run, ...]
 
     def overhead(self, count: int) -> int:
         """Tell the blocks that the metadata of the first groups takes."""
@@ -176,8 +177,8 @@ class Geometry:
 
     def moved(self, blocks: int) -> int:
         """Tell how many blocks lie behind a new end, and so must move."""
-        total = layout_.count(self.used)
-        return total - layout_.count(self.used, below=blocks)
+        total = sparse.count(self.used)
+        return total - sparse.count(self.used, below=blocks)
 
     def _left_behind(self, count: int, end: int) -> int:
         return sum(
@@ -233,7 +234,7 @@ def measure(layout: layout_.Layout) -> Geometry:
     metadata = layout.metadata()
     if ratio > 1:
         # What shares a cluster with metadata is no data.
-        metadata = layout_.merge(
+        metadata = sparse.merge(
             (first // ratio * ratio, -(-end // ratio) * ratio)
             for first, end in metadata
         )
@@ -243,8 +244,8 @@ def measure(layout: layout_.Layout) -> Geometry:
         tables.append((group.inode_bitmap, 1, group.number))
         tables.append((group.inode_table, found.inode_blocks, group.number))
     # Block 0 is the boot block where the first group begins behind it.
-    before = layout_.count(used, below=found.first_data_block)
-    data = layout_.count(layout_.subtract(used, metadata)) - before
+    before = sparse.count(used, below=found.first_data_block)
+    data = sparse.count(sparse.subtract(used, metadata)) - before
     return Geometry(
         superblock=found,
         data=data,

@@ -7,9 +7,9 @@ import os
 import pathlib
 import stat
 
-from amiclient.ext import copy
 from amiclient.ext.superblock import Superblock
 from amiclient import files
+from amiclient import sparse
 
 #: Bytes that are read at a time.
 _CHUNK = 1 << 20
@@ -52,11 +52,13 @@ def behind(path: pathlib.Path, found: Superblock) -> int:
     :returns: 0 as well if all of them are zeros.
     :raises SourceError: if they cannot be read.
     """
-    with copy.opened(path, os.O_RDONLY) as descriptor:
+    with sparse.opened(path, os.O_RDONLY) as descriptor:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size <= found.size:
             return 0
-        for first, end in copy.data_in(descriptor, found.size, status.st_size):
+        for first, end in sparse.data_in(
+            descriptor, found.size, status.st_size
+        ):
             for offset in range(first, end, _CHUNK):
                 count = min(_CHUNK, end - offset)
                 if any(files.read_at(descriptor, count, offset)):

@@ -6,7 +6,7 @@ Runs are pairs ``(first, end)`` of block numbers, ``end`` excluded, that are in
 ascending order and do not overlap.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 import dataclasses
 import re
 import struct
@@ -16,8 +16,7 @@ from amiclient.ext.superblock import INCOMPAT_META_BG
 from amiclient.ext.superblock import OFFSET
 from amiclient.ext.superblock import Superblock
 from amiclient import files
-
-Run = tuple[int, int]
+from amiclient import sparse
 
 _INODE_UNINIT = 0x0001
 _BLOCK_UNINIT = 0x0002
@@ -81,7 +80,7 @@ class Layout:
             )
         return data
 
-    def in_use(self) -> list[Run]:
+    def in_use(self) -> list[sparse.Run]:
         """Tell the blocks that are in use.
 
         Metadata of every group is included, whatever the bitmaps say; of
@@ -90,7 +89,7 @@ class Layout:
         size = self.superblock.block_size
         # A block size above 1 KiB has the superblock within block 0; below,
         # block 0 is before the first group and holds the boot sector.
-        runs: list[Run] = [(0, max(1, 2048 // size))]
+        runs: list[sparse.Run] = [(0, max(1, 2048 // size))]
         for group in self.groups:
             runs.extend(self._own(group))
             if group.blocks_initialised:
@@ -100,21 +99,21 @@ class Layout:
                     f'what is in use lies in more than {_RUNS} pieces',
                     hint='copy the files into a new filesystem',
                 )
-        return merge(runs)
+        return sparse.merge(runs)
 
-    def free(self) -> list[Run]:
+    def free(self) -> list[sparse.Run]:
         """Tell the blocks that are free: all that are not in use."""
-        return complement(self.in_use(), self.superblock.block_count)
+        return sparse.complement(self.in_use(), self.superblock.block_count)
 
-    def metadata(self) -> list[Run]:
+    def metadata(self) -> list[sparse.Run]:
         """Tell the blocks of all groups' own metadata, in use or not."""
-        return merge(
+        return sparse.merge(
             run
             for group in self.groups
             for run in self._own(group, whole=True)
         )
 
-    def inode_runs(self, group: Group) -> list[Run]:
+    def inode_runs(self, group: Group) -> list[sparse.Run]:
         """Tell the inodes in use in a group, as runs of numbers from 0."""
         if not group.inodes_initialised:
             return []
@@ -127,9 +126,11 @@ class Layout:
         The superblock has a count of its own, which is right only after the
         filesystem was unmounted: e2fsck mends it without a word.
         """
-        return sum(count(self.inode_runs(group)) for group in self.groups)
+        return sum(
+            sparse.count(self.inode_runs(group)) for group in self.groups
+        )
 
-    def unused_inode_bytes(self) -> Iterator[Run]:
+    def unused_inode_bytes(self) -> Iterator[sparse.Run]:
         """Tell the bytes of the inode tables that hold no inode in use.
 
         :returns: runs of byte offsets in the file.
@@ -158,7 +159,7 @@ class Layout:
                     hint='mend a copy with e2fsck',
                 )
 
-    def _own(self, group: Group, whole: bool = False) -> Iterator[Run]:
+    def _own(self, group: Group, whole: bool = False) -> Iterator[sparse.Run]:
         yield from self._backups(group.number)
         if whole or group.blocks_initialised:
             yield group.block_bitmap, group.block_bitmap + 1
@@ -167,7 +168,7 @@ class Layout:
             end = group.inode_table + self.superblock.inode_blocks
             yield group.inode_table, end
 
-    def _backups(self, number: int) -> Iterator[Run]:
+    def _backups(self, number: int) -> Iterator[sparse.Run]:
         # ext2fs_super_and_bgd_loc2() in e2fsprogs.
         found = self.superblock
         start = self._begin(number)
@@ -183,7 +184,7 @@ class Layout:
             first = start + int(backup)
             yield first, first + 1
 
-    def _marked(self, group: Group) -> list[Run]:
+    def _marked(self, group: Group) -> list[sparse.Run]:
         found = self.superblock
         ratio = found.cluster_ratio
         start = self.superblock.first_block(group.number)
@@ -267,60 +268,7 @@ def descriptor_blocks(found: Superblock) -> int:
     return -(-found.group_count // per_block) + found.reserved_gdt_blocks
 
 
-def merge(runs: Iterable[Run]) -> list[Run]:
-    """Sort runs, and join those that overlap or touch."""
-    merged: list[Run] = []
-    for first, end in sorted(runs):
-        if merged and first <= merged[-1][1]:
-            if end > merged[-1][1]:
-                merged[-1] = (merged[-1][0], end)
-        else:
-            merged.append((first, end))
-    return merged
-
-
-def complement(runs: Iterable[Run], count: int) -> list[Run]:
-    """Tell what merged runs leave of ``count`` blocks."""
-    left: list[Run] = []
-    position = 0
-    for first, end in runs:
-        if first >= count:
-            break
-        if first > position:
-            left.append((position, first))
-        position = max(position, end)
-    if position < count:
-        left.append((position, count))
-    return left
-
-
-def subtract(runs: Iterable[Run], others: Iterable[Run]) -> list[Run]:
-    """Tell what is in merged runs, but not in others (merged too)."""
-    left: list[Run] = []
-    taken = list(others)
-    index = 0
-    for first, end in runs:
-        while index < len(taken) and taken[index][1] <= first:
-            index += 1
-        position, look = first, index
-        while look < len(taken) and taken[look][0] < end:
-            if taken[look][0] > position:
-                left.append((position, taken[look][0]))
-            position = max(position, taken[look][1])
-            look += 1
-        if position < end:
-            left.append((position, end))
-    return left
-
-
-def count(runs: Iterable[Run], below: int | None = None) -> int:
-    """Count the blocks in runs, optionally only those below a number."""
-    if below is None:
-        return sum(end - first for first, end in runs)
-    return sum(min(end, below) - first for first, end in runs if first < below)
-
-
-def _runs(bitmap: bytes, bits: int) -> list[Run]:
+def _runs(bitmap: bytes, bits: int) -> list[sparse.Run]:
     # The string of digits is the quickest way to the runs in pure Python:
     # one millisecond for the 32768 bits of a group.
     number = int.from_bytes(bitmap[: -(-bits // 8)], 'little')

@@ -14,9 +14,9 @@ import pathlib
 import time
 
 from amiclient import errors
-from amiclient.ext import copy
 from amiclient.ext import superblock
 from amiclient import files
+from amiclient import sparse
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def refuse_live(path: pathlib.Path, found: superblock.Superblock) -> None:
     """
     if not 0 < found.mmp_block < found.block_count:
         return
-    with copy.opened(path, os.O_RDONLY) as descriptor:
+    with sparse.opened(path, os.O_RDONLY) as descriptor:
         offset = found.mmp_block * found.block_size
         before = files.read_at(descriptor, superblock.SIZE, offset)
         if _number(before, 0) != _MAGIC or _number(before, 4) == _CLEAN:
@@ -83,9 +83,9 @@ def carry_over(original: pathlib.Path, path: pathlib.Path) -> None:
     """
     old, new = superblock.read(original), superblock.read(path)
     size = old.block_size
-    with copy.opened(original, os.O_RDONLY) as descriptor:
+    with sparse.opened(original, os.O_RDONLY) as descriptor:
         data = files.read_at(descriptor, size, old.mmp_block * size)
-    with copy.opened(path, os.O_RDWR) as descriptor:
+    with sparse.opened(path, os.O_RDWR) as descriptor:
         os.pwrite(descriptor, data, new.mmp_block * size)
 
 

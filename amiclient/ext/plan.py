@@ -13,7 +13,6 @@ import stat
 
 from amiclient import errors
 from amiclient.ext import busy
-from amiclient.ext import copy
 from amiclient.ext import e2fsprogs
 from amiclient.ext import finish
 from amiclient.ext import geometry
@@ -26,6 +25,7 @@ from amiclient.ext import superblock
 from amiclient.ext import workplace
 from amiclient import files
 from amiclient import scratch
+from amiclient import sparse
 from amiclient import units
 
 #: What has no number of MiB: the journal stays as large as it is, or goes.
@@ -119,7 +119,7 @@ class Target:
             have come to take less than before.
         """
         found = superblock.read(path)
-        with copy.opened(path, os.O_RDONLY) as descriptor:
+        with sparse.opened(path, os.O_RDONLY) as descriptor:
             reached = geometry.measure(layout_.Layout(descriptor, found))
         bound = min(
             self.bound,
@@ -196,7 +196,7 @@ def aim(request: ShrinkRequest, path: pathlib.Path) -> Target:
     :raises DamagedError: if its block groups cannot be read.
     """
     found = superblock.read(path)
-    with copy.opened(path, os.O_RDONLY) as descriptor:
+    with sparse.opened(path, os.O_RDONLY) as descriptor:
         layout = layout_.Layout(descriptor, found)
         measured = geometry.measure(layout)
         table = inodes.Table(layout)
@@ -232,7 +232,7 @@ def aim(request: ShrinkRequest, path: pathlib.Path) -> Target:
     if bound - goal.headroom - max(growth, 0) <= found.block_count:
         # Else it is not what was asked for that makes it so large.
         _refuse_endless(found, bound)
-    used = layout_.count(measured.used) * found.block_size
+    used = sparse.count(measured.used) * found.block_size
     # What is in use may be zeros, inode tables above all: holes in a file.
     used = min(used, path.stat().st_blocks * 512 or used)
     moved = min(used, measured.moved(bound) * found.block_size)

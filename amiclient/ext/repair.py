@@ -12,15 +12,14 @@ import pathlib
 import threading
 
 from amiclient import errors
-from amiclient.ext import copy
 from amiclient.ext import e2fsprogs
 from amiclient.ext import finish
 from amiclient.ext.image import RootImage
-from amiclient.ext import layout
 from amiclient.ext import superblock
 from amiclient import files
 from amiclient import process
 from amiclient.progress import Progress
+from amiclient import sparse
 
 _LOG = logging.getLogger(__name__)
 
@@ -65,7 +64,7 @@ class CleanSource:
         :param target: an empty file.
         """
         found = superblock.read(self.path)
-        leave: list[layout.Run] = []
+        leave: list[sparse.Run] = []
         if found.has_journal:
             leave = self._tools.journal_content(self.path, found.journal_inode)
         finish.copy_in_use(
@@ -213,13 +212,13 @@ def _copy_everything(
 ) -> None:
     size = image.superblock.size
     with (
-        copy.opened(image.path, os.O_RDONLY) as reader,
-        copy.opened(target, os.O_RDWR | os.O_CREAT | os.O_EXCL) as writer,
+        sparse.opened(image.path, os.O_RDONLY) as reader,
+        sparse.opened(target, os.O_RDWR | os.O_CREAT | os.O_EXCL) as writer,
         progress.task('Copying', size) as task,
     ):
         image.refuse_changed(files.state(reader))
-        if not copy.clone(reader, writer):
-            copy.copy_runs(
+        if not sparse.clone(reader, writer):
+            sparse.copy_runs(
                 reader, writer, [(0, size)], task=task, cancel=cancel
             )
         os.truncate(writer, size)

@@ -13,11 +13,11 @@ import pathlib
 import struct
 
 from amiclient import errors
-from amiclient.ext import copy
 from amiclient.ext import e2fsprogs
 from amiclient.ext import nodes
 from amiclient.ext import reader as reader_
 from amiclient.ext import superblock
+from amiclient import sparse
 
 #: Fields of an inode by which debugfs knows its 60 bytes of blocks.
 _BODY = (*range(12), 'IND', 'DIND', 'TIND')
@@ -100,7 +100,7 @@ class _File:
     def write(self, data: bytes) -> None:
         size = self._block.block_size
         padded = data.ljust(self.room, b'\0')
-        with copy.opened(self._image, os.O_RDWR) as descriptor:
+        with sparse.opened(self._image, os.O_RDWR) as descriptor:
             for index, number in enumerate(self._blocks):
                 piece = padded[index * size : (index + 1) * size]
                 os.pwrite(descriptor, piece, number * size)

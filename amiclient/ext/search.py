@@ -20,7 +20,6 @@ import os
 import pathlib
 
 from amiclient import errors
-from amiclient.ext import copy
 from amiclient.ext import cut
 from amiclient.ext import e2fsprogs
 from amiclient.ext import evict
@@ -28,6 +27,7 @@ from amiclient.ext import geometry
 from amiclient.ext.layout import Layout
 from amiclient.ext import superblock
 from amiclient import process
+from amiclient import sparse
 
 #: The words by which resize2fs says that the size is too small.
 _TOO_SMALL = ('No space left', 'Could not allocate')
@@ -397,7 +397,7 @@ def _words(error: process.ProgramFailed) -> str:
 
 
 def _measure(path: pathlib.Path) -> geometry.Geometry:
-    with copy.opened(path, os.O_RDONLY) as descriptor:
+    with sparse.opened(path, os.O_RDONLY) as descriptor:
         layout = Layout(descriptor, superblock.read(path))
         return geometry.measure(layout)
 

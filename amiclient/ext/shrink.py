@@ -19,7 +19,6 @@ from typing import TypeVar
 from amiclient import errors
 from amiclient.ext import busy
 from amiclient.ext import byhand
-from amiclient.ext import copy
 from amiclient.ext import e2fsprogs
 from amiclient.ext import finish
 from amiclient.ext import plan as plan_
@@ -31,6 +30,7 @@ from amiclient import interrupts
 from amiclient.progress import Progress
 from amiclient.progress import QUIET
 from amiclient import scratch
+from amiclient import sparse
 
 ShrinkRequest = plan_.ShrinkRequest
 ShrinkPlan = plan_.ShrinkPlan
@@ -275,8 +275,8 @@ def _forget_transactions(path: pathlib.Path, tools: e2fsprogs.Toolbox) -> None:
     if not found.has_journal:
         return
     runs = tools.journal_content(path, found.journal_inode)
-    with copy.opened(path, os.O_RDWR) as descriptor:
-        copy.clear(descriptor, copy.bytes_of(runs, found.block_size))
+    with sparse.opened(path, os.O_RDWR) as descriptor:
+        sparse.clear(descriptor, sparse.bytes_of(runs, found.block_size))
 
 
 #: The name of the copy that has no file's content in it.
@@ -294,11 +294,11 @@ def _try_out(
     tools.copy_metadata(path, metadata)
 
     def fresh() -> pathlib.Path:
-        finish.copy_sparse(metadata, trial)
+        sparse.copy(metadata, trial)
         return trial
 
     def another() -> pathlib.Path:
-        finish.copy_sparse(metadata, folder / 'another')
+        sparse.copy(metadata, folder / 'another')
         return folder / 'another'
 
     return _search(target, fresh, another, tools, QUIET)

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 import os
 import pathlib
 
-from amiclient.ext import copy
 from amiclient.ext import e2fsprogs
 from amiclient.ext import inodes
 from amiclient.ext import layout
 from amiclient.ext import superblock
+from amiclient import sparse
 
 
 def restore(
@@ -32,8 +32,8 @@ def restore(
     :returns: how many inodes were mended.
     """
     with (
-        copy.opened(original, os.O_RDONLY) as before,
-        copy.opened(shrunk, os.O_RDONLY) as after,
+        sparse.opened(original, os.O_RDONLY) as before,
+        sparse.opened(shrunk, os.O_RDONLY) as after,
     ):
         commands = list(
             _commands(

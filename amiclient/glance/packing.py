@@ -12,7 +12,6 @@ import pathlib
 import threading
 
 from amiclient import confinement
-from amiclient.ext import copy
 from amiclient.ext import finish
 from amiclient import files
 from amiclient.glance import client
@@ -20,6 +19,7 @@ from amiclient.glance import model
 from amiclient import process
 from amiclient.progress import Progress
 from amiclient.progress import QUIET
+from amiclient import sparse
 
 
 #: That of Nova 2025.1, the first release whose oldest compute hosts that it
@@ -117,13 +117,13 @@ def _tidied(
     if not own:
         path = folder / 'root.img'
         with (
-            copy.opened(payload.path, os.O_RDONLY) as reader,
-            copy.opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL) as writer,
+            sparse.opened(payload.path, os.O_RDONLY) as reader,
+            sparse.opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL) as writer,
             QUIET.task('') as task,
         ):
             payload.refuse_changed(files.state(reader))
-            copy.copy_runs(reader, writer, [(0, payload.size)], task=task)
-    with copy.opened(path, os.O_RDWR) as descriptor:
+            sparse.copy_runs(reader, writer, [(0, payload.size)], task=task)
+    with sparse.opened(path, os.O_RDWR) as descriptor:
         os.truncate(descriptor, payload.size)
         os.pwrite(descriptor, bytes(payload.blank), 0)
     return path

@@ -253,7 +253,7 @@ def _copier(
     if noun != 'image':
         return lambda origin, target, _: _copy_file(origin, target)
     if _keeps_all(source):
-        return lambda origin, target, _: finish.copy_sparse(origin, target)
+        return lambda origin, target, _: sparse.copy(origin, target)
     return lambda origin, target, progress: finish.copy_in_use(
         origin, target, (), progress=progress, cancel=None
     )

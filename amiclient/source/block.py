@@ -10,8 +10,6 @@ import os
 import pathlib
 from typing import BinaryIO, Protocol
 
-from amiclient.ext import copy
-from amiclient.ext import layout
 from amiclient import files
 from amiclient import progress
 from amiclient import sparse
@@ -38,7 +36,7 @@ class Medium(Protocol):
         """
 
     def stream(
-        self, runs: Iterable[layout.Run]
+        self, runs: Iterable[sparse.Run]
     ) -> Iterator[tuple[int, bytes]]:
         """Read ranges of bytes, in any order and in pieces.
 
@@ -55,7 +53,7 @@ def copy_all(
     :raises SourceError: if it cannot be read.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
-    with copy.opened(target, flags) as descriptor:
+    with sparse.opened(target, flags) as descriptor:
         os.truncate(descriptor, medium.size)
         copy_runs(medium, 0, descriptor, [(0, medium.size)], task=task)
 
@@ -64,7 +62,7 @@ def copy_runs(
     medium: Medium,
     start: int,
     target: int,
-    runs: Sequence[layout.Run],
+    runs: Sequence[sparse.Run],
     *,
     task: progress.Task,
 ) -> None:
@@ -82,7 +80,7 @@ def copy_runs(
         sparse.write(target, data, offset - start)
         task.advance(len(data))
         done += len(data)
-    task.advance(layout.count(runs) - done)
+    task.advance(sparse.count(runs) - done)
 
 
 class RawMedium:
@@ -102,14 +100,14 @@ class RawMedium:
         return files.read_at(self.descriptor, count, offset)
 
     def stream(
-        self, runs: Iterable[layout.Run]
+        self, runs: Iterable[sparse.Run]
     ) -> Iterator[tuple[int, bytes]]:
         """Read ranges of bytes, but for the holes of the file."""
         for first, end in runs:
-            for start, stop in copy.data_in(self.descriptor, first, end):
+            for start, stop in sparse.data_in(self.descriptor, first, end):
                 for offset in range(start, stop, CHUNK):
                     count = min(CHUNK, stop - offset)
                     data = files.read_at(self.descriptor, count, offset)
                     if len(data) < count:
-                        raise copy.cut_short(offset + len(data))
+                        raise sparse.cut_short(offset + len(data))
                     yield offset, data

@@ -12,7 +12,6 @@ import pathlib
 import uuid
 
 from amiclient import errors
-from amiclient.ext import copy
 from amiclient.ext import e2fsprogs
 from amiclient.ext import finish
 from amiclient.ext import superblock
@@ -29,6 +28,7 @@ from amiclient.source import enclosed
 from amiclient.source import mtree
 from amiclient.source import opening
 from amiclient.source import tar
+from amiclient import sparse
 from amiclient import units
 
 #: The part of the free disk that is left to others, as one in so many.
@@ -186,7 +186,7 @@ def execute(planned: BuildPlan, *, progress: Progress = QUIET) -> Built:
         finish.full_disk(request.output.parent),
         files.Output(request.output) as output,
     ):
-        with copy.opened(output.path, os.O_RDWR) as descriptor:
+        with sparse.opened(output.path, os.O_RDWR) as descriptor:
             made = _make(planned, descriptor, progress)
         with progress.task('Verifying'):
             _verify(output.path)

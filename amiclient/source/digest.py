@@ -6,7 +6,6 @@ import hashlib
 import os
 import pathlib
 
-from amiclient.ext import copy
 from amiclient import files
 from amiclient.progress import Progress
 from amiclient.progress import QUIET
@@ -36,7 +35,7 @@ def sha512(
         size = os.fstat(descriptor).st_size
         with progress.task(description, size) as task:
             position = 0
-            for start, end in copy.data_in(descriptor, 0, size):
+            for start, end in sparse.data_in(descriptor, 0, size):
                 _add_zeros(hasher, start - position)
                 task.advance(start - position)
                 for offset in range(start, end, sparse.CHUNK):

@@ -17,13 +17,13 @@ import pathlib
 import stat
 
 from amiclient import errors
-from amiclient.ext import copy
 from amiclient.ext.writer import nodes
 from amiclient import progress
 from amiclient.source import fflags
 from amiclient.source import file_tree
 from amiclient.source import mounts
 from amiclient.source import opening
+from amiclient import sparse
 from amiclient import text
 
 _LOG = logging.getLogger(__name__)
@@ -233,7 +233,7 @@ class _Taking:
                 size = status.st_size
                 ranges = [
                     (start, end - start)
-                    for start, end in copy.data_in(descriptor, 0, size)
+                    for start, end in sparse.data_in(descriptor, 0, size)
                 ]
 
             def read(offset: int, count: int) -> bytes:

@@ -21,7 +21,6 @@ import time
 
 from amiclient import confinement
 from amiclient import errors
-from amiclient.ext import copy
 from amiclient.ext import finish
 from amiclient.ext import reader as reader_
 from amiclient import process
@@ -34,6 +33,7 @@ from amiclient.source.disk import KERNELS
 from amiclient.source.disk import Partition
 from amiclient.source.disk import RAMDISKS
 from amiclient.source import uki
+from amiclient import sparse
 from amiclient import text
 from amiclient import units
 
@@ -158,7 +158,7 @@ def _taken(
         stack.callback(shutil.rmtree, place)
         stack.enter_context(finish.full_disk(folder))
         with (
-            copy.opened(
+            sparse.opened(
                 place / _COPY, os.O_RDWR | os.O_CREAT | os.O_EXCL
             ) as descriptor,
             progress.task('Copying', part.size) as task,

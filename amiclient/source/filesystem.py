@@ -9,7 +9,6 @@ it, nor the rest of the disk.
 import os
 import pathlib
 
-from amiclient.ext import copy
 from amiclient.ext import e2fsprogs
 from amiclient.ext import finish
 from amiclient.ext import layout as layout_
@@ -17,6 +16,7 @@ from amiclient.ext import repair as repair_
 from amiclient.ext import superblock as superblock_
 from amiclient.progress import Progress
 from amiclient.source import block
+from amiclient import sparse
 
 
 class Layout(layout_.Layout):
@@ -53,7 +53,7 @@ class Layout(layout_.Layout):
         wanted = count * size
         data = self.read(first * size, wanted)
         if len(data) < wanted:
-            raise copy.cut_short(self._medium.size)
+            raise sparse.cut_short(self._medium.size)
         return data
 
 
@@ -82,7 +82,9 @@ def take(
     with (
         finish.blamed(name),
         finish.full_disk(folder),
-        copy.opened(target, os.O_RDWR | os.O_CREAT | os.O_EXCL) as descriptor,
+        sparse.opened(
+            target, os.O_RDWR | os.O_CREAT | os.O_EXCL
+        ) as descriptor,
     ):
         os.truncate(descriptor, found.size)
         whole = [(0, found.size)]
@@ -92,8 +94,8 @@ def take(
             in_order = False
         else:
             layout = Layout(medium, start, found)
-            used = layout_.subtract(
-                copy.bytes_of(layout.in_use(), found.block_size),
+            used = sparse.subtract(
+                sparse.bytes_of(layout.in_use(), found.block_size),
                 list(layout.unused_inode_bytes()),
             )
             _copy(medium, start, descriptor, used, folder, progress)
@@ -120,24 +122,24 @@ def take(
 def clear_unused(path: pathlib.Path) -> None:
     """Make a filesystem what stage.copy_in_use() would make of it."""
     found = superblock_.read(path)
-    with copy.opened(path, os.O_RDWR) as descriptor:
+    with sparse.opened(path, os.O_RDWR) as descriptor:
         layout = layout_.Layout(descriptor, found)
         unused = list(layout.unused_inode_bytes())
-        used = copy.bytes_of(layout.in_use(), found.block_size)
+        used = sparse.bytes_of(layout.in_use(), found.block_size)
         os.truncate(descriptor, found.size)
-        copy.clear(descriptor, layout_.complement(used, found.size))
-        copy.clear(descriptor, unused)
+        sparse.clear(descriptor, sparse.complement(used, found.size))
+        sparse.clear(descriptor, unused)
 
 
 def _copy(
     medium: block.Medium,
     start: int,
     target: int,
-    runs: list[layout_.Run],
+    runs: list[sparse.Run],
     folder: pathlib.Path,
     progress: Progress,
 ) -> None:
-    total = layout_.count(runs)
+    total = sparse.count(runs)
     if len(runs) > 1:
         # Of a whole filesystem, nobody knows how much is zeros.
         finish.check_room(folder, total)

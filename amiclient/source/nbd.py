@@ -16,7 +16,7 @@ import socket
 import struct
 
 from amiclient import errors
-from amiclient.ext import layout
+from amiclient import sparse
 
 #: Bytes of one request, and how many are under way.
 _REQUEST = 2 << 20
@@ -84,14 +84,14 @@ class Client:
         return bytes(data)
 
     def stream(
-        self, runs: Iterable[layout.Run]
+        self, runs: Iterable[sparse.Run]
     ) -> Iterator[tuple[int, bytes]]:
         """Read ranges of bytes, in any order and in pieces.
 
         :returns: offsets and what is there. What does not come is zeros.
         :raises SourceError: if they cannot be read, or the disk ends before.
         """
-        pending: dict[int, layout.Run] = {}
+        pending: dict[int, sparse.Run] = {}
         for run in _split(runs):
             if run[1] > self.size:
                 raise self._failed(f'it ends at byte {self.size}')
@@ -112,7 +112,7 @@ class Client:
             if error.errno not in (errno.EPIPE, errno.ECONNRESET):
                 raise
 
-    def _ask(self, run: layout.Run) -> int:
+    def _ask(self, run: sparse.Run) -> int:
         self._next += 1
         first, end = run
         self._send(
@@ -123,7 +123,7 @@ class Client:
         return self._next
 
     def _reply(
-        self, pending: dict[int, layout.Run]
+        self, pending: dict[int, sparse.Run]
     ) -> Iterator[tuple[int, bytes]]:
         """Take one chunk of a reply."""
         magic, flags, kind, handle, length = _CHUNK_HEAD.unpack(
@@ -214,7 +214,7 @@ class Client:
         )
 
 
-def _split(runs: Iterable[layout.Run]) -> Iterator[layout.Run]:
+def _split(runs: Iterable[sparse.Run]) -> Iterator[sparse.Run]:
     for first, end in runs:
         for start in range(first, end, _REQUEST):
             yield start, min(start + _REQUEST, end)

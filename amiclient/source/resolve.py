@@ -16,7 +16,6 @@ import re
 
 from amiclient import errors
 from amiclient.ext import busy
-from amiclient.ext import copy
 from amiclient.ext import e2fsprogs
 from amiclient.ext import image as image_
 from amiclient.ext import repair as repair_
@@ -36,6 +35,7 @@ from amiclient.source import opening
 from amiclient.source import uec
 from amiclient.source import unpacking
 from amiclient.source import untying
+from amiclient import sparse
 from amiclient import units
 
 Source = bundle.Source
@@ -163,7 +163,7 @@ def _clear_boot_sector(path: pathlib.Path) -> None:
     """
     with contextlib.suppress(errors.SourceError):
         superblock.read(path)
-        with copy.opened(path, os.O_RDWR) as descriptor:
+        with sparse.opened(path, os.O_RDWR) as descriptor:
             os.pwrite(descriptor, bytes(superblock.OFFSET), 0)
 
 

@@ -18,6 +18,7 @@ from amiclient.progress import Progress
 from amiclient.source import bundle
 from amiclient.source import detect
 from amiclient.source import resolve
+from amiclient import sparse
 from amiclient import units
 
 
@@ -158,5 +159,5 @@ def _publish(path: pathlib.Path, output: pathlib.Path) -> None:
         if error.errno != errno.EXDEV:
             raise
         with files.Output(output) as made:
-            finish.copy_sparse(path, made.path)
+            sparse.copy(path, made.path)
             made.keep()

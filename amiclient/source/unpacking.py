@@ -12,7 +12,6 @@ import pathlib
 import time
 
 from amiclient import errors
-from amiclient.ext import copy
 from amiclient.ext import finish
 from amiclient import files
 from amiclient.progress import Progress
@@ -80,7 +79,9 @@ def unpack(
     with (
         stream_.opened(path, wanted='a source', name=name) as stream,
         finish.full_disk(target.parent),
-        copy.opened(target, os.O_RDWR | os.O_CREAT | os.O_EXCL) as descriptor,
+        sparse.opened(
+            target, os.O_RDWR | os.O_CREAT | os.O_EXCL
+        ) as descriptor,
         progress.task('Unpacking', stream.packed) as task,
     ):
         bound = _bound(stream)

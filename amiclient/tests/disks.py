@@ -9,8 +9,8 @@ import struct
 import uuid
 import zlib
 
-from amiclient.ext import finish
 from amiclient import process
+from amiclient import sparse
 
 MIB = 2**20
 
@@ -88,7 +88,7 @@ def convert(path: pathlib.Path, kind: str, *options: str) -> pathlib.Path:
 def copy(path: pathlib.Path, name: str) -> pathlib.Path:
     """Copy a disk with its holes."""
     target = path.with_name(name)
-    finish.copy_sparse(path, target)
+    sparse.copy(path, target)
     return target
 
 

@@ -7,9 +7,9 @@ import hashlib
 import os
 import struct
 
-from amiclient.ext import copy
 from amiclient.ext.writer import nodes
 from amiclient.ext.writer import placement
+from amiclient import sparse
 
 #: Bytes that are read and written at a time.
 _CHUNK = 1 << 20
@@ -76,7 +76,9 @@ class Content:
         """Take back the blocks of files that have no name any more."""
         for node in released:
             runs = [(first, first + n) for _, first, n in node.extents]
-            copy.clear(self.descriptor, copy.bytes_of(runs, placement.BLOCK))
+            sparse.clear(
+                self.descriptor, sparse.bytes_of(runs, placement.BLOCK)
+            )
             for _, start, count in node.extents:
                 self.space.give_back(start, count)
             node.extents = []

@@ -9,8 +9,6 @@ there are so many inodes that most groups would be empty.
 
 from collections.abc import Iterator, Sequence
 
-from amiclient.ext import copy
-from amiclient.ext import layout as layout_
 from amiclient.ext.writer import content
 from amiclient.ext.writer import directories
 from amiclient.ext.writer import identity
@@ -18,6 +16,7 @@ from amiclient.ext.writer import inodes
 from amiclient.ext.writer import nodes
 from amiclient.ext.writer import placement
 from amiclient.ext.writer import xattrs
+from amiclient import sparse
 from amiclient import units
 
 
@@ -54,7 +53,7 @@ def divide(
         runs = space.regroup(per_group)
         for _, node in tree.walk():
             node.extents = list(_cleared(writer, node.extents, runs))
-        copy.clear(writer.descriptor, copy.bytes_of(runs, placement.BLOCK))
+        sparse.clear(writer.descriptor, sparse.bytes_of(runs, placement.BLOCK))
 
 
 def _expected(tree: nodes.Tree) -> int:
@@ -77,13 +76,13 @@ def _expected(tree: nodes.Tree) -> int:
 def _cleared(
     writer: content.Content,
     extents: Sequence[nodes.Extent],
-    runs: Sequence[layout_.Run],
+    runs: Sequence[sparse.Run],
 ) -> Iterator[nodes.Extent]:
     """Move the content of a file out of some blocks."""
     for logical, start, count in extents:
         whole = [(start, start + count)]
-        kept = layout_.subtract(whole, runs)
-        for first, end in sorted(kept + layout_.subtract(whole, kept)):
+        kept = sparse.subtract(whole, runs)
+        for first, end in sorted(kept + sparse.subtract(whole, kept)):
             places = [(first, end - first)]
             if (first, end) not in kept:
                 places = writer.space.take(end - first)

@@ -14,8 +14,8 @@ import dataclasses
 import itertools
 
 from amiclient import errors
-from amiclient.ext import layout
 from amiclient.ext.writer.inodes import SIZE
+from amiclient import sparse
 
 BLOCK = 4096
 #: Blocks that a group has, unless the inodes take more groups than the blocks.
@@ -177,26 +177,26 @@ class Space:
         """Let blocks be free again."""
         self.free.append((start, count))
 
-    def regroup(self, per_group: int) -> list[layout.Run]:
+    def regroup(self, per_group: int) -> list[sparse.Run]:
         """Have groups with fewer blocks.
 
         :returns: the blocks that are taken, and that copies of the superblock
             come to lie in, as start and end.
         """
         free = [(start, start + count) for start, count in self.free]
-        free = layout.merge(free + self._copies())
+        free = sparse.merge(free + self._copies())
         self.per_group = per_group
         copies = self._copies()
         self.free = [
             (start, end - start)
-            for start, end in layout.subtract(free, copies)
+            for start, end in sparse.subtract(free, copies)
         ]
-        taken = layout.subtract([(0, self.end)], free)
+        taken = sparse.subtract([(0, self.end)], free)
         self.end = max([self.end, *(end for _, end in copies)])
-        inside = layout.subtract(copies, taken)
-        return layout.subtract(copies, inside)
+        inside = sparse.subtract(copies, taken)
+        return sparse.subtract(copies, inside)
 
-    def _copies(self) -> list[layout.Run]:
+    def _copies(self) -> list[sparse.Run]:
         """List where copies of the superblock are, up to the end."""
         starts = (group * self.per_group for group in _BACKUPS)
         within = itertools.takewhile(lambda start: start < self.end, starts)
@@ -307,7 +307,7 @@ def blocks_per_group(
         per_group = fewest + fewest * trial // _TRIALS
         per_group = min(-(-per_group // 16) * 16, PER_GROUP)
         other = space.copy()
-        other.take(more + layout.count(other.regroup(per_group)))
+        other.take(more + sparse.count(other.regroup(per_group)))
         try:
             found = settle(other, inode_count, headroom=headroom, size=size)
             blocks = found.blocks

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from amiclient import errors
 from amiclient.ext import e2fsprogs
-from amiclient.ext import finish
 from amiclient.ext.image import RootImage
 from amiclient import findings
 from amiclient.glance import architectures
@@ -32,6 +31,7 @@ from amiclient.source import block
 from amiclient.source import detect
 from amiclient.source import disk
 from amiclient.source import virtual
+from amiclient import sparse
 
 if TYPE_CHECKING:
     from openstack.image.v2 import _proxy
@@ -320,7 +320,7 @@ def _filesystem(
         # What e2fsck says before that means little; the data stays as it is,
         # for it may be compared.
         path = path.with_name(_REPLAYED)
-        finish.copy_sparse(root.path, path)
+        sparse.copy(root.path, path)
         tools.preen(path)
     if not tools.check(path):
         yield context.found(

@@ -9,7 +9,6 @@ import pathlib
 import time
 
 from amiclient import errors
-from amiclient.ext import copy
 from amiclient.ext import e2fsprogs
 from amiclient.ext import geometry
 from amiclient.ext import layout
@@ -17,6 +16,7 @@ from amiclient.ext import shrink
 from amiclient import process
 from amiclient.rootfs import contents
 from amiclient.source import detect
+from amiclient import sparse
 from amiclient.tests import base
 from amiclient.tests import fuzz_mutate
 from amiclient.tests import fuzz_run
@@ -101,7 +101,7 @@ class TestSuperblocks(HostileCase):
     def test_one_bitmap_for_all_groups(self) -> None:
         path = hostile.make('groups-shared', self.tmp())
         found = detect.open_root(path).superblock
-        with copy.opened(path, os.O_RDONLY) as descriptor:
+        with sparse.opened(path, os.O_RDONLY) as descriptor:
             error = self.assertRaises(
                 errors.DamagedError, layout.Layout, descriptor, found
             )

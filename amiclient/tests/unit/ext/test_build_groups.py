@@ -7,7 +7,6 @@ import os
 import stat
 import tracemalloc
 
-from amiclient.ext import copy
 from amiclient.ext import shrink
 from amiclient.ext import superblock
 from amiclient.ext.writer import checksums
@@ -17,6 +16,7 @@ from amiclient.ext.writer import placement
 from amiclient.ext.writer.writer import Writer
 from amiclient import process
 from amiclient.source import detect
+from amiclient import sparse
 from amiclient.tests import base
 from amiclient import units
 
@@ -35,7 +35,7 @@ class BuildCase(base.TestCase):
         self, files: Iterable[tuple[bytes, nodes.Node, bytes]], **wish
     ) -> superblock.Superblock:
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
-        with copy.opened(self.path, flags) as descriptor:
+        with sparse.opened(self.path, flags) as descriptor:
             self.fill(descriptor, files, wish)
         process.run(['e2fsck', '-fn', self.path])
         return superblock.read(self.path)

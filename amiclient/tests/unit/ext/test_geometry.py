@@ -6,11 +6,11 @@ import os
 import pathlib
 
 from amiclient import errors
-from amiclient.ext import copy
 from amiclient.ext import geometry
 from amiclient.ext import layout as layout_
 from amiclient.ext import superblock
 from amiclient import process
+from amiclient import sparse
 from amiclient.tests import base
 from amiclient.tests.unit.ext import shrinking
 
@@ -35,7 +35,7 @@ _ROOMY = 1024
 
 
 def _measure(image: pathlib.Path) -> geometry.Geometry:
-    with copy.opened(image, os.O_RDONLY) as descriptor:
+    with sparse.opened(image, os.O_RDONLY) as descriptor:
         layout = layout_.Layout(descriptor, superblock.read(image))
         return geometry.measure(layout)
 
@@ -153,5 +153,5 @@ class TestNeed(base.TestCase):
         count = self.measured.superblock.block_count
         self.assertEqual(0, self.measured.moved(count))
         self.assertEqual(
-            layout_.count(self.measured.used), self.measured.moved(0)
+            sparse.count(self.measured.used), self.measured.moved(0)
         )

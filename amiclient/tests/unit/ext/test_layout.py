@@ -6,9 +6,9 @@ import itertools
 import os
 
 from amiclient import errors
-from amiclient.ext import copy
 from amiclient.ext import layout as layout_
 from amiclient.ext import superblock
+from amiclient import sparse
 from amiclient.tests import base
 from amiclient.tests import exttree
 from amiclient.tests import exttree_disk as disk
@@ -26,17 +26,17 @@ _SHAPES = (
 class TestRuns(base.TestCase):
     """Checked against sets of numbers, on random runs."""
 
-    def numbers(self, runs: list[layout_.Run]) -> set[int]:
+    def numbers(self, runs: list[sparse.Run]) -> set[int]:
         return {n for first, end in runs for n in range(first, end)}
 
-    def runs(self, count: int = 12) -> list[layout_.Run]:
+    def runs(self, count: int = 12) -> list[sparse.Run]:
         found = []
         for _ in range(self.random.randrange(count)):
             first = self.random.randrange(90)
             found.append((first, first + self.random.randint(1, 12)))
         return found
 
-    def check_form(self, runs: list[layout_.Run]) -> None:
+    def check_form(self, runs: list[sparse.Run]) -> None:
         self.assertTrue(all(first < end for first, end in runs), runs)
         for (_, end), (first, _) in itertools.pairwise(runs):
             self.assertLessEqual(end, first)
@@ -44,7 +44,7 @@ class TestRuns(base.TestCase):
     def test_merge(self) -> None:
         for _ in range(500):
             runs = self.runs()
-            merged = layout_.merge(runs)
+            merged = sparse.merge(runs)
             self.check_form(merged)
             self.assertEqual(self.numbers(runs), self.numbers(merged))
             # Those that touch are one.
@@ -53,8 +53,8 @@ class TestRuns(base.TestCase):
 
     def test_subtract(self) -> None:
         for _ in range(500):
-            one, two = layout_.merge(self.runs()), layout_.merge(self.runs())
-            left = layout_.subtract(one, two)
+            one, two = sparse.merge(self.runs()), sparse.merge(self.runs())
+            left = sparse.subtract(one, two)
             self.check_form(left)
             self.assertEqual(
                 self.numbers(one) - self.numbers(two), self.numbers(left)
@@ -62,8 +62,8 @@ class TestRuns(base.TestCase):
 
     def test_complement(self) -> None:
         for _ in range(500):
-            runs = layout_.merge(self.runs())
-            left = layout_.complement(runs, 60)
+            runs = sparse.merge(self.runs())
+            left = sparse.complement(runs, 60)
             self.check_form(left)
             self.assertEqual(
                 set(range(60)) - self.numbers(runs), self.numbers(left)
@@ -71,13 +71,13 @@ class TestRuns(base.TestCase):
 
     def test_count(self) -> None:
         for _ in range(200):
-            runs = layout_.merge(self.runs())
+            runs = sparse.merge(self.runs())
             numbers = self.numbers(runs)
-            self.assertEqual(len(numbers), layout_.count(runs))
+            self.assertEqual(len(numbers), sparse.count(runs))
             below = self.random.randrange(110)
             self.assertEqual(
                 sum(n < below for n in numbers),
-                layout_.count(runs, below=below),
+                sparse.count(runs, below=below),
             )
 
     def test_bitmap(self) -> None:
@@ -101,26 +101,26 @@ class TestLayout(base.TestCase):
     def check_free_blocks(self, name: str) -> None:
         image = shrinking.shape(name, self.folder)
         found = superblock.read(image)
-        with copy.opened(image, os.O_RDONLY) as descriptor:
+        with sparse.opened(image, os.O_RDONLY) as descriptor:
             layout = layout_.Layout(descriptor, found)
             free, used = layout.free(), layout.in_use()
             metadata = layout.metadata()
         self.assertEqual(
-            found.block_count, layout_.count(free) + layout_.count(used)
+            found.block_count, sparse.count(free) + sparse.count(used)
         )
         # Metadata that is not initialised does not count as in use: there
         # is nothing in it to copy.
         want = shrinking.free_runs(image)
-        self.assertEqual([], layout_.subtract(want, free))
-        self.assertEqual(want, layout_.subtract(free, metadata))
+        self.assertEqual([], sparse.subtract(want, free))
+        self.assertEqual(want, sparse.subtract(free, metadata))
         # What else there is, is in no group's hands.
-        self.assertEqual([], layout_.subtract(metadata, layout_.complement(
+        self.assertEqual([], sparse.subtract(metadata, sparse.complement(
             want, found.block_count)))  # fmt: skip
 
     def check_inodes(self, name: str) -> None:
         image = shrinking.shape(name, self.folder)
         found = superblock.read(image)
-        with copy.opened(image, os.O_RDONLY) as descriptor:
+        with sparse.opened(image, os.O_RDONLY) as descriptor:
             layout = layout_.Layout(descriptor, found)
             used = {
                 group.number * found.inodes_per_group + index + 1
@@ -134,15 +134,15 @@ class TestLayout(base.TestCase):
         self.assertEqual(set(), reachable - used)
         # Bytes of unused inodes are disjoint from those of used ones.
         with disk.Filesystem(image) as filesystem:
-            spans = layout_.merge(
+            spans = sparse.merge(
                 (offset, offset + found.inode_size)
                 for offset in map(filesystem.inode_offset, used)
             )
-        self.assertEqual(spans, layout_.subtract(spans, layout_.merge(unused)))
+        self.assertEqual(spans, sparse.subtract(spans, sparse.merge(unused)))
         tables = found.group_count * found.inode_blocks * found.block_size
         # The last block of a table may be longer than its inodes.
         self.assertEqual(
-            tables - len(used) * found.inode_size, layout_.count(unused)
+            tables - len(used) * found.inode_size, sparse.count(unused)
         )
 
 
@@ -153,7 +153,7 @@ class TestDamage(base.TestCase):
         self.found = superblock.read(self.image)
 
     def layout(self) -> layout_.Layout:
-        with copy.opened(self.image, os.O_RDONLY) as descriptor:
+        with sparse.opened(self.image, os.O_RDONLY) as descriptor:
             layout = layout_.Layout(descriptor, self.found)
             layout.in_use()
             return layout

@@ -12,7 +12,6 @@ import time
 from typing import Any
 
 from amiclient import errors
-from amiclient.ext import copy
 from amiclient.glance import retry
 from amiclient.glance.transfer import download
 from amiclient import sparse
@@ -87,7 +86,7 @@ class DownloadTest(base.TestCase):
         To XFS, all that was read is none; and it allocates blocks ahead.
         """
         with self.target.open('rb') as file:
-            runs = copy.data_in(file.fileno(), 0, len(self.data))
+            runs = sparse.data_in(file.fileno(), 0, len(self.data))
             return sum(stop - start for start, stop in runs)
 
     def parts(self) -> list[pathlib.Path]:

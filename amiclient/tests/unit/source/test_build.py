@@ -14,10 +14,10 @@ import tarfile
 import fixtures
 
 from amiclient import errors
-from amiclient.ext import copy
 from amiclient.ext import reader
 from amiclient import process
 from amiclient.source import build as build_
+from amiclient import sparse
 from amiclient.tests import archives
 from amiclient.tests import base
 from amiclient.tests import exttree
@@ -167,7 +167,7 @@ class TestSparse(BuildCase):
                 data = file.read(len(piece))
                 self.assertEqual(data, piece[: len(data)])
                 covered.update(range(offset, offset + len(piece), 4096))
-            for first, end in copy.data_in(file.fileno(), 0, 2**31):
+            for first, end in sparse.data_in(file.fileno(), 0, 2**31):
                 self.assertEqual(set(), set(range(first, end, 4096)) - covered)
 
     def test_old_gnu(self) -> None:

@@ -8,11 +8,11 @@ import threading
 from unittest import mock
 
 from amiclient import errors
-from amiclient.ext import copy
 from amiclient.ext import finish
 from amiclient.ext import superblock
 from amiclient import process
 from amiclient import progress
+from amiclient import sparse
 from amiclient.tests import base
 from amiclient.tests.unit.ext import shrinking
 
@@ -53,13 +53,15 @@ class TestCopyRuns(base.TestCase):
         cancel: threading.Event | None = None,
     ) -> bytes:
         with (
-            copy.opened(self.source, os.O_RDONLY) as source,
-            copy.opened(
+            sparse.opened(self.source, os.O_RDONLY) as source,
+            sparse.opened(
                 self.target, os.O_RDWR | os.O_CREAT | os.O_TRUNC
             ) as target,
         ):
             os.truncate(target, self.source.stat().st_size)
-            copy.copy_runs(source, target, runs, task=self.task, cancel=cancel)
+            sparse.copy_runs(
+                source, target, runs, task=self.task, cancel=cancel
+            )
         return self.target.read_bytes()
 
     def allocated(self) -> int:
@@ -163,8 +165,8 @@ class TestClear(base.TestCase):
         data = self.random.randbytes(4 * _MIB)
         path.write_bytes(data)
         runs = [(5, 6000), (_MIB, 3 * _MIB), (4 * _MIB - 10, 4 * _MIB)]
-        with copy.opened(path, os.O_RDWR) as descriptor:
-            copy.clear(descriptor, runs)
+        with sparse.opened(path, os.O_RDWR) as descriptor:
+            sparse.clear(descriptor, runs)
         want = bytearray(data)
         for first, end in runs:
             want[first:end] = bytes(end - first)
@@ -176,7 +178,7 @@ class TestClear(base.TestCase):
         self.assertLess(self.path.stat().st_blocks * 512, 3 * _MIB)
 
     def test_where_there_can_be_none(self) -> None:
-        with mock.patch.object(copy, '_punch', return_value=False):
+        with mock.patch.object(sparse, '_punch', return_value=False):
             self.check()
 
 
@@ -192,7 +194,7 @@ class TestClone(base.TestCase):
         for clone in (_clone, _no_clone):
             target = folder / clone.__name__
             target.touch()
-            with mock.patch.object(copy, 'clone', clone):
+            with mock.patch.object(sparse, 'clone', clone):
                 finish.copy_in_use(
                     image, target, [], progress=progress.QUIET, cancel=None
                 )
@@ -208,10 +210,10 @@ class TestClone(base.TestCase):
         source.write_bytes(self.random.randbytes(_MIB))
         target.touch()
         with (
-            copy.opened(source, os.O_RDONLY) as reader,
-            copy.opened(target, os.O_RDWR) as writer,
+            sparse.opened(source, os.O_RDONLY) as reader,
+            sparse.opened(target, os.O_RDWR) as writer,
         ):
-            done = copy.clone(reader, writer)
+            done = sparse.clone(reader, writer)
         want = source.read_bytes() if done else b''
         self.assertEqual(want, target.read_bytes())
 
