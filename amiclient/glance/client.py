@@ -5,37 +5,56 @@
 The requests are made on openstacksdk's proxy, which knows the endpoint, the
 token and the region, but the answers are taken as Glance gives them: the
 proxy's own ``create_image`` adds properties nobody asked for, and its list
-evaluates here what Glance can filter there.
+evaluates here what Glance can filter there. The session below is told to
+repeat nothing: here it is known what may be repeated, how often, and until
+when.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import dataclasses
 import http
 import itertools
 import logging
-import re
 import time
-from typing import Any, TYPE_CHECKING
+import types
+from typing import Any, Self, TYPE_CHECKING, TypeVar
+import urllib.parse
 
 from amiclient.errors import CloudError
 from amiclient.errors import NotFoundError
 from amiclient.glance import answers
-from amiclient.glance import candidates
-from amiclient.glance import channel
 from amiclient.glance import http_errors
-from amiclient.glance import model
+from amiclient.glance.model import ImageRecord
+from amiclient.glance.model import NewImage
+from amiclient.glance.model import UUID
+from amiclient.glance import retry
+from amiclient.glance import sessions
 
 if TYPE_CHECKING:
+    from openstack.image.v2 import _proxy
     import requests
 
 LOG = logging.getLogger(__name__)
 
-_UUID = re.compile(r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', re.IGNORECASE)
+_T = TypeVar('_T')
+
+#: Filters for what Glance leaves out of a list unless it is asked for. Shared
+#: images that were not accepted boot all the same.
+ALL: Mapping[str, Any] = types.MappingProxyType(
+    {'visibility': 'all', 'member_status': 'all'}
+)
+
+#: Without it Glance writes its errors in HTML.
+_HEADERS = {'Accept': 'application/json'}
 
 #: RFC 6902 within Glance: here ``add`` replaces what is there already.
 _PATCH = {
-    'Accept': 'application/json',
+    **_HEADERS,
     'Content-Type': 'application/openstack-images-v2.1-json-patch',
 }
+
+#: Seconds for the cloud to accept a connection, at most.
+_CONNECT = 30.0
 
 #: Images in one answer. Glance's own default is 25, its limit 1000. More
 #: are not quicker: Glance takes as long for each, and we wait for all.
@@ -49,56 +68,153 @@ _PAGES = 10
 #: Ids in one request: 40 bytes each in a URL, of which 8 KiB are safe.
 _IDS = 100
 
+#: So many images are listed when a name is ambiguous.
+_LISTED = 5
 
-class Catalog(channel.Channel):
-    """The images of one cloud, as far as the user can see them."""
 
-    def get(self, id: str) -> model.ImageRecord:
-        """Get an image by its id.
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """A project that an image is shared with.
 
-        :raises NotFoundError: if there is none, or none that can be seen.
-        :raises CloudError: if the cloud does not answer as it should.
+    :param project: its id.
+    :param status: ``accepted``, ``pending`` or ``rejected``. Whatever it is,
+        the project can boot the image by its id; lists show accepted ones.
+    """
+
+    project: str
+    status: str
+
+
+class Catalog:
+    """The images of one cloud, as far as the user can see them.
+
+    All methods raise :class:`CloudError` if the cloud refuses, or does not
+    answer as it should; for an image that is not there, or cannot be seen,
+    :class:`NotFoundError`.
+
+    :param proxy: openstacksdk's, for version 2 of the image service.
+    :param patience: how often to try, and how long to wait; if None, the
+        default, but the time-out that clouds.yaml may set (api_timeout).
+    :param clock: says when to give up.
+    """
+
+    def __init__(
+        self,
+        proxy: '_proxy.Proxy',
+        *,
+        patience: retry.Patience | None = None,
+        clock: retry.Clock | None = None,
+    ) -> None:
+        sessions.bound(proxy.session)
+        self._proxy = proxy
+        self._given = patience
+        self._patience = patience or retry.Patience()
+        self._clock = clock or retry.Clock()
+
+    def within(self, seconds: float | None = None) -> Self:
+        """Make another that gives up after some time, from now.
+
+        :param seconds: None for what the patience says for undoing.
         """
-        doing = f'getting image {id}'
-        return _record(self.send('GET', f'/images/{id}', doing), id, doing)
+        limit = self._patience.undo if seconds is None else seconds
+        clock = retry.Clock(seconds=limit)
+        return type(self)(self._proxy, patience=self._given, clock=clock)
+
+    def _repeat(self, work: Callable[[int], _T]) -> _T:
+        return retry.call(work, patience=self._patience, clock=self._clock)
+
+    def _once(
+        self, method: str, url: str, doing: str, **kwargs: Any
+    ) -> 'requests.Response':
+        """Make a request that must not, or need not, be repeated.
+
+        :param url: below that of the image service.
+        :param doing: what is tried, such as ``deleting image 8f0c``.
+        :param kwargs: further ones of :meth:`requests.Session.request`.
+        :returns: an answer that is a success.
+        """
+        kwargs.setdefault('headers', _HEADERS)
+        # Unless it is given one, a session waits for ever.
+        if self._given or self._proxy.session.timeout is None:
+            kwargs.setdefault('timeout', self._timeout(doing))
+        timeout = kwargs.get('timeout', self._proxy.session.timeout)
+        # It may log in again meanwhile, or be sent somewhere else.
+        whole = sum(timeout) if isinstance(timeout, tuple) else timeout
+        whole = self._clock.left(whole or retry.TIMEOUT)
+        with http_errors.understood(doing), sessions.within(whole):
+            response = self._proxy.request(
+                url,
+                method,
+                raise_exc=False,
+                connect_retries=0,
+                status_code_retries=0,
+                hooks=sessions.HOOKS,
+                **kwargs,
+            )
+        return http_errors.check(response, doing)
+
+    def _timeout(self, doing: str) -> tuple[float, float]:
+        connect = self._clock.left(min(_CONNECT, self._patience.stall))
+        reply = self._clock.left(self._patience.reply)
+        if not connect or not reply:
+            raise CloudError(f'{doing} was not tried: there was no time left')
+        return connect, reply
+
+    def _ask(
+        self, url: str, what: str, doing: str, method: str = 'GET', **more: Any
+    ) -> answers.Object:
+        """Make a request that may be repeated as it is, for an object.
+
+        :param what: that the answer has to be, such as ``an image``.
+        """
+        answer = self._repeat(lambda _: self._once(method, url, doing, **more))
+        return answers.read(answer, what, doing)
+
+    def _remove(self, url: str, doing: str) -> None:
+        answer = self._once('DELETE', url, doing)
+        if answer.status_code != http.HTTPStatus.NO_CONTENT:
+            raise CloudError(
+                f'{doing} failed: a proxy answered (HTTP '
+                f'{answer.status_code}), not Glance',
+                hint='ask the operator about the proxy in front of Glance',
+            )
+
+    def get(self, id: str) -> ImageRecord:
+        """Get an image by its id."""
+        body = self._ask(
+            f'/images/{id}', f'the image {id}', f'getting image {id}'
+        )
+        return _record(body, id)
 
     def find(
         self,
         name_or_id: str,
         *,
-        fits: Callable[[model.ImageRecord], bool] | None = None,
+        fits: Callable[[ImageRecord], bool] | None = None,
         strict: bool = False,
-    ) -> model.ImageRecord:
-        """Find an image by its id or, if no id is like that, by its name.
-
-        Hidden images are found only if no other has the name.
+    ) -> ImageRecord:
+        """Find an image by its id or name; a hidden one if no other has it.
 
         :param fits: tells images that may be meant; others are found only if
             none of these has the name.
         :param strict: whether hidden ones are looked at in any case.
-        :raises NotFoundError: if there is none.
         :raises CloudError: if several have that name.
         """
-        if _UUID.fullmatch(name_or_id):
+        if UUID.fullmatch(name_or_id):
             try:
                 return self.get(name_or_id.lower())
             except NotFoundError:
                 pass  # A UUID makes a poor name, but it can be one.
-        found: list[model.ImageRecord] = []
+        found: list[ImageRecord] = []
         for hidden in (False, True):
             found += self.named(name_or_id, hidden=hidden)
             fitting = [i for i in found if fits is None or fits(i)]
             if fitting and not strict:
                 break
-        return candidates.only(fitting or found, name_or_id)
+        return _only(fitting or found, name_or_id)
 
-    def named(
-        self, name: str, *, hidden: bool = False
-    ) -> list[model.ImageRecord]:
-        """List the images that have a name, to the letter.
-
-        :raises CloudError: if the cloud does not answer as it should.
-        """
+    def named(self, name: str, *, hidden: bool = False) -> list[ImageRecord]:
+        """List the images that have a name, to the letter."""
         if not name:
             return []
         # With a colon in it, Glance takes what is before that for an operator
@@ -116,7 +232,7 @@ class Catalog(channel.Channel):
         marker: str | None = None,
         page_size: int = _PAGE,
         **filters: str | bool | int | Collection[str],
-    ) -> Iterator[model.ImageRecord]:
+    ) -> Iterator[ImageRecord]:
         """List images.
 
         :param limit: how many at most.
@@ -125,7 +241,6 @@ class Catalog(channel.Channel):
         :param filters: query parameters of ``GET /v2/images``, by Glance's
             names: ``visibility``, ``os_hidden``, ``tag`` (one or several),
             ``sort``, any property.
-        :raises CloudError: if the cloud does not answer as it should.
         """
         params: dict[str, Any] = {
             name: str(value).lower() if isinstance(value, bool) else value
@@ -137,17 +252,17 @@ class Catalog(channel.Channel):
 
     def _pages(
         self, params: dict[str, Any], marker: str | None
-    ) -> Iterator[model.ImageRecord]:
+    ) -> Iterator[ImageRecord]:
         doing, what = 'listing images', 'a list of images'
         markers, count, took = {marker}, 0, 0.0
         while True:
             if marker:
                 params['marker'] = marker
             begin = time.monotonic()
-            body = self.request('GET', '/images', what, doing, params=params)
+            body = self._ask('/images', what, doing, params=params)
             took += time.monotonic() - begin
             images = body.objects('images', 'an image')
-            yield from map(model.ImageRecord.from_json, images)
+            yield from map(ImageRecord.from_json, images)
             if not body.text('next') or not images:
                 return
             marker = images[-1].id()
@@ -167,26 +282,21 @@ class Catalog(channel.Channel):
         ids: Collection[str],
         *,
         hidden: Collection[bool] = (False, True),
-    ) -> dict[str, model.ImageRecord]:
+    ) -> dict[str, ImageRecord]:
         """Get several images, hidden and community ones too.
 
         :param hidden: whether to look among hidden ones, among others, or
             among both, which Glance has to be asked for one after the other
             (glance.api.v2.images: ``os_hidden`` is true or false).
         :returns: those that exist and can be seen, by their ids.
-        :raises CloudError: if the cloud does not answer as it should.
         """
-        found: dict[str, model.ImageRecord] = {}
+        found: dict[str, ImageRecord] = {}
         for are_hidden in hidden:
-            missing = sorted({i for i in ids if _UUID.fullmatch(i)} - {*found})
+            missing = sorted({i for i in ids if UUID.fullmatch(i)} - {*found})
             for start in range(0, len(missing), _IDS):
                 some = missing[start : start + _IDS]
                 listed = self.images(
-                    id=f'in:{",".join(some)}',
-                    visibility='all',
-                    # Shared ones that were not accepted boot all the same.
-                    member_status='all',
-                    os_hidden=are_hidden,
+                    id=f'in:{",".join(some)}', os_hidden=are_hidden, **ALL
                 )
                 found.update((i.id, i) for i in listed if i.id in some)
         return found
@@ -235,33 +345,14 @@ class Catalog(channel.Channel):
         with http_errors.understood('asking for the roles'):
             return tuple(auth.get_access(session).role_names or ())
 
-    def create(self, new: model.NewImage) -> model.ImageRecord:
-        """Create an image that has no data yet.
-
-        :raises CloudError: if the cloud refuses.
-        """
-        body: dict[str, Any] = {
-            **new.properties,
-            'name': new.name,
-            'disk_format': new.disk_format,
-            'container_format': new.container_format,
-            'min_disk': new.min_disk,
-            'min_ram': new.min_ram,
-            'tags': list(new.tags),
-        }
-        optional = {
-            'id': new.id,
-            'visibility': new.visibility,
-            'protected': new.protected,
-            'os_hidden': new.hidden,
-            'owner': new.owner,
-        }
-        body.update((k, v) for k, v in optional.items() if v is not None)
+    def create(self, new: NewImage) -> ImageRecord:
+        """Create an image that has no data yet."""
+        body = new.to_json()
         doing = f'creating image {new.name}'
 
-        def attempt(number: int) -> model.ImageRecord:
+        def attempt(number: int) -> ImageRecord:
             try:
-                answer = self.once('POST', '/images', doing, json=body)
+                answer = self._once('POST', '/images', doing, json=body)
             except CloudError as error:
                 if new.id is None:
                     # There is no telling whether it was created.
@@ -271,9 +362,10 @@ class Catalog(channel.Channel):
                     if (found.name, found.status) == (new.name, 'queued'):
                         return found
                 raise
-            return _record(answer, new.id, doing)
+            what = f'the image {new.id}' if new.id else 'an image'
+            return _record(answers.read(answer, what, doing), new.id)
 
-        return self.repeat(attempt)
+        return self._repeat(attempt)
 
     def update(
         self,
@@ -281,74 +373,59 @@ class Catalog(channel.Channel):
         properties: Mapping[str, Any],
         *,
         present: Collection[str] | None = None,
-    ) -> model.ImageRecord:
+    ) -> ImageRecord:
         """Change attributes and properties of an image.
 
         :param properties: new values, by Glance's names; None removes one.
         :param present: the properties that it has, to save looking.
-        :raises NotFoundError: if there is no such image.
-        :raises CloudError: if the cloud refuses.
         """
-        # The answer to the first attempt may be all that was lost.
-        return self.repeat(
-            lambda number: self._update(
-                id, properties, present if number == 1 else None
-            )
-        )
-
-    def _update(
-        self,
-        id: str,
-        properties: Mapping[str, Any],
-        present: Collection[str] | None,
-    ) -> model.ImageRecord:
         doing = f'changing image {id}'
-        gone = {name for name, value in properties.items() if value is None}
-        if gone:
-            # To remove what is not there is a conflict.
-            gone &= set(
-                self.get(id).properties if present is None else present
-            )
         changes = [
             {'op': 'add', 'path': _pointer(name), 'value': value}
             for name, value in properties.items()
             if value is not None
-        ] + [{'op': 'remove', 'path': _pointer(name)} for name in sorted(gone)]
-        if not changes:
-            return self.get(id)
-        answer = self.once(
-            'PATCH', f'/images/{id}', doing, json=changes, headers=_PATCH
-        )
-        return _record(answer, id, doing)
+        ]
+        removed = {name for name, value in properties.items() if value is None}
+
+        def attempt(number: int) -> ImageRecord:
+            gone = removed
+            if gone:
+                # To remove what is not there is a conflict; and the answer to
+                # the first attempt may be all that was lost.
+                known = present if number == 1 else None
+                if known is None:
+                    known = self.get(id).properties
+                gone = gone & {*known}
+            patch = changes + [
+                {'op': 'remove', 'path': _pointer(name)}
+                for name in sorted(gone)
+            ]
+            if not patch:
+                return self.get(id)
+            answer = self._once(
+                'PATCH', f'/images/{id}', doing, json=patch, headers=_PATCH
+            )
+            return _record(answers.read(answer, f'the image {id}', doing), id)
+
+        return self._repeat(attempt)
 
     def delete(self, id: str) -> None:
-        """Delete an image.
-
-        :raises NotFoundError: if there is no such image.
-        :raises CloudError: if the cloud refuses: it is protected, or in use.
-        """
+        """Delete an image."""
 
         def attempt(number: int) -> None:
             try:
-                self.remove(f'/images/{id}', f'deleting image {id}')
+                self._remove(f'/images/{id}', f'deleting image {id}')
             except NotFoundError:
                 # Only the answer to the first was lost, then.
                 if number == 1:
                     raise
 
-        self.repeat(attempt)
+        self._repeat(attempt)
 
     def schema(self) -> Mapping[str, Any]:
-        """Get the JSON schema of images, which the operator may have changed.
-
-        :raises CloudError: if the cloud does not answer as it should.
-        """
-        schema = self.request(
-            'GET',
-            '/schemas/image',
-            'a schema',
-            'asking for the schema of images',
-        )
+        """Get the JSON schema of images, which operators may change."""
+        doing = 'asking for the schema of images'
+        schema = self._ask('/schemas/image', 'a schema', doing)
         schema.object('properties')
         return schema.members
 
@@ -357,46 +434,154 @@ class Catalog(channel.Channel):
 
         :returns: ``{name: {"usage": N, "limit": N}}``, as in
             ``GET /v2/info/usage``; nothing where there are no such quotas.
-        :raises CloudError: if the cloud does not answer as it should.
         """
         try:
-            body = self.request(
-                'GET', '/info/usage', 'a list of quotas', 'asking for quotas'
-            )
+            return self._ask(
+                '/info/usage', 'a list of quotas', 'asking for quotas'
+            ).object('usage')
         except NotFoundError:
             # Glance has it since API 2.13.
             return {}
-        return body.object('usage')
 
     def stores(self) -> tuple[str, ...] | None:
         """Tell where this cloud can keep data.
 
         :returns: the stores' ids, from ``GET /v2/info/stores``; None if the
             operator gives no choice.
-        :raises CloudError: if the cloud does not answer as it should.
         """
         try:
-            body = self.request(
-                'GET', '/info/stores', 'a list of stores', 'asking for stores'
-            )
+            stores = self._ask(
+                '/info/stores', 'a list of stores', 'asking for stores'
+            ).objects('stores', 'a store')
         except NotFoundError:
             return None
+        return tuple(store.word('id') for store in stores)
+
+    def members(self, image: ImageRecord) -> tuple[Member, ...]:
+        """Tell whom an image is shared with.
+
+        Glance lets only images of visibility ``shared`` have members, but
+        remembers those of an image that is made private or public: they are
+        back when it is shared again, and cannot be asked for until then.
+        Another project's image tells only that it is shared with the user's.
+
+        :returns: none, without a request, of an image that cannot have any.
+        """
+        if image.visibility != 'shared':
+            return ()
+        body = self._ask(
+            f'/images/{image.id}/members',
+            'a list of members',
+            f'asking who shares image {image.id}',
+        )
         return tuple(
-            store.word('id') for store in body.objects('stores', 'a store')
+            Member(member.word('member_id'), member.word('status'))
+            for member in body.objects('members', 'a member')
         )
 
+    def member_ids(self, image: ImageRecord) -> frozenset[str]:
+        """Tell the ids of the projects that an image is shared with."""
+        return frozenset(member.project for member in self.members(image))
 
-def _record(
-    answer: 'requests.Response', id: str | None, doing: str
-) -> model.ImageRecord:
-    """Read the image that an answer holds.
+    def add_member(self, id: str, project: str) -> None:
+        """Share an image with a project; it may be shared with it already.
 
-    :param id: which it has to be; None for any.
-    :raises CloudError: if it holds none, or another one.
-    """
-    what = 'an image' if id is None else f'the image {id}'
-    body = answers.read(answer, what, doing)
-    record = model.ImageRecord.from_json(body)
+        :param project: its id, which Glance does not look up.
+        """
+        doing = f'sharing image {id} with {project}'
+        url, body = f'/images/{id}/members', {'member': project}
+        try:
+            added = self._ask(url, 'a member', doing, 'POST', json=body)
+        except CloudError as error:
+            if error.status != http.HTTPStatus.CONFLICT:
+                raise
+        else:
+            if added.word('member_id') != project:
+                added.refuse('it is another project')
+
+    def remove_member(self, id: str, project: str) -> None:
+        """Share an image with a project no longer; it may not have been."""
+        doing = f'sharing image {id} with {project} no longer'
+        url = f'/images/{id}/members/{urllib.parse.quote(project, safe="")}'
+        try:
+            self._repeat(lambda _: self._remove(url, doing))
+        except NotFoundError:
+            # Then it is as it was to be, unless the image is gone.
+            self.get(id)
+
+    def explained(self, error: CloudError, image: ImageRecord) -> CloudError:
+        """Find a better hint for a refusal.
+
+        Glance tells a reader, somebody of another project and somebody who
+        may not publish the same: "You are not authorized to complete ...
+        action".
+
+        :param error: what a change of an image, or deleting it, has raised.
+        :returns: the same, if there is nothing to add.
+        """
+        message, status = error.message, error.status
+        if status == http.HTTPStatus.CONFLICT and 'in use' in message:
+            hint = (
+                'volumes or servers are clones of its data in the store: '
+                'delete those first'
+            )
+        elif status != http.HTTPStatus.FORBIDDEN or (
+            # What this needs is said already.
+            'publicize_image' in message
+        ):
+            return error
+        elif 'is protected' in message:
+            hint = unprotect(image)
+        elif image.owner != self.project():
+            hint = (
+                f'it belongs to the project {image.owner}: only members of '
+                'that, or an administrator, can change it'
+            )
+        else:
+            hint = http_errors.NO_ROLE
+        return CloudError(message, hint=hint, status=status)
+
+
+def unprotect(image: ImageRecord) -> str:
+    """Tell what to do about an image that is protected."""
+    return f'unprotect it first: openstack image set --unprotected {image.id}'
+
+
+def _only(found: Sequence[ImageRecord], name: str) -> ImageRecord:
+    """Take the only image that has a name."""
+    if not found:
+        raise NotFoundError(
+            f'no image has the name or id {name!r}',
+            hint='see `openstack image list`; those of other projects have to '
+            'be shared with yours',
+        )
+    if len(found) > 1:
+        some = ', '.join(
+            f'{image.id} ({", ".join(_traits(image))})'
+            for image in found[:_LISTED]
+        )
+        more = len(found) - _LISTED
+        if more > 0:
+            some += f' and {more} more'
+        raise CloudError(
+            f'{len(found)} images are named {name!r}: {some}',
+            hint='give the id of one',
+        )
+    return found[0]
+
+
+def _traits(image: ImageRecord) -> Iterator[str]:
+    yield image.role or image.disk_format or 'no format'
+    if image.hidden:
+        yield 'hidden'
+    yield image.status
+    if image.created_at:
+        yield f'created {image.created_at:%F %R}'
+
+
+def _record(body: answers.Object, id: str | None) -> ImageRecord:
+    """Read an image that has to have an id; None for any."""
+    record = ImageRecord.from_json(body)
     if id is not None and record.id.lower() != id.lower():
         body.refuse(f'it is {record.id}')
     return record

@@ -24,8 +24,8 @@ import requests
 import urllib3
 
 from amiclient import errors
-from amiclient.glance import bounded
 from amiclient.glance import retry
+from amiclient.glance import sessions
 from amiclient import units
 
 #: How much of an error's text is passed on.
@@ -255,8 +255,8 @@ def _unconnected(error: Exception, doing: str) -> errors.CloudError:
             hint='check the name in the endpoint, and the DNS',
             again=None if final else 0.0,
         )
-    if _first(error, bounded.TooLargeError):
-        largest = units.format_size(bounded.LARGEST)
+    if _first(error, sessions.AnswerTooLargeError):
+        largest = units.format_size(sessions.LARGEST)
         return errors.CloudError(
             f'{doing} failed: what {where} answered is larger than {largest}',
             hint='check that the endpoint is that of a cloud',

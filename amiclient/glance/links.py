@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""AMIs as they are in the cloud: images with what they link to."""
+"""AMIs as they are in the cloud: images, and what links to what."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 import dataclasses
 import itertools
-import types
 from typing import Any
 
 from amiclient import errors
-from amiclient.glance import client
-from amiclient.glance import model
+from amiclient.glance.client import ALL
+from amiclient.glance.client import Catalog
+from amiclient.glance.model import ImageRecord
+from amiclient.glance.model import Kind
+from amiclient.glance.model import LINKS
 
 #: The status of an image that an AMI links to, but that is not there: it was
 #: deleted, or belongs to somebody who does not share it.
@@ -22,12 +24,14 @@ _BY_ID = 100
 #: Images in a page when many parts are listed; Glance's limit.
 _PAGE = 1000
 
-#: What Glance leaves out of a list unless it is asked for.
-_ALL: Mapping[str, Any] = types.MappingProxyType(
-    {'visibility': 'all', 'member_status': 'all'}
-)
+#: Images whose users are asked for one by one. For more, it takes fewer
+#: requests to look at all images: Glance finds one value at a time.
+_SINGLY = 4
 
-_PARTS = (model.Kind.AKI.value, model.Kind.ARI.value)
+#: So many images are named; the rest is counted.
+_NAMED = 3
+
+_PARTS = tuple(kind.value for kind in LINKS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +41,9 @@ class Ami:
     :param kernel: None if it links to none, or to one that is not there.
     """
 
-    image: model.ImageRecord
-    kernel: model.ImageRecord | None = None
-    ramdisk: model.ImageRecord | None = None
+    image: ImageRecord
+    kernel: ImageRecord | None = None
+    ramdisk: ImageRecord | None = None
 
     @property
     def kernel_status(self) -> str | None:
@@ -51,38 +55,37 @@ class Ami:
         """What state the ramdisk is in; None if there is no link to one."""
         return _status(self.image.ramdisk_id, self.ramdisk)
 
+    @property
+    def parts(self) -> tuple[tuple[Kind, ImageRecord], ...]:
+        """The kernel and the ramdisk, as far as they are there."""
+        both = (Kind.AKI, self.kernel), (Kind.ARI, self.ramdisk)
+        return tuple((kind, part) for kind, part in both if part is not None)
 
-def _status(link: str | None, found: model.ImageRecord | None) -> str | None:
+
+def _status(link: str | None, found: ImageRecord | None) -> str | None:
     if link is None:
         return None
     return MISSING if found is None else found.status
 
 
-def show(catalog: client.Catalog, name_or_id: str) -> Ami:
+def show(catalog: Catalog, name_or_id: str) -> Ami:
     """Get one AMI with what it links to.
 
     :raises NotFoundError: if there is no such image.
     :raises CloudError: if it is no AMI.
     """
-    image = catalog.find(
-        name_or_id, fits=lambda each: each.may_be(model.Kind.AMI)
-    )
+    image = catalog.find(name_or_id, fits=lambda each: each.may_be(Kind.AMI))
     # With a ramdisk alone it is a broken one, and somebody wants to know why.
-    is_ami = image.disk_format == model.Kind.AMI.value or not {
-        'kernel_id',
-        'ramdisk_id',
-    }.isdisjoint(image.properties)
-    if not is_ami:
+    if image.disk_format != Kind.AMI.value and not image.has_link:
         raise errors.CloudError(
-            f'the image {image.name!r} ({image.id}) is no AMI: it links to no '
-            'kernel',
+            f'the image {image.title} is no AMI: it links to no kernel',
             hint=f'see `{image.showing}`',
         )
     return next(_resolve(catalog, [image], {}))
 
 
-def listed(
-    catalog: client.Catalog,
+def list_amis(
+    catalog: Catalog,
     filters: Mapping[str, Any],
     *,
     limit: int | None = None,
@@ -102,7 +105,7 @@ def listed(
         listed as well.
     """
     images = catalog.images(marker=marker, **filters)
-    parts: dict[str, model.ImageRecord] = {}
+    parts: dict[str, ImageRecord] = {}
     chosen = itertools.islice(_amis(images, parts, broken), limit)
     if not resolve:
         return map(Ami, chosen)
@@ -110,14 +113,13 @@ def listed(
 
 
 def _amis(
-    images: Iterator[model.ImageRecord],
-    parts: dict[str, model.ImageRecord],
+    images: Iterator[ImageRecord],
+    parts: dict[str, ImageRecord],
     broken: bool,
-) -> Iterator[model.ImageRecord]:
+) -> Iterator[ImageRecord]:
     """Choose the AMIs; Glance cannot be asked for them.
 
     :param parts: gets the kernels and ramdisks among the rest, by their ids.
-    :param broken: whether those without a kernel are chosen as well.
     """
     for image in images:
         if image.kernel_id is not None or (broken and _is_broken(image)):
@@ -126,18 +128,18 @@ def _amis(
             parts[image.id] = image
 
 
-def _is_broken(image: model.ImageRecord) -> bool:
+def _is_broken(image: ImageRecord) -> bool:
     """Tell whether an image without a kernel should have one."""
-    links = map(image.properties.get, ('kernel_id', 'ramdisk_id'))
-    return image.disk_format == model.Kind.AMI.value or any(
-        link is not None for link in links
+    values = map(image.properties.get, LINKS.values())
+    return image.disk_format == Kind.AMI.value or any(
+        value is not None for value in values
     )
 
 
 def _resolve(
-    catalog: client.Catalog,
-    images: Collection[model.ImageRecord],
-    known: Mapping[str, model.ImageRecord],
+    catalog: Catalog,
+    images: Collection[ImageRecord],
+    known: Mapping[str, ImageRecord],
 ) -> Iterator[Ami]:
     """Find what images link to.
 
@@ -148,16 +150,11 @@ def _resolve(
     found = {link: known[link] for link in wanted & known.keys()}
     found |= _fetch(catalog, wanted - found.keys())
     for image in images:
-        yield Ami(
-            image,
-            found.get(image.kernel_id or ''),
-            found.get(image.ramdisk_id or ''),
-        )
+        kernel = found.get(image.kernel_id or '')
+        yield Ami(image, kernel, found.get(image.ramdisk_id or ''))
 
 
-def _fetch(
-    catalog: client.Catalog, ids: Collection[str]
-) -> dict[str, model.ImageRecord]:
+def _fetch(catalog: Catalog, ids: Collection[str]) -> dict[str, ImageRecord]:
     """Get images by their ids, with few requests, however many they are."""
     missing = set(ids)
     if len(missing) <= _BY_ID:
@@ -165,17 +162,17 @@ def _fetch(
     # What a list left out may be hidden. There are few of those as a rule, so
     # one request tells them all, and which are not.
     hidden = list(
-        catalog.images(limit=_PAGE, page_size=_PAGE, os_hidden=True, **_ALL)
+        catalog.images(limit=_PAGE, page_size=_PAGE, os_hidden=True, **ALL)
     )
     found = {part.id: part for part in hidden if part.id in missing}
     missing -= found.keys()
     if len(missing) > _BY_ID:
         # A filtered list does not have them; but they are of two formats,
         # most of them at least.
-        parts = catalog.images(
-            page_size=_PAGE, disk_format=f'in:{",".join(_PARTS)}', **_ALL
-        )
-        for part in parts:
+        formats = f'in:{",".join(_PARTS)}'
+        for part in catalog.images(
+            page_size=_PAGE, disk_format=formats, **ALL
+        ):
             if part.id in missing:
                 found[part.id] = part
                 missing.remove(part.id)
@@ -185,3 +182,123 @@ def _fetch(
         where = (False,) if len(hidden) < _PAGE else (False, True)
         found |= catalog.get_many(missing, hidden=where)
     return found
+
+
+@dataclasses.dataclass(frozen=True)
+class LinkedPart:
+    """A kernel or a ramdisk.
+
+    :param users: the images that link to it; None if nobody asked.
+    """
+
+    kind: Kind
+    image: ImageRecord
+    users: tuple[ImageRecord, ...] | None = None
+
+
+def used_by(
+    catalog: Catalog, ids: Collection[str]
+) -> dict[str, tuple[ImageRecord, ...]]:
+    """Find the images that link to others, as a kernel or a ramdisk.
+
+    Private images of other projects cannot be seen, and so not be found.
+
+    :param ids: of the images that are linked to.
+    :returns: for each id, those that the user can see, hidden and community
+        ones included, the oldest first.
+    """
+    queries: list[dict[str, Any]] = [{}]
+    if len({*ids}) <= _SINGLY:
+        keys = LINKS.values()
+        queries = [{key: id} for id in sorted({*ids}) for key in keys]
+    found: dict[str, dict[str, ImageRecord]] = {id: {} for id in ids}
+    for hidden, query in itertools.product((False, True), queries):
+        for image in catalog.images(**query, os_hidden=hidden, **ALL):
+            for key in LINKS.values():
+                link = str(image.properties.get(key)).lower()
+                if link in found:
+                    found[link][image.id] = image
+    return {
+        id: tuple(sorted(users.values(), key=_age))
+        for id, users in found.items()
+    }
+
+
+def _age(image: ImageRecord) -> str:
+    return f'{image.created_at} {image.id}'
+
+
+def others(
+    catalog: Catalog, part: ImageRecord, ami: ImageRecord
+) -> list[ImageRecord]:
+    """Find the images that link to a part of an AMI, the AMI itself aside."""
+    return [u for u in used_by(catalog, [part.id])[part.id] if u.id != ami.id]
+
+
+def named(images: Iterable[ImageRecord]) -> str:
+    """Name some images, and count the rest."""
+    titles = [image.title for image in images]
+    more = len(titles) - _NAMED
+    some = ', '.join(titles[:_NAMED])
+    return f'{some} and {more} more' if more > 0 else some
+
+
+def find_part(
+    catalog: Catalog, kind: Kind, name_or_id: str, *, strict: bool = False
+) -> LinkedPart:
+    """Find a kernel or a ramdisk, with what links to it.
+
+    It is one by its format, or because something links to it as such.
+
+    :param strict: whether no other image, of whatever kind, may have the
+        name, not even a hidden one.
+    :raises NotFoundError: if there is no such image.
+    :raises CloudError: if it is something else, or several have the name.
+    """
+    image = catalog.find(
+        name_or_id,
+        fits=None if strict else lambda each: each.may_be(kind),
+        strict=strict,
+    )
+    users = used_by(catalog, [image.id])[image.id]
+    if image.disk_format != kind.value and not is_linked(image, kind, users):
+        raise errors.CloudError(
+            f'the image {image.title} is no {kind.noun}: its format is '
+            f'{image.disk_format}, and no image links to it',
+            hint=f'see `{image.showing}`',
+        )
+    return LinkedPart(kind, image, users)
+
+
+def is_linked(
+    image: ImageRecord, kind: Kind, users: Iterable[ImageRecord]
+) -> bool:
+    """Tell whether images link to another as a kernel, or as a ramdisk."""
+    return any(
+        str(user.properties.get(LINKS[kind])).lower() == image.id
+        for user in users
+    )
+
+
+def list_parts(
+    catalog: Catalog,
+    kind: Kind,
+    filters: Mapping[str, Any],
+    *,
+    limit: int | None = None,
+    marker: str | None = None,
+    used: bool = False,
+) -> Iterator[LinkedPart]:
+    """List kernels or ramdisks, which their format tells.
+
+    :param filters: query parameters of Glance's.
+    :param used: whether to find out what links to them.
+    """
+    images = catalog.images(
+        limit=limit, marker=marker, **{**filters, 'disk_format': kind.value}
+    )
+    if not used:
+        return (LinkedPart(kind, image) for image in images)
+    chosen = list(images)
+    users = used_by(catalog, [image.id for image in chosen])
+    return (LinkedPart(kind, image, users[image.id]) for image in chosen)

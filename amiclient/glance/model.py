@@ -8,6 +8,7 @@ import datetime
 import enum
 import json
 import pathlib
+import re
 import types
 from typing import Any, Self
 
@@ -45,8 +46,18 @@ ATTRIBUTES = frozenset(
     }
 )
 
-#: The properties that link to a kernel, and to a ramdisk.
-LINKS = ('kernel_id', 'ramdisk_id')
+#: As Nova takes it for a link, and passes it on to Glance, which compares it
+#: letter by letter.
+UUID = re.compile(r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', re.IGNORECASE)
+
+#: Each shows an image to whom the one before does, and to others.
+VISIBILITIES = ('private', 'shared', 'community', 'public')
+
+#: Those with which everybody can boot an image who knows its id.
+OPEN = ('public', 'community')
+
+#: Formats of a file that is as large as the disk that the guest sees.
+PLAIN = ('ami', 'raw')
 
 
 class Kind(enum.Enum):
@@ -60,6 +71,10 @@ class Kind(enum.Enum):
     def noun(self) -> str:
         """What to call it in a sentence."""
         return {'ami': 'image', 'aki': 'kernel', 'ari': 'ramdisk'}[self.value]
+
+
+#: The properties that link to a kernel, and to a ramdisk.
+LINKS = {Kind.AKI: 'kernel_id', Kind.ARI: 'ramdisk_id'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +101,14 @@ class NewImage:
     properties: Mapping[str, str] = dataclasses.field(
         default_factory=lambda: types.MappingProxyType({})
     )
+
+    def to_json(self) -> dict[str, Any]:
+        """Write the body of ``POST /v2/images``."""
+        given = dataclasses.asdict(dataclasses.replace(self, properties={}))
+        del given['properties']
+        given['os_hidden'] = given.pop('hidden')
+        given = {k: v for k, v in given.items() if v is not None}
+        return {**self.properties, **given, 'tags': list(self.tags)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,10 +263,17 @@ class ImageRecord:
             return True
         if self.disk_format in [each.value for each in Kind]:
             return False
-        is_linking = not {'kernel_id', 'ramdisk_id'}.isdisjoint(
-            self.properties
-        )
-        return is_linking == (kind is Kind.AMI)
+        return self.has_link == (kind is Kind.AMI)
+
+    @property
+    def has_link(self) -> bool:
+        """Whether it has a link to a kernel or a ramdisk, even a bad one."""
+        return not self.properties.keys().isdisjoint(LINKS.values())
+
+    @property
+    def title(self) -> str:
+        """What to call it in a sentence, after a noun."""
+        return f'{self.name!r} ({self.id})'
 
     @property
     def showing(self) -> str:
@@ -262,7 +292,7 @@ def _properties(body: answers.Object) -> Mapping[str, str | None]:
 
     Glance keeps nothing else; what the cloud made of it stays JSON.
     """
-    for link in LINKS:
+    for link in LINKS.values():
         body.text(link)
     return types.MappingProxyType(
         {
@@ -302,3 +332,49 @@ class Triple:
     ramdisk: ImageRecord | None
     uploaded: int = 0
     reused: tuple[str, ...] = ()
+
+
+#: The property whose command line of the kernel replaces all of Nova's
+#: (nova/virt/libvirt/driver.py).
+COMMAND_LINE = 'os_command_line'
+
+
+def has_root(line: str) -> bool:
+    """Tell whether a command line names the root filesystem."""
+    return any(word.startswith('root=') for word in line.split())
+
+
+def with_root(line: str, bus: str | None) -> str:
+    """Add what Nova would have said to a command line without ``root=``.
+
+    :param bus: the property ``hw_disk_bus``, which decides on the device.
+    """
+    device = '/dev/sda' if bus == 'scsi' else '/dev/vda'
+    # The kernel keeps to the consoles that were chosen.
+    chosen = any(word.startswith('console=') for word in line.split())
+    consoles = '' if chosen else 'console=tty0 console=ttyS0'
+    return ' '.join(filter(None, (f'root={device}', consoles, line)))
+
+
+#: Other names for architectures, as Nova takes them
+#: (nova.objects.fields.Architecture.canonicalize).
+_ARCHITECTURES = {
+    'amd64': 'x86_64',
+    'x64': 'x86_64',
+    'arm64': 'aarch64',
+    'i386': 'i686',
+    'i486': 'i686',
+    'i586': 'i686',
+    'ppc64el': 'ppc64le',
+}
+
+
+def architectures_differ(one: str | None, other: str | None) -> bool:
+    """Tell whether Nova takes two names for two architectures.
+
+    :returns: False as well if one is not known.
+    """
+    if not one or not other:
+        return False
+    one, other = one.lower(), other.lower()
+    return _ARCHITECTURES.get(one, one) != _ARCHITECTURES.get(other, other)

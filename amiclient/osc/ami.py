@@ -174,7 +174,7 @@ class ListAmi(command.Lister):
         from amiclient.osc.shown import columns
 
         cloud = self.catalog(parsed_args)
-        found = links.listed(
+        found = links.list_amis(
             cloud,
             filters.query(parsed_args, cloud, self.project_id(parsed_args)),
             limit=parsed_args.limit,

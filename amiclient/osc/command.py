@@ -259,16 +259,16 @@ class _Base(command.Command):
             hint='give a name or an id',
         )
         # Loads the identity service's records, which few commands need.
-        from amiclient.glance import bounded
         from amiclient.glance import http_errors
         from amiclient.glance import retry
+        from amiclient.glance import sessions
         from osc_lib.cli import identity
 
         doing = f'looking up the project {name_or_id!r}'
         sdk = self.app.client_manager.sdk_connection
         # There is no knowing how many pages the cloud has the SDK go through.
         seconds = 2 * (sdk.session.timeout or retry.TIMEOUT)
-        with http_errors.understood(doing), bounded.within(seconds):
+        with http_errors.understood(doing), sessions.within(seconds):
             found = identity.find_project(sdk, name_or_id, domain).id
             # Who may not look up names knows that of his own project.
             own = sdk.current_project

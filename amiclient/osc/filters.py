@@ -159,8 +159,8 @@ def _check_kind(
     :raises CloudError: for an AMI or a ramdisk instead of a kernel, say.
     """
     # Not at the top: see amiclient.osc.
+    from amiclient.glance import links
     from amiclient.glance import model
-    from amiclient.glance import users
 
     roles = {
         model.Kind.AMI.value: 'an AMI',
@@ -170,8 +170,8 @@ def _check_kind(
     role = roles.get(image.disk_format or '')
     if role is None or image.disk_format == kind.value:
         return
-    using = users.used_by(catalog, [image.id])[image.id]
-    if not users.is_linked(image, kind, using):
+    using = links.used_by(catalog, [image.id])[image.id]
+    if not links.is_linked(image, kind, using):
         raise errors.CloudError(
             f'the image {image.name!r} ({image.id}) is {role}, not a '
             f'{kind.noun}',

@@ -14,9 +14,9 @@ import typing
 from openstack import exceptions as sdk_exceptions
 
 from amiclient.errors import CloudError
-from amiclient.glance import bounded
 from amiclient.glance import http_errors
 from amiclient.glance import retry
+from amiclient.glance import sessions
 
 if typing.TYPE_CHECKING:
     from openstack import connection
@@ -60,7 +60,7 @@ def limited(app: typing.Any, seconds: float | None) -> Iterator[None]:
     wanted = max(float(seconds or configured or retry.TIMEOUT), _SHORTEST)
     # Where openstacksdk looks when it makes the session.
     app.options.api_timeout = str(wanted)
-    app.cloud_config._session_constructor = bounded.session
+    app.cloud_config._session_constructor = sessions.create
     manager = app.client_manager
     # In an interactive shell, a command before may have made one.
     _set_timeout(manager, wanted)
@@ -78,7 +78,7 @@ def _set_timeout(manager: typing.Any, seconds: float | None) -> None:
         getattr(connection_, 'session', None),
     ):
         if session is not None:
-            bounded.bound(session).timeout = seconds
+            sessions.bound(session).timeout = seconds
 
 
 def image_service(sdk: 'connection.Connection') -> '_proxy.Proxy':

@@ -99,13 +99,13 @@ class ListParts(command.Lister):
     def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
         """List them."""
         # Not at the top: see amiclient.osc.
+        from amiclient.glance import links
         from amiclient.glance import model
-        from amiclient.glance import users
         from amiclient.osc.shown import columns
         from amiclient.osc.shown import parts
 
         cloud = self.catalog(parsed_args)
-        found = users.listed(
+        found = links.list_parts(
             cloud,
             model.Kind(self.format),
             filters.query(parsed_args, cloud, self.project_id(parsed_args)),
@@ -141,12 +141,12 @@ class ShowPart(command.ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
         """Show it."""
         # Not at the top: see amiclient.osc.
+        from amiclient.glance import links
         from amiclient.glance import model
-        from amiclient.glance import users
         from amiclient.osc.shown import columns
         from amiclient.osc.shown import parts
 
-        found = users.find(
+        found = links.find_part(
             self.catalog(parsed_args),
             model.Kind(self.format),
             getattr(parsed_args, self.noun),

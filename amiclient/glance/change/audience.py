@@ -9,7 +9,6 @@ those who can see its kernel and its ramdisk as well.
 import dataclasses
 
 from amiclient.glance import client
-from amiclient.glance import members as members_
 from amiclient.glance import model
 from amiclient.glance.verify import context
 
@@ -42,9 +41,7 @@ class Audience:
 
         :raises CloudError: if the cloud does not answer as it should.
         """
-        return cls(
-            image.visibility, image.owner, members_.projects(catalog, image)
-        )
+        return cls(image.visibility, image.owner, catalog.member_ids(image))
 
     @property
     def is_open(self) -> bool:

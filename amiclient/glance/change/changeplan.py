@@ -6,18 +6,17 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from amiclient import errors
-from amiclient.glance import architectures
 from amiclient.glance.change import audience
 from amiclient.glance.change import linked
 from amiclient.glance.change import steps
 from amiclient.glance.change import update
 from amiclient.glance import client
+from amiclient.glance import links
 from amiclient.glance import model
 from amiclient.glance.upload import parts
 from amiclient.glance.upload import preflight
 from amiclient.glance.upload import request as request_
 from amiclient.glance.upload import rules
-from amiclient.glance import users
 from amiclient.progress import Progress
 from amiclient import units
 
@@ -244,7 +243,7 @@ class _Planner:
         of_kernel = parts.architecture(step)
         properties = {**self._image.properties, **self._request.properties}
         of_image = properties.get('architecture')
-        if architectures.differ(of_kernel, of_image):
+        if model.architectures_differ(of_kernel, of_image):
             raise errors.CloudError(
                 f'the kernel is for {of_kernel}, the image for {of_image}',
                 hint=f'add --architecture {of_kernel} if the image is wrong',
@@ -318,9 +317,9 @@ class _Planner:
             asked['tags'] = list(dict.fromkeys((*image.tags, *request.tags)))
         for kind, step in new.items():
             if isinstance(step, request_.Creation):
-                asked[users.LINKS[kind]] = kind
+                asked[model.LINKS[kind]] = kind
             elif step is not None:
-                asked[users.LINKS[kind]] = step.record.id
+                asked[model.LINKS[kind]] = step.record.id
         values = {
             name: value
             for name, value in asked.items()
@@ -362,7 +361,7 @@ def released(
     if part is None:
         return None
     title = f'the {steps.title(kind, part)} is linked no more, and stays'
-    found = users.used_by(catalog, [part.id])[part.id]
+    found = links.used_by(catalog, [part.id])[part.id]
     others = [user for user in found if user.id != image.id]
     if others:
         return f'{title}: needed by {linked.named(others)}'

@@ -18,8 +18,6 @@ from amiclient.glance.change import steps
 from amiclient.glance import client
 from amiclient.glance import links
 from amiclient.glance import model
-from amiclient.glance import permission
-from amiclient.glance import users
 from amiclient import interrupts
 
 LOG = logging.getLogger(__name__)
@@ -118,7 +116,7 @@ def plan_parts(
     warnings: list[str] = []
     for name in given:
         try:
-            part = users.find(catalog, kind, name, strict=True)
+            part = links.find_part(catalog, kind, name, strict=True)
             _check_protected(kind, part.image)
             _check_unused(part, force=force)
         except errors.CloudError as error:
@@ -177,11 +175,11 @@ def _check_protected(kind: model.Kind, image: model.ImageRecord) -> None:
     if image.protected:
         raise _Refusal(
             f'the {steps.title(kind, image)} is protected',
-            hint=permission.unprotect(image),
+            hint=client.unprotect(image),
         )
 
 
-def _check_unused(part: users.Part, *, force: bool) -> None:
+def _check_unused(part: links.LinkedPart, *, force: bool) -> None:
     if part.users and not force:
         raise _Refusal(
             f'the {steps.title(part.kind, part.image)} is in use: '
@@ -225,13 +223,13 @@ class _Planner:
         kinds = {
             str(link).lower(): kind
             for ami in self._amis.values()
-            for kind, name in users.LINKS.items()
+            for kind, name in model.LINKS.items()
             if (link := ami.image.properties.get(name))
         }
         found = self._catalog.get_many(kinds) if kinds else {}
         # Kernel before ramdisk, whatever their ids.
         parts = {id: found[id] for id in kinds if id in found}
-        using = users.used_by(self._catalog, parts) if parts else {}
+        using = links.used_by(self._catalog, parts) if parts else {}
         self._refuse_protected(kinds, parts, using)
         removals = [
             removal
@@ -270,7 +268,7 @@ class _Planner:
                     _Refusal(
                         f'the {steps.title(kinds[id], part)}, which '
                         f'{user.name!r} ({user.id}) links to, is protected',
-                        hint=f'{permission.unprotect(part)}; or leave out '
+                        hint=f'{client.unprotect(part)}; or leave out '
                         '--linked',
                     )
                 )
@@ -353,11 +351,13 @@ def _needed(removal: Removal, catalog: client.Catalog) -> str | None:
     if removal.kind is model.Kind.AMI or removal.force:
         return None
     image = removal.image
-    using = users.used_by(catalog, [image.id])[image.id]
+    using = links.used_by(catalog, [image.id])[image.id]
     if not using:
         return None
     if not removal.after:
-        _check_unused(users.Part(removal.kind, image, using), force=False)
+        _check_unused(
+            links.LinkedPart(removal.kind, image, using), force=False
+        )
     return f'kept the {removal.title}: needed by {_named(using)}'
 
 
@@ -368,7 +368,7 @@ def _delete(removal: Removal, catalog: client.Catalog) -> None:
         # Whoever did it, it is deleted.
         return
     except errors.CloudError as error:
-        raise permission.explained(error, removal.image, catalog) from error
+        raise catalog.explained(error, removal.image) from error
 
 
 def refuse(

@@ -15,8 +15,8 @@ from amiclient import errors
 from amiclient.glance.change import audience
 from amiclient.glance.change import steps
 from amiclient.glance import client
+from amiclient.glance import links
 from amiclient.glance import model
-from amiclient.glance import users
 
 #: Other AMIs that are named when a part is kept as it is.
 _NAMED = 3
@@ -208,7 +208,7 @@ class _Planner:
     def _users(self) -> tuple[model.ImageRecord, ...]:
         """Find the other AMIs that link to it."""
         if self._others is None:
-            found = users.used_by(self._catalog, [self._part.id])
+            found = links.used_by(self._catalog, [self._part.id])
             self._others = tuple(
                 user
                 for user in found[self._part.id]

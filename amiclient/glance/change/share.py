@@ -17,9 +17,7 @@ from amiclient.glance.change import linked
 from amiclient.glance.change import steps
 from amiclient.glance import client
 from amiclient.glance import links
-from amiclient.glance import members
 from amiclient.glance import model
-from amiclient.glance import users
 
 #: As Keystone makes ids of projects.
 _PROJECT = re.compile(
@@ -125,7 +123,7 @@ def plan_remove(
     made: list[steps.Step] = []
     warnings: list[str] = []
     for kind, each in reversed([*_images(found)]):
-        there = members.projects(catalog, each)
+        there = catalog.member_ids(each)
         for project in wanted:
             if project not in there:
                 if kind is model.Kind.AMI:
@@ -165,7 +163,7 @@ def _images(
         if part is not None:
             yield kind, part
         elif complete and status is not None:
-            link = ami.image.properties[users.LINKS[kind]]
+            link = ami.image.properties[model.LINKS[kind]]
             raise errors.CloudError(
                 f'the {kind.noun} {link} that the image links to was '
                 'deleted, or cannot be seen by this project',
@@ -187,7 +185,7 @@ def _held(
         return []
     return [
         user
-        for user in users.used_by(catalog, [part.id])[part.id]
+        for user in links.used_by(catalog, [part.id])[part.id]
         if user.id != ami.image.id
         and audience.Audience.of(catalog, user).includes(project)
     ]
@@ -228,7 +226,7 @@ def shared(plan: SharingPlan, catalog: client.Catalog) -> list[Shared]:
     made = []
     for kind, before in plan.images:
         image = images.get(before.id, before)
-        known = {m.project: m.status for m in members.of(catalog, image)}
+        known = {m.project: m.status for m in catalog.members(image)}
         made += [
             Shared(kind, image, project, known.get(project))
             for project in plan.projects

@@ -17,9 +17,7 @@ from typing import Any
 
 from amiclient import errors
 from amiclient.glance import client
-from amiclient.glance import members
 from amiclient.glance import model
-from amiclient.glance import permission
 from amiclient import interrupts
 
 LOG = logging.getLogger(__name__)
@@ -199,8 +197,8 @@ class Membership:
         self._set(catalog, present=not self.present)
 
     def _set(self, catalog: client.Catalog, *, present: bool) -> None:
-        change = members.add if present else members.remove
-        change(catalog, self.image.id, self.project)
+        change = catalog.add_member if present else catalog.remove_member
+        change(self.image.id, self.project)
 
     def undoing(self) -> Sequence[Sequence[str]]:
         """Name the command that takes it back."""
@@ -231,9 +229,7 @@ class Changes:
             if error.status is not None and error.status < 500:
                 # Else it may have been done all the same.
                 self._begun.remove(step)
-            raise permission.explained(
-                error, step.image, self._catalog
-            ) from error
+            raise self._catalog.explained(error, step.image) from error
 
     def commit(self) -> None:
         """Say that all went well: from now on the changes stay."""

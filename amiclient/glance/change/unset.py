@@ -15,7 +15,6 @@ from amiclient.glance import client
 from amiclient.glance import links
 from amiclient.glance import model
 from amiclient.glance.upload import preflight
-from amiclient.glance import users
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,7 +53,7 @@ def plan(request: UnsetRequest, catalog: client.Catalog) -> update.ChangePlan:
     parts = list(_parts(request, ami)) if request.linked else []
     _check_there(request, [ami.image, *(part for _, part in parts)])
     ours = [each for each in parts if each[1].owner == ami.image.owner]
-    used = users.used_by(catalog, [part.id for _, part in ours])
+    used = links.used_by(catalog, [part.id for _, part in ours])
     images = [(model.Kind.AMI, ami.image)]
     kept: list[str] = []
     for kind, part in ours:
@@ -163,7 +162,7 @@ def _update(
     if {*image.tags} & {*request.tags}:
         values['tags'] = [t for t in image.tags if t not in request.tags]
     if kind is model.Kind.AMI:
-        values.update((users.LINKS[each], None) for each in gone)
+        values.update((model.LINKS[each], None) for each in gone)
     return steps.Update(kind, image, values)
 
 
@@ -173,7 +172,7 @@ def _notes(
     catalog: client.Catalog,
 ) -> Iterator[str]:
     for kind in gone:
-        link = image.properties[users.LINKS[kind]]
+        link = image.properties[model.LINKS[kind]]
         note = link and changeplan.released(kind, link, image, catalog)
         if note:
             yield note

@@ -15,7 +15,6 @@ import typing
 from amiclient import errors
 from amiclient.glance.change import steps
 from amiclient.glance import client
-from amiclient.glance import members
 from amiclient.glance import model
 from amiclient.glance import retry
 from amiclient.glance.upload import register
@@ -196,7 +195,7 @@ def _following(
     if before.visibility == 'shared':
         return
     image = catalog.get(before.id)
-    projects = sorted(members.projects(catalog, image))
+    projects = sorted(catalog.member_ids(image))
     for kind, part in followers if projects else ():
         for project in projects:
             yield steps.Membership(kind, part, project)

@@ -24,11 +24,10 @@ import requests
 
 from amiclient import errors as errors_
 from amiclient import files
-from amiclient.glance import bounded
 from amiclient.glance import http_errors
 from amiclient.glance import model
-from amiclient.glance import origin
 from amiclient.glance import retry
+from amiclient.glance import sessions
 from amiclient.glance.transfer import content
 from amiclient.glance.transfer import partial
 from amiclient.glance.transfer.stream import Stream
@@ -159,7 +158,7 @@ class _Download:
         clock: retry.Clock,
         patience: retry.Patience,
     ) -> None:
-        bounded.bound(proxy.session)
+        sessions.bound(proxy.session)
         self._proxy = proxy
         self._id = record.id
         self._doing = f'fetching the data of image {record.id}'
@@ -288,7 +287,7 @@ class _Download:
         if self._part.offset:
             headers['Range'] = f'bytes={self._part.offset}-'
         # It may log in again meanwhile.
-        with bounded.within(self._patience.stall + self._patience.reply):
+        with sessions.within(self._patience.stall + self._patience.reply):
             return self._proxy.get(
                 f'/images/{self._id}/file',
                 headers=headers,
@@ -298,7 +297,7 @@ class _Download:
                 connect_retries=0,
                 status_code_retries=0,
                 skip_cache=True,
-                hooks=origin.HOOKS,
+                hooks=sessions.HOOKS,
             )
 
     def _begins(self, response: requests.Response) -> bool:

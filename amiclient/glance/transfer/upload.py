@@ -26,12 +26,11 @@ from amiclient.errors import CancelledError
 from amiclient.errors import CloudError
 from amiclient.errors import NotFoundError
 from amiclient.errors import TransferError
-from amiclient.glance import bounded
 from amiclient.glance import client
 from amiclient.glance import http_errors
 from amiclient.glance import model
-from amiclient.glance import origin
 from amiclient.glance import retry
+from amiclient.glance import sessions
 from amiclient.glance.transfer import body as body_
 from amiclient.glance.transfer import payload as payload_
 from amiclient.progress import Progress
@@ -140,7 +139,7 @@ class _Upload:
         cancel: threading.Event | None,
         patience: retry.Patience,
     ) -> None:
-        bounded.bound(proxy.session)
+        sessions.bound(proxy.session)
         self._proxy = proxy
         self._clock = retry.Clock(cancel=cancel)
         # The loop in _settled() is patient enough.
@@ -208,7 +207,7 @@ class _Upload:
                 allow_reauth=False,
                 connect_retries=0,
                 redirect=False,
-                hooks=origin.HOOKS,
+                hooks=sessions.HOOKS,
                 status_code_retries=0,
             )
 

@@ -13,7 +13,6 @@ import dataclasses
 from amiclient import errors
 from amiclient.ext import image
 from amiclient import files
-from amiclient.glance import architectures
 from amiclient.glance import client
 from amiclient.glance import model
 from amiclient.glance.upload import marks
@@ -230,7 +229,7 @@ def _check_architecture(
     :raises UsageError: if another architecture was asked for.
     """
     wanted = traits.architecture or traits.properties.get('architecture')
-    if architectures.differ(of_kernel, wanted):
+    if model.architectures_differ(of_kernel, wanted):
         raise errors.UsageError(
             f'the kernel is for {of_kernel}, and {wanted} was asked for',
             hint=f'give --architecture {of_kernel}, or another kernel',

@@ -7,8 +7,6 @@ import shlex
 
 from amiclient import errors
 from amiclient.glance import client
-from amiclient.glance import command_line
-from amiclient.glance import members
 from amiclient.glance import model
 from amiclient.glance.upload import marks
 from amiclient.glance.upload import request
@@ -26,9 +24,6 @@ _ADMIN, _READER = 'admin', 'reader'
 #: What to do about quotas.
 _ROOM = 'delete images that are not needed, or ask for more quota'
 _PATIENCE = 'wait for other uploads of the project to end'
-
-#: What somebody of another project can see without being invited.
-_OPEN = ('public', 'community')
 
 
 def check_properties(properties: Mapping[str, str]) -> None:
@@ -138,10 +133,10 @@ def check_command_line(properties: Mapping[str, str]) -> None:
 
     :raises UsageError: Nova puts it in place of its own, ``root=`` and all.
     """
-    key = command_line.PROPERTY
+    key = model.COMMAND_LINE
     line = properties.get(key)
-    if line is not None and not command_line.has_root(line):
-        whole = command_line.completed(line, properties.get('hw_disk_bus'))
+    if line is not None and not model.has_root(line):
+        whole = model.with_root(line, properties.get('hw_disk_bus'))
         raise errors.UsageError(
             f'the property {key} has no root=: it replaces all of what Nova '
             'would say, so the kernel would find no root filesystem',
@@ -245,10 +240,10 @@ def is_out_of_reach(
         the user wants it to be changed.
     :raises CloudError: if not, and the user has not said so.
     """
-    if record.visibility in _OPEN:
+    if record.visibility in model.OPEN:
         return False
     image = f'the {kind.noun} {record.name!r} ({record.id})'
-    if settings.visibility in _OPEN or (
+    if settings.visibility in model.OPEN or (
         settings.visibility == 'shared' and record.visibility == 'private'
     ):
         if settings.linked:
@@ -262,7 +257,7 @@ def is_out_of_reach(
     owner = settings.owner
     if owner is None or owner == record.owner:
         return False
-    if owner not in members.projects(catalog, record):
+    if owner not in catalog.member_ids(record):
         raise errors.CloudError(
             f'{image} is {record.visibility}: the project {owner} could not '
             'boot the image that links to it',

@@ -29,9 +29,6 @@ LOG = logging.getLogger(__name__)
 #: to be added: alignment, and what a filesystem needs to describe itself.
 _SLACK = 128 << 20
 
-#: Properties that link an AMI to its parts.
-_LINKS = {model.Kind.AKI: 'kernel_id', model.Kind.ARI: 'ramdisk_id'}
-
 
 def look(
     request: request_.UploadRequest,
@@ -56,7 +53,7 @@ def look(
         if isinstance(step, request_.Creation):
             # Nothing links to what is not there yet.
             return (), ()
-        links[_LINKS[kind]] = step.record.id if step else None
+        links[model.LINKS[kind]] = step.record.id if step else None
     settings, new = request.settings, creation.new
     if not settings.reuse or new.id is not None:
         return (), ()

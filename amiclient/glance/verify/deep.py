@@ -17,8 +17,6 @@ from amiclient import errors
 from amiclient.ext import e2fsprogs
 from amiclient.ext.image import RootImage
 from amiclient import findings
-from amiclient.glance import architectures
-from amiclient.glance import command_line
 from amiclient.glance import model
 from amiclient.glance import retry
 from amiclient.glance.transfer import download
@@ -150,7 +148,7 @@ def _together(
         replayed if replayed.exists() else root,
         sound.get(model.Kind.AKI),
         sound.get(model.Kind.ARI),
-        command_line=case.image.properties.get(command_line.PROPERTY),
+        command_line=case.image.properties.get(model.COMMAND_LINE),
     )
     for each in found:
         if each.rule not in _OWN:
@@ -216,7 +214,7 @@ def _kernel(
         return
     own = kernel.architecture
     wanted = case.image.properties.get('architecture')
-    if architectures.differ(own, wanted):
+    if model.architectures_differ(own, wanted):
         yield context.found(
             case,
             'error',

@@ -13,8 +13,6 @@ changed: who wants to know more gathers more, and passes it in a
 from collections.abc import Callable, Iterator
 
 from amiclient import findings
-from amiclient.glance import architectures
-from amiclient.glance import command_line
 from amiclient.glance import model
 from amiclient.glance.verify import accessrules
 from amiclient.glance.verify import context
@@ -64,7 +62,7 @@ def _architecture(case: context.Case) -> Iterator[findings.Finding]:
     wanted = case.image.properties.get('architecture')
     for kind, part in case.parts:
         own = part.properties.get('architecture')
-        if not architectures.differ(wanted, own):
+        if not model.architectures_differ(wanted, own):
             continue
         yield context.found(
             case,
@@ -134,12 +132,10 @@ def _min_disk(case: context.Case) -> Iterator[findings.Finding]:
 
 
 def _command_line(case: context.Case) -> Iterator[findings.Finding]:
-    line = case.image.properties.get(command_line.PROPERTY)
-    if not line or command_line.has_root(line):
+    line = case.image.properties.get(model.COMMAND_LINE)
+    if not line or model.has_root(line):
         return
-    whole = command_line.completed(
-        line, case.image.properties.get('hw_disk_bus')
-    )
+    whole = model.with_root(line, case.image.properties.get('hw_disk_bus'))
     yield context.found(
         case,
         'error',

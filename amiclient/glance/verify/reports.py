@@ -10,7 +10,6 @@ from amiclient import errors
 from amiclient import findings
 from amiclient.glance import client
 from amiclient.glance import links
-from amiclient.glance import members as members_
 from amiclient.glance import model
 from amiclient.glance.verify import context
 from amiclient.glance.verify import health
@@ -83,7 +82,7 @@ def _members(
         # Glance tells a member of itself alone.
         return None
     try:
-        return members_.projects(catalog, image)
+        return catalog.member_ids(image)
     except errors.CloudError as error:
         if error.status != http.HTTPStatus.FORBIDDEN:
             raise

@@ -14,7 +14,7 @@ from osc_lib.cli import format_columns
 from amiclient.osc.shown import columns
 
 if typing.TYPE_CHECKING:
-    from amiclient.glance import users
+    from amiclient.glance import links
 
 
 class Users(cliff_columns.FormattableColumn[list[dict[str, Any]]]):
@@ -27,7 +27,7 @@ class Users(cliff_columns.FormattableColumn[list[dict[str, Any]]]):
         )
 
 
-LIST: tuple[columns.Column[users.Part], ...] = (
+LIST: tuple[columns.Column[links.LinkedPart], ...] = (
     columns.Column('ID', lambda r: r.image.id),
     columns.Column('Name', lambda r: r.image.name),
     columns.Column('Status', lambda r: r.image.status),
@@ -49,7 +49,9 @@ LIST: tuple[columns.Column[users.Part], ...] = (
 )
 
 
-def shown(*, human_readable: bool) -> tuple[columns.Column[users.Part], ...]:
+def shown(
+    *, human_readable: bool
+) -> tuple[columns.Column[links.LinkedPart], ...]:
     """Tell the columns of one kernel or ramdisk.
 
     :param human_readable: whether sizes in tables are for people.

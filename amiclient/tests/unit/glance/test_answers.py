@@ -154,7 +154,7 @@ class TestCatalog(wire.CatalogTest):
     def test_something_else_says_that_it_is_deleted(self) -> None:
         self.wire.delete(f'{wire.CLOUD}/v2/images/{wire.ID}', text='Welcome')
         message = self.fail(self.catalog.delete, wire.ID)
-        self.assertIn('answered, but not by Glance (HTTP 200)', message)
+        self.assertIn('a proxy answered (HTTP 200), not Glance', message)
 
     def test_stores_and_quotas(self) -> None:
         self.answer('GET', '/info/stores', {'stores': [{'id': 5}]})

@@ -8,8 +8,8 @@ import requests
 
 from amiclient import errors
 from amiclient.glance.change import delete as delete_
+from amiclient.glance import links
 from amiclient.glance import model
-from amiclient.glance import users
 from amiclient.tests.unit.glance import memory
 
 LOST = requests.exceptions.ConnectionError('connection reset')
@@ -228,7 +228,7 @@ class TestParts(RemovalCase):
         """It takes a deletion more than a show to know what is meant."""
         for format, hidden in (('ami', False), ('aki', True), ('ari', True)):
             self.put('vmlinuz', memory.OTHER, format, os_hidden=hidden)
-            found = users.find(self.catalog, model.Kind.AKI, 'vmlinuz')
+            found = links.find_part(self.catalog, model.Kind.AKI, 'vmlinuz')
             self.assertEqual(memory.KERNEL, found.image.id)
             (problem,) = self.plan('vmlinuz', force=True).problems
             self.assertIn("2 images are named 'vmlinuz'", str(problem))
@@ -249,7 +249,7 @@ class TestUsers(RemovalCase):
             self.change(f'a{number}', os_hidden=number % 2 == 0)
         for some in (kernels[:2], kernels):
             before = len(self.asked())
-            found = users.used_by(self.catalog, some)
+            found = links.used_by(self.catalog, some)
             self.assertEqual(
                 {id: [f'a{n}'] for n, id in enumerate(some)},
                 {id: [u.name for u in found[id]] for id in some},
@@ -258,11 +258,11 @@ class TestUsers(RemovalCase):
 
     def test_of_another_format(self) -> None:
         self.change(memory.KERNEL, disk_format='raw')
-        found = users.find(self.catalog, model.Kind.AKI, 'vmlinuz')
+        found = links.find_part(self.catalog, model.Kind.AKI, 'vmlinuz')
         self.assertEqual(['web'], [user.name for user in found.users or ()])
         error = self.assertRaises(
             errors.CloudError,
-            users.find,
+            links.find_part,
             self.catalog,
             model.Kind.ARI,
             'vmlinuz',
@@ -270,7 +270,7 @@ class TestUsers(RemovalCase):
         self.assertIn('is no ramdisk', str(error))
 
     def test_listed(self) -> None:
-        (part,) = users.listed(self.catalog, model.Kind.ARI, {})
+        (part,) = links.list_parts(self.catalog, model.Kind.ARI, {})
         self.assertEqual((memory.RAMDISK, None), (part.image.id, part.users))
-        (part,) = users.listed(self.catalog, model.Kind.AKI, {}, used=True)
+        (part,) = links.list_parts(self.catalog, model.Kind.AKI, {}, used=True)
         self.assertEqual(['web'], [user.name for user in part.users or ()])

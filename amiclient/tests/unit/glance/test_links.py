@@ -29,7 +29,7 @@ class TestLinks(base.TestCase):
                 records.record(id='5', kernel_id=KERNEL),
             ]
         )
-        found = list(links.listed(self.catalog, {'name': 'x'}, limit=2))
+        found = list(links.list_amis(self.catalog, {'name': 'x'}, limit=2))
         self.assertEqual(['1', '3'], [ami.image.id for ami in found])
         self.catalog.images.assert_called_once_with(marker=None, name='x')
         self.catalog.get_many.assert_not_called()
@@ -41,7 +41,7 @@ class TestLinks(base.TestCase):
                 records.record(id='2', kernel_id=KERNEL),
             ]
         )
-        found = list(links.listed(self.catalog, {}, resolve=True))
+        found = list(links.list_amis(self.catalog, {}, resolve=True))
         self.catalog.get_many.assert_called_once_with({KERNEL, RAMDISK})
         self.assertEqual('vmlinuz', found[0].kernel.name)
         self.assertIsNone(found[0].ramdisk)
@@ -56,7 +56,7 @@ class TestLinks(base.TestCase):
                 records.kernel(name='listed'),
             ]
         )
-        found = list(links.listed(self.catalog, {}, resolve=True))
+        found = list(links.list_amis(self.catalog, {}, resolve=True))
         self.assertEqual('listed', found[0].kernel.name)
         self.assertEqual('initrd', found[0].ramdisk.name)
         self.catalog.get_many.assert_not_called()
@@ -73,7 +73,7 @@ class TestLinks(base.TestCase):
             iter(kernels),
         ]
         self.catalog.get_many.return_value = {RAMDISK: records.ramdisk()}
-        found = list(links.listed(self.catalog, {'tag': 't'}, resolve=True))
+        found = list(links.list_amis(self.catalog, {'tag': 't'}, resolve=True))
         self.assertEqual(300, len(found))
         self.assertEqual('k299', found[299].kernel.id)
         self.assertEqual('missing', found[0].kernel_status)
@@ -94,7 +94,7 @@ class TestLinks(base.TestCase):
         hidden = [records.kernel(id=f'k{n}') for n in range(1, 1001)]
         self.catalog.images.side_effect = [iter(amis), iter(hidden)]
         self.catalog.get_many.return_value = {'k0': records.kernel(id='k0')}
-        found = list(links.listed(self.catalog, {}, resolve=True))
+        found = list(links.list_amis(self.catalog, {}, resolve=True))
         self.assertEqual('k0', found[0].kernel.id)
         self.catalog.get_many.assert_called_once_with(
             {'k0'}, hidden=(False, True)
@@ -112,7 +112,7 @@ class TestLinks(base.TestCase):
         ]
         for wanted, expected in ((True, '1236'), (False, '6')):
             self.catalog.images.return_value = iter(images)
-            found = links.listed(self.catalog, {}, broken=wanted)
+            found = links.list_amis(self.catalog, {}, broken=wanted)
             told = ''.join(ami.image.id for ami in found)
             self.assertEqual(expected, told)
 

@@ -87,7 +87,7 @@ class TestRequests(wire.CatalogTest):
         pages = -(-(len(wanted) - (0 if filters else len(hidden))) // PAGE)
         found = {
             ami.image.id: ami.kernel_status
-            for ami in links.listed(self.catalog, filters, resolve=True)
+            for ami in links.list_amis(self.catalog, filters, resolve=True)
         }
         return len(self.asked()) - pages, found
 

@@ -7,7 +7,6 @@ from unittest import mock
 
 from amiclient import errors
 from amiclient.glance import client
-from amiclient.glance import members
 from amiclient.glance import model
 from amiclient.glance.upload import plan
 from amiclient.glance.upload import preflight
@@ -82,11 +81,10 @@ class TestQuota(base.TestCase):
 class TestReach(base.TestCase):
     def reach(self, record, **settings) -> bool:
         cloud = mock.create_autospec(client.Catalog, instance=True)
-        with mock.patch.object(members, 'projects', autospec=True) as found:
-            found.return_value = frozenset({'friend'})
-            return preflight.is_out_of_reach(
-                cloud, record, model.Kind.AKI, request.Settings(**settings)
-            )
+        cloud.member_ids.return_value = frozenset({'friend'})
+        return preflight.is_out_of_reach(
+            cloud, record, model.Kind.AKI, request.Settings(**settings)
+        )
 
     def refused(self, record, **settings) -> str:
         error = self.assertRaises(

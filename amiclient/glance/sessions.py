@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Answers that end.
+"""Sessions whose answers end, and whose tokens go nowhere else.
 
 What answers in a cloud's place may never stop: headers and bodies that trickle
 in, one byte a second, outlast every time-out, for those are about silence; and
 JSON without an end, or a small one that unpacks to terabytes, fills the
 memory. So the whole of an answer has to be there within the time-out, and it
-may have so many bytes.
+may have so many bytes. Data of images is none of this: it is asked for with
+``stream=True``, and who reads it knows how much there is to be.
 
-Data of images is none of this: it is asked for with ``stream=True``, and who
-reads it knows how much there is to be.
+keystoneauth follows redirects with all headers of the request, the token
+among them; requests would take off ``Authorization`` alone. Whoever gets a
+token can do what its user may. So no request follows a redirect to another
+origin: scheme, host and port (RFC 6454, section 4).
 """
 
 from collections.abc import Callable, Iterator
@@ -20,10 +23,15 @@ import queue
 import threading
 import time
 from typing import Any, TypeVar
+import urllib.parse
 
 from keystoneauth1 import session as keystone_session
 import requests
 from requests import adapters
+from urllib3 import exceptions as urllib3_exceptions
+from urllib3 import util
+
+from amiclient import errors
 
 #: Bytes of an answer, unpacked. A thousand images, the most that Glance puts
 #: into one, have 4 MiB as a rule.
@@ -46,7 +54,7 @@ _END: contextvars.ContextVar[float | None] = contextvars.ContextVar(
 )
 
 
-class TooLargeError(requests.exceptions.RequestException):
+class AnswerTooLargeError(requests.exceptions.RequestException):
     """An answer has more bytes than any should have."""
 
 
@@ -69,7 +77,7 @@ class Adapter(adapters.BaseAdapter):
 
         :param timeout: seconds for the whole of the answer; or two numbers,
             those for the connection and those for what follows.
-        :raises TooLargeError: if the answer is larger than any should be.
+        :raises AnswerTooLargeError: if the answer is larger.
         :raises requests.exceptions.ReadTimeout: if it is not there in time.
         """
         end = _end(timeout)
@@ -102,7 +110,7 @@ def bound(session: keystone_session.Session) -> keystone_session.Session:
     return session
 
 
-def session(*args: Any, **kwargs: Any) -> keystone_session.Session:
+def create(*args: Any, **kwargs: Any) -> keystone_session.Session:
     """Make a session whose answers end."""
     return bound(keystone_session.Session(*args, **kwargs))
 
@@ -165,7 +173,7 @@ def _until(
 def _fill(response: requests.Response, end: float | None) -> None:
     """Read the body of an answer, as far as it is of use.
 
-    :raises TooLargeError: if it is larger than any should be.
+    :raises AnswerTooLargeError: if it is larger than any should be.
     """
     limit = LARGEST if response.ok and not response.is_redirect else _ERROR
     pieces: list[bytes] = []
@@ -177,10 +185,57 @@ def _fill(response: requests.Response, end: float | None) -> None:
             break
     if size > LARGEST:
         response.close()
-        raise TooLargeError(request=response.request)
+        raise AnswerTooLargeError(request=response.request)
     if size > limit:
         # What follows is not read, so nothing else can use the connection.
         response.close()
     # Where requests keeps it.
     response._content = b''.join(pieces)[:limit]
     response._content_consumed = True
+
+
+_PORTS = {'http': 80, 'https': 443}
+
+_NOWHERE = 'an address that makes no sense'
+
+
+def keep(response: requests.Response, *_: object, **__: object) -> None:
+    """Refuse to be sent to another origin; a hook of requests'.
+
+    :raises CloudError: naming both.
+    """
+    location = response.headers.get('Location')
+    if location is None or not 300 < response.status_code < 400:
+        return
+    try:
+        target = urllib.parse.urljoin(response.url, location)
+    except ValueError:
+        target = ''
+    here, there = _origin(response.url), _origin(target)
+    if there != here:
+        raise errors.CloudError(
+            f'{here} redirects to {there}: another place, which gets no token',
+            hint='if it is the right one, have the endpoint in the catalog, '
+            'or in clouds.yaml, corrected',
+            status=response.status_code,
+        )
+    # It may be relative, which keystoneauth does not expect.
+    response.headers['Location'] = target
+
+
+#: For :meth:`requests.Session.request`.
+HOOKS: dict[str, Any] = {'response': keep}
+
+
+def _origin(url: str) -> str:
+    """Tell the origin, as what follows the redirect would see it."""
+    try:
+        # Whatever else reads URLs may see another host in some.
+        found = util.parse_url(url)
+    except urllib3_exceptions.LocationParseError:
+        return _NOWHERE
+    if not found.host:
+        return _NOWHERE
+    usual = found.port in (None, _PORTS.get(found.scheme or ''))
+    port = '' if usual else f':{found.port}'
+    return f'{found.scheme}://{found.host}{port}'

@@ -17,7 +17,7 @@ DONE = {'status_code': 204}
 ONE = f'/v2/images/{wire.ID}'
 
 
-class ChannelTest(wire.CatalogTest):
+class RepeatTest(wire.CatalogTest):
     def script(self, method: str, path: str, *answers: dict[str, Any]) -> None:
         """Have the cloud give one answer after the other."""
         self.wire.register_uri(method, f'{wire.CLOUD}{path}', list(answers))
@@ -31,7 +31,7 @@ class ChannelTest(wire.CatalogTest):
         return [method for method, _ in self.asked()]
 
 
-class TestRepeated(ChannelTest):
+class TestRepeated(RepeatTest):
     def test_a_look(self) -> None:
         self.script('GET', ONE, BUSY, BUSY, {'json': wire.image()})
         self.assertEqual(wire.ID, self.catalog.get(wire.ID).id)
@@ -68,7 +68,7 @@ class TestRepeated(ChannelTest):
         self.assertEqual(['GET', 'PATCH', 'GET', 'GET'], self.methods())
 
 
-class TestCreated(ChannelTest):
+class TestCreated(RepeatTest):
     def test_its_answer_was_lost(self) -> None:
         self.script('POST', '/v2/images', BUSY, TAKEN)
         self.script('GET', ONE, {'json': wire.image(status='queued')})
@@ -93,7 +93,7 @@ class TestCreated(ChannelTest):
         self.assertEqual(['POST'], self.methods())
 
 
-class TestWithin(ChannelTest):
+class TestWithin(RepeatTest):
     def test_not_past_the_deadline(self) -> None:
         slow = {**BUSY, 'headers': {'Retry-After': '120'}}
         self.script('DELETE', ONE, slow)
