@@ -132,11 +132,12 @@ def refuse_special(target: pathlib.Path) -> None:
     """
     if target.is_dir():
         raise errors.UsageError(
-            f'{target}: a directory', hint='name a file in it'
+            'a directory', subject=target, hint='name a file in it'
         )
     if target.exists() and not target.is_file():
         raise errors.UsageError(
-            f'{target}: not a regular file',
+            'not a regular file',
+            subject=target,
             hint='name a file, and copy that to the device',
         )
 
@@ -290,14 +291,15 @@ def told(folder: pathlib.Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise errors.AmiError(
-            f'{folder}: no such directory', hint='make it first'
+            'no such directory', subject=folder, hint='make it first'
         ) from error
     except NotADirectoryError as error:
-        raise errors.AmiError(f'{folder}: not a directory') from error
+        raise errors.AmiError('not a directory', subject=folder) from error
     except OSError as error:
         if error.errno in _REFUSALS:
             raise errors.AmiError(
-                f'{folder}: {os.strerror(error.errno or 0)}',
+                os.strerror(error.errno or 0),
+                subject=folder,
                 hint='choose a directory that you may write to',
             ) from error
         raise
@@ -462,8 +464,9 @@ def refuse_foreign(path: pathlib.Path) -> None:
 
 def _not_ours(path: pathlib.Path) -> errors.UsageError:
     return errors.UsageError(
-        f'{path}: it belongs to another user or group, and only root can '
+        'it belongs to another user or group, and only root can '
         'make what replaces it belong to them',
+        subject=path,
         hint='use --output, or run this as root',
     )
 

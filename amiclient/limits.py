@@ -28,11 +28,13 @@ def too_large(where: object) -> errors.TooLargeError:
     limit = file()
     if limit is None:
         return errors.TooLargeError(
-            f'{where}: the filesystem there cannot hold a file that large',
+            'the filesystem there cannot hold a file that large',
+            subject=where,
             hint='choose a directory on another one',
         )
     return errors.TooLargeError(
-        f'{where}: files are limited to {limit} bytes here',
+        f'files are limited to {limit} bytes here',
+        subject=where,
         hint=RAISE,
     )
 

@@ -175,7 +175,8 @@ def plan(request: BootRequest, source: bundle.Source) -> BootPlan:
     ramdisk = request.ramdisk or source.ramdisk
     if kernel is None:
         raise errors.UsageError(
-            f'{opening.shown(request.source)}: no kernel was found in it',
+            'no kernel was found in it',
+            subject=opening.shown(request.source),
             hint='name one with --kernel',
         )
     found = identify.identify_kernel(kernel)

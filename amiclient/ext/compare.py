@@ -220,5 +220,5 @@ def _run(
 
 def _unreadable(image: pathlib.Path) -> errors.DamagedError:
     return errors.DamagedError(
-        f'{image}: debugfs cannot read all of its files'
+        'debugfs cannot read all of its files', subject=image
     )

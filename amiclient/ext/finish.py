@@ -226,19 +226,6 @@ def workshop(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         yield made.path
 
 
-@contextlib.contextmanager
-def blamed(path: pathlib.Path) -> Iterator[None]:
-    """Name the file in errors that do not know it."""
-    try:
-        yield
-    except (errors.DamagedError, errors.UnsupportedError) as error:
-        if str(path) in error.message:
-            raise
-        raise type(error)(
-            f'{path}: {error.message}', hint=error.hint
-        ) from error
-
-
 def _too_large(
     folders: Collection[pathlib.Path],
 ) -> errors.TooLargeError:
@@ -250,6 +237,7 @@ def _too_large(
 
 def _no_space(folder: pathlib.Path, figures: str) -> errors.NoSpaceError:
     return errors.NoSpaceError(
-        f'{folder}: no room for the copy{figures}',
+        f'no room for the copy{figures}',
+        subject=folder,
         hint='make room there, or write the result elsewhere with --output',
     )

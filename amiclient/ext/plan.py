@@ -286,29 +286,33 @@ def _refuse(request: ShrinkRequest) -> None:
     path, found = request.image.path, request.image.superblock
     if found.journal_device:
         raise errors.UnsupportedError(
-            f'{path}: its journal is on another device',
+            'its journal is on another device',
+            subject=path,
             hint='give it one of its own first: tune2fs -O ^has_journal, '
             'then tune2fs -j',
         )
     if found.compat & superblock.COMPAT_STABLE_INODES:
         raise errors.UnsupportedError(
-            f'{path}: resize2fs cannot shrink a filesystem with the feature '
+            'resize2fs cannot shrink a filesystem with the feature '
             'stable_inodes',
+            subject=path,
             hint='it keeps encrypted files readable; clear it with debugfs '
             'if there are none',
         )
     if request.image.size < found.size:
         raise errors.DamagedError(
-            f'{path}: cut short: the filesystem takes {found.size} bytes, '
+            f'cut short: the filesystem takes {found.size} bytes, '
             f'but there are only {request.image.size}',
+            subject=path,
             hint='get it again from where it came',
         )
     if not request.own and not request.output:
         rest = image_.behind(path, found)
         if rest:
             raise errors.UsageError(
-                f'{path}: the {rest} bytes behind its filesystem are not '
+                f'the {rest} bytes behind its filesystem are not '
                 'zeros, and would be lost',
+                subject=path,
                 hint='use --output; or, if nobody needs them, run: truncate '
                 f'--size {found.size} {path}',
             )
@@ -318,8 +322,9 @@ def _refuse(request: ShrinkRequest) -> None:
         status = path.stat()
         if status.st_nlink > 1 and not request.image.is_device:
             raise errors.UsageError(
-                f'{path}: has {status.st_nlink} names (hard links), and only '
+                f'has {status.st_nlink} names (hard links), and only '
                 'one would be replaced',
+                subject=path,
                 hint='use --output or --in-place',
             )
 
@@ -332,7 +337,8 @@ def _output(request: ShrinkRequest, in_place: bool) -> pathlib.Path:
     target = request.output
     if target.exists() and target.samefile(source):
         raise errors.UsageError(
-            f'{target}: the same file as the source',
+            'the same file as the source',
+            subject=target,
             hint='leave out --output to replace it',
         )
     files.refuse_special(target)
@@ -378,7 +384,8 @@ def _refuse_unwritable(planned: ShrinkPlan) -> None:
     if planned.in_place:
         if not os.access(output, os.W_OK):
             raise errors.SourceError(
-                f'{output}: cannot be written to',
+                'cannot be written to',
+                subject=output,
                 hint='use --output, or run this as a user who may',
             )
         return
@@ -395,8 +402,9 @@ def _refuse_unwritable(planned: ShrinkPlan) -> None:
             if output.lstat().st_uid != os.geteuid():
                 # inode(7), the sticky bit.
                 raise errors.UsageError(
-                    f'{output}: a file of somebody else, in a directory '
+                    'a file of somebody else, in a directory '
                     'where only its owner may replace it',
+                    subject=output,
                     hint='choose another name',
                 )
 

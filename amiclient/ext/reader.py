@@ -68,18 +68,12 @@ def opened(image: pathlib.Path) -> Iterator['Reader']:
     """
     descriptor = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        try:
-            found = superblock.parse(
-                files.read_at(descriptor, superblock.SIZE, superblock.OFFSET),
-                str(image),
-            )
+        found = superblock.parse(
+            files.read_at(descriptor, superblock.SIZE, superblock.OFFSET),
+            str(image),
+        )
+        with errors.about(image):
             yield Reader(Layout(descriptor, found))
-        except errors.DamagedError as error:
-            if str(image) in error.message:
-                raise
-            raise errors.DamagedError(
-                f'{image}: {error.message}', hint=error.hint
-            ) from error
     finally:
         os.close(descriptor)
 

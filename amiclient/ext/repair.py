@@ -160,11 +160,13 @@ def mend(
     objections = tools.objections(path)
     if 'unsupported feature' in objections:
         raise errors.UnsupportedError(
-            f'{name or path}: {objections}',
+            objections,
+            subject=name or path,
             hint='a newer version of e2fsprogs may know them',
         )
     raise errors.DamagedError(
-        f'{name or path}: the filesystem is damaged: {objections}',
+        f'the filesystem is damaged: {objections}',
+        subject=name or path,
         hint='e2fsck cannot mend it' if repair else _BEYOND_PREENING,
     )
 
@@ -183,7 +185,8 @@ def refuse_damaged(
         if error.result.status < 0:
             raise
         raise errors.DamagedError(
-            f'{path}: the filesystem is damaged: {tools.objections(path)}',
+            f'the filesystem is damaged: {tools.objections(path)}',
+            subject=path,
             hint=_BEYOND_PREENING,
         ) from error
     mend(copied, tools, recover=True, repair=False, name=path)
@@ -198,8 +201,8 @@ def refuse_unclean(image: RootImage) -> None:
     tools = e2fsprogs.Toolbox.of(found)
     if found.needs_recovery or found.orphans or not tools.check(image.path):
         raise errors.DamagedError(
-            f'{image.path}: the filesystem was not unmounted cleanly, or is '
-            'damaged',
+            'the filesystem was not unmounted cleanly, or is damaged',
+            subject=image.path,
             hint='shrink it, which mends a copy, or run e2fsck on it',
         )
 

@@ -100,7 +100,7 @@ def _rehearse(planned: ShrinkPlan, progress: Progress) -> ShrinkPlan:
     """Find out how many blocks the result will have."""
     tools = _tools(planned)
     with (
-        finish.blamed(planned.image.path),
+        errors.about(planned.image.path),
         finish.workshop(planned.folder) as folder,
         finish.full_disk(planned.folder),
         _clean_source(planned, tools, progress) as source,
@@ -141,7 +141,7 @@ def execute(
     for folder in {planned.folder, planned.output.parent}:
         scratch.sweep(folder)
     with (
-        finish.blamed(planned.image.path),
+        errors.about(planned.image.path),
         finish.full_disk(planned.folder, planned.output.parent),
     ):
         if planned.in_place:
@@ -263,7 +263,7 @@ def _half_done(path: pathlib.Path) -> Iterator[None]:
             yield
     except errors.AmiError as error:
         raise errors.DamagedError(
-            f'{path} may be damaged, it was being resized: {error.message}',
+            f'{path} may be damaged, it was being resized: {error.sentence}',
             hint=f'run: e2fsck -f -y {path}',
         ) from error
 

@@ -275,7 +275,7 @@ def parse(data: bytes, name: str) -> Superblock:
     :raises DamagedError: if its fields contradict each other.
     """
     if len(data) < SIZE or _u16(data, 0x38) != _MAGIC:
-        raise NotExtError(f'{name}: not an ext2, ext3 or ext4 filesystem')
+        raise NotExtError('not an ext2, ext3 or ext4 filesystem', subject=name)
     compat, incompat, ro_compat = struct.unpack_from('<3I', data, 0x5C)
     dynamic = _u32(data, 0x4C) > 0
     if not dynamic:
@@ -378,7 +378,8 @@ def _check(found: Superblock, name: str) -> None:
 
 def _damaged(name: str) -> errors.DamagedError:
     return errors.DamagedError(
-        f'{name}: the superblock is damaged',
+        'the superblock is damaged',
+        subject=name,
         hint='look at it with dumpe2fs, mend a copy with e2fsck -b',
     )
 

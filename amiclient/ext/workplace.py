@@ -93,16 +93,14 @@ def named(private: pathlib.Path, place: pathlib.Path) -> Iterator[None]:
         yield
     except (errors.NoSpaceError, errors.TooLargeError) as error:
         names = str(private), str(private.resolve())
-        name = next(filter(error.message.startswith, names), None)
-        if name is None:
-            raise
-        message = f'{place}{error.message.removeprefix(name)}'
-        if isinstance(error, errors.TooLargeError):
-            raise errors.TooLargeError(message, hint=error.hint) from error
-        raise errors.NoSpaceError(
-            message,
-            hint='make room there, or name another folder by --work-directory',
-        ) from error
+        if error.subject in names:
+            error.subject = str(place)
+            if isinstance(error, errors.NoSpaceError):
+                error.hint = (
+                    'make room there, or name another directory by '
+                    '--work-directory'
+                )
+        raise
 
 
 def _usable(place: pathlib.Path) -> bool:

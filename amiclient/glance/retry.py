@@ -219,7 +219,7 @@ def tried(
         took = time.monotonic() - begin
         times = f' (tried {attempts} times in {took:.0f} s)'
     return type(error)(
-        f'{error.message}{times}', hint=error.hint, status=error.status
+        f'{error.sentence}{times}', hint=error.hint, status=error.status
     )
 
 

@@ -51,7 +51,7 @@ def refuse(given: Mapping[str, bool], why: str, *, hint: str) -> None:
     """
     names = [name for name, is_given in given.items() if is_given]
     if names:
-        raise errors.UsageError(f'{", ".join(names)}: {why}', hint=hint)
+        raise errors.UsageError(why, subject=', '.join(names), hint=hint)
 
 
 def refuse_contrary(parsed_args: argparse.Namespace, *names: str) -> None:

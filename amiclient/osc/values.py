@@ -53,7 +53,8 @@ def _path(text: str) -> pathlib.Path:
     if _URL.match(text) and not os.path.lexists(text):
         # No fault of form: a line without the usage says more.
         raise errors.SourceError(
-            f'{text}: a URL, where a file on this computer is wanted',
+            'a URL, where a file on this computer is wanted',
+            subject=text,
             hint='download it first, for instance with curl -L -O URL',
         )
     # Path('') is the current directory.

@@ -160,7 +160,8 @@ def choose(
     kernels = tuple(found)
     if not kernels:
         raise errors.SourceError(
-            f'{name}: no kernel was found in it',
+            'no kernel was found in it',
+            subject=name,
             hint=hint,
         )
     if version is None:
@@ -169,7 +170,8 @@ def choose(
         if each.version == version:
             return each
     raise errors.SourceError(
-        f'{name}: there is no kernel {version} in it',
+        f'there is no kernel {version} in it',
+        subject=name,
         hint=f'choose from {text_.some([each.version for each in kernels])}',
     )
 

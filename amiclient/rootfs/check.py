@@ -90,7 +90,7 @@ def check(
             # That one is of no use keeps no other rule from being tried.
             found.append(
                 findings.Finding(
-                    'error', _BAD_KERNEL, error.message, error.hint
+                    'error', _BAD_KERNEL, error.sentence, error.hint
                 )
             )
         kernel = request.kernel or source.kernel

@@ -63,7 +63,10 @@ def identify_kernel(path: pathlib.Path) -> Kernel:
             swapped = None
     if swapped is not None:
         raise errors.SourceError(
-            f'{name}: an initramfs was given as kernel',
+            'an initramfs was given as kernel',
+            subject=name,
             hint='it goes with --ramdisk, or `openstack ami ramdisk upload`',
         )
-    raise errors.SourceError(f'{name}: {detect.identify(path)}, not {_WANTED}')
+    raise errors.SourceError(
+        f'{detect.identify(path)}, not {_WANTED}', subject=name
+    )

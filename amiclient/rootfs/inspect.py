@@ -6,7 +6,6 @@ import dataclasses
 import pathlib
 
 from amiclient import errors
-from amiclient.ext import finish
 from amiclient.ext import plan
 from amiclient.ext import reader as reader_
 from amiclient.rootfs import boot_files
@@ -79,7 +78,7 @@ def inspect(source: bundle.Source, name: pathlib.Path) -> Inspected:
     image = detect.open_root(source.root)
     block = image.superblock
     request = plan.ShrinkRequest(image=image)
-    with finish.blamed(name):
+    with errors.about(name):
         target = plan.aim(request, source.root)
         with reader_.opened(source.root) as reader:
             release = contents.release_in(reader)

@@ -111,7 +111,8 @@ def recognise(file: BinaryIO, *, name: str) -> KernelFormat | None:
         return found
     if _is_unified(head):
         raise NotBootableError(
-            f'{name}: a unified kernel image, not a Linux kernel',
+            'a unified kernel image, not a Linux kernel',
+            subject=name,
             hint='give the kernel and ramdisk that it was made of',
         )
     return None
@@ -130,8 +131,9 @@ def _x86(
     wanted = (sectors + 1) * 512 + (paragraphs - 1) * 16
     if version >= 0x0204 and size < wanted:
         raise NotBootableError(
-            f'{name}: a Linux kernel (bzImage) that was cut short: '
+            f'a Linux kernel (bzImage) that was cut short: '
             f'{size} of {wanted} bytes',
+            subject=name,
             hint='get a whole copy of it',
         )
     big = head[0x211] & 1
@@ -155,8 +157,9 @@ def _zboot(
     offset, length = struct.unpack_from('<II', head, 8)
     if offset + length > size:
         raise NotBootableError(
-            f'{name}: a Linux kernel (EFI zboot) that was cut short: '
+            f'a Linux kernel (EFI zboot) that was cut short: '
             f'{size} of {offset + length} bytes',
+            subject=name,
             hint='get a whole copy of it',
         )
     release = None

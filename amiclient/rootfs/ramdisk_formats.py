@@ -93,8 +93,9 @@ def recognise(file: BinaryIO, *, name: str) -> RamdiskFormat | None:
 
 def _old(name: str) -> BrokenError:
     return BrokenError(
-        f'{name}: a cpio archive in an old format, which Linux does not take '
-        f'for an initramfs',
+        'a cpio archive in an old format, which Linux does not take '
+        'for an initramfs',
+        subject=name,
         hint='make it with cpio --format=newc',
     )
 
@@ -103,8 +104,8 @@ def _followed(file: BinaryIO, offset: int, name: str) -> BrokenError:
     file.seek(offset)
     phrase = detect.describe(file.read(HEAD))
     return BrokenError(
-        f'{name}: early files that are followed by {phrase}, not by an '
-        f'initramfs'
+        f'early files that are followed by {phrase}, not by an initramfs',
+        subject=name,
     )
 
 
@@ -143,10 +144,11 @@ def _walk(
         if entry not in (b'.\0', b''):
             early = early is not False and entry.startswith(_EARLY)
     else:
-        raise BrokenError(f'{name}: a cpio archive with too many entries')
+        raise BrokenError('a cpio archive with too many entries', subject=name)
     raise BrokenError(
-        f'{name}: a cpio archive that was cut short (the one that begins at '
+        f'a cpio archive that was cut short (the one that begins at '
         f'byte {start})',
+        subject=name,
         hint='get a whole copy of it',
     )
 
@@ -157,9 +159,9 @@ def _lengths(header: bytes, name: str) -> tuple[int, int]:
             raise ValueError('no magic number')
         length, name_length = int(header[54:62], 16), int(header[94:102], 16)
     except ValueError as error:
-        raise BrokenError(f'{name}: a damaged cpio archive') from error
+        raise BrokenError('a damaged cpio archive', subject=name) from error
     if not 0 < name_length <= _NAME or length < 0:
-        raise BrokenError(f'{name}: a damaged cpio archive')
+        raise BrokenError('a damaged cpio archive', subject=name)
     return length, name_length
 
 

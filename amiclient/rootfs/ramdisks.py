@@ -54,12 +54,13 @@ def identify_ramdisk(path: pathlib.Path) -> Ramdisk:
         phrase = None if kernel else _inside(file, name)
     if kernel is not None:
         raise errors.SourceError(
-            f'{name}: a Linux kernel ({kernel.name}) was given as ramdisk',
+            f'a Linux kernel ({kernel.name}) was given as ramdisk',
+            subject=name,
             hint='it goes with --kernel, or `openstack ami kernel upload`',
         )
     if phrase is None:
         phrase = detect.identify(path)
-    raise errors.SourceError(f'{name}: {phrase}, not {_WANTED}')
+    raise errors.SourceError(f'{phrase}, not {_WANTED}', subject=name)
 
 
 def _inside(file: BinaryIO, name: str) -> str | None:

@@ -130,8 +130,8 @@ def _write(target: pathlib.Path, pieces: Iterator[bytes], size: int) -> None:
 
 def _no_room(folder: pathlib.Path, size: int) -> errors.NoSpaceError:
     return errors.NoSpaceError(
-        f'{folder}: no room for a kernel or ramdisk of '
-        f'{units.format_size(size)}',
+        f'no room for a kernel or ramdisk of {units.format_size(size)}',
+        subject=folder,
         hint='make room there, or choose another --work-directory',
     )
 
@@ -142,8 +142,8 @@ def _blamed(image: pathlib.Path, path: str) -> Iterator[None]:
     try:
         yield
     except errors.SourceError as error:
-        _, _, what = error.message.rpartition(': ')
         raise errors.SourceError(
-            f'{image}: {path} in it is of no use: {what}',
+            f'{path} in it is of no use: {error.message}',
+            subject=image,
             hint='name another with --kernel and --ramdisk',
         ) from error

@@ -139,8 +139,8 @@ def plan(request: BuildRequest) -> BuildPlan:
     is_directory = kind == _DIRECTORY
     if kind is not None and not is_directory:
         raise errors.SourceError(
-            f'{opening.shown(request.source)}: {kind}: a directory or tar '
-            'archive is needed'
+            f'{kind}: a directory or tar archive is needed',
+            subject=opening.shown(request.source),
         )
     files.refuse_special(request.output)
     files.refuse_fixed(request.output, request.output.parent)
@@ -259,9 +259,10 @@ def _make(planned: BuildPlan, descriptor: int, progress: Progress) -> Made:
         except placement.TooSmallError as error:
             needed = error.blocks * placement.BLOCK
             raise errors.NoSpaceError(
-                f'{name}: it takes {needed} bytes '
+                f'it takes {needed} bytes '
                 f'({units.format_size(needed)}), more than the size that '
                 'was asked for',
+                subject=name,
                 hint='choose a larger --size, less --headroom, or another '
                 '--journal',
             ) from error
@@ -293,8 +294,8 @@ def _not_a_root(name: str, disk: str | None, form: str) -> errors.SourceError:
     what = f'{name}: not a root filesystem'
     if disk is None:
         return errors.SourceError(
-            f'{what}: it has none of '
-            f'{", ".join(sorted(map(bytes.decode, _ROOTS)))}',
+            f'it has none of {", ".join(sorted(map(bytes.decode, _ROOTS)))}',
+            subject=what,
             hint='name what has them at its top',
         )
     return errors.SourceError(

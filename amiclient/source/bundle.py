@@ -264,7 +264,8 @@ def _compare_all(
     for noun, part in manifest.parts.items():
         if noun not in found.sizes:
             raise errors.SourceError(
-                f'{name}: damaged: the {noun} of its manifest is missing',
+                f'damaged: the {noun} of its manifest is missing',
+                subject=name,
                 hint='get a whole copy of it',
             )
         shown = f'{name}: the {noun} in it'

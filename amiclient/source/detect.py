@@ -97,8 +97,9 @@ def open_root(path: pathlib.Path) -> image.RootImage:
         raise _refused(name, found)
     if block.size > size:
         raise errors.DamagedError(
-            f'{name}: cut short: its {block.filesystem} filesystem takes '
+            f'cut short: its {block.filesystem} filesystem takes '
             f'{block.size} bytes, and {size} are there',
+            subject=name,
             hint='get a whole copy of it',
         )
     return image.RootImage(path, size, is_device, block, state)
@@ -106,7 +107,7 @@ def open_root(path: pathlib.Path) -> image.RootImage:
 
 def _refused(name: str, found: probe.Found) -> errors.SourceError:
     return errors.SourceError(
-        f'{name}: {found.phrase}: {_ONLY}', hint=found.hint
+        f'{found.phrase}: {_ONLY}', subject=name, hint=found.hint
     )
 
 

@@ -314,6 +314,7 @@ def _told(source: str, path: bytes) -> Iterator[None]:
 
 def _changed(source: str, path: bytes) -> errors.BusyError:
     return errors.BusyError(
-        f'{source}: {nodes.shown(path)} was changed while it was being read',
+        f'{nodes.shown(path)} was changed while it was being read',
+        subject=source,
         hint='end whatever writes to it first',
     )

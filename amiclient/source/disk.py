@@ -174,13 +174,14 @@ class Disk:
         name = self.medium.name
         if roots:
             raise errors.SourceError(
-                f'{name}: several partitions have a root filesystem: '
-                f'{_listed(roots)}',
+                f'several partitions have a root filesystem: {_listed(roots)}',
+                subject=name,
                 hint='choose one with --partition NUMBER',
             )
         raise errors.SourceError(
-            f'{name}: no partition has an ext2, ext3 or ext4 filesystem with '
+            f'no partition has an ext2, ext3 or ext4 filesystem with '
             f'a root filesystem in it: {_listed(self.partitions)}',
+            subject=name,
             hint='choose one with --partition NUMBER'
             if ext
             else self._remedy(each.what for each in self.partitions),
@@ -233,14 +234,15 @@ class Disk:
             if each.number == number:
                 if each.superblock is None:
                     raise errors.SourceError(
-                        f'{name}: partition {number} is {each.what}: only '
+                        f'partition {number} is {each.what}: only '
                         'ext2, ext3 and ext4 filesystems are taken',
+                        subject=name,
                         hint=self._remedy([each.what]),
                     )
                 return each
         raise errors.UsageError(
-            f'{name}: there is no partition {number}: '
-            f'{_listed(self.partitions)}',
+            f'there is no partition {number}: {_listed(self.partitions)}',
+            subject=name,
             hint='choose another with --partition NUMBER',
         )
 

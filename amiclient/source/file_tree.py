@@ -201,7 +201,7 @@ class Basin:
     ) -> errors.SourceError:
         """Say what is wrong with a file."""
         return errors.SourceError(
-            f'{self.name}: {nodes.shown(path) or "."}: {why}', hint=hint
+            f'{nodes.shown(path) or "."}: {why}', subject=self.name, hint=hint
         )
 
     def _put(self, path: bytes, node: nodes.Node) -> None:
@@ -216,8 +216,9 @@ class Basin:
         self._taken += count
         if self._taken > self._limit:
             raise errors.NoSpaceError(
-                f'{self.name}: {nodes.shown(path)}: what it holds takes more '
+                f'{nodes.shown(path)}: what it holds takes more '
                 f'than {units.format_size(self._limit)}, {self._limited}',
+                subject=self.name,
                 hint='is it what it should be? Else make room, or choose a '
                 'larger --size',
             )

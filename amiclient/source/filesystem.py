@@ -9,6 +9,7 @@ it, nor the rest of the disk.
 import os
 import pathlib
 
+from amiclient import errors
 from amiclient.ext import e2fsprogs
 from amiclient.ext import finish
 from amiclient.ext import layout as layout_
@@ -80,7 +81,7 @@ def take(
     """
     folder = target.parent
     with (
-        finish.blamed(name),
+        errors.about(name),
         finish.full_disk(folder),
         sparse.opened(
             target, os.O_RDWR | os.O_CREAT | os.O_EXCL

@@ -173,23 +173,27 @@ def parse(data: bytes, name: str) -> Manifest:
     """
     if len(data) > LIMIT:
         raise errors.SourceError(
-            f'{name}: longer than the {LIMIT} bytes that a manifest may have'
+            f'longer than the {LIMIT} bytes that a manifest may have',
+            subject=name,
         )
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise errors.SourceError(
-            f'{name}: not JSON: {opening.shown(str(error))}',
+            f'not JSON: {opening.shown(str(error))}',
+            subject=name,
             hint='save the triple anew, or name its files one by one',
         ) from error
     if not isinstance(content, dict) or content.get('format') != _FORMAT:
         raise errors.SourceError(
-            f'{name}: not the manifest of a saved triple',
+            'not the manifest of a saved triple',
+            subject=name,
             hint=f'its "format" has to be "{_FORMAT}"',
         )
     if content.get('version') != _VERSION:
         raise errors.SourceError(
-            f'{name}: written by another version of this program',
+            'written by another version of this program',
+            subject=name,
             hint='use that version, or a newer one',
         )
     reader = _Reader(name)
@@ -214,7 +218,8 @@ class _Reader:
 
     def wrong(self, field: str, what: str) -> errors.SourceError:
         return errors.SourceError(
-            f'{self._name}: damaged: {field} {what}',
+            f'damaged: {field} {what}',
+            subject=self._name,
             hint='save the triple again',
         )
 

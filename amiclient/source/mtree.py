@@ -88,7 +88,7 @@ def read(path: pathlib.Path) -> list[Override]:
         data = file.read(_LARGEST + 1)
     if len(data) > _LARGEST:
         raise errors.SourceError(
-            f'{opening.shown(path)}: too large for a file of overrides'
+            'too large for a file of overrides', subject=opening.shown(path)
         )
     return list(_parsed(data, opening.shown(path)))
 
@@ -196,7 +196,8 @@ def _parsed(data: bytes, name: str) -> Iterator[Override]:
                 yield _override(line, words[0], {**defaults, **keywords})
         except ValueError as error:
             raise errors.SourceError(
-                f'{name}: line {line}: {error}',
+                f'line {line}: {error}',
+                subject=name,
                 hint='the documentation of openstack ami build shows what a '
                 'line may hold',
             ) from error

@@ -209,7 +209,8 @@ class Client:
 
     def _failed(self, why: str) -> errors.SourceError:
         return errors.SourceError(
-            f'{self.name}: the disk in it cannot be read: {why}',
+            f'the disk in it cannot be read: {why}',
+            subject=self.name,
             hint='see what qemu-img check says of it',
         )
 

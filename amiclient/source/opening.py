@@ -47,7 +47,9 @@ def special(path: pathlib.Path) -> str | None:
             mode = os.stat(path).st_mode
         except ValueError as error:
             # A name with a NUL in it.
-            raise errors.SourceError(f'{shown(path)}: {error}') from error
+            raise errors.SourceError(
+                str(error), subject=shown(path)
+            ) from error
     for test, phrase in _SPECIAL:
         if test(mode):
             return phrase
@@ -75,14 +77,16 @@ def opened(
         with os.fdopen(fd, 'rb') as file:
             mode = os.fstat(fd).st_mode
             if not (stat.S_ISREG(mode) or (devices and stat.S_ISBLK(mode))):
-                raise errors.SourceError(f'{shown(path)}: not a file')
+                raise errors.SourceError('not a file', subject=shown(path))
             yield file
 
 
 def _refuse_special(path: pathlib.Path, wanted: str, devices: bool) -> None:
     phrase = special(path)
     if phrase and not (devices and phrase == 'a block device'):
-        raise errors.SourceError(f'{shown(path)}: {phrase}, not {wanted}')
+        raise errors.SourceError(
+            f'{phrase}, not {wanted}', subject=shown(path)
+        )
 
 
 @contextlib.contextmanager
@@ -93,13 +97,14 @@ def _told(path: pathlib.Path) -> Iterator[None]:
         what = 'no such file'
         if path.is_symlink():
             what = 'a link to what is not there'
-        raise errors.SourceError(f'{shown(path)}: {what}') from error
+        raise errors.SourceError(what, subject=shown(path)) from error
     except PermissionError as error:
         raise errors.SourceError(
-            f'{shown(path)}: permission denied',
+            'permission denied',
+            subject=shown(path),
             hint='run this as a user who may read it',
         ) from error
     except OSError as error:
         raise errors.SourceError(
-            f'{shown(path)}: cannot be read: {error.strerror}'
+            f'cannot be read: {error.strerror}', subject=shown(path)
         ) from error

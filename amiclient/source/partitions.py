@@ -117,8 +117,8 @@ def read(medium: block.Medium) -> Table | None:
             if table is not None:
                 return table
         raise errors.DamagedError(
-            f'{medium.name}: both copies of its partition table (GPT) are '
-            'damaged or missing',
+            'both copies of its partition table (GPT) are damaged or missing',
+            subject=medium.name,
             hint='it may be cut short; get it again from where it came',
         )
     if not _plausible(primary):
@@ -238,8 +238,8 @@ def _chain(medium: block.Medium, base: int) -> Iterator[tuple[int, int, int]]:
 
 def _chain_damaged(medium: block.Medium, why: str) -> errors.DamagedError:
     return errors.DamagedError(
-        f'{medium.name}: the chain of its logical partitions is damaged: '
-        f'{why}',
+        f'the chain of its logical partitions is damaged: {why}',
+        subject=medium.name,
         hint='look at it with fdisk -l',
     )
 

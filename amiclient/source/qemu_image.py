@@ -75,4 +75,4 @@ class Image:
 
     def refused(self, why: str, *, hint: str = CONVERT) -> errors.SourceError:
         """Say why it is not taken."""
-        return errors.SourceError(f'{self._name}: {why}', hint=hint)
+        return errors.SourceError(why, subject=self._name, hint=hint)

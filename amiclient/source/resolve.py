@@ -115,13 +115,17 @@ def opened(
         source = opener.untied(source)
         if source.partition is None and choice.partition is not None:
             raise errors.UsageError(
-                f'{opening.shown(path)}: no disk with partitions',
+                'no disk with partitions',
+                subject=opening.shown(path),
                 hint='leave out --partition',
             )
         if source.own and source.name is None:
             source = dataclasses.replace(source, name=_name(path))
-        with _blamed(source, path):
-            yield source
+        if source.own:
+            stack.enter_context(
+                errors.renamed(source.root, opening.shown(path))
+            )
+        yield source
 
 
 def _told_of_rest(source: Source, path: pathlib.Path) -> Source:
@@ -141,19 +145,6 @@ def _told_of_rest(source: Source, path: pathlib.Path) -> Source:
         'not zeros; they are no part of it, and are not taken along'
     )
     return dataclasses.replace(source, notes=(*source.notes, note))
-
-
-@contextlib.contextmanager
-def _blamed(source: Source, path: pathlib.Path) -> Iterator[None]:
-    """Name what the user named in errors, not what was made of it."""
-    try:
-        yield
-    except errors.AmiError as error:
-        if source.own:
-            error.message = error.message.replace(
-                str(source.root), opening.shown(path)
-            )
-        raise
 
 
 def _clear_boot_sector(path: pathlib.Path) -> None:
@@ -312,7 +303,7 @@ class _Opener:
                 path.unlink()
             path = target
         raise errors.SourceError(
-            f'{opening.shown(self._path)}: compressed again and again'
+            'compressed again and again', subject=opening.shown(self._path)
         )
 
     def disk(self, path: pathlib.Path, kind: str) -> disk_.Disk:
@@ -347,8 +338,8 @@ class _Opener:
             boot = self._boot(disk, root, image)
         if files.state(path) != before:
             raise errors.BusyError(
-                f'{opening.shown(path)}: was changed while its root '
-                'filesystem was taken out',
+                'was changed while its root filesystem was taken out',
+                subject=opening.shown(path),
                 hint='end whatever writes to it first',
             )
         if self._folder in path.parents:

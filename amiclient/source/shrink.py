@@ -128,11 +128,11 @@ def _root(path: pathlib.Path, request: Request) -> image.RootImage:
     except errors.SourceError as error:
         if request.output is not None or not resolve.is_container(path):
             raise
-        raise errors.SourceError(
-            error.message,
-            hint='give --output FILE: the root filesystem in it can be taken '
-            'out and shrunk, but not replaced within',
-        ) from error
+        error.hint = (
+            'give --output FILE: the root filesystem in it can be taken out '
+            'and shrunk, but not replaced within'
+        )
+        raise
 
 
 def execute(planned: Planned, *, progress: Progress) -> shrink.Shrunk:

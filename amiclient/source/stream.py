@@ -134,9 +134,10 @@ class Stream:
             and time.monotonic() - self._since > _ZEROS_SECONDS
         ):
             raise errors.SourceError(
-                f'{self.name}: {units.format_size(self._zeros)} of zeros on '
+                f'{units.format_size(self._zeros)} of zeros on '
                 f'end came out of {units.format_size(self.packed)}, and that '
                 'is not all: it is taken for one that is meant to do harm',
+                subject=self.name,
                 hint='if you trust it, unpack it yourself and give what '
                 'comes out',
             )
@@ -173,14 +174,16 @@ class Stream:
 
     def _followed(self) -> errors.SourceError:
         return errors.SourceError(
-            f'{self.name}: something that is not {self.kind} follows the '
+            f'something that is not {self.kind} follows the '
             f'{self.kind}-compressed data',
+            subject=self.name,
             hint='get it again from where it came, or cut off what follows',
         )
 
     def _damaged(self, why: str) -> errors.SourceError:
         return errors.SourceError(
-            f'{self.name}: damaged or cut short: {why}',
+            f'damaged or cut short: {why}',
+            subject=self.name,
             hint='get it again from where it came',
         )
 
@@ -274,7 +277,8 @@ def opened(
                 )
             else:
                 raise errors.SourceError(
-                    f'{name}: {kind} compression is not known here',
+                    f'{kind} compression is not known here',
+                    subject=name,
                     hint='compress it with gzip, xz or zstd instead',
                 )
             yield Stream(reader, name, file, kind)

@@ -179,8 +179,9 @@ def check_window(file: BinaryIO, name: str, offset: int = 0) -> None:
 def window_error(name: str, what: str) -> errors.SourceError:
     """Say that zstd needs more memory than it is given."""
     return errors.SourceError(
-        f'{name}: it takes {what} to unpack, and zstd is given no more than '
+        f'it takes {what} to unpack, and zstd is given no more than '
         f'{units.format_size(_WINDOW)}',
+        subject=name,
         hint='unpack it with zstd -d --long=31, and give what comes out',
     )
 
@@ -233,11 +234,12 @@ def chunks(
         yield _foreign(found, data, name)[:limit]
     elif found:
         raise errors.SourceError(
-            f'{name}: {found} compression is not known here',
+            f'{found} compression is not known here',
+            subject=name,
             hint='compress it with gzip, xz or zstd instead',
         )
     else:
-        raise errors.SourceError(f'{name}: not compressed')
+        raise errors.SourceError('not compressed', subject=name)
 
 
 def can_stream(kind: str) -> bool:
@@ -277,7 +279,7 @@ def _standard(
             if done:
                 return
             raise errors.SourceError(
-                f'{name}: damaged {kind} data: {error}'
+                f'damaged {kind} data: {error}', subject=name
             ) from error
         done += len(output)
         if output:
@@ -292,11 +294,12 @@ def _foreign(kind: str, data: bytes, name: str) -> bytes:
         output = _by_module(kind, data)
     if output is None:
         raise errors.ProgramError(
-            f'{name}: {kind} is needed to look into it',
+            f'{kind} is needed to look into it',
+            subject=name,
             hint=f'install the package {kind}',
         )
     if not output:
-        raise errors.SourceError(f'{name}: damaged {kind} data')
+        raise errors.SourceError(f'damaged {kind} data', subject=name)
     return output
 
 

@@ -123,7 +123,8 @@ def fill(
     with stream_.opened(path, wanted='a tar archive') as stream:
         if not is_tar(stream.peek(BLOCK)):
             raise SourceError(
-                f'{basin.name}: {detect.identify(path)}: {_ONLY}',
+                f'{detect.identify(path)}: {_ONLY}',
+                subject=basin.name,
                 hint='openstack ami upload takes filesystems and disks',
             )
         _Archive(stream, basin, task).run()
@@ -180,7 +181,8 @@ def refuse_more(archive: tarfile.TarFile, name: str) -> None:
         for at in range(0, len(data), BLOCK):
             if is_tar(data[at : at + BLOCK]):
                 raise SourceError(
-                    f'{name}: another archive follows the end of the first',
+                    'another archive follows the end of the first',
+                    subject=name,
                     hint='unpack both into a directory, with tar '
                     '--ignore-zeros, and give that',
                 )
@@ -412,7 +414,8 @@ class _Archive:
 
     def _damaged(self, why: str) -> SourceError:
         return SourceError(
-            f'{self._basin.name}: the archive is damaged or cut short: {why}',
+            f'the archive is damaged or cut short: {why}',
+            subject=self._basin.name,
             hint='get it again from where it came',
         )
 
@@ -473,8 +476,9 @@ def _refuse_docker(basin: file_tree.Basin) -> None:
     )
     if (layout or saved) and not names & {b'etc', b'usr', b'bin', b'sbin'}:
         raise SourceError(
-            f'{basin.name}: an archive of container layers, as docker save '
+            'an archive of container layers, as docker save '
             'makes it, not of a root filesystem',
+            subject=basin.name,
             hint='make a container of the image, and take what docker export '
             'writes of it',
         )

@@ -179,9 +179,10 @@ class _Found:
         if self.twice is not None:
             kind, second = self.twice
             raise errors.SourceError(
-                f'{name}: two members may be the {kind}: '
+                f'two members may be the {kind}: '
                 f'{opening.shown(self.names[kind])} and '
                 f'{opening.shown(second)}',
+                subject=name,
                 hint='unpack it, and name the files',
             )
         manifest = None
@@ -322,6 +323,7 @@ def _opened(path: pathlib.Path) -> Iterator[tarfile.TarFile]:
                     tar.refuse_more(archive, stream.name)
         except (*tar.NONSENSE, EOFError) as error:
             raise errors.SourceError(
-                f'{stream.name}: a damaged archive, or one that is cut short',
+                'a damaged archive, or one that is cut short',
+                subject=stream.name,
                 hint='get a whole copy of it',
             ) from error

@@ -143,24 +143,27 @@ def _bound(stream: stream_.Stream) -> _Bound:
         return _Bound(2 * size, _KEPT, 'disk image')
     if block is None and not what.endswith(' disk'):
         raise errors.SourceError(
-            f'{name}: compressed; in it is {what}: only ext2, ext3 and ext4 '
-            'filesystems are taken, and disks that have one'
+            f'compressed; in it is {what}: only ext2, ext3 and ext4 '
+            'filesystems are taken, and disks that have one',
+            subject=name,
         )
     disk = partitions.end(head)
     size = max(disk, 0 if block is None else block.size)
     if size > _MOST:
         raise errors.SourceError(
-            f'{name}: it unpacks to {units.format_size(size)}, by its own '
+            f'it unpacks to {units.format_size(size)}, by its own '
             f'word: more than {units.format_size(_MOST)}',
+            subject=name,
             hint='it must be damaged, or meant to fill disks',
         )
     if block is not None and not disk:
         held = stream.packed * streams.RATIOS.get(stream.kind or '', size)
         if block.size > held:
             raise errors.DamagedError(
-                f'{name}: cut short: its {block.filesystem} filesystem takes '
+                f'cut short: its {block.filesystem} filesystem takes '
                 f'{block.size} bytes, and {stream.kind} cannot make them of '
                 f'{stream.packed}',
+                subject=name,
                 hint='get a whole copy of it',
             )
     what = 'filesystem' if block is not None and not disk else 'disk'
@@ -180,9 +183,10 @@ def _left(stream: stream_.Stream, bound: _Bound, size: int) -> tuple[str, ...]:
     while data := stream.read(sparse.CHUNK):
         if bound.strict:
             raise errors.SourceError(
-                f'{stream.name}: it unpacks to more than '
+                f'it unpacks to more than '
                 f'{units.format_size(bound.most)}, which is more than the '
                 f'{bound.what} in it can have',
+                subject=stream.name,
                 hint='it must be damaged, or meant to fill disks',
             )
         size += len(data)
@@ -208,8 +212,9 @@ def _check_room(folder: pathlib.Path, name: str, size: int) -> None:
     room = files.room(folder)
     if room < _RESERVE + _STEP:
         raise errors.NoSpaceError(
-            f'{name}: it is being unpacked, has come to '
+            f'it is being unpacked, has come to '
             f'{units.format_size(size)}, and {folder.parent} has '
             f'{units.format_size(room)} left',
+            subject=name,
             hint='name a folder with room by --work-directory',
         )

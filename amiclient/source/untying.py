@@ -105,6 +105,7 @@ def _some(found: Sequence[fstab.Tie]) -> str:
 
 def _refused(name: str, why: str) -> errors.UnsupportedError:
     return errors.UnsupportedError(
-        f'{name}: /etc/fstab cannot be mended: {why}',
+        f'/etc/fstab cannot be mended: {why}',
+        subject=name,
         hint='mend it by hand, and leave out --fix',
     )

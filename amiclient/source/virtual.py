@@ -124,12 +124,9 @@ def opened(
     :raises ProgramError: if qemu-nbd is missing.
     """
     with contextlib.ExitStack() as stack:
-        try:
+        # It may be a copy, of which the user knows nothing.
+        with errors.renamed(opening.shown(path), name):
             node, files = _node(path, kind, allow_backing_file, beside, stack)
-        except errors.AmiError as error:
-            # It may be a copy, of which the user knows nothing.
-            error.message = error.message.replace(opening.shown(path), name)
-            raise
         place = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         stack.callback(os.close, place)
         # The path of a socket must not have more than 107 bytes.
@@ -198,11 +195,13 @@ def _why(words: str, name: str) -> errors.AmiError:
     _, _, reason = words.rpartition("': ")
     if 'lock' in reason:
         return errors.BusyError(
-            f'{name}: somebody else writes to it',
+            'somebody else writes to it',
+            subject=name,
             hint='end the virtual machine that uses it',
         )
     return errors.SourceError(
-        f'{name}: qemu-nbd cannot open it: {reason}',
+        f'qemu-nbd cannot open it: {reason}',
+        subject=name,
         hint='see what qemu-img check says of it',
     )
 
@@ -272,7 +271,7 @@ def _below(
     words = f'it is a layer over {text.short(name)}'
     if not allowed:
         raise errors.SourceError(
-            f'{opening.shown(path)}: {words}', hint=_BACKED
+            words, subject=opening.shown(path), hint=_BACKED
         )
     if ':' in name.partition('/')[0] or '\0' in name:
         raise _refused(path, f'{words}, which is no file name')
@@ -292,5 +291,5 @@ def _below(
 
 def _refused(path: pathlib.Path, why: str) -> errors.SourceError:
     return errors.SourceError(
-        f'{opening.shown(path)}: {why}', hint=qemu_image.CONVERT
+        why, subject=opening.shown(path), hint=qemu_image.CONVERT
     )

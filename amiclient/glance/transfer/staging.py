@@ -97,9 +97,7 @@ class Folder:
             for descriptor in (self._lock, self._descriptor, self._parent):
                 os.close(descriptor)
         if isinstance(error, errors.AmiError):
-            error.message = error.message.replace(
-                str(self.path), str(self._shown)
-            )
+            error.rename(self.path, self._shown)
 
     def clear(self) -> None:
         """Remove all files in it, so that it goes as well at the end."""

@@ -21,6 +21,8 @@ from amiclient.glance.upload.request import UploadRequest
 from amiclient.progress import Progress
 from amiclient import scratch
 
+_ELSEWHERE = 'name a directory with room by --work-directory'
+
 
 def plan(
     request: UploadRequest,
@@ -74,10 +76,11 @@ def plan(
             lack = lack or error
     if lack is None:
         raise errors.NoSpaceError(
-            'there is no folder that the copy can be made in',
+            'there is no directory that the copy can be made in',
             hint='name one with --work-directory',
         )
-    raise _elsewhere(lack) from lack
+    lack.hint = _ELSEWHERE
+    raise lack
 
 
 def make(
@@ -154,11 +157,6 @@ def _shrunk(
     try:
         shrunk = shrink.execute(planned, progress=progress, cancel=cancel)
     except errors.NoSpaceError as error:
-        raise _elsewhere(error) from error
+        error.hint = _ELSEWHERE
+        raise
     return dataclasses.replace(payload, path=shrunk.output, size=shrunk.size)
-
-
-def _elsewhere(error: errors.NoSpaceError) -> errors.NoSpaceError:
-    return errors.NoSpaceError(
-        error.message, hint='name a folder with room by --work-directory'
-    )

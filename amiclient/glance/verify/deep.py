@@ -180,12 +180,10 @@ def _inner(
         ):
             block.copy_all(medium, inner, task=task)
     except errors.SourceError as error:
-        what = error.message.removeprefix(f'{title}: ')
-        what = what.removeprefix(f'{path}: ')
-        return path, _no_filesystem(case, what)
+        return path, _no_filesystem(case, error.message)
     except errors.ProgramError as error:
         return path, _not_examined(
-            case, f'is a {image.disk_format} disk, and {error.message}'
+            case, f'is a {image.disk_format} disk, and {error.sentence}'
         )
     if disk.tell(inner) == 'raw':
         # Which of them is booted, its kernel command line may tell.
@@ -210,7 +208,7 @@ def _kernel(
     try:
         kernel = identify.identify_kernel(path)
     except errors.SourceError as error:
-        yield _not_one(case, kind, image, path, error)
+        yield _not_one(case, kind, image, error)
         return
     own = kernel.architecture
     wanted = case.image.properties.get('architecture')
@@ -232,23 +230,21 @@ def _ramdisk(
     try:
         ramdisks.identify_ramdisk(path)
     except errors.SourceError as error:
-        yield _not_one(case, model.Kind.ARI, image, path, error)
+        yield _not_one(case, model.Kind.ARI, image, error)
 
 
 def _not_one(
     case: context.Case,
     kind: model.Kind,
     image: model.ImageRecord,
-    path: pathlib.Path,
     error: errors.SourceError,
 ) -> findings.Finding:
     # The file is ours: its name means nothing to the user.
-    what = error.message.removeprefix(f'{path}: ')
     return context.found(
         case,
         'error',
         f'not-a-{kind.noun}',
-        f'{context.name(kind, image)} holds none ({what})',
+        f'{context.name(kind, image)} holds none ({error.message})',
         kind=kind,
         advice=context.renewal(case, kind),
     )
@@ -273,7 +269,7 @@ def _root(
     try:
         root = detect.open_root(path)
     except errors.SourceError as error:
-        yield _no_filesystem(case, error.message.removeprefix(f'{path}: '))
+        yield _no_filesystem(case, error.message)
         return
     if plain and root.size != root.superblock.size:
         yield context.found(
