@@ -26,6 +26,7 @@ import urllib3
 from amiclient import errors
 from amiclient.glance import retry
 from amiclient.glance import sessions
+from amiclient import text
 from amiclient import units
 
 #: How much of an error's text is passed on.
@@ -191,12 +192,24 @@ def understood(doing: str) -> Iterator[None]:
 
     :param doing: what is tried, such as ``logging in``.
     :raises CloudError: for all of it.
+    :raises UsageError: if a text has bytes that no cloud can be asked with.
     """
     try:
         with translated(doing):
             yield
+    except UnicodeEncodeError as error:
+        # What is asked for, no answer to it.
+        raise not_utf8(error.object) from error
     except _SENSELESS as error:
         raise senseless(doing) from error
+
+
+def not_utf8(words: str) -> errors.UsageError:
+    """Say that what the user gave cannot be sent."""
+    return errors.UsageError(
+        f"'{text.short(words)}' has bytes that are not UTF-8",
+        hint='clouds take no others: give another name, or an id',
+    )
 
 
 def senseless(doing: str) -> errors.CloudError:

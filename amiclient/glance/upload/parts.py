@@ -124,6 +124,7 @@ def plan_file(
     """
     name = traits.name or part.path.name
     preflight.check_texts((name, *traits.tags, *traits.properties))
+    preflight.check_utf8((traits.architecture or '',))
     payload = model.Payload(part.path, part.size, state=part.state)
     others: tuple[reuse.Other, ...] = ()
     # An id that the user chose can only be that of a new image.

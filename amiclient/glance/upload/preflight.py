@@ -7,6 +7,7 @@ import shlex
 
 from amiclient import errors
 from amiclient.glance import client
+from amiclient.glance import http_errors
 from amiclient.glance import model
 from amiclient.glance.upload import marks
 from amiclient.glance.upload import request
@@ -25,13 +26,23 @@ _ADMIN, _READER = 'admin', 'reader'
 _ROOM = 'delete images that are not needed, or ask for more quota'
 _PATIENCE = 'wait for other uploads of the project to end'
 
+#: What the names of Glance's own properties begin with.
+_RESERVED = 'os_glance_'
+
 
 def check_properties(properties: Mapping[str, str]) -> None:
     """Refuse properties that are none.
 
     :raises UsageError: naming the option that is meant.
     """
+    check_utf8(properties.values())
     for key in properties:
+        if key.startswith(_RESERVED):
+            raise errors.UsageError(
+                f'{key}: Glance keeps properties that begin with {_RESERVED} '
+                'for itself',
+                hint='choose another name',
+            )
         if key in _LINKS:
             raise errors.UsageError(
                 f'the property {key} is a link to another image',
@@ -45,12 +56,25 @@ def check_properties(properties: Mapping[str, str]) -> None:
             )
 
 
+def check_utf8(texts: Iterable[str]) -> None:
+    """Refuse what Glance answers with an error of its own.
+
+    :raises UsageError: if there are bytes in one that are not UTF-8.
+    """
+    for words in texts:
+        try:
+            words.encode()
+        except UnicodeEncodeError as error:
+            raise http_errors.not_utf8(words) from error
+
+
 def check_texts(texts: Iterable[str]) -> None:
     """Refuse names, tags and keys that Glance would not store.
 
-    :raises UsageError: if one is longer than 255 characters.
+    :raises UsageError: if one is longer than 255 characters, or not UTF-8.
     """
     for text in texts:
+        check_utf8([text])
         if len(text) > _LONGEST:
             raise errors.UsageError(
                 f'{text[:40]!r}... is longer than {_LONGEST} characters'

@@ -43,6 +43,7 @@ def describe(
     traits, settings = request.traits, request.settings
     name = traits.name or _SUFFIX.sub('', request.source.name)
     preflight.check_texts((name, *traits.tags, *traits.properties))
+    preflight.check_utf8((traits.architecture or '',))
     disk_format, container_format, notes = _formats(request, rules)
     release = contents.read_release(root.path)
     computed = {

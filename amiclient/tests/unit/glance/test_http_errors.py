@@ -5,6 +5,7 @@
 import socket
 import ssl
 from typing import Any
+import urllib.parse
 
 from keystoneauth1 import exceptions as keystone_exceptions
 from openstack import exceptions as sdk_exceptions
@@ -14,6 +15,7 @@ import urllib3
 from amiclient.errors import CloudError
 from amiclient.errors import NotFoundError
 from amiclient.errors import SourceError
+from amiclient.errors import UsageError
 from amiclient.glance import http_errors
 from amiclient.tests import base
 
@@ -141,6 +143,16 @@ class TranslatedTest(base.TestCase):
             keystone_exceptions.MissingRequiredOptions([])
         )
         self.assertIn('trying failed: Auth plugin requires', str(translated))
+
+    def test_what_cannot_be_asked_for(self) -> None:
+        """That is no fault of an answer."""
+
+        def ask() -> None:
+            with http_errors.understood('listing images'):
+                urllib.parse.quote('a\udcff')
+
+        error = self.assertRaises(UsageError, ask)
+        self.assertIn("'a\\xff' has bytes that are not UTF-8", str(error))
 
     def test_no_text(self) -> None:
         self.assertEqual(

@@ -72,6 +72,37 @@ class TestRefused(planning.PlanCase):
             },
         ),
         (
+            'a property that is kept for Glance',
+            {
+                'changes': {
+                    'traits': request.Traits(properties={'os_glance_x': '1'})
+                },
+                'error': errors.UsageError,
+                'words': 'begin with os_glance_ for itself',
+            },
+        ),
+        *(
+            (
+                f'no UTF-8: {name}',
+                {
+                    'changes': {
+                        'kernel': None,
+                        'ramdisk': None,
+                        'traits': request.Traits(**{name: value}),
+                    },
+                    'error': errors.UsageError,
+                    'words': "'a\\xff' has bytes that are not UTF-8",
+                },
+            )
+            for name, value in (
+                ('name', 'a\udcff'),
+                ('tags', ('a\udcff',)),
+                ('architecture', 'a\udcff'),
+                ('properties', {'key': 'a\udcff'}),
+                ('properties', {'a\udcff': 'value'}),
+            )
+        ),
+        (
             'a name that is too long',
             {
                 'changes': {'traits': request.Traits(name='x' * 256)},
