@@ -85,14 +85,14 @@ class UploadAmi(command.ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
         """Register the triple."""
         # Not at the top: see amiclient.osc.
-        from amiclient.glance.upload import adopting
         from amiclient.glance.upload import plan
         from amiclient.glance.upload import register
+        from amiclient.glance.upload import request
         from amiclient.osc.shown import uploads
 
         proxy, watch = self.proxy(), self.watch(parsed_args)
         with sources.triple(parsed_args, watch) as source:
-            wanted = adopting.adopt(self._request(parsed_args, source), source)
+            wanted = request.adopt(self._request(parsed_args, source), source)
             planned = plan.plan(
                 wanted,
                 self.catalog(parsed_args),

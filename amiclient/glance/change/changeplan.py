@@ -16,7 +16,6 @@ from amiclient.glance import model
 from amiclient.glance.upload import parts
 from amiclient.glance.upload import preflight
 from amiclient.glance.upload import request as request_
-from amiclient.glance.upload import rules
 from amiclient.progress import Progress
 from amiclient import units
 
@@ -160,7 +159,7 @@ class _Planner:
         created = list(parts.created(new.values()))
         if created:
             preflight.check_store(self._catalog, request.store)
-            known = rules.Rules.of(self._catalog)
+            known = preflight.Rules.of(self._catalog)
             for each in created:
                 known.check(each)
         there = self._there(new)

@@ -9,30 +9,34 @@ image. What a break interrupts goes on where it was, in the same run or in the
 next, where the cloud's store can do so (``Range``, RFC 9110, section 14).
 """
 
+from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
 import hashlib
 import http
 import os
 import pathlib
+import queue
 import re
 import threading
 import time
+import types
+from typing import Self
 from typing import TYPE_CHECKING
 
 import requests
 
-from amiclient import errors as errors_
+from amiclient import errors
 from amiclient import files
 from amiclient.glance import http_errors
 from amiclient.glance import model
 from amiclient.glance import retry
 from amiclient.glance import sessions
-from amiclient.glance.transfer import content
-from amiclient.glance.transfer import partial
-from amiclient.glance.transfer.stream import Stream
+from amiclient.glance.transfer import image_data
+from amiclient.glance.transfer import staging
 from amiclient.progress import Progress
 from amiclient.progress import Task
+from amiclient import sparse
 from amiclient import units
 
 if TYPE_CHECKING:
@@ -61,6 +65,169 @@ _PIECES = 10
 _WHOLE = 2
 
 
+def check(record: model.ImageRecord) -> int:
+    """Make sure that an image has data to fetch.
+
+    :returns: how many bytes.
+    :raises CloudError: if it is not active. Glance would answer, with
+        nothing, if it is queued.
+    """
+    if record.status != 'active':
+        raise errors.CloudError(
+            f'image {record.id} is {record.status}, not active: '
+            'it cannot be downloaded'
+        )
+    if record.size is None:
+        raise errors.CloudError(
+            f'image {record.id}: the cloud does not say how large it is'
+        )
+    return record.size
+
+
+#: Pieces under way: one comes in, one is being written, one waits.
+_AHEAD = 2
+
+#: Bytes that are read at a time. Several are handed over together, unless
+#: they come slowly: each handing over costs processor time.
+_PIECE = 64 * 1024
+
+#: Seconds between two looks at whether all was given up.
+_POLL = 0.1
+
+#: Seconds the thread has to notice that it is no longer wanted. One that
+#: hangs in the network is left to itself: it ends with the program.
+_GRACE = 0.5
+
+_Item = requests.Response | bytes | BaseException | None
+
+
+class Stream:
+    """One request, and its answer.
+
+    As a context manager, it begins when entered and is given up when left.
+
+    :param get: makes the request, with ``stream=True``; it is called in
+        another thread.
+    :param clock: is asked for a reason to stop while waiting.
+    :param seconds: for each piece, at most: what trickles in never stands
+        still, and never ends.
+    """
+
+    def __init__(
+        self,
+        get: Callable[[], requests.Response],
+        clock: retry.Clock,
+        seconds: float,
+    ) -> None:
+        self._get = get
+        self._clock = clock
+        self._seconds = seconds
+        self._items: queue.Queue[_Item] = queue.Queue(_AHEAD)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, name='receiver', daemon=True
+        )
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        self._stopped.set()
+        self._thread.join(_GRACE)
+
+    def response(self) -> requests.Response:
+        """Wait for the answer's head.
+
+        :raises Exception: whatever making the request raised.
+        :raises CancelledError: if the work was given up.
+        """
+        found = self._take()
+        if not isinstance(found, requests.Response):
+            raise TypeError(found)
+        return found
+
+    def chunk(self) -> bytes | None:
+        """Wait for the next piece of the body.
+
+        :returns: None after the last.
+        :raises Exception: whatever reading raised.
+        :raises CancelledError: if the work was given up.
+        """
+        found = self._take()
+        if isinstance(found, requests.Response):
+            raise TypeError(found)
+        return found
+
+    def _take(self) -> requests.Response | bytes | None:
+        end = time.monotonic() + self._seconds
+        while True:
+            self._clock.check()
+            try:
+                found = self._items.get(timeout=_POLL)
+            except queue.Empty:
+                if time.monotonic() > end:
+                    raise requests.exceptions.ReadTimeout(
+                        TimeoutError('timed out')
+                    ) from None
+                continue
+            if isinstance(found, BaseException):
+                raise found
+            return found
+
+    def _run(self) -> None:
+        try:
+            response = self._get()
+            try:
+                self._read(response)
+            finally:
+                response.close()
+        except BaseException as error:  # noqa: BLE001 (_take() raises it)
+            self._put(error)
+        else:
+            self._put(None)
+
+    def _read(self, response: requests.Response) -> None:
+        if response.status_code not in (
+            http.HTTPStatus.OK,
+            http.HTTPStatus.PARTIAL_CONTENT,
+        ):
+            self._put(response)
+            return
+        self._put(response)
+        pieces: list[bytes] = []
+        size, begin = 0, time.monotonic()
+        try:
+            for piece in response.iter_content(_PIECE):
+                pieces.append(piece)
+                size += len(piece)
+                late = time.monotonic() - begin > _POLL
+                if size >= sparse.CHUNK or late:
+                    if not self._put(b''.join(pieces)):
+                        return
+                    pieces.clear()
+                    size, begin = 0, time.monotonic()
+        finally:
+            # A break does not take with it what came before.
+            if pieces:
+                self._put(b''.join(pieces))
+
+    def _put(self, item: _Item) -> bool:
+        """Hand over; tell whether there is anybody who wants it."""
+        while not self._stopped.is_set():
+            try:
+                self._items.put(item, timeout=_POLL)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+
 @dataclasses.dataclass(frozen=True)
 class Fetched:
     """A file that holds an image's data, verified.
@@ -75,16 +242,16 @@ class Fetched:
     path: pathlib.Path
     size: int
     downloaded: int
-    digest: content.Digest | None
+    digest: image_data.Digest | None
 
 
 def part(record: model.ImageRecord, target: pathlib.Path) -> pathlib.Path:
     """Tell where the data of an image is while it is fetched into a file."""
-    return partial.path_of(target, _tag(record))
+    return staging.path_of(target, _tag(record))
 
 
 def _tag(record: model.ImageRecord) -> str:
-    digest = content.expected(record)
+    digest = image_data.expected(record)
     return f'{record.id}-{digest.value[:16] if digest else record.size}'
 
 
@@ -118,21 +285,21 @@ def fetch(
     :raises CloudError: if it is not active, or the cloud refuses.
     :raises CancelledError: if ``cancel`` was set meanwhile.
     """
-    size = content.check(record)
-    digest = content.expected(record)
+    size = check(record)
+    digest = image_data.expected(record)
     clock = retry.Clock(cancel=cancel)
     with progress.task(description, size) as task:
         if os.path.lexists(target):
-            if content.matches(target, record, task=task, clock=clock):
+            if image_data.holds(target, record, task=task, clock=clock):
                 return Fetched(target, size, 0, digest)
             if not replace:
-                raise errors_.AmiError(
+                raise errors.AmiError(
                     f'{target} is there already, and is not what image '
                     f'{record.id} holds',
                     hint='remove it, or choose another directory',
                 )
             task.restart()
-        with partial.Partial(target, _tag(record)) as file:
+        with staging.Partial(target, _tag(record)) as file:
             download = _Download(
                 proxy,
                 record,
@@ -152,7 +319,7 @@ class _Download:
         self,
         proxy: '_proxy.Proxy',
         record: model.ImageRecord,
-        part: partial.Partial,
+        part: staging.Partial,
         *,
         task: Task,
         clock: retry.Clock,
@@ -163,7 +330,7 @@ class _Download:
         self._id = record.id
         self._doing = f'fetching the data of image {record.id}'
         self._size = record.size or 0
-        self._digest = content.expected(record)
+        self._digest = image_data.expected(record)
         self._part = part
         self._task = task
         self._clock = clock
@@ -189,7 +356,7 @@ class _Download:
             self._check_room()
             self._try_again()
             self._part.finish()
-        except (errors_.NotFoundError, errors_.NoSpaceError):
+        except (errors.NotFoundError, errors.NoSpaceError):
             # Nothing to go on with, or room that is needed elsewhere.
             self._part.discard()
             raise
@@ -205,7 +372,7 @@ class _Download:
                     self._receive()
                 self._verify()
                 return
-            except errors_.CloudError as error:
+            except errors.CloudError as error:
                 if error.again is None:
                     raise
                 cuts.append(self._cut)
@@ -246,7 +413,7 @@ class _Download:
         folder = self._part.target.parent
         needed, room = self._size - self._part.offset, files.room(folder)
         if room < needed:
-            raise errors_.NoSpaceError(
+            raise errors.NoSpaceError(
                 f'{folder} has room for {units.format_size(room)}: '
                 f'{self._part.target.name} needs {units.format_size(needed)}',
                 hint='make room, or choose another directory',
@@ -326,7 +493,7 @@ class _Download:
         else:
             failure = http_errors.from_response(response, self._doing)
             if status == http.HTTPStatus.GONE:
-                raise errors_.NotFoundError(failure.message, status=status)
+                raise errors.NotFoundError(failure.message, status=status)
             raise failure
         length = response.headers.get('Content-Length')
         wanted = self._size - self._part.offset
@@ -359,7 +526,7 @@ class _Download:
             return
         self._wrong += not self._old
         self._restart()
-        raise errors_.TransferError(
+        raise errors.TransferError(
             f'what came is not what image {self._id} holds: its '
             f'{self._digest.algorithm} is {found[:16]}..., not '
             f'{value[:16]}...',
@@ -367,16 +534,16 @@ class _Download:
             again=0.0 if self._wrong < _WHOLE else None,
         )
 
-    def _odd(self, what: str) -> errors_.TransferError:
-        return errors_.TransferError(
+    def _odd(self, what: str) -> errors.TransferError:
+        return errors.TransferError(
             f'{self._doing} failed: the cloud gave {what}',
             hint='try again, and tell the operator if it stays so',
             again=0.0,
         )
 
-    def _broken(self, why: str) -> errors_.TransferError:
+    def _broken(self, why: str) -> errors.TransferError:
         self._cut = self._part.offset if self._begun else None
-        return errors_.TransferError(
+        return errors.TransferError(
             f'{self._doing} failed: the connection broke after '
             f'{self._part.offset} of {self._size} bytes: {why}',
             hint='look at the network between here and the cloud',
@@ -385,8 +552,8 @@ class _Download:
 
 
 def _hinted(
-    error: errors_.CloudError, cuts: Sequence[int | None]
-) -> errors_.CloudError:
+    error: errors.CloudError, cuts: Sequence[int | None]
+) -> errors.CloudError:
     """Say so if it is not the network: the store may have less than Glance.
 
     :param cuts: where the data of each attempt ended too early.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The data of an image, on its way to the cloud.
+"""Uploads of the data of an image.
 
 The upload is a loop of our own over openstacksdk's session. keystoneauth
 repeats a request after a 401 or a 503 without rewinding its body, which
@@ -12,9 +12,11 @@ which called, hashes, reports progress and watches for a reason to stop. A
 call that hangs in the network therefore never keeps a Ctrl-C waiting.
 """
 
+from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
 import hashlib
+import queue
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -22,22 +24,28 @@ from typing import TYPE_CHECKING
 from keystoneauth1 import exceptions as keystone_exceptions
 import requests
 
-from amiclient.errors import CancelledError
-from amiclient.errors import CloudError
-from amiclient.errors import NotFoundError
-from amiclient.errors import TransferError
+from amiclient import errors
 from amiclient.glance import client
 from amiclient.glance import http_errors
 from amiclient.glance import model
 from amiclient.glance import retry
 from amiclient.glance import sessions
-from amiclient.glance.transfer import body as body_
-from amiclient.glance.transfer import payload as payload_
+from amiclient.glance.transfer import image_data
 from amiclient.progress import Progress
 from amiclient.progress import Task
 
 if TYPE_CHECKING:
     from openstack.image.v2 import _proxy
+
+#: Chunks under way: one is sent, one is hashed, and one is in hand, so that
+#: neither waits for the other. More would not stay in the caches.
+_BUFFERS = 3
+
+#: Seconds between two looks at the cancel event.
+_POLL = 0.1
+
+#: Seconds the sender has to hang up, when it is told to stop.
+_GRACE = 2.0
 
 #: The states of an image that is about to leave them.
 _PASSING = frozenset({'saving', 'uploading', 'importing'})
@@ -70,7 +78,7 @@ def send(
     :raises CancelledError: if ``cancel`` was set meanwhile.
     """
     with progress.task(description, payload.size) as task:
-        upload = _Upload(
+        record, sent = _Upload(
             proxy,
             image_id,
             payload,
@@ -78,51 +86,166 @@ def send(
             task=task,
             cancel=cancel,
             patience=patience or retry.Patience(),
+        ).run()
+
+    def digest(algorithm: str) -> str:
+        return image_data.digest(
+            payload,
+            f'{description}: verifying',
+            progress,
+            algorithm=algorithm,
+            cancel=cancel,
         )
-        record, sent = upload.run()
-    sha512 = sent.sha512 or digest(
-        payload,
-        progress=progress,
-        description=f'{description}: verifying',
-        cancel=cancel,
-    )
-    _verify(
-        record,
-        payload,
-        sha512,
-        progress=progress,
-        description=f'{description}: verifying',
-        cancel=cancel,
-    )
+
+    sha512 = sent.sha512 or digest('sha512')
+    if record.size != payload.size:
+        raise errors.TransferError(
+            f'image {record.id} holds {record.size} bytes, '
+            f'{payload.size} were sent'
+        )
+    stored = image_data.expected(record)
+    # If the operator turned off both hashes, the size is all there is.
+    if stored is not None:
+        algorithm = stored.algorithm
+        ours = sha512 if algorithm == 'sha512' else digest(algorithm)
+        if ours != stored.value:
+            raise errors.TransferError(
+                f'image {record.id} does not hold what was sent: its '
+                f'{algorithm} is {stored.value[:16]}..., not {ours[:16]}...',
+                hint='try again, and tell the operator if it stays so',
+            )
     return model.Sent(record=record, uploaded=sent.count, sha512=sha512)
 
 
-def digest(
-    payload: model.Payload,
-    *,
-    progress: Progress,
-    description: str,
-    cancel: threading.Event | None = None,
-    algorithm: str = 'sha512',
-) -> str:
-    """Compute the hash of what would be sent.
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of one attempt.
 
-    :param algorithm: a name that hashlib knows.
-    :returns: the hex digest.
+    :param answer: the cloud's, or why there was none.
+    :param count: bytes that were handed to the network.
+    :param sha512: hex digest of the payload; None if not all of it was sent.
+    """
+
+    answer: requests.Response | keystone_exceptions.ConnectionError
+    count: int
+    sha512: str | None
+
+
+class Body:
+    """A request body of known length that is iterated once."""
+
+    def __init__(self, payload: model.Payload) -> None:
+        self._payload = payload
+        self._room = threading.Semaphore(_BUFFERS)
+        self._stopped = threading.Event()
+        self._begun = False
+        #: Chunks to hash, and None at the end of the request.
+        self.sent: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
+        #: Bytes that were handed to the network.
+        self.count = 0
+
+    def __len__(self) -> int:
+        return self._payload.size
+
+    def __iter__(self) -> Iterator[memoryview]:
+        if self._begun:
+            # Nothing below should try; if it does, it must not look well.
+            raise errors.TransferError('the data was asked for twice')
+        self._begun = True
+        with contextlib.closing(
+            image_data.chunks(self._payload, buffers=_BUFFERS)
+        ) as chunks:
+            while True:
+                # The next chunk overwrites the oldest, which the network has
+                # had since it asked for another, and the hash when there is
+                # room.
+                self._room.acquire()
+                if self._stopped.is_set():
+                    raise errors.CancelledError('the transfer was given up')
+                chunk = next(chunks, None)
+                if chunk is None:
+                    return
+                self.sent.put(chunk)
+                yield chunk
+                self.count += len(chunk)
+
+    def hashed(self) -> None:
+        """Say that the oldest chunk may be overwritten."""
+        self._room.release()
+
+    def stop(self) -> None:
+        """Have the next chunk raise CancelledError."""
+        self._stopped.set()
+        self._room.release()
+
+
+def deliver(
+    payload: model.Payload,
+    put: Callable[[Body], requests.Response],
+    *,
+    task: Task,
+    clock: retry.Clock,
+    patience: float,
+) -> Outcome:
+    """Make one request with a payload for its body.
+
+    :param put: makes the request; it is called in another thread.
+    :param clock: is asked for a reason to stop.
+    :param patience: seconds for the whole answer, once all has been sent.
     :raises SourceError: if the file cannot be opened, or is too short.
     :raises TransferError: if it cannot be read to the end.
-    :raises CancelledError: if ``cancel`` was set meanwhile.
+    :raises CancelledError: if the work was given up.
+    :raises Exception: whatever ``put`` raises, but for failed connections.
     """
-    hasher = hashlib.new(algorithm, usedforsecurity=False)
-    with (
-        progress.task(description, payload.size) as task,
-        contextlib.closing(payload_.chunks(payload, mapped=True)) as chunks,
-    ):
-        for chunk in chunks:
-            _check(cancel)
+    body = Body(payload)
+    answer: requests.Response | BaseException | None = None
+
+    def run() -> None:
+        nonlocal answer
+        try:
+            answer = put(body)
+        except BaseException as error:  # noqa: BLE001 (raised below)
+            answer = error
+        finally:
+            body.sent.put(None)
+
+    # A daemon, so that a request that hangs after all was given up does not
+    # keep the program from ending.
+    sender = threading.Thread(target=run, name='sender', daemon=True)
+    hasher = hashlib.sha512()
+    hashed = 0
+    sender.start()
+    last = time.monotonic()
+    try:
+        while True:
+            clock.check()
+            try:
+                chunk = body.sent.get(timeout=_POLL)
+            except queue.Empty:
+                late = time.monotonic() - last > patience
+                if late and hashed == payload.size:
+                    answer = keystone_exceptions.ConnectTimeout('timed out')
+                    break
+                continue
+            if chunk is None:
+                break
+            last = time.monotonic()
             hasher.update(chunk)
+            hashed += len(chunk)
+            body.hashed()
             task.advance(len(chunk))
-    return hasher.hexdigest()
+    finally:
+        body.stop()
+        sender.join(_GRACE)
+    if not isinstance(
+        answer, requests.Response | keystone_exceptions.ConnectionError
+    ):
+        raise answer or errors.TransferError('the upload fell silent')
+    return Outcome(
+        answer=answer,
+        count=body.count,
+        sha512=hasher.hexdigest() if hashed == payload.size else None,
+    )
 
 
 class _Upload:
@@ -153,10 +276,9 @@ class _Upload:
         self._payload = payload
         self._store = store
         self._task = task
-        self._cancel = cancel
         self._patience = patience
 
-    def run(self) -> tuple[model.ImageRecord, body_.Outcome]:
+    def run(self) -> tuple[model.ImageRecord, Outcome]:
         """Try until the image is active.
 
         :returns: the image as it is then, and the attempt that made it so.
@@ -165,7 +287,7 @@ class _Upload:
             self._try, patience=self._patience, clock=self._clock
         )
 
-    def _try(self, attempt: int) -> tuple[model.ImageRecord, body_.Outcome]:
+    def _try(self, attempt: int) -> tuple[model.ImageRecord, Outcome]:
         if attempt > 1:
             self._task.restart()
         outcome = self._attempt()
@@ -173,9 +295,10 @@ class _Upload:
         if not isinstance(answer, requests.Response):
             failure = self._lost(answer, outcome)
         elif answer.status_code in {200, 204}:
-            failure = TransferError(
-                f'the data of image {self._id} was taken, but not by Glance',
-                hint='ask the operator what stands in front of it',
+            failure = errors.TransferError(
+                f'{self._doing} failed: a proxy answered '
+                f'{answer.status_code}, but Glance stored no data',
+                hint='ask the operator about the proxy in front of Glance',
                 again=0.0,
             )
         else:
@@ -186,7 +309,7 @@ class _Upload:
             return record, outcome
         raise failure
 
-    def _attempt(self) -> body_.Outcome:
+    def _attempt(self) -> Outcome:
         headers = {
             'Accept': 'application/json',
             'Content-Type': 'application/octet-stream',
@@ -195,7 +318,7 @@ class _Upload:
         if self._store is not None:
             headers['X-Image-Meta-Store'] = self._store
 
-        def put(body: body_.Body) -> requests.Response:
+        def put(body: Body) -> requests.Response:
             return self._proxy.put(
                 f'/images/{self._id}/file',
                 # requests takes a body of length 0 for one of unknown length.
@@ -212,20 +335,15 @@ class _Upload:
             )
 
         with http_errors.understood(self._doing):
-            return body_.deliver(
+            return deliver(
                 self._payload,
                 put,
                 task=self._task,
-                cancel=self._cancel,
+                clock=self._clock,
                 patience=self._patience.stall + self._patience.answer,
-                mapped=self._plain(),
             )
 
-    def _plain(self) -> bool:
-        """Tell whether what is sent is not encrypted here."""
-        return str(self._proxy.get_endpoint()).startswith('http:')
-
-    def _lost(self, error: Exception, outcome: body_.Outcome) -> CloudError:
+    def _lost(self, error: Exception, outcome: Outcome) -> errors.CloudError:
         """Say how a connection was lost, if another try may help; or raise."""
         failure = http_errors.from_exception(error, self._doing)
         if failure.again is None:
@@ -236,7 +354,7 @@ class _Upload:
 
     def _refused(
         self, response: requests.Response, *, again: bool
-    ) -> CloudError:
+    ) -> errors.CloudError:
         """Say why the cloud refused, if another try may help; else raise."""
         failure = http_errors.from_response(response, self._doing)
         status = response.status_code
@@ -256,7 +374,7 @@ class _Upload:
             return self._proxy.invalidate()
         return False
 
-    def _settled(self, failure: CloudError) -> model.ImageRecord:
+    def _settled(self, failure: errors.CloudError) -> model.ImageRecord:
         """Wait for the image to become queued or active.
 
         :param failure: of the attempt before, to tell it if that is not all.
@@ -267,15 +385,15 @@ class _Upload:
             waited = time.monotonic() - begin
             try:
                 record = self._catalog.get(self._id)
-            except NotFoundError as error:
-                raise NotFoundError(
+            except errors.NotFoundError as error:
+                raise errors.NotFoundError(
                     f'{failure.message}; then image {self._id} was gone',
                     hint='Glance deletes it if the token expires meanwhile',
                 ) from error
-            except CloudError as error:
+            except errors.CloudError as error:
                 # Whatever keeps the cloud from answering may pass as well.
                 if waited > self._patience.away:
-                    raise TransferError(
+                    raise errors.TransferError(
                         f'{failure.message}; then {error.message}',
                         hint=error.hint,
                     ) from error
@@ -283,12 +401,12 @@ class _Upload:
                 if record.status in {'active', 'queued'}:
                     return record
                 if record.status not in _PASSING:
-                    raise TransferError(
+                    raise errors.TransferError(
                         f'{failure.message}; then image {self._id} was '
                         f'{record.status}'
                     )
                 if waited > self._patience.settle:
-                    raise TransferError(
+                    raise errors.TransferError(
                         f'{failure.message}; then image {self._id} was still '
                         f'{record.status} after {self._patience.settle:g} s',
                         hint='--timeout waits longer',
@@ -297,58 +415,3 @@ class _Upload:
             left = self._patience.away - waited
             self._clock.sleep(min(pause, left) if left > 0 else pause)
             pause = min(pause * 2, self._patience.longest)
-
-
-def _verify(
-    record: model.ImageRecord,
-    payload: model.Payload,
-    sha512: str,
-    *,
-    progress: Progress,
-    description: str,
-    cancel: threading.Event | None,
-) -> None:
-    """Compare what Glance stored with what was sent.
-
-    :raises TransferError: if it is not the same.
-    """
-    if record.size != payload.size:
-        raise TransferError(
-            f'image {record.id} holds {record.size} bytes, '
-            f'{payload.size} were sent'
-        )
-    algorithm, stored = record.hash_algo or '', record.hash_value
-    if not stored or not _can(algorithm):
-        algorithm, stored = 'md5', record.checksum
-    if not stored:
-        # The operator turned both off: the size is all there is.
-        return
-    if algorithm == 'sha512':
-        ours = sha512
-    else:
-        ours = digest(
-            payload,
-            progress=progress,
-            description=description,
-            cancel=cancel,
-            algorithm=algorithm,
-        )
-    if ours != stored:
-        raise TransferError(
-            f'image {record.id} does not hold what was sent: its {algorithm} '
-            f'is {stored[:16]}..., not {ours[:16]}...',
-            hint='try again, and tell the operator if it stays so',
-        )
-
-
-def _can(algorithm: str) -> bool:
-    """Tell whether digests can be computed, and have but one length."""
-    return (
-        algorithm in hashlib.algorithms_available
-        and hashlib.new(algorithm, usedforsecurity=False).digest_size > 0
-    )
-
-
-def _check(cancel: threading.Event | None) -> None:
-    if cancel is not None and cancel.is_set():
-        raise CancelledError('the upload was given up')

@@ -9,18 +9,16 @@ share one kernel.
 
 from collections.abc import Iterable, Iterator
 import dataclasses
-import functools
 import pathlib
 
 from amiclient import errors
 from amiclient import files
 from amiclient.glance import client
 from amiclient.glance import model
-from amiclient.glance.transfer import upload
 from amiclient.glance.upload import preflight
+from amiclient.glance.upload.preflight import Rules
 from amiclient.glance.upload import request
 from amiclient.glance.upload import reuse
-from amiclient.glance.upload.rules import Rules
 from amiclient.progress import Progress
 from amiclient.rootfs import identify as identify_
 from amiclient.rootfs import ramdisks
@@ -126,17 +124,14 @@ def plan_file(
     preflight.check_texts((name, *traits.tags, *traits.properties))
     preflight.check_utf8((traits.architecture or '',))
     payload = model.Payload(part.path, part.size, state=part.state)
-    others: tuple[reuse.Other, ...] = ()
+    others: tuple[request.Other, ...] = ()
     # An id that the user chose can only be that of a new image.
     if settings.reuse and traits.id is None:
-        digest = functools.partial(
-            _digest, payload, part.kind.noun, progress=progress
-        )
         same, others = reuse.find(
             catalog,
             _wanted(part, traits, settings, strict=strict),
             part.size,
-            functools.cache(digest),
+            reuse.digests(payload, part.kind.noun, progress),
         )
         if same is not None:
             return request.Reuse(
@@ -195,21 +190,6 @@ def _elsewhere(
             f'same bytes, is reused, and not in the store {settings.store!r}: '
             '--no-reuse makes one there'
         )
-
-
-def _digest(
-    payload: model.Payload,
-    noun: str,
-    algorithm: str,
-    *,
-    progress: Progress,
-) -> str:
-    return upload.digest(
-        payload,
-        progress=progress,
-        description=f'Hashing {noun}',
-        algorithm=algorithm,
-    )
 
 
 def _wanted(

@@ -7,34 +7,43 @@ Planning only reads: files first, then the cloud. What the plan says is done by
 """
 
 from collections.abc import Iterable
+from collections.abc import Iterator
 import contextlib
 import dataclasses
+import pathlib
+import re
 
 from amiclient import errors
 from amiclient.ext import image
+from amiclient.ext import shrink
 from amiclient import files
 from amiclient.glance import client
 from amiclient.glance import model
 from amiclient.glance.upload import marks
-from amiclient.glance.upload import orphans
 from amiclient.glance.upload import parts
 from amiclient.glance.upload import preflight
-from amiclient.glance.upload import request as request_
+from amiclient.glance.upload.preflight import Rules
+from amiclient.glance.upload import request
+from amiclient.glance.upload.request import Creation
+from amiclient.glance.upload.request import Reuse
+from amiclient.glance.upload.request import Step
+from amiclient.glance.upload.request import UploadRequest
+from amiclient.glance.upload import reuse
 from amiclient.glance.upload import root_copy
-from amiclient.glance.upload import rootimage
-from amiclient.glance.upload.rules import Rules
-from amiclient.glance.upload import sameroot
 from amiclient.progress import Progress
+from amiclient.rootfs import contents
+from amiclient.rootfs import inspect
 from amiclient.source import detect
+from amiclient import units
 
 
 def plan(
-    request: request_.UploadRequest,
+    asked: request.UploadRequest,
     catalog: client.Catalog,
     *,
     exact: bool = False,
     progress: Progress,
-) -> request_.RegisterPlan:
+) -> request.RegisterPlan:
     """Check all that can be checked, and say what would be done.
 
     :param exact: find out the size of the root filesystem to the byte, and
@@ -48,96 +57,96 @@ def plan(
         take what is to be created.
     :raises NoSpaceError: if there is no room for the copy.
     """
-    _check_request(request)
-    root = detect.open_root(request.source)
-    kernel = parts.identify(model.Kind.AKI, request.kernel)
-    ramdisk = parts.identify(model.Kind.ARI, request.ramdisk)
+    _check_request(asked)
+    root = detect.open_root(asked.source)
+    kernel = parts.identify(model.Kind.AKI, asked.kernel)
+    ramdisk = parts.identify(model.Kind.ARI, asked.ramdisk)
     for file in (root, kernel, ramdisk):
         if isinstance(file, image.RootImage | parts.PartFile):
-            before = request.seen.get(file.path, file.state)
+            before = asked.seen.get(file.path, file.state)
             files.refuse_changed(file.path, before, file.state)
-    adopted, rules = _ask(request.traits, request.settings, catalog)
+    adopted, rules = _ask(asked.traits, asked.settings, catalog)
     steps = [
         parts.plan(
             part,
             dataclasses.replace(traits, name=name or traits.name),
-            request.settings,
+            asked.settings,
             catalog,
             rules=rules,
             progress=progress,
         )
         for part, name, traits in (
-            (kernel, request.kernel_name, request.kernel_traits),
-            (ramdisk, request.ramdisk_name, request.ramdisk_traits),
+            (kernel, asked.kernel_name, asked.kernel_traits),
+            (ramdisk, asked.ramdisk_name, asked.ramdisk_traits),
         )
     ]
-    _check_architecture(parts.architecture(steps[0]), request.traits)
-    widened = _reach(request.settings, steps, catalog)
-    new, warnings = rootimage.describe(request, root, steps[0], rules)
+    _check_architecture(parts.architecture(steps[0]), asked.traits)
+    widened = _reach(asked.settings, steps, catalog)
+    new, warnings = describe(asked, root, steps[0], rules)
     for each in (*parts.created(steps), new):
         rules.check(each)
-    shrunk = root_copy.plan(request, root, exact=exact, progress=progress)
-    packing = root_copy.plan_packing(request, shrunk, catalog)
+    shrunk = root_copy.plan(asked, root, exact=exact, progress=progress)
+    packing = root_copy.plan_packing(asked, shrunk, catalog)
     ami = dataclasses.replace(
-        rootimage.create(request, root, shrunk, new, packing), adopted=adopted
+        create(asked, root, shrunk, new, packing), adopted=adopted
     )
-    alike, others = sameroot.look(
-        request, ami, steps[0], steps[1], shrunk, catalog, exact=exact
+    alike, others = reuse.look(
+        asked, ami, steps[0], steps[1], shrunk, catalog, exact=exact
     )
-    orphans_ = orphans.find(catalog, request.settings, but=adopted)
+    orphans = marks.find(catalog, asked.settings, but=adopted)
     taken = tuple(
         preflight.namesakes(
             catalog,
             new.name,
-            hidden=request.settings.hidden,
-            but=(*orphans_, *([adopted] if adopted else ())),
+            hidden=asked.settings.hidden,
+            but=(*orphans, *([adopted] if adopted else ())),
         )
     )
-    told = preflight.permission(catalog, request.settings)
-    creations = [s for s in steps if isinstance(s, request_.Creation)]
+    told = preflight.permission(catalog, asked.settings)
+    creations = [s for s in steps if isinstance(s, request.Creation)]
     preflight.check_quota(
         catalog,
         [_least(step) for step in (*creations, *(() if alike else (ami,)))],
-        removed=len(orphans_),
+        removed=len(orphans),
     )
-    planned = request_.RegisterPlan(
+    planned = request.RegisterPlan(
         ami=ami,
         kernel=steps[0],
         ramdisk=steps[1],
         shrink=shrunk,
-        settings=request.settings,
+        settings=asked.settings,
         warnings=(
             *warnings,
-            *rootimage.warnings(request.source, ami.payload),
+            *boot_sector_note(asked.source, ami.payload),
             *(note for step in steps if step for note in step.notes),
-            *orphans.warnings(orphans_),
+            *marks.warnings(orphans),
         ),
         alike=alike,
         others=others,
         created=(*told, *taken),
-        orphans=orphans_,
+        orphans=orphans,
         widened=widened,
         marked=rules.takes_property(marks.PROPERTY),
     )
     return _settled(planned, exact=exact, progress=progress)
 
 
-def _least(step: request_.Creation) -> int:
+def _least(step: request.Creation) -> int:
     # How small it is when it is compressed, nobody knows yet.
     return 1 if step.payload.pack else step.size
 
 
 def _settled(
-    planned: request_.RegisterPlan,
+    planned: request.RegisterPlan,
     *,
     exact: bool,
     progress: Progress,
-) -> request_.RegisterPlan:
+) -> request.RegisterPlan:
     """Decide what can be decided now on whether the AMI is reused."""
     if planned.alike and (exact or planned.shrink is None):
         with contextlib.ExitStack() as stack:
-            settled = sameroot.settle(planned, stack, progress=progress)
-        if isinstance(settled.ami, request_.Reuse):
+            settled = reuse.settle(planned, stack, progress=progress)
+        if isinstance(settled.ami, request.Reuse):
             return settled
         # What was made for this is gone again.
         planned = dataclasses.replace(planned, alike=())
@@ -149,48 +158,48 @@ def _settled(
 
 
 def plan_part(
-    request: request_.PartRequest,
+    asked: request.PartRequest,
     catalog: client.Catalog,
     *,
     progress: Progress,
-) -> request_.PartPlan:
+) -> request.PartPlan:
     """Check a kernel or ramdisk, and say what would be done with it.
 
     :raises SourceError: if the file is not one.
     :raises CloudError: if the cloud would not take it.
     """
-    preflight.check_properties(request.traits.properties)
-    part = parts.identify_file(request.kind, request.path)
-    _check_architecture(part.architecture, request.traits)
-    adopted, rules = _ask(request.traits, request.settings, catalog)
+    preflight.check_properties(asked.traits.properties)
+    part = parts.identify_file(asked.kind, asked.path)
+    _check_architecture(part.architecture, asked.traits)
+    adopted, rules = _ask(asked.traits, asked.settings, catalog)
     step = parts.plan_file(
         part,
-        request.traits,
-        request.settings,
+        asked.traits,
+        asked.settings,
         catalog,
         rules=rules,
         strict=True,
         progress=progress,
     )
-    orphans_ = orphans.find(catalog, request.settings, but=adopted)
+    orphans = marks.find(catalog, asked.settings, but=adopted)
     told: tuple[str, ...] = ()
-    if isinstance(step, request_.Creation):
-        told = tuple(preflight.permission(catalog, request.settings))
+    if isinstance(step, request.Creation):
+        told = tuple(preflight.permission(catalog, asked.settings))
         rules.check(step.new)
-        preflight.check_quota(catalog, [step.size], removed=len(orphans_))
+        preflight.check_quota(catalog, [step.size], removed=len(orphans))
         step = dataclasses.replace(step, adopted=adopted)
-    return request_.PartPlan(
+    return request.PartPlan(
         step,
-        request.settings,
-        warnings=(*step.notes, *orphans.warnings(orphans_), *told),
-        orphans=orphans_,
+        asked.settings,
+        warnings=(*step.notes, *marks.warnings(orphans), *told),
+        orphans=orphans,
         marked=rules.takes_property(marks.PROPERTY),
     )
 
 
 def _ask(
-    traits: request_.Traits,
-    settings: request_.Settings,
+    traits: request.Traits,
+    settings: request.Settings,
     catalog: client.Catalog,
 ) -> tuple[model.ImageRecord | None, Rules]:
     """Check what the cloud says of id and store; get its rules.
@@ -203,10 +212,10 @@ def _ask(
 
 
 def _reach(
-    settings: request_.Settings,
-    steps: Iterable[request_.Step | None],
+    settings: request.Settings,
+    steps: Iterable[request.Step | None],
     catalog: client.Catalog,
-) -> tuple[request_.Reuse, ...]:
+) -> tuple[request.Reuse, ...]:
     """Tell which kernels and ramdisks have to be made more visible.
 
     :raises CloudError: if there are any, but nobody asked for that.
@@ -214,16 +223,14 @@ def _reach(
     return tuple(
         step
         for step in steps
-        if isinstance(step, request_.Reuse)
+        if isinstance(step, request.Reuse)
         and preflight.is_out_of_reach(
             catalog, step.record, step.kind, settings
         )
     )
 
 
-def _check_architecture(
-    of_kernel: str | None, traits: request_.Traits
-) -> None:
+def _check_architecture(of_kernel: str | None, traits: request.Traits) -> None:
     """Refuse what would have Nova choose a host that cannot run a kernel.
 
     :raises UsageError: if another architecture was asked for.
@@ -236,28 +243,160 @@ def _check_architecture(
         )
 
 
-def _check_request(request: request_.UploadRequest) -> None:
-    if request.ramdisk is not None and request.kernel is None:
+def _check_request(asked: request.UploadRequest) -> None:
+    if asked.ramdisk is not None and asked.kernel is None:
         # Nova then boots the disk by BIOS, and the console stays empty.
         raise errors.UsageError(
             'a ramdisk does nothing without a kernel',
             hint='leave out --ramdisk, or give --kernel',
         )
     for part, name in (
-        ('kernel', request.kernel_name),
-        ('ramdisk', request.ramdisk_name),
+        ('kernel', asked.kernel_name),
+        ('ramdisk', asked.ramdisk_name),
     ):
-        if name is not None and getattr(request, part) is None:
+        if name is not None and getattr(asked, part) is None:
             raise errors.UsageError(
                 f'there is no {part} that could be called {name!r}',
                 hint=f'leave out --{part}-name',
             )
-    if not request.shrink and (request.repair or request.journal != 'keep'):
+    if not asked.shrink and (asked.repair or asked.journal != 'keep'):
         raise errors.UsageError(
             'a filesystem that is sent as it is keeps its journal and damage',
             hint='leave out --no-shrink, or --journal and --repair',
         )
-    preflight.check_properties(request.traits.properties)
-    if request.kernel is not None:
+    preflight.check_properties(asked.traits.properties)
+    if asked.kernel is not None:
         # Without a kernel, Nova makes no use of it.
-        preflight.check_command_line(request.traits.properties)
+        preflight.check_command_line(asked.traits.properties)
+
+
+#: Suffixes that say what a file is, and are no part of a name.
+_SUFFIX = re.compile(r'\.(img|image|raw|bin|ami|fs|ext[234])$', re.IGNORECASE)
+
+
+def describe(
+    asked: UploadRequest,
+    root: image.RootImage,
+    kernel: Step | None,
+    rules: Rules,
+) -> tuple[model.NewImage, tuple[str, ...]]:
+    """Make the AMI's record, but for what depends on its size.
+
+    :param kernel: tells the architecture, unless the user did.
+    :param rules: what the cloud takes.
+    :returns: the record, and what the user should know.
+    :raises UsageError: if a text is longer than Glance would store.
+    """
+    traits, settings = asked.traits, asked.settings
+    name = traits.name or _SUFFIX.sub('', asked.source.name)
+    preflight.check_texts((name, *traits.tags, *traits.properties))
+    preflight.check_utf8((traits.architecture or '',))
+    disk_format, container_format, notes = _formats(asked, rules)
+    release = contents.read_release(root.path)
+    computed = {
+        'architecture': traits.architecture
+        or parts.architecture(kernel)
+        or inspect.kernel_architecture(root.path),
+        'os_type': 'linux',
+        'os_distro': release.distro,
+        'os_version': release.version,
+    }
+    taken, warnings = rules.sift(
+        {
+            key: value
+            for key, value in computed.items()
+            if value and key not in traits.properties
+        }
+    )
+    new = model.NewImage(
+        name=name,
+        disk_format=disk_format,
+        container_format=container_format,
+        id=traits.id,
+        visibility=settings.visibility,
+        hidden=settings.hidden or None,
+        owner=settings.owner,
+        min_ram=asked.min_ram or 0,
+        tags=traits.tags,
+        properties={**taken, **traits.properties},
+    )
+    if not computed['architecture']:
+        notes = (*notes, *_unknown(new, kernel, rules))
+    return new, (*notes, *warnings)
+
+
+def _unknown(
+    new: model.NewImage, kernel: Step | None, rules: Rules
+) -> Iterator[str]:
+    """Say that an image gets no architecture, and so may get any host."""
+    key = 'architecture'
+    if key in new.properties or not rules.takes_property(key):
+        return
+    if isinstance(kernel, Reuse):
+        yield (
+            f'the image gets no {key}, for neither the kernel '
+            f'{kernel.record.name!r} ({kernel.record.id}) nor the root '
+            f'filesystem tells it: give it, such as --{key} x86_64'
+        )
+
+
+def _formats(
+    asked: UploadRequest, rules: Rules
+) -> tuple[str, str, tuple[str, ...]]:
+    ami = model.Kind.AMI.value
+    if asked.image_format in ('raw', 'qcow2'):
+        return asked.image_format, 'bare', ()
+    if asked.image_format == 'auto' and not rules.takes_formats(ami, ami):
+        note = 'this cloud takes no ami images: the root image becomes raw'
+        return 'raw', 'bare', (note,)
+    return ami, ami, ()
+
+
+def create(
+    asked: UploadRequest,
+    root: image.RootImage,
+    shrunk: shrink.ShrinkPlan | None,
+    new: model.NewImage,
+    packing: model.Packing | None,
+) -> Creation:
+    """Add to the record what depends on the size, and the data.
+
+    :param shrunk: how the filesystem is going to be shrunk; None if not.
+    :param packing: how it is going to be compressed; None if not.
+    :raises UsageError: if the user asks for a disk that is too small.
+    """
+    size = root.superblock.size if shrunk is None else shrunk.size
+    payload = model.Payload(
+        path=root.path if shrunk is None else shrunk.output,
+        size=size,
+        blank=detect.boot_sector(root.path),
+        pack=packing,
+        state=root.state if shrunk is None else None,
+    )
+    new = dataclasses.replace(new, min_disk=_min_disk(asked, size))
+    return Creation(model.Kind.AMI, new, payload)
+
+
+def _min_disk(asked: UploadRequest, size: int) -> int:
+    needed = units.gib(size)
+    if asked.min_disk is None:
+        return needed
+    if asked.min_disk < needed:
+        raise errors.UsageError(
+            f'--min-disk {asked.min_disk}: the root filesystem takes '
+            f'{needed} GiB',
+            hint=f'give {needed} or more, or leave it out',
+        )
+    return asked.min_disk
+
+
+def boot_sector_note(
+    source: pathlib.Path, payload: model.Payload
+) -> Iterator[str]:
+    """Tell what of the data is not sent as it is."""
+    if payload.blank:
+        yield (
+            f'{source}: an old boot sector in its first {payload.blank} '
+            'bytes is sent as zeros, for Nova would take the image for a '
+            'partitioned disk'
+        )

@@ -21,12 +21,11 @@ from amiclient.glance import client
 from amiclient.glance import model
 from amiclient.glance.transfer import upload
 from amiclient.glance.upload.courier import Courier
-from amiclient.glance.upload import orphans
+from amiclient.glance.upload import marks
 from amiclient.glance.upload import preflight
 from amiclient.glance.upload import request
 from amiclient.glance.upload import reuse
 from amiclient.glance.upload import root_copy
-from amiclient.glance.upload import sameroot
 from amiclient.glance.upload import transaction
 from amiclient.progress import Progress
 from amiclient import units
@@ -53,8 +52,8 @@ def execute(
     """
     catalog = client.Catalog(proxy, patience=plan.settings.patience)
     with contextlib.ExitStack() as stack:
-        orphans.remove(catalog, plan.orphans)
-        plan = sameroot.settle(plan, stack, progress=progress)
+        marks.remove(catalog, plan.orphans)
+        plan = reuse.settle(plan, stack, progress=progress)
         if isinstance(plan.ami, request.Creation):
             for line in plan.created:
                 LOG.warning('%s', line)
@@ -74,7 +73,7 @@ def execute(
         made.commit()
         _clear(plan, records, catalog)
     if model.Kind.AMI in sent:
-        sameroot.tell_others(plan, sent[model.Kind.AMI])
+        reuse.tell_others(plan, sent[model.Kind.AMI])
     return model.Triple(
         ami=records[model.Kind.AMI],
         kernel=records.get(model.Kind.AKI),
@@ -99,7 +98,7 @@ def execute_part(
     :raises AmiError: as :func:`execute` does.
     """
     catalog = client.Catalog(proxy, patience=plan.settings.patience)
-    orphans.remove(catalog, plan.orphans)
+    marks.remove(catalog, plan.orphans)
     with transaction.Transaction(
         catalog, keep=plan.settings.keep_failed, marked=plan.marked
     ) as made:
@@ -124,7 +123,7 @@ def add_part(
     if isinstance(step, request.Reuse):
         catalog = client.Catalog(proxy, patience=plan.settings.patience)
         record = reuse.still(catalog, step.kind, step.record)
-        record = orphans.clear(catalog, record)
+        record = marks.clear(catalog, record)
         return request.Registered(record, reused=(record.id,))
     record = _make(step, made)
     sent = _Sender(proxy, plan.settings, progress).send(
@@ -239,7 +238,7 @@ def _clear(
     """Clear marks that a killed run left on what is reused."""
     for step in plan.steps:
         if isinstance(step, request.Reuse):
-            records[step.kind] = orphans.clear(catalog, records[step.kind])
+            records[step.kind] = marks.clear(catalog, records[step.kind])
 
 
 class _Sender:

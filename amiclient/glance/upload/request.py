@@ -15,7 +15,8 @@ from amiclient.ext import shrink
 from amiclient import files
 from amiclient.glance import model
 from amiclient.glance import retry
-from amiclient.glance.upload import reuse
+from amiclient.source import bundle
+from amiclient.source import manifest
 from amiclient import units
 
 
@@ -188,6 +189,23 @@ Step = Creation | Reuse
 
 
 @dataclasses.dataclass(frozen=True)
+class Other:
+    """An image that may hold the same bytes, but will not do.
+
+    :param why: what of it is not as it must be, as a clause.
+    """
+
+    record: model.ImageRecord
+    why: str
+
+    def __str__(self) -> str:
+        return (
+            f'the image {self.record.name!r} ({self.record.id}) holds the '
+            f'same bytes, but {self.why}'
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class RegisterPlan:
     """How a triple is going to be registered.
 
@@ -213,7 +231,7 @@ class RegisterPlan:
     settings: Settings
     warnings: tuple[str, ...] = ()
     alike: tuple[model.ImageRecord, ...] = ()
-    others: tuple[reuse.Other, ...] = ()
+    others: tuple[Other, ...] = ()
     created: tuple[str, ...] = ()
     orphans: tuple[model.ImageRecord, ...] = ()
     widened: tuple[Reuse, ...] = ()
@@ -255,3 +273,64 @@ class Registered:
     record: model.ImageRecord
     uploaded: int = 0
     reused: tuple[str, ...] = ()
+
+
+def adopt(request: UploadRequest, source: bundle.Source) -> UploadRequest:
+    """Fill in what a request leaves open.
+
+    Name, tags, formats and minimums are taken over unless they were given,
+    properties one by one. Visibility, protection and hiding are not: they are
+    up to who uploads, and where to.
+
+    :param request: for a source by its name; ``kernel`` and ``ramdisk`` are
+        those of the source where nothing else was given.
+    :returns: a request for the root filesystem that the source comes to.
+    """
+    traits = request.traits
+    if traits.name is None and source.name is not None:
+        traits = dataclasses.replace(traits, name=source.name)
+    image = source.part('image')
+    min_disk, min_ram = request.min_disk, request.min_ram
+    if image is not None:
+        if min_disk is None and source.finished:
+            min_disk = max(image.min_disk, units.gib(image.size))
+        min_ram = image.min_ram if min_ram is None else min_ram
+        traits = _traits(traits, image)
+    return dataclasses.replace(
+        request,
+        source=source.root,
+        own=source.own,
+        traits=traits,
+        kernel_traits=_part_traits(
+            request.kernel, source.kernel, source.part('kernel')
+        ),
+        ramdisk_traits=_part_traits(
+            request.ramdisk, source.ramdisk, source.part('ramdisk')
+        ),
+        min_disk=min_disk,
+        min_ram=min_ram,
+        seen=source.seen,
+    )
+
+
+def _traits(given: Traits, part: manifest.Part) -> Traits:
+    before = dict(part.properties)
+    if given.architecture is not None:
+        before.pop('architecture', None)
+    return dataclasses.replace(
+        given,
+        name=given.name or part.name,
+        tags=given.tags or part.tags,
+        properties={**before, **given.properties},
+    )
+
+
+def _part_traits(
+    wanted: str | None,
+    found: pathlib.Path | None,
+    part: manifest.Part | None,
+) -> Traits:
+    """Tell what a kernel or ramdisk is given that the source brought."""
+    if part is None or found is None or wanted != str(found):
+        return Traits()
+    return _traits(Traits(), part)

@@ -8,14 +8,22 @@ candidate with the same bytes was passed over is said, never left to guesses.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+import contextlib
 import dataclasses
+import functools
 import hashlib
+import logging
 from typing import Any
 
 from amiclient import errors
+from amiclient.ext import shrink
 from amiclient.glance import client
 from amiclient.glance import model
+from amiclient.glance.transfer import image_data
 from amiclient.glance.upload import marks
+from amiclient.glance.upload import request
+from amiclient.glance.upload import root_copy
+from amiclient.progress import Progress
 from amiclient import units
 
 #: Who can see an image: each sees what the one before shows, and more.
@@ -66,23 +74,6 @@ class Wanted:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Other:
-    """An image that may hold the same bytes, but will not do.
-
-    :param why: what of it is not as it must be, as a clause.
-    """
-
-    record: model.ImageRecord
-    why: str
-
-    def __str__(self) -> str:
-        return (
-            f'the image {self.record.name!r} ({self.record.id}) holds the '
-            f'same bytes, but {self.why}'
-        )
-
-
 def candidates(
     catalog: client.Catalog,
     formats: tuple[str, str],
@@ -122,6 +113,15 @@ def candidates(
     ]
 
 
+def digests(payload: model.Payload, noun: str, progress: Progress) -> Digest:
+    """Return what computes the digests of a payload, each once."""
+    return functools.cache(
+        lambda algorithm: image_data.digest(
+            payload, f'Hashing {noun}', progress, algorithm=algorithm
+        )
+    )
+
+
 def holds(image: model.ImageRecord, digest: Digest) -> bool:
     """Tell whether an image, of the right size, holds certain bytes.
 
@@ -136,7 +136,7 @@ def holds(image: model.ImageRecord, digest: Digest) -> bool:
 
 def find(
     catalog: client.Catalog, wanted: Wanted, size: int, digest: Digest
-) -> tuple[model.ImageRecord | None, tuple[Other, ...]]:
+) -> tuple[model.ImageRecord | None, tuple[request.Other, ...]]:
     """Find an image that can do for one that is to be uploaded.
 
     :param size: bytes of the data.
@@ -147,7 +147,7 @@ def find(
     :raises CloudError: if the cloud does not answer as it should.
     """
     project = wanted.owner or catalog.project()
-    others: list[Other] = []
+    others: list[request.Other] = []
     for hidden in (wanted.hidden, not wanted.hidden):
         listed = candidates(
             catalog, wanted.formats, (size, size), hidden=hidden
@@ -158,7 +158,7 @@ def find(
             why = unfit(image, wanted, project)
             if why is None:
                 return image, ()
-            others.append(Other(image, why))
+            others.append(request.Other(image, why))
     return None, tuple(others)
 
 
@@ -284,7 +284,7 @@ def _data(image: model.ImageRecord) -> tuple[Any, ...]:
 
 
 def told(
-    others: Iterable[Other], doing: str = 'a new one is created'
+    others: Iterable[request.Other], doing: str = 'a new one is created'
 ) -> Iterator[str]:
     """Say which images hold the same bytes, but will not do.
 
@@ -299,3 +299,131 @@ def told(
 
 def _rank(visibility: str) -> int:
     return _VISIBILITIES.index(visibility)
+
+
+LOG = logging.getLogger(__name__)
+
+#: How much an upload may be larger than its source, but for what was asked
+#: to be added: alignment, and what a filesystem needs to describe itself.
+_SLACK = 128 << 20
+
+
+def look(
+    asked: request.UploadRequest,
+    creation: request.Creation,
+    kernel: request.Step | None,
+    ramdisk: request.Step | None,
+    shrunk: shrink.ShrinkPlan | None,
+    catalog: client.Catalog,
+    *,
+    exact: bool,
+) -> tuple[tuple[model.ImageRecord, ...], tuple[request.Other, ...]]:
+    """Find images that may hold the bytes of a root filesystem.
+
+    :param creation: the image that would be created.
+    :param shrunk: how its data is going to be made; None if it is there.
+    :param exact: whether its size is known.
+    :returns: those that would do if they do, and those that would not.
+    :raises CloudError: if the cloud does not answer as it should.
+    """
+    links: dict[str, str | None] = {}
+    for kind, step in ((model.Kind.AKI, kernel), (model.Kind.ARI, ramdisk)):
+        if isinstance(step, request.Creation):
+            # Nothing links to what is not there yet.
+            return (), ()
+        links[model.LINKS[kind]] = step.record.id if step else None
+    settings, new = asked.settings, creation.new
+    if not settings.reuse or new.id is not None:
+        return (), ()
+    sizes = (creation.size, creation.size)
+    if shrunk is not None and (creation.payload.pack or not exact):
+        sizes = (1, _most(asked, shrunk))
+    elif creation.payload.pack:
+        sizes = (1, creation.size + _SLACK)
+    formats = (new.disk_format, new.container_format)
+    wanted = Wanted(
+        formats=formats,
+        visibility=settings.visibility,
+        exactly_visible=settings.visibility is not None,
+        hidden=settings.hidden,
+        owner=settings.owner,
+        foreign=False,
+        name=new.name,
+        protected=settings.protected,
+        store=settings.store,
+        min_disk=asked.min_disk,
+        min_ram=asked.min_ram or 0,
+        tags=new.tags,
+        properties={**new.properties, **links},
+    )
+    project = settings.owner or catalog.project()
+    # Another project's will not do; of raw ones, a cloud may have thousands.
+    filters = {'owner': project, **links}
+    found = candidates(
+        catalog,
+        formats,
+        sizes,
+        hidden=settings.hidden,
+        **{name: value for name, value in filters.items() if value},
+    )
+    whys = [(i, unfit(i, wanted, project)) for i in found]
+    return (
+        tuple(image for image, why in whys if why is None),
+        tuple(request.Other(image, why) for image, why in whys if why),
+    )
+
+
+def _most(asked: request.UploadRequest, shrunk: shrink.ShrinkPlan) -> int:
+    journal = asked.journal if isinstance(asked.journal, int) else 0
+    headroom = asked.headroom.of(shrunk.image.superblock.in_use)
+    return shrunk.size_before + headroom + journal + _SLACK
+
+
+def settle(
+    plan: request.RegisterPlan,
+    stack: contextlib.ExitStack,
+    *,
+    progress: Progress,
+) -> request.RegisterPlan:
+    """Find out whether an image has to be created for a root filesystem.
+
+    :param stack: removes what was made for it when it is closed.
+    :returns: a plan in which this is decided; if there was something to
+        decide, the filesystem has been shrunk.
+    :raises AmiError: if it cannot be shrunk, or read.
+    """
+    if isinstance(plan.ami, request.Reuse) or not plan.alike:
+        return plan
+    payload = plan.ami.payload
+    if plan.shrink is not None or payload.pack is not None:
+        payload = root_copy.make(
+            plan.shrink, payload, stack, progress=progress
+        )
+    digest = digests(payload, 'image', progress)
+    for image in plan.alike:
+        if image.size == payload.size and holds(image, digest):
+            return dataclasses.replace(
+                plan, ami=request.Reuse(plan.ami.kind, image), shrink=None
+            )
+    return dataclasses.replace(
+        plan,
+        ami=dataclasses.replace(plan.ami, payload=payload),
+        alike=(),
+        shrink=None,
+    )
+
+
+def tell_others(plan: request.RegisterPlan, sent: model.Sent) -> None:
+    """Say which image holds what was sent, and why it was sent all the same.
+
+    :param sent: the data of the root filesystem.
+    """
+    same = [
+        other
+        for other in plan.others
+        if other.record.size == sent.record.size
+        and other.record.hash_algo == 'sha512'
+        and other.record.hash_value == sent.sha512
+    ]
+    for line in told(same, 'a new one was created'):
+        LOG.warning('%s', line)

@@ -22,8 +22,7 @@ from amiclient.ext.image import RootImage
 from amiclient.ext import shrink
 from amiclient import findings
 from amiclient.glance import model
-from amiclient.glance.transfer import content
-from amiclient.glance.transfer import upload
+from amiclient.glance.transfer import image_data
 from amiclient.glance.verify import context
 from amiclient.glance.verify import deep
 from amiclient.progress import Progress
@@ -91,11 +90,11 @@ def compare(
     :raises NoSpaceError: if there is no room for the copy.
     """
     image = case.image
-    digest = content.expected(image)
+    digest = image_data.expected(image)
     if digest is None and fetched is not None:
         payload = model.Payload.of(fetched)
         value = _digest(payload, 'sha512', progress)
-        digest = content.Digest('sha512', value)
+        digest = image_data.Digest('sha512', value)
     if digest is None or not image.size:
         return _undecided(
             case,
@@ -124,7 +123,7 @@ def compare_parts(
     """
     files = {model.Kind.AKI: local.kernel, model.Kind.ARI: local.ramdisk}
     for kind, image in case.parts:
-        path, digest = files[kind], content.expected(image)
+        path, digest = files[kind], image_data.expected(image)
         if path is None or digest is None:
             continue
         payload = model.Payload.of(path)
@@ -141,10 +140,10 @@ def compare_parts(
 
 
 def _digest(payload: model.Payload, algorithm: str, progress: Progress) -> str:
-    return upload.digest(
+    return image_data.digest(
         payload,
-        progress=progress,
-        description='Hashing the local source',
+        'Hashing the local source',
+        progress,
         algorithm=algorithm,
     )
 
@@ -196,7 +195,7 @@ def _options(choice: resolve.Choice) -> Iterator[str]:
 def _is_as_it_came(
     image: model.ImageRecord,
     local: Local,
-    digest: content.Digest,
+    digest: image_data.Digest,
     folder: pathlib.Path,
     progress: Progress,
 ) -> bool:
@@ -236,7 +235,7 @@ def _is_as_it_came(
 def _holds(
     image: model.ImageRecord,
     path: pathlib.Path,
-    digest: content.Digest,
+    digest: image_data.Digest,
     progress: Progress,
 ) -> bool:
     payload = model.Payload.of(path)

@@ -25,7 +25,7 @@ class TestCorrupted(faulty.FaultCase):
         self.survives(acts.swallow, attempts=2)
 
     def test_swallowed_for_good(self) -> None:
-        self.fails(acts.swallow, text='was taken, but not by Glance')
+        self.fails(acts.swallow, text='but Glance stored no data')
 
     def test_altered(self) -> None:
         self.fails(

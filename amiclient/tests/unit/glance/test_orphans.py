@@ -10,7 +10,6 @@ from amiclient import errors
 from amiclient.glance import client
 from amiclient.glance import model
 from amiclient.glance.upload import marks
-from amiclient.glance.upload import orphans
 from amiclient.glance.upload import request
 from amiclient.glance.upload import transaction
 from amiclient.tests import base
@@ -154,7 +153,7 @@ class TestMark(MarkCase):
 class TestOrphans(MarkCase):
     def find(self, *images, **settings):
         self.catalog.images.return_value = iter(images)
-        return orphans.find(self.catalog, request.Settings(**settings))
+        return marks.find(self.catalog, request.Settings(**settings))
 
     def test_found(self) -> None:
         left = self.left()
@@ -183,7 +182,7 @@ class TestOrphans(MarkCase):
         self.catalog.get.side_effect = lambda image_id: self.left(
             id=image_id, **now
         )
-        orphans.remove(self.catalog, planned)
+        marks.remove(self.catalog, planned)
 
     def test_removed(self) -> None:
         left = self.left()
@@ -202,7 +201,7 @@ class TestOrphans(MarkCase):
     def test_without_a_mark_meanwhile(self) -> None:
         now = records.kernel(status='queued')
         self.catalog.get.side_effect = [now]
-        orphans.remove(self.catalog, [self.left()])
+        marks.remove(self.catalog, [self.left()])
         self.catalog.delete.assert_not_called()
 
     def test_complete_meanwhile(self) -> None:
@@ -214,7 +213,7 @@ class TestOrphans(MarkCase):
         self.catalog.delete.side_effect = gone
         self.remove(self.left())
         self.catalog.get.side_effect = gone
-        orphans.remove(self.catalog, [self.left()])
+        marks.remove(self.catalog, [self.left()])
         self.catalog.delete.assert_called_once()
         self.assertEqual('', self.log.output)
 
@@ -223,7 +222,7 @@ class TestOrphans(MarkCase):
             errors.CloudError('no answer'),
             self.left(id='other'),
         ]
-        orphans.remove(self.catalog, [self.left(), self.left(id='other')])
+        marks.remove(self.catalog, [self.left(), self.left(id='other')])
         self.catalog.delete.assert_called_once_with('other')
         self.assertIn('no answer', self.log.output)
 
@@ -237,13 +236,13 @@ class TestOrphans(MarkCase):
         self.assertIn('in use', self.log.output)
 
     def test_told_in_one_line(self) -> None:
-        self.assertEqual([], list(orphans.warnings([])))
-        (line,) = orphans.warnings([self.left(), self.left(id='other')])
+        self.assertEqual([], list(marks.warnings([])))
+        (line,) = marks.warnings([self.left(), self.left(id='other')])
         self.assertIn(f'{self.left().id}, other', line)
 
     def test_a_mark_is_cleared_from_what_is_complete(self) -> None:
         left = self.left(status='active')
-        orphans.clear(self.catalog, left)
+        marks.clear(self.catalog, left)
         self.catalog.update.assert_called_once_with(
             left.id, {marks.PROPERTY: None}, present={marks.PROPERTY}
         )
@@ -251,8 +250,8 @@ class TestOrphans(MarkCase):
     def test_not_from_what_is_somebody_elses(self) -> None:
         left = self.left(status='active')
         self.catalog.update.side_effect = errors.CloudError('no')
-        self.assertEqual(left, orphans.clear(self.catalog, left))
+        self.assertEqual(left, marks.clear(self.catalog, left))
         alive = records.kernel(**{marks.PROPERTY: str(marks.Run.this())})
         self.catalog.update.reset_mock()
-        self.assertEqual(alive, orphans.clear(self.catalog, alive))
+        self.assertEqual(alive, marks.clear(self.catalog, alive))
         self.catalog.update.assert_not_called()

@@ -9,7 +9,7 @@ import shutil
 import fixtures
 
 from amiclient.glance import model
-from amiclient.glance import packing
+from amiclient.glance.upload import root_copy
 from amiclient import process
 from amiclient import progress
 from amiclient.tests import base
@@ -35,7 +35,7 @@ class TestPack(base.TestCase):
 
     def pack(self, *, zstd: bool) -> pathlib.Path:
         folder = self.tmp()
-        packed = packing.pack(
+        packed = root_copy.pack(
             model.Payload(
                 self.source, 1 << 21, pack=model.Packing(folder, zstd=zstd)
             ),

@@ -3,6 +3,7 @@
 import hashlib
 
 from amiclient.glance.upload import marks
+from amiclient.glance.upload import request
 from amiclient.glance.upload import reuse
 from amiclient.tests import base
 from amiclient.tests.unit.glance import records
@@ -181,7 +182,7 @@ class TestUnfit(base.TestCase):
 
     def test_told_in_one_line(self) -> None:
         others = [
-            reuse.Other(records.record(name=name), 'is hidden')
+            request.Other(records.record(name=name), 'is hidden')
             for name in ('a', 'b', 'c')
         ]
         self.assertEqual([], list(reuse.told([])))

@@ -2,7 +2,7 @@
 
 from amiclient import errors
 from amiclient.glance import model
-from amiclient.glance.upload import rules
+from amiclient.glance.upload import preflight
 from amiclient.tests import base
 
 ENUMS = {
@@ -19,18 +19,18 @@ _UUID = (
 _UUIDS = ('11111111-2222-4333-8444-555555555555', '11111111-2222')
 
 
-def made(*, required=(), further=None, **properties) -> rules.Rules:
+def made(*, required=(), further=None, **properties) -> preflight.Rules:
     schema = {'properties': {**ENUMS, **properties}, 'required': [*required]}
     if further is not None:
         schema['additionalProperties'] = further
-    return rules.Rules(schema)
+    return preflight.Rules(schema)
 
 
 class TestRules(base.TestCase):
     def new(self, disk='ami', container='ami', **properties):
         return model.NewImage('web', disk, container, properties=properties)
 
-    def fail(self, found: rules.Rules, **properties) -> str:
+    def fail(self, found: preflight.Rules, **properties) -> str:
         error = self.assertRaises(
             errors.CloudError, found.check, self.new(**properties)
         )
@@ -99,4 +99,6 @@ class TestRules(base.TestCase):
 
     def test_a_schema_that_is_none(self) -> None:
         for schema in ({}, {'properties': None}, {'required': 'x'}):
-            self.assertFalse(rules.Rules(schema).takes_formats('ami', 'ami'))
+            self.assertFalse(
+                preflight.Rules(schema).takes_formats('ami', 'ami')
+            )

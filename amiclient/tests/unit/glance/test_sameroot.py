@@ -7,7 +7,7 @@ import hashlib
 
 from amiclient.ext import shrink
 from amiclient.glance.upload import request
-from amiclient.glance.upload import sameroot
+from amiclient.glance.upload import reuse
 from amiclient import progress
 from amiclient.tests.unit.glance import planning
 from amiclient.tests.unit.glance import records
@@ -59,7 +59,7 @@ class TestLook(planning.PlanCase):
 
     def settle(self, planned):
         with contextlib.ExitStack() as stack:
-            return sameroot.settle(planned, stack, progress=progress.QUIET)
+            return reuse.settle(planned, stack, progress=progress.QUIET)
 
     def test_asked_for_by_its_links(self) -> None:
         self.plan()

@@ -2,6 +2,7 @@
 
 """Uploads over a real socket, and what is made of the outcome."""
 
+from collections.abc import Callable
 import dataclasses
 import hashlib
 import pathlib
@@ -14,12 +15,10 @@ import fixtures
 from amiclient import errors
 from amiclient.glance import model
 from amiclient.glance import retry
-from amiclient.glance.transfer import body
-from amiclient.glance.transfer.payload import MAPPED_CHUNK
+from amiclient.glance.transfer import image_data
 from amiclient.glance.transfer import upload
 from amiclient import progress
 from amiclient.tests import base
-from amiclient.tests.unit.glance import leases
 from amiclient.tests.unit.glance import stub
 from amiclient.tests.unit.glance import uploads
 
@@ -107,27 +106,35 @@ class SendTest(uploads.UploadTest):
         )
         self.assertStored(glance, self.send(glance))
 
-    def test_file_changed_meanwhile(self) -> None:
+    def changed_meanwhile(self, change: Callable[[], object]) -> str:
+        """Change the file once some of it was sent; tell what is said."""
         glance = self.glance()
-        size = 12 * MAPPED_CHUNK
+        size = 24 * uploads.MIB
         self.path.write_bytes(self.random.randbytes(size))
-        # Who truncates has to wait until nothing is mapped any more.
-        other = threading.Thread(target=self.path.write_bytes, args=(b'',))
+        changes = iter([change])
 
-        def truncate(amount: int) -> None:
-            if other.ident is None:
-                other.start()
-            while other.is_alive() and not leases.wanted():
-                time.sleep(0.01)
+        def advance(amount: int) -> None:
+            # Nobody who writes to the file has to wait.
+            next(changes, lambda: None)()
 
-        self.watcher.advance = truncate  # type: ignore[method-assign]
-        message = self.fail(
+        self.watcher.advance = advance  # type: ignore[method-assign]
+        return self.fail(
             errors.TransferError,
             glance,
             payload=model.Payload(self.path, size),
         )
-        self.assertFalse(other.is_alive())
+
+    def test_file_truncated_meanwhile(self) -> None:
+        message = self.changed_meanwhile(lambda: self.path.write_bytes(b''))
         self.assertIn(f'{self.path} was truncated to', message)
+
+    def test_file_changed_meanwhile(self) -> None:
+        def write() -> None:
+            with self.path.open('r+b') as file:
+                file.write(b'x')
+
+        message = self.changed_meanwhile(write)
+        self.assertIn(f'{self.path} was changed while it was read', message)
 
     def test_file_missing(self) -> None:
         glance = self.glance()
@@ -193,7 +200,7 @@ class _Grace(fixtures.MockPatchObject):
     """Other patience with a sender that is to stop."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(body, '_GRACE', seconds)
+        super().__init__(upload, '_GRACE', seconds)
 
 
 class BodyTest(base.TestCase):
@@ -201,7 +208,7 @@ class BodyTest(base.TestCase):
         """keystoneauth must not send a second time what is gone."""
         path = self.tmp() / 'image'
         path.write_bytes(b'x')
-        once = body.Body(model.Payload(path, 1))
+        once = upload.Body(model.Payload(path, 1))
         self.assertEqual([b'x'], [bytes(chunk) for chunk in once])
         self.assertRaises(errors.TransferError, list, once)
 
@@ -215,7 +222,7 @@ class DigestTest(base.TestCase):
         self.expected = hashlib.sha512(bytes(10) + b'x' * (uploads.MIB - 10))
 
     def digest(self, **kwargs: Any) -> str:
-        return upload.digest(self.payload, description='Hashing', **kwargs)
+        return image_data.digest(self.payload, 'Hashing', **kwargs)
 
     def test_what_would_be_sent(self) -> None:
         watcher = uploads.Watcher()

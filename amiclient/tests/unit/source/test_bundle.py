@@ -14,7 +14,6 @@ import fixtures
 
 from amiclient import errors
 from amiclient import files
-from amiclient.glance.upload import adopting
 from amiclient.glance.upload import request
 from amiclient import process
 from amiclient import progress
@@ -340,7 +339,7 @@ class TestSaved(BundleCase):
                     architecture='arm', properties={'foo': 'baz'}
                 ),
             )
-            found = adopting.adopt(wanted, source)
+            found = request.adopt(wanted, source)
         self.assertEqual(source.root, found.source)
         self.assertEqual('the image', found.traits.name)
         self.assertEqual({'foo': 'baz'}, found.traits.properties)

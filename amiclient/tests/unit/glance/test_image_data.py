@@ -10,8 +10,7 @@ import fixtures
 
 from amiclient import errors
 from amiclient.glance import model
-from amiclient.glance.transfer import payload
-from amiclient.glance.transfer import upload
+from amiclient.glance.transfer import image_data
 from amiclient import progress
 from amiclient.tests import base
 from amiclient.tests.unit.glance import descriptors
@@ -26,20 +25,13 @@ class ChunksTest(base.TestCase):
 
     def read(self, size: int, *, blank: int = 0, buffers: int = 1) -> bytes:
         wanted = model.Payload(self.path, size, blank)
-        read, mapped = (
-            b''.join(
-                bytes(chunk)
-                for chunk in payload.chunks(
-                    wanted, buffers=buffers, mapped=mapped
-                )
-            )
-            for mapped in (False, True)
+        return b''.join(
+            bytes(chunk)
+            for chunk in image_data.chunks(wanted, buffers=buffers)
         )
-        self.assertTrue(read == mapped, 'other bytes are mapped than read')
-        return read
 
     def test_everything_in_order(self) -> None:
-        for size in (1, payload.CHUNK, 3 * MIB + 5, 9 * MIB - 1):
+        for size in (1, image_data.CHUNK, 3 * MIB + 5, 9 * MIB - 1):
             data = self.random.randbytes(size)
             self.path.write_bytes(data)
             self.assertEqual(data, self.read(size))
@@ -57,22 +49,21 @@ class ChunksTest(base.TestCase):
     def test_blank_beginning(self) -> None:
         data = self.random.randbytes(2 * MIB)
         self.path.write_bytes(data)
-        for blank in (1024, payload.CHUNK + 7):
+        for blank in (1024, image_data.CHUNK + 7):
             self.assertEqual(
                 bytes(blank) + data[blank:], self.read(2 * MIB, blank=blank)
             )
 
     def test_chunks_stay_valid_as_long_as_promised(self) -> None:
-        data = self.random.randbytes(3 * payload.CHUNK)
+        data = self.random.randbytes(3 * image_data.CHUNK)
         self.path.write_bytes(data)
-        for mapped in (False, True):
-            chunks = payload.chunks(
-                model.Payload(self.path, len(data)), buffers=3, mapped=mapped
-            )
-            self.assertEqual(
-                hashlib.sha512(data).digest(),
-                hashlib.sha512(b''.join(list(chunks))).digest(),
-            )
+        chunks = image_data.chunks(
+            model.Payload(self.path, len(data)), buffers=3
+        )
+        self.assertEqual(
+            hashlib.sha512(data).digest(),
+            hashlib.sha512(b''.join(list(chunks))).digest(),
+        )
 
     def test_scattered_data(self) -> None:
         size = 24 * MIB
@@ -98,13 +89,11 @@ class ChunksTest(base.TestCase):
             file.seek(100 * MIB)
             file.write(data)
         with mock.patch.object(os, 'preadv', wraps=os.preadv) as preadv:
-            sha512 = upload.digest(
-                model.Payload(self.path, size),
-                progress=progress.Quiet(),
-                description='Hashing',
+            sha512 = image_data.digest(
+                model.Payload(self.path, size), 'Hashing', progress.QUIET
             )
         asked = sum(len(c.args[1][0]) for c in preadv.call_args_list)
-        self.assertLessEqual(asked, MIB + 2 * payload.CHUNK)
+        self.assertLessEqual(asked, MIB + 2 * image_data.CHUNK)
         hasher = hashlib.sha512(bytes(100 * MIB))
         hasher.update(data)
         hasher.update(bytes(155 * MIB))
@@ -129,7 +118,7 @@ class ChunksTest(base.TestCase):
 
     def cut(self, size: int, left: int) -> errors.AmiError:
         """Read a file that is cut short after the first chunk."""
-        chunks = payload.chunks(model.Payload(self.path, size))
+        chunks = image_data.chunks(model.Payload(self.path, size))
         next(chunks)
         os.truncate(self.path, left)
         return self.assertRaises(errors.TransferError, list, chunks)
@@ -140,6 +129,15 @@ class ChunksTest(base.TestCase):
         self.assertIn(f'{self.path} was truncated', str(error))
         self.assertIn(str(MIB + 100), str(error))
 
+    def test_changed_meanwhile(self) -> None:
+        self.path.write_bytes(self.random.randbytes(4 * MIB))
+        chunks = image_data.chunks(model.Payload(self.path, 4 * MIB))
+        next(chunks)
+        with self.path.open('r+b') as file:
+            file.write(b'x')
+        error = self.assertRaises(errors.TransferError, list, chunks)
+        self.assertIn(f'{self.path} was changed while it was read', str(error))
+
     def test_truncated_meanwhile_in_a_hole(self) -> None:
         with self.path.open('wb') as file:
             file.write(b'x' * MIB)
@@ -149,7 +147,7 @@ class ChunksTest(base.TestCase):
 
     def test_unreadable_spot(self) -> None:
         self.path.write_bytes(self.random.randbytes(4 * MIB))
-        spot = 2 * MIB + payload.CHUNK
+        spot = 2 * MIB + image_data.CHUNK
 
         def preadv(fd: int, buffers: list[memoryview], offset: int) -> int:
             if offset == spot:
@@ -166,7 +164,7 @@ class ChunksTest(base.TestCase):
 
     def test_file_is_closed(self) -> None:
         self.path.write_bytes(self.random.randbytes(2 * MIB))
-        chunks = payload.chunks(model.Payload(self.path, 2 * MIB))
+        chunks = image_data.chunks(model.Payload(self.path, 2 * MIB))
         next(chunks)
         self.assertEqual(1, self.opened())
         chunks.close()

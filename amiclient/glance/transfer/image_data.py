@@ -1,41 +1,124 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The bytes of a payload, in chunks.
+"""The data of an image: read from a file in chunks, hashed, compared.
 
 Holes are not read: they are found with ``SEEK_DATA`` and ``SEEK_HOLE``
 (lseek(2)), and one block of zeros stands for them all. What is read goes into
-a ring of buffers that is used again and again, so that memory does not depend
-on the size; or it is not read at all, but mapped, which saves a copy (see
-:mod:`amiclient.glance.transfer.mapping`).
+one buffer that is used again and again, so that memory does not depend on the
+size.
 """
 
 from collections.abc import Generator
+import contextlib
+import dataclasses
 import errno
+import hashlib
 import os
+import pathlib
 import stat
+import threading
 
 from amiclient import errors
 from amiclient import files
 from amiclient.glance import model
-from amiclient.glance.transfer import mapping
+from amiclient.glance import retry
+from amiclient.progress import Progress
+from amiclient.progress import Task
 
 #: Bytes in a chunk. With less, threads that share the work hand over more
-#: often, which costs up to twice the processor time; more gains nothing,
-#: unless it is mapped.
+#: often, which costs up to twice the processor time; more gains nothing.
 CHUNK = 1024 * 1024
-MAPPED_CHUNK = 2 * CHUNK
+
+
+@dataclasses.dataclass(frozen=True)
+class Digest:
+    """The hash of an image's data.
+
+    :param algorithm: a name that hashlib knows.
+    :param value: in hex.
+    """
+
+    algorithm: str
+    value: str
+
+
+def expected(record: model.ImageRecord) -> Digest | None:
+    """Return the hash that Glance has of an image's data.
+
+    :returns: its hash if we can compute it, else its checksum; None if the
+        operator has turned off both.
+    """
+    algorithm, value = record.hash_algo or '', record.hash_value
+    # Those of SHAKE have no length of their own.
+    known = algorithm in hashlib.algorithms_available and not (
+        algorithm.startswith('shake')
+    )
+    if known and value:
+        return Digest(algorithm, value.lower())
+    return Digest('md5', record.checksum.lower()) if record.checksum else None
+
+
+def digest(
+    payload: model.Payload,
+    description: str,
+    progress: Progress,
+    *,
+    algorithm: str = 'sha512',
+    cancel: threading.Event | None = None,
+) -> str:
+    """Compute the hash of what would be sent.
+
+    :param description: what to call that, such as ``Hashing kernel``.
+    :param algorithm: a name that hashlib knows.
+    :returns: the hex digest.
+    :raises SourceError: if the file cannot be opened, or is too short.
+    :raises TransferError: if it cannot be read to the end.
+    :raises CancelledError: if ``cancel`` was set meanwhile.
+    """
+    with progress.task(description, payload.size) as task:
+        return _digest(payload, algorithm, task, retry.Clock(cancel=cancel))
+
+
+def holds(
+    path: pathlib.Path,
+    record: model.ImageRecord,
+    *,
+    task: Task,
+    clock: retry.Clock,
+) -> bool:
+    """Compare a file with an image's data, by their hash.
+
+    :returns: false also where the cloud gives no hash.
+    """
+    wanted = expected(record)
+    if wanted is None or not path.is_file() or path.is_symlink():
+        return False
+    payload = model.Payload.of(path)
+    return (
+        payload.size == record.size
+        and _digest(payload, wanted.algorithm, task, clock) == wanted.value
+    )
+
+
+def _digest(
+    payload: model.Payload, algorithm: str, task: Task, clock: retry.Clock
+) -> str:
+    hasher = hashlib.new(algorithm, usedforsecurity=False)
+    with contextlib.closing(chunks(payload)) as pieces:
+        for chunk in pieces:
+            clock.check()
+            hasher.update(chunk)
+            task.advance(len(chunk))
+    return hasher.hexdigest()
 
 
 def chunks(
-    payload: model.Payload, *, buffers: int = 1, mapped: bool = False
+    payload: model.Payload, *, buffers: int = 1
 ) -> Generator[memoryview, None, None]:
     """Read a payload from its first byte to its last.
 
     :param buffers: how many chunks are to stay valid at a time: each is
         overwritten when that many further ones have been taken.
-    :param mapped: whether the file may be mapped. Then who takes a chunk must
-        be done with it soon: within 45 seconds after somebody wants to write
-        to the file (``/proc/sys/fs/lease-break-time``).
     :raises SourceError: if the file cannot be opened, or is too short.
     :raises BusyError: if it is not what it was when it was looked at.
     :raises TransferError: if it cannot be read to the end, or was changed
@@ -55,59 +138,36 @@ def chunks(
                 f'{payload.path} has {_size(fd)} bytes, '
                 f'{payload.size} were expected'
             )
-        window = mapping.Window.open(fd, keep=buffers) if mapped else None
-        yield from _chunks(fd, payload, buffers, window)
+        yield from _chunks(fd, payload, buffers)
         if files.state(fd) != before:
-            raise _changed(payload)
+            raise _written(payload, 'changed')
     finally:
         os.close(fd)
 
 
 def _chunks(
-    fd: int,
-    payload: model.Payload,
-    buffers: int,
-    window: mapping.Window | None,
+    fd: int, payload: model.Payload, buffers: int
 ) -> Generator[memoryview, None, None]:
-    ring = [memoryview(b'')] * buffers
-    zeros = memoryview(b'')
+    step = min(CHUNK, payload.size)
+    buffer, zeros = memoryview(bytearray(buffers * step)), memoryview(b'')
     turn = offset = 0
     # The next data and the end of it; before it lies a hole.
     data = hole = 0
     while offset < payload.size:
-        step = CHUNK if window is None else MAPPED_CHUNK
         length = min(step, payload.size - offset)
         if offset >= hole:
             data, hole = _next_data(fd, offset, payload)
         if offset + length <= data:
-            if len(zeros) < length:
-                zeros = memoryview(bytes(length))
+            zeros = zeros or memoryview(bytes(step))
             chunk = zeros[:length]
-        elif (found := _mapped(window, payload, offset, length)) is not None:
-            chunk = found
         else:
-            slot = turn % buffers
-            turn += 1
-            if len(ring[slot]) < length:
-                ring[slot] = memoryview(bytearray(length))
-            chunk = ring[slot][:length]
+            chunk = buffer[turn * step : turn * step + length]
+            turn = (turn + 1) % buffers
             _fill(fd, chunk, offset, payload)
-            if offset < payload.blank:
-                blank = min(length, payload.blank - offset)
-                chunk[:blank] = bytes(blank)
+            blank = max(0, min(length, payload.blank - offset))
+            chunk[:blank] = bytes(blank)
         yield chunk
         offset += length
-
-
-def _mapped(
-    window: mapping.Window | None,
-    payload: model.Payload,
-    offset: int,
-    length: int,
-) -> memoryview | None:
-    if window is None or offset < payload.blank:
-        return None
-    return window.view(offset, length)
 
 
 def _next_data(
@@ -152,24 +212,23 @@ def _size(fd: int) -> int:
     return status.st_size
 
 
+# No OSError may reach urllib3, which would take it for the network's.
+
+
 def _unreadable(
     payload: model.Payload, offset: int, error: OSError
 ) -> errors.TransferError:
-    # No OSError may reach urllib3, which would take it for the network's.
     return errors.TransferError(
         f'{payload.path} cannot be read at byte {offset}: {error.strerror}'
     )
 
 
-def _changed(payload: model.Payload) -> errors.TransferError:
-    return errors.TransferError(
-        f'{payload.path} was changed while it was read',
-        hint='let nothing else write to it',
-    )
-
-
 def _truncated(payload: model.Payload, size: int) -> errors.TransferError:
+    return _written(payload, f'truncated to {size} bytes')
+
+
+def _written(payload: model.Payload, what: str) -> errors.TransferError:
     return errors.TransferError(
-        f'{payload.path} was truncated to {size} bytes while it was read',
+        f'{payload.path} was {what} while it was read',
         hint='let nothing else write to it',
     )
