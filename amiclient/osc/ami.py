@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Commands for AMIs as a whole: ``openstack ami upload, list, show``."""
+"""Commands for AMIs as a whole: ``openstack ami upload, list, show, save``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import argparse
 import typing
 
 from amiclient.osc import command
-from amiclient.osc import creation
 from amiclient.osc import filters
 from amiclient.osc import options
 from amiclient.osc import sources
@@ -16,29 +15,21 @@ from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
     from amiclient.glance.upload import request
-    from amiclient.osc.shown import columns
     from amiclient.source import bundle
 
 
 class UploadAmi(command.ShowOne):
     """Shrink a root filesystem and register it with its kernel and ramdisk.
 
-    The source is left untouched: what is sent is a shrunk copy. Either all
-    three images are there in the end, linked and verified, or none that was
-    not there before. With --dry-run the same columns, and one more that lists
-    the images, say what would be; the status then is "planned".
+    The source is not changed: a shrunk copy of it is uploaded. Afterwards all
+    three images are complete, linked and verified. If the upload fails, the
+    images that it created are removed. With --dry-run, the output has the
+    same columns and a list of the images; the status is "planned".
     """
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Define the options."""
-        parser = super().get_parser(prog_name)
-        parser.add_argument(
-            'source',
-            metavar='<source>',
-            type=values.path,
-            help=sources.WHAT,
-        )
-        sources.add(parser)
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Add its options."""
+        sources.add_source(parser)
         sources.add_fix(parser)
         parser.add_argument(
             '--name',
@@ -47,48 +38,55 @@ class UploadAmi(command.ShowOne):
             help='Name of the new image (default: that of a saved AMI, or of '
             'the source without its suffix)',
         )
-        creation.add_parts(parser)
+        options.add_parts(parser)
         sources.add_kernel_version(parser)
         parser.add_argument(
             '--image-format',
             choices=('ami', 'raw', 'qcow2', 'auto'),
-            help='Format of the root image: ami; raw in a bare container, '
-            'which boots all the same, or qcow2 there, compressed; or auto '
-            'for raw only if the cloud takes no ami (default: that of a saved '
-            'AMI, or ami)',
+            help='Disk format of the root image (default: that of a saved '
+            'AMI, or ami). With raw and qcow2 (compressed), the container '
+            'format is bare; such images boot in the same way. auto is ami, '
+            'or raw if the cloud does not accept ami',
         )
         parser.add_argument(
             '--no-shrink',
             dest='shrink',
             action='store_false',
-            help='Send the filesystem as it is, and with it what is left in '
-            'it of deleted files: to have more room in it, use --headroom',
+            help='Upload the filesystem unmodified. Remains of deleted files '
+            'are included. For more free space, use --headroom instead',
         )
         options.add_shrink(parser, headroom=options.UPLOAD_HEADROOM)
         # Whether it was given decides on what is done with a saved AMI.
         parser.set_defaults(headroom=None)
-        creation.add_new_image(parser)
-        creation.add_linked(parser)
-        creation.add_minimums(parser)
+        options.add_new_image(parser)
+        parser.add_argument(
+            '--linked',
+            action='store_true',
+            help='Make a kernel or ramdisk that is in the cloud already as '
+            'visible as the new image',
+        )
+        options.add_minimums(
+            parser,
+            disk=' (default: the size of the root filesystem, rounded up)',
+            ram=' (default: that of a saved AMI, or 0)',
+        )
         options.add_work_directory(
             parser,
-            'make the shrunk copy',
-            default='the first of $TMPDIR, /var/tmp, the folder of the '
-            'source and /tmp that has room; the one with most room for what '
-            'has to be unpacked or taken out of a disk before, and for other '
-            'work whose size is not known',
+            'the shrunk copy',
+            default='the first of $TMPDIR, /var/tmp, the directory of the '
+            'source and /tmp with enough free space; the one with the most '
+            'free space if the size is not known before, as for a disk image '
+            'or a compressed source',
         )
         options.add_network(parser)
         options.add_run(parser)
-        return parser
 
-    def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
+    def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         """Register the triple."""
-        # Not at the top: see amiclient.osc.
         from amiclient.glance.upload import plan
         from amiclient.glance.upload import register
         from amiclient.glance.upload import request
-        from amiclient.osc.shown import uploads
+        from amiclient.osc import columns
 
         proxy, watch = self.proxy(), self.watch(parsed_args)
         with sources.triple(parsed_args, watch) as source:
@@ -99,124 +97,161 @@ class UploadAmi(command.ShowOne):
                 exact=parsed_args.dry_run,
                 progress=watch,
             )
-            for warning in (*source.notes, *planned.warnings):
-                self.log.warning('%s', warning)
+            self.warn((*source.notes, *planned.warnings))
             if parsed_args.dry_run:
-                return uploads.planned(planned.steps)
+                return columns.planned(planned.steps)
             triple = register.execute(planned, proxy, progress=watch)
-        return uploads.uploaded(triple.ami, triple.uploaded, triple.reused)
+        return columns.uploaded(triple.ami, triple.uploaded, triple.reused)
 
     def _request(
         self, parsed_args: argparse.Namespace, source: bundle.Source
     ) -> request.UploadRequest:
         from amiclient.glance.upload import request
 
+        def part(noun: str) -> str | None:
+            return options.chosen_part(
+                parsed_args,
+                noun,
+                getattr(source, noun),
+                complete=source.complete,
+            )
+
         return request.UploadRequest(
             source=parsed_args.source,
-            kernel=creation.chosen_part(
-                parsed_args, 'kernel', source.kernel, complete=source.complete
-            ),
-            ramdisk=creation.chosen_part(
-                parsed_args,
-                'ramdisk',
-                source.ramdisk,
-                complete=source.complete,
-            ),
+            kernel=part('kernel'),
+            ramdisk=part('ramdisk'),
             kernel_name=parsed_args.kernel_name,
             ramdisk_name=parsed_args.ramdisk_name,
             image_format=parsed_args.image_format or source.image_format,
-            shrink=creation.shrinks(parsed_args, finished=source.finished),
+            shrink=options.shrinks(parsed_args, finished=source.finished),
             headroom=parsed_args.headroom or options.DEFAULT_HEADROOM,
             journal=parsed_args.journal,
             repair=parsed_args.repair,
             min_disk=parsed_args.min_disk,
             min_ram=parsed_args.min_ram,
             work_directory=parsed_args.work_directory,
-            traits=creation.traits(parsed_args),
-            settings=creation.settings(
+            traits=options.traits(parsed_args),
+            settings=options.settings(
                 parsed_args, self.project_id(parsed_args)
             ),
         )
 
 
 class ListAmi(command.Lister):
-    """List AMIs: the images that link to a kernel, whatever their format.
+    """List AMIs: the images that link to a kernel, in any disk format.
 
-    With --check, Health tells the worst that is wrong with each and with its
-    links, as "openstack ami verify" does, but for whom they are shared with:
-    that would take a request for each. Images that should link to a kernel,
-    but link to none, are listed as well then.
+    With --check, the column Health shows the worst problem of each AMI and of
+    its links, like "openstack ami verify". Members are not checked: that
+    would need one more request for each image. Images that should link to a
+    kernel, but do not, are listed as well.
     """
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Define the options."""
-        parser = super().get_parser(prog_name)
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Add its options."""
         parser.add_argument(
-            '--long', action='store_true', help='List more of each image'
+            '--long', action='store_true', help='List additional fields'
         )
         parser.add_argument(
             '--check',
             action='store_true',
-            help='Tell whether each boots, as far as its records say; list '
-            'images of the format ami, or with a ramdisk, that link to no '
-            'kernel as well',
+            help='Show whether each AMI has the images that it needs to boot '
+            '(metadata only). Images with the disk format ami or with a '
+            'ramdisk, but without a kernel, are listed as well',
         )
         filters.add(parser)
         options.add_network(parser)
-        return parser
 
-    def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
+    def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         """List them."""
-        # Not at the top: see amiclient.osc.
         from amiclient.glance import links
         from amiclient.glance.verify import reports
-        from amiclient.osc.shown import amis
-        from amiclient.osc.shown import columns
+        from amiclient.osc import columns
 
         cloud = self.catalog(parsed_args)
+        long, check = parsed_args.long, parsed_args.check
         found = links.list_amis(
             cloud,
             filters.query(parsed_args, cloud, self.project_id(parsed_args)),
             limit=parsed_args.limit,
             marker=filters.marker(parsed_args, cloud),
-            resolve=parsed_args.long or parsed_args.check,
-            broken=parsed_args.check,
+            resolve=long or check,
+            broken=check,
         )
-        checked = reports.reports(cloud, found, check=parsed_args.check)
-        shown = amis.listed(check=parsed_args.check)
-        return columns.many(shown, checked, long=parsed_args.long)
+        checked = reports.reports(cloud, found, check=check)
+        return columns.many(columns.amis(long=long, check=check), checked)
 
 
 class ShowAmi(command.ShowOne):
     """Show one AMI with its kernel and its ramdisk, and the health of each.
 
-    A kernel or ramdisk whose status is "missing" was deleted, or cannot be
-    seen by this project: no server boots from this AMI then.
+    A kernel or ramdisk with the status "missing" was deleted, or is not
+    visible to this project. No server boots from such an AMI.
     """
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Define the options."""
-        parser = super().get_parser(prog_name)
-        parser.add_argument(
-            'ami', metavar='<ami>', help='Image to show (name or ID)'
-        )
-        parser.add_argument(
-            '--human-readable',
-            action='store_true',
-            help='Write sizes in tables for people, such as 664.1 MiB',
-        )
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Add its options."""
+        options.add_image(parser, 'Image to show')
+        options.add_human_readable(parser)
         options.add_network(parser)
-        return parser
 
-    def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
+    def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         """Show it."""
-        # Not at the top: see amiclient.osc.
         from amiclient.glance import links
         from amiclient.glance.verify import reports
-        from amiclient.osc.shown import amis
-        from amiclient.osc.shown import columns
+        from amiclient.osc import columns
 
         cloud = self.catalog(parsed_args)
         report = reports.report(cloud, links.show(cloud, parsed_args.ami))
-        shown = amis.shown(human_readable=parsed_args.human_readable)
+        shown = columns.ami(human_readable=parsed_args.human_readable)
         return columns.one(shown, report)
+
+
+class SaveAmi(command.ShowOne):
+    """Download an AMI with its kernel and its ramdisk to files.
+
+    The files are verified and described by a manifest: "openstack ami upload"
+    registers the same AMI in another cloud. After an interruption, run the
+    command again: complete files are not downloaded again. An archive of an
+    AMI that has changed in the meantime is created again.
+    """
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Add its options."""
+        options.add_image(parser, 'Image to save')
+        parser.add_argument(
+            '--directory',
+            metavar='<directory>',
+            type=values.path,
+            help='Directory to save to: new, empty, or from an earlier run '
+            '(default: one with the name of the AMI; the current one for an '
+            'archive)',
+        )
+        # cliff has --format as another name of -f, which is left as it is.
+        group = parser.add_argument_group(
+            title='saved files', conflict_handler='resolve'
+        )
+        group.add_argument(
+            '--format',
+            dest='save_format',
+            choices=('directory', 'uec'),
+            default='directory',
+            help='Save as files in a directory, or as one UEC archive '
+            '(default: directory). For the format of the output, use -f',
+        )
+        options.add_progress(parser)
+        options.add_network(parser)
+
+    def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
+        """Save it."""
+        from amiclient.glance.transfer import save
+        from amiclient.osc import columns
+
+        wanted = save.SaveRequest(
+            ami=parsed_args.ami,
+            directory=parsed_args.directory,
+            format=parsed_args.save_format,
+            patience=options.patience(parsed_args),
+        )
+        proxy, watch = self.proxy(), self.watch(parsed_args)
+        saved = save.save(wanted, proxy, progress=watch)
+        return columns.one(columns.SAVED, saved)

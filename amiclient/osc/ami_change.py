@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Commands that change an AMI: ``openstack ami set`` and ``ami unset``."""
+"""Commands that change images: set, unset, delete and share AMIs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from amiclient.osc import options
 from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
+    from amiclient.glance.change import delete
     from amiclient.glance.change import update
+    from amiclient.glance import client
 
 #: Options that are properties.
 _PROPERTIES = {
-    'architecture': 'Architecture, such as x86_64',
-    'os_distro': 'Distribution, such as debian',
+    'architecture': 'Architecture, for example x86_64',
+    'os_distro': 'Distribution, for example debian',
     'os_version': 'Version of the distribution',
 }
 
@@ -25,22 +27,19 @@ _PROPERTIES = {
 class SetAmi(command.Action):
     """Change an AMI, or link it to another kernel or ramdisk.
 
-    A kernel that is a file is uploaded, unless the cloud holds the same bytes
-    already, and linked to; it gets the visibility, the protection and the
-    members of the AMI. If the link cannot be changed, it is removed again.
-    The kernel that was linked before stays. With --linked, the visibility,
-    protection and hiding that are asked for go to kernel and ramdisk as well;
-    they are always at least as visible as the AMI then. One that other AMIs
-    need as it is stays so, with a note; if one of another project stays, that
-    is an error in the end.
+    A kernel or ramdisk that is a file is uploaded, unless the cloud already
+    has an image with the same data. It gets the visibility, protection and
+    members of the AMI. If the link cannot be changed, the new image is
+    removed. The previous kernel or ramdisk is kept. With --linked,
+    visibility, protection and hiding are changed for the kernel and the
+    ramdisk, too; they are always at least as visible as the AMI. One that
+    other AMIs need unchanged is left unchanged, with a warning. It is an error
+    if such a kernel or ramdisk belongs to another project.
     """
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Define the options."""
-        parser = super().get_parser(prog_name)
-        parser.add_argument(
-            'ami', metavar='<ami>', help='Image to change (name or ID)'
-        )
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Add its options."""
+        options.add_image(parser, 'Image to change')
         parser.add_argument(
             '--name', metavar='<name>', type=values.some, help='New name'
         )
@@ -52,19 +51,19 @@ class SetAmi(command.Action):
             '--hidden',
             action='store_true',
             default=None,
-            help='Leave it out of lists',
+            help='Hide the image from the default image list',
         )
         hidden.add_argument(
             '--unhidden',
             dest='hidden',
             action='store_false',
-            help='Show it in lists',
+            help='Show the image in the default image list',
         )
         parser.add_argument(
             '--linked',
             action='store_true',
-            help='Change kernel and ramdisk as well: visibility, members, '
-            'protection and hiding',
+            help='Change visibility, members, protection and hiding of the '
+            'kernel and the ramdisk, too',
         )
         options.add_property(parser, 'Property to set')
         options.add_tag(parser, 'Tag to add')
@@ -76,23 +75,12 @@ class SetAmi(command.Action):
                 type=values.some,
                 help=text,
             )
-        for option, unit, what in (
-            ('--min-disk', '<GiB>', 'Disk'),
-            ('--min-ram', '<MiB>', 'Memory'),
-        ):
-            parser.add_argument(
-                option,
-                metavar=unit,
-                type=values.count,
-                help=f'{what} that a flavor must have',
-            )
+        options.add_minimums(parser)
         options.add_network(parser)
         options.add_run(parser)
-        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Change it."""
-        # Not at the top: see amiclient.osc.
         from amiclient.glance.change import changeplan
         from amiclient.glance.change import update
 
@@ -110,45 +98,19 @@ class SetAmi(command.Action):
 
 
 def _add_relink(parser: argparse.ArgumentParser) -> None:
-    """Add what says which kernel and ramdisk the AMI boots with from now."""
     group = parser.add_mutually_exclusive_group()
-    parser.add_argument(
-        '--kernel',
-        metavar='<file>|<image>',
-        type=values.some,
-        help='Kernel to link to: a file, or the id or name of an image that '
-        'the cloud holds already',
-    )
-    group.add_argument(
-        '--ramdisk',
-        metavar='<file>|<image>',
-        type=values.some,
-        help='Ramdisk to link to, likewise',
-    )
+    for noun, container in (('kernel', parser), ('ramdisk', group)):
+        container.add_argument(
+            f'--{noun}',
+            metavar='<file>|<image>',
+            type=values.some,
+            help=f'New {noun}: a file, or the name or ID of an image',
+        )
     group.add_argument(
         '--no-ramdisk', action='store_true', help='Link to no ramdisk'
     )
-    for noun in ('kernel', 'ramdisk'):
-        parser.add_argument(
-            f'--{noun}-name',
-            metavar='<name>',
-            type=values.some,
-            help=f'Name of the new {noun} image (default: that of the file)',
-        )
-    parser.add_argument(
-        '--store',
-        metavar='<store>',
-        type=values.some,
-        help='Store that is to hold the data of new images (default: up to '
-        'the cloud)',
-    )
-    parser.add_argument(
-        '--no-reuse',
-        dest='reuse',
-        action='store_false',
-        help='Create new images even if the cloud holds the same bytes '
-        'already',
-    )
+    options.add_part_names(parser, 'kernel', 'ramdisk')
+    options.add_new_images(parser)
 
 
 def _request(parsed_args: argparse.Namespace) -> update.ChangeRequest:
@@ -182,46 +144,42 @@ def _request(parsed_args: argparse.Namespace) -> update.ChangeRequest:
 
 
 class UnsetAmi(command.Action):
-    """Take properties, tags or links off an AMI.
+    """Remove properties, tags or links from an AMI.
 
-    Either all that was named is taken off, or nothing. With --linked, a
-    kernel or ramdisk that other images link to keeps what it has, with a
-    note; if one of another project does, that is an error in the end.
+    Either everything that was named is removed, or nothing. With --linked, a
+    kernel or ramdisk that other images link to is left unchanged, with a
+    warning. It is an error if such a kernel or ramdisk belongs to another
+    project.
     """
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Define the options."""
-        parser = super().get_parser(prog_name)
-        parser.add_argument(
-            'ami', metavar='<ami>', help='Image to change (name or ID)'
-        )
-        for option, what in (('property', 'Property'), ('tag', 'Tag')):
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Add its options."""
+        options.add_image(parser, 'Image to change')
+        for option in ('property', 'tag'):
             parser.add_argument(
                 f'--{option}',
                 metavar=f'<{option}>',
                 action='append',
                 default=[],
-                help=f'{what} to take off (repeat it for several)',
+                help=f'{option.title()} to remove (repeat option for several)',
             )
         for noun in ('kernel', 'ramdisk'):
             parser.add_argument(
                 f'--{noun}',
                 action='store_true',
-                help=f'Link to no {noun} any more; the {noun} stays',
+                help=f'Remove the link to the {noun}; the {noun} is kept',
             )
         parser.add_argument(
             '--linked',
             action='store_true',
-            help='Take properties and tags off the kernel and the ramdisk as '
-            'well, where they have them and no other image links to them',
+            help='Remove the properties and tags from the kernel and the '
+            'ramdisk, too, if no other image links to them',
         )
         options.add_network(parser)
         options.add_dry_run(parser)
-        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Change it."""
-        # Not at the top: see amiclient.osc.
         from amiclient.glance.change import unset
         from amiclient.glance.change import update
         from amiclient import progress
@@ -243,3 +201,135 @@ class UnsetAmi(command.Action):
             update.execute(planned, cloud, proxy, progress=progress.QUIET)
             self.warn(planned.notes)
         planned.check()
+
+
+class Delete(command.Action):
+    """A command that deletes images."""
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Add its options."""
+        options.add_network(parser)
+        options.add_dry_run(parser)
+
+    def plan(
+        self, parsed_args: argparse.Namespace, cloud: client.Catalog
+    ) -> delete.RemovalPlan:
+        """Plan what is deleted."""
+        raise NotImplementedError
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        """Delete them."""
+        from amiclient.glance.change import delete
+
+        cloud = self.catalog(parsed_args)
+        planned = self.plan(parsed_args, cloud)
+        self.warn((*planned.warnings, *planned.kept))
+        if parsed_args.dry_run:
+            self.say(planned.describe())
+            delete.refuse(planned.problems, planned.total, dry_run=True)
+            return
+        delete.execute(planned, cloud)
+
+
+class DeleteAmi(Delete):
+    """Delete AMIs; with --linked, their kernels and ramdisks, too.
+
+    A kernel or ramdisk is kept if another image links to it: this includes
+    hidden images and snapshots of servers. Private images of other projects
+    are not visible, and so not checked. If one deletion fails, the others are
+    still done.
+    """
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Add its options."""
+        super().add_options(parser)
+        options.add_image(parser, 'Image to delete', nargs='+')
+        parser.add_argument(
+            '--linked',
+            action='store_true',
+            help='Delete the kernel and the ramdisk, too, unless another '
+            'image links to them',
+        )
+
+    def plan(
+        self, parsed_args: argparse.Namespace, cloud: client.Catalog
+    ) -> delete.RemovalPlan:
+        """Plan what is deleted."""
+        from amiclient.glance.change import delete
+
+        return delete.plan(cloud, parsed_args.ami, linked=parsed_args.linked)
+
+
+def _add_projects(parser: argparse.ArgumentParser, what: str) -> None:
+    options.add_image(parser, what)
+    parser.add_argument(
+        'projects',
+        metavar='<project>',
+        nargs='+',
+        help='Project (name or ID; the name needs permission to list '
+        'projects)',
+    )
+    parser.add_argument(
+        '--project-domain',
+        metavar='<project-domain>',
+        help='Domain of the project (name or ID), in case project names '
+        'collide',
+    )
+    options.add_network(parser)
+
+
+def _projects(
+    command: command._Base, parsed_args: argparse.Namespace
+) -> list[str]:
+    return [
+        command.find_project(project, parsed_args.project_domain)
+        for project in parsed_args.projects
+    ]
+
+
+class AddProject(command.Lister):
+    """Share an AMI, its kernel and its ramdisk with projects.
+
+    The projects can boot the AMI immediately, by its ID. Their image lists
+    show it after they have accepted it. Private images become shared.
+    """
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Add its options."""
+        _add_projects(parser, 'Image to share')
+
+    def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
+        """Share it."""
+        from amiclient.glance.change import share
+        from amiclient.osc import columns
+
+        cloud = self.catalog(parsed_args)
+        projects = _projects(self, parsed_args)
+        planned = share.plan_add(cloud, parsed_args.ami, projects)
+        self.warn(planned.warnings)
+        share.execute(planned, cloud)
+        made = share.shared(planned, cloud)
+        self.warn(share.advice(made))
+        return columns.many(columns.SHARED, made)
+
+
+class RemoveProject(command.Action):
+    """Stop sharing an AMI, its kernel and its ramdisk with projects.
+
+    A kernel or ramdisk is still shared with a project that can see another
+    AMI which links to it.
+    """
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Add its options."""
+        _add_projects(parser, 'Image to stop sharing')
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        """Share it no longer."""
+        from amiclient.glance.change import share
+
+        cloud = self.catalog(parsed_args)
+        projects = _projects(self, parsed_args)
+        planned = share.plan_remove(cloud, parsed_args.ami, projects)
+        self.warn(planned.warnings)
+        share.execute(planned, cloud)

@@ -15,84 +15,61 @@ from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
     from amiclient.boot import trial
-    from amiclient.osc.shown import columns
 
 #: Lines of the console that are shown if something went wrong.
 _SHOWN = 15
 
 
 class BootImage(command.ShowOne):
-    """Boot a root filesystem with its kernel and ramdisk, as Nova would.
+    """Boot a root filesystem with its kernel and ramdisk, like Nova.
 
-    It boots in QEMU, with the command line and the devices that Nova gives
-    an AMI, on a disk that is thrown away; the source is not written to. The
-    exit status is 0 once the console shows what is waited for.
+    It boots in QEMU, with the kernel command line and the devices that Nova
+    gives an AMI, on a temporary disk; the source is not changed. The exit
+    status is 0 when the expected text appears on the console.
     """
 
     auth_required = False
-    _failed = False
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Define the options."""
-        parser = super().get_parser(prog_name)
-        parser.add_argument(
-            'source',
-            metavar='<source>',
-            type=values.path,
-            help=sources.WHAT,
-        )
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Add its options."""
+        sources.add_source(parser)
         for noun in ('kernel', 'ramdisk'):
             parser.add_argument(
                 f'--{noun}',
                 metavar='<file>',
                 type=values.path,
-                help=f'The {noun} to boot (default: that of the source, as '
-                'with "openstack ami upload")',
+                help=f'File with the {noun} (default: that of the source, as '
+                'for "openstack ami upload")',
             )
         sources.add_kernel_version(parser)
-        sources.add(parser)
         sources.add_fix(parser)
         _add_machine(parser)
         _add_console(parser)
         options.add_work_directory(
-            parser,
-            'make the disk that is thrown away',
-            default=options.MOST_ROOM,
+            parser, 'the temporary disk', default=options.MOST_ROOM
         )
         options.add_progress(parser)
-        return parser
 
-    def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
+    def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         """Boot it."""
-        # Not at the top: see amiclient.osc.
         from amiclient.boot import run
         from amiclient.boot import trial
-        from amiclient.osc.shown import columns
+        from amiclient.osc import columns
 
         watch = self.watch(parsed_args)
         with sources.triple(parsed_args, watch) as source:
-            for note in source.notes:
-                self.log.warning('%s', note)
+            self.warn(source.notes)
             plan = trial.plan(_request(parsed_args), source)
             if plan.command_line:
                 self.log.warning(
-                    "its os_command_line takes the place of Nova's command "
-                    'line, as in the cloud: %s',
+                    "its os_command_line replaces Nova's kernel command line, "
+                    'as in the cloud: %s',
                     plan.command_line,
                 )
             booted = run.execute(plan, progress=watch)
-        self._failed = not booted.succeeded
-        for line in _remarks(plan, booted):
-            self.log.warning('%s', line)
+        self.failed = not booted.succeeded
+        self.warn(_remarks(plan, booted))
         return columns.one(columns.BOOTED, booted)
-
-    def run(self, parsed_args: argparse.Namespace) -> int:
-        """Run the command.
-
-        :returns: the exit status.
-        """
-        status = super().run(parsed_args)
-        return status or int(self._failed)
 
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:
@@ -100,27 +77,27 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
         '--disk',
         metavar='<size>',
         type=values.positive_size,
-        help='Size of the disk, as a flavor has it (default: twice that of '
-        'the root filesystem, which has to grow then)',
+        help='Size of the disk, as in a flavor (default: twice the size of '
+        'the root filesystem, so that it has to grow)',
     )
     parser.add_argument(
         '--memory',
         metavar='<size>',
         type=values.positive_size,
-        help='Memory (default: 1G)',
+        help='Size of the memory (default: 1G)',
     )
     parser.add_argument(
         '--cpus',
         metavar='<number>',
         type=values.positive,
-        help='Processors (default: 1)',
+        help='Number of CPUs (default: 1)',
     )
     parser.add_argument(
         '--append',
         metavar='<text>',
         default='',
-        help="What to add to the kernel's command line, which is Nova's, or "
-        'the os_command_line of the AMI that the source was',
+        help='Text to add to the kernel command line, which is that of Nova '
+        'or the os_command_line of a saved AMI',
     )
 
 
@@ -129,32 +106,31 @@ def _add_console(parser: argparse.ArgumentParser) -> None:
         '--until',
         metavar='<regex>',
         type=values.regex,
-        help='What to wait for in a line of the console, as a regular '
-        'expression (default: login:)',
+        help='Regular expression to wait for in a line of the console '
+        '(default: login:)',
     )
     parser.add_argument(
         '--timeout',
         metavar='<seconds>',
         type=values.seconds,
-        help='How long to wait for it (default: 300)',
+        help='Time to wait for it (default: 300)',
     )
     parser.add_argument(
         '--console',
         metavar='<file>',
         type=values.path,
-        help='Write what comes on the serial console to this file, as it is, '
-        'and what comes on the virtio console to <file>.hvc0',
+        help='File to write the output of the serial console to; that of the '
+        'virtio console is written to <file>.hvc0',
     )
     parser.add_argument(
         '--interactive',
         action='store_true',
-        help='Make this terminal that of the guest, until Ctrl-] is typed '
-        '(or Ctrl-A x), or the guest ends',
+        help='Connect this terminal to the console of the guest, until you '
+        'type Ctrl-] (or Ctrl-A x), or the guest stops',
     )
 
 
 def _request(parsed_args: argparse.Namespace) -> trial.BootRequest:
-    # Not at the top: see amiclient.osc.
     from amiclient.boot import trial
 
     options.refuse(
@@ -163,7 +139,7 @@ def _request(parsed_args: argparse.Namespace) -> trial.BootRequest:
             and parsed_args.timeout is not None
         },
         'with --interactive, the guest runs until you leave it',
-        hint='leave out one of them',
+        hint='remove one of them',
     )
     given = {
         name: value

@@ -12,18 +12,21 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
+import logging
 import os
 import traceback
 import typing
 
+from openstack import exceptions as sdk_exceptions
 from openstack import utils as sdk_utils
 from osc_lib.command import command
 
-from amiclient.errors import AmiError
+from amiclient import errors
 from amiclient.osc import options
 from amiclient import text
 
 if typing.TYPE_CHECKING:
+    from openstack import connection
     from openstack.image.v2 import _proxy
 
     from amiclient.glance.client import Catalog
@@ -42,7 +45,6 @@ def plain_errors() -> Iterator[None]:
     :raises CloudError: for what the session or the SDK raised.
     :raises AmiError: for what the operating system refused.
     """
-    # Not at the top: see amiclient.osc.
     from amiclient.glance import http_errors
 
     try:
@@ -52,7 +54,7 @@ def plain_errors() -> Iterator[None]:
         # cliff knows what to do when nobody reads stdout any more.
         raise
     except MemoryError as error:
-        raise AmiError(
+        raise errors.AmiError(
             'there is not enough memory', hint=_MORE_MEMORY
         ) from error
     except RuntimeError as error:
@@ -62,7 +64,7 @@ def plain_errors() -> Iterator[None]:
         # _thread.error; Python has no class of its own for it.
         if 'start new thread' not in str(error):
             raise
-        raise AmiError(
+        raise errors.AmiError(
             'no thread can be started', hint=f'{_MORE_MEMORY}; ulimit -u'
         ) from error
     except OSError as error:
@@ -70,14 +72,14 @@ def plain_errors() -> Iterator[None]:
         # Of an open file, there may be the number only, which says nothing.
         if isinstance(error.filename, str | bytes | os.PathLike):
             what = f'{os.fsdecode(error.filename)}: {what}'
-        raise AmiError(what) from error
-    except AmiError:
+        raise errors.AmiError(what) from error
+    except errors.AmiError:
         raise
     except Exception as error:
         place = _place(error)
         if place is None:
             raise
-        raise AmiError(
+        raise errors.AmiError(
             f'an unexpected error in {place}',
             hint='this is a bug: please report what the same command prints '
             'with --debug',
@@ -104,11 +106,131 @@ def _place(error: BaseException) -> str | None:
     return None if own else place
 
 
+# The first contact with a cloud: Keystone first, and then the image service,
+# whose versions openstacksdk asks for. Both libraries log or swallow what the
+# user should know.
+
+#: Seconds that logging in may take at least: Keystone has to compute.
+_SHORTEST = 5.0
+
+#: These warn of what fails a moment later, and is told then.
+_LOGGERS = (
+    'keystoneauth.discover',
+    'keystoneauth.identity.base',
+    'keystoneauth.identity.generic.base',
+)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Drop what keystoneauth warns of; ``--debug`` shows the cause."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    before = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _limited(app: typing.Any, seconds: float | None) -> Iterator[None]:
+    """Have no request wait for ever, not even those of the libraries.
+
+    What clouds.yaml says (``api_timeout``) goes before our default.
+
+    :param app: the shell, whose session is made in the block at the latest.
+    :param seconds: what the user wants; None for no wish.
+    """
+    from amiclient.glance import retry
+    from amiclient.glance import sessions
+
+    configured = app.cloud.config.get('api_timeout')
+    wanted = max(float(seconds or configured or retry.TIMEOUT), _SHORTEST)
+    # Where openstacksdk looks when it makes the session.
+    app.options.api_timeout = str(wanted)
+    app.cloud_config._session_constructor = sessions.create
+    manager = app.client_manager
+    # In an interactive shell, a command before may have made one.
+    _set_timeout(manager, wanted)
+    try:
+        yield
+    finally:
+        del app.options.api_timeout
+        _set_timeout(manager, configured and float(configured))
+
+
+def _set_timeout(manager: typing.Any, seconds: float | None) -> None:
+    from amiclient.glance import sessions
+
+    connection = getattr(manager, 'sdk_connection', None)
+    for session in (
+        getattr(manager, 'session', None),
+        getattr(connection, 'session', None),
+    ):
+        if session is not None:
+            sessions.bound(session).timeout = seconds
+
+
+def _image_service(sdk: connection.Connection) -> _proxy.Proxy:
+    """Find the image service, and say why if there is none.
+
+    :raises CloudError: naming where it was looked for.
+    """
+    from amiclient.glance import http_errors
+
+    with http_errors.understood('asking for the image service'):
+        try:
+            with _quiet():
+                return typing.cast('_proxy.Proxy', sdk.image)
+        except (
+            sdk_exceptions.NotSupported,
+            sdk_exceptions.ServiceDiscoveryException,
+        ) as error:
+            # The SDK keeps to itself where it looked, and what happened.
+            where = sdk.config.get_endpoint('image')
+            where = where or sdk.endpoint_for('image')
+            _probe(sdk, where)
+            raise errors.CloudError(
+                f'no image service answers at {where}',
+                hint='check the endpoint, and that the service is up',
+            ) from error
+
+
+def _probe(sdk: connection.Connection, where: str | None) -> None:
+    """Ask for what the SDK asked for, to learn what is wrong.
+
+    :raises CloudError: unless the answer is a success.
+    """
+    from amiclient.glance import http_errors
+
+    if where is None:
+        raise errors.CloudError(
+            'this cloud has no image service',
+            hint='check the region, and the catalog: openstack catalog list',
+        )
+    doing = f'asking for the image service at {where}'
+    with http_errors.translated(doing):
+        answer = sdk.session.get(where, authenticated=False, raise_exc=False)
+    # 300 is how a service with several versions lists them.
+    if answer.status_code >= 400:
+        raise http_errors.from_response(answer, doing)
+
+
+#: What take_action() returns: headers, and the values of a row or of rows.
+Result = tuple[tuple[str, ...], typing.Any]
+
+
 class _Base(command.Command):
     """Errors, signals, the way to Glance, and who watches the progress."""
 
     #: Whether it needs a cloud; local commands say no.
     auth_required: bool = True
+
+    #: Set if the result is to be printed, but makes the exit status 1.
+    failed = False
 
     def __init__(self, *args: typing.Any, **kwargs: typing.Any) -> None:
         super().__init__(*args, **kwargs)
@@ -120,14 +242,23 @@ class _Base(command.Command):
         self.auth_required = False
 
     def _begin(self) -> None:
-        # Not at the top: see amiclient.osc.
         from amiclient import interrupts
-        from amiclient.osc import standard
 
         # At the prompt of `openstack`, the next command has to come.
         if not getattr(self.app, 'interactive_mode', True):
             interrupts.end_at_once()
-        standard.fill(self.app)
+        from amiclient.osc import output
+
+        output.fill(self.app)
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Define the options."""
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        self.add_options(parser)
+        return parser
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's own options to those that cliff gives it."""
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         """Run the command.
@@ -137,7 +268,8 @@ class _Base(command.Command):
 
         def run() -> int:
             with self._logged_in(parsed_args):
-                return super(_Base, self).run(parsed_args)
+                status = super(_Base, self).run(parsed_args)
+            return status or int(self.failed)
 
         return self._guarded(run)
 
@@ -150,19 +282,16 @@ class _Base(command.Command):
         if not self._logs_in:
             yield
             return
-        # Not at the top: see amiclient.osc.
         from amiclient.glance import http_errors
-        from amiclient.osc import login
 
         self.auth_required = True
         given = getattr(parsed_args, 'timeout', None)
-        with login.limited(self.app, given):
-            with login.quiet(), http_errors.understood('logging in'):
+        with _limited(self.app, given):
+            with _quiet(), http_errors.understood('logging in'):
                 self.app.prepare_to_run_command(self)
             yield
 
     def _guarded(self, run: Callable[[], int]) -> int:
-        # Not at the top: see amiclient.osc.
         from amiclient import files
         from amiclient import interrupts
         from amiclient.osc import output
@@ -199,10 +328,7 @@ class _Base(command.Command):
 
         :raises CloudError: if there is no image service of version 2.
         """
-        # Not at the top: see amiclient.osc.
-        from amiclient.osc import login
-
-        image = login.image_service(self.app.client_manager.sdk_connection)
+        image = _image_service(self.app.client_manager.sdk_connection)
         narrow = getattr(sdk_utils, 'ensure_service_version', None)
         if narrow is None:
             # openstacksdk has it since 4.5.
@@ -214,7 +340,6 @@ class _Base(command.Command):
 
         :raises CloudError: if there is no image service of version 2.
         """
-        # Not at the top: see amiclient.osc.
         from amiclient.glance import client
 
         patience = options.patience(parsed_args)
@@ -234,14 +359,12 @@ class _Base(command.Command):
                 hint='give --project, too',
             )
             return None
-        # Not at the top: see amiclient.osc.
         from amiclient.glance.change import share
 
         found = self.find_project(
             parsed_args.project, parsed_args.project_domain
         )
-        for warning in share.unlikely([found]):
-            self.log.warning('%s', warning)
+        self.warn(share.unlikely([found]))
         return found
 
     def find_project(self, name_or_id: str, domain: str | None = None) -> str:
@@ -284,27 +407,13 @@ class _Base(command.Command):
         :returns: bars on a terminal; nobody with ``-q``, ``--no-progress``
             or where stderr is no terminal.
         """
-        # Not at the top: see amiclient.osc.
-        from amiclient.osc import progress as bars
+        from amiclient.osc import output
 
-        return bars.watcher(
+        return output.watcher(
             self.app.stderr,
             wanted=not parsed_args.no_progress
             and self.app.options.verbose_level > 0,
         )
-
-
-class Action(_Base):
-    """A command that says nothing if all went well."""
-
-    def say(self, lines: Iterable[str]) -> None:
-        """Print lines, as the result."""
-        # Not at the top: see amiclient.osc.
-        from amiclient.osc import standard
-
-        with standard.printing(self.app.stdout):
-            for line in lines:
-                self.app.stdout.write(f'{text.safe(line)}\n')
 
     def warn(self, lines: Iterable[str]) -> None:
         """Tell the user something that is not the result."""
@@ -312,43 +421,42 @@ class Action(_Base):
             self.log.warning('%s', line)
 
 
-class ShowOne(_Base, command.ShowOne):
-    """A command whose result is one record."""
+class Action(_Base):
+    """A command that says nothing if all went well."""
 
+    def say(self, lines: Iterable[str]) -> None:
+        """Print lines, as the result."""
+        from amiclient.osc import output
+
+        with output.printing(self.app.stdout):
+            for line in lines:
+                self.app.stdout.write(f'{text.safe(line)}\n')
+
+
+class _Printing(_Base):
     def produce_output(
         self,
         parsed_args: argparse.Namespace,
         column_names: Sequence[str],
-        data: Sequence[typing.Any],
+        data: Iterable[typing.Any],
     ) -> int:
-        """Print the record."""
-        # Not at the top: see amiclient.osc.
+        """Print the values of one record, or the rows of several."""
         from amiclient.osc import output
-        from amiclient.osc import standard
-
-        if output.must_be_safe(parsed_args.formatter, self.app.stdout):
-            data = output.safe_row(data)
-        with standard.printing(self.app.stdout):
-            return int(super().produce_output(parsed_args, column_names, data))
-
-
-class Lister(_Base, command.Lister):
-    """A command whose result is a list of records."""
-
-    def produce_output(
-        self,
-        parsed_args: argparse.Namespace,
-        column_names: Sequence[str],
-        data: Iterable[Sequence[typing.Any]],
-    ) -> int:
-        """Print the records."""
-        # Not at the top: see amiclient.osc.
-        from amiclient.osc import output
-        from amiclient.osc import standard
 
         # Errors of what makes them are not ones of printing.
         data = list(data)
         if output.must_be_safe(parsed_args.formatter, self.app.stdout):
-            data = list(output.safe_rows(data))
-        with standard.printing(self.app.stdout):
-            return int(super().produce_output(parsed_args, column_names, data))
+            data = [output.safe(value) for value in data]
+        formatter: typing.Any = super()
+        with output.printing(self.app.stdout):
+            return int(
+                formatter.produce_output(parsed_args, column_names, data)
+            )
+
+
+class ShowOne(_Printing, command.ShowOne):
+    """A command whose result is one record."""
+
+
+class Lister(_Printing, command.Lister):
+    """A command whose result is a list of records."""

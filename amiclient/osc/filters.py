@@ -32,39 +32,39 @@ def add(parser: argparse.ArgumentParser, *, links: bool = True) -> None:
     :param links: whether the images can be chosen by what they link to.
     """
     parser.add_argument(
-        '--name', metavar='<name>', help='Only those of this name'
+        '--name', metavar='<name>', help='List only images with this name'
     )
     parser.set_defaults(kernel=None, ramdisk=None)
     for noun in ('kernel', 'ramdisk') if links else ():
         parser.add_argument(
             f'--{noun}',
             metavar='<image>',
-            help=f'Only those that link to this {noun} (name or ID)',
+            help=f'List only images that link to this {noun} (name or ID)',
         )
-    options.add_property(parser, 'Only those with this property')
-    options.add_tag(parser, 'Only those with this tag')
+    options.add_property(parser, 'List only images with this property')
+    options.add_tag(parser, 'List only images with this tag')
     options.add_visibility(parser, chosen=True)
     options.add_project(parser)
     parser.add_argument(
-        '--hidden', action='store_true', help='Only those that are hidden'
+        '--hidden', action='store_true', help='List only hidden images'
     )
     parser.add_argument(
         '--limit',
         metavar='<number>',
         type=values.count,
-        help='How many to list at most',
+        help='Maximum number of images to list',
     )
     parser.add_argument(
         '--marker',
         metavar='<image>',
-        help='Begin after this image (name or ID)',
+        help='Start the list after this image (name or ID)',
     )
     parser.add_argument(
         '--sort',
         metavar='<key>[:<direction>]',
         default='name:asc',
-        help='Sort by these attributes, separated by commas, asc or desc '
-        '(default: name:asc)',
+        help='Sort by these attributes, separated by commas, each asc or '
+        'desc (default: name:asc)',
     )
 
 
@@ -79,15 +79,14 @@ def query(
     :raises CloudError: if a kernel or ramdisk is named that is not there.
     :raises UsageError: if there can be no property of a name that was given.
     """
-    # Not at the top: see amiclient.osc.
     from amiclient.glance import model
 
     made: Query = {**(parsed_args.properties or {})}
     for name in sorted(_RESERVED & made.keys()):
         raise errors.UsageError(
-            f'images cannot be chosen by a property {name!r}: Glance takes '
-            'that for something else',
-            hint='leave it out',
+            f'images cannot be filtered by a property {name!r}: Glance uses '
+            'this name for another parameter',
+            hint='remove it',
         )
     chosen = {
         'name': _literal(parsed_args.name),
@@ -158,7 +157,6 @@ def _check_kind(
 
     :raises CloudError: for an AMI or a ramdisk instead of a kernel, say.
     """
-    # Not at the top: see amiclient.osc.
     from amiclient.glance import links
     from amiclient.glance import model
 

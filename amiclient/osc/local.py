@@ -1,50 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Commands that need no cloud: ``openstack ami shrink``."""
+"""Local commands: ``openstack ami shrink, inspect, check, extract, build``."""
 
 from __future__ import annotations
 
 import argparse
-import typing
+import dataclasses
 
 from amiclient.osc import command
 from amiclient.osc import options
 from amiclient.osc import sources
 from amiclient.osc import values
-
-if typing.TYPE_CHECKING:
-    from amiclient.osc.shown import columns
+from amiclient.osc import verify
 
 
 class ShrinkImage(command.ShowOne):
-    """Shrink an ext2, ext3 or ext4 image to its true minimum.
+    """Shrink an ext2, ext3 or ext4 image to the smallest possible size.
 
-    The file is replaced atomically, once the new one is verified: whatever
-    happens meanwhile, it is the old or the new one, whole. A block device is
-    shrunk in place.
+    The file is replaced atomically, after the new one is verified: at any
+    time, it is either the complete old file or the complete new one. A block
+    device is shrunk in place.
 
-    "in_use" is what the result has in use, and "lower_bound" what no shrink
-    to the same headroom and journal gets below; --dry-run tells both to the
-    byte.
+    "in_use" is the space in use in the result. "lower_bound" is the smallest
+    size that any shrink with the same headroom and journal can reach. With
+    --dry-run, both are exact.
     """
 
     auth_required = False
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Define the options."""
-        parser = super().get_parser(prog_name)
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Add its options."""
         parser.add_argument(
             'image',
             metavar='<image>',
             type=values.path,
             help='File or block device with an ext2, ext3 or ext4 filesystem; '
-            'with --output, whatever "openstack ami upload" takes',
+            'with --output, any source of "openstack ami upload"',
         )
         parser.add_argument(
             '--output',
             metavar='<file>',
             type=values.path,
-            help='Write the result to this file, and leave <image> untouched',
+            help='Write the result to this file, and do not change <image>',
         )
         sources.add(parser)
         sources.add_fix(parser)
@@ -52,22 +49,20 @@ class ShrinkImage(command.ShowOne):
         parser.add_argument(
             '--in-place',
             action='store_true',
-            help='Resize the file itself: it takes no room for a copy, but a '
-            'crash meanwhile leaves it damaged',
+            help='Resize the file itself. This needs no space for a copy, but '
+            'a crash during the resize leaves the file damaged',
         )
         options.add_work_directory(
             parser,
-            'make temporary files, such as the copy on which a journal is '
-            'replayed',
-            default='beside the result, which itself is always made there',
+            'temporary files, for example a copy to replay the journal on',
+            default='that of the result, where the result itself is always '
+            'written',
         )
         options.add_run(parser)
-        return parser
 
-    def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
+    def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         """Shrink the image."""
-        # Not at the top: see amiclient.osc.
-        from amiclient.osc.shown import columns
+        from amiclient.osc import columns
         from amiclient.source import shrink
 
         if parsed_args.output is None:
@@ -76,8 +71,8 @@ class ShrinkImage(command.ShowOne):
                     '--fix': parsed_args.fix,
                     '--partition': parsed_args.partition is not None,
                 },
-                'what is replaced by its shrunk copy is taken as it is',
-                hint='give --output FILE',
+                'this needs a new file for the result',
+                hint='add --output FILE',
             )
         request = shrink.Request(
             source=parsed_args.image,
@@ -92,9 +87,215 @@ class ShrinkImage(command.ShowOne):
         with shrink.planned(
             request, exact=parsed_args.dry_run, progress=watch
         ) as plan:
-            for note in plan.source.notes:
-                self.log.warning('%s', note)
+            self.warn(plan.source.notes)
             if parsed_args.dry_run:
                 return columns.one(columns.SHRINK_PLAN, plan.shown)
             done = shrink.execute(plan, progress=watch)
         return columns.one(columns.SHRUNK, done)
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    sources.add_source(parser)
+    options.add_work_directory(
+        parser,
+        'what is unpacked from archives, disk images and compressed files',
+        default=options.MOST_ROOM,
+    )
+    options.add_progress(parser)
+
+
+class InspectSource(command.ShowOne):
+    """Show what a source is and what it contains.
+
+    Nothing is mounted or changed. "minimum_size" is the smallest size that a
+    shrink can reach. "kernels" are the kernel that comes with the source, if
+    any, and those in the root filesystem, the newest first.
+    """
+
+    auth_required = False
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Add its options."""
+        _add_source(parser)
+
+    def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
+        """Look into it."""
+        from amiclient.osc import columns
+        from amiclient.rootfs import inspect
+        from amiclient.source import resolve
+
+        with resolve.opened(
+            parsed_args.source,
+            sources.choice(parsed_args),
+            progress=self.watch(parsed_args),
+        ) as source:
+            self.warn(source.notes)
+            found = inspect.inspect(source, parsed_args.source)
+        return columns.one(columns.INSPECTED, found)
+
+
+class CheckSource(verify.Check):
+    """Find what keeps a source from booting and working in a cloud.
+
+    Each finding has a remedy, if there is one. The exit status is 1 if one of
+    the findings is an error. The kernel and the ramdisk are those that come
+    with the source, or the newest ones in the root filesystem.
+    """
+
+    auth_required = False
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Add its options."""
+        super().add_options(parser)
+        _add_source(parser)
+        for noun in ('kernel', 'ramdisk'):
+            parser.add_argument(
+                f'--{noun}',
+                metavar='<file>',
+                type=values.path,
+                help=f'File with the {noun} to boot with',
+            )
+        sources.add_kernel_version(parser)
+
+    def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
+        """Check it."""
+        from amiclient.rootfs import check
+        from amiclient.source import resolve
+
+        self.refuse_unknown(parsed_args, check.RULES)
+        sources.refuse_version(parsed_args)
+        request = check.Request(
+            name=parsed_args.source,
+            kernel=parsed_args.kernel,
+            ramdisk=parsed_args.ramdisk,
+            version=parsed_args.kernel_version,
+            work_directory=parsed_args.work_directory,
+        )
+        with resolve.opened(
+            parsed_args.source,
+            dataclasses.replace(sources.choice(parsed_args), report=False),
+            progress=self.watch(parsed_args),
+        ) as source:
+            self.warn(source.notes)
+            found = check.check(source, request)
+        return self.result(parsed_args, found)
+
+
+class ExtractSource(command.ShowOne):
+    """Write root filesystem, kernel and ramdisk to files, with a manifest.
+
+    "openstack ami upload" accepts the directory or its manifest as a source.
+    Existing files are kept if they are the same, and never overwritten.
+    """
+
+    auth_required = False
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Add its options."""
+        _add_source(parser)
+        parser.add_argument(
+            '--directory',
+            metavar='<directory>',
+            type=values.path,
+            help='Directory to write to (default: one with the name of the '
+            'source in the current directory, with "-ami" at the end if that '
+            'name is in use)',
+        )
+        sources.add_fix(parser)
+        sources.add_kernel_version(parser)
+
+    def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
+        """Write the files."""
+        from amiclient.osc import columns
+        from amiclient.rootfs import extract
+
+        name, directory = parsed_args.source, parsed_args.directory
+        watch = self.watch(parsed_args)
+        with sources.triple(
+            parsed_args,
+            watch,
+            required=False,
+            home=extract.home(name, directory),
+        ) as source:
+            self.warn(source.notes)
+            done = extract.extract(source, name, directory, progress=watch)
+        return columns.one(columns.EXTRACTED, done)
+
+
+class BuildImage(command.ShowOne):
+    """Create a minimal ext4 image from a directory or tar archive.
+
+    This does not need root. Owners, modes, attributes, links, devices and
+    holes are those of the source. The same source gives the same bytes.
+    """
+
+    auth_required = False
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Add its options."""
+        parser.add_argument(
+            'source',
+            metavar='<source>',
+            type=values.path,
+            help='Directory or tar archive, plain or compressed with gzip, '
+            'xz, bzip2 or zstd',
+        )
+        parser.add_argument(
+            '--output',
+            metavar='<file>',
+            type=values.path,
+            required=True,
+            help='File to write the filesystem to',
+        )
+        parser.add_argument(
+            '--size',
+            metavar='<size>',
+            type=values.size,
+            help='Size of the filesystem (default: the smallest possible)',
+        )
+        parser.add_argument(
+            '--label',
+            metavar='<label>',
+            help='Label of the filesystem, at most 16 bytes',
+        )
+        options.add_room(
+            parser,
+            headroom='0',
+            journal='Size of the journal, or none; keep is the size that '
+            'mke2fs chooses (default: keep)',
+        )
+        parser.add_argument(
+            '--owner',
+            metavar='<uid>:<gid>',
+            type=values.owner,
+            help='Numeric user and group ID of all files (default: as in the '
+            'source)',
+        )
+        parser.add_argument(
+            '--overrides',
+            metavar='<file>',
+            type=values.path,
+            help='File in the format of mtree(5) with owners, modes, devices '
+            'and attributes that replace those in the source',
+        )
+        options.add_progress(parser)
+
+    def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
+        """Make the image."""
+        from amiclient.osc import columns
+        from amiclient.source import build
+
+        request = build.BuildRequest(
+            source=parsed_args.source,
+            output=parsed_args.output,
+            size=parsed_args.size,
+            headroom=parsed_args.headroom,
+            label=parsed_args.label,
+            journal=parsed_args.journal,
+            overrides=parsed_args.overrides,
+            owner=parsed_args.owner,
+        )
+        done = build.execute(
+            build.plan(request), progress=self.watch(parsed_args)
+        )
+        return columns.one(columns.BUILT, done)

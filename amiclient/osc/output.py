@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What reaches the user's terminal, and is made safe on the way.
+"""What reaches the user's terminal: made safe, whole, with progress bars.
 
 Names, properties and errors come from images and from the cloud, that is from
 anybody. They are made safe here, in one place, and nowhere else: records hold
 them as they are, for scripts want them as they are.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 import contextlib
+import io
 import logging
+import os
+import sys
+import threading
 import typing
 from typing import Any
 
@@ -17,7 +21,11 @@ from cliff import columns
 from osc_lib import exceptions as osc_exceptions
 
 from amiclient import errors
+from amiclient import progress
 from amiclient import text
+
+if typing.TYPE_CHECKING:
+    from rich import progress as rich_progress
 
 #: It escapes what is not ASCII, in strings that are exact all the same.
 _ESCAPING = 'json'
@@ -38,26 +46,17 @@ def must_be_safe(formatter: str, stream: typing.TextIO) -> bool:
     return formatter == _FOR_PEOPLE or stream.isatty()
 
 
-def safe_rows(rows: Iterable[Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
-    """Make the values of rows safe, each row when it is asked for."""
-    return (safe_row(row) for row in rows)
-
-
-def safe_row(row: Sequence[Any]) -> tuple[Any, ...]:
-    """Make the values of one row safe."""
-    return tuple(_safe(value) for value in row)
-
-
-def _safe(value: Any) -> Any:
+def safe(value: Any) -> Any:
+    """Make a value safe, or all that are in it."""
     if isinstance(value, str):
         return text.safe(value)
     if isinstance(value, dict):
-        return {_safe(key): _safe(child) for key, child in value.items()}
+        return {safe(key): safe(child) for key, child in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_safe(child) for child in value)
+        return type(value)(safe(child) for child in value)
     if isinstance(value, columns.FormattableColumn):
         # What it makes of its value may have lines; the value may not.
-        return type(value)(_safe(value._value))
+        return type(value)(safe(value._value))
     return value
 
 
@@ -107,3 +106,150 @@ def safe_errors() -> Iterator[None]:
         if text.told(words) == words:
             raise
         raise errors.AmiError(words) from error
+
+
+class _Closed(io.StringIO):
+    """What stands for a closed stdout: a command may have nothing to say."""
+
+    def write(self, _: str) -> typing.NoReturn:
+        raise errors.AmiError(
+            'stdout is closed: the command did its work, but its result '
+            'cannot be printed'
+        )
+
+
+def fill(app: typing.Any) -> None:
+    """Have no file of ours get the number of a standard one.
+
+    What libraries print to a closed stderr would be written to it.
+
+    :param app: the shell; it gets streams instead of those that are closed.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # It gets the lowest number that is free.
+            os.open(os.devnull, os.O_RDWR)
+    if app.stdout is None:
+        app.stdout = sys.stdout = _Closed()
+    if app.stderr is None:
+        app.stderr = sys.stderr = open(2, 'w', closefd=False)  # noqa: SIM115
+
+
+@contextlib.contextmanager
+def printing(stream: typing.TextIO) -> Iterator[None]:
+    """Have what is printed leave the process, while errors can be told.
+
+    :raises AmiError: if it cannot be written.
+    :raises BrokenPipeError: if nobody reads it any more.
+    """
+    try:
+        yield
+        stream.flush()
+    except OSError as error:
+        # Python writes what is left when it ends, and would print a traceback
+        # (Python's documentation of signal, "Note on SIGPIPE").
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, stream.fileno())
+        os.close(nothing)
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise errors.AmiError(
+            'the command did its work, but its result cannot be printed: '
+            f'stdout: {error.strerror}'
+        ) from error
+
+
+def watcher(stream: typing.TextIO, *, wanted: bool) -> progress.Progress:
+    """Choose who watches.
+
+    :param stream: where bars would be drawn, stderr that is.
+    :param wanted: false if the user wants none.
+    """
+    if wanted and stream.isatty():
+        return Bars(stream)
+    return progress.Quiet()
+
+
+class _Bar:
+    """One piece of work: a bar with its amount, rate and time left."""
+
+    def __init__(
+        self,
+        display: 'rich_progress.Progress',
+        key: 'rich_progress.TaskID',
+        description: str,
+    ) -> None:
+        self._display = display
+        self._key = key
+        self._description = description
+        self._attempt = 1
+
+    def advance(self, amount: int) -> None:
+        self._display.advance(self._key, amount)
+
+    def restart(self) -> None:
+        self._attempt += 1
+        self._display.reset(
+            self._key,
+            description=f'{self._description} (attempt {self._attempt})',
+        )
+
+
+class Bars:
+    """Bars for all that is under way, one below the other.
+
+    They are drawn while there is any work, and wiped off afterwards, so that
+    they never stand between what is printed.
+
+    :param stream: a terminal.
+    """
+
+    def __init__(self, stream: typing.TextIO) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._display: rich_progress.Progress | None = None
+        self._under_way = 0
+
+    @contextlib.contextmanager
+    def task(
+        self, description: str, total: int | None = None
+    ) -> Iterator[progress.Task]:
+        """Show a bar for a piece of work.
+
+        :param description: what it is.
+        :param total: bytes to do; the bar only pulsates if that is None.
+        """
+        with self._lock:
+            if self._display is None:
+                self._display = self._open()
+            display = self._display
+            self._under_way += 1
+        key = display.add_task(description, total=total)
+        try:
+            yield _Bar(display, key, description)
+        finally:
+            with self._lock:
+                self._under_way -= 1
+                display.remove_task(key)
+                if not self._under_way:
+                    self._display = None
+                    display.stop()
+
+    def _open(self) -> 'rich_progress.Progress':
+        # Takes 50 ms to load, which every `openstack` command would pay for.
+        from rich import console
+        from rich import progress as rich_progress
+
+        display = rich_progress.Progress(
+            rich_progress.TextColumn('{task.description}'),
+            rich_progress.BarColumn(),
+            rich_progress.DownloadColumn(),
+            rich_progress.TransferSpeedColumn(),
+            rich_progress.TimeRemainingColumn(),
+            console=console.Console(file=self._stream),
+            transient=True,
+        )
+        display.start()
+        return display

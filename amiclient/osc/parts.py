@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the commands of kernels and those of ramdisks have in common."""
+"""Commands for kernels and ramdisks: upload, list, show and delete them."""
 
 from __future__ import annotations
 
@@ -8,30 +8,38 @@ import argparse
 import typing
 from typing import ClassVar
 
-
+from amiclient.osc import ami_change
 from amiclient.osc import command
-from amiclient.osc import creation
 from amiclient.osc import filters
 from amiclient.osc import options
-from amiclient.osc import removal
 from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
     from amiclient.glance.change import delete
     from amiclient.glance import client
-    from amiclient.osc.shown import columns
 
 
-class UploadPart(command.ShowOne):
-    """The upload of one file."""
-
+class _Kernel:
     #: What to call it, and Glance's format.
-    noun: ClassVar[str]
-    format: ClassVar[str]
+    noun: ClassVar[str] = 'kernel'
+    format: ClassVar[str] = 'aki'
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Define the options."""
-        parser = super().get_parser(prog_name)
+
+class _Ramdisk(_Kernel):
+    noun = 'ramdisk'
+    format = 'ari'
+
+
+class UploadKernel(_Kernel, command.ShowOne):
+    """Register a kernel as an AKI image.
+
+    If the cloud already has an AKI with the same data, that image is the
+    result, and nothing is uploaded. With --dry-run, the output has the same
+    columns and a list of the images; the status is "planned".
+    """
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Add its options."""
         parser.add_argument(
             'file',
             metavar='<file>',
@@ -44,25 +52,23 @@ class UploadPart(command.ShowOne):
             type=values.some,
             help='Name of the new image (default: that of the file)',
         )
-        creation.add_new_image(parser)
+        options.add_new_image(parser)
         options.add_network(parser)
         options.add_run(parser)
-        return parser
 
-    def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
+    def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         """Register it."""
-        # Not at the top: see amiclient.osc.
         from amiclient.glance import model
         from amiclient.glance.upload import plan
         from amiclient.glance.upload import register
         from amiclient.glance.upload import request
-        from amiclient.osc.shown import uploads
+        from amiclient.osc import columns
 
         wanted = request.PartRequest(
             kind=model.Kind(self.format),
             path=parsed_args.file,
-            traits=creation.traits(parsed_args),
-            settings=creation.settings(
+            traits=options.traits(parsed_args),
+            settings=options.settings(
                 parsed_args, self.project_id(parsed_args)
             ),
         )
@@ -70,39 +76,40 @@ class UploadPart(command.ShowOne):
         planned = plan.plan_part(
             wanted, self.catalog(parsed_args), progress=watch
         )
-        for warning in planned.warnings:
-            self.log.warning('%s', warning)
+        self.warn(planned.warnings)
         if parsed_args.dry_run:
-            return uploads.planned([planned.step])
+            return columns.planned([planned.step])
         done = register.execute_part(planned, proxy, progress=watch)
-        return uploads.uploaded(done.record, done.uploaded, done.reused)
+        return columns.uploaded(done.record, done.uploaded, done.reused)
 
 
-class ListParts(command.Lister):
-    """The kernels or the ramdisks of a cloud."""
+class UploadRamdisk(_Ramdisk, UploadKernel):
+    """Register a ramdisk as an ARI image.
 
-    #: Glance's format.
-    format: ClassVar[str]
+    If the cloud already has an ARI with the same data, that image is the
+    result, and nothing is uploaded. With --dry-run, the output has the same
+    columns and a list of the images; the status is "planned".
+    """
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Define the options."""
-        parser = super().get_parser(prog_name)
+
+class ListKernel(_Kernel, command.Lister):
+    """List kernels: the images with the disk format aki."""
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Add its options."""
         parser.add_argument(
             '--long',
             action='store_true',
-            help='List more of each image, and how many images link to it',
+            help='List additional fields, and how many images link to each',
         )
         filters.add(parser, links=False)
         options.add_network(parser)
-        return parser
 
-    def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
+    def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         """List them."""
-        # Not at the top: see amiclient.osc.
         from amiclient.glance import links
         from amiclient.glance import model
-        from amiclient.osc.shown import columns
-        from amiclient.osc.shown import parts
+        from amiclient.osc import columns
 
         cloud = self.catalog(parsed_args)
         found = links.list_parts(
@@ -113,76 +120,68 @@ class ListParts(command.Lister):
             marker=filters.marker(parsed_args, cloud),
             used=parsed_args.long,
         )
-        return columns.many(parts.LIST, found, long=parsed_args.long)
+        return columns.many(columns.parts(long=parsed_args.long), found)
 
 
-class ShowPart(command.ShowOne):
-    """One kernel or ramdisk, with the images that link to it."""
+class ListRamdisk(_Ramdisk, ListKernel):
+    """List ramdisks: the images with the disk format ari."""
 
-    noun: ClassVar[str]
-    format: ClassVar[str]
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Define the options."""
-        parser = super().get_parser(prog_name)
-        parser.add_argument(
-            self.noun,
-            metavar=f'<{self.noun}>',
-            help=f'The {self.noun} to show (name or ID)',
+class ShowKernel(_Kernel, command.ShowOne):
+    """Show one kernel, and the images that link to it."""
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Add its options."""
+        options.add_image(
+            parser, f'{self.noun.title()} to show', dest=self.noun
         )
-        parser.add_argument(
-            '--human-readable',
-            action='store_true',
-            help='Write the size in tables for people, such as 7.9 MiB',
-        )
+        options.add_human_readable(parser)
         options.add_network(parser)
-        return parser
 
-    def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
+    def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         """Show it."""
-        # Not at the top: see amiclient.osc.
         from amiclient.glance import links
         from amiclient.glance import model
-        from amiclient.osc.shown import columns
-        from amiclient.osc.shown import parts
+        from amiclient.osc import columns
 
         found = links.find_part(
             self.catalog(parsed_args),
             model.Kind(self.format),
             getattr(parsed_args, self.noun),
         )
-        shown = parts.shown(human_readable=parsed_args.human_readable)
+        shown = columns.part(human_readable=parsed_args.human_readable)
         return columns.one(shown, found)
 
 
-class DeleteParts(removal.Delete):
-    """The deletion of kernels or of ramdisks."""
+class ShowRamdisk(_Ramdisk, ShowKernel):
+    """Show one ramdisk, and the images that link to it."""
 
-    noun: ClassVar[str]
-    format: ClassVar[str]
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Define the options."""
-        parser = super().get_parser(prog_name)
-        parser.add_argument(
-            self.noun,
-            metavar=f'<{self.noun}>',
-            nargs='+',
-            help=f'The {self.noun} to delete (name or ID)',
+class DeleteKernel(_Kernel, ami_change.Delete):
+    """Delete kernels that no image links to.
+
+    Without its kernel, an image does not boot: this includes hidden images
+    and snapshots of servers. Private images of other projects are not
+    visible, and so not checked. If one deletion fails, the others are still
+    done.
+    """
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Add its options."""
+        super().add_options(parser)
+        options.add_image(
+            parser, f'{self.noun.title()} to delete', dest=self.noun, nargs='+'
         )
         parser.add_argument(
             '--force',
             action='store_true',
-            help='Delete it even if images link to it, which do not boot any '
-            'more then',
+            help='Delete it even if images link to it; these no longer boot',
         )
-        return parser
 
     def plan(
         self, parsed_args: argparse.Namespace, cloud: client.Catalog
     ) -> delete.RemovalPlan:
         """Plan what is deleted."""
-        # Not at the top: see amiclient.osc.
         from amiclient.glance.change import delete
         from amiclient.glance import model
 
@@ -192,3 +191,13 @@ class DeleteParts(removal.Delete):
             getattr(parsed_args, self.noun),
             force=parsed_args.force,
         )
+
+
+class DeleteRamdisk(_Ramdisk, DeleteKernel):
+    """Delete ramdisks that no image links to.
+
+    Without its ramdisk, an image may not boot: this includes hidden images
+    and snapshots of servers. Private images of other projects are not
+    visible, and so not checked. If one deletion fails, the others are still
+    done.
+    """

@@ -21,11 +21,19 @@ if typing.TYPE_CHECKING:
 
 #: What a source may be, for the help of commands.
 WHAT = (
-    'What holds a root filesystem: an ext2, ext3 or ext4 image or block '
-    'device, a disk with partitions (raw, qcow2, vmdk, vhd, vhdx, vdi), any '
-    'of these compressed, a directory or archive of files, a UEC tarball, or '
-    'what "openstack ami save" wrote'
+    'Source of the root filesystem: an ext2, ext3 or ext4 image or block '
+    'device, a disk image with partitions (raw, qcow2, vmdk, vhd, vhdx, vdi), '
+    'any of these compressed, a directory or archive of files, a UEC tarball, '
+    'or the output of "openstack ami save"'
 )
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """Add the source, and what decides how it is taken."""
+    parser.add_argument(
+        'source', metavar='<source>', type=values.path, help=WHAT
+    )
+    add(parser)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -34,14 +42,14 @@ def add(parser: argparse.ArgumentParser) -> None:
         '--partition',
         metavar='<number>',
         type=values.count,
-        help='Partition with the root filesystem, if the source is a disk '
-        '(default: the one that has the files of a root filesystem)',
+        help='Number of the partition with the root filesystem (default: the '
+        'partition with the files of a root filesystem)',
     )
     parser.add_argument(
         '--allow-backing-file',
         action='store_true',
-        help='Take a disk image that is a layer over other files, and read '
-        'those: do so only with images that you made yourself',
+        help='Allow images with a backing file. Use only with images that '
+        'you trust',
     )
 
 
@@ -50,9 +58,9 @@ def add_fix(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--fix',
         action='store_true',
-        help='Mend what ties the root filesystem to the disk that it was on, '
-        'in the copy: /etc/fstab gets its UUID for /, and what is mounted '
-        'from partitions that are not there is commented out',
+        help='Fix /etc/fstab in the copy: mount / by the UUID of the '
+        'filesystem, and comment out the partitions that are not part of the '
+        'image',
     )
 
 
@@ -62,8 +70,8 @@ def add_kernel_version(parser: argparse.ArgumentParser) -> None:
         '--kernel-version',
         metavar='<version>',
         type=values.some,
-        help='Take this one of the kernels in the root filesystem, as '
-        '"uname -r" would call it, and its ramdisk (default: the newest)',
+        help='Version of the kernel to use from the root filesystem, with '
+        'its ramdisk, as printed by "uname -r" (default: the newest)',
     )
 
 
@@ -76,9 +84,9 @@ def refuse_version(parsed_args: argparse.Namespace) -> None:
         if getattr(parsed_args, option, None):
             options.refuse(
                 {'--kernel-version': parsed_args.kernel_version is not None},
-                'no kernel is looked for in the root filesystem with '
+                'the root filesystem is not searched for a kernel with '
                 f'--{option.replace("_", "-")}',
-                hint='leave out one of them',
+                hint='remove one of them',
             )
 
 
@@ -99,7 +107,6 @@ def triple(
         will not.
     :raises UsageError: for options that contradict each other.
     """
-    # Not at the top: see amiclient.osc.
     from amiclient.rootfs import boot_extract
     from amiclient.source import resolve
 
@@ -117,7 +124,7 @@ def triple(
         if 'no_kernel' in parsed_args
         else 'give --kernel FILE'
         if 'kernel' in parsed_args
-        else 'leave out --kernel-version',
+        else 'remove --kernel-version',
         required=required,
     )
     chosen = choice(parsed_args, home)
@@ -137,7 +144,6 @@ def choice(
     parsed_args: argparse.Namespace, home: pathlib.Path | None = None
 ) -> resolve.Choice:
     """Gather how a source is to be taken, by :func:`add`."""
-    # Not at the top: see amiclient.osc.
     from amiclient.source import resolve
 
     return resolve.Choice(

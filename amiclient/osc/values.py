@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What values of options must look like."""
+"""Types of options: what argparse makes of their values."""
 
 import argparse
 from collections.abc import Callable
@@ -25,21 +25,26 @@ def _checked(parse: Callable[[str], _T]) -> Callable[[str], _T]:
         except errors.UsageError as error:
             raise argparse.ArgumentTypeError(str(error)) from error
 
+    convert.__doc__ = parse.__doc__
     return convert
 
 
-def _journal(text: str) -> str | int:
+@_checked
+def journal(text: str) -> str | int:
+    """Take ``keep``, ``none`` or a SIZE, in bytes."""
     if text in ('keep', 'none'):
         return text
     try:
         return units.parse_size(text)
     except errors.UsageError as error:
         raise errors.UsageError(
-            f'{text!r} is no journal', hint='write keep, none or a size'
+            f'{text!r} is not a journal', hint='use keep, none or a size'
         ) from error
 
 
-def _some(text: str) -> str:
+@_checked
+def some(text: str) -> str:
+    """Take a name, or whatever else is not empty."""
     # Mostly a variable of a script that was not set.
     if not text:
         raise errors.UsageError('it must not be empty')
@@ -49,16 +54,18 @@ def _some(text: str) -> str:
 _URL = re.compile('[A-Za-z][0-9A-Za-z+.-]*://')
 
 
-def _path(text: str) -> pathlib.Path:
+@_checked
+def path(text: str) -> pathlib.Path:
+    """Take the path of a file or a directory."""
     if _URL.match(text) and not os.path.lexists(text):
         # No fault of form: a line without the usage says more.
         raise errors.SourceError(
-            'a URL, where a file on this computer is wanted',
+            'a URL, but a local file is needed',
             subject=text,
-            hint='download it first, for instance with curl -L -O URL',
+            hint='download it first, for example with curl -L -O URL',
         )
     # Path('') is the current directory.
-    return pathlib.Path(_some(text))
+    return pathlib.Path(some(text))
 
 
 #: The largest number that Glance has room for (min_disk, min_ram), and more
@@ -67,58 +74,72 @@ _MOST = 2**31 - 1
 _DIGITS = 100
 
 
-def _uuid(text: str) -> str:
+@_checked
+def uuid(text: str) -> str:
+    """Take the ID of an image."""
     try:
         return str(uuid_.UUID(text))
     except ValueError as error:
         raise errors.UsageError(f'{text!r} is not a UUID') from error
 
 
-def _count(text: str) -> int:
+@_checked
+def count(text: str) -> int:
+    """Take a whole number that is not negative."""
     # isdigit() is true of digits that int() does not take.
     if not (text.isascii() and text.isdigit()):
-        raise errors.UsageError(f'{text!r} is not a number from 0 on')
+        raise errors.UsageError(f'{text!r} is not a number of 0 or more')
     if len(text) > _DIGITS or int(text) > _MOST:
         raise errors.UsageError(f'{text} is more than {_MOST}')
     return int(text)
 
 
-def _positive(text: str) -> int:
-    number = _count(text)
+@_checked
+def positive(text: str) -> int:
+    """Take a whole number from 1 on."""
+    number = count(text)
     if not number:
-        raise errors.UsageError(f'{text!r} is not a number from 1 on')
+        raise errors.UsageError(f'{text!r} is not a number of 1 or more')
     return number
 
 
-def _positive_size(text: str) -> int:
-    size = units.parse_size(text)
-    if not size:
+@_checked
+def positive_size(text: str) -> int:
+    """Take a SIZE that is more than nothing, in bytes."""
+    number = units.parse_size(text)
+    if not number:
         raise errors.UsageError(f'{text!r} is not a size above 0')
-    return size
+    return number
 
 
-def _regex(text: str) -> re.Pattern[str]:
+@_checked
+def regex(text: str) -> re.Pattern[str]:
+    """Take a regular expression."""
     try:
         # An empty one is in every line.
-        return re.compile(_some(text))
+        return re.compile(some(text))
     except re.error as error:
         raise errors.UsageError(
             f'{text!r} is not a regular expression: {error}'
         ) from error
 
 
-def _seconds(text: str) -> float:
+@_checked
+def seconds(text: str) -> float:
+    """Take a time span."""
     try:
-        seconds = float(text)
+        number = float(text)
     except ValueError:
-        seconds = 0.0
+        number = 0.0
     # Sockets count in milliseconds, and threads wait for a year or so.
-    if not 0.001 <= seconds <= 1e7:
+    if not 0.001 <= number <= 1e7:
         raise errors.UsageError(f'{text!r} is not a number of seconds')
-    return seconds
+    return number
 
 
-def _owner(text: str) -> tuple[int, int]:
+@_checked
+def owner(text: str) -> tuple[int, int]:
+    """Take a user and a group, by their numbers."""
     user, _, group = text.partition(':')
     numbers = [
         int(word)
@@ -128,43 +149,13 @@ def _owner(text: str) -> tuple[int, int]:
     if len(numbers) != 2 or max(numbers) > 2**32 - 2:
         raise errors.UsageError(
             f'{text!r} is not an owner',
-            hint='write the numbers of a user and a group, such as 0:0',
+            hint='use numeric user and group IDs, for example 0:0',
         )
     return numbers[0], numbers[1]
 
 
-#: What argparse takes for a whole number that is not negative.
-count = _checked(_count)
-
 #: For a SIZE or PERCENT that is to be free.
 headroom = _checked(units.parse_headroom)
 
-#: For a journal: ``keep``, ``none`` or bytes.
-journal = _checked(_journal)
-
-#: For a whole number from 1 on.
-positive = _checked(_positive)
-
-#: For a SIZE that is more than nothing, in bytes.
-positive_size = _checked(_positive_size)
-
-#: For a regular expression.
-regex = _checked(_regex)
-
-#: For a user and a group, by their numbers.
-owner = _checked(_owner)
-
-#: For a file or a directory.
-path = _checked(_path)
-
-#: For a time span.
-seconds = _checked(_seconds)
-
 #: For a SIZE, in bytes.
 size = _checked(units.parse_size)
-
-#: For a name, and whatever else is not empty.
-some = _checked(_some)
-
-#: For the id of an image.
-uuid = _checked(_uuid)

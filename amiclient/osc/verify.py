@@ -1,50 +1,99 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Command that looks for trouble in the cloud: ``openstack ami verify``."""
+"""Commands that look for trouble: ``openstack ami verify``, and a base."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection, Iterable
 import typing
 
-from amiclient.osc import findings
+from amiclient.osc import command
 from amiclient.osc import options
 from amiclient.osc import sources
 from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
+    from amiclient import findings
     from amiclient.glance.verify import against
-    from amiclient.osc.shown import columns
 
 
-class VerifyAmi(findings.Check):
-    """Find what would keep an AMI from booting, and for whom.
+class Check(command.Lister):
+    """A command whose result is a list of findings.
 
-    What is found is listed, with a command that mends it where there is one;
-    the exit status is 1 if any of it is an error. A sound AMI has an empty
-    list.
+    Its exit status is 1 if one of them is an error; the list is printed all
+    the same.
     """
 
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Define the options."""
-        parser = super().get_parser(prog_name)
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Add its options."""
         parser.add_argument(
-            'ami', metavar='<ami>', help='Image to check (name or ID)'
+            '--strict',
+            action='store_true',
+            help='Return exit status 1 for warnings, too',
         )
+        parser.add_argument(
+            '--ignore',
+            metavar='<rule>',
+            action='append',
+            default=[],
+            help='Ignore the findings of this rule (repeat option for '
+            'several)',
+        )
+
+    def refuse_unknown(
+        self, parsed_args: argparse.Namespace, rules: Collection[str]
+    ) -> None:
+        """Refuse to ignore a rule that there is not.
+
+        :raises UsageError: if there is none of that name.
+        """
+        from amiclient import findings
+
+        findings.refuse_unknown(parsed_args.ignore, rules)
+
+    def result(
+        self,
+        parsed_args: argparse.Namespace,
+        found: Iterable[findings.Finding],
+    ) -> command.Result:
+        """Make the result, and decide the exit status."""
+        from amiclient import findings
+        from amiclient.osc import columns
+
+        shown = findings.ranked(findings.without(found, parsed_args.ignore))
+        self.failed = findings.failed(shown, strict=parsed_args.strict)
+        return columns.many(columns.FINDING, shown)
+
+
+class VerifyAmi(Check):
+    """Find what keeps an AMI from booting, and for which projects.
+
+    Each finding has a command that fixes it, if there is one. The exit status
+    is 1 if one of the findings is an error. Without problems, the list is
+    empty.
+    """
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Add its options."""
+        super().add_options(parser)
+        options.add_image(parser, 'Image to check')
         parser.add_argument(
             '--deep',
             action='store_true',
-            help='Download the data of all three images, and check that it '
-            'is whole, a filesystem in order, a kernel and a ramdisk, and '
-            'what "openstack ami check" would check',
+            help='Download the data of all three images and check it: that '
+            'it is complete, that the filesystem is clean, that the kernel '
+            'and the ramdisk are valid, and all that "openstack ami check" '
+            'checks',
         )
         parser.add_argument(
             '--against',
             metavar='<source>',
             type=values.path,
-            help='Compare with what an upload of this source would send, as '
-            'it is or shrunk: the bytes; with --deep, the files. Kernel and '
-            f'ramdisk, too, if it brings them. {sources.WHAT}',
+            help='Compare the AMI with this source, unmodified or shrunk as '
+            'for an upload: the bytes; with --deep, the files. The kernel and '
+            'the ramdisk are compared if the source has them. '
+            f'{sources.WHAT}',
         )
         sources.add(parser)
         sources.add_fix(parser)
@@ -52,17 +101,13 @@ class VerifyAmi(findings.Check):
         # Given without a source, it would have no effect.
         parser.set_defaults(headroom=None)
         options.add_work_directory(
-            parser,
-            'put what is downloaded or copied meanwhile',
-            default=options.MOST_ROOM,
+            parser, 'downloads and copies', default=options.MOST_ROOM
         )
         options.add_network(parser)
         options.add_progress(parser)
-        return parser
 
-    def take_action(self, parsed_args: argparse.Namespace) -> columns.Table:
+    def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         """Check it."""
-        # Not at the top: see amiclient.osc.
         from amiclient.glance.verify import verify
 
         self.refuse_unknown(parsed_args, verify.RULES)
@@ -78,7 +123,6 @@ class VerifyAmi(findings.Check):
         return self.result(parsed_args, found)
 
     def _local(self, parsed_args: argparse.Namespace) -> against.Local | None:
-        # Not at the top: see amiclient.osc.
         from amiclient.glance.verify import against
 
         choice = sources.choice(parsed_args)
@@ -92,9 +136,9 @@ class VerifyAmi(findings.Check):
                     '--journal': parsed_args.journal != 'keep',
                     '--repair': choice.repair,
                 },
-                'only for the source of --against, and there is none',
-                hint='give --against SOURCE, too: this command changes '
-                'nothing in the cloud',
+                'applies to the source of --against only',
+                hint='add --against SOURCE; this command changes nothing in '
+                'the cloud',
             )
             return None
         return against.Local(

@@ -81,7 +81,7 @@ class FaultCase(upload.UploadCase):
 
         :param seconds: what is granted instead.
         """
-        for module in ('glance.retry', 'osc.login'):
+        for module in ('glance.retry', 'osc.command'):
             self.useFixture(
                 fixtures.MonkeyPatch(f'amiclient.{module}._SHORTEST', seconds)
             )

@@ -374,7 +374,7 @@ class TestWholeWay(base.TestCase):
         )  # fmt: skip
         self.assertEqual((0, 'booted\n'), (finished.status, finished.stdout))
         self.assertIn(
-            "os_command_line takes the place of Nova's command line, as in "
+            "os_command_line replaces Nova's kernel command line, as in "
             f'the cloud: {line}\n',
             finished.stderr,
         )

@@ -18,11 +18,7 @@ from cliff import command
 from cliff import lister
 from cliff import show
 
-from amiclient.osc.shown import amis
-from amiclient.osc.shown import columns
-from amiclient.osc.shown import findings
-from amiclient.osc.shown import parts
-from amiclient.osc.shown import uploads
+from amiclient.osc import columns
 from amiclient.tests import base
 from amiclient.tests.unit import test_plugin
 
@@ -71,14 +67,15 @@ def options(class_: type[command.Command]) -> list[str]:
     return sorted(found)
 
 
-def headers(table: Any) -> list[str]:
+def headers(table: Any, short: Any = None) -> list[str]:
     """Name the columns of a table; those of --long alone are marked."""
-    return [c.header + (' (--long)' if c.long else '') for c in table]
+    more = {*table}.difference(table if short is None else short)
+    return [f'{h} (--long)' if h in more else h for h in table]
 
 
-def keys(row: Any) -> list[str]:
-    """Name the keys of a record within a column."""
-    return list(row)
+def listed(choose: Any, **kwargs: bool) -> list[str]:
+    """Name the columns of a list, those of --long included."""
+    return headers(choose(long=True, **kwargs), choose(long=False, **kwargs))
 
 
 def tables() -> dict[str, list[str]]:
@@ -88,24 +85,26 @@ def tables() -> dict[str, list[str]]:
     return {
         'boot': headers(columns.BOOTED),
         'build': headers(columns.BUILT),
-        'check, verify': headers(findings.COLUMNS),
-        'check, verify: row': keys(findings.rows([any_])[0]),
+        'check, verify': headers(columns.FINDING),
+        'check, verify: row': headers(
+            columns.rows(columns.FINDING, [any_])[0]
+        ),
         'extract': headers(columns.EXTRACTED),
         'inspect': headers(columns.INSPECTED),
-        'inspect: kernels': keys(columns._kernel_row(any_)),
-        'inspect: partitions': keys(columns._partition_row(any_)),
-        'list': headers(amis.listed(check=False)),
-        'list --check': headers(amis.listed(check=True)),
+        'inspect: kernels': headers(columns.KERNEL),
+        'inspect: partitions': headers(columns.PARTITION),
+        'list': listed(columns.amis, check=False),
+        'list --check': listed(columns.amis, check=True),
         'save': headers(columns.SAVED),
         'share': headers(columns.SHARED),
-        'show': headers(amis.shown(human_readable=False)),
-        'show: kernel': keys(amis._part(report, 'kernel', 'x', None, None)),
+        'show': headers(columns.ami(human_readable=False)),
+        'show: kernel': headers(columns.linked(report, 'kernel')),
         'shrink': headers(columns.SHRUNK),
         'shrink --dry-run': headers(columns.SHRINK_PLAN),
-        'upload': headers(uploads.UPLOAD),
-        'upload: plan': keys(uploads._step_row(any_)),
-        'kernel, ramdisk list': headers(parts.LIST),
-        'kernel, ramdisk show': headers(parts.shown(human_readable=False)),
+        'upload': headers(columns.UPLOAD),
+        'upload: plan': headers(columns.STEP),
+        'kernel, ramdisk list': listed(columns.parts),
+        'kernel, ramdisk show': headers(columns.part(human_readable=False)),
     }
 
 

@@ -24,7 +24,7 @@ _HEAVY = (
     'amiclient.ext',
     'amiclient.glance.http_errors',
     'amiclient.glance.model',
-    'amiclient.osc.shown',
+    'amiclient.osc.columns',
     'amiclient.rootfs',
     'amiclient.source',
     'amiclient.tests',

@@ -55,8 +55,8 @@ class TestOptions(base.TestCase):
         for words, said in (
             (('--until', '(login'), 'is not a regular expression'),
             (('--until', ''), 'it must not be empty'),
-            (('--cpus', '0'), 'is not a number from 1 on'),
-            (('--cpus', '-1'), 'is not a number from'),
+            (('--cpus', '0'), 'is not a number of 1 or more'),
+            (('--cpus', '-1'), 'is not a number of'),
             (('--memory', 'much'), 'is not a size'),
             (('--memory', '0'), 'is not a size above 0'),
             (('--disk', '0G'), 'is not a size above 0'),

@@ -13,11 +13,9 @@ from amiclient import errors
 from amiclient.glance import retry
 from amiclient.osc import ami
 from amiclient.osc import ami_change
-from amiclient.osc import creation
-from amiclient.osc import kernel
 from amiclient.osc import local
 from amiclient.osc import options
-from amiclient.osc import ramdisk
+from amiclient.osc import parts
 from amiclient.tests import base
 from amiclient import units
 
@@ -27,9 +25,9 @@ COMMANDS = (
     ami.ListAmi,
     ami.ShowAmi,
     ami.UploadAmi,
-    kernel.UploadKernel,
+    parts.UploadKernel,
     local.ShrinkImage,
-    ramdisk.UploadRamdisk,
+    parts.UploadRamdisk,
 )
 
 
@@ -112,7 +110,7 @@ class TestValues(base.TestCase):
         for command, words in (
             (ami.UploadAmi, ('--architecture', '')),
             (ami.UploadAmi, ('--store', '')),
-            (kernel.UploadKernel, ('--architecture', '')),
+            (parts.UploadKernel, ('--architecture', '')),
             (ami_change.SetAmi, ('--architecture', '')),
             (ami_change.SetAmi, ('--os-distro', '')),
             (ami_change.SetAmi, ('--store', '')),
@@ -165,7 +163,7 @@ class TestValues(base.TestCase):
 
     def test_traits_and_settings(self):
         args = parse(
-            kernel.UploadKernel,
+            parts.UploadKernel,
             'vmlinuz',
             '--public',
             '--protected',
@@ -177,11 +175,11 @@ class TestValues(base.TestCase):
             '--id=D5ABC5A6-3263-4F4C-900A-F1AD6FF16BFA',
             '--store=fast',
         )
-        traits = creation.traits(args)
+        traits = options.traits(args)
         self.assertEqual(('b', 'a'), traits.tags)
         self.assertEqual({'a': 'b=c'}, traits.properties)
         self.assertEqual('d5abc5a6-3263-4f4c-900a-f1ad6ff16bfa', traits.id)
-        settings = creation.settings(args, 'a-project')
+        settings = options.settings(args, 'a-project')
         self.assertEqual('public', settings.visibility)
         self.assertEqual('a-project', settings.owner)
         self.assertEqual('fast', settings.store)
@@ -198,7 +196,7 @@ class TestValues(base.TestCase):
 class TestChosenPart(base.TestCase):
     def chosen(self, *words, noun='kernel', found=None):
         args = parse(ami.UploadAmi, 'root.img', *words)
-        return creation.chosen_part(args, noun, found)
+        return options.chosen_part(args, noun, found)
 
     def test_one_is_given(self):
         self.assertEqual('vmlinuz', self.chosen('--kernel', 'vmlinuz'))
@@ -222,7 +220,7 @@ class TestChosenPart(base.TestCase):
 
 class TestPatience(base.TestCase):
     def patience(self, *words):
-        return options.patience(parse(kernel.UploadKernel, 'vmlinuz', *words))
+        return options.patience(parse(parts.UploadKernel, 'vmlinuz', *words))
 
     def test_defaults(self):
         self.assertEqual(retry.Patience(), self.patience())
@@ -232,8 +230,8 @@ class TestPatience(base.TestCase):
         self.assertEqual((1, 2.5), (found.attempts, found.stall))
 
     def test_it_reaches_the_upload(self):
-        args = parse(kernel.UploadKernel, 'vmlinuz', '--retries', '7')
-        self.assertEqual(8, creation.settings(args, None).patience.attempts)
+        args = parse(parts.UploadKernel, 'vmlinuz', '--retries', '7')
+        self.assertEqual(8, options.settings(args, None).patience.attempts)
 
     def test_nonsense(self):
         for option, value in (

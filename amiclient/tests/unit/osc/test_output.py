@@ -110,7 +110,7 @@ class TestOutput(base.TestCase):
             self.assertEqual({_EVIL: _EVIL}, found['properties'])
 
     def test_numbers_and_nothing_stay(self):
-        row = output_.safe_row((5, None, True, ('a\n', 1), {'k\n': ['v\t']}))
+        row = output_.safe((5, None, True, ('a\n', 1), {'k\n': ['v\t']}))
         self.assertEqual((5, None, True, ('a\\n', 1), {'k\\n': ['v\\t']}), row)
 
     def test_columns_keep_their_kind_and_lines(self):
@@ -118,7 +118,7 @@ class TestOutput(base.TestCase):
             def human_readable(self):
                 return '\n'.join(self._value)
 
-        (made,) = output_.safe_row((Lines(['a\x1b', 'b']),))
+        (made,) = output_.safe((Lines(['a\x1b', 'b']),))
         self.assertIsInstance(made, Lines)
         self.assertEqual('a\\x1b\nb', made.human_readable())
 

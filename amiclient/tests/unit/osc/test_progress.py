@@ -8,7 +8,7 @@ import threading
 
 import fixtures
 
-from amiclient.osc import progress as bars
+from amiclient.osc import output
 from amiclient import progress
 from amiclient.tests import base
 
@@ -26,7 +26,7 @@ class TestBars(base.TestCase):
         for name, value in (('TERM', 'xterm'), ('COLUMNS', '120')):
             self.useFixture(fixtures.EnvironmentVariable(name, value))
         self.stream = Terminal()
-        self.bars = bars.watcher(self.stream, wanted=True)
+        self.bars = output.watcher(self.stream, wanted=True)
 
     def test_a_task_is_drawn_and_wiped_off(self):
         with self.bars.task('Sending kernel', 1000) as task:
@@ -89,7 +89,7 @@ class TestBars(base.TestCase):
 class TestWatcher(base.TestCase):
     def test_nothing_is_written_elsewhere(self):
         for stream, wanted in ((io.StringIO(), True), (Terminal(), False)):
-            watcher = bars.watcher(stream, wanted=wanted)
+            watcher = output.watcher(stream, wanted=wanted)
             with watcher.task('Sending', 10) as task:
                 task.advance(5)
                 task.restart()
@@ -99,8 +99,8 @@ class TestWatcher(base.TestCase):
     def test_rich_is_loaded_only_for_bars(self):
         code = (
             'import sys, io\n'
-            'from amiclient.osc import progress\n'
-            'w = progress.watcher(io.StringIO(), wanted=True)\n'
+            'from amiclient.osc import output\n'
+            'w = output.watcher(io.StringIO(), wanted=True)\n'
             'with w.task("x"): pass\n'
             'assert "rich" not in sys.modules\n'
         )

@@ -10,8 +10,7 @@ import fixtures
 
 from amiclient import errors
 from amiclient.ext import superblock
-from amiclient.osc import build
-from amiclient.osc import inspect
+from amiclient.osc import local
 from amiclient import process
 from amiclient import progress
 from amiclient.tests import base
@@ -40,9 +39,9 @@ class TestBehind(TestCase):
             file.write(b'more')
         target = self.tmp() / 'target'
         for kind, words in (
-            (inspect.CheckSource, ()),
-            (inspect.InspectSource, ()),
-            (inspect.ExtractSource, ('--directory', target)),
+            (local.CheckSource, ()),
+            (local.InspectSource, ()),
+            (local.ExtractSource, ('--directory', target)),
         ):
             self.assertIn(
                 'the 4 bytes behind its filesystem',
@@ -50,13 +49,13 @@ class TestBehind(TestCase):
             )
 
     def test_none(self) -> None:
-        self.assertNotIn('behind', self.told(inspect.CheckSource, self.image))
+        self.assertNotIn('behind', self.told(local.CheckSource, self.image))
 
 
 class TestRefused(TestCase):
     def refusal(self, path: pathlib.Path) -> str:
         error = self.assertRaises(
-            errors.SourceError, self.told, inspect.InspectSource, path
+            errors.SourceError, self.told, local.InspectSource, path
         )
         return str(error)
 
@@ -91,7 +90,7 @@ class TestBuild(TestCase):
 
     def build(self, *words: str) -> str:
         return self.told(
-            build.BuildImage, self.source, '--output', self.output, *words
+            local.BuildImage, self.source, '--output', self.output, *words
         )
 
     def refused(self, *words: str) -> str:

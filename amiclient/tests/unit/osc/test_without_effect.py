@@ -9,10 +9,9 @@ from amiclient.osc import ami
 from amiclient.osc import ami_change
 from amiclient.osc import boot
 from amiclient.osc import command
-from amiclient.osc import creation
-from amiclient.osc import inspect
-from amiclient.osc import kernel
 from amiclient.osc import local
+from amiclient.osc import options
+from amiclient.osc import parts
 from amiclient.osc import sources
 from amiclient.osc import verify
 from amiclient import process
@@ -50,9 +49,9 @@ class TestKernelVersion(TestCase):
 
     def test_check(self) -> None:
         parsed_args = self.parse(
-            inspect.CheckSource, 'nosuch.img', '--kernel', 'vmlinuz', *VERSION
+            local.CheckSource, 'nosuch.img', '--kernel', 'vmlinuz', *VERSION
         )
-        check = inspect.CheckSource(None, None)
+        check = local.CheckSource(None, None)
         self.assertIn(
             '--kernel-version: ', self.refused(check.take_action, parsed_args)
         )
@@ -60,12 +59,12 @@ class TestKernelVersion(TestCase):
     def test_what_to_do_without_a_kernel(self) -> None:
         image = self.tmp() / 'root.img'
         process.run(['mke2fs', '-q', '-t', 'ext4', image, '4M'])
-        parsed_args = self.parse(inspect.ExtractSource, str(image), *VERSION)
+        parsed_args = self.parse(local.ExtractSource, str(image), *VERSION)
         error = self.assertRaises(
             errors.SourceError,
             sources.triple(parsed_args, progress.QUIET).__enter__,
         )
-        self.assertEqual('leave out --kernel-version', error.hint)
+        self.assertEqual('remove --kernel-version', error.hint)
 
     def test_a_ramdisk_is_named(self) -> None:
         for kind in (ami.UploadAmi, boot.BootImage):
@@ -135,8 +134,8 @@ class TestVerify(TestCase):
 class TestContradictions(TestCase):
     def test_an_option_and_its_property(self) -> None:
         for function, kind, option, value in (
-            (creation.traits, ami.UploadAmi, 'architecture', 'x86_64'),
-            (creation.traits, kernel.UploadKernel, 'architecture', 'x86_64'),
+            (options.traits, ami.UploadAmi, 'architecture', 'x86_64'),
+            (options.traits, parts.UploadKernel, 'architecture', 'x86_64'),
             (ami_change._request, ami_change.SetAmi, 'os-version', '12'),
         ):
             name = option.replace('-', '_')
@@ -157,7 +156,7 @@ class TestProject(TestCase):
     def test_a_domain_alone(self) -> None:
         for kind, words in (
             (ami.ListAmi, ()),
-            (kernel.ListKernel, ()),
+            (parts.ListKernel, ()),
             (ami.UploadAmi, ('root.img',)),
         ):
             parsed_args = self.parse(kind, *words, '--project-domain', 'x')

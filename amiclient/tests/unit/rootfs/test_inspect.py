@@ -5,7 +5,7 @@
 import pathlib
 import tarfile
 
-from amiclient.osc.shown import columns
+from amiclient.osc import columns
 from amiclient.rootfs import extract
 from amiclient.rootfs import inspect as inspect_
 from amiclient.source import resolve

@@ -4,11 +4,10 @@
 from amiclient import findings
 from amiclient.glance import links
 from amiclient.glance.verify import reports
-from amiclient.osc.shown import amis
-from amiclient.osc.shown import columns
+from amiclient.osc import columns
 from amiclient.tests import base
 from amiclient.tests.unit.glance import records
-from amiclient.tests.unit.osc import test_shown_uploads
+from amiclient.tests.unit.osc import test_columns_uploads
 
 BAD = findings.Finding(
     'error', 'less-visible', 'It fails', 'openstack image set', 'kernel'
@@ -17,18 +16,20 @@ ODD = findings.Finding('warning', 'min-disk', 'It is small', None, 'AMI')
 
 
 def listed(found, *, long=False, check=False):
-    headers, rows = columns.many(amis.listed(check=check), [found], long=long)
+    table = columns.amis(long=long, check=check)
+    headers, rows = columns.many(table, [found])
     return dict(zip(headers, next(rows), strict=True))
 
 
 def shown(found, *, human_readable=False):
-    table = columns.one(amis.shown(human_readable=human_readable), found)
+    table = columns.one(columns.ami(human_readable=human_readable), found)
     return dict(zip(*table, strict=True))
 
 
 def machine(row):
     return {
-        name: test_shown_uploads.machine(value) for name, value in row.items()
+        name: test_columns_uploads.machine(value)
+        for name, value in row.items()
     }
 
 

@@ -3,7 +3,7 @@
 
 from amiclient.glance import model
 from amiclient.glance.upload import request
-from amiclient.osc.shown import uploads
+from amiclient.osc import columns
 from amiclient.tests import base
 from amiclient.tests.unit.glance import records
 
@@ -35,7 +35,7 @@ def as_dict(table):
 class TestUpload(base.TestCase):
     def test_the_columns_are_those_of_the_contract(self):
         record = records.record(kernel_id='k', ramdisk_id='r')
-        table = uploads.uploaded(record, 4096, ('k',))
+        table = columns.uploaded(record, 4096, ('k',))
         self.assertEqual(CONTRACT, table[0])
         found = as_dict(table)
         self.assertEqual(1024, found['size'])
@@ -58,7 +58,7 @@ class TestUpload(base.TestCase):
                 model.Payload('root', 30000),
             ),
         )
-        table = uploads.planned(steps)
+        table = columns.planned(steps)
         self.assertEqual((*CONTRACT, 'plan'), table[0])
         found = as_dict(table)
         self.assertEqual('planned', found['status'])
@@ -86,7 +86,7 @@ class TestUpload(base.TestCase):
         )
 
     def test_a_part_has_no_links(self):
-        table = uploads.planned(
+        table = columns.planned(
             [request.Reuse(model.Kind.AKI, records.kernel())]
         )
         found = as_dict(table)

@@ -1,0 +1,423 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What commands print: a table for each noun, of headers and attributes.
+
+Values are raw: bytes are integers and absent ones None, whatever the format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import datetime
+import os
+import typing
+from typing import Any
+
+from cliff import columns as cliff_columns
+from osc_lib.cli import format_columns
+
+from amiclient import units
+
+if typing.TYPE_CHECKING:
+    from amiclient.glance import model
+    from amiclient.glance.upload import request
+    from amiclient.osc import command
+
+#: Headers, each with the path of an attribute ("image.id") and, where that is
+#: not printed as it is, a function that makes a cell of it. The empty path is
+#: that of the record itself.
+Table = Mapping[str, str | tuple[str, Callable[[Any], Any]]]
+
+
+def one(table: Table, record: Any) -> command.Result:
+    """Make the result of a command that shows one record."""
+    return tuple(table), tuple(_cells(table, record))
+
+
+def many(table: Table, records: Iterable[Any]) -> command.Result:
+    """Make the result of a command that lists records."""
+    return tuple(table), (tuple(_cells(table, each)) for each in records)
+
+
+def rows(table: Table, records: Iterable[Any] | None) -> list[dict[str, Any]]:
+    """Make what records within a column are in JSON."""
+    return [
+        dict(zip(table, _cells(table, each), strict=True))
+        for each in records or ()
+    ]
+
+
+def _cells(table: Table, record: Any) -> Iterator[Any]:
+    for column in table.values():
+        path, cell = (column, _raw) if isinstance(column, str) else column
+        yield cell(_value(record, path))
+
+
+def _value(record: Any, path: str) -> Any:
+    for name in path.split('.') if path else ():
+        if isinstance(record, Mapping):
+            record = record.get(name)
+        elif record is not None:
+            record = getattr(record, name)
+    return record
+
+
+def _raw(value: Any) -> Any:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, tuple):
+        return format_columns.ListColumn(list(value))
+    if isinstance(value, datetime.datetime):
+        return value.isoformat()
+    return value
+
+
+def _named(*names: str, of: str = '') -> dict[str, str]:
+    """Make columns that are headed by the names of their attributes."""
+    return {name: f'{of}{name}' for name in names}
+
+
+class HumanSize(cliff_columns.FormattableColumn[int | None]):
+    """Bytes that are written for people in tables, and raw elsewhere."""
+
+    def human_readable(self) -> str:
+        """Write the size."""
+        return str(self._value and units.format_size(self._value))
+
+
+class _Lines(cliff_columns.FormattableColumn[list[dict[str, Any]]]):
+    """Records within a column: in tables a line for each."""
+
+    line: Callable[[dict[str, Any]], str]
+
+    def human_readable(self) -> str:
+        return '\n'.join(map(self.line, self._value))
+
+    @classmethod
+    def of(cls, table: Table) -> Callable[[Any], _Lines]:
+        """Tell how to make a cell of records."""
+        return lambda records: cls(rows(table, records))
+
+
+class Findings(_Lines):
+    """Findings."""
+
+    line = staticmethod('{severity}: {rule}: {message}'.format_map)
+
+
+class Health(Findings):
+    """Findings in a word or two: the worst severity, and the rules."""
+
+    def human_readable(self) -> str:
+        """Write the words."""
+        if not self._value:
+            return 'ok'
+        # The worst is first.
+        rules = ', '.join(dict.fromkeys(row['rule'] for row in self._value))
+        return f'{self._value[0]["severity"]}: {rules}'
+
+
+class Users(_Lines):
+    """The images that link to a kernel or ramdisk."""
+
+    line = staticmethod('{name} ({id})'.format_map)
+
+
+class Partitions(_Lines):
+    """Partitions of a disk."""
+
+    line = staticmethod('{number}: {size}, {content}'.format_map)
+
+
+class Kernels(_Lines):
+    """Kernels of a root filesystem, with their ramdisks."""
+
+    #: What is said of those that are not in the root filesystem.
+    _BESIDE: typing.ClassVar = {
+        'manifest': ' (of the manifest)',
+        'tarball': ' (of the tarball)',
+    }
+
+    @staticmethod
+    def line(row: dict[str, Any]) -> str:
+        """Write one."""
+        return (
+            f'{row["version"]}: {row["kernel"]}, '
+            f'{row["ramdisk"] or "no ramdisk"}'
+            f'{Kernels._BESIDE.get(row["source"], "")}'
+        )
+
+
+class Steps(_Lines):
+    """What an upload would do, for each image."""
+
+    @staticmethod
+    def line(row: dict[str, Any]) -> str:
+        """Write one."""
+        id = f', id {row["id"]}' if row['id'] else ''
+        return (
+            '{action} {role} {name}: {disk_format}/{container_format}, '
+            '{size} bytes'
+        ).format_map(row) + id
+
+
+class Part(cliff_columns.FormattableColumn[dict[str, Any] | None]):
+    """A kernel or ramdisk: a line, or a record."""
+
+    #: How to write a size.
+    size: Callable[[int], str] = staticmethod('{} bytes'.format)
+
+    def human_readable(self) -> str:
+        """Write the line."""
+        part = self._value
+        if part is None:
+            return str(None)
+        words = [part['status']]
+        if part['disk_format']:
+            words.append(f'{part["disk_format"]}/{part["container_format"]}')
+        if part['size'] is not None:
+            words.append(self.size(part['size']))
+        if part['visibility']:
+            words.append(part['visibility'])
+        health = Health(part['findings']).human_readable()
+        return f'{part["name"] or part["id"]} ({", ".join(words)}): {health}'
+
+
+class HumanPart(Part):
+    """The same, with a size for people."""
+
+    size = staticmethod(units.format_size)
+
+
+FINDING = _named('severity', 'rule', 'message', 'remedy')
+
+_SIZES = _named(
+    'filesystem', 'block_size', 'block_count', 'size', 'size_before',
+    'in_use', 'lower_bound',
+)  # fmt: skip
+
+SHRUNK = {**_named('image', 'output'), **_SIZES, 'saved': 'saved'}
+
+SHRINK_PLAN: Table = {
+    'image': 'image.path',
+    'output': 'output',
+    **_SIZES,
+    'saved': ('', lambda plan: plan.size_before - plan.size),
+}
+
+EXTRACTED = _named('directory', 'image', 'kernel', 'ramdisk', 'manifest')
+
+#: Of an archive, all paths are the same.
+SAVED = {**EXTRACTED, 'downloaded': 'downloaded'}
+
+BUILT = _named('output', 'size', 'files', 'filesystem', 'uuid')
+
+KERNEL = _named('version', 'kernel', 'ramdisk', 'source')
+
+PARTITION = {
+    **_named('number', 'start', 'size', 'type', 'uuid'),
+    'content': 'what',
+    'root': 'is_root',
+    'boot': 'is_boot',
+}
+
+INSPECTED: Table = {
+    **_named(
+        'source', 'format', 'partition', 'filesystem', 'uuid', 'label',
+        'features', 'block_size', 'size', 'in_use', 'minimum_size', 'state',
+        'needs_recovery',
+    ),
+    'os_distro': 'release.distro',
+    'os_version': 'release.version',
+    'architecture': 'architecture',
+    'kernels': ('kernels', Kernels.of(KERNEL)),
+    'partitions': ('partitions', Partitions.of(PARTITION)),
+}  # fmt: skip
+
+BOOTED = {
+    **_named(
+        'result', 'seconds', 'matched', 'root_size', 'console',
+        'root_size_before', 'disk', 'accelerator',
+    ),
+    'cause': 'cause.name',
+}  # fmt: skip
+
+SHARED = {
+    'Role': 'kind.noun',
+    'Image': 'image.id',
+    'Name': 'image.name',
+    'Visibility': 'image.visibility',
+    'Project': 'project',
+    'Status': 'status',
+}
+
+_LISTED = {
+    'Size': 'image.size',
+    'Visibility': 'image.visibility',
+    'Protected': 'image.protected',
+    'Project': 'image.owner',
+    'Tags': 'image.tags',
+}
+
+
+def parts(*, long: bool) -> Table:
+    """Choose the columns of a list of kernels or ramdisks."""
+    short = {'ID': 'image.id', 'Name': 'image.name', 'Status': 'image.status'}
+    if not long:
+        return short
+    return {
+        **short,
+        'Architecture': 'image.properties.architecture',
+        **_LISTED,
+        'Used By': ('users', lambda users: len(users or ())),
+    }
+
+
+def amis(*, long: bool, check: bool) -> Table:
+    """Choose the columns of a list of AMIs.
+
+    :param check: whether their health is one.
+    """
+    found: dict[str, str | tuple[str, Callable[[Any], Any]]] = {
+        'ID': 'ami.image.id',
+        'Name': 'ami.image.name',
+        'Status': 'ami.image.status',
+        'Kernel': 'ami.image.kernel_id',
+        'Ramdisk': 'ami.image.ramdisk_id',
+    }
+    if long:
+        found |= {
+            'Kernel Name': 'ami.kernel.name',
+            'Ramdisk Name': 'ami.ramdisk.name',
+            'Disk Format': 'ami.image.disk_format',
+        }
+        found |= {header: f'ami.{path}' for header, path in _LISTED.items()}
+    if check:
+        found['Health'] = ('found', Health.of(FINDING))
+    return found
+
+
+_USER = _named('id', 'name')
+
+_IMAGE = ('id', 'name', 'status', 'disk_format', 'container_format')
+_ACCESS = ('visibility', 'protected', 'hidden', 'owner')
+
+
+def part(*, human_readable: bool) -> Table:
+    """Choose the columns of one kernel or ramdisk.
+
+    :param human_readable: whether sizes in tables are for people.
+    """
+    return {
+        **_named(*_IMAGE, of='image.'),
+        'size': ('image.size', HumanSize if human_readable else _raw),
+        **_named(*_ACCESS, of='image.'),
+        'architecture': 'image.properties.architecture',
+        **_named('hash_algo', 'hash_value', 'created_at', 'tags', of='image.'),
+        'used_by': ('users', Users.of(_USER)),
+    }
+
+
+def ami(*, human_readable: bool) -> Table:
+    """Choose the columns of one AMI.
+
+    :param human_readable: whether sizes in tables are for people.
+    """
+    size = HumanSize if human_readable else _raw
+    cell = HumanPart if human_readable else Part
+    return {
+        **_named(*_IMAGE, of='ami.image.'),
+        'size': ('ami.image.size', size),
+        **_named(*_ACCESS, of='ami.image.'),
+        'architecture': 'ami.image.properties.architecture',
+        **_named('min_disk', 'min_ram', of='ami.image.'),
+        'kernel_id': 'ami.image.kernel_id',
+        'kernel_name': 'ami.kernel.name',
+        'kernel_status': 'ami.kernel_status',
+        'kernel_size': ('ami.kernel.size', size),
+        'ramdisk_id': 'ami.image.ramdisk_id',
+        'ramdisk_name': 'ami.ramdisk.name',
+        'ramdisk_status': 'ami.ramdisk_status',
+        'ramdisk_size': ('ami.ramdisk.size', size),
+        'tags': 'ami.image.tags',
+        'kernel': ('', lambda report: cell(linked(report, 'kernel'))),
+        'ramdisk': ('', lambda report: cell(linked(report, 'ramdisk'))),
+        'findings': ('found', Findings.of(FINDING)),
+    }
+
+
+def linked(report: Any, noun: str) -> dict[str, Any] | None:
+    """Describe the kernel or ramdisk of an AMI; None without a link."""
+
+    def about(found: Any) -> list[dict[str, Any]]:
+        return rows(FINDING, [f for f in found or () if f.about == noun])
+
+    table: Table = {
+        'id': f'ami.image.{noun}_id',
+        'name': f'ami.{noun}.name',
+        'status': f'ami.{noun}_status',
+        **_named(
+            'disk_format', 'container_format', 'size', *_ACCESS,
+            of=f'ami.{noun}.',
+        ),
+        'findings': ('found', about),
+    }  # fmt: skip
+    (row,) = rows(table, [report])
+    return None if row['id'] is None else row
+
+
+#: Of an image, and of what else is given.
+UPLOAD = (*_IMAGE, 'size', 'sha512', 'kernel_id', 'ramdisk_id', 'uploaded',
+          'reused')  # fmt: skip
+
+STEP = {
+    'role': 'kind.noun',
+    'action': 'action',
+    'id': 'image.id',
+    'name': 'image.name',
+    'disk_format': 'image.disk_format',
+    'container_format': 'image.container_format',
+    'size': 'size',
+}
+
+
+def uploaded(
+    record: model.ImageRecord, sent: int, reused: tuple[str, ...]
+) -> command.Result:
+    """Make the result of an upload.
+
+    :param record: the image whose id is the result.
+    :param sent: bytes, of all images.
+    :param reused: ids.
+    """
+    return _upload(
+        record, sha512=record.hash_value, uploaded=sent, reused=reused
+    )
+
+
+def planned(steps: Sequence[request.Step]) -> command.Result:
+    """Make the result of an upload that was only planned.
+
+    :param steps: what would be done; the last one's image is the result.
+    """
+    ids = {s.kind.noun: s.image.id for s in steps if s.action == 'reuse'}
+    last = steps[-1]
+    links = ids if last.kind.noun == 'image' else {}
+    headers, cells = _upload(
+        last.image,
+        status='planned',
+        size=last.size,
+        sha512=None,
+        kernel_id=links.get('kernel'),
+        ramdisk_id=links.get('ramdisk'),
+        uploaded=sum(s.size or 0 for s in steps if s.action == 'create'),
+        reused=tuple(ids.values()),
+    )
+    return (*headers, 'plan'), (*cells, Steps(rows(STEP, steps)))
+
+
+def _upload(image: Any, **given: Any) -> command.Result:
+    return UPLOAD, tuple(
+        _raw(given[name] if name in given else getattr(image, name))
+        for name in UPLOAD
+    )
