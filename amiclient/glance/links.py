@@ -84,6 +84,27 @@ def show(catalog: Catalog, name_or_id: str) -> Ami:
     return next(_resolve(catalog, [image], {}))
 
 
+def check_ami(image: ImageRecord, *, part: str, other: str | None) -> None:
+    """Refuse an image that is no AMI.
+
+    :param part: the hint for a kernel or a ramdisk, with ``{}`` for which.
+    :param other: the hint for any other; None to let these pass.
+    :raises CloudError: saying what it is.
+    """
+    if image.disk_format in _PARTS:
+        noun = Kind(image.disk_format).noun
+        raise errors.CloudError(
+            f'the image {image.title} is a {noun}, not an AMI',
+            hint=part.format(noun),
+        )
+    is_ami = image.kernel_id or image.disk_format == Kind.AMI.value
+    if not is_ami and other is not None:
+        raise errors.CloudError(
+            f'the image {image.title} is no AMI: it links to no kernel',
+            hint=other,
+        )
+
+
 def list_amis(
     catalog: Catalog,
     filters: Mapping[str, Any],

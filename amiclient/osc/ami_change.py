@@ -81,13 +81,12 @@ class SetAmi(command.Action):
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Change it."""
-        from amiclient.glance.change import changeplan
         from amiclient.glance.change import update
 
         wanted = _request(parsed_args)
         proxy, watch = self.proxy(), self.watch(parsed_args)
         cloud = self.catalog(parsed_args)
-        planned = changeplan.plan(wanted, cloud, progress=watch)
+        planned = update.plan(wanted, cloud, progress=watch)
         self.warn(planned.warnings)
         if parsed_args.dry_run:
             self.say(planned.describe())
@@ -180,13 +179,12 @@ class UnsetAmi(command.Action):
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Change it."""
-        from amiclient.glance.change import unset
         from amiclient.glance.change import update
         from amiclient import progress
 
         proxy = self.proxy()
         cloud = self.catalog(parsed_args)
-        wanted = unset.UnsetRequest(
+        wanted = update.UnsetRequest(
             ami=parsed_args.ami,
             tags=tuple(parsed_args.tag),
             properties=tuple(parsed_args.property),
@@ -194,7 +192,7 @@ class UnsetAmi(command.Action):
             ramdisk=parsed_args.ramdisk,
             linked=parsed_args.linked,
         )
-        planned = unset.plan(wanted, cloud)
+        planned = update.plan_unset(wanted, cloud)
         if parsed_args.dry_run:
             self.say(planned.describe())
         else:
@@ -213,7 +211,7 @@ class Delete(command.Action):
 
     def plan(
         self, parsed_args: argparse.Namespace, cloud: client.Catalog
-    ) -> delete.RemovalPlan:
+    ) -> delete.DeletePlan:
         """Plan what is deleted."""
         raise NotImplementedError
 
@@ -223,7 +221,7 @@ class Delete(command.Action):
 
         cloud = self.catalog(parsed_args)
         planned = self.plan(parsed_args, cloud)
-        self.warn((*planned.warnings, *planned.kept))
+        self.warn((*planned.warnings, *planned.notes))
         if parsed_args.dry_run:
             self.say(planned.describe())
             delete.refuse(planned.problems, planned.total, dry_run=True)
@@ -253,7 +251,7 @@ class DeleteAmi(Delete):
 
     def plan(
         self, parsed_args: argparse.Namespace, cloud: client.Catalog
-    ) -> delete.RemovalPlan:
+    ) -> delete.DeletePlan:
         """Plan what is deleted."""
         from amiclient.glance.change import delete
 
@@ -301,13 +299,14 @@ class AddProject(command.Lister):
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         """Share it."""
         from amiclient.glance.change import share
+        from amiclient.glance.change import steps
         from amiclient.osc import columns
 
         cloud = self.catalog(parsed_args)
         projects = _projects(self, parsed_args)
         planned = share.plan_add(cloud, parsed_args.ami, projects)
         self.warn(planned.warnings)
-        share.execute(planned, cloud)
+        steps.execute(planned, cloud)
         made = share.shared(planned, cloud)
         self.warn(share.advice(made))
         return columns.many(columns.SHARED, made)
@@ -327,9 +326,10 @@ class RemoveProject(command.Action):
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Share it no longer."""
         from amiclient.glance.change import share
+        from amiclient.glance.change import steps
 
         cloud = self.catalog(parsed_args)
         projects = _projects(self, parsed_args)
         planned = share.plan_remove(cloud, parsed_args.ami, projects)
         self.warn(planned.warnings)
-        share.execute(planned, cloud)
+        steps.execute(planned, cloud)

@@ -180,7 +180,7 @@ class DeleteKernel(_Kernel, ami_change.Delete):
 
     def plan(
         self, parsed_args: argparse.Namespace, cloud: client.Catalog
-    ) -> delete.RemovalPlan:
+    ) -> delete.DeletePlan:
         """Plan what is deleted."""
         from amiclient.glance.change import delete
         from amiclient.glance import model

@@ -2,28 +2,77 @@
 
 """What becomes of a kernel or ramdisk when its AMI is changed.
 
-Nobody may see an AMI whose kernel he cannot see, at no moment: so what makes
-a part visible to more comes before the change of the AMI, and what makes it
-visible to fewer comes after it.
+Nova fetches kernel and ramdisk as the user who boots: nobody may see an AMI
+whose kernel he cannot see, at no moment. So what makes a part visible to more
+comes before the change of the AMI, and what makes it visible to fewer comes
+after it.
 """
 
-from collections.abc import Iterable
 import dataclasses
+import functools
 from typing import Any
 
 from amiclient import errors
-from amiclient.glance.change import audience
 from amiclient.glance.change import steps
-from amiclient.glance import client
+from amiclient.glance.client import Catalog
 from amiclient.glance import links
-from amiclient.glance import model
-
-#: Other AMIs that are named when a part is kept as it is.
-_NAMED = 3
+from amiclient.glance.model import ImageRecord
+from amiclient.glance.model import Kind
+from amiclient.glance.model import OPEN
+from amiclient.glance.model import VISIBILITIES
 
 
 @dataclasses.dataclass(frozen=True)
-class Wanted:
+class Audience:
+    """Who can see an image, as it is or as it would be.
+
+    :param members: ids of the projects that it is shared with; they count
+        only while the visibility is ``shared``.
+    """
+
+    visibility: str
+    owner: str | None
+    members: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, catalog: Catalog, image: ImageRecord) -> 'Audience':
+        """Ask who can see an image."""
+        return cls(image.visibility, image.owner, catalog.member_ids(image))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether everybody can see it who knows its id."""
+        return self.visibility in OPEN
+
+    @property
+    def projects(self) -> frozenset[str | None]:
+        """Whoever can see it, unless it is open."""
+        if self.visibility == 'shared':
+            return self.members | {self.owner}
+        return frozenset({self.owner})
+
+    def includes(self, project: str) -> bool:
+        """Tell whether a project can see it."""
+        return self.is_open or project in self.projects
+
+    def lacks(self, ami: 'Audience') -> str | None:
+        """Tell who sees an AMI, but not this kernel or ramdisk.
+
+        :returns: for a sentence; None if nobody.
+        """
+        if self.is_open:
+            return None
+        if ami.is_open:
+            return 'other projects'
+        lacking = sorted(str(p) for p in ami.projects - self.projects)
+        if not lacking:
+            return None
+        some = 'projects' if len(lacking) > 1 else 'project'
+        return f'the {some} {", ".join(lacking)}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
     """What an AMI is going to be, as far as its parts are concerned.
 
     :param image: the AMI as it is.
@@ -32,25 +81,11 @@ class Wanted:
         others.
     """
 
-    image: model.ImageRecord
-    seen: audience.Audience
+    image: ImageRecord
+    seen: Audience
     visibility: str | None = None
     protected: bool | None = None
     hidden: bool | None = None
-
-    def lacking(self, part: model.ImageRecord) -> list[str]:
-        """Tell which states of a part are not those that were asked for."""
-        protection = 'protected' if part.protected else 'unprotected'
-        hiding = 'hidden' if part.hidden else 'unhidden'
-        return [
-            state
-            for state, asked, there in (
-                (part.visibility, self.visibility, part.visibility),
-                (protection, self.protected, part.protected),
-                (hiding, self.hidden, part.hidden),
-            )
-            if asked not in (None, there)
-        ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,18 +97,15 @@ class Around:
     :param left: what is asked, but is for another project to do.
     """
 
-    before: tuple[steps.Step, ...] = ()
-    after: tuple[steps.Step, ...] = ()
+    before: tuple[steps.Change, ...] = ()
+    after: tuple[steps.Change, ...] = ()
     notes: tuple[str, ...] = ()
     visibility: str | None = None
     left: str | None = None
 
 
 def check(
-    kind: model.Kind,
-    part: model.ImageRecord,
-    wanted: Wanted,
-    seen: audience.Audience,
+    kind: Kind, part: ImageRecord, wanted: Outcome, seen: Audience
 ) -> None:
     """Refuse that somebody sees the AMI, but not this part of it.
 
@@ -95,160 +127,95 @@ def check(
 
 
 def shared(
-    kind: model.Kind,
-    part: model.ImageRecord,
-    wanted: Wanted,
-    seen: audience.Audience,
-) -> tuple[steps.Step, ...]:
+    kind: Kind, part: ImageRecord, wanted: Outcome, seen: Audience
+) -> tuple[steps.Change, ...]:
     """Share a part with whom the AMI is shared with."""
     if wanted.seen.visibility != 'shared':
         return ()
     lacking = wanted.seen.members - seen.members - {str(part.owner)}
-    return tuple(
-        steps.Membership(kind, part, project) for project in sorted(lacking)
-    )
+    return tuple(steps.Membership(kind, part, p) for p in sorted(lacking))
 
 
 def plan(
-    kind: model.Kind,
-    part: model.ImageRecord,
-    wanted: Wanted,
-    catalog: client.Catalog,
+    kind: Kind, part: ImageRecord, wanted: Outcome, catalog: Catalog
 ) -> Around:
     """Have a part follow its AMI.
 
     :raises CloudError: if somebody could see the AMI, but not this part,
         which is another project's.
     """
-    seen = audience.Audience.of(catalog, part)
+    seen = Audience.of(catalog, part)
     if part.owner != wanted.image.owner:
         check(kind, part, wanted, seen)
         return Around(left=_left(kind, part, wanted))
-    planner = _Planner(kind, part, wanted, catalog)
+    early: dict[str, Any] = {}
+    late: dict[str, Any] = {}
+    held: dict[str, list[ImageRecord]] = {}
+    others = functools.cache(lambda: links.others(catalog, part, wanted.image))
     visibility = _visibility(wanted, seen)
-    if visibility != part.visibility:
-        planner.see(visibility)
-    if wanted.protected is not None and wanted.protected != part.protected:
-        planner.protect(protected=wanted.protected)
-    if wanted.hidden is not None and wanted.hidden != part.hidden:
-        planner.put('os_hidden', wanted.hidden, early=not wanted.hidden)
-    return planner.planned(seen)
+    if _rank(visibility) > _rank(part.visibility):
+        early['visibility'] = visibility
+    elif visibility != part.visibility:
+        then = Audience(visibility, part.owner, wanted.seen.members)
+        held[part.visibility] = [
+            o for o in others() if then.lacks(Audience.of(catalog, o))
+        ]
+        if not held[part.visibility]:
+            late['visibility'] = visibility
+    if wanted.protected not in (None, part.protected):
+        if wanted.protected:
+            early['protected'] = True
+        else:
+            held['protected'] = [o for o in others() if o.protected]
+            if not held['protected']:
+                late['protected'] = False
+    if wanted.hidden not in (None, part.hidden):
+        (late if wanted.hidden else early)['os_hidden'] = wanted.hidden
+    before: list[steps.Change] = []
+    after: list[steps.Change] = []
+    for values, made in ((early, before), (late, after)):
+        if values:
+            made.append(steps.Update(kind, part, values))
+    visibility = {**early, **late}.get('visibility', part.visibility)
+    if visibility == 'shared':
+        # A part that is not shared yet cannot have members.
+        made = after if 'visibility' in late else before
+        made += shared(kind, part, wanted, seen)
+    notes = tuple(
+        f'the {steps.title(kind, part)} stays {state}: needed by '
+        f'{links.named(users)}'
+        for state, users in held.items()
+        if users
+    )
+    return Around(tuple(before), tuple(after), notes, visibility)
 
 
-def _left(
-    kind: model.Kind, part: model.ImageRecord, wanted: Wanted
-) -> str | None:
-    states = ' and '.join(wanted.lacking(part))
+def _rank(visibility: str) -> int:
+    return VISIBILITIES.index(visibility)
+
+
+def _left(kind: Kind, part: ImageRecord, wanted: Outcome) -> str | None:
+    """Tell which states of a part are not those that were asked for."""
+    protection = 'protected' if part.protected else 'unprotected'
+    hiding = 'hidden' if part.hidden else 'unhidden'
+    states = [
+        state
+        for state, asked, there in (
+            (part.visibility, wanted.visibility, part.visibility),
+            (protection, wanted.protected, part.protected),
+            (hiding, wanted.hidden, part.hidden),
+        )
+        if asked not in (None, there)
+    ]
     whose = f'the {steps.title(kind, part)} of the project {part.owner}'
-    return f'{whose} stays {states}' if states else None
+    return f'{whose} stays {" and ".join(states)}' if states else None
 
 
-def _visibility(wanted: Wanted, seen: audience.Audience) -> str:
+def _visibility(wanted: Outcome, seen: Audience) -> str:
     if wanted.visibility is not None:
         return wanted.visibility
     ami = wanted.seen.visibility
-    is_less = audience.rank(seen.visibility) < audience.rank(ami)
+    is_less = _rank(seen.visibility) < _rank(ami)
     if is_less and seen.lacks(wanted.seen) is not None:
         return ami
     return seen.visibility
-
-
-class _Planner:
-    """Gathers what is done to one part."""
-
-    def __init__(
-        self,
-        kind: model.Kind,
-        part: model.ImageRecord,
-        wanted: Wanted,
-        catalog: client.Catalog,
-    ) -> None:
-        self._kind = kind
-        self._part = part
-        self._wanted = wanted
-        self._catalog = catalog
-        self._before: dict[str, Any] = {}
-        self._after: dict[str, Any] = {}
-        self._notes: list[str] = []
-        self._others: tuple[model.ImageRecord, ...] | None = None
-
-    def put(self, name: str, value: Any, *, early: bool) -> None:
-        """Give the part another value, before or after the AMI."""
-        (self._before if early else self._after)[name] = value
-
-    def see(self, visibility: str) -> None:
-        """Make it visible to more or to fewer."""
-        order = audience.rank
-        if order(visibility) > order(self._part.visibility):
-            self.put('visibility', visibility, early=True)
-            return
-        after = audience.Audience(
-            visibility, self._part.owner, self._wanted.seen.members
-        )
-        held = [
-            other
-            for other in self._users()
-            if after.lacks(audience.Audience.of(self._catalog, other))
-        ]
-        if held:
-            self._keep(self._part.visibility, held)
-        else:
-            self.put('visibility', visibility, early=False)
-
-    def protect(self, *, protected: bool) -> None:
-        """Protect it, or no longer."""
-        held = (
-            [o for o in self._users() if o.protected] if not protected else []
-        )
-        if held:
-            self._keep('protected', held)
-        else:
-            self.put('protected', protected, early=protected)
-
-    def _users(self) -> tuple[model.ImageRecord, ...]:
-        """Find the other AMIs that link to it."""
-        if self._others is None:
-            found = links.used_by(self._catalog, [self._part.id])
-            self._others = tuple(
-                user
-                for user in found[self._part.id]
-                if user.id != self._wanted.image.id
-            )
-        return self._others
-
-    def _keep(self, state: str, held: list[model.ImageRecord]) -> None:
-        self._notes.append(
-            f'the {steps.title(self._kind, self._part)} stays {state}: '
-            f'needed by {named(held)}'
-        )
-
-    def planned(self, seen: audience.Audience) -> Around:
-        """Make steps of all that.
-
-        :param seen: who can see the part now.
-        """
-        before: list[steps.Step] = []
-        after: list[steps.Step] = []
-        for values, made in ((self._before, before), (self._after, after)):
-            if values:
-                made.append(steps.Update(self._kind, self._part, values))
-        visibility = {**self._before, **self._after}.get(
-            'visibility', self._part.visibility
-        )
-        if visibility == 'shared':
-            # A part that is not shared yet cannot have members.
-            early = 'visibility' not in self._after
-            (before if early else after).extend(
-                shared(self._kind, self._part, self._wanted, seen)
-            )
-        return Around(
-            tuple(before), tuple(after), tuple(self._notes), visibility
-        )
-
-
-def named(images: Iterable[model.ImageRecord]) -> str:
-    """Name some images, and count the rest."""
-    all_ = [f'{image.name!r} ({image.id})' for image in images]
-    more = len(all_) - _NAMED
-    some = ', '.join(all_[:_NAMED])
-    return f'{some} and {more} more' if more > 0 else some

@@ -12,12 +12,14 @@ import dataclasses
 import re
 
 from amiclient import errors
-from amiclient.glance.change import audience
-from amiclient.glance.change import linked
+from amiclient.glance.change.linked import Audience
 from amiclient.glance.change import steps
-from amiclient.glance import client
+from amiclient.glance.client import Catalog
 from amiclient.glance import links
-from amiclient.glance import model
+from amiclient.glance.model import ImageRecord
+from amiclient.glance.model import Kind
+from amiclient.glance.model import LINKS
+from amiclient.glance.model import OPEN
 
 #: As Keystone makes ids of projects.
 _PROJECT = re.compile(
@@ -25,24 +27,16 @@ _PROJECT = re.compile(
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class SharingPlan:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SharePlan(steps.Plan):
     """How an AMI is going to be shared, or no longer.
 
     :param images: kernel, ramdisk and AMI, as far as they are there.
     :param projects: ids.
-    :param warnings: what to say before.
     """
 
-    images: tuple[tuple[model.Kind, model.ImageRecord], ...]
+    images: tuple[tuple[Kind, ImageRecord], ...]
     projects: tuple[str, ...]
-    steps: tuple[steps.Step, ...]
-    warnings: tuple[str, ...] = ()
-
-    def describe(self) -> Iterator[str]:
-        """Say what is going to be done, a line for each step."""
-        for step in self.steps:
-            yield step.describe()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,15 +46,13 @@ class Shared:
     :param status: of the membership; None if it needs none.
     """
 
-    kind: model.Kind
-    image: model.ImageRecord
+    kind: Kind
+    image: ImageRecord
     project: str
     status: str | None
 
 
-def plan_add(
-    catalog: client.Catalog, ami: str, projects: Iterable[str]
-) -> SharingPlan:
+def plan_add(catalog: Catalog, ami: str, projects: Iterable[str]) -> SharePlan:
     """Plan to share an AMI with projects.
 
     An image that is private is made ``shared``, which by itself shows it to
@@ -71,10 +63,11 @@ def plan_add(
         be shared.
     """
     found, wanted = links.show(catalog, ami), tuple(dict.fromkeys(projects))
-    made: list[steps.Step] = []
+    _check_parts(found)
+    made: list[steps.Change] = []
     warnings = [*unlikely(wanted)]
-    for kind, image in _images(found, complete=True):
-        seen = audience.Audience.of(catalog, image)
+    for kind, image in _images(found):
+        seen = Audience.of(catalog, image)
         title = steps.title(kind, image)
         lacking = [p for p in wanted if not seen.includes(p)]
         if seen.is_open:
@@ -91,18 +84,20 @@ def plan_add(
         elif lacking:
             if image.visibility == 'private':
                 warnings.append(f'the {title} is private, and becomes shared')
-                made.append(
-                    steps.Update(kind, image, {'visibility': 'shared'})
-                )
+                change = {'visibility': 'shared'}
+                made.append(steps.Update(kind, image, change))
             made += [steps.Membership(kind, image, p) for p in lacking]
-    return SharingPlan(
-        tuple(_images(found)), wanted, tuple(made), tuple(warnings)
+    return SharePlan(
+        images=_images(found),
+        projects=wanted,
+        steps=tuple(made),
+        warnings=tuple(warnings),
     )
 
 
 def plan_remove(
-    catalog: client.Catalog, ami: str, projects: Iterable[str]
-) -> SharingPlan:
+    catalog: Catalog, ami: str, projects: Iterable[str]
+) -> SharePlan:
     """Plan to share an AMI with projects no longer.
 
     A kernel or ramdisk stays shared with a project that can see another AMI
@@ -113,82 +108,70 @@ def plan_remove(
     """
     found, wanted = links.show(catalog, ami), tuple(dict.fromkeys(projects))
     image = found.image
-    if image.visibility in ('public', 'community'):
+    if image.visibility in OPEN:
         raise errors.CloudError(
-            f'the image {image.name!r} ({image.id}) is {image.visibility}: '
-            'every project can use it',
+            f'the image {image.title} is {image.visibility}: every project '
+            'can use it',
             hint=f'openstack ami set --linked --shared {image.id} shows it '
             'to those only that it is shared with',
         )
-    made: list[steps.Step] = []
+    made: list[steps.Change] = []
     warnings: list[str] = []
-    for kind, each in reversed([*_images(found)]):
+    for kind, each in reversed(_images(found)):
+        title = f'the {steps.title(kind, each)}'
         there = catalog.member_ids(each)
         for project in wanted:
             if project not in there:
-                if kind is model.Kind.AMI:
+                if kind is Kind.AMI:
                     warnings.append(
-                        f'the {steps.title(kind, each)} is not shared with '
-                        f'the project {project}'
+                        f'{title} is not shared with the project {project}'
                     )
-                continue
-            if each.owner != image.owner:
-                continue
-            held = _held(catalog, found, kind, each, project)
-            if held:
-                warnings.append(
-                    f'the {steps.title(kind, each)} stays shared with the '
-                    f'project {project}: needed by {linked.named(held)}'
+            elif each.owner == image.owner:
+                others = (
+                    links.others(catalog, each, image)
+                    if kind is not Kind.AMI
+                    else []
                 )
-            else:
-                made.append(
-                    steps.Membership(kind, each, project, present=False)
-                )
-    return SharingPlan(
-        tuple(_images(found)), wanted, tuple(made), tuple(warnings)
+                held = [
+                    user
+                    for user in others
+                    if Audience.of(catalog, user).includes(project)
+                ]
+                if held:
+                    warnings.append(
+                        f'{title} stays shared with the project {project}: '
+                        f'needed by {links.named(held)}'
+                    )
+                else:
+                    made.append(
+                        steps.Membership(kind, each, project, present=False)
+                    )
+    return SharePlan(
+        images=_images(found),
+        projects=wanted,
+        steps=tuple(made),
+        warnings=tuple(warnings),
     )
 
 
-def _images(
-    ami: links.Ami, *, complete: bool = False
-) -> Iterator[tuple[model.Kind, model.ImageRecord]]:
-    """Name kernel, ramdisk and AMI.
+def _images(ami: links.Ami) -> tuple[tuple[Kind, ImageRecord], ...]:
+    return (*ami.parts, (Kind.AMI, ami.image))
 
-    :param complete: whether to refuse links that lead nowhere.
-    """
-    for kind, part, status in (
-        (model.Kind.AKI, ami.kernel, ami.kernel_status),
-        (model.Kind.ARI, ami.ramdisk, ami.ramdisk_status),
+
+def _check_parts(ami: links.Ami) -> None:
+    """Refuse links that lead nowhere."""
+    for kind, status in (
+        (Kind.AKI, ami.kernel_status),
+        (Kind.ARI, ami.ramdisk_status),
     ):
-        if part is not None:
-            yield kind, part
-        elif complete and status is not None:
-            link = ami.image.properties[model.LINKS[kind]]
+        if status == links.MISSING:
+            link = ami.image.properties[LINKS[kind]]
             raise errors.CloudError(
                 f'the {kind.noun} {link} that the image links to was '
                 'deleted, or cannot be seen by this project',
                 hint='it would boot for nobody; give it another: openstack '
                 f'ami set --{kind.noun} FILE {ami.image.id}',
             )
-    yield model.Kind.AMI, ami.image
-
-
-def _held(
-    catalog: client.Catalog,
-    ami: links.Ami,
-    kind: model.Kind,
-    part: model.ImageRecord,
-    project: str,
-) -> list[model.ImageRecord]:
-    """Find other AMIs by which a project still needs a part."""
-    if kind is model.Kind.AMI:
-        return []
-    return [
-        user
-        for user in links.used_by(catalog, [part.id])[part.id]
-        if user.id != ami.image.id
-        and audience.Audience.of(catalog, user).includes(project)
-    ]
 
 
 def unlikely(projects: Sequence[str]) -> Iterator[str]:
@@ -205,23 +188,8 @@ def unlikely(projects: Sequence[str]) -> Iterator[str]:
             )
 
 
-def execute(plan: SharingPlan, catalog: client.Catalog) -> None:
-    """Share an AMI, or no longer.
-
-    :raises CloudError: if the cloud refuses; then all is as it was before,
-        or it was logged what is not.
-    """
-    with steps.Changes(catalog) as changes:
-        for step in plan.steps:
-            changes.carry_out(step)
-        changes.commit()
-
-
-def shared(plan: SharingPlan, catalog: client.Catalog) -> list[Shared]:
-    """Tell what the projects of a plan can see, and whether they accepted it.
-
-    :raises CloudError: if the cloud does not answer as it should.
-    """
+def shared(plan: SharePlan, catalog: Catalog) -> list[Shared]:
+    """Tell what the projects of a plan see, and whether they accepted it."""
     images = catalog.get_many([image.id for _, image in plan.images])
     made = []
     for kind, before in plan.images:
@@ -255,6 +223,5 @@ def advice(images: Iterable[Shared]) -> Iterator[str]:
 
 
 def _accepting(images: Iterable[Shared]) -> Iterator[str]:
-    """Name the commands by which the other side accepts images."""
     for id in dict.fromkeys(each.image.id for each in images):
         yield f'  openstack image set --accept {id}'

@@ -7,32 +7,21 @@ them fails, those before it are taken back, the last one first, and what
 cannot be is listed with the commands that do it.
 """
 
-from collections.abc import Mapping, Sequence
+import abc
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import logging
 import shlex
 import types
-import typing
-from typing import Any
+from typing import Any, Self
 
-from amiclient import errors
-from amiclient.glance import client
-from amiclient.glance import model
+from amiclient.errors import CloudError
+from amiclient.glance.client import Catalog
+from amiclient.glance.model import ImageRecord
+from amiclient.glance.model import Kind
 from amiclient import interrupts
 
 LOG = logging.getLogger(__name__)
-
-#: Glance's names of attributes, and the record's where those differ.
-_ATTRIBUTES = {
-    'name': 'name',
-    'min_disk': 'min_disk',
-    'min_ram': 'min_ram',
-    'os_hidden': 'hidden',
-    'owner': 'owner',
-    'protected': 'protected',
-    'tags': 'tags',
-    'visibility': 'visibility',
-}
 
 #: How ``openstack image set`` calls what takes a value.
 _OPTIONS = {
@@ -47,13 +36,16 @@ _FLAGS = {
     'os_hidden': ('--unhidden', '--hidden'),
 }
 
+#: Glance's names of attributes that can be changed; all others are properties.
+_ATTRIBUTES = {*_OPTIONS, *_FLAGS, 'tags', 'visibility'}
 
-def title(kind: model.Kind, image: model.ImageRecord) -> str:
+
+def title(kind: Kind, image: ImageRecord) -> str:
     """Name an image within a sentence."""
-    return f'{kind.noun} {image.name!r} ({image.id})'
+    return f'{kind.noun} {image.title}'
 
 
-def before(image: model.ImageRecord, name: str) -> Any:
+def before(image: ImageRecord, name: str) -> Any:
     """Tell what an attribute or a property is.
 
     :param name: by Glance.
@@ -61,46 +53,53 @@ def before(image: model.ImageRecord, name: str) -> Any:
     """
     if name not in _ATTRIBUTES:
         return image.properties.get(name)
-    value = getattr(image, _ATTRIBUTES[name])
+    value = getattr(image, 'hidden' if name == 'os_hidden' else name)
     if name == 'tags':
         return list(value)
     # A name can be null, but it cannot be removed.
     return '' if name == 'name' and value is None else value
 
 
-class Step(typing.Protocol):
-    """One change of one image."""
+@dataclasses.dataclass(frozen=True)
+class Change(abc.ABC):
+    """One change of one image.
+
+    :param kind: what the image is within the triple.
+    :param image: as it is before all steps.
+    """
+
+    kind: Kind
+    image: ImageRecord
 
     @property
-    def kind(self) -> model.Kind:
-        """What the image is within the triple."""
+    def title(self) -> str:
+        """Name the image within a sentence."""
+        return title(self.kind, self.image)
 
-    @property
-    def image(self) -> model.ImageRecord:
-        """The image as it is before all steps."""
-
+    @abc.abstractmethod
     def describe(self) -> str:
         """Say what it changes, in one line."""
 
-    def apply(self, catalog: client.Catalog) -> None:
+    @abc.abstractmethod
+    def apply(self, catalog: Catalog) -> None:
         """Do it."""
 
-    def undo(self, catalog: client.Catalog) -> None:
+    def undo(self, catalog: Catalog) -> None:
         """Take it back, even if it was not done."""
+        raise NotImplementedError
 
     def undoing(self) -> Sequence[Sequence[str]]:
         """Name the commands that take it back."""
+        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
-class Update:
+class Update(Change):
     """Attributes and properties that are given other values.
 
     :param values: by Glance's names; None removes a property.
     """
 
-    kind: model.Kind
-    image: model.ImageRecord
     values: Mapping[str, Any]
 
     def describe(self) -> str:
@@ -113,33 +112,28 @@ class Update:
         gone = ', '.join(n for n, v in self.values.items() if v is None)
         words = [f'set {given}'] if given else []
         words += [f'remove {gone}'] if gone else []
-        return f'{title(self.kind, self.image)}: {" and ".join(words)}'
+        return f'{self.title}: {" and ".join(words)}'
 
-    def apply(self, catalog: client.Catalog) -> None:
+    def apply(self, catalog: Catalog) -> None:
         """Do it, in one request."""
         catalog.update(self.image.id, self.values)
 
-    def undo(self, catalog: client.Catalog) -> None:
+    def undo(self, catalog: Catalog) -> None:
         """Give it the values that it had."""
-        catalog.update(
-            self.image.id, {name: self._before(name) for name in self.values}
-        )
-
-    def _before(self, name: str) -> Any:
-        return before(self.image, name)
+        old = {name: before(self.image, name) for name in self.values}
+        catalog.update(self.image.id, old)
 
     def undoing(self) -> Sequence[Sequence[str]]:
         """Name the commands that give it the values that it had."""
         given: list[str] = []
         gone: list[str] = []
-        for name in self.values:
-            value = self._before(name)
+        for name, new in self.values.items():
+            value = before(self.image, name)
             if name == 'visibility':
                 given.append(f'--{value}')
             elif name == 'tags':
-                added = {*self.values[name]} - {*value}
-                given += _each('--tag', {*value} - {*self.values[name]})
-                gone += _each('--tag', added)
+                given += _each('--tag', {*value} - {*new})
+                gone += _each('--tag', {*new} - {*value})
             elif name in _FLAGS:
                 given.append(_FLAGS[name][bool(value)])
             elif name in _OPTIONS:
@@ -162,43 +156,33 @@ def _each(option: str, values: set[str]) -> list[str]:
 def _written(value: Any) -> str:
     if isinstance(value, list):
         return ','.join(value)
-    if isinstance(value, model.Kind):
-        return 'the new one'
-    return str(value)
+    return 'the new one' if isinstance(value, Kind) else str(value)
 
 
 @dataclasses.dataclass(frozen=True)
-class Membership:
+class Membership(Change):
     """A project that an image is shared with, or no longer.
 
     :param project: its id.
     :param present: false to take it off.
     """
 
-    kind: model.Kind
-    image: model.ImageRecord
     project: str
     present: bool = True
 
     def describe(self) -> str:
         """Say what it changes, in one line."""
         how = 'share' if self.present else 'share no longer'
-        return (
-            f'{title(self.kind, self.image)}: {how} with project '
-            f'{self.project}'
-        )
+        return f'{self.title}: {how} with project {self.project}'
 
-    def apply(self, catalog: client.Catalog) -> None:
+    def apply(self, catalog: Catalog) -> None:
         """Do it."""
-        self._set(catalog, present=self.present)
-
-    def undo(self, catalog: client.Catalog) -> None:
-        """Take it back; who had accepted the image has to do it again."""
-        self._set(catalog, present=not self.present)
-
-    def _set(self, catalog: client.Catalog, *, present: bool) -> None:
-        change = catalog.add_member if present else catalog.remove_member
+        change = catalog.add_member if self.present else catalog.remove_member
         change(self.image.id, self.project)
+
+    def undo(self, catalog: Catalog) -> None:
+        """Take it back; who had accepted the image has to do it again."""
+        dataclasses.replace(self, present=not self.present).apply(catalog)
 
     def undoing(self) -> Sequence[Sequence[str]]:
         """Name the command that takes it back."""
@@ -207,29 +191,67 @@ class Membership:
         return [(*words, self.image.id, self.project)]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is going to be changed.
+
+    :param warnings: what to say before.
+    :param notes: what stays as it is, and why.
+    """
+
+    steps: tuple[Change, ...] = ()
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def describe(self) -> Iterator[str]:
+        """Say what is going to be done, a line for each step."""
+        for step in self.steps:
+            yield step.describe()
+
+
+def execute(plan: Plan, catalog: Catalog) -> None:
+    """Carry out all steps of a plan, or none.
+
+    :raises CloudError: if the cloud refuses; then all is as it was before,
+        or it was logged what is not.
+    """
+    with Changes(catalog) as changes:
+        for step in plan.steps:
+            changes.carry_out(step)
+        changes.commit()
+
+
+def apply(step: Change, catalog: Catalog) -> None:
+    """Carry out one step.
+
+    :raises CloudError: if the cloud refuses, saying why.
+    """
+    try:
+        step.apply(catalog)
+    except CloudError as error:
+        raise catalog.explained(error, step.image) from error
+
+
 class Changes:
     """Carries out steps, and takes them back unless all went well."""
 
-    def __init__(self, catalog: client.Catalog) -> None:
+    def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._begun: list[Step] = []
+        self._begun: list[Change] = []
 
-    def __enter__(self) -> typing.Self:
+    def __enter__(self) -> Self:
         return self
 
-    def carry_out(self, step: Step) -> None:
-        """Carry out one step.
-
-        :raises CloudError: if the cloud refuses, saying why.
-        """
+    def carry_out(self, step: Change) -> None:
+        """Carry out one step, as :func:`apply` does."""
         self._begun.append(step)
         try:
-            step.apply(self._catalog)
-        except errors.CloudError as error:
+            apply(step, self._catalog)
+        except CloudError as error:
             if error.status is not None and error.status < 500:
                 # Else it may have been done all the same.
                 self._begun.remove(step)
-            raise self._catalog.explained(error, step.image) from error
+            raise
 
     def commit(self) -> None:
         """Say that all went well: from now on the changes stay."""
@@ -249,7 +271,7 @@ class Changes:
 
     def _undo(self) -> None:
         catalog = self._catalog.within()
-        left: list[Step] = []
+        left: list[Change] = []
         silent = False
         while self._begun:
             step = self._begun[-1]
@@ -257,23 +279,22 @@ class Changes:
             if silent or error is not None:
                 left.append(step)
             if error is not None:
-                LOG.error('%s: %s', title(step.kind, step.image), error)
+                LOG.error('%s: %s', step.title, error)
                 # Nobody answers; each try could take minutes.
                 silent = error.status is None
             self._begun.pop()
         self._begun = left[::-1]
         if left:
+            words = [shlex.join(words) for s in left for words in s.undoing()]
             LOG.error(
                 'could not change back what was changed; this does: %s',
-                ' && '.join(
-                    shlex.join(words) for s in left for words in s.undoing()
-                ),
+                ' && '.join(words),
             )
 
 
-def _undo(step: Step, catalog: client.Catalog) -> errors.CloudError | None:
+def _undo(step: Change, catalog: Catalog) -> CloudError | None:
     try:
         step.undo(catalog)
-    except errors.CloudError as error:
+    except CloudError as error:
         return error
     return None

@@ -4,27 +4,41 @@
 
 A new kernel for an AMI is one transaction: it is uploaded if it has to be,
 and the link is changed; if that fails, the kernel that was uploaded is
-removed again. What is done is planned by
-:mod:`amiclient.glance.change.changeplan`.
+removed again.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 import dataclasses
-import typing
+from typing import Any, TYPE_CHECKING
 
-from amiclient import errors
+from amiclient.errors import CloudError
+from amiclient.errors import UsageError
+from amiclient.glance.change import linked
+from amiclient.glance.change.linked import Audience
 from amiclient.glance.change import steps
-from amiclient.glance import client
+from amiclient.glance.client import Catalog
+from amiclient.glance import links
 from amiclient.glance import model
+from amiclient.glance.model import ImageRecord
+from amiclient.glance.model import Kind
+from amiclient.glance.model import LINKS
 from amiclient.glance import retry
+from amiclient.glance.upload import parts
+from amiclient.glance.upload import preflight
 from amiclient.glance.upload import register
-from amiclient.glance.upload import request
+from amiclient.glance.upload.request import Creation
+from amiclient.glance.upload.request import PartPlan
+from amiclient.glance.upload.request import Reuse
+from amiclient.glance.upload.request import Settings
+from amiclient.glance.upload.request import Step
+from amiclient.glance.upload.request import Traits
 from amiclient.glance.upload import reuse
 from amiclient.glance.upload import transaction
 from amiclient import interrupts
 from amiclient.progress import Progress
+from amiclient import units
 
-if typing.TYPE_CHECKING:
+if TYPE_CHECKING:
     from openstack.image.v2 import _proxy
 
 
@@ -65,8 +79,36 @@ class ChangeRequest:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class ChangePlan:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UnsetRequest:
+    """What is to be taken off.
+
+    :param ami: its id or name.
+    :param kernel: whether the link to the kernel is. :param ramdisk: likewise.
+    :param linked: whether tags and properties are taken off the kernel and
+        the ramdisk as well, unless other images link to these.
+    """
+
+    ami: str
+    tags: tuple[str, ...] = ()
+    properties: tuple[str, ...] = ()
+    kernel: bool = False
+    ramdisk: bool = False
+    linked: bool = False
+
+    def there(self, image: ImageRecord) -> list[str]:
+        """Name what an image has of that which is to be taken off."""
+        given = self.properties
+        properties = [
+            f'the property {p}' for p in given if p in image.properties
+        ]
+        return properties + [
+            f'the tag {t}' for t in self.tags if t in image.tags
+        ]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ChangePlan(steps.Plan):
     """How an AMI is going to be changed.
 
     :param uploads: kernels and ramdisks that come first; a step may have
@@ -75,47 +117,34 @@ class ChangePlan:
     :param followers: kernels and ramdisks that are shared with whomever the
         AMI turns out to be shared with, which Glance tells only then.
     :param reused: images of the cloud's that it is going to link to.
-    :param warnings: what to say before. :param notes: what to say after.
     :param left: kernels and ramdisks of other projects, and what was asked
         for them, but is for those to do.
     """
 
-    ami: model.ImageRecord
-    uploads: tuple[request.PartPlan, ...]
-    members: frozenset[str]
-    steps: tuple[steps.Step, ...]
-    followers: tuple[tuple[model.Kind, model.ImageRecord], ...] = ()
-    reused: tuple[request.Reuse, ...] = ()
-    warnings: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    ami: ImageRecord
+    uploads: tuple[PartPlan, ...] = ()
+    members: frozenset[str] = frozenset()
+    followers: tuple[tuple[Kind, ImageRecord], ...] = ()
+    reused: tuple[Reuse, ...] = ()
     left: tuple[str, ...] = ()
 
     def describe(self) -> Iterator[str]:
         """Say what is going to be done, a line for each step."""
         for part in self.uploads:
             step = part.step
-            yield (
-                f'upload {step.kind.noun} {step.image.name!r}: {step.size} '
-                f'bytes, {step.image.visibility}'
-            )
+            what = f'{step.kind.noun} {step.image.name!r}'
+            yield f'upload {what}: {step.size} bytes, {step.image.visibility}'
             for project in sorted(self.members):
-                yield (
-                    f'{step.kind.noun} {step.image.name!r}: share with '
-                    f'project {project}'
-                )
-        for each in self.steps:
-            yield each.describe()
+                yield f'{what}: share with project {project}'
+        yield from super().describe()
 
-    def visibility(self, part: model.ImageRecord) -> str:
+    def visibility(self, part: ImageRecord) -> str:
         """Tell what visibility a part has when all is done."""
-        given = [
-            step.values['visibility']
-            for step in self.steps
-            if isinstance(step, steps.Update)
-            and step.image.id == part.id
-            and 'visibility' in step.values
-        ]
-        return str(given[-1]) if given else part.visibility
+        given = [part.visibility]
+        for step in self.steps:
+            if isinstance(step, steps.Update) and step.image.id == part.id:
+                given.append(step.values.get('visibility', given[-1]))
+        return given[-1]
 
     def check(self) -> None:
         """Complain of what was asked, but is not going to be done.
@@ -123,16 +152,293 @@ class ChangePlan:
         :raises CloudError: naming all of it.
         """
         if self.left:
-            raise errors.CloudError(
+            raise CloudError(
                 ', '.join(self.left),
                 hint='that is for its owner to change; leave out --linked to '
                 'change the AMI alone',
             )
 
 
+def plan(
+    request: ChangeRequest, catalog: Catalog, *, progress: Progress
+) -> ChangePlan:
+    """Check all that can be checked, and say what would be done.
+
+    :param progress: who watches the hashing of files.
+    :raises UsageError: for a request that contradicts itself.
+    :raises SourceError: for a file that is not what it must be.
+    :raises CloudError: if there is no such AMI, or if somebody could see it
+        in the end but not what it links to.
+    """
+    preflight.check_properties(request.properties)
+    preflight.check_texts(
+        (request.name or '', *request.tags, *request.properties)
+    )
+    given = {
+        Kind.AKI: parts.identify(Kind.AKI, request.kernel),
+        Kind.ARI: parts.identify(Kind.ARI, request.ramdisk),
+    }
+    only_upload = [] if request.store is None else ['--store']
+    only_upload += [] if request.reuse else ['--no-reuse']
+    has_file = any(isinstance(part, parts.PartFile) for part in given.values())
+    if only_upload and not has_file:
+        raise UsageError(
+            f'{only_upload[0]}: there is nothing to upload',
+            hint='give --kernel or --ramdisk a file',
+        )
+    image = _target(request, catalog)
+    return _UpdatePlanner(request, image, catalog, given).plan(progress)
+
+
+def _target(request: ChangeRequest, catalog: Catalog) -> ImageRecord:
+    """Find what is changed; with a kernel, any image becomes an AMI."""
+    gets_kernel = request.kernel is not None
+    image = catalog.find(
+        request.ami,
+        fits=lambda each: (
+            each.role in (None, 'AMI')
+            if gets_kernel
+            else each.may_be(Kind.AMI)
+        ),
+    )
+    links.check_ami(
+        image,
+        part='change it with `openstack image set`',
+        other=None
+        if gets_kernel
+        else 'give it one with --kernel, or use `openstack image set`',
+    )
+    if request.ramdisk and not (request.kernel or image.kernel_id):
+        # Nova then boots the disk by BIOS, and the console stays empty.
+        raise UsageError(
+            'a ramdisk is of no use without a kernel', hint='give --kernel'
+        )
+    needed = units.gib(image.size or 0)
+    given = needed if request.min_disk is None else request.min_disk
+    if given < needed and image.disk_format in model.PLAIN:
+        raise UsageError(
+            f'--min-disk {given}: the image takes {needed} GiB',
+            hint=f'give {needed} or more',
+        )
+    return image
+
+
+class _UpdatePlanner:
+    """Makes one plan, with the kernel and the ramdisk that the user gave."""
+
+    def __init__(
+        self,
+        request: ChangeRequest,
+        image: ImageRecord,
+        catalog: Catalog,
+        given: Mapping[Kind, parts.Part | None],
+    ) -> None:
+        self._request = request
+        self._image = image
+        self._catalog = catalog
+        self._given = given
+        self._links = {Kind.AKI: image.kernel_id, Kind.ARI: image.ramdisk_id}
+        self._gone = {Kind.AKI: False, Kind.ARI: request.no_ramdisk}
+        self._now = Audience.of(catalog, image)
+        visibility = request.visibility or image.visibility
+        self._wanted = linked.Outcome(
+            image,
+            Audience(visibility, image.owner, self._now.members),
+            request.visibility,
+            request.protected,
+            request.hidden,
+        )
+
+    def plan(self, progress: Progress) -> ChangePlan:
+        new = {kind: self._new(kind, progress) for kind in self._given}
+        if created := list(parts.created(new.values())):
+            preflight.check_store(self._catalog, self._request.store)
+            known = preflight.Rules.of(self._catalog)
+            for each in created:
+                known.check(each)
+        there = self._there(new)
+        around = {kind: self._around(kind, *there[kind]) for kind in there}
+        own = self._change(new)
+        seen = self._wanted.seen
+        members = seen.members if seen.visibility == 'shared' else frozenset()
+        return ChangePlan(
+            ami=self._image,
+            uploads=tuple(
+                PartPlan(step, self._settings())
+                for step in new.values()
+                if isinstance(step, Creation)
+            ),
+            members=members,
+            steps=(
+                *(step for each in around.values() for step in each.before),
+                *([own] if own.values else []),
+                *(step for each in around.values() for step in each.after),
+            ),
+            followers=tuple(
+                (kind, there[kind][0])
+                for kind, each in around.items()
+                if each.visibility == 'shared'
+            ),
+            reused=tuple(
+                step
+                for kind, step in new.items()
+                if isinstance(step, Reuse)
+                and step.record.id != self._links[kind]
+            ),
+            warnings=(
+                *(n for each in around.values() for n in each.notes),
+                *(n for step in new.values() if step for n in step.notes),
+            ),
+            notes=tuple(self._notes(new)),
+            left=tuple(each.left for each in around.values() if each.left),
+        )
+
+    def _settings(self) -> Settings:
+        request, image = self._request, self._image
+        protected, hidden = request.protected, request.hidden
+        is_own = image.owner in (None, self._catalog.project())
+        return Settings(
+            visibility=self._wanted.seen.visibility,
+            protected=image.protected if protected is None else protected,
+            hidden=image.hidden if hidden is None else hidden,
+            owner=None if is_own else image.owner,
+            store=request.store,
+            reuse=request.reuse,
+            patience=request.patience,
+        )
+
+    def _new(self, kind: Kind, progress: Progress) -> Step | None:
+        name = getattr(self._request, f'{kind.noun}_name')
+        part = self._given[kind]
+        if part is None and name is not None:
+            raise UsageError(
+                f'--{kind.noun}-name: there is no {kind.noun} to upload',
+                hint=f'give --{kind.noun} a file',
+            )
+        step = parts.plan(
+            part,
+            Traits(name=name),
+            self._settings(),
+            self._catalog,
+            progress=progress,
+        )
+        if kind is Kind.AKI:
+            own = parts.architecture(step)
+            properties = {**self._image.properties, **self._request.properties}
+            wanted = properties.get('architecture')
+            if model.architectures_differ(own, wanted):
+                raise CloudError(
+                    f'the kernel is for {own}, the image for {wanted}',
+                    hint=f'add --architecture {own} if the image is wrong',
+                )
+        return step
+
+    def _there(
+        self, new: Mapping[Kind, Step | None]
+    ) -> dict[Kind, tuple[ImageRecord, bool]]:
+        """Tell the parts that are there and are going to be linked to.
+
+        :returns: each with whether it was named by the user; a link that
+            leads nowhere is left out.
+        """
+        linked_ids = {id for id in self._links.values() if id}
+        known = self._catalog.get_many(linked_ids) if linked_ids else {}
+        found: dict[Kind, tuple[ImageRecord, bool]] = {}
+        for kind, step in new.items():
+            link = self._links[kind]
+            if isinstance(step, Reuse):
+                is_named = isinstance(self._given[kind], parts.PartName)
+                found[kind] = step.record, is_named
+            elif step is not None or self._gone[kind] or link is None:
+                continue
+            elif link.lower() in known:
+                found[kind] = known[link.lower()], False
+            elif self._request.linked:
+                raise CloudError(
+                    f'the {kind.noun} {link} that the image links to was '
+                    'deleted, or cannot be seen by this project',
+                    hint=f'give another with --{kind.noun}, or leave out '
+                    '--linked',
+                )
+        return found
+
+    def _around(
+        self, kind: Kind, part: ImageRecord, named: bool
+    ) -> linked.Around:
+        if self._request.linked:
+            return linked.plan(kind, part, self._wanted, self._catalog)
+        seen = Audience.of(self._catalog, part)
+        if part.id == self._links[kind]:
+            # What cannot be booted already is for `ami verify` to tell.
+            if seen.lacks(self._now) is None:
+                linked.check(kind, part, self._wanted, seen)
+        elif named or part.owner != self._image.owner:
+            linked.check(kind, part, self._wanted, seen)
+        elif part.visibility == 'shared':
+            # The user gave a file: that it was there already is our affair.
+            return linked.Around(
+                before=linked.shared(kind, part, self._wanted, seen)
+            )
+        return linked.Around()
+
+    def _change(self, new: Mapping[Kind, Step | None]) -> steps.Update:
+        request, image = self._request, self._image
+        asked: dict[str, Any] = {
+            'name': request.name,
+            'min_disk': request.min_disk,
+            'min_ram': request.min_ram,
+            'visibility': request.visibility,
+            'protected': request.protected,
+            'os_hidden': request.hidden,
+            **request.properties,
+        }
+        if request.tags:
+            asked['tags'] = list(dict.fromkeys((*image.tags, *request.tags)))
+        for kind, step in new.items():
+            if isinstance(step, Creation):
+                asked[LINKS[kind]] = kind
+            elif step is not None:
+                asked[LINKS[kind]] = step.record.id
+        values = {
+            name: value
+            for name, value in asked.items()
+            if value is not None and value != steps.before(image, name)
+        }
+        if request.no_ramdisk and 'ramdisk_id' in image.properties:
+            values['ramdisk_id'] = None
+        return steps.Update(Kind.AMI, image, values)
+
+    def _notes(self, new: Mapping[Kind, Step | None]) -> Iterator[str]:
+        for kind, step in new.items():
+            link = self._links[kind]
+            if link is None or not (step or self._gone[kind]):
+                continue
+            if isinstance(step, Reuse) and step.record.id == link:
+                yield f'the {kind.noun} {link} was linked already'
+            else:
+                yield from _released(kind, link, self._image, self._catalog)
+
+
+def _released(
+    kind: Kind, link: str, image: ImageRecord, catalog: Catalog
+) -> Iterator[str]:
+    """Say what becomes of a part that is linked no more, if it is there."""
+    part = catalog.get_many([link]).get(link.lower())
+    if part is None:
+        return
+    title = f'the {steps.title(kind, part)} is linked no more, and stays'
+    if others := links.others(catalog, part, image):
+        yield f'{title}: needed by {links.named(others)}'
+    else:
+        yield (
+            f'{title}; nothing else that can be seen links to it, this '
+            f'deletes it: openstack ami {kind.noun} delete {part.id}'
+        )
+
+
 def execute(
     plan: ChangePlan,
-    catalog: client.Catalog,
+    catalog: Catalog,
     proxy: '_proxy.Proxy',
     *,
     progress: Progress,
@@ -148,7 +454,7 @@ def execute(
         transaction.Transaction(catalog, keep=False) as made,
         steps.Changes(catalog) as changes,
     ):
-        new: dict[model.Kind, model.ImageRecord] = {}
+        new: dict[Kind, ImageRecord] = {}
         for part in plan.uploads:
             done = register.add_part(part, made, proxy, progress=progress)
             kind = part.step.kind
@@ -156,7 +462,14 @@ def execute(
             for project in sorted(plan.members):
                 changes.carry_out(steps.Membership(kind, done.record, project))
         for step in plan.steps:
-            changes.carry_out(_resolved(step, new))
+            if isinstance(step, steps.Update):
+                # By now, the ids are known.
+                values = {
+                    name: new[value].id if isinstance(value, Kind) else value
+                    for name, value in step.values.items()
+                }
+                step = dataclasses.replace(step, values=values)
+            changes.carry_out(step)
         followers = (*plan.followers, *new.items())
         for step in _following(plan.ami, followers, catalog):
             changes.carry_out(step)
@@ -169,24 +482,11 @@ def execute(
             made.commit()
 
 
-def _resolved(
-    step: steps.Step, new: Mapping[model.Kind, model.ImageRecord]
-) -> steps.Step:
-    """Put in the ids that are known by now."""
-    if not isinstance(step, steps.Update):
-        return step
-    values = {
-        name: new[value].id if isinstance(value, model.Kind) else value
-        for name, value in step.values.items()
-    }
-    return dataclasses.replace(step, values=values)
-
-
 def _following(
-    before: model.ImageRecord,
-    followers: Iterable[tuple[model.Kind, model.ImageRecord]],
-    catalog: client.Catalog,
-) -> Iterator[steps.Step]:
+    before: ImageRecord,
+    followers: Iterable[tuple[Kind, ImageRecord]],
+    catalog: Catalog,
+) -> Iterator[steps.Change]:
     """Share parts with those that an AMI was shared with once.
 
     Glance remembers the members of an image that is not shared, but does not
@@ -194,8 +494,104 @@ def _following(
     """
     if before.visibility == 'shared':
         return
-    image = catalog.get(before.id)
-    projects = sorted(catalog.member_ids(image))
-    for kind, part in followers if projects else ():
+    projects = sorted(catalog.member_ids(catalog.get(before.id)))
+    for kind, part in followers:
         for project in projects:
             yield steps.Membership(kind, part, project)
+
+
+def plan_unset(request: UnsetRequest, catalog: Catalog) -> ChangePlan:
+    """Plan to take properties, tags or links off an AMI.
+
+    :raises UsageError: for a request that contradicts itself.
+    :raises CloudError: if there is no such AMI, or it lacks what is to be
+        taken off.
+    """
+    preflight.check_properties(dict.fromkeys(request.properties, ''))
+    if request.linked and not (request.properties or request.tags):
+        raise UsageError(
+            '--linked: neither a property nor a tag is named',
+            hint='give one, or leave out --linked',
+        )
+    ami = links.show(catalog, request.ami)
+    image = ami.image
+    asked = {Kind.AKI: request.kernel, Kind.ARI: request.ramdisk}
+    gone = [kind for kind, is_asked in asked.items() if is_asked]
+    _check_links(gone, image)
+    changed = [
+        (kind, part)
+        for kind, part in (ami.parts if request.linked else ())
+        if request.there(part)
+    ]
+    _check_there(request, image, [part for _, part in changed])
+    ours = [part.id for _, part in changed if part.owner == image.owner]
+    used = links.used_by(catalog, ours)
+    made = [_taken_off(request, Kind.AMI, image, gone)]
+    kept: list[str] = []
+    left: list[str] = []
+    for kind, part in changed:
+        title, names = steps.title(kind, part), ', '.join(request.there(part))
+        if part.owner != image.owner:
+            left.append(
+                f'the {title} of the project {part.owner} keeps {names}'
+            )
+        elif others := [u for u in used[part.id] if u.id != image.id]:
+            who = links.named(others)
+            kept.append(f'the {title} keeps {names}: needed by {who}')
+        else:
+            made.append(_taken_off(request, kind, part, ()))
+    for kind in gone:
+        if link := image.properties[LINKS[kind]]:
+            kept += _released(kind, link, image, catalog)
+    return ChangePlan(
+        ami=image,
+        steps=tuple(step for step in made if step.values),
+        notes=tuple(kept),
+        left=tuple(left),
+    )
+
+
+def _check_links(gone: Collection[Kind], image: ImageRecord) -> None:
+    for kind in gone:
+        # Whatever it is: a link that is "" or a name can go as well.
+        if LINKS[kind] not in image.properties:
+            what = f'the image {image.title}'
+            raise CloudError(f'{what} links to no {kind.noun}')
+    if Kind.AKI in gone and image.ramdisk_id and Kind.ARI not in gone:
+        # Nova then boots the disk by BIOS, and the console stays empty.
+        raise UsageError(
+            'a ramdisk is of no use without a kernel',
+            hint='add --ramdisk to take off both links',
+        )
+
+
+def _check_there(
+    request: UnsetRequest, image: ImageRecord, others: list[ImageRecord]
+) -> None:
+    images = [image, *others]
+    tags = {t for i in images for t in i.tags}
+    properties = {p for i in images for p in i.properties}
+    missing = [f'tag {t!r}' for t in request.tags if t not in tags]
+    missing += [
+        f'property {p!r}' for p in request.properties if p not in properties
+    ]
+    if missing:
+        raise CloudError(
+            f'the image {image.title} has no {missing[0]}',
+            hint='nothing was changed',
+        )
+
+
+def _taken_off(
+    request: UnsetRequest,
+    kind: Kind,
+    image: ImageRecord,
+    gone: Collection[Kind],
+) -> steps.Update:
+    values: dict[str, Any] = {
+        name: None for name in request.properties if name in image.properties
+    }
+    if {*image.tags} & {*request.tags}:
+        values['tags'] = [t for t in image.tags if t not in request.tags]
+    values.update((LINKS[each], None) for each in gone)
+    return steps.Update(kind, image, values)

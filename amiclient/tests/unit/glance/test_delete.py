@@ -7,7 +7,7 @@ from typing import Any
 import requests
 
 from amiclient import errors
-from amiclient.glance.change import delete as delete_
+from amiclient.glance.change import delete as deletion
 from amiclient.glance import links
 from amiclient.glance import model
 from amiclient.tests.unit.glance import memory
@@ -16,10 +16,10 @@ LOST = requests.exceptions.ConnectionError('connection reset')
 
 
 class RemovalCase(memory.GlanceCase):
-    def delete(self, *names: str, linked: bool = False) -> delete_.RemovalPlan:
+    def delete(self, *names: str, linked: bool = False) -> deletion.DeletePlan:
         self.writes = []
-        planned = delete_.plan(self.catalog, names, linked=linked)
-        delete_.execute(planned, self.catalog)
+        planned = deletion.plan(self.catalog, names, linked=linked)
+        deletion.execute(planned, self.catalog)
         return planned
 
     def fails(self, *names: str, **options: Any) -> tuple[str, list[str]]:
@@ -61,12 +61,12 @@ class TestDelete(RemovalCase):
         self.assertEqual(['DELETE web', 'DELETE db'], self.writes)
 
     def test_a_dry_run_speaks_of_what_would_be(self) -> None:
-        planned = delete_.plan(
+        planned = deletion.plan(
             self.catalog, ['web', 'nosuch', 'initrd'], linked=True
         )
         error = self.assertRaises(
             errors.CloudError,
-            delete_.refuse,
+            deletion.refuse,
             planned.problems,
             planned.total,
             dry_run=True,
@@ -121,12 +121,12 @@ class TestLinked(RemovalCase):
             {'ramdisk_id': memory.KERNEL},
         ):
             self.put('snapshot', 's', 'qcow2', **attributes)
-            planned = delete_.plan(self.catalog, ['web'], linked=True)
+            planned = deletion.plan(self.catalog, ['web'], linked=True)
             self.assertEqual(
                 ['web', 'initrd'],
-                [each.image.name for each in planned.removals],
+                [each.image.name for each in planned.steps],
             )
-            (kept,) = planned.kept
+            (kept,) = planned.notes
             self.assertIn("needed by 'snapshot' (s)", kept)
             del self.images['s']
 
@@ -179,12 +179,12 @@ class TestLinked(RemovalCase):
         self.change(memory.KERNEL, owner='p9', protected=True)
         planned = self.delete('web', linked=True)
         self.assertEqual(['vmlinuz'], self.left())
-        self.assertIn('belongs to the project p9', planned.kept[0])
+        self.assertIn('belongs to the project p9', planned.notes[0])
 
     def test_tells_what_cannot_be_seen(self) -> None:
         self.change(memory.KERNEL, visibility='public')
         self.members[memory.RAMDISK] = {'p2': 'accepted'}
-        planned = delete_.plan(self.catalog, ['web'], linked=True)
+        planned = deletion.plan(self.catalog, ['web'], linked=True)
         self.assertEqual(2, len(planned.warnings))
         self.assertIn('private images of theirs', planned.warnings[0])
         self.assertEqual([], self.writes)
@@ -197,8 +197,8 @@ class TestLinked(RemovalCase):
 
 
 class TestParts(RemovalCase):
-    def plan(self, *names: str, **options: Any) -> delete_.RemovalPlan:
-        return delete_.plan_parts(
+    def plan(self, *names: str, **options: Any) -> deletion.DeletePlan:
+        return deletion.plan_parts(
             self.catalog, model.Kind.AKI, names, **options
         )
 
@@ -210,7 +210,7 @@ class TestParts(RemovalCase):
     def test_force(self) -> None:
         planned = self.plan('vmlinuz', force=True)
         self.assertIn('will not boot without', planned.warnings[0])
-        delete_.execute(planned, self.catalog)
+        deletion.execute(planned, self.catalog)
         self.assertEqual(['initrd', 'web'], self.left())
 
     def test_force_does_not_unprotect(self) -> None:
@@ -235,7 +235,7 @@ class TestParts(RemovalCase):
 
     def test_unused(self) -> None:
         self.put('old', memory.OTHER, 'aki')
-        delete_.execute(self.plan('old', memory.OTHER), self.catalog)
+        deletion.execute(self.plan('old', memory.OTHER), self.catalog)
         self.assertEqual(['DELETE old'], self.writes)
 
 

@@ -6,6 +6,7 @@ import requests
 
 from amiclient import errors
 from amiclient.glance.change import share
+from amiclient.glance.change import steps
 from amiclient.tests.unit.glance import memory
 
 LOST = requests.exceptions.ConnectionError('connection reset')
@@ -16,14 +17,14 @@ P3 = '3' * 32
 
 
 class SharingCase(memory.GlanceCase):
-    def add(self, *projects: str) -> share.SharingPlan:
+    def add(self, *projects: str) -> share.SharePlan:
         planned = share.plan_add(self.catalog, 'web', projects)
-        share.execute(planned, self.catalog)
+        steps.execute(planned, self.catalog)
         return planned
 
-    def remove(self, *projects: str) -> share.SharingPlan:
+    def remove(self, *projects: str) -> share.SharePlan:
         planned = share.plan_remove(self.catalog, 'web', projects)
-        share.execute(planned, self.catalog)
+        steps.execute(planned, self.catalog)
         return planned
 
     def shared(self) -> list[list[str]]:
@@ -60,7 +61,7 @@ class TestAdd(SharingCase):
         # Somebody else was quicker.
         planned = share.plan_add(self.catalog, 'web', [P3])
         self.members[memory.RAMDISK][P3] = 'pending'
-        share.execute(planned, self.catalog)
+        steps.execute(planned, self.catalog)
         self.assertEqual([[P2, P3]] * 3, self.shared())
 
     def test_the_owner_needs_nothing(self) -> None:

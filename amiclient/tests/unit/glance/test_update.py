@@ -10,9 +10,8 @@ from typing import Any
 import requests
 
 from amiclient import errors
-from amiclient.glance.change import audience
-from amiclient.glance.change import changeplan
 from amiclient.glance.change import update
+from amiclient.glance import model
 from amiclient import interrupts
 from amiclient import progress
 from amiclient.tests.unit.glance import memory
@@ -23,7 +22,7 @@ LOST = requests.exceptions.ConnectionError('connection reset')
 
 class ChangeCase(memory.GlanceCase):
     def plan(self, **request: Any) -> update.ChangePlan:
-        return changeplan.plan(
+        return update.plan(
             update.ChangeRequest(ami='web', **request),
             self.catalog,
             progress=progress.QUIET,
@@ -119,7 +118,7 @@ class TestSet(ChangeCase):
         self.put('plain', memory.OTHER, 'raw')
         request = update.ChangeRequest(ami='plain', kernel='vmlinuz')
         self.execute(
-            changeplan.plan(request, self.catalog, progress=progress.QUIET)
+            update.plan(request, self.catalog, progress=progress.QUIET)
         )
         self.assertEqual(memory.KERNEL, self.images[memory.OTHER]['kernel_id'])
 
@@ -193,7 +192,7 @@ class TestRefused(ChangeCase):
             self.put(name, memory.OTHER, format)
             error = self.assertRaises(
                 errors.CloudError,
-                changeplan.plan,
+                update.plan,
                 update.ChangeRequest(ami=name, name='x'),
                 self.catalog,
                 progress=progress.QUIET,
@@ -227,7 +226,7 @@ class TestLinked(ChangeCase):
 
     def test_nobody_ever_sees_an_ami_without_its_kernel(self) -> None:
         before = copy.deepcopy(self.images)
-        for old, new in itertools.permutations(audience.ORDER, 2):
+        for old, new in itertools.permutations(model.VISIBILITIES, 2):
             self.images = copy.deepcopy(before)
             for id in self.images:
                 self.change(id, visibility=old)
@@ -422,3 +421,79 @@ class TestTakenBack(ChangeCase):
             ],
             [*step.undoing()],
         )
+
+
+class TestUnset(memory.GlanceCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.change(memory.AMI, tags=['a', 'b'], os_distro='debian')
+        self.change(memory.KERNEL, tags=['a'])
+
+    def unset(self, **request: Any) -> update.ChangePlan:
+        planned = update.plan_unset(
+            update.UnsetRequest(ami='web', **request), self.catalog
+        )
+        update.execute(
+            planned, self.catalog, self.catalog._proxy, progress=progress.QUIET
+        )
+        return planned
+
+    def refused(self, **request: Any) -> str:
+        error = self.assertRaises(errors.AmiError, self.unset, **request)
+        self.assertEqual([], self.writes)
+        return str(error)
+
+    def test_tags_and_properties(self) -> None:
+        self.unset(tags=('a',), properties=('os_distro',))
+        image = self.images[memory.AMI]
+        self.assertEqual(['b'], image['tags'])
+        self.assertNotIn('os_distro', image)
+        self.assertEqual(['a'], self.images[memory.KERNEL]['tags'])
+        self.assertEqual(1, len(self.writes))
+
+    def test_linked(self) -> None:
+        self.unset(tags=('a',), linked=True)
+        self.assertEqual([], self.images[memory.KERNEL]['tags'])
+        self.assertEqual(2, len(self.writes))
+
+    def test_another_projects_kernel_stays(self) -> None:
+        self.change(memory.KERNEL, owner='p9')
+        planned = self.unset(tags=('a',), linked=True)
+        self.assertEqual(['a'], self.images[memory.KERNEL]['tags'])
+        self.assertNotIn('a', self.images[memory.AMI]['tags'])
+        error = self.assertRaises(errors.CloudError, planned.check)
+        self.assertIn('of the project p9 keeps the tag a', str(error))
+        self.change(memory.AMI, tags=['a'])
+        self.change(memory.KERNEL, tags=[])
+        self.unset(tags=('a',), linked=True).check()
+
+    def test_a_kernel_that_others_need_stays(self) -> None:
+        self.put('other', memory.OTHER, 'ami', kernel_id=memory.KERNEL)
+        planned = self.unset(tags=('a',), linked=True)
+        self.assertEqual(['a'], self.images[memory.KERNEL]['tags'])
+        self.assertEqual(1, len(self.writes))
+        self.assertIn("keeps the tag a: needed by 'other'", planned.notes[0])
+        planned.check()
+
+    def test_links(self) -> None:
+        planned = self.unset(kernel=True, ramdisk=True)
+        self.assertFalse(
+            {'kernel_id', 'ramdisk_id'} & {*self.images[memory.AMI]}
+        )
+        self.assertIn(f'kernel delete {memory.KERNEL}', planned.notes[0])
+        self.assertIn(f'ramdisk delete {memory.RAMDISK}', planned.notes[1])
+        self.assertIn(memory.KERNEL, self.images)
+
+    def test_all_or_nothing(self) -> None:
+        for request, words in (
+            ({'tags': ('a', 'nosuch')}, "no tag 'nosuch'"),
+            ({'properties': ('os_distro', 'x')}, "no property 'x'"),
+            ({'properties': ('kernel_id',)}, '--kernel'),
+            ({'properties': ('name',)}, 'attribute'),
+            ({'kernel': True}, '--ramdisk'),
+            ({'linked': True}, '--linked: '),
+            ({'ramdisk': True, 'linked': True}, '--linked: '),
+        ):
+            self.assertIn(words, self.refused(**request))
+        del self.images[memory.AMI]['ramdisk_id']
+        self.assertIn('links to no ramdisk', self.refused(ramdisk=True))
