@@ -24,6 +24,7 @@ import logging
 import os
 import platform
 import re
+import resource
 import socket
 import stat
 import struct
@@ -388,3 +389,26 @@ def _filter(machine: _Machine) -> bytes:
         )
         for place, (code, value, yes, no) in enumerate(steps)
     )
+
+
+def lower(pid: int, what: int, most: int | None) -> None:
+    """Limit what a program may take, but give it no more than we have.
+
+    :param what: a resource, as setrlimit(2) calls it.
+    :param most: of that; None for whatever we have.
+    """
+    # From outside, for what Popen would call between fork and exec is not
+    # safe where there are threads. It has begun by then, but not taken much.
+    soft, hard = resource.getrlimit(what)
+    if most is not None:
+        hard = least(hard, most + 1)
+    # At the hard limit to processor time, there is nothing but SIGKILL.
+    below = hard if hard == resource.RLIM_INFINITY else max(1, hard - 1)
+    with contextlib.suppress(ProcessLookupError):
+        resource.prlimit(pid, what, (least(soft, below), hard))
+
+
+def least(*limits: int) -> int:
+    """Choose the smallest limit, as getrlimit(2) has them."""
+    unlimited = resource.RLIM_INFINITY
+    return min((one for one in limits if one != unlimited), default=unlimited)

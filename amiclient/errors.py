@@ -5,12 +5,36 @@
 Every error that this package raises on purpose is an :class:`AmiError`. Its
 text is one line: what is wrong, with which file or id, and, where there is
 something to do about it, a hint that says what.
+
+File names, what is in images, and what the cloud says may hold newlines,
+escape sequences and characters that turn the direction of writing: they could
+hide what is said, or make a terminal do things. What cannot be printed is
+written as Python would write it in a string.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import contextlib
+import errno
+import os
+import re
+import resource
 
-from amiclient import text
+#: Characters of a name that are shown; of a word that are told if it has far
+#: more; and of a line. Paths, URLs and commands with many ids have fewer.
+_NAME = 1000
+_WORD = 120
+_LONG_WORD = re.compile(r'\S{5000,}')
+_LINE = 20_000
+
+#: Bytes that are no UTF-8 are these code points in Python's file names
+#: (PEP 383).
+_BYTES = range(0xDC80, 0xDD00)
+
+#: What write(2) says when there is no room, for this user or at all.
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+#: What to do about a limit to the size of files, as bash(1) has it.
+RAISE = 'raise the limit: ulimit -f unlimited'
 
 
 class AmiError(Exception):
@@ -46,7 +70,7 @@ class AmiError(Exception):
     def __str__(self) -> str:
         # The parts may come from an image or from the cloud.
         hint = f'; {self.hint}' if self.hint else ''
-        return text.told(f'{self.sentence}{hint}')
+        return told(f'{self.sentence}{hint}')
 
     def rename(self, private: object, name: object) -> None:
         """Call a file what the user calls it, in place of a private name."""
@@ -140,3 +164,76 @@ def renamed(private: object, name: object) -> Iterator[None]:
     except AmiError as error:
         error.rename(private, name)
         raise
+
+
+def largest_file() -> int | None:
+    """Tell the bytes that a file may have (setrlimit(2)); None for any."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+def too_large(where: object) -> TooLargeError:
+    """Say why a file cannot become as large as it would have to (EFBIG).
+
+    :param where: what to call the directory that it is in.
+    """
+    limit = largest_file()
+    if limit is None:
+        return TooLargeError(
+            'the filesystem there cannot hold a file that large',
+            subject=where,
+            hint='choose a directory on another one',
+        )
+    return TooLargeError(
+        f'files are limited to {limit} bytes here', subject=where, hint=RAISE
+    )
+
+
+def safe(text: str) -> str:
+    """Write text so that it is one line without control characters.
+
+    That goes for all that Unicode has for control, format (so the marks and
+    overrides of direction), private use and nothing, and for separators other
+    than the space. What is safe already stays as it is.
+    """
+    if text.isprintable():
+        return text
+    return ''.join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def shown(
+    name: str | bytes | os.PathLike[str] | os.PathLike[bytes],
+    most: int = _NAME,
+) -> str:
+    """Write a file name, or another from elsewhere, as safe() does.
+
+    :param most: characters; what is longer ends in dots.
+    """
+    written = safe(os.fsdecode(name))
+    return written if len(written) <= most else f'{written[: most - 3]}...'
+
+
+def told(text: str) -> str:
+    """Write an error or a warning as safe() does, without its long parts.
+
+    There may be a name in it that has two million letters.
+    """
+    written = _LONG_WORD.sub(lambda word: f'{word[0][:_WORD]}...', safe(text))
+    if len(written) <= _LINE:
+        return written
+    half = _LINE // 2
+    return f'{written[:half]} ... {written[-half:]}'
+
+
+def some(names: Sequence[str], most: int = 5, *, between: str = ', ') -> str:
+    """Name the first few, and count the rest."""
+    more = len(names) - most
+    words = between.join(names[:most])
+    return f'{words} and {more} more' if more > 0 else words
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    if code in _BYTES:
+        return f'\\x{code & 0xFF:02x}'
+    return char.encode('unicode_escape').decode('ascii')

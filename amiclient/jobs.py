@@ -5,12 +5,15 @@
 from collections.abc import Callable, Mapping
 from concurrent import futures
 import threading
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 _T = TypeVar('_T')
 
 #: What is done: it is given an event that says when to give up.
 Job = Callable[[threading.Event], _T]
+
+#: Bytes that are read of a pipe at a time.
+_CHUNK = 1 << 16
 
 #: Seconds that jobs which are to give up have to notice.
 _GRACE = 5.0
@@ -57,3 +60,46 @@ def _run(
         done.set_result(job(cancel))
     except BaseException as error:  # noqa: BLE001 (whoever waits raises it)
         done.set_exception(error)
+
+
+class Pump(threading.Thread):
+    """Takes all that comes through one pipe, and keeps some of it.
+
+    A program that works on a hostile file may never stop talking: e2fsck
+    with ``-n`` begins anew for ever with some.
+
+    :param pipe: its end for reading.
+    :param most: bytes that are kept; the rest is taken, and dropped.
+    :param drop: whether that is all right.
+    """
+
+    def __init__(self, pipe: BinaryIO, most: int, *, drop: bool) -> None:
+        super().__init__(daemon=True)
+        self._pipe = pipe
+        self._left = most
+        self._drop = drop
+        self._kept: list[bytes] = []
+        #: Set when nothing more can come.
+        self.done = threading.Event()
+        #: Whether more came than is all right.
+        self.overflowed = False
+
+    def run(self) -> None:
+        """Take what comes, until the end."""
+        try:
+            while data := self._pipe.read1(_CHUNK):  # type: ignore[attr-defined]
+                if len(data) > self._left and not self._drop:
+                    self.overflowed = True
+                if self._left:
+                    self._kept.append(data[: self._left])
+                    self._left -= len(self._kept[-1])
+        except (OSError, ValueError):
+            # Closed, by who gave the program up.
+            pass
+        finally:
+            self.done.set()
+
+    @property
+    def kept(self) -> bytes:
+        """What was kept so far."""
+        return b''.join(self._kept)

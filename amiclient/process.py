@@ -4,7 +4,7 @@
 
 Nothing else in this package starts a process. A program is named by a list of
 arguments, never by a shell line; it is looked up in ``PATH`` and in the
-``sbin`` folders (where ordinary users on Debian do not look, but where
+``sbin`` directories (where ordinary users on Debian do not look, but where
 e2fsprogs live); it runs in the C locale, with stdin closed, in a session of
 its own so that a Ctrl-C at the terminal reaches this process alone, which
 then decides what becomes of the child. What it may open, its caller declares:
@@ -30,23 +30,51 @@ from typing import BinaryIO, cast, IO
 from amiclient import confinement
 from amiclient import errors
 from amiclient import interrupts
-from amiclient import limits
-from amiclient import packages
-from amiclient import pump
+from amiclient import jobs
 
 _SBIN = ('/usr/local/sbin', '/usr/sbin', '/sbin')
 
 #: How much of a failed program's stderr goes into the error message.
 _TAIL = 300
 
-#: A program that runs. Only this module may say what that is made of.
-Child = subprocess.Popen[bytes]
+_Child = subprocess.Popen[bytes]
+
+#: Debian's name of the package that holds a program.
+_PACKAGES = {
+    'debugfs': 'e2fsprogs',
+    'dumpe2fs': 'e2fsprogs',
+    'e2fsck': 'e2fsprogs',
+    'e2image': 'e2fsprogs',
+    'lz4': 'lz4',
+    'mcopy': 'mtools',
+    'mdir': 'mtools',
+    'mke2fs': 'e2fsprogs',
+    'qemu-img': 'qemu-utils',
+    'qemu-nbd': 'qemu-utils',
+    'qemu-system-aarch64': 'qemu-system-arm',
+    'qemu-system-x86_64': 'qemu-system-x86',
+    'resize2fs': 'e2fsprogs',
+    'setpriv': 'util-linux',
+    'tune2fs': 'e2fsprogs',
+    'zstd': 'zstd',
+}
 
 #: Seconds a child has between SIGTERM and SIGKILL.
 _GRACE = 2.0
 
 #: Seconds between two looks at the cancel event, and at the clock.
 _POLL = 0.1
+
+#: Bytes at the end of what a program in the background said that are read.
+_LAST = 4096
+
+#: Seconds that a program in the background takes to end once nobody can
+#: connect to it any more.
+_SOON = 0.1
+
+#: Runs a program, unless the process that wanted it is gone: one that died
+#: before prctl(2) was called sends no signal any more.
+_IF_WANTED = 'test "$PPID" = "$0" && exec "$@"'
 
 #: Bytes that a pipe may hold (fcntl(2)), so that who writes waits less often.
 _PIPE = 1 << 20
@@ -56,6 +84,12 @@ _NO_MEMORY = re.compile(
     'Cannot allocate memory|[Mm]emory allocation failed|failed to allocate|'
     'not enough memory|memory exhausted'
 )
+
+#: What is said of limits, and what to do about them.
+_LIMITED = {
+    resource.RLIMIT_AS: ('bytes of memory', 'ulimit -v unlimited'),
+    resource.RLIMIT_CPU: ('seconds of processor time', 'ulimit -t unlimited'),
+}
 
 #: Bytes that a program may write to stdout or stderr, if nobody says.
 MOST = 256 << 20
@@ -89,14 +123,15 @@ class ProgramFailed(errors.ProgramError):
     def __init__(self, result: Result) -> None:
         name = os.path.basename(result.argv[0])
         if limited := result.status == -signal.SIGXFSZ:
-            how = f'was ended: files are limited to {limits.file()} bytes'
+            most = errors.largest_file()
+            how = f'was ended: files are limited to {most} bytes'
         elif result.status < 0:
             how = f'was killed by {signal.Signals(-result.status).name}'
         else:
             how = f'failed with exit status {result.status}'
         words = result.tail() or ' '.join(result.text.split())[-_TAIL:]
         message = f'{name} {how}: {words}'.removesuffix(': ')
-        super().__init__(message, hint=limits.RAISE if limited else None)
+        super().__init__(message, hint=errors.RAISE if limited else None)
         self.result = result
 
 
@@ -118,14 +153,14 @@ class TooTalkative(errors.ProgramError):
 def find(program: str) -> str:
     """Find a program.
 
-    :param program: its name, without a folder.
+    :param program: its name, without a directory.
     :returns: its path.
     :raises ProgramError: if it is not installed.
     """
     path = os.pathsep.join((os.environ.get('PATH', os.defpath), *_SBIN))
     found = shutil.which(program, path=path)
     if found is None:
-        package = packages.HOLDING.get(program)
+        package = _PACKAGES.get(program)
         raise errors.ProgramError(
             f'{program} was not found',
             hint=f'install the package {package}' if package else None,
@@ -133,15 +168,14 @@ def find(program: str) -> str:
     return found
 
 
-def found(argv: Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:
-    """Put the path of a program in the place of its name."""
+def _found(argv: Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:
     return (find(os.fspath(argv[0])), *(os.fspath(a) for a in argv[1:]))
 
 
 def run(
     argv: Sequence[str | os.PathLike[str]],
     *,
-    access: confinement.Access | None = None,
+    access: confinement.Access | None,
     ok: Container[int] = (0,),
     env: Mapping[str, str] | None = None,
     input: bytes | None = None,
@@ -156,12 +190,12 @@ def run(
 ) -> Result:
     """Run a program to its end.
 
-    :param argv: its name, without a folder, and its arguments.
+    :param argv: its name, without a directory, and its arguments.
     :param access: what it may open; None for whatever the user may.
     :param ok: the exit statuses that are not failures.
     :param env: variables to add to the environment.
     :param input: what it gets on stdin; nothing (``/dev/null``) if None.
-    :param cwd: the folder it runs in.
+    :param cwd: the directory it runs in.
     :param interruptible: if false, a signal that arrives meanwhile (Ctrl-C,
         say) has its effect only once the program has ended: for what would
         leave the only copy of something half written.
@@ -179,18 +213,18 @@ def run(
         another status.
     :raises CancelledError: if ``cancel`` was set meanwhile.
     """
-    command = found(argv)
+    command = _found(argv)
     if cancel is not None and cancel.is_set() and interruptible:
         raise errors.CancelledError('given up')
     with (
         # From before it starts to after its end.
         contextlib.nullcontext() if interruptible else interrupts.held(),
         _standard_input(input) as stdin,
-        started(command, stdin, access=access, cwd=cwd, env=env) as child,
+        _started(command, stdin, access=access, cwd=cwd, env=env) as child,
     ):
         if interruptible:
-            lower(child, resource.RLIMIT_AS, memory)
-            lower(child, resource.RLIMIT_CPU, cpu)
+            confinement.lower(child.pid, resource.RLIMIT_AS, memory)
+            confinement.lower(child.pid, resource.RLIMIT_CPU, cpu)
         pumps = _pumps(child, most, drop)
         _wait(child, pumps, interruptible, cancel, limit)
     stdout, stderr = (one.kept for one in pumps)
@@ -201,9 +235,9 @@ def run(
         stderr.decode('utf-8', 'backslashreplace'),
     )
     if interruptible:
-        refuse_limited(result, cpu=cpu, memory=memory)
+        _refuse_limited(result, cpu=cpu, memory=memory)
     else:
-        refuse_limited(result)
+        _refuse_limited(result)
     if interruptible and any(one.overflowed for one in pumps):
         raise TooTalkative(result, most)
     if result.status not in ok:
@@ -216,14 +250,14 @@ def reading(
     argv: Sequence[str | os.PathLike[str]],
     stdin: BinaryIO,
     *,
-    access: confinement.Access | None = None,
+    access: confinement.Access | None,
     memory: int | None = None,
-) -> Iterator['Pipe']:
+) -> Iterator['Running']:
     """Run a program for what it writes, which is too much to be kept.
 
     It is ended with the ``with`` block.
 
-    :param argv: its name, without a folder, and its arguments.
+    :param argv: its name, without a directory, and its arguments.
     :param stdin: a file that it reads from its position on.
     :param access: what it may open besides; None for whatever the user may.
     :param memory: the bytes of address space that it may take.
@@ -232,54 +266,134 @@ def reading(
     """
     with (
         tempfile.TemporaryFile() as words,
-        started(
-            found(argv), stdin.fileno(), access=access, stderr=words.fileno()
+        _started(
+            _found(argv), stdin.fileno(), access=access, stderr=words.fileno()
         ) as child,
     ):
-        lower(child, resource.RLIMIT_AS, memory)
+        confinement.lower(child.pid, resource.RLIMIT_AS, memory)
         with contextlib.suppress(OSError):
             # A user has only so many that are that large.
             pipe = cast(IO[bytes], child.stdout)
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE)
         try:
-            yield Pipe(child, words, memory)
+            yield Running(child, words, memory)
         finally:
             if child.poll() is None:
-                end(child)
+                _end(child)
 
 
-class Pipe:
-    """What a program writes, as long as it runs.
+class Running:
+    """A program that runs beside this one.
 
-    :param words: what it writes to stderr.
+    :param words: what it writes to stderr, at least.
     :param memory: the bytes that it was given.
+    :param command: what it is, if it is started by way of another program.
     """
 
     def __init__(
-        self, child: Child, words: IO[bytes], memory: int | None
+        self,
+        child: _Child,
+        words: IO[bytes],
+        memory: int | None,
+        command: tuple[str, ...] | None = None,
     ) -> None:
         self._child = child
         self._words = words
         self._memory = memory
+        self._command = command or cast(tuple[str, ...], child.args)
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._child.pid
+
+    @property
+    def status(self) -> int | None:
+        """Its exit status; None as long as it runs."""
+        return self._child.poll()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for its end, and tell whether it has come."""
+        return _waited(self._child, seconds)
 
     def read(self, count: int, /) -> bytes:
-        """Read up to so many bytes; none at the end.
+        """Read up to so many bytes of what it writes; none at the end.
 
-        :raises ProgramFailed: if the program failed.
+        :raises ProgramFailed: if it failed.
         """
         data = cast(IO[bytes], self._child.stdout).read(count)
         if not data and self._child.wait():
-            self._words.seek(0)
-            result = Result(
-                tuple(cast(Sequence[str], self._child.args)),
-                self._child.returncode,
-                b'',
-                self._words.read().decode('utf-8', 'backslashreplace'),
-            )
-            refuse_limited(result, memory=self._memory)
-            refuse_greedy(result, self._memory)
-            raise ProgramFailed(result)
+            raise ProgramFailed(self._checked())
         return data
+
+    def refuse_limited(self) -> None:
+        """Make sure that it did not end at a limit.
+
+        :raises ProgramError: if it did.
+        """
+        if self.wait(_SOON):
+            self._checked()
+
+    def _checked(self) -> Result:
+        status = self._child.returncode
+        result = Result(self._command, status, b'', self._said())
+        _refuse_limited(result, memory=self._memory)
+        if self._memory is not None and status and _lacks_memory(result):
+            raise _too_greedy(result, self._memory, 'bytes of memory')
+        return result
+
+    def tail(self) -> str:
+        """Its last words, as one line."""
+        return Result(self._command, 0, b'', self._said()).tail()
+
+    def _said(self) -> str:
+        # It writes to the same open file: the position must stay its own.
+        size = os.fstat(self._words.fileno()).st_size
+        begin = max(0, size - _LAST)
+        data = os.pread(self._words.fileno(), _LAST, begin)
+        return data.decode('utf-8', 'backslashreplace')
+
+
+@contextlib.contextmanager
+def background(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    access: confinement.Access | None,
+    inherited: Sequence[int] = (),
+    memory: int | None = None,
+) -> Iterator[Running]:
+    """Start a program that has no end of its own, such as an emulator.
+
+    It is ended with the ``with`` block. It is killed with this process, too,
+    even if that is killed itself (PR_SET_PDEATHSIG in prctl(2)). So it has to
+    be started by a thread that lives as long as it is needed.
+
+    :param argv: its name, without a directory, and its arguments.
+    :param access: what it may open; None for whatever the user may.
+    :param inherited: descriptors that it has as well, by the same numbers.
+    :param memory: the bytes of address space that it may take.
+    :raises ProgramError: if it is missing.
+    """
+    program = _found(argv)
+    if access is not None:
+        access = dataclasses.replace(access, runs=program[:1])
+    shell = ('/bin/sh', '-c', _IF_WANTED, str(os.getpid()))
+    tied = _found(['setpriv', '--pdeathsig', 'KILL', '--', *shell, *program])
+    with (
+        tempfile.TemporaryFile() as words,
+        _started(
+            tied,
+            access=access,
+            stdout=words.fileno(),
+            stderr=words.fileno(),
+            inherited=inherited,
+        ) as child,
+    ):
+        confinement.lower(child.pid, resource.RLIMIT_AS, memory)
+        try:
+            yield Running(child, words, memory, program)
+        finally:
+            _end(child)
 
 
 @contextlib.contextmanager
@@ -296,20 +410,20 @@ def _standard_input(data: bytes | None) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def started(
+def _started(
     command: Sequence[str],
     stdin: int = subprocess.DEVNULL,
     *,
-    access: confinement.Access | None = None,
+    access: confinement.Access | None,
     stdout: int = subprocess.PIPE,
     stderr: int = subprocess.PIPE,
     cwd: pathlib.Path | None = None,
     env: Mapping[str, str] | None = None,
     inherited: Sequence[int] = (),
-) -> Iterator[Child]:
+) -> Iterator[_Child]:
     """Start a program, and wait for it at the end of the ``with`` block.
 
-    :param command: made by :func:`found`.
+    :param command: with the path of the program.
     :param access: what it may open; None for whatever the user may.
     :param env: variables to add to the environment.
     :param inherited: descriptors that it has as well, by the same numbers.
@@ -330,7 +444,7 @@ def started(
     handed = {int(n) for word in words for n in ours.findall(word)}
     *words, place = (ours.sub(r'/proc/self/fd/\1', word) for word in words)
 
-    def start() -> Child:
+    def start() -> _Child:
         return subprocess.Popen(
             words,
             stdin=stdin,
@@ -342,7 +456,7 @@ def started(
             pass_fds=(*inherited, *handed),
         )
 
-    child: Child | None = None
+    child: _Child | None = None
     with contextlib.ExitStack() as stack:
         try:
             # A signal in the middle would leave a program nobody knows of.
@@ -353,24 +467,27 @@ def started(
                     child = stack.enter_context(
                         confinement.called(start, command[0], access)
                     )
-            lower(child, resource.RLIMIT_CPU, None)
+            confinement.lower(child.pid, resource.RLIMIT_CPU, None)
             with child:
                 yield child
         except BaseException:
             if child is not None and child.returncode is None:
-                end(child)
+                _end(child)
             raise
 
 
-def lower(child: Child, what: int, most: int | None) -> None:
-    """Limit what a program that runs may take."""
-    # From outside, for what Popen would call between fork and exec is not
-    # safe where there are threads. It has begun by then, but not taken much.
-    with contextlib.suppress(ProcessLookupError):
-        limits.lower(child.pid, what, most)
+def _refuse_own(name: str, what: int, most: int | None) -> None:
+    """Blame our own limit, if it is none above what the program was given."""
+    own = confinement.least(*resource.getrlimit(what))
+    if own != resource.RLIM_INFINITY and (most is None or own <= most):
+        unit, command = _LIMITED[what]
+        raise errors.ProgramError(
+            f'{name} was ended: programs are limited to {own} {unit} here',
+            hint=f'raise the limit: {command}',
+        )
 
 
-def refuse_limited(
+def _refuse_limited(
     result: Result, *, cpu: int | None = None, memory: int | None = None
 ) -> None:
     """Make sure that a program did not end at a limit.
@@ -381,52 +498,38 @@ def refuse_limited(
     """
     name = os.path.basename(result.argv[0])
     if result.status == -signal.SIGXCPU:
-        if limits.is_own(resource.RLIMIT_CPU, cpu):
-            raise limits.exhausted(name, resource.RLIMIT_CPU)
-        if cpu is None:
-            return
-        raise errors.ProgramError(
-            f'{name} was ended, for it took more than {cpu} seconds of '
-            'processor time',
-            hint='what it was given must be damaged',
-        )
-    if (
-        result.status
-        and limits.is_own(resource.RLIMIT_AS, memory)
-        and _NO_MEMORY.search(f'{result.text}{result.stderr}')
-    ):
-        raise limits.exhausted(name, resource.RLIMIT_AS)
+        _refuse_own(name, resource.RLIMIT_CPU, cpu)
+        if cpu is not None:
+            raise _too_greedy(result, cpu, 'seconds of processor time')
+    elif result.status and _lacks_memory(result):
+        _refuse_own(name, resource.RLIMIT_AS, memory)
 
 
-def refuse_greedy(result: Result, memory: int | None) -> None:
-    """Make sure that a program did not want more memory than it was given.
-
-    :param memory: the bytes; None for as many as it likes.
-    :raises ProgramError: if it did.
-    """
-    said = _NO_MEMORY.search(f'{result.text}{result.stderr}')
-    if memory is not None and result.status and said:
-        name = os.path.basename(result.argv[0])
-        raise errors.ProgramError(
-            f'{name} was ended, for it took more than {memory} bytes of '
-            'memory',
-            hint='what it was given must be damaged',
-        )
+def _lacks_memory(result: Result) -> bool:
+    return bool(_NO_MEMORY.search(f'{result.text}{result.stderr}'))
 
 
-def _pumps(child: Child, most: int, drop: bool) -> tuple[pump.Pump, pump.Pump]:
+def _too_greedy(result: Result, most: int, unit: str) -> errors.ProgramError:
+    name = os.path.basename(result.argv[0])
+    return errors.ProgramError(
+        f'{name} was ended, for it took more than {most} {unit}',
+        hint='what it was given must be damaged',
+    )
+
+
+def _pumps(child: _Child, most: int, drop: bool) -> list[jobs.Pump]:
     made = [
-        pump.Pump(cast(BinaryIO, pipe), most, drop=drop)
+        jobs.Pump(cast(BinaryIO, pipe), most, drop=drop)
         for pipe in (child.stdout, child.stderr)
     ]
     for one in made:
         one.start()
-    return made[0], made[1]
+    return made
 
 
 def _wait(
-    child: Child,
-    pumps: tuple[pump.Pump, pump.Pump],
+    child: _Child,
+    pumps: Sequence[jobs.Pump],
     interruptible: bool,
     cancel: threading.Event | None,
     limit: float | None,
@@ -442,21 +545,21 @@ def _wait(
         except BaseException:
             # If not, Popen waits for it on the way out.
             if interruptible:
-                end(child)
+                _end(child)
             raise
         if not interruptible:
             continue
         if cancel is not None and cancel.is_set():
-            end(child)
+            _end(child)
             raise errors.CancelledError('given up')
         if limit is not None and time.monotonic() - begin > limit:
-            end(child)
+            _end(child)
             raise _too_slow(child, limit)
         if any(one.overflowed for one in pumps):
-            end(child)
+            _end(child)
 
 
-def _too_slow(child: Child, limit: float) -> errors.ProgramError:
+def _too_slow(child: _Child, limit: float) -> errors.ProgramError:
     name = os.path.basename(cast(Sequence[str], child.args)[0])
     return errors.ProgramError(
         f'{name} was ended, for it took more than {limit:.0f} seconds',
@@ -464,8 +567,7 @@ def _too_slow(child: Child, limit: float) -> errors.ProgramError:
     )
 
 
-def waited(child: Child, seconds: float) -> bool:
-    """Wait for the end of a program, and tell whether it has come."""
+def _waited(child: _Child, seconds: float) -> bool:
     try:
         child.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -473,15 +575,14 @@ def waited(child: Child, seconds: float) -> bool:
     return True
 
 
-def end(child: Child) -> None:
-    """End a program, and what it started."""
+def _end(child: _Child) -> None:
     _signal(child, signal.SIGTERM)
-    if not waited(child, _GRACE):
+    if not _waited(child, _GRACE):
         _signal(child, signal.SIGKILL)
         child.wait()
 
 
-def _signal(child: Child, number: int) -> None:
+def _signal(child: _Child, number: int) -> None:
     # It leads a group of its own: what it started in turn is meant as well.
     # Once it has been waited for, its number may be another's.
     if child.returncode is not None:

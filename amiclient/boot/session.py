@@ -18,7 +18,7 @@ import time
 
 from amiclient.boot import qemu
 from amiclient.boot import screen
-from amiclient import companion
+from amiclient import process
 
 #: The names of the consoles, as the guest has them.
 SERIAL = 'ttyS0'
@@ -60,7 +60,7 @@ class Session:
 
     def __init__(
         self,
-        program: companion.Companion,
+        program: process.Running,
         sockets: dict[str, socket.socket],
     ) -> None:
         self.program = program
@@ -227,7 +227,7 @@ def started(machine: qemu.Machine) -> Iterator[Session]:
             theirs.append(stack.enter_context(other))
         channels = qemu.Channels(*(one.fileno() for one in theirs))
         program = stack.enter_context(
-            companion.started(
+            process.background(
                 qemu.arguments(machine, channels),
                 access=qemu.access(machine),
                 inherited=channels.all,

@@ -21,7 +21,6 @@ from amiclient.rootfs import identify
 from amiclient.rootfs import ramdisks
 from amiclient.source import bundle
 from amiclient.source import detect
-from amiclient.source import opening
 from amiclient import units
 
 #: What is waited for, if the user does not say.
@@ -176,7 +175,7 @@ def plan(request: BootRequest, source: bundle.Source) -> BootPlan:
     if kernel is None:
         raise errors.UsageError(
             'no kernel was found in it',
-            subject=opening.shown(request.source),
+            subject=errors.shown(request.source),
             hint='name one with --kernel',
         )
     found = identify.identify_kernel(kernel)
@@ -195,14 +194,14 @@ def plan(request: BootRequest, source: bundle.Source) -> BootPlan:
         )
     if request.console and request.console.is_dir():
         raise errors.UsageError(
-            f'--console {opening.shown(request.console)}: a directory',
+            f'--console {errors.shown(request.console)}: a directory',
             hint='name a file in it',
         )
     size = request.disk or _GROWTH * root.superblock.size
     if size < root.size:
         raise errors.UsageError(
             f'a disk of {size} bytes is too small for the {root.size} of '
-            f'{opening.shown(request.source)}',
+            f'{errors.shown(request.source)}',
             hint='give a larger --disk',
         )
     return BootPlan(

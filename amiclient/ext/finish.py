@@ -18,7 +18,6 @@ from amiclient.ext import mmp
 from amiclient.ext import superblock
 from amiclient.ext import times
 from amiclient import files
-from amiclient import limits
 from amiclient import process
 from amiclient.progress import Progress
 from amiclient import scratch
@@ -185,7 +184,7 @@ def full_disk(*folders: pathlib.Path) -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.EFBIG:
             raise _too_large(folders) from error
-        if error.errno not in limits.FULL:
+        if error.errno not in errors.FULL:
             raise
         raise _no_space(min(folders, key=files.room), '') from error
     except process.ProgramFailed as error:
@@ -200,7 +199,7 @@ def refuse_too_large(folder: pathlib.Path, size: int) -> None:
     :param size: bytes.
     :raises TooLargeError: if it may not.
     """
-    limit = limits.file()
+    limit = errors.largest_file()
     if limit is not None and limit < size:
         raise _too_large((folder,))
 
@@ -232,7 +231,7 @@ def _too_large(
     # What is in another one is a private one, of which the user knows nothing.
     known = [one for one in folders if one.parent not in folders]
     where = ', '.join(map(str, dict.fromkeys(known)))
-    return limits.too_large(where)
+    return errors.too_large(where)
 
 
 def _no_space(folder: pathlib.Path, figures: str) -> errors.NoSpaceError:

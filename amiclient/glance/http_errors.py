@@ -26,7 +26,6 @@ import urllib3
 from amiclient import errors
 from amiclient.glance import retry
 from amiclient.glance import sessions
-from amiclient import text
 from amiclient import units
 
 #: How much of an error's text is passed on.
@@ -207,7 +206,7 @@ def understood(doing: str) -> Iterator[None]:
 def not_utf8(words: str) -> errors.UsageError:
     """Say that what the user gave cannot be sent."""
     return errors.UsageError(
-        f"'{text.short(words)}' has bytes that are not UTF-8",
+        f"'{errors.shown(words)}' has bytes that are not UTF-8",
         hint='clouds take no others: give another name, or an id',
     )
 

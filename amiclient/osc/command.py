@@ -23,7 +23,6 @@ from osc_lib.command import command
 
 from amiclient import errors
 from amiclient.osc import options
-from amiclient import text
 
 if typing.TYPE_CHECKING:
     from openstack import connection
@@ -430,7 +429,7 @@ class Action(_Base):
 
         with output.printing(self.app.stdout):
             for line in lines:
-                self.app.stdout.write(f'{text.safe(line)}\n')
+                self.app.stdout.write(f'{errors.safe(line)}\n')
 
 
 class _Printing(_Base):

@@ -22,7 +22,6 @@ from osc_lib import exceptions as osc_exceptions
 
 from amiclient import errors
 from amiclient import progress
-from amiclient import text
 
 if typing.TYPE_CHECKING:
     from rich import progress as rich_progress
@@ -49,7 +48,7 @@ def must_be_safe(formatter: str, stream: typing.TextIO) -> bool:
 def safe(value: Any) -> Any:
     """Make a value safe, or all that are in it."""
     if isinstance(value, str):
-        return text.safe(value)
+        return errors.safe(value)
     if isinstance(value, dict):
         return {safe(key): safe(child) for key, child in value.items()}
     if isinstance(value, list | tuple):
@@ -66,9 +65,9 @@ class _Filter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         words = record.getMessage()
         if record.levelno >= logging.INFO:
-            record.msg = text.told(words)
+            record.msg = errors.told(words)
         else:
-            record.msg = '\n'.join(map(text.safe, words.split('\n')))
+            record.msg = '\n'.join(map(errors.safe, words.split('\n')))
         record.args = None
         return True
 
@@ -103,7 +102,7 @@ def safe_errors() -> Iterator[None]:
         yield
     except osc_exceptions.CommandError as error:
         words = str(error)
-        if text.told(words) == words:
+        if errors.told(words) == words:
             raise
         raise errors.AmiError(words) from error
 

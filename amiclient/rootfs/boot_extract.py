@@ -11,12 +11,12 @@ import contextlib
 import dataclasses
 import pathlib
 
+from amiclient import errors
 from amiclient.ext import workplace
 from amiclient.rootfs import boot_files
 from amiclient.rootfs import taking
 from amiclient.source import bundle
 from amiclient.source import detect
-from amiclient.source import opening
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,7 @@ def completed(
     if not wanted.kernel or (source.complete and wanted.version is None):
         yield source
         return
-    shown = opening.shown(name)
+    shown = errors.shown(name)
     root = detect.open_root(source.root)
     found = boot_files.find(source.root, source.boot)
     if not found and not wanted.required and wanted.version is None:

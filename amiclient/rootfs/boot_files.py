@@ -22,7 +22,6 @@ from amiclient.ext import reader as reader_
 from amiclient.rootfs import versions
 from amiclient.source import boot_entries
 from amiclient.source import uki
-from amiclient import text as text_
 
 #: What the names of kernels begin with, in /boot; the first one counts where
 #: there are several of one version (SUSE has the debugger's vmlinux, too).
@@ -172,7 +171,7 @@ def choose(
     raise errors.SourceError(
         f'there is no kernel {version} in it',
         subject=name,
-        hint=f'choose from {text_.some([each.version for each in kernels])}',
+        hint=f'choose from {errors.some([each.version for each in kernels])}',
     )
 
 

@@ -42,7 +42,7 @@ def identify_kernel(path: pathlib.Path) -> Kernel:
         Linux kernel; the text tells what it is instead.
     :raises ProgramError: if a program that decompresses it is missing.
     """
-    name = opening.shown(path)
+    name = errors.shown(path)
     with opening.opened(path, wanted=_WANTED) as file:
         state = files.state(file.fileno())
         size = file.seek(0, 2)

@@ -43,7 +43,7 @@ def identify_ramdisk(path: pathlib.Path) -> Ramdisk:
         initramfs that Linux would take; the text tells what it is instead.
     :raises ProgramError: if the program that decompresses it is missing.
     """
-    name = opening.shown(path)
+    name = errors.shown(path)
     with opening.opened(path, wanted=_WANTED) as file:
         state = files.state(file.fileno())
         size = file.seek(0, 2)

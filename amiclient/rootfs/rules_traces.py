@@ -7,7 +7,7 @@ import shlex
 
 from amiclient import findings
 from amiclient.rootfs import check_context
-from amiclient import text
+from amiclient import errors
 
 Found = Iterator[findings.Finding]
 
@@ -41,7 +41,7 @@ _LISTED = 10
 
 
 def _some(paths: list[str]) -> str:
-    return text.some(paths, _SHOWN)
+    return errors.some(paths, _SHOWN)
 
 
 def _remove(paths: list[str], *, folders: bool = False) -> str:

@@ -13,7 +13,6 @@ import posixpath
 from amiclient import errors
 from amiclient.ext import reader as reader_
 from amiclient import files
-from amiclient import limits
 from amiclient.rootfs.boot_files import BootFiles
 from amiclient.rootfs import identify
 from amiclient.rootfs import ramdisks
@@ -122,8 +121,8 @@ def _write(target: pathlib.Path, pieces: Iterator[bytes], size: int) -> None:
                 file.write(piece)
     except OSError as error:
         if error.errno == errno.EFBIG:
-            raise limits.too_large(target.parent) from error
-        if error.errno not in limits.FULL:
+            raise errors.too_large(target.parent) from error
+        if error.errno not in errors.FULL:
             raise
         raise _no_room(target.parent, size) from error
 

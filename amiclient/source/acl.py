@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import dataclasses
 import struct
 
-from amiclient import text as text_
+from amiclient import errors
 
 #: The attribute that holds the list of who may do what with a file.
 ACCESS = b'system.posix_acl_access'
@@ -132,7 +132,7 @@ def _shifted(value: bytes) -> list[tuple[int, int, int, int | None]]:
 
 def _entry(word: str, known: Names) -> tuple[int, int, int]:
     strange = ValueError(
-        f"an access control list has the entry '{text_.short(word)}'"
+        f"an access control list has the entry '{errors.shown(word)}'"
     )
     # star appends the number: user:lisa:rwx:502
     fields = word.split(':')
@@ -160,8 +160,8 @@ def _number(fields: list[str], table: Mapping[str, int]) -> int:
     if fields[1] in table:
         return table[fields[1]]
     raise ValueError(
-        f"an access control list names '{text_.short(fields[1])}', who is not "
-        'in the archive'
+        f"an access control list names '{errors.shown(fields[1])}', who is "
+        'not in the archive'
     )
 
 

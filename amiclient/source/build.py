@@ -140,7 +140,7 @@ def plan(request: BuildRequest) -> BuildPlan:
     if kind is not None and not is_directory:
         raise errors.SourceError(
             f'{kind}: a directory or tar archive is needed',
-            subject=opening.shown(request.source),
+            subject=errors.shown(request.source),
         )
     files.refuse_special(request.output)
     files.refuse_fixed(request.output, request.output.parent)
@@ -226,7 +226,7 @@ def temporary_image(
 
 def _make(planned: BuildPlan, descriptor: int, progress: Progress) -> Made:
     request = planned.request
-    name = opening.shown(request.source)
+    name = errors.shown(request.source)
     if planned.is_directory:
         kind = _DIRECTORY
         size, fill = directory.size(request.source), directory.fill
@@ -284,7 +284,7 @@ def _refuse_other(source: pathlib.Path) -> None:
         names = os.listdir(os.fsencode(source))
         if _ROOTS.isdisjoint(names):
             disk = enclosed.in_directory(source)
-            raise _not_a_root(opening.shown(source), disk, _DIRECTORY)
+            raise _not_a_root(errors.shown(source), disk, _DIRECTORY)
     except OSError:
         # That will be told by who reads all of it.
         return

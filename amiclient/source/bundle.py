@@ -121,7 +121,7 @@ def opened(
         with workplace.folder(
             work_directory,
             path,
-            f'{opening.shown(path)}: there is no folder to unpack it in',
+            f'{errors.shown(path)}: there is no folder to unpack it in',
         ) as folder:
             unpacked = _unpacked(path, folder, headroom, progress)
             yield _blank(unpacked, path)
@@ -155,7 +155,7 @@ def verified(
     found = uec.unpack(path, None, progress=progress)
     if found is None or found.manifest is None:
         return None
-    _compare_all(opening.shown(path), found, found.manifest)
+    _compare_all(errors.shown(path), found, found.manifest)
     return found.manifest
 
 
@@ -207,7 +207,7 @@ def _verify(
         description=f'Checking {noun}',
         progress=progress,
     )
-    _compare(opening.shown(path), part, path.stat().st_size, sha512)
+    _compare(errors.shown(path), part, path.stat().st_size, sha512)
 
 
 def _compare(name: str, part: manifest_.Part, size: int, sha512: str) -> None:
@@ -245,7 +245,7 @@ def _unpacked(
             format='files',
         )
     if found.manifest is not None:
-        _compare_all(opening.shown(path), found, found.manifest)
+        _compare_all(errors.shown(path), found, found.manifest)
         source = _with_manifest(found.paths, found.manifest)
         return dataclasses.replace(source, own=True)
     return Source(
@@ -277,7 +277,7 @@ def _blank(source: Source, path: pathlib.Path) -> Source:
     if not _is_blank(source.root):
         return source
     note = (
-        f'{opening.shown(path)}: its root filesystem has no files: the '
+        f'{errors.shown(path)}: its root filesystem has no files: the '
         'ramdisk brings what there is, and copies itself there; it is sent '
         'as it is'
     )

@@ -39,7 +39,7 @@ def identify(path: pathlib.Path) -> str:
         return phrase
     with opening.opened(path, wanted=_WANTED, devices=True) as file:
         try:
-            return _examine(file, opening.shown(path))[0].phrase
+            return _examine(file, errors.shown(path))[0].phrase
         except errors.DamagedError:
             return _DAMAGED
 
@@ -85,7 +85,7 @@ def open_root(path: pathlib.Path) -> image.RootImage:
     :raises DamagedError: if its superblock makes no sense, or it is shorter
         than that says.
     """
-    name = opening.shown(path)
+    name = errors.shown(path)
     if opening.special(path) == probe.DIRECTORY.phrase:
         raise _refused(name, probe.DIRECTORY)
     with opening.opened(path, wanted=_WANTED, devices=True) as file:

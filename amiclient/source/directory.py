@@ -22,9 +22,7 @@ from amiclient import progress
 from amiclient.source import fflags
 from amiclient.source import file_tree
 from amiclient.source import mounts
-from amiclient.source import opening
 from amiclient import sparse
-from amiclient import text
 
 _LOG = logging.getLogger(__name__)
 
@@ -66,7 +64,7 @@ def fill(
         _LOG.warning(
             '%s: what is mounted within it is left out: %s',
             basin.name,
-            text.some([nodes.shown(each) for each in taking.mounted]),
+            errors.some([errors.shown(each) for each in taking.mounted]),
         )
 
 
@@ -103,7 +101,7 @@ def _walk(source: pathlib.Path) -> Iterator[_Entry]:
 
     :raises SourceError: if something cannot be read.
     """
-    shown = opening.shown(source)
+    shown = errors.shown(source)
     with contextlib.ExitStack() as stack:
         with _told(shown, b''):
             place = stack.enter_context(contextlib.closing(_Place(source)))
@@ -301,7 +299,7 @@ def _told(source: str, path: bytes) -> Iterator[None]:
     except OSError as error:
         if error.errno in _CHANGED:
             raise _changed(source, path) from error
-        what = f'{source}: {nodes.shown(path)}: ' if path else f'{source}: '
+        what = f'{source}: {errors.shown(path)}: ' if path else f'{source}: '
         if error.errno in (errno.EACCES, errno.EPERM):
             raise errors.SourceError(
                 f'{what}permission denied',
@@ -314,7 +312,7 @@ def _told(source: str, path: bytes) -> Iterator[None]:
 
 def _changed(source: str, path: bytes) -> errors.BusyError:
     return errors.BusyError(
-        f'{nodes.shown(path)} was changed while it was being read',
+        f'{errors.shown(path)} was changed while it was being read',
         subject=source,
         hint='end whatever writes to it first',
     )

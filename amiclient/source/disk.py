@@ -28,7 +28,6 @@ from amiclient.source import opening
 from amiclient.source import partitions as partitions_
 from amiclient.source import probe
 from amiclient.source import virtual
-from amiclient import text
 from amiclient import units
 
 #: Any of these is in a root filesystem.
@@ -133,7 +132,7 @@ class Partition:
     def __str__(self) -> str:
         words = [units.format_size(self.size), self.what]
         if self.label:
-            words.append(f'label {text.safe(self.label)}')
+            words.append(f'label {errors.safe(self.label)}')
         if self.is_root:
             words.append('with a root filesystem')
         elif self.is_boot:
@@ -256,7 +255,7 @@ class Disk:
 
 
 def _listed(partitions: Sequence[Partition]) -> str:
-    listed = text.some([str(each) for each in partitions], 8, between=' | ')
+    listed = errors.some([str(each) for each in partitions], 8, between=' | ')
     return listed or 'there are none'
 
 

@@ -18,7 +18,6 @@ from amiclient.source import file_tree
 from amiclient.source import opening
 from amiclient.source import probe
 from amiclient.source import virtual
-from amiclient import text
 
 #: Bytes that a disk has at least, and how many files are looked at.
 _SMALLEST = 16 << 10
@@ -49,7 +48,7 @@ class Basin(file_tree.Basin):
         """Name the first file that is a disk, or a filesystem to be taken."""
         for path, size, head in self._heads:
             if _is_disk(bytes(head), size, self.name):
-                return nodes.shown(path)
+                return errors.shown(path)
         return None
 
 
@@ -69,7 +68,7 @@ def in_directory(folder: pathlib.Path) -> str | None:
             opening.opened(folder / name, wanted='a disk') as file,
         ):
             if _is_disk(file.read(probe.HEAD), size, name):
-                return text.safe(name)
+                return errors.safe(name)
     return None
 
 

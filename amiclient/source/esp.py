@@ -34,7 +34,6 @@ from amiclient.source.disk import Partition
 from amiclient.source.disk import RAMDISKS
 from amiclient.source import uki
 from amiclient import sparse
-from amiclient import text
 from amiclient import units
 
 #: No such partition is larger, in bytes, and no kernel or ramdisk.
@@ -119,7 +118,7 @@ def take(
         try:
             image = _taken(disk, part, folder, shown, notes, progress)
         except (errors.ProgramError, errors.SourceError) as error:
-            why = text.safe(str(error))
+            why = errors.safe(str(error))
             notes.append(f'{shown} is not looked into: {why}')
             continue
         if image is not None:
@@ -177,7 +176,7 @@ def _taken(
             why, *rest = copier.damaged
             more = f', and so are {len(rest)} others' if rest else ''
             notes.append(
-                f'{shown} is damaged: {text.safe(why)} and is left out{more}'
+                f'{shown} is damaged: {errors.safe(why)} and is left out{more}'
             )
         if not found:
             return None

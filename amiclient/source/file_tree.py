@@ -102,7 +102,7 @@ class Basin:
         if node is None or node.is_directory:
             what = 'a directory' if node else 'not there'
             raise self.refused(
-                path, f'a link to {nodes.shown(target)}, which is {what}'
+                path, f'a link to {errors.shown(target)}, which is {what}'
             )
         self._put(path, node)
 
@@ -130,8 +130,8 @@ class Basin:
                     '%s: %s: attributes called %s are left out, ext4 does '
                     'not have them',
                     self.name,
-                    nodes.shown(path),
-                    nodes.shown(name),
+                    errors.shown(path),
+                    errors.shown(name),
                 )
         return known
 
@@ -144,8 +144,8 @@ class Basin:
                 _LOG.warning(
                     '%s: %s: the flag %s is left out, it is not known',
                     self.name,
-                    nodes.shown(path),
-                    nodes.shown(name),
+                    errors.shown(path),
+                    errors.shown(name),
                 )
         if not (node.is_file or node.is_directory):
             return 0
@@ -201,7 +201,7 @@ class Basin:
     ) -> errors.SourceError:
         """Say what is wrong with a file."""
         return errors.SourceError(
-            f'{nodes.shown(path) or "."}: {why}', subject=self.name, hint=hint
+            f'{errors.shown(path) or "."}: {why}', subject=self.name, hint=hint
         )
 
     def _put(self, path: bytes, node: nodes.Node) -> None:
@@ -216,7 +216,7 @@ class Basin:
         self._taken += count
         if self._taken > self._limit:
             raise errors.NoSpaceError(
-                f'{nodes.shown(path)}: what it holds takes more '
+                f'{errors.shown(path)}: what it holds takes more '
                 f'than {units.format_size(self._limit)}, {self._limited}',
                 subject=self.name,
                 hint='is it what it should be? Else make room, or choose a '

@@ -154,7 +154,7 @@ def read(path: pathlib.Path) -> Manifest:
     :raises SourceError: if it is not there, or is not one.
     """
     with opening.opened(path, wanted='a manifest') as file:
-        return parse(file.read(LIMIT + 1), opening.shown(path))
+        return parse(file.read(LIMIT + 1), errors.shown(path))
 
 
 def is_one(head: bytes) -> bool:
@@ -180,7 +180,7 @@ def parse(data: bytes, name: str) -> Manifest:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise errors.SourceError(
-            f'not JSON: {opening.shown(str(error))}',
+            f'not JSON: {errors.shown(str(error))}',
             subject=name,
             hint='save the triple anew, or name its files one by one',
         ) from error

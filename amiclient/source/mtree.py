@@ -88,9 +88,9 @@ def read(path: pathlib.Path) -> list[Override]:
         data = file.read(_LARGEST + 1)
     if len(data) > _LARGEST:
         raise errors.SourceError(
-            'too large for a file of overrides', subject=opening.shown(path)
+            'too large for a file of overrides', subject=errors.shown(path)
         )
-    return list(_parsed(data, opening.shown(path)))
+    return list(_parsed(data, errors.shown(path)))
 
 
 def apply(overrides: Iterable[Override], basin: file_tree.Basin) -> None:
@@ -170,7 +170,7 @@ def _refused(
 ) -> errors.SourceError:
     return errors.SourceError(
         f'the overrides, line {override.line}: '
-        f'{nodes.shown(override.path)} {why}',
+        f'{errors.shown(override.path)} {why}',
         hint=f'see what is in {basin.name}',
     )
 
@@ -220,7 +220,7 @@ def _override(line: int, word: bytes, keywords: Mapping[str, str]) -> Override:
         nodes.parts(path)
     except nodes.PathError as error:
         raise ValueError(
-            f'{nodes.shown(path)}: {error} (mtree -C and bsdtar write whole '
+            f'{errors.shown(path)}: {error} (mtree -C and bsdtar write whole '
             'paths)'
         ) from error
     values = {

@@ -15,7 +15,6 @@ import stat
 from typing import BinaryIO
 
 from amiclient import errors
-from amiclient import text
 
 _SPECIAL = (
     (stat.S_ISDIR, 'a directory'),
@@ -24,15 +23,6 @@ _SPECIAL = (
     (stat.S_ISCHR, 'a character device'),
     (stat.S_ISBLK, 'a block device'),
 )
-
-#: Characters of a file name that are shown; a member of an archive may be
-#: called anything.
-_SHOWN = 1000
-
-
-def shown(path: str | os.PathLike[str]) -> str:
-    """Write a file name so that it fits into one line."""
-    return text.short(os.fsdecode(path), _SHOWN)
 
 
 def special(path: pathlib.Path) -> str | None:
@@ -48,7 +38,7 @@ def special(path: pathlib.Path) -> str | None:
         except ValueError as error:
             # A name with a NUL in it.
             raise errors.SourceError(
-                str(error), subject=shown(path)
+                str(error), subject=errors.shown(path)
             ) from error
     for test, phrase in _SPECIAL:
         if test(mode):
@@ -77,7 +67,9 @@ def opened(
         with os.fdopen(fd, 'rb') as file:
             mode = os.fstat(fd).st_mode
             if not (stat.S_ISREG(mode) or (devices and stat.S_ISBLK(mode))):
-                raise errors.SourceError('not a file', subject=shown(path))
+                raise errors.SourceError(
+                    'not a file', subject=errors.shown(path)
+                )
             yield file
 
 
@@ -85,7 +77,7 @@ def _refuse_special(path: pathlib.Path, wanted: str, devices: bool) -> None:
     phrase = special(path)
     if phrase and not (devices and phrase == 'a block device'):
         raise errors.SourceError(
-            f'{phrase}, not {wanted}', subject=shown(path)
+            f'{phrase}, not {wanted}', subject=errors.shown(path)
         )
 
 
@@ -97,14 +89,14 @@ def _told(path: pathlib.Path) -> Iterator[None]:
         what = 'no such file'
         if path.is_symlink():
             what = 'a link to what is not there'
-        raise errors.SourceError(what, subject=shown(path)) from error
+        raise errors.SourceError(what, subject=errors.shown(path)) from error
     except PermissionError as error:
         raise errors.SourceError(
             'permission denied',
-            subject=shown(path),
+            subject=errors.shown(path),
             hint='run this as a user who may read it',
         ) from error
     except OSError as error:
         raise errors.SourceError(
-            f'cannot be read: {error.strerror}', subject=shown(path)
+            f'cannot be read: {error.strerror}', subject=errors.shown(path)
         ) from error

@@ -10,7 +10,7 @@ import re
 from typing import NamedTuple
 
 from amiclient.source import qemu_image
-from amiclient import text
+from amiclient import errors
 
 _SECTOR = qemu_image.SECTOR
 
@@ -180,4 +180,4 @@ def _line(line: str) -> tuple[str, str] | None:
 
 
 def _shown(name: bytes) -> str:
-    return text.short(os.fsdecode(name))
+    return errors.shown(os.fsdecode(name))

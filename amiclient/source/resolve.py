@@ -116,14 +116,14 @@ def opened(
         if source.partition is None and choice.partition is not None:
             raise errors.UsageError(
                 'no disk with partitions',
-                subject=opening.shown(path),
+                subject=errors.shown(path),
                 hint='leave out --partition',
             )
         if source.own and source.name is None:
             source = dataclasses.replace(source, name=_name(path))
         if source.own:
             stack.enter_context(
-                errors.renamed(source.root, opening.shown(path))
+                errors.renamed(source.root, errors.shown(path))
             )
         yield source
 
@@ -141,7 +141,7 @@ def _told_of_rest(source: Source, path: pathlib.Path) -> Source:
     if not rest:
         return source
     note = (
-        f'{opening.shown(path)}: the {rest} bytes behind its filesystem are '
+        f'{errors.shown(path)}: the {rest} bytes behind its filesystem are '
         'not zeros; they are no part of it, and are not taken along'
     )
     return dataclasses.replace(source, notes=(*source.notes, note))
@@ -241,7 +241,7 @@ class _Opener:
 
     def untied(self, source: Source) -> Source:
         """Mend what ties a root filesystem to a disk, or tell of it."""
-        name = opening.shown(self._path)
+        name = errors.shown(self._path)
         if not self._choice.fix:
             if source.partition is None or not self._choice.report:
                 return source
@@ -270,7 +270,7 @@ class _Opener:
         ) as file:
             root.refuse_changed(files.state(file.fileno()))
             filesystem.take(
-                block.RawMedium(file, opening.shown(source.root)),
+                block.RawMedium(file, errors.shown(source.root)),
                 0,
                 root.superblock,
                 target,
@@ -296,14 +296,14 @@ class _Opener:
             self._notes += unpacking.unpack(
                 path,
                 target,
-                name=opening.shown(self._path),
+                name=errors.shown(self._path),
                 progress=self._progress,
             )
             if layer:
                 path.unlink()
             path = target
         raise errors.SourceError(
-            'compressed again and again', subject=opening.shown(self._path)
+            'compressed again and again', subject=errors.shown(self._path)
         )
 
     def disk(self, path: pathlib.Path, kind: str) -> disk_.Disk:
@@ -319,7 +319,7 @@ class _Opener:
             path,
             kind,
             self._place(),
-            name=opening.shown(self._path),
+            name=errors.shown(self._path),
             allow_backing_file=self._choice.allow_backing_file,
             beside=self._path.resolve().parent if own else None,
         )
@@ -339,7 +339,7 @@ class _Opener:
         if files.state(path) != before:
             raise errors.BusyError(
                 'was changed while its root filesystem was taken out',
-                subject=opening.shown(path),
+                subject=errors.shown(path),
                 hint='end whatever writes to it first',
             )
         if self._folder in path.parents:
@@ -367,7 +367,7 @@ class _Opener:
         mounted = untying.boots(image)
         entry = next((e for e in mounted if e.path == '/boot'), None)
         boot = disk.boot(root, entry)
-        name = opening.shown(self._path)
+        name = errors.shown(self._path)
         if boot is not None and boot.superblock is not None:
             target = self._place() / 'boot.img'
             self._take(disk, boot, target)
@@ -425,7 +425,7 @@ class _Opener:
             workplace.folder(
                 place,
                 self._path,
-                f'{opening.shown(self._path)}: there is no folder to unpack '
+                f'{errors.shown(self._path)}: there is no folder to unpack '
                 'it in',
             )
         )

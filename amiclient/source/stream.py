@@ -249,7 +249,7 @@ def opened(
     :raises BusyError: if it was changed meanwhile.
     :raises ProgramError: if the program for it is missing.
     """
-    name = name or opening.shown(path)
+    name = name or errors.shown(path)
     with opening.opened(path, wanted=wanted) as file:
         before = files.state(file.fileno())
         kind = streams.kind(file)

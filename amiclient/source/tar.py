@@ -19,6 +19,7 @@ import tarfile
 from typing import cast, IO, Self
 import urllib.parse
 
+from amiclient import errors
 from amiclient.errors import SourceError
 from amiclient.ext.writer import content
 from amiclient.ext.writer import nodes
@@ -352,7 +353,7 @@ class _Archive:
                 raise self._basin.refused(
                     path,
                     'the archive has only what changed since another one: '
-                    f'{nodes.shown(record[1:])} is missing',
+                    f'{errors.shown(record[1:])} is missing',
                     'take one of everything: tar --listed-incremental with '
                     '--level=0',
                 )

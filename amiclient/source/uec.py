@@ -79,7 +79,7 @@ def is_tar(path: pathlib.Path) -> bool:
         head = file.read(tar.BLOCK)
         if streams.kind(file):
             try:
-                head = streams.head(file, tar.BLOCK, name=opening.shown(path))
+                head = streams.head(file, tar.BLOCK, name=errors.shown(path))
             except errors.AmiError:
                 return False
         # What is damaged is one still.
@@ -154,7 +154,7 @@ def unpack(
             found.sizes[kind] = member.size
             if target is not None:
                 found.paths[kind] = target
-    return found.judge(opening.shown(path))
+    return found.judge(errors.shown(path))
 
 
 @dataclasses.dataclass
@@ -180,14 +180,14 @@ class _Found:
             kind, second = self.twice
             raise errors.SourceError(
                 f'two members may be the {kind}: '
-                f'{opening.shown(self.names[kind])} and '
-                f'{opening.shown(second)}',
+                f'{errors.shown(self.names[kind])} and '
+                f'{errors.shown(second)}',
                 subject=name,
                 hint='unpack it, and name the files',
             )
         manifest = None
         if self.manifest is not None:
-            shown = f'{name}: {opening.shown(self.names["manifest"])}'
+            shown = f'{name}: {errors.shown(self.names["manifest"])}'
             manifest = manifest_.parse(self.manifest, shown)
         stem = self.names['image'].rpartition('/')[2].removesuffix('.img')
         return Unpacked(
@@ -258,7 +258,7 @@ def _check_size(
     folder: pathlib.Path | None,
 ) -> None:
     limit = _LIMITS.get(kind)
-    what = f'{opening.shown(path)}: the {kind} in it has {member.size} bytes'
+    what = f'{errors.shown(path)}: the {kind} in it has {member.size} bytes'
     if limit is not None and member.size > limit:
         raise errors.SourceError(f'{what}; no more than {limit} are taken')
     if folder is None:

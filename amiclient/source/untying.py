@@ -13,7 +13,6 @@ from amiclient import errors
 from amiclient.ext import reader as reader_
 from amiclient.ext import rewriting
 from amiclient.source import fstab
-from amiclient import text as text_
 
 #: Lines of the file that are told, and characters of each.
 _SHOWN, _LINE = 10, 200
@@ -99,8 +98,8 @@ def mend(image: pathlib.Path, name: str) -> tuple[str, ...]:
 
 
 def _some(found: Sequence[fstab.Tie]) -> str:
-    lines = [text_.short(str(each), _LINE) for each in found]
-    return text_.some(lines, _SHOWN)
+    lines = [errors.shown(str(each), _LINE) for each in found]
+    return errors.some(lines, _SHOWN)
 
 
 def _refused(name: str, why: str) -> errors.UnsupportedError:

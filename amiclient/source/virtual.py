@@ -20,14 +20,13 @@ import struct
 import time
 from typing import Any
 
-from amiclient import companion
+from amiclient import process
 from amiclient import confinement
 from amiclient import errors
 from amiclient.source import nbd
 from amiclient.source import opening
 from amiclient.source import qemu_headers
 from amiclient.source import qemu_image
-from amiclient import text
 
 #: QEMU's names of the formats, by what they begin with.
 _MAGIC = (
@@ -125,14 +124,14 @@ def opened(
     """
     with contextlib.ExitStack() as stack:
         # It may be a copy, of which the user knows nothing.
-        with errors.renamed(opening.shown(path), name):
+        with errors.renamed(errors.shown(path), name):
             node, files = _node(path, kind, allow_backing_file, beside, stack)
         place = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         stack.callback(os.close, place)
         # The path of a socket must not have more than 107 bytes.
         address = f'/proc/{os.getpid()}/fd/{place}/nbd'
         server = stack.enter_context(
-            companion.started(
+            process.background(
                 (
                     'qemu-nbd',
                     '--read-only',
@@ -158,7 +157,7 @@ def opened(
 
 
 def _connected(
-    address: str, server: companion.Companion, name: str
+    address: str, server: process.Running, name: str
 ) -> socket.socket:
     deadline = time.monotonic() + _START
     while True:
@@ -179,7 +178,7 @@ def _connected(
 
 
 def _served(
-    connection: socket.socket, server: companion.Companion, name: str
+    connection: socket.socket, server: process.Running, name: str
 ) -> nbd.Client:
     try:
         return nbd.Client(connection, name)
@@ -229,7 +228,7 @@ def _node(
                 raise _refused(path, 'its backing files have no end')
             below = None
             if kind != 'raw':
-                header = qemu_headers.read(it, kind, opening.shown(layer))
+                header = qemu_headers.read(it, kind, errors.shown(layer))
                 below = _below(header, layer, allowed, beside)
                 # Each layer names the next one from where it is itself.
                 beside = None
@@ -268,10 +267,10 @@ def _below(
     if header.backing is None:
         return None
     name = os.fsdecode(header.backing)
-    words = f'it is a layer over {text.short(name)}'
+    words = f'it is a layer over {errors.shown(name)}'
     if not allowed:
         raise errors.SourceError(
-            words, subject=opening.shown(path), hint=_BACKED
+            words, subject=errors.shown(path), hint=_BACKED
         )
     if ':' in name.partition('/')[0] or '\0' in name:
         raise _refused(path, f'{words}, which is no file name')
@@ -282,7 +281,7 @@ def _below(
         kind = tell(below.read(HEAD)) or 'raw'
     # What a guest writes to a raw disk may look like another format.
     if header.backing_format not in (None, kind):
-        said = text.short(header.backing_format)
+        said = errors.shown(header.backing_format)
         raise _refused(
             path, f'{words}, which is said to be {said}, but is {kind}'
         )
@@ -291,5 +290,5 @@ def _below(
 
 def _refused(path: pathlib.Path, why: str) -> errors.SourceError:
     return errors.SourceError(
-        why, subject=opening.shown(path), hint=qemu_image.CONVERT
+        why, subject=errors.shown(path), hint=qemu_image.CONVERT
     )

@@ -53,7 +53,9 @@ def make(
     with path.open('wb') as file:
         file.truncate((end + 1) * MIB)
     process.run(
-        ['sfdisk', '--quiet', path], input='\n'.join(lines).encode() + b'\n'
+        ['sfdisk', '--quiet', path],
+        input='\n'.join(lines).encode() + b'\n',
+        access=None,
     )
     fill(
         path, [(p.image, s * MIB) for p, s in zip(parts, places, strict=True)]
@@ -81,7 +83,7 @@ def convert(path: pathlib.Path, kind: str, *options: str) -> pathlib.Path:
     """Make a disk image of a raw disk; its name says nothing."""
     target = path.with_name(f'{path.stem}-{kind}{len(options)}')
     argv = ['qemu-img', 'convert', '-f', 'raw', '-O', kind, *options]
-    process.run([*argv, path, target])
+    process.run([*argv, path, target], access=None)
     return target
 
 
@@ -148,11 +150,12 @@ def fat(
         file.truncate(size * MIB)
     # As many clusters as can be: few make a FAT12.
     argv = ['mkfs.vfat', '-F', str(bits), '-s', '1', '-n', label]
-    process.run([*argv, '-i', serial.replace('-', ''), path])
+    process.run([*argv, '-i', serial.replace('-', ''), path], access=None)
     inside = sorted(tree.iterdir())
     if inside:
         process.run(
             ['mcopy', '-s', '-i', path, *inside, '::/'],
             env={'MTOOLS_SKIP_CHECK': '1', 'LC_ALL': 'C.UTF-8'},
+            access=None,
         )
     return path

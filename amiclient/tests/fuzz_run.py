@@ -263,7 +263,10 @@ def judge(source: pathlib.Path, result: pathlib.Path) -> str | None:
     :param source: what it was made from, damaged perhaps.
     """
     verdict = process.run(
-        ['e2fsck', '-fn', result], ok=range(256), env=content.ENVIRONMENT
+        ['e2fsck', '-fn', result],
+        ok=range(256),
+        env=content.ENVIRONMENT,
+        access=None,
     )
     if verdict.status or 'backup' in verdict.text:
         return f'e2fsck objects to the result: {verdict.text[-800:]}'
@@ -274,6 +277,7 @@ def judge(source: pathlib.Path, result: pathlib.Path) -> str | None:
             ['e2fsck', '-fy', '-E', 'fixes_only', mended],
             ok=range(256),
             env=content.ENVIRONMENT,
+            access=None,
         )
         try:
             before = exttree.read_tree(mended)

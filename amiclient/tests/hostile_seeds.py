@@ -112,6 +112,7 @@ def make(name: str, folder: pathlib.Path) -> pathlib.Path:
                 '-d', tree, *seed.options, image, f'{seed.size}k',
             ],
             env=content.ENVIRONMENT,
+            access=None,
         )  # fmt: skip
         _scatter(job)
         # mke2fs -d copies times that differ from run to run.

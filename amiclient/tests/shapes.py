@@ -103,6 +103,7 @@ def make(name: str, directory: pathlib.Path) -> pathlib.Path:
                 image, f'{shape.size // 1024}k',
             ],
             env=content.ENVIRONMENT,
+            access=None,
         )  # fmt: skip
         shutil.rmtree(source)
         if not shape.is_empty:

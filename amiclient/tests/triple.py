@@ -28,7 +28,10 @@ def root(
     path = folder / name
     with path.open('wb') as file:
         file.truncate(size)
-    process.run(['mke2fs', '-q', '-F', '-t', 'ext4', '-d', etc.parent, path])
+    process.run(
+        ['mke2fs', '-q', '-F', '-t', 'ext4', '-d', etc.parent, path],
+        access=None,
+    )
     return path
 
 

@@ -14,16 +14,12 @@ import types
 from typing import cast, ClassVar, Literal
 
 from amiclient import errors
-from amiclient import text
 
 #: The longest name that a directory takes, in bytes (ext4.h, EXT4_NAME_LEN).
 _NAME = 255
 
 #: The longest path that the kernel takes (limits.h, less the NUL).
 PATH_MAX = 4095
-
-#: Characters of a name that are shown; an archive may have any.
-_SHOWN = 200
 
 #: Blocks that one extent has at most (ext4_extents.h, EXT_INIT_MAX_LEN).
 LONGEST = 32768
@@ -280,7 +276,9 @@ class Tree:
             if not child.is_directory:
                 where = b'/'.join(names[: index + 1])
                 what = 'symbolic link' if child.is_symlink else 'file'
-                raise PathError(f'it leads through the {what} {shown(where)}')
+                raise PathError(
+                    f'it leads through the {what} {errors.shown(where)}'
+                )
             node = child
         return node.children
 
@@ -353,8 +351,3 @@ def parts(path: bytes) -> list[bytes]:
     if b'\0' in path:
         raise PathError('the name has a NUL in it')
     return names
-
-
-def shown(path: bytes) -> str:
-    """Write a path, or another name, so that it fits into one line."""
-    return text.short(path.decode('utf-8', 'surrogateescape'), _SHOWN)

@@ -22,7 +22,6 @@ from amiclient.glance.transfer import download
 from amiclient.glance.transfer import image_data
 from amiclient.glance.transfer import staging
 from amiclient import jobs
-from amiclient import limits
 from amiclient.progress import Progress
 from amiclient import scratch
 from amiclient.source import bundle
@@ -30,7 +29,6 @@ from amiclient.source import digest
 from amiclient.source import manifest as manifest_
 from amiclient.source.manifest import Manifest
 from amiclient.source import uec
-from amiclient import text
 from amiclient import units
 
 if TYPE_CHECKING:
@@ -171,7 +169,8 @@ class Collector:
                     others.remove(name)
         if others:
             raise errors.AmiError(
-                f'{folder} has something else in it: {text.safe(min(others))}',
+                f'{folder} has something else in it: '
+                f'{errors.safe(min(others))}',
                 hint='choose an empty --directory, or a new one',
             )
         path = folder / manifest_.NAME
@@ -435,8 +434,8 @@ class Archive:
             yield
         except OSError as error:
             if error.errno == errno.EFBIG:
-                raise limits.too_large(self._folder) from error
-            if error.errno not in limits.FULL:
+                raise errors.too_large(self._folder) from error
+            if error.errno not in errors.FULL:
                 raise
             raise errors.NoSpaceError(
                 f'{self._folder}: {error.strerror}',
@@ -547,7 +546,7 @@ def _records(ami: links.Ami) -> dict[str, model.ImageRecord]:
             continue
         if found is None:
             raise errors.NotFoundError(
-                f'the {noun} {text.safe(str(link))} of image {ami.image.id} '
+                f'the {noun} {errors.safe(str(link))} of image {ami.image.id} '
                 'is missing: it was deleted, or this project cannot see it',
                 hint=f'see `openstack ami verify {ami.image.id}`',
             )

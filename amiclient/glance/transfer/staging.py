@@ -28,7 +28,6 @@ from typing import Self
 from amiclient import errors
 from amiclient import files
 from amiclient import interrupts
-from amiclient import limits
 from amiclient import scratch
 from amiclient import sparse
 
@@ -425,8 +424,8 @@ def _told(path: pathlib.Path, done: str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno == errno.EFBIG:
-            raise limits.too_large(path.parent) from error
-        if error.errno in limits.FULL:
+            raise errors.too_large(path.parent) from error
+        if error.errno in errors.FULL:
             raise errors.NoSpaceError(
                 f'{path.parent}: {error.strerror}',
                 hint='make room, or choose another directory',

@@ -96,7 +96,9 @@ def server(folder: pathlib.Path) -> None:
 def volume(folder: pathlib.Path) -> pathlib.Path:
     """Make the filesystem of a machine that runs, as a snapshot has it."""
     root = _bootable(folder, 'root', {'etc/fstab': _GROWN})
-    process.run(['debugfs', '-w', '-R', 'feature +needs_recovery', root])
+    process.run(
+        ['debugfs', '-w', '-R', 'feature +needs_recovery', root], access=None
+    )
     return root
 
 
@@ -120,7 +122,7 @@ def _tree(folder: pathlib.Path, files: dict[str, str]) -> pathlib.Path:
     )
     tree = folder / 'tree'
     tree.mkdir()
-    process.run(['debugfs', '-R', f'rdump / {tree}', root])
+    process.run(['debugfs', '-R', f'rdump / {tree}', root], access=None)
     root.unlink()
     (tree / 'etc' / 'machine-id').touch()
     return tree
@@ -182,8 +184,8 @@ def _bootable(
         ''.join(f'mkdir {name}\n' for name in folders)
         + ''.join(f'write {path} {name}\n' for name, path in contents.items())
     )
-    process.run(['debugfs', '-w', '-f', script, made.root])
-    process.run(['e2label', made.root, label])
+    process.run(['debugfs', '-w', '-f', script, made.root], access=None)
+    process.run(['e2label', made.root, label], access=None)
     for path in (script, made.kernel, made.ramdisk):
         path.unlink()
     return made.root
@@ -191,5 +193,5 @@ def _bootable(
 
 def _qcow2(disk: pathlib.Path, target: pathlib.Path) -> None:
     argv = ['qemu-img', 'convert', '-c', '-f', 'raw', '-O', 'qcow2']
-    process.run([*argv, disk, target])
+    process.run([*argv, disk, target], access=None)
     disk.unlink()

@@ -154,7 +154,9 @@ class TestBoot(BootCase):
 
     def test_no_init(self) -> None:
         made = guest.make(self.folder, modules=_NO_VIRTIO_CONSOLE)
-        process.run(['debugfs', '-w', '-R', 'rm /sbin/init', made.root])
+        process.run(
+            ['debugfs', '-w', '-R', 'rm /sbin/init', made.root], access=None
+        )
         finished = self.failed(made, '--append', 'quiet')
         self.assertEqual('failed\nNone\nno-init\n', finished.stdout)
         self.assertIn('run-init: /bin/init: No such file', finished.stderr)
@@ -397,7 +399,7 @@ class TestSources(BootCase):
         ):
             (tree / 'boot' / name).write_bytes(path.read_bytes())
         archive = self.folder / 'root.tar'
-        process.run(['tar', '-cf', archive, '-C', tree, '.'])
+        process.run(['tar', '-cf', archive, '-C', tree, '.'], access=None)
         finished = self.run_openstack(
             'ami', 'boot', archive, '--work-directory', self.work,
             '--until', r'Linux version \S+ ', '-f', 'value', '-c', 'matched',

@@ -30,7 +30,7 @@ class TestDisks(upload.UploadCase):
         boot = self.folder / 'boot'
         with boot.open('wb') as file:
             file.truncate(8 * MIB)
-        process.run(['mke2fs', '-q', '-F', '-d', tree, boot])
+        process.run(['mke2fs', '-q', '-F', '-d', tree, boot], access=None)
         self.disk = disks.make(
             self.folder / 'machine.raw',
             [
@@ -54,7 +54,7 @@ class TestDisks(upload.UploadCase):
     def check(self, told) -> None:
         came = self.download(told['id'])
         self.assertEqual(exttree.read_tree(self.root), exttree.read_tree(came))
-        process.run(['e2fsck', '-f', '-n', came])
+        process.run(['e2fsck', '-f', '-n', came], access=None)
         for noun, path in (('kernel', self.kernel), ('ramdisk', self.ramdisk)):
             self.assertEqual(
                 path.read_bytes(),
@@ -129,7 +129,7 @@ class TestDisks(upload.UploadCase):
         self.assertNothingLeft()
 
     def test_compressed_raw(self) -> None:
-        process.run(['xz', '-1', self.disk])
+        process.run(['xz', '-1', self.disk], access=None)
         told = self.take(pathlib.Path(f'{self.disk}.xz'), '--no-shrink')
         self.assertEqual('machine', told['name'])
         self.assertEqual(16 * MIB, told['size'])
@@ -145,10 +145,11 @@ class TestDisks(upload.UploadCase):
         )
         came = self.download(told['id'])
         self.assertEqual(told['size'], came.stat().st_size)
-        process.run(['qemu-img', 'check', '-f', 'qcow2', came])
+        process.run(['qemu-img', 'check', '-f', 'qcow2', came], access=None)
         plain = came.with_name('plain')
         process.run(
-            ['qemu-img', 'convert', '-f', 'qcow2', '-O', 'raw', came, plain]
+            ['qemu-img', 'convert', '-f', 'qcow2', '-O', 'raw', came, plain],
+            access=None,
         )
         self.assertLess(told['size'], plain.stat().st_size / 4)
         self.assertEqual(
@@ -178,7 +179,8 @@ class TestDisks(upload.UploadCase):
         )
         came = self.download(told['id'])
         process.run(
-            ['qemu-img', 'convert', '-f', 'qcow2', '-O', 'raw', came, plain]
+            ['qemu-img', 'convert', '-f', 'qcow2', '-O', 'raw', came, plain],
+            access=None,
         )
         self.assertEqual(bytes(1024), plain.read_bytes()[:1024])
         self.assertEqual(16 * MIB, plain.stat().st_size)

@@ -97,7 +97,8 @@ class TestCertificate(ContactCase):
                 *('-subj', '/CN=127.0.0.1', '-addext'),
                 'subjectAltName=IP:127.0.0.1',
                 *('-keyout', self.pem, '-out', self.folder / 'ca.pem'),
-            ]
+            ],
+            access=None,
         )
         with self.pem.open('ab') as file:
             file.write((self.folder / 'ca.pem').read_bytes())

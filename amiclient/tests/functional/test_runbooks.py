@@ -100,9 +100,17 @@ class TestRunbooks(base.TestCase):
         """Make a logical volume, as far as its path and content go."""
         folder = pathlib.Path('/dev/vg0')
         loop = process.run(
-            ['losetup', '--find', '--show', runbook_inputs.volume(self.folder)]
+            [
+                'losetup',
+                '--find',
+                '--show',
+                runbook_inputs.volume(self.folder),
+            ],
+            access=None,
         ).text.strip()
-        self.addCleanup(process.run, ['losetup', '--detach', loop])
+        self.addCleanup(
+            process.run, ['losetup', '--detach', loop], access=None
+        )
         folder.mkdir()
         self.addCleanup(shutil.rmtree, folder)
         (folder / 'web-ami').symlink_to(loop)

@@ -70,7 +70,8 @@ class TestRefused(upload.UploadCase):
             [
                 *('debugfs', '-w', '-R'),
                 *('copy_inode /data /etc/os-release', self.root),
-            ]
+            ],
+            access=None,
         )
         text = self.refused('ami', 'upload', self.root, *self.parts)
         self.assertIn('--repair', text)
@@ -80,6 +81,7 @@ class TestRefused(upload.UploadCase):
         process.run(
             ['debugfs', '-w', '-f', '/dev/stdin', self.root],
             input=b'cd /etc\nmknod fstab p\n',
+            access=None,
         )
         text = self.refused('ami', 'upload', self.root, *self.parts, '--fix')
         self.assertIn('/etc/fstab cannot be mended: it is not a reg', text)

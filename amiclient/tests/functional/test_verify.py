@@ -126,7 +126,7 @@ class TestDeep(VerifyCase):
 
     def test_no_rules_for_what_is_damaged(self) -> None:
         root = self.system()
-        process.run(['debugfs', '-w', '-R', 'clri <2>', root])
+        process.run(['debugfs', '-w', '-R', 'clri <2>', root], access=None)
         self.assertEqual({'damaged'}, self.inside(root).keys())
 
     def test_data_that_is_not_what_was_stored(self) -> None:
@@ -185,7 +185,9 @@ class TestDeep(VerifyCase):
         self.assertEqual({'boot-sector'}, found.keys())
 
     def test_damage(self) -> None:
-        process.run(['debugfs', '-w', '-R', 'clri <2>', self.root])
+        process.run(
+            ['debugfs', '-w', '-R', 'clri <2>', self.root], access=None
+        )
         found = self.verify(self.made(self.root.read_bytes()), '--deep')
         self.assertEqual({'damaged'}, found.keys())
         message = found['damaged']['message']
@@ -195,14 +197,18 @@ class TestDeep(VerifyCase):
 
     def test_a_journal(self) -> None:
         process.run(
-            ['debugfs', '-w', '-R', 'feature needs_recovery', self.root]
+            ['debugfs', '-w', '-R', 'feature needs_recovery', self.root],
+            access=None,
         )
         found = self.verify(self.made(self.root.read_bytes()), '--deep')
         self.assertEqual({'journal'}, found.keys())
 
     def test_another_format(self) -> None:
         path = self.folder / 'root.qcow2'
-        process.run(['qemu-img', 'convert', '-O', 'qcow2', self.root, path])
+        process.run(
+            ['qemu-img', 'convert', '-O', 'qcow2', self.root, path],
+            access=None,
+        )
         ami = self.made(path.read_bytes(), disk_format='qcow2')
         self.assertEqual({}, self.verify(ami, '--deep'))
         found = self.verify(ami, '--against', path)
@@ -211,7 +217,10 @@ class TestDeep(VerifyCase):
         found = self.verify(ami, '--deep', '--against', self.root)
         self.assertEqual({'same'}, found.keys())
         self.assertIn('the same files', found['same']['message'])
-        process.run(['debugfs', '-w', '-R', 'rm /etc/os-release', self.root])
+        process.run(
+            ['debugfs', '-w', '-R', 'rm /etc/os-release', self.root],
+            access=None,
+        )
         found = self.verify(ami, '--deep', '--against', self.root)
         self.assertIn('/etc/os-release', found['differs']['message'])
 
@@ -220,10 +229,15 @@ class TestDeep(VerifyCase):
         self.assertEqual({}, self.verify(ami, '--deep'))
 
     def test_damage_in_another_format(self) -> None:
-        process.run(['debugfs', '-w', '-R', 'clri <2>', self.root])
+        process.run(
+            ['debugfs', '-w', '-R', 'clri <2>', self.root], access=None
+        )
         for kind, name in (('qcow2', 'qcow2'), ('vpc', 'vhd')):
             path = self.folder / f'root.{name}'
-            process.run(['qemu-img', 'convert', '-O', kind, self.root, path])
+            process.run(
+                ['qemu-img', 'convert', '-O', kind, self.root, path],
+                access=None,
+            )
             ami = self.made(path.read_bytes(), disk_format=name)
             found = self.verify(ami, '--deep')
             self.assertEqual({'damaged'}, found.keys(), name)
@@ -271,7 +285,8 @@ class TestAgainst(VerifyCase):
     def test_another_file_in_it(self) -> None:
         ami = self.upload()
         process.run(
-            ['debugfs', '-w', '-R', 'sif /data mode 0100600', self.root]
+            ['debugfs', '-w', '-R', 'sif /data mode 0100600', self.root],
+            access=None,
         )
         found = self.verify(ami, '--deep', '--against', self.root)
         self.assertEqual({'differs'}, found.keys())

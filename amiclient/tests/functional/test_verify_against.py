@@ -75,7 +75,10 @@ class TestSaved(AgainstCase):
     def test_of_another(self) -> None:
         saved = self.save(self.upload(*QCOW2))
         archive = self.save(self.ami_of(self.root), '--format', 'uec')
-        process.run(['debugfs', '-w', '-R', 'rm /etc/os-release', self.root])
+        process.run(
+            ['debugfs', '-w', '-R', 'rm /etc/os-release', self.root],
+            access=None,
+        )
         ami = self.ami_of(self.root)
         for source in saved, archive:
             row = self.against(ami, source)
@@ -106,7 +109,10 @@ class TestPacked(AgainstCase):
         self.assertIn('is a qcow2 image, whose bytes depend', row['message'])
         self.assertNotIn('shrunk', row['message'])
         self.assertEqual('same', self.closer(row, ami)['rule'])
-        process.run(['debugfs', '-w', '-R', 'rm /etc/os-release', self.root])
+        process.run(
+            ['debugfs', '-w', '-R', 'rm /etc/os-release', self.root],
+            access=None,
+        )
         row = self.closer(self.against(ami, self.root), ami)
         self.assertEqual('differs', row['rule'])
 
@@ -147,7 +153,8 @@ class TestTaken(AgainstCase):
         table = self.folder / 'fstab'
         table.write_text('UUID=C2AF-1C3B /boot/efi vfat defaults 0 1\n')
         process.run(
-            ['debugfs', '-w', '-R', f'write {table} /etc/fstab', self.root]
+            ['debugfs', '-w', '-R', f'write {table} /etc/fstab', self.root],
+            access=None,
         )
 
     def test_fix(self) -> None:
@@ -185,7 +192,7 @@ class TestTaken(AgainstCase):
         ami = self.upload()
         other = self.folder / 'other'
         other.write_bytes(self.root.read_bytes())
-        process.run(['debugfs', '-w', '-R', 'rm /data', other])
+        process.run(['debugfs', '-w', '-R', 'rm /data', other], access=None)
         disk = disks.make(
             self.folder / 'two.raw',
             [disks.Part(16, other), disks.Part(16, self.root)],
@@ -205,7 +212,8 @@ class TestTaken(AgainstCase):
             [
                 *('qemu-img', 'create', '-q', '-f', 'qcow2'),
                 *('-F', 'raw', '-b', self.root, layer),
-            ]
+            ],
+            access=None,
         )
         finished = self.run_openstack('ami', 'verify', ami, '--against', layer)
         self.assertEqual((1, ''), (finished.status, finished.stdout))
@@ -213,7 +221,7 @@ class TestTaken(AgainstCase):
 
     def test_other_kinds(self) -> None:
         ami = self.upload()
-        process.run(['xz', '-1', '--keep', self.root])
+        process.run(['xz', '-1', '--keep', self.root], access=None)
         self.assertSame(ami, f'{self.root}.xz')
         disk = disks.make(
             self.folder / 'disk.raw', [disks.Part(16, self.root)]

@@ -82,7 +82,9 @@ class TestWholeWay(base.TestCase):
         boot = self.folder / 'boot.img'
         boot.touch()
         os.truncate(boot, 64 * MIB)
-        process.run(['mke2fs', '-q', '-F', '-L', 'boot', '-d', tree, boot])
+        process.run(
+            ['mke2fs', '-q', '-F', '-L', 'boot', '-d', tree, boot], access=None
+        )
         disk = disks.make(
             self.folder / 'machine.raw',
             [
@@ -110,7 +112,9 @@ class TestWholeWay(base.TestCase):
         made = guest.make(self.folder)
         tree = self.folder / 'container'
         tree.mkdir()
-        process.run(['debugfs', '-R', f'rdump / {tree}', made.root])
+        process.run(
+            ['debugfs', '-R', f'rdump / {tree}', made.root], access=None
+        )
         (tree / 'lost+found').rmdir()
         (tree / '.dockerenv').touch(mode=0o755)
         archive = self.folder / 'container.tar'

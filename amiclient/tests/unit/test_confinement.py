@@ -15,7 +15,6 @@ import threading
 
 import fixtures
 
-from amiclient import companion
 from amiclient import confinement
 from amiclient import errors
 from amiclient import process
@@ -365,7 +364,7 @@ class TestWhereItIsNotPossible(base.TestCase):
 class TestEnds(base.TestCase):
     def test_a_companion_lives(self) -> None:
         """It dies with the thread that started it, so that one stays."""
-        with companion.started(['sleep', '60'], access=_FREE) as program:
+        with process.background(['sleep', '60'], access=_FREE) as program:
             self.assertFalse(program.wait(0.5), program.tail())
         self.assertEqual(-signal.SIGTERM, program.status)
 

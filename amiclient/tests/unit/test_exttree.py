@@ -37,6 +37,7 @@ class KnownTreeTest(base.TestCase):
         process.run(
             ['mke2fs', '-q', '-F', *options, '-d', source, image, size],
             env=content.ENVIRONMENT,
+            access=None,
         )
         tree = exttree.read_tree(image)
         root, inodes = os.fsencode(source), {}
@@ -138,6 +139,7 @@ class KnownTreeTest(base.TestCase):
             ['mke2fs', '-q', '-F', '-t', 'ext4', '-b', '4096',
              '-d', source, image, '16M'],
             env=content.ENVIRONMENT,
+            access=None,
         )  # fmt: skip
         self.assertEqual(
             '0-1 10-12', exttree.read_tree(image)[b'/sparse'].holes
@@ -253,6 +255,7 @@ class DifferenceTest(base.TestCase):
             ['mke2fs', '-q', '-F', '-t', 'ext4', '-b', '4096', '-d',
              work / 'tree', self.job.image, '64M'],
             env=content.ENVIRONMENT,
+            access=None,
         )  # fmt: skip
         (work / 'long').write_bytes(self.random.randbytes(2000))
         content.add_odd(self.job)
@@ -269,7 +272,10 @@ class DifferenceTest(base.TestCase):
         fields = list(exttree.Entry.__dataclass_fields__)
         seen: set[str] = set()
         for name, (commands, expected) in _CHANGES.items():
-            process.run(['cp', '--sparse=always', pristine, self.job.image])
+            process.run(
+                ['cp', '--sparse=always', pristine, self.job.image],
+                access=None,
+            )
             self.job.debugfs(commands)
             after = exttree.read_tree(self.job.image)
             told: dict[bytes, set[str]] = {}
@@ -295,7 +301,7 @@ class DifferenceTest(base.TestCase):
 
     def test_what_e2fsck_may_do_is_no_difference(self) -> None:
         self.job.settle()
-        process.run(['e2fsck', '-fyD', self.job.image], ok=(0, 1))
+        process.run(['e2fsck', '-fyD', self.job.image], ok=(0, 1), access=None)
         after = exttree.read_tree(self.job.image)
         self.assertEqual([], exttree.diff_trees(self.before, after))
 

@@ -425,10 +425,12 @@ class TestFixed(base.TestCase):
 
     def set(self, letter: str, path: pathlib.Path) -> None:
         try:
-            process.run(['chattr', f'+{letter}', path])
+            process.run(['chattr', f'+{letter}', path], access=None)
         except errors.ProgramError as error:
             self.skipTest(f'no such flags here: {error}')
-        self.addCleanup(process.run, ['chattr', f'-{letter}', path])
+        self.addCleanup(
+            process.run, ['chattr', f'-{letter}', path], access=None
+        )
 
     def refused(self, path: pathlib.Path, letter: str, word: str) -> None:
         self.set(letter, path)

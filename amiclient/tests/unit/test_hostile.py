@@ -152,6 +152,7 @@ class TestContents(HostileCase):
                 ['rm /etc/os-release', 'rm /usr/lib/os-release', *commands]
             ).encode() + b'\n',
             cwd=folder,
+            access=None,
         )  # fmt: skip
         self.attempt(path, release=targets.BROWSERS['release'])
         return contents.read_release(path)
@@ -210,7 +211,7 @@ class TestBombs(HostileCase):
 
     def test_zstd(self) -> None:
         zeros = process.run(
-            ['sh', '-c', 'head -c 300M /dev/zero | zstd -q -c']
+            ['sh', '-c', 'head -c 300M /dev/zero | zstd -q -c'], access=None
         ).stdout
         results = self.readers(zeros)
         self.assertIn('compressed', results['open_root'])

@@ -57,10 +57,9 @@ _DOOR = 'process.py'
 _PROGRAMS = ('subprocess', 'pty', 'multiprocessing')
 #: What starts a program, by whatever reads what strangers have made.
 _STARTS = (
-    ('companion', 'started'),
+    ('process', 'background'),
     ('process', 'reading'),
     ('process', 'run'),
-    ('process', 'started'),
 )
 _CALLS = ('system', 'popen', 'fork', 'execv', 'execve', 'posix_spawn')
 
@@ -187,7 +186,7 @@ class TestHouse(base.TestCase):
             '    os.system("ls")\n'
             '    process.run(["ls"], access=given)\n'
             '    process.run(["ls"], access=None)\n'
-            '    companion.started(["ls"])\n'
+            '    process.background(["ls"])\n'
         )
         names = imports(tree)
         self.assertEqual(

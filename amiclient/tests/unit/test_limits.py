@@ -5,10 +5,8 @@
 import resource
 import signal
 
-from amiclient import companion
 from amiclient import confinement
 from amiclient import errors
-from amiclient import limits
 from amiclient.osc import command
 from amiclient import process
 from amiclient.tests import base
@@ -45,7 +43,7 @@ class TestLimits(base.TestCase):
         self.patch(
             resource, 'prlimit', lambda pid, what, pair: done.append(pair)
         )
-        limits.lower(1, resource.RLIMIT_CPU, most)
+        confinement.lower(1, resource.RLIMIT_CPU, most)
         return done[0]
 
     def test_smaller_of_both(self) -> None:
@@ -110,7 +108,7 @@ class TestLimits(base.TestCase):
         ):
             error = self.assertRaises(errors.ProgramError, pipe.read, 1)
         self.assertIn(told, str(error))
-        with companion.started(
+        with process.background(
             _GREEDY, access=_ACCESS, memory=100 * _MIB
         ) as program:
             self.assertTrue(program.wait(60))
@@ -128,7 +126,7 @@ class TestLimits(base.TestCase):
 
     def test_a_companion(self) -> None:
         self.give(2)
-        with companion.started(_BUSY, access=_ACCESS) as program:
+        with process.background(_BUSY, access=_ACCESS) as program:
             program.refuse_limited()
             self.assertTrue(program.wait(60))
             self.assertEqual(-signal.SIGXCPU, program.status)

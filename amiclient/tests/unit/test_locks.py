@@ -17,8 +17,6 @@ from amiclient.tests import base
 
 #: Holds a file until its stdin ends, or says why it cannot.
 _HOLDER = """\
-from amiclient import errors
-from amiclient import locks
 import pathlib, sys
 try:
     with getattr(locks, sys.argv[1])(pathlib.Path(sys.argv[2])):
@@ -106,11 +104,15 @@ class TestLocks(_HoldingTest):
     def device(self) -> pathlib.Path:
         os.truncate(self.path, 1 << 20)
         try:
-            found = process.run(['losetup', '--find', '--show', self.path])
+            found = process.run(
+                ['losetup', '--find', '--show', self.path], access=None
+            )
         except errors.ProgramError as error:
             self.skipTest(f'no loop device: {error}')
         device = pathlib.Path(found.text.strip())
-        self.addCleanup(process.run, ['losetup', '--detach', device])
+        self.addCleanup(
+            process.run, ['losetup', '--detach', device], access=None
+        )
         return device
 
     def test_block_device(self) -> None:

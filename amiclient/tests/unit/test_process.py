@@ -23,7 +23,10 @@ from amiclient.tests.unit.ext import shrinking
 class TestFind(base.TestCase):
     def test_missing(self) -> None:
         error = self.assertRaises(
-            errors.ProgramError, process.run, ['no-such-program-here']
+            errors.ProgramError,
+            process.run,
+            ['no-such-program-here'],
+            access=None,
         )
         self.assertEqual('no-such-program-here was not found', str(error))
 
@@ -61,12 +64,13 @@ class TestRun(base.TestCase):
             process.ProgramFailed,
             process.run,
             ['dd', 'if=/dev/zero', f'of={target}', 'bs=4097', 'count=1'],
+            access=None,
         )
         self.assertIn('dd was ended: files are limited to 4096 b', str(error))
         self.assertIn('; raise the limit: ulimit -f unlimited', str(error))
 
     def sh(self, script: str, **rest: object) -> process.Result:
-        return process.run(['sh', '-c', script], **rest)
+        return process.run(['sh', '-c', script], **rest, access=None)
 
     def test_result(self) -> None:
         result = self.sh('echo out; printf "one\\n two\\n" >&2')
@@ -135,12 +139,14 @@ class TestRun(base.TestCase):
 
     def test_folder(self) -> None:
         folder = self.tmp()
-        result = process.run(['pwd', '-P'], cwd=folder)
+        result = process.run(['pwd', '-P'], cwd=folder, access=None)
         self.assertEqual(f'{folder.resolve()}\n', result.text)
 
     def test_paths_and_odd_words(self) -> None:
         words = ['a b', '$HOME', '`id`', '*', '-n', "'", 'ä\udcff']
-        result = process.run(['printf', '%s\\n', *words, pathlib.Path('/x')])
+        result = process.run(
+            ['printf', '%s\\n', *words, pathlib.Path('/x')], access=None
+        )
         self.assertEqual(
             os.fsencode('\n'.join([*words, '/x', ''])), result.stdout
         )
@@ -148,7 +154,7 @@ class TestRun(base.TestCase):
     def test_of_a_session_of_its_own(self) -> None:
         # So that a Ctrl-C at the terminal does not reach it.
         script = 'import os; print(os.getpid(), os.getsid(0))'
-        result = process.run([sys.executable, '-c', script])
+        result = process.run([sys.executable, '-c', script], access=None)
         number, leader = result.text.split()
         self.assertEqual(number, leader)
         self.assertNotEqual(os.getsid(0), int(leader))
@@ -170,7 +176,9 @@ class TestEnding(base.TestCase):
         self.event = threading.Event()
 
     def run_program(self, script: str, **rest: object) -> process.Result:
-        return process.run(['sh', '-c', script, 'sh', self.mark], **rest)
+        return process.run(
+            ['sh', '-c', script, 'sh', self.mark], **rest, access=None
+        )
 
     def has_begun(self) -> bool:
         """Tell whether the program has made its mark."""

@@ -22,7 +22,6 @@ _ROOT = pathlib.Path(scratch.__file__).parents[1]
 
 #: Makes a file and a folder, and waits to be killed.
 _CHILD = """
-from amiclient import scratch
 import pathlib, sys, time
 folder = pathlib.Path(sys.argv[1])
 with scratch.File(folder, 'root.img') as file:

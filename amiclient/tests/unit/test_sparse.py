@@ -239,7 +239,7 @@ def _clone(source: int, target: int) -> bool:
     path = pathlib.Path(f'/proc/{os.getpid()}/fd')
     process.run(
         ['dd', f'if={path / str(source)}', f'of={path / str(target)}',
-         'bs=1M', 'status=none']
+         'bs=1M', 'status=none'], access=None
     )  # fmt: skip
     return True
 

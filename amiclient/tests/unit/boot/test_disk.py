@@ -28,7 +28,9 @@ class TestDisk(base.TestCase):
 
     def make(self, size: int = 64 * MIB) -> dict[str, object]:
         disk.make(self.root, self.disk, size)
-        told = process.run(['qemu-img', 'info', '--output=json', self.disk])
+        told = process.run(
+            ['qemu-img', 'info', '--output=json', self.disk], access=None
+        )
         return dict(json.loads(told.stdout))
 
     def test_layer_over_the_source(self) -> None:
@@ -53,7 +55,7 @@ class TestDisk(base.TestCase):
         self.make()
         process.run([
             'qemu-io', '-f', 'qcow2', '-c', 'write -P 0 0 4096', self.disk
-        ])  # fmt: skip
+        ], access=None)  # fmt: skip
         found = disk.superblock_of(self.disk, self.root, self.folder)
         self.assertIsNone(found)
         self.assertEqual(before, self.root.read_bytes())
@@ -61,7 +63,7 @@ class TestDisk(base.TestCase):
     def test_what_is_only_in_the_journal(self) -> None:
         other = self.folder / 'other.img'
         other.write_bytes(self.root.read_bytes())
-        process.run(['tune2fs', '-L', 'grown', other])
+        process.run(['tune2fs', '-L', 'grown', other], access=None)
         size = superblock.read(other).block_size
         number = superblock.OFFSET // size
         block = self.folder / 'block'
@@ -71,6 +73,7 @@ class TestDisk(base.TestCase):
         process.run(
             ['debugfs', '-w', '-f', '/dev/stdin', self.root],
             input=f'jo\njw -b {number} {block}\njc\n'.encode(),
+            access=None,
         )
         self.make()
         found = disk.superblock_of(self.disk, self.root, self.folder)

@@ -10,7 +10,7 @@ import threading
 import fixtures
 
 from amiclient.boot import session
-from amiclient import companion
+from amiclient import process
 from amiclient.tests import base
 
 
@@ -194,6 +194,6 @@ class _Program(fixtures.Fixture):
     """A program that runs, in the place of QEMU."""
 
     def _setUp(self) -> None:
-        context = companion.started(['sleep', '60'])
+        context = process.background(['sleep', '60'], access=None)
         self.made = context.__enter__()
         self.addCleanup(context.__exit__, None, None, None)

@@ -37,7 +37,7 @@ class BuildCase(base.TestCase):
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
         with sparse.opened(self.path, flags) as descriptor:
             self.fill(descriptor, files, wish)
-        process.run(['e2fsck', '-fn', self.path])
+        process.run(['e2fsck', '-fn', self.path], access=None)
         return superblock.read(self.path)
 
     def fill(self, descriptor: int, files, wish) -> None:
@@ -58,8 +58,8 @@ class BuildCase(base.TestCase):
         writer.finish(tree, identity.Wish(**wish))
 
     def grow(self) -> None:
-        process.run(['resize2fs', self.path, '1G'])
-        process.run(['e2fsck', '-fn', self.path])
+        process.run(['resize2fs', self.path, '1G'], access=None)
+        process.run(['e2fsck', '-fn', self.path], access=None)
 
 
 class TestFewBlocks(BuildCase):
@@ -91,6 +91,7 @@ class TestFewBlocks(BuildCase):
         folder = self.tmp()
         process.run(
             ['debugfs', '-R', f'rdump / {folder}', self.path],
+            access=None,
         )
         for number in range(700):
             data = (folder / f'f{number}').read_bytes()
@@ -134,7 +135,7 @@ class TestFreeInodes(BuildCase):
             found = superblock.read(output)
             self.assertGreaterEqual(found.free_inodes, wanted * 64)
             self.assertEqual(groups, found.group_count)
-            process.run(['e2fsck', '-fn', output])
+            process.run(['e2fsck', '-fn', output], access=None)
 
 
 class TestManyFiles(BuildCase):

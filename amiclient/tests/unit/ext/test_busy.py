@@ -45,22 +45,25 @@ class _BusyTest(base.TestCase):
         """Make a loop device of the image."""
         try:
             found = process.run(
-                ['losetup', '--find', '--show', *options, self.image]
+                ['losetup', '--find', '--show', *options, self.image],
+                access=None,
             )
         except errors.ProgramError as error:
             self.skipTest(f'no loop device: {error}')
         device = found.text.strip()
-        self.addCleanup(process.run, ['losetup', '--detach', device])
+        self.addCleanup(
+            process.run, ['losetup', '--detach', device], access=None
+        )
         return pathlib.Path(device)
 
     def mount(self, device: pathlib.Path, name: str, *options: str) -> str:
         where = self.tmp() / name
         where.mkdir()
         try:
-            process.run(['mount', *options, device, where])
+            process.run(['mount', *options, device, where], access=None)
         except errors.ProgramError as error:
             self.skipTest(f'cannot mount: {error}')
-        self.addCleanup(process.run, ['umount', where])
+        self.addCleanup(process.run, ['umount', where], access=None)
         return str(where)
 
 

@@ -32,12 +32,14 @@ class TestCompare(base.TestCase):
         with path.open('wb') as file:
             file.truncate(16 * 2**20)
         words = words or ('-t', 'ext4')
-        process.run(['mke2fs', '-q', '-F', *words, '-d', self.tree, path])
+        process.run(
+            ['mke2fs', '-q', '-F', *words, '-d', self.tree, path], access=None
+        )
         return path
 
     def change(self, image, *commands):
         for command in commands:
-            process.run(['debugfs', '-w', '-R', command, image])
+            process.run(['debugfs', '-w', '-R', command, image], access=None)
 
     def differences(self, other):
         found = compare.differences(self.one, other, self.work)

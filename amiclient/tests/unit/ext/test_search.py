@@ -30,7 +30,7 @@ class TestSearch(base.TestCase):
 
     def copy(self, name: str = 'copy') -> pathlib.Path:
         target = self.folder / name
-        process.run(['cp', '--sparse=always', self.image, target])
+        process.run(['cp', '--sparse=always', self.image, target], access=None)
         return target
 
     def test_steps_lead_there_again(self) -> None:
@@ -83,7 +83,10 @@ class TestSearch(base.TestCase):
 
     def test_what_resize2fs_refuses(self) -> None:
         target = self.copy()
-        process.run(['debugfs', '-w', '-R', 'feature stable_inodes', target])
+        process.run(
+            ['debugfs', '-w', '-R', 'feature stable_inodes', target],
+            access=None,
+        )
         error = self.assertRaises(
             errors.UnsupportedError, search.search, target, _ALL, _TOOLS
         )

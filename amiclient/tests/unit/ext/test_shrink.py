@@ -84,10 +84,13 @@ class TestRequests(base.TestCase):
         folder = self.tmp()
         if os.geteuid() == 0:
             try:
-                process.run(['mount', '-t', 'tmpfs', '-o', 'ro', 't', folder])
+                process.run(
+                    ['mount', '-t', 'tmpfs', '-o', 'ro', 't', folder],
+                    access=None,
+                )
             except errors.ProgramError as error:
                 self.skipTest(f'cannot mount: {error}')
-            self.addCleanup(process.run, ['umount', folder])
+            self.addCleanup(process.run, ['umount', folder], access=None)
         else:
             folder.chmod(0o500)
             self.addCleanup(folder.chmod, 0o700)
@@ -331,7 +334,9 @@ class TestInPlace(base.TestCase):
         self.assertEqual(before, shrinking.digest(image))
 
     def test_damage_leaves_it_alone(self) -> None:
-        process.run(['debugfs', '-w', '-R', 'clri /etc', self.image])
+        process.run(
+            ['debugfs', '-w', '-R', 'clri /etc', self.image], access=None
+        )
         before = shrinking.digest(self.image)
         error = self.assertRaises(
             errors.DamagedError, shrinking.shrunk, self.image,

@@ -80,13 +80,16 @@ class TestRecovery(base.TestCase):
         image = shrinking.small(self.tmp())
         payload = image.with_name('payload')
         payload.write_bytes(shrinking.SECRET * 1000)
-        process.run(['debugfs', '-w', '-R', f'write {payload} orphan', image])
+        process.run(
+            ['debugfs', '-w', '-R', f'write {payload} orphan', image],
+            access=None,
+        )
         number = exttree.inode_numbers(image)[b'/orphan']
         for command in (
             'unlink orphan', f'sif <{number}> links_count 0',
             f'sif <{number}> dtime 0', f'ssv last_orphan {number}',
         ):  # fmt: skip
-            process.run(['debugfs', '-w', '-R', command, image])
+            process.run(['debugfs', '-w', '-R', command, image], access=None)
         output = image.with_name('output')
         want = shapes.settled_tree(image)
         shrinking.shrunk(image, output=output)
@@ -185,10 +188,11 @@ class TestTwoRuns(base.TestCase):
             ['debugfs', '-w', '-f', '/dev/stdin', image],
             input=b'ea_set /data user.note value\n'
             b'set_inode_field /data block[0] 1\n',
+            access=None,
         )
         copy = image.with_name('copy')
         copy.write_bytes(image.read_bytes())
-        process.run(['e2fsck', '-f', '-y', copy], ok=(1,))
+        process.run(['e2fsck', '-f', '-y', copy], ok=(1,), access=None)
         self.assertFalse(shrinking.is_sound(copy))
         self.assertRaises(errors.DamagedError, shrinking.shrunk, image)
         shrinking.shrunk(image, repair=True)

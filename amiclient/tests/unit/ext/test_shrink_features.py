@@ -221,10 +221,10 @@ class TestRefused(base.TestCase):
     def test_immutable(self) -> None:
         image = shrinking.small(self.tmp())
         try:
-            process.run(['chattr', '+i', image])
+            process.run(['chattr', '+i', image], access=None)
         except errors.ProgramError as error:
             self.skipTest(f'no such flags here: {error}')
-        self.addCleanup(process.run, ['chattr', '-i', image])
+        self.addCleanup(process.run, ['chattr', '-i', image], access=None)
         for rest in ({}, {'in_place': True}):
             words = self.refused(image, **rest)
             self.assertIn(f'{image} is immutable', words)

@@ -113,7 +113,7 @@ class TestPrograms(base.TestCase):
         self.unwrap('resize2fs')
         self.wrap('resize2fs', 'exit 1', 0)
         copy = self.folder / 'copy'
-        process.run(['cp', self.image, copy])
+        process.run(['cp', self.image, copy], access=None)
         shrinking.shrunk(copy, in_place=True)
         copy.unlink()
         turn = self.unwrap('resize2fs')

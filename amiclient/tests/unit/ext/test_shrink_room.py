@@ -39,11 +39,12 @@ class TestRoom(base.TestCase):
         where = self.tmp()
         try:
             process.run(
-                ['mount', '-t', 'tmpfs', '-o', f'size={size}', 'none', where]
+                ['mount', '-t', 'tmpfs', '-o', f'size={size}', 'none', where],
+                access=None,
             )
         except errors.ProgramError as error:
             self.skipTest(f'cannot mount: {error}')
-        self.addCleanup(process.run, ['umount', where])
+        self.addCleanup(process.run, ['umount', where], access=None)
         return where
 
     def test_known_before_it_starts(self) -> None:
@@ -74,8 +75,10 @@ class TestRoom(base.TestCase):
             options=('-b', '4096', '-E', 'lazy_itable_init=1'),
         )  # fmt: skip
         # Without checksums, nothing is known of what was never written to.
-        process.run(['tune2fs', '-O', '^metadata_csum', image])
-        process.run(['cp', '--sparse=always', image, f'{image}.sparse'])
+        process.run(['tune2fs', '-O', '^metadata_csum', image], access=None)
+        process.run(
+            ['cp', '--sparse=always', image, f'{image}.sparse'], access=None
+        )
         image = image.with_name(f'{image.name}.sparse')
         taken = image.stat().st_blocks * 512
         planned = shrink.plan(shrinking.request(image))
@@ -114,7 +117,7 @@ class TestRoom(base.TestCase):
     def test_replacing_on_a_full_disk(self) -> None:
         where = self.disk(40 * _MIB)
         image = where / 'root.img'
-        process.run(['cp', '--sparse=always', self.image, image])
+        process.run(['cp', '--sparse=always', self.image, image], access=None)
         error = self.assertRaises(errors.NoSpaceError, shrinking.shrunk, image)
         self.assertIn(str(where), str(error))
         self.assertEqual(['root.img'], os.listdir(where))
@@ -128,7 +131,7 @@ class TestRoom(base.TestCase):
     def test_filled_while_it_is_resized_in_place(self) -> None:
         where = self.disk(64 * _MIB)
         image = where / 'root.img'
-        process.run(['cp', '--sparse=always', self.image, image])
+        process.run(['cp', '--sparse=always', self.image, image], access=None)
 
         class Watch(shrinking.Watch):
             def begun(self, description: str) -> None:
@@ -301,8 +304,8 @@ class TestManyGroups(base.TestCase):
         last = shrinking.free_runs(image)[-1][1] - 100
         for command in (f'setb 50 {last - 50}', f'write {payload} last',
                         f'freeb 50 {last - 50}'):  # fmt: skip
-            process.run(['debugfs', '-w', '-R', command, image])
-        process.run(['e2fsck', '-f', '-y', image], ok=(0, 1))
+            process.run(['debugfs', '-w', '-R', command, image], access=None)
+        process.run(['e2fsck', '-f', '-y', image], ok=(0, 1), access=None)
         output = folder / 'output'
         done = shrinking.shrunk(image, output=output)
         self.assertLessEqual(done.size, done.lower_bound * 1.01)

@@ -63,7 +63,7 @@ class TestFormats(base.TestCase):
     def convert(self, kind: str, *options: str) -> pathlib.Path:
         path = self.folder / f'disk.{kind}'
         argv = ['qemu-img', 'convert', '-O', kind, *options, self.root, path]
-        process.run(argv)
+        process.run(argv, access=None)
         return path
 
     def test_each_format(self) -> None:
@@ -90,13 +90,15 @@ class TestFormats(base.TestCase):
         path = self.folder / 'other.qcow2'
         options = ('-o', f'backing_file={self.root},backing_fmt=raw')
         argv = ['qemu-img', 'create', '-q', '-f', 'qcow2', *options, path]
-        process.run(argv)
+        process.run(argv, access=None)
         (found,) = self.look(path, 'qcow2')
         self.assertEqual('not-a-filesystem', found.rule)
         self.assertIn('a layer over', found.message)
 
     def test_damage(self) -> None:
-        process.run(['debugfs', '-w', '-R', 'clri <2>', self.root])
+        process.run(
+            ['debugfs', '-w', '-R', 'clri <2>', self.root], access=None
+        )
         (found,) = self.look(self.convert('qcow2', '-c'), 'qcow2')
         self.assertEqual('damaged', found.rule)
 

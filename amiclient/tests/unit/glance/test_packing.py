@@ -49,7 +49,7 @@ class TestPack(base.TestCase):
         self.assertEqual([packed.path.name], os.listdir(folder))
         back = self.folder / 'back'
         argv = ['qemu-img', 'convert', '-O', 'raw', packed.path, back]
-        process.run(argv)
+        process.run(argv, access=None)
         self.assertEqual(self.source.read_bytes(), back.read_bytes())
         return packed.path
 

@@ -32,7 +32,9 @@ class TestBehind(TestCase):
     def setUp(self) -> None:
         super().setUp()
         self.image = self.tmp() / 'root.img'
-        process.run(['mke2fs', '-q', '-t', 'ext4', self.image, '4M'])
+        process.run(
+            ['mke2fs', '-q', '-t', 'ext4', self.image, '4M'], access=None
+        )
 
     def test_data_behind_the_filesystem(self) -> None:
         with self.image.open('ab') as file:
@@ -72,7 +74,7 @@ class TestRefused(TestCase):
         layer = folder / 'layer.qcow2'
         process.run(
             ['qemu-img', 'create', '-q', '-f', 'qcow2', '-F', 'raw',
-             '-b', '/etc/passwd', layer]
+             '-b', '/etc/passwd', layer], access=None
         )  # fmt: skip
         path = folder / 'layer.qcow2.gz'
         path.write_bytes(gzip.compress(layer.read_bytes()))

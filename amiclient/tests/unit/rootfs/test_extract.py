@@ -59,7 +59,7 @@ class TestCopies(base.TestCase):
         before = {*os.listdir(self.folder)}
         with resolve.opened(path, chosen) as source:
             found = extract_.extract(source, path, self.target)
-        process.run(['e2fsck', '-f', '-n', found.image])
+        process.run(['e2fsck', '-f', '-n', found.image], access=None)
         self.assertEqual({*before, 'out'}, {*os.listdir(self.folder)})
         self.assertEqual(
             {found.image.name, found.manifest.name},
@@ -74,7 +74,7 @@ class TestCopies(base.TestCase):
     def sources(self) -> tuple[pathlib.Path, pathlib.Path]:
         """A disk, and a filesystem that has to be unpacked."""
         disk = disks.make(self.folder / 'x.disk', [disks.Part(24, self.root)])
-        process.run(['gzip', '-k', '-1', self.root])
+        process.run(['gzip', '-k', '-1', self.root], access=None)
         return disk, self.root.with_name(f'{self.root.name}.gz')
 
     def assertTaken(self, found: extract_.Extracted) -> bytes:
@@ -119,7 +119,7 @@ class TestCopies(base.TestCase):
     def test_what_is_behind_the_filesystem(self) -> None:
         """Left out, as is told, also of what is kept byte by byte."""
         debugfs = 'debugfs', '-w', '-R', 'feature needs_recovery'
-        process.run([*debugfs, self.root])
+        process.run([*debugfs, self.root], access=None)
         content = self.root.read_bytes()
         packed = self.folder / 'packed'
         for rest, kept in ((b'more', b''), (bytes(8), bytes(8))):
@@ -234,7 +234,9 @@ class TestPlaces(base.TestCase):
         self.assertEqual(self.before, self.names())
 
     def test_default_beside_what_was_unpacked(self) -> None:
-        process.run(['tar', '-C', self.source, '-cf', 'rootfs.tar', '.'])
+        process.run(
+            ['tar', '-C', self.source, '-cf', 'rootfs.tar', '.'], access=None
+        )
         found = self.extract(pathlib.Path('rootfs.tar'))
         self.assertEqual(pathlib.Path('rootfs-ami'), found)
         self.assertEqual(self.before, self.names())

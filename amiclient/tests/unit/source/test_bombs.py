@@ -30,7 +30,7 @@ MIB = 2**20
 
 
 def _by(*command: str) -> Callable[[bytes], bytes]:
-    return lambda data: process.run(command, input=data).stdout
+    return lambda data: process.run(command, input=data, access=None).stdout
 
 
 COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
@@ -169,7 +169,8 @@ class TestRefused(BombCase):
                 '-O',
                 '^resize_inode,^has_journal',
                 image,
-            ]
+            ],
+            access=None,
         )
         with image.open('rb') as file:
             data = file.read(MIB)

@@ -326,7 +326,7 @@ class TestLists(BuildCase):
             source = self.folder / f'{kind}.tar'
             process.run(
                 ['tar', '-S', f'--format={kind}', '-C', tree, '-cf', source,
-                 '.']
+                 '.'], access=None
             )  # fmt: skip
             self.build(source)
             with reader.opened(self.output) as opened:
@@ -407,7 +407,7 @@ class TestResult(BuildCase):
             self.output.unlink()
 
     def free(self) -> int:
-        text = process.run(['dumpe2fs', '-h', self.output]).text
+        text = process.run(['dumpe2fs', '-h', self.output], access=None).text
         (line,) = (x for x in text.splitlines() if x.startswith('Free bl'))
         return int(line.split()[-1]) * 4096
 
@@ -415,8 +415,8 @@ class TestResult(BuildCase):
         source = self.tar(archives.plain_members())
         self.build(source, journal='none')
         before = exttree.read_tree(self.output)
-        process.run(['resize2fs', self.output, '3G'])
-        process.run(['e2fsck', '-fn', self.output])
+        process.run(['resize2fs', self.output, '3G'], access=None)
+        process.run(['e2fsck', '-fn', self.output], access=None)
         after = exttree.read_tree(self.output)
         self.assertEqual([], exttree.diff_trees(before, after))
 
@@ -433,7 +433,7 @@ class TestResult(BuildCase):
             found = exttree.read_tree(self.output)
             self.assertEqual(count + 3, len(found))
             shape = process.run(
-                ['debugfs', '-R', 'htree_dump /d', self.output]
+                ['debugfs', '-R', 'htree_dump /d', self.output], access=None
             ).text
             self.assertIn(f'Indirect levels: {int(count > 400)}', shape)
 

@@ -124,9 +124,12 @@ class TestArchives(BundleCase):
         for name, data in self.contents().items():
             path = self.folder / name
             path.write_bytes(data)
-            process.run(['fallocate', '--dig-holes', path])
+            process.run(['fallocate', '--dig-holes', path], access=None)
         path = self.folder / 'sparse.tar'
-        process.run(['tar', '-C', self.folder, '-cSf', path, *self.contents()])
+        process.run(
+            ['tar', '-C', self.folder, '-cSf', path, *self.contents()],
+            access=None,
+        )
         self.assertLess(path.stat().st_size, 2 * MIB)
         with self.open(path) as source:
             self.assertTrue(source.root.read_bytes() == self.image, 'other')
@@ -214,7 +217,9 @@ class TestArchives(BundleCase):
         for options in (['ext3'], ['ext4'], ['ext2', '-b', '1024']):
             blank.write_bytes(b'')
             os.truncate(blank, 24 * MIB)
-            process.run(['mke2fs', '-q', '-F', '-t', *options, blank])
+            process.run(
+                ['mke2fs', '-q', '-F', '-t', *options, blank], access=None
+            )
             contents = self.contents()
             del contents['cirros.img']
             contents['cirros-blank.img'] = blank.read_bytes()
@@ -269,7 +274,7 @@ class TestSaved(BundleCase):
         """As what was extracted of CirrOS: it is sent as it was there."""
         blank = self.folder / 'blank'
         blank.write_bytes(bytes(24 * MIB))
-        process.run(['mke2fs', '-q', '-F', '-t', 'ext3', blank])
+        process.run(['mke2fs', '-q', '-F', '-t', 'ext3', blank], access=None)
         self.image = blank.read_bytes()
         blank.unlink()
         self.write(id=None)

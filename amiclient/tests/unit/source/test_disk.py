@@ -50,7 +50,7 @@ class DiskCase(base.TestCase):
         """Take a disk's root filesystem, and compare it with the original."""
         with self.opened(path, **choice) as source:
             self.assertEqual(self.tree, exttree.read_tree(source.root))
-            process.run(['e2fsck', '-f', '-n', source.root])
+            process.run(['e2fsck', '-f', '-n', source.root], access=None)
             self.assertTrue(source.own)
             self.assertEqual(0o600, source.root.stat().st_mode & 0o777)
             used = source.root.stat().st_blocks * 512
@@ -69,7 +69,7 @@ class DiskCase(base.TestCase):
         path = self.tmp() / 'other'
         with path.open('wb') as file:
             file.truncate(options.pop('size', 4 * MIB))
-        process.run(['mke2fs', '-q', '-F', '-d', tree, path])
+        process.run(['mke2fs', '-q', '-F', '-d', tree, path], access=None)
         return path
 
     def disk(self, *parts: disks.Part, **options) -> pathlib.Path:
@@ -207,7 +207,7 @@ class TestFormats(DiskCase):
                 ('bzip2', '.bz2'),
                 ('zstd', '.zst'),
             ):
-                process.run([program, '-1', '-k', '-q', path])
+                process.run([program, '-1', '-k', '-q', path], access=None)
                 packed = path.with_name(path.name + suffix)
                 source = self.check(packed)
                 self.assertEqual(path.stem, source.name)
@@ -218,11 +218,12 @@ class TestFormats(DiskCase):
         process.run(
             ['debugfs', '-w', '-f', '/dev/stdin', self.root],
             input=b'feature needs_recovery\n',
+            access=None,
         )
         for path in (self.disk(disks.Part(24, self.root)),):
             with self.opened(disks.convert(path, 'qcow2')) as source:
                 self.assertEqual(self.tree, exttree.read_tree(source.root))
-                process.run(['e2fsck', '-f', '-n', source.root])
+                process.run(['e2fsck', '-f', '-n', source.root], access=None)
 
 
 class TestChoice(DiskCase):
@@ -298,7 +299,7 @@ class TestChoice(DiskCase):
     def test_compressed_something(self) -> None:
         path = self.folder / 'kernel'
         path.write_bytes(triple.kernel(self.folder).read_bytes())
-        process.run(['gzip', '-k', path])
+        process.run(['gzip', '-k', path], access=None)
         told = self.refused(self.folder / 'kernel.gz')
         self.assertIn('a Linux kernel', told)
 
@@ -326,7 +327,7 @@ class TestEnclosed(DiskCase):
         process.run([
             'qemu-img', 'convert', '-O', 'vmdk', '-o',
             'subformat=streamOptimized', self.root, disk,
-        ])  # fmt: skip
+        ], access=None)  # fmt: skip
         path = self.tar(disk, 'ova/disk1.vmdk', 'w')
         self.assertIn('in it: ova/disk1.vmdk;', self.refused(path))
 

@@ -132,7 +132,7 @@ class TestFound(LoaderCase):
         # Nothing is taken that nobody needs; and all of it is root's.
         with self.opened(disk) as source:
             assert source.boot
-            process.run(['e2fsck', '-f', '-n', source.boot])
+            process.run(['e2fsck', '-f', '-n', source.boot], access=None)
             with reader_.opened(source.boot) as reader:
                 self.assertEqual(('Linux',), reader.names('/EFI'))
                 self.assertEqual((), reader.names('/loader'))
@@ -466,7 +466,9 @@ class TestNames(LoaderCase):
         ):
             path = self.fat({}, size=size, label=label, bits=bits)
             volume = fat.parse(path.read_bytes()[:512])
-            told = process.run(['blkid', '-p', '-o', 'export', path]).text
+            told = process.run(
+                ['blkid', '-p', '-o', 'export', path], access=None
+            ).text
             assert volume
             self.assertIn(f'\nUUID={volume.serial.upper()}\n', told)
             self.assertEqual(('abcd-1234', label),

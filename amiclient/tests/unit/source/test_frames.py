@@ -24,7 +24,7 @@ LONG = b'\x50\x2a\x4d\x18' + struct.pack('<I', 70_000) + bytes(70_000)
 
 
 def _by(*command: str) -> Callable[[bytes], bytes]:
-    return lambda data: process.run(command, input=data).stdout
+    return lambda data: process.run(command, input=data, access=None).stdout
 
 
 COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
@@ -79,7 +79,7 @@ class TestSkippable(FrameCase):
             self.skipTest('needs pzstd')
         self.path.with_name('plain').write_bytes(DATA)
         data = process.run(
-            ['pzstd', '-q', '-c', self.path.with_name('plain')]
+            ['pzstd', '-q', '-c', self.path.with_name('plain')], access=None
         ).stdout
         self.assertIsNotNone(packed)
         self.assertTrue(frames.is_skippable(data))
@@ -152,7 +152,9 @@ class TestWindow(FrameCase):
         self.assertEqual(b'hello', self.head(self.frame(30), 5))
         plain: pathlib.Path = self.path.with_name('plain')
         plain.write_bytes(DATA)
-        data = process.run(['zstd', '-q', '-c', '--long=30', plain]).stdout
+        data = process.run(
+            ['zstd', '-q', '-c', '--long=30', plain], access=None
+        ).stdout
         self.assertEqual(DATA, self.read(data))
 
     def test_more(self) -> None:

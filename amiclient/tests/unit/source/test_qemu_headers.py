@@ -97,7 +97,7 @@ class HeaderCase(base.TestCase):
         for option in options:
             argv += ['-o', option]
         # A data file is made as well, wherever this runs.
-        process.run([*argv, path, str(SIZE)], cwd=self.folder)
+        process.run([*argv, path, str(SIZE)], cwd=self.folder, access=None)
         return path
 
     def read(self, path: pathlib.Path, kind: str) -> qemu_image.Header:
@@ -133,7 +133,7 @@ class TestHeaders(HeaderCase):
                 argv = ['qemu-img', 'convert', '-f', 'raw', '-O', kind]
                 for option in options:
                     argv += ['-o', option]
-                process.run([*argv, raw, full])
+                process.run([*argv, raw, full], access=None)
                 for path in (empty, full):
                     header = self.read(path, kind)
                     # A VHD has whole cylinders.
@@ -143,8 +143,8 @@ class TestHeaders(HeaderCase):
 
     def test_sound_with_more_in_it(self) -> None:
         path = self.make('qcow2')
-        process.run(['qemu-img', 'snapshot', '-c', 'one', path])
-        process.run(['qemu-img', 'bitmap', '--add', path, 'two'])
+        process.run(['qemu-img', 'snapshot', '-c', 'one', path], access=None)
+        process.run(['qemu-img', 'bitmap', '--add', path, 'two'], access=None)
         # It is dirty, and an extension is of the future.
         self.change(path, 'qcow2', 72, struct.pack('>Q', 1))
         extension = struct.pack('>II8s', 0x12345678, 5, b'vwxyz')
@@ -481,6 +481,7 @@ class TestMutants(HeaderCase):
             ],
             input='\n'.join(map(json.dumps, commands)).encode(),
             cwd=self.folder,
+            access=None,
         )
         return result.text.splitlines()
 

@@ -71,7 +71,7 @@ class TestVmdk(base.TestCase):
         argv = ['qemu-img', 'create', '-q', '-f', 'vmdk']
         for option in options:
             argv += ['-o', option]
-        process.run([*argv, path, str(SIZE)])
+        process.run([*argv, path, str(SIZE)], access=None)
         return path
 
     def read(self, path: pathlib.Path) -> qemu_image.Header:
@@ -134,7 +134,9 @@ class TestVmdk(base.TestCase):
                 lines = words.format(created).replace('\n', '\r\n')
                 self.describe(path, lines)
                 self.assertEqual(SIZE, self.read(path).size)
-                process.run(['qemu-img', 'info', '-f', 'vmdk', path])
+                process.run(
+                    ['qemu-img', 'info', '-f', 'vmdk', path], access=None
+                )
 
     def test_header_at_the_end(self) -> None:
         path = self.make('subformat=streamOptimized')
@@ -142,7 +144,7 @@ class TestVmdk(base.TestCase):
         self.assertEqual(SIZE, self.read(path).size)
         # QEMU agrees.
         words = ['qemu-img', 'info', '--output=json', '-f', 'vmdk', path]
-        info = json.loads(process.run(words).text)
+        info = json.loads(process.run(words, access=None).text)
         self.assertEqual(SIZE, info['virtual-size'])
 
     def test_header_at_the_end_that_differs(self) -> None:
@@ -269,7 +271,7 @@ class TestVmdk(base.TestCase):
         node['file'] = {'driver': 'file', 'filename': str(path)}
         words = ['qemu-img', 'convert', '-O', 'raw']
         told = f'json:{json.dumps(node)}'
-        process.run([*words, told, self.folder / 'out'])
+        process.run([*words, told, self.folder / 'out'], access=None)
         del node['backing']
         told = f'json:{json.dumps(node)}'
         run = (process.run, [*words, told, self.folder / 'out'])

@@ -133,6 +133,7 @@ class TestUnpacking(base.TestCase):
         process.run(
             ['debugfs', '-w', '-f', '/dev/stdin', self.root],
             input=b'feature needs_recovery\nssv state 0\n',
+            access=None,
         )
         before = self.root.read_bytes()
         for path in (self.packed(self.root), self.root):
@@ -150,7 +151,7 @@ class TestUnpacking(base.TestCase):
             self.assertEqual(output, done.output)
             self.assertEqual(done.size, output.stat().st_size)
             self.assertEqual(tree, exttree.read_tree(output))
-            process.run(['e2fsck', '-f', '-n', output])
+            process.run(['e2fsck', '-f', '-n', output], access=None)
             self.assertEqual([], os.listdir(self.work))
             output.unlink()
         self.assertEqual(before, self.root.read_bytes())
@@ -160,6 +161,7 @@ class TestUnpacking(base.TestCase):
         process.run(
             ['debugfs', '-w', '-f', '/dev/stdin', self.root],
             input=b'clri <2>\n',
+            access=None,
         )
         path = self.packed(self.root)
         request = shrink_.Request(

@@ -20,7 +20,6 @@ import time
 
 import fixtures
 
-from amiclient import companion
 from amiclient import confinement
 from amiclient import errors
 from amiclient import process
@@ -58,7 +57,7 @@ class HostileCase(base.TestCase):
         self.tree = exttree.read_tree(root)
 
     def qemu(self, *words) -> None:
-        process.run(['qemu-img', *words])
+        process.run(['qemu-img', *words], access=None)
 
     def opened(self, path: pathlib.Path, **choice):
         return resolve.opened(
@@ -166,13 +165,13 @@ class TestSwapped(HostileCase):
         self, path: pathlib.Path, other: pathlib.Path
     ) -> fixtures.MockPatchObject:
         """Replace a file by another one just before QEMU begins."""
-        real = companion.started
+        real = process.background
 
         def started(*words, **options):
             other.replace(path)
             return real(*words, **options)
 
-        return fixtures.MockPatchObject(companion, 'started', started)
+        return fixtures.MockPatchObject(process, 'background', started)
 
     def test_image(self) -> None:
         for kind in ('qcow2', 'vmdk'):
@@ -325,8 +324,9 @@ class TestDamage(HostileCase):
         # The path of a socket must not have more than 107 bytes.
         sock = pathlib.Path(f'/proc/{os.getpid()}/fd/{place}/sock')
         leases = self.has_leases(path)
-        with companion.started(
-            ['qemu-nbd', f'--socket={sock}', f'json:{json.dumps(node)}']
+        with process.background(
+            ['qemu-nbd', f'--socket={sock}', f'json:{json.dumps(node)}'],
+            access=None,
         ) as server:
             self.connect(server, sock)
             if leases:
@@ -348,7 +348,7 @@ class TestDamage(HostileCase):
                 return False
         return True
 
-    def connect(self, server: companion.Companion, sock: pathlib.Path) -> None:
+    def connect(self, server: process.Running, sock: pathlib.Path) -> None:
         """Wait until a qemu-nbd has its disk image open."""
         connection = socket.socket(socket.AF_UNIX)
         self.addCleanup(connection.close)
@@ -381,10 +381,12 @@ class TestDamage(HostileCase):
         os.truncate(path, -(-path.stat().st_size // 4096) * 4096)
         try:
             words = ['losetup', '--find', '--show', '--read-only', path]
-            device = process.run(words).text.strip()
+            device = process.run(words, access=None).text.strip()
         except errors.ProgramError:
             self.skipTest('no loop devices here')
-        self.addCleanup(process.run, ['losetup', '--detach', device])
+        self.addCleanup(
+            process.run, ['losetup', '--detach', device], access=None
+        )
         with self.opened(pathlib.Path(device)) as source:
             self.assertEqual(self.tree, exttree.read_tree(source.root))
 

@@ -37,6 +37,7 @@ def _unexamined(
     path: pathlib.Path,
     kind: str,
     allowed: bool,
+    beside: pathlib.Path | None,
     stack: contextlib.ExitStack,
 ) -> tuple[dict, tuple[int, ...]]:
     """Tell QEMU of a file at which nobody has looked, and of no other."""
@@ -73,7 +74,7 @@ class WallCase(base.TestCase):
         """Make an image that names a file, or an address, as its parent."""
         process.run([
             'qemu-img', 'create', '-q', '-f', 'vmdk', self.image, '1M'
-        ])  # fmt: skip
+        ], access=None)  # fmt: skip
         data = self.image.read_bytes()
         place = data.index(b'# Disk Desc')
         text = data[place : data.index(b'\0', place)].decode()
@@ -94,7 +95,7 @@ class WallCase(base.TestCase):
         process.run([
             'qemu-img', 'convert', '-f', 'raw', '-O', 'vmdk',
             self.secret, disk,
-        ])  # fmt: skip
+        ], access=None)  # fmt: skip
         found = re.search(rb'^CID=(\w+)', disk.read_bytes(), re.MULTILINE)
         self.layer(str(disk), found[1].decode())
 
@@ -168,7 +169,7 @@ class TestHeadersAlone(Attacks, WallCase):
 
     def assert_shut(self) -> None:
         # Nor is QEMU asked at all.
-        self.patch(virtual.companion, 'started', self.fail)
+        self.patch(virtual.process, 'background', self.fail)
         error = self.assertRaises(errors.SourceError, self.read)
         self.assertRegex(str(error), 'holds no data, but names|a layer over')
         self.assertNotIn('\n', str(error))

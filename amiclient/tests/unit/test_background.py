@@ -11,16 +11,14 @@ import time
 
 import fixtures
 
-from amiclient import companion
 from amiclient import errors
 from amiclient import process
 from amiclient.tests import base
 
 #: Starts a program, tells its number, and waits to be killed.
 _PARENT = """
-from amiclient import companion
 import time
-with companion.started(['sleep', '60']) as program:
+with process.background(['sleep', '60'], access=None) as program:
     print(program.pid, flush=True)
     time.sleep(60)
 """
@@ -41,7 +39,7 @@ def runs(pid: int) -> bool:
     return state.rpartition(')')[2].split()[0] != 'Z'
 
 
-class TestCompanion(base.TestCase):
+class TestBackground(base.TestCase):
     def assert_ends(self, pid: int) -> None:
         end = time.monotonic() + 30
         while runs(pid):
@@ -50,7 +48,7 @@ class TestCompanion(base.TestCase):
 
     def test_ends_with_the_block(self) -> None:
         self.patch(process, '_GRACE', 60.0)
-        with companion.started(['sleep', '60']) as program:
+        with process.background(['sleep', '60'], access=None) as program:
             self.assertTrue(runs(program.pid))
             self.assertIsNone(program.status)
             self.assertFalse(program.wait(0.01))
@@ -61,7 +59,7 @@ class TestCompanion(base.TestCase):
         programs = []
 
         def fail() -> None:
-            with companion.started(['sleep', '60']) as program:
+            with process.background(['sleep', '60'], access=None) as program:
                 programs.append(program)
                 raise KeyboardInterrupt
 
@@ -70,7 +68,7 @@ class TestCompanion(base.TestCase):
 
     def test_ends_by_itself(self) -> None:
         script = 'echo on; echo "no  good" >&2; exit 3'
-        with companion.started(['sh', '-c', script]) as program:
+        with process.background(['sh', '-c', script], access=None) as program:
             self.assertTrue(program.wait(10))
             self.assertEqual(3, program.status)
             self.assertEqual('on no good', program.tail())
@@ -115,7 +113,7 @@ class TestCompanion(base.TestCase):
         # Not sh: some know no files beyond 9.
         script = f'import os; os.write({its}, b"hello\\n")'
         argv = [sys.executable, '-c', script]
-        with companion.started(argv, inherited=[its]) as made:
+        with process.background(argv, inherited=[its], access=None) as made:
             os.close(its)
             self.assertTrue(made.wait(10))
         self.assertEqual(b'hello\n', os.read(ours, 100))
@@ -124,6 +122,6 @@ class TestCompanion(base.TestCase):
     def test_missing(self) -> None:
         error = self.assertRaises(
             errors.ProgramError,
-            companion.started(['amiclient-no-such']).__enter__,
+            process.background(['amiclient-no-such'], access=None).__enter__,
         )
         self.assertIn('amiclient-no-such was not found', str(error))
