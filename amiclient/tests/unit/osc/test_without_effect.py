@@ -58,7 +58,7 @@ class TestKernelVersion(TestCase):
 
     def test_what_to_do_without_a_kernel(self) -> None:
         image = self.tmp() / 'root.img'
-        process.run(['mke2fs', '-q', '-t', 'ext4', image, '4M'])
+        process.run(['mke2fs', '-q', '-t', 'ext4', image, '4M'], access=None)
         parsed_args = self.parse(local.ExtractSource, str(image), *VERSION)
         error = self.assertRaises(
             errors.SourceError,
