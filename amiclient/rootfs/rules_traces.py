@@ -5,9 +5,9 @@
 from collections.abc import Iterator
 import shlex
 
+from amiclient import errors
 from amiclient import findings
 from amiclient.rootfs import check_context
-from amiclient import errors
 
 Found = Iterator[findings.Finding]
 

@@ -9,8 +9,8 @@ import os
 import re
 from typing import NamedTuple
 
-from amiclient.source import qemu_image
 from amiclient import errors
+from amiclient.source import qemu_image
 
 _SECTOR = qemu_image.SECTOR
 

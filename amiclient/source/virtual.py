@@ -20,9 +20,9 @@ import struct
 import time
 from typing import Any
 
-from amiclient import process
 from amiclient import confinement
 from amiclient import errors
+from amiclient import process
 from amiclient.source import nbd
 from amiclient.source import opening
 from amiclient.source import qemu_headers
