@@ -2,10 +2,13 @@
 
 """Several things done side by side, of which one that fails ends all."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
+import contextlib
 import threading
 from typing import BinaryIO, TypeVar
+
+from amiclient import errors
 
 _T = TypeVar('_T')
 
@@ -15,51 +18,62 @@ Job = Callable[[threading.Event], _T]
 #: Bytes that are read of a pipe at a time.
 _CHUNK = 1 << 16
 
-#: Seconds that jobs which are to give up have to notice.
+#: Seconds that jobs which are to give up have to notice. One that hangs in
+#: the network is left to itself then, and ends with the program.
 _GRACE = 5.0
 
 
 def run(jobs: Mapping[str, Job[_T]]) -> dict[str, _T]:
     """Do several jobs, each in a thread of its own.
 
-    Whatever passes by here meanwhile, a Ctrl-C too, ends them all. One that
-    hangs in the network is left to itself then, and ends with the program.
+    Whatever passes by here meanwhile, a Ctrl-C too, ends them all.
 
     :returns: what each returned.
     :raises BaseException: whatever the first that failed has raised.
     """
     cancel = threading.Event()
-    done: dict[str, futures.Future[_T]] = {}
-    threads = []
-    for name, job in jobs.items():
-        done[name] = futures.Future()
-        threads.append(
-            threading.Thread(
-                target=_run, args=(job, cancel, done[name]), daemon=True
-            )
-        )
-    try:
-        for thread in threads:
-            thread.start()
+    with contextlib.ExitStack() as stack:
+        stack.callback(cancel.set)
+        done = {
+            name: stack.enter_context(beside(job, cancel))
+            for name, job in jobs.items()
+        }
         futures.wait(done.values(), return_when=futures.FIRST_EXCEPTION)
-        for future in done.values():
-            if future.done() and (error := future.exception()):
-                raise error
+        failed = [f.exception() for f in done.values() if f.done()]
+        # Those that gave up only followed.
+        failed.sort(key=lambda e: isinstance(e, errors.CancelledError))
+        for error in filter(None, failed):
+            raise error
         return {name: future.result() for name, future in done.items()}
+
+
+@contextlib.contextmanager
+def beside(
+    job: Job[_T], cancel: threading.Event
+) -> Iterator['futures.Future[_T]']:
+    """Do a job in a thread, for as long as the block lasts.
+
+    :param cancel: is set when either side fails, and ends the other.
+    :returns: its ``result()`` waits, and raises what the job raised.
+    """
+    done: futures.Future[_T] = futures.Future()
+
+    def work() -> None:
+        try:
+            done.set_result(job(cancel))
+        except BaseException as error:  # noqa: BLE001 (result() raises it)
+            done.set_exception(error)
+            cancel.set()
+
+    # A daemon, so that a request that hangs does not keep the program from
+    # ending.
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield done
     finally:
         cancel.set()
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join(_GRACE)
-
-
-def _run(
-    job: Job[_T], cancel: threading.Event, done: 'futures.Future[_T]'
-) -> None:
-    try:
-        done.set_result(job(cancel))
-    except BaseException as error:  # noqa: BLE001 (whoever waits raises it)
-        done.set_exception(error)
+        thread.join(_GRACE)
 
 
 class Pump(threading.Thread):

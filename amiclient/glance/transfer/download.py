@@ -9,7 +9,8 @@ image. What a break interrupts goes on where it was, in the same run or in the
 next, where the cloud's store can do so (``Range``, RFC 9110, section 14).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+import contextlib
 from collections.abc import Sequence
 import dataclasses
 import hashlib
@@ -20,9 +21,7 @@ import queue
 import re
 import threading
 import time
-import types
-from typing import Self
-from typing import TYPE_CHECKING
+from typing import Any, TYPE_CHECKING
 
 import requests
 
@@ -94,138 +93,90 @@ _PIECE = 64 * 1024
 #: Seconds between two looks at whether all was given up.
 _POLL = 0.1
 
+#: Answers that have data for their body.
+_DATA = (http.HTTPStatus.OK, http.HTTPStatus.PARTIAL_CONTENT)
+
 #: Seconds the thread has to notice that it is no longer wanted. One that
 #: hangs in the network is left to itself: it ends with the program.
 _GRACE = 0.5
 
-_Item = requests.Response | bytes | BaseException | None
 
+def _received(
+    get: Callable[[], requests.Response], clock: retry.Clock, seconds: float
+) -> Generator[Any, None, None]:
+    """Make a request; yield its answer, and then the body in pieces.
 
-class Stream:
-    """One request, and its answer.
+    One thread makes the request and reads; the other, which called, does with
+    the pieces what takes time. A call that hangs in the network therefore
+    never keeps a Ctrl-C waiting.
 
-    As a context manager, it begins when entered and is given up when left.
-
-    :param get: makes the request, with ``stream=True``; it is called in
-        another thread.
+    :param get: makes the request, with ``stream=True``.
     :param clock: is asked for a reason to stop while waiting.
     :param seconds: for each piece, at most: what trickles in never stands
         still, and never ends.
     """
+    items: queue.Queue[object] = queue.Queue(_AHEAD)
+    stopped = threading.Event()
 
-    def __init__(
-        self,
-        get: Callable[[], requests.Response],
-        clock: retry.Clock,
-        seconds: float,
-    ) -> None:
-        self._get = get
-        self._clock = clock
-        self._seconds = seconds
-        self._items: queue.Queue[_Item] = queue.Queue(_AHEAD)
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, name='receiver', daemon=True
-        )
+    def put(item: object) -> bool:
+        while not stopped.is_set():
+            with contextlib.suppress(queue.Full):
+                items.put(item, timeout=_POLL)
+                return True
+        return False
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+    def run() -> None:
+        try:
+            with contextlib.closing(get()) as response:
+                put(response)
+                if response.status_code in _DATA:
+                    _read(response, put)
+        except BaseException as error:  # noqa: BLE001 (raised below)
+            put(error)
+        else:
+            put(None)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
-    ) -> None:
-        self._stopped.set()
-        self._thread.join(_GRACE)
-
-    def response(self) -> requests.Response:
-        """Wait for the answer's head.
-
-        :raises Exception: whatever making the request raised.
-        :raises CancelledError: if the work was given up.
-        """
-        found = self._take()
-        if not isinstance(found, requests.Response):
-            raise TypeError(found)
-        return found
-
-    def chunk(self) -> bytes | None:
-        """Wait for the next piece of the body.
-
-        :returns: None after the last.
-        :raises Exception: whatever reading raised.
-        :raises CancelledError: if the work was given up.
-        """
-        found = self._take()
-        if isinstance(found, requests.Response):
-            raise TypeError(found)
-        return found
-
-    def _take(self) -> requests.Response | bytes | None:
-        end = time.monotonic() + self._seconds
+    thread = threading.Thread(target=run, name='receiver', daemon=True)
+    thread.start()
+    end = time.monotonic() + seconds
+    try:
         while True:
-            self._clock.check()
+            clock.check()
             try:
-                found = self._items.get(timeout=_POLL)
+                item = items.get(timeout=_POLL)
             except queue.Empty:
                 if time.monotonic() > end:
                     raise requests.exceptions.ReadTimeout(
                         TimeoutError('timed out')
                     ) from None
                 continue
-            if isinstance(found, BaseException):
-                raise found
-            return found
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+            end = time.monotonic() + seconds
+    finally:
+        stopped.set()
+        thread.join(_GRACE)
 
-    def _run(self) -> None:
-        try:
-            response = self._get()
-            try:
-                self._read(response)
-            finally:
-                response.close()
-        except BaseException as error:  # noqa: BLE001 (_take() raises it)
-            self._put(error)
-        else:
-            self._put(None)
 
-    def _read(self, response: requests.Response) -> None:
-        if response.status_code not in (
-            http.HTTPStatus.OK,
-            http.HTTPStatus.PARTIAL_CONTENT,
-        ):
-            self._put(response)
-            return
-        self._put(response)
-        pieces: list[bytes] = []
-        size, begin = 0, time.monotonic()
-        try:
-            for piece in response.iter_content(_PIECE):
-                pieces.append(piece)
-                size += len(piece)
-                late = time.monotonic() - begin > _POLL
-                if size >= sparse.CHUNK or late:
-                    if not self._put(b''.join(pieces)):
-                        return
-                    pieces.clear()
-                    size, begin = 0, time.monotonic()
-        finally:
-            # A break does not take with it what came before.
-            if pieces:
-                self._put(b''.join(pieces))
-
-    def _put(self, item: _Item) -> bool:
-        """Hand over; tell whether there is anybody who wants it."""
-        while not self._stopped.is_set():
-            try:
-                self._items.put(item, timeout=_POLL)
-                return True
-            except queue.Full:
-                continue
-        return False
+def _read(response: requests.Response, put: Callable[[object], bool]) -> None:
+    pieces: list[bytes] = []
+    size, begin = 0, time.monotonic()
+    try:
+        for piece in response.iter_content(_PIECE):
+            pieces.append(piece)
+            size += len(piece)
+            if size >= sparse.CHUNK or time.monotonic() - begin > _POLL:
+                if not put(b''.join(pieces)):
+                    return
+                pieces.clear()
+                size, begin = 0, time.monotonic()
+    finally:
+        # A break does not take with it what came before.
+        if pieces:
+            put(b''.join(pieces))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -426,24 +377,22 @@ class _Download:
         seconds = _PIECES * self._patience.stall
         with (
             http_errors.understood(self._doing),
-            Stream(self._get, self._clock, seconds) as stream,
+            contextlib.closing(
+                _received(self._get, self._clock, seconds)
+            ) as received,
         ):
             try:
-                response = stream.response()
-                if not self._begins(response):
-                    return self._without_ranges()
+                if not self._begins(next(received)):
+                    self._ranges = False
+                    return self._receive()
                 self._begun = True
-                while (chunk := stream.chunk()) is not None:
+                for chunk in received:
                     self._take(chunk)
             except requests.exceptions.RequestException as error:
                 raise self._broken(http_errors.cause(error)) from error
         if self._part.offset < self._size:
             raise self._broken('it was closed')
         return None
-
-    def _without_ranges(self) -> None:
-        self._ranges = False
-        self._receive()
 
     def _get(self) -> requests.Response:
         headers = {

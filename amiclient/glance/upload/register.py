@@ -20,13 +20,13 @@ from amiclient import errors
 from amiclient.glance import client
 from amiclient.glance import model
 from amiclient.glance.transfer import upload
-from amiclient.glance.upload.courier import Courier
 from amiclient.glance.upload import marks
 from amiclient.glance.upload import preflight
 from amiclient.glance.upload import request
 from amiclient.glance.upload import reuse
 from amiclient.glance.upload import root_copy
 from amiclient.glance.upload import transaction
+from amiclient import jobs
 from amiclient.progress import Progress
 from amiclient import units
 
@@ -286,7 +286,7 @@ def _send(
     ami = plan.ami
     cancel = threading.Event()
 
-    def send_parts() -> dict[model.Kind, model.Sent]:
+    def send_parts(cancel: threading.Event) -> dict[model.Kind, model.Sent]:
         return {
             step.kind: sender.send(
                 records[step.kind], step.kind, step.payload, cancel
@@ -296,7 +296,7 @@ def _send(
         }
 
     with contextlib.ExitStack() as stack:
-        courier = stack.enter_context(Courier(send_parts, cancel))
+        parts = stack.enter_context(jobs.beside(send_parts, cancel))
         payload = ami.payload
         if plan.shrink is not None or payload.pack is not None:
             try:
@@ -308,10 +308,10 @@ def _send(
                     cancel=cancel,
                 )
             except errors.CancelledError:
-                # Then it was the courier that failed, and says why.
-                courier.result()
+                # Then it was one of the parts that failed, and says why.
+                parts.result()
                 raise
-        sent = courier.result()
+        sent = parts.result()
         sent[model.Kind.AMI] = sender.send(
             records[model.Kind.AMI], model.Kind.AMI, payload
         )
