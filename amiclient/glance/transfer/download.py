@@ -9,9 +9,8 @@ image. What a break interrupts goes on where it was, in the same run or in the
 next, where the cloud's store can do so (``Range``, RFC 9110, section 14).
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 import contextlib
-from collections.abc import Sequence
 import dataclasses
 import hashlib
 import http
@@ -26,7 +25,6 @@ from typing import Any, TYPE_CHECKING
 import requests
 
 from amiclient import errors
-from amiclient import files
 from amiclient.glance import http_errors
 from amiclient.glance import model
 from amiclient.glance import retry
@@ -36,7 +34,6 @@ from amiclient.glance.transfer import staging
 from amiclient.progress import Progress
 from amiclient.progress import Task
 from amiclient import sparse
-from amiclient import units
 
 if TYPE_CHECKING:
     from openstack.image.v2 import _proxy
@@ -224,7 +221,7 @@ def fetch(
     next run to go on with; but not if the disk is full or the image gone.
 
     :param proxy: openstacksdk's, for version 2 of the image service.
-    :param target: the file; its folder must exist.
+    :param target: the file; its directory must exist.
     :param description: what to call it, such as ``Fetching kernel``.
     :param replace: whether a file that holds something else may go.
     :param cancel: when set, the work is given up.
@@ -304,7 +301,10 @@ class _Download:
         """
         try:
             self._take_over()
-            self._check_room()
+            target = self._part.target
+            staging.refuse_full(
+                target.parent, self._size - self._part.offset, target.name
+            )
             self._try_again()
             self._part.finish()
         except (errors.NotFoundError, errors.NoSpaceError):
@@ -359,16 +359,6 @@ class _Download:
             self._hasher.update(chunk)
             self._task.advance(len(chunk))
             self._old = True
-
-    def _check_room(self) -> None:
-        folder = self._part.target.parent
-        needed, room = self._size - self._part.offset, files.room(folder)
-        if room < needed:
-            raise errors.NoSpaceError(
-                f'{folder} has room for {units.format_size(room)}: '
-                f'{self._part.target.name} needs {units.format_size(needed)}',
-                hint='make room, or choose another directory',
-            )
 
     def _receive(self) -> None:
         """Fetch what is missing, as far as one connection lasts."""

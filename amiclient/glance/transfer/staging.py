@@ -1,24 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""A hidden folder for what is on its way into an archive.
+"""What is on its way here, and may have been before this run.
 
-It lies where the archive will be, under a name that a second run finds again,
-to go on with what is in it. Others who may write there can foresee that name.
-So nothing is put into a folder, or taken from one, unless it is the user's
-own, and nobody else can write to it; and where others could rename it later,
-the path is one that leads to the open folder itself, below ``/proc``
-(proc(5)), as in :mod:`amiclient.scratch`.
+A file that is being fetched lies beside its target, private, under a name
+that says what it is part of, so that a second run finds it and goes on. Blocks
+of zeros become holes. Only when it is whole does it get its name.
+
+A directory for what is on its way into an archive lies where the archive will
+be, under a name that a second run finds again, too. Others who may write
+there can foresee that name. So nothing is put into a directory, or taken from
+one, unless it is the user's own, and nobody else can write to it; and where
+others could rename it later, the path is one that leads to the open directory
+itself, below ``/proc`` (proc(5)), as in :mod:`amiclient.scratch`.
 
 One run at a time has it: what it packs, and then removes, must not be what
-another has just found. A lock in the folder says so. It is a file, for over
-NFS a lock takes the right to write, which nobody has to a folder; and it ends
-with its process, however that ends.
+another has just found. A lock in the directory says so. It is a file, for over
+NFS a lock takes the right to write, which nobody has to a directory; and it
+ends with its process, however that ends.
 """
 
 from collections.abc import Iterator
 import contextlib
 import errno
-import fcntl
 import os
 import pathlib
 import stat
@@ -30,8 +33,9 @@ from amiclient import files
 from amiclient import interrupts
 from amiclient import scratch
 from amiclient import sparse
+from amiclient import units
 
-#: Is in the folder while a run has it.
+#: Is in the directory while a run has it.
 LOCK = '.lock'
 
 #: As it is, whatever it is: to look at it takes no rights, and blocks never.
@@ -41,34 +45,35 @@ _READ = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 _WRITE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
-#: How often a folder that vanishes while it is being opened is tried again.
+#: How often what vanishes while it is being opened is tried again.
 _TRIES = 5
 
-_HINT = 'remove it, or choose another --directory'
+#: Another place to choose, where there is no option for it.
+_ANOTHER = 'choose another directory'
 
 
-class Folder:
-    """A folder that only we may look into, and that may have been before.
+class StagingDirectory:
+    """A directory that only we may look into, and that may have been before.
 
     Used as a context manager, it stays at the end unless it is empty: see
     :meth:`clear`. Errors that pass by tell its name, not the path.
 
-    :param folder: the folder that it is in.
+    :param directory: the directory that it is in.
     :param name: the name that it has there.
     :raises AmiError: if it cannot be made, what has its name is not to be
         trusted, or another process has it.
     """
 
-    def __init__(self, folder: pathlib.Path, name: str) -> None:
+    def __init__(self, directory: pathlib.Path, name: str) -> None:
         self._name = name
-        self._shown = folder / name
+        self._shown = directory / name
         self._lock = -1
         try:
             # A signal in the middle would leave something nobody knows of.
-            with files.told(folder), interrupts.held():
-                exposed = scratch.is_exposed(folder)
+            with files.told(directory), interrupts.held():
+                exposed = scratch.is_exposed(directory)
                 self._parent = os.open(
-                    folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+                    directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
                 )
                 try:
                     self._descriptor, self._lock = self._open()
@@ -123,7 +128,7 @@ class Folder:
     def _open(self) -> tuple[int, int]:
         """Open it, and make it if it is not there; lock it.
 
-        :returns: descriptors of the folder, and of the lock.
+        :returns: descriptors of the directory, and of the lock.
         """
         for _ in range(_TRIES):
             try:
@@ -168,7 +173,7 @@ class Folder:
             raise errors.AmiError(
                 f'{self._shown}, where what is fetched would be kept, '
                 f'{objection}',
-                hint=_HINT,
+                hint='remove it, or choose another --directory',
             )
         # The same one, whatever has its name by now.
         descriptor = os.open('.', _READ, dir_fd=found)
@@ -208,11 +213,10 @@ class Folder:
 
 
 def _objection(status: os.stat_result) -> str | None:
-    """Tell why something is not to be trusted: a clause; None if it is."""
     if stat.S_ISLNK(status.st_mode):
         return 'is a symbolic link'
     if not stat.S_ISDIR(status.st_mode):
-        return 'is no directory'
+        return 'is not a directory'
     if status.st_uid != os.geteuid():
         return 'belongs to another user'
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -220,14 +224,8 @@ def _objection(status: os.stat_result) -> str | None:
     return None
 
 
-#: What flock(2) says where a filesystem has no locks.
-_LOCKLESS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
-
 #: How much of a target's name goes into that of its part: NAME_MAX is 255.
 _NAME = 120
-
-#: How often a file that vanishes while it is being opened is tried again.
-_TRIES = 5
 
 
 def path_of(target: pathlib.Path, tag: str) -> pathlib.Path:
@@ -279,7 +277,7 @@ class Partial:
 
     :param target: the path that it is to have.
     :param tag: what its content is; one with another tag is another file.
-    :raises AmiError: if its folder cannot take it, or another process is
+    :raises AmiError: if its directory cannot take it, or another process is
         fetching the same.
     """
 
@@ -296,12 +294,7 @@ class Partial:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         with contextlib.suppress(OSError):
             if self._keep and self.offset:
                 # It may end in a hole.
@@ -315,18 +308,12 @@ class Partial:
             fd = self._open_once()
             if fd is None:
                 continue
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+            if scratch.locked(fd) is False:
                 os.close(fd)
                 raise errors.AmiError(
                     f'{self.target} is being fetched by another process',
                     hint='wait for it, or end it',
-                ) from error
-            except OSError as error:
-                if error.errno not in _LOCKLESS:
-                    os.close(fd)
-                    raise
+                )
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(fd), os.lstat(self.path)):
                     return fd
@@ -350,7 +337,7 @@ class Partial:
                     return fd
                 os.close(fd)
             else:
-                # A link, or somebody else's, in a folder that is open to
+                # A link, or somebody else's, in a directory that is open to
                 # all: nothing of ours, and nothing to write to.
                 self.path.unlink()
         except FileNotFoundError:
@@ -397,7 +384,7 @@ class Partial:
             os.fchmod(self._fd, 0o666 & ~files.umask())
             os.fsync(self._fd)
             os.replace(self.path, self.target)
-            # A folder may take files, and yet not let itself be read.
+            # A directory may take files, and yet not let itself be read.
             with contextlib.suppress(PermissionError):
                 files.sync(self.target.parent)
 
@@ -415,21 +402,60 @@ def _is_ours(status: os.stat_result) -> bool:
 
 
 @contextlib.contextmanager
+def full_told(directory: pathlib.Path, hint: str = _ANOTHER) -> Iterator[None]:
+    """Say what to do about a full disk.
+
+    :param hint: another place to choose.
+    :raises NoSpaceError: if it is.
+    :raises TooLargeError: if a file may not become larger.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise errors.too_large(directory) from error
+        if error.errno not in errors.FULL:
+            raise
+        raise errors.NoSpaceError(
+            error.strerror or '',
+            subject=directory,
+            hint=f'make room, or {hint}',
+        ) from error
+
+
+def refuse_full(
+    directory: pathlib.Path,
+    needed: int,
+    what: str,
+    *,
+    shown: pathlib.Path | None = None,
+    hint: str = _ANOTHER,
+) -> None:
+    """Make sure that a filesystem has room for what is to be fetched.
+
+    :param needed: bytes.
+    :param shown: what to call the directory.
+    :raises NoSpaceError: if it has not.
+    """
+    room = files.room(directory)
+    if room < needed:
+        raise errors.NoSpaceError(
+            f'{shown or directory} has room for {units.format_size(room)}: '
+            f'{what} needs {units.format_size(needed)}',
+            hint=f'make room, or {hint}',
+        )
+
+
+@contextlib.contextmanager
 def _told(path: pathlib.Path, done: str) -> Iterator[None]:
     """Say in plain words what the filesystem refuses.
 
     :param done: what was to be done, such as ``written``.
     """
     try:
-        yield
+        with full_told(path.parent):
+            yield
     except OSError as error:
-        if error.errno == errno.EFBIG:
-            raise errors.too_large(path.parent) from error
-        if error.errno in errors.FULL:
-            raise errors.NoSpaceError(
-                f'{path.parent}: {error.strerror}',
-                hint='make room, or choose another directory',
-            ) from error
         raise errors.AmiError(
             f'{path} cannot be {done}: {error.strerror}'
         ) from error

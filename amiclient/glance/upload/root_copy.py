@@ -61,18 +61,16 @@ def plan(
         )
         return shrink.plan(wanted, check=True, exact=exact, progress=progress)
     lack: errors.NoSpaceError | None = None
-    for directory in workplace.candidates(
-        request.work_directory, request.source
-    ):
+    for place in workplace.candidates(request.work_directory, request.source):
         wanted = shrink.ShrinkRequest(
             image=root,
-            # It is going to be in a folder of its own there.
-            output=directory / f'.amiclient-{secrets.token_hex(8)}',
+            # It is going to be in a directory of its own there.
+            output=place / f'.amiclient-{secrets.token_hex(8)}',
             headroom=request.headroom,
             journal=request.journal,
             repair=request.repair,
             durable=False,
-            work_directory=directory,
+            work_directory=place,
         )
         try:
             return shrink.plan(
@@ -110,11 +108,11 @@ def make(
     if payload.pack is None:
         return payload
     place = payload.pack.folder
-    folder = stack.enter_context(finish.workshop(place))
-    with workplace.named(folder, place):
+    directory = stack.enter_context(finish.workshop(place))
+    with workplace.named(directory, place):
         return pack(
             payload,
-            folder,
+            directory,
             own=planned is not None,
             progress=progress,
             cancel=cancel,
@@ -134,14 +132,14 @@ def plan_packing(
     if request.image_format != 'qcow2':
         return None
     if shrunk is not None:
-        folder = shrunk.folder
+        directory = shrunk.folder
     else:
-        folder = workplace.roomiest(
+        directory = workplace.roomiest(
             request.work_directory,
             request.source,
-            'there is no folder to compress the root filesystem in',
+            'there is no directory to compress the root filesystem in',
         )
-    return model.Packing(folder, zstd=hosts_read_zstd(catalog))
+    return model.Packing(directory, zstd=hosts_read_zstd(catalog))
 
 
 def _shrunk(
@@ -158,8 +156,8 @@ def _shrunk(
             payload, path=shrunk.output, size=shrunk.size
         )
     scratch.sweep(planned.folder)
-    folder = stack.enter_context(finish.workshop(planned.folder))
-    planned = dataclasses.replace(planned, output=folder / 'root.img')
+    directory = stack.enter_context(finish.workshop(planned.folder))
+    planned = dataclasses.replace(planned, output=directory / 'root.img')
     try:
         shrunk = shrink.execute(planned, progress=progress, cancel=cancel)
     except errors.NoSpaceError as error:
@@ -191,7 +189,7 @@ def hosts_read_zstd(catalog: client.Catalog) -> bool:
 
 def pack(
     payload: model.Payload,
-    folder: pathlib.Path,
+    directory: pathlib.Path,
     *,
     own: bool,
     progress: Progress,
@@ -200,19 +198,19 @@ def pack(
     """Make a compressed qcow2 image, and make sure that it is the same.
 
     :param payload: the root filesystem, and how it is packed.
-    :param folder: private, and empty.
+    :param directory: private, and empty.
     :param own: whether the file may be changed.
     :returns: the image.
     :raises BusyError: if the file is not what it was when it was looked at.
     :raises ProgramError: if qemu-img is missing, or fails.
     :raises NoSpaceError: if there is no room for it.
     """
-    source, target = payload.path.absolute(), folder / 'root.qcow2'
-    with finish.full_disk(folder), progress.task('Compressing'):
+    source, target = payload.path.absolute(), directory / 'root.qcow2'
+    with finish.full_disk(directory), progress.task('Compressing'):
         payload.refuse_changed()
         if payload.blank or files.size(source) != payload.size:
-            source = _tidied(payload, folder, own)
-        options = _options(payload.pack, folder)
+            source = _tidied(payload, directory, own)
+        options = _options(payload.pack, directory)
         try:
             for argv in (
                 ('convert', '-f', 'raw', *options, '-c', source, target),
@@ -226,7 +224,7 @@ def pack(
                     cancel=cancel,
                 )
         except process.ProgramFailed:
-            finish.refuse_full(folder)
+            finish.refuse_full(directory)
             payload.refuse_changed()
             raise
         payload.refuse_changed()
@@ -234,14 +232,14 @@ def pack(
 
 
 def _options(
-    packing: model.Packing | None, folder: pathlib.Path
+    packing: model.Packing | None, directory: pathlib.Path
 ) -> tuple[str | pathlib.Path, ...]:
     """Choose the compression, by trying whether this qemu-img can do it."""
     plain = '-O', 'qcow2'
     zstd = '-o', 'compression_type=zstd'
     if packing is None or not packing.zstd:
         return plain
-    trial = folder / 'trial.qcow2'
+    trial = directory / 'trial.qcow2'
     create = 'qemu-img', 'create', '-q', '-f', 'qcow2'
     try:
         process.run(
@@ -256,12 +254,12 @@ def _options(
 
 
 def _tidied(
-    payload: model.Payload, folder: pathlib.Path, own: bool
+    payload: model.Payload, directory: pathlib.Path, own: bool
 ) -> pathlib.Path:
     """Clear the boot sector, and leave out what is behind the filesystem."""
     path = payload.path
     if not own:
-        path = folder / 'root.img'
+        path = directory / 'root.img'
         with (
             sparse.opened(payload.path, os.O_RDONLY) as reader,
             sparse.opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL) as writer,

@@ -35,7 +35,7 @@ class FolderCase(base.TestCase):
         """It is refused, and left as it is."""
         before = os.lstat(self.folder)
         error = self.assertRaises(
-            errors.AmiError, staging.Folder, self.parent, NAME
+            errors.AmiError, staging.StagingDirectory, self.parent, NAME
         )
         self.assertEqual(
             f'{self.folder}, where what is fetched would be kept, {why}; '
@@ -48,7 +48,7 @@ class FolderCase(base.TestCase):
 class TestFolder(FolderCase):
     def test_made_for_us_alone(self) -> None:
         self.addCleanup(os.umask, os.umask(0))
-        with staging.Folder(self.parent, NAME) as folder:
+        with staging.StagingDirectory(self.parent, NAME) as folder:
             self.assertEqual(0o700, _mode(self.folder))
             self.assertEqual(self.folder, folder.path)
             (folder.path / 'part').touch()
@@ -59,19 +59,19 @@ class TestFolder(FolderCase):
         self.folder.mkdir()
         self.folder.chmod(0o755)
         (self.folder / 'part').write_bytes(b'half')
-        with staging.Folder(self.parent, NAME) as folder:
+        with staging.StagingDirectory(self.parent, NAME) as folder:
             self.assertEqual(b'half', (folder.path / 'part').read_bytes())
             self.assertEqual(0o700, _mode(self.folder))
 
     def test_removed_when_it_is_empty(self) -> None:
-        with staging.Folder(self.parent, NAME) as folder:
+        with staging.StagingDirectory(self.parent, NAME) as folder:
             (folder.path / 'part').touch()
             folder.clear()
         self.assertEqual([], os.listdir(self.parent))
 
     def test_where_a_descriptor_lists_what_was_there_before(self) -> None:
         """Btrfs tells of what came later only who opens it anew."""
-        with staging.Folder(self.parent, NAME) as folder:
+        with staging.StagingDirectory(self.parent, NAME) as folder:
             (folder.path / 'part').touch()
             real, old = os.listdir, folder._descriptor
 
@@ -83,15 +83,18 @@ class TestFolder(FolderCase):
         self.assertEqual([], os.listdir(self.parent))
 
     def test_no_descriptor_stays_open(self) -> None:
-        with staging.Folder(self.parent, NAME):
+        with staging.StagingDirectory(self.parent, NAME):
             self.assertNotEqual(0, descriptors.below(self.parent))
         self.folder.touch()
-        self.refuse('is no directory')
+        self.refuse('is not a directory')
         self.assertEqual(0, descriptors.below(self.parent))
 
     def test_no_such_parent(self) -> None:
         error = self.assertRaises(
-            errors.AmiError, staging.Folder, self.parent / 'nosuch', NAME
+            errors.AmiError,
+            staging.StagingDirectory,
+            self.parent / 'nosuch',
+            NAME,
         )
         self.assertIn('nosuch: no such directory', str(error))
 
@@ -108,7 +111,7 @@ class TestFolder(FolderCase):
 
         with (
             mock.patch.object(os, 'mkdir', mkdir),
-            staging.Folder(self.parent, NAME),
+            staging.StagingDirectory(self.parent, NAME),
         ):
             self.assertEqual(0o700, _mode(self.folder))
 
@@ -117,10 +120,10 @@ class TestAtOnce(FolderCase):
     """One at a time has it, and nothing else says so to the next."""
 
     def test_the_second_is_refused(self) -> None:
-        with staging.Folder(self.parent, NAME) as folder:
+        with staging.StagingDirectory(self.parent, NAME) as folder:
             (folder.path / 'part').touch()
             error = self.assertRaises(
-                errors.AmiError, staging.Folder, self.parent, NAME
+                errors.AmiError, staging.StagingDirectory, self.parent, NAME
             )
             self.assertEqual(
                 f'{self.parent}: another process is saving the same there; '
@@ -134,12 +137,12 @@ class TestAtOnce(FolderCase):
     def test_what_a_killed_run_left_locks_nobody_out(self) -> None:
         self.folder.mkdir(0o700)
         (self.folder / staging.LOCK).touch()
-        with staging.Folder(self.parent, NAME):
+        with staging.StagingDirectory(self.parent, NAME):
             pass
         self.assertEqual([], os.listdir(self.parent))
 
     def test_the_first_ends_while_the_second_comes(self) -> None:
-        first = staging.Folder(self.parent, NAME)
+        first = staging.StagingDirectory(self.parent, NAME)
         real = scratch.locked
 
         def locked(descriptor: int) -> bool | None:
@@ -150,17 +153,17 @@ class TestAtOnce(FolderCase):
         patch = mock.patch.object(scratch, 'locked', locked)
         patch.start()
         self.addCleanup(mock.patch.stopall)
-        with staging.Folder(self.parent, NAME) as second:
+        with staging.StagingDirectory(self.parent, NAME) as second:
             # Not that of the first, which is gone.
             self.assertTrue(second.path.is_dir())
             self.assertRaises(
-                errors.AmiError, staging.Folder, self.parent, NAME
+                errors.AmiError, staging.StagingDirectory, self.parent, NAME
             )
 
     def test_where_there_are_no_locks(self) -> None:
         with (
             mock.patch.object(scratch, 'locked', return_value=None),
-            staging.Folder(self.parent, NAME) as folder,
+            staging.StagingDirectory(self.parent, NAME) as folder,
         ):
             folder.clear()
         self.assertEqual([], os.listdir(self.parent))
@@ -174,7 +177,10 @@ class TestAtOnce(FolderCase):
 
         with mock.patch.object(os, 'mkdir', mkdir), interrupts.raised():
             self.assertRaises(
-                interrupts.Interrupted, staging.Folder, self.parent, NAME
+                interrupts.Interrupted,
+                staging.StagingDirectory,
+                self.parent,
+                NAME,
             )
         self.assertEqual([], os.listdir(self.parent))
 
@@ -194,7 +200,7 @@ class TestOthers(FolderCase):
 
     def test_no_directory(self) -> None:
         os.mkfifo(self.folder)
-        self.refuse('is no directory')
+        self.refuse('is not a directory')
 
     def test_writable_by_others(self) -> None:
         self.folder.mkdir()
@@ -214,7 +220,7 @@ class TestOthers(FolderCase):
     def test_made_just_now_where_there_are_no_owners(self) -> None:
         with mock.patch.object(os, 'geteuid', return_value=4321):
             error = self.assertRaises(
-                errors.AmiError, staging.Folder, self.parent, NAME
+                errors.AmiError, staging.StagingDirectory, self.parent, NAME
             )
         self.assertIn('belongs to another user', str(error))
         self.assertEqual([], os.listdir(self.parent))
@@ -233,7 +239,7 @@ class TestRenamed(FolderCase):
         self.folder.mkdir()
 
     def test_what_is_written_and_read(self) -> None:
-        with staging.Folder(self.parent, NAME) as folder:
+        with staging.StagingDirectory(self.parent, NAME) as folder:
             (folder.path / 'part').write_bytes(b'true')
             self.swap()
             (self.folder / 'part').write_bytes(b'false')
@@ -245,7 +251,7 @@ class TestRenamed(FolderCase):
         )
 
     def test_what_is_removed(self) -> None:
-        with staging.Folder(self.parent, NAME) as folder:
+        with staging.StagingDirectory(self.parent, NAME) as folder:
             (folder.path / 'part').touch()
             self.swap()
             (self.folder / 'part').touch()
@@ -255,7 +261,7 @@ class TestRenamed(FolderCase):
 
     def test_errors_tell_the_name(self) -> None:
         def work() -> None:
-            with staging.Folder(self.parent, NAME) as folder:
+            with staging.StagingDirectory(self.parent, NAME) as folder:
                 self.assertNotEqual(self.folder, folder.path)
                 raise errors.AmiError(f'{folder.path} is full')
 
