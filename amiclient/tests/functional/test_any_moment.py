@@ -21,6 +21,10 @@ from amiclient.tests import triple
 from amiclient.tests.unit.ext import shrinking
 
 _MIB = 2**20
+
+#: Bytes of the filesystem, and of the data in it.
+_SIZE, _DATA = 24 * _MIB, 6 * _MIB
+
 #: Moments over the whole run of a shrink, and of an upload.
 _COUNT = 100
 
@@ -46,7 +50,7 @@ class TestShrink(_Case):
     def setUp(self) -> None:
         super().setUp()
         self.runner = self.useFixture(moments.Runner(self.tmp()))
-        self.pristine = triple.root(self.tmp(), size=64 * _MIB, data=20 * _MIB)
+        self.pristine = triple.root(self.tmp(), size=_SIZE, data=_DATA)
         self.folder = self.tmp()
         self.image = self.folder / 'root.img'
         self.old = shrinking.digest(self.pristine)
@@ -128,7 +132,7 @@ class TestShrink(_Case):
             self.assertTrue(shrinking.is_sound(self.image))
             self.assertEqual(tree, exttree.read_tree(self.image))
             size = self.image.stat().st_size
-            return 'old' if size == 64 * _MIB else 'new'
+            return 'old' if size == _SIZE else 'new'
 
         counts = moments.surviving(
             run, moments.points(self.seconds, _FEW, self.random), check
@@ -178,7 +182,7 @@ class TestUpload(_Case, upload.UploadCase):
     def setUp(self) -> None:
         super().setUp()
         self.root = triple.root(
-            self.folder, size=64 * _MIB, data=20 * _MIB, name='big.img'
+            self.folder, size=_SIZE, data=_DATA, name='big.img'
         )
         self.runner = self.useFixture(moments.Runner(self.folder))
         self.before = shrinking.digest(self.root)

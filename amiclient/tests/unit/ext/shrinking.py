@@ -140,12 +140,24 @@ def small(
 ) -> pathlib.Path:
     """Make a small filesystem with a bit of everything in it, quickly.
 
+    It is made once, and copied from then on.
+
     :param features: to add to those that every ext4 has.
     :param data: bytes of random data in one more file.
     """
+    made = _small(size, features, data, tuple(options))
+    image = folder / name
+    process.run(['cp', '--sparse=always', made, image], access=None)
+    return image
 
-    source = folder / 'tree'
-    if not source.exists():
+
+@functools.cache
+def _small(
+    size: int, features: str, data: int, options: tuple[str, ...]
+) -> pathlib.Path:
+    image = _folder() / f'small-{_small.cache_info().misses}.img'
+    with tempfile.TemporaryDirectory(dir=_folder()) as folder:
+        source = pathlib.Path(folder, 'tree')
         source.mkdir()
         tree.sample(source, random.Random(1))
         if data:
@@ -153,21 +165,20 @@ def small(
             with (source / 'data').open('wb') as file:
                 for start in range(0, data, _CHUNK):
                     file.write(rng.randbytes(min(_CHUNK, data - start)))
-    image = folder / name
-    process.run(
-        [
-            'mke2fs', '-q', '-F', '-t', 'ext4', '-b', '1024', '-m', '0',
-            '-O', 'none,sparse_super,large_file,filetype,resize_inode,'
-            'dir_index,ext_attr,extent,huge_file,flex_bg,metadata_csum,'
-            f'64bit,dir_nlink,extra_isize,{features}',
-            '-U', 'f0a1c3de-5b77-4c1e-9a60-2d1e8b7c9f10',
-            '-E', 'hash_seed=f0a1c3de-5b77-4c1e-9a60-2d1e8b7c9f10,'
-            'root_owner=0:0',
-            *options, '-d', source, image, f'{size // 1024}k',
-        ],
-        env=ENVIRONMENT,
-        access=None,
-    )  # fmt: skip
+        process.run(
+            [
+                'mke2fs', '-q', '-F', '-t', 'ext4', '-b', '1024', '-m', '0',
+                '-O', 'none,sparse_super,large_file,filetype,resize_inode,'
+                'dir_index,ext_attr,extent,huge_file,flex_bg,metadata_csum,'
+                f'64bit,dir_nlink,extra_isize,{features}',
+                '-U', 'f0a1c3de-5b77-4c1e-9a60-2d1e8b7c9f10',
+                '-E', 'hash_seed=f0a1c3de-5b77-4c1e-9a60-2d1e8b7c9f10,'
+                'root_owner=0:0',
+                *options, '-d', source, image, f'{size // 1024}k',
+            ],
+            env=ENVIRONMENT,
+            access=None,
+        )  # fmt: skip
     return image
 
 

@@ -25,7 +25,7 @@ class _EndsTest(base.TestCase):
         super().setUp()
         self.folder = self.tmp()
         self.image = shrinking.small(
-            self.folder, size=128 * _MIB, data=48 * _MIB
+            self.folder, size=48 * _MIB, data=6 * _MIB
         )
         self.names = sorted(os.listdir(self.folder))
         self.before = shrinking.digest(self.image)
