@@ -26,6 +26,7 @@ import secrets
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -44,6 +45,15 @@ STOP_TIMEOUT = 60.0
 _TRIES = 3
 
 _SERVER = (sys.executable, '-m', 'amiclient.tests.cloud_server')
+
+#: What Glance has of images.
+_TABLES = (
+    'image_locations',
+    'image_members',
+    'image_properties',
+    'image_tags',
+    'images',
+)
 
 _OPENRC = """\
 # Source this file: `openstack` then talks to the embedded cloud, as the
@@ -189,6 +199,21 @@ class Cloud:
                     raise CloudFailed(f'{name} (process {pid}) does not end')
         for name in ('glance', 'keystone'):
             (self.folder / f'{name}.pid').unlink(missing_ok=True)
+
+    def remove_images(self) -> None:
+        """Remove every image of every project, protected or not.
+
+        By the database, for Glance takes a tenth of a second for each.
+        """
+        path = self.folder / 'glance.db'
+        with contextlib.closing(
+            sqlite3.connect(path, timeout=STOP_TIMEOUT)
+        ) as database, database:
+            database.execute('BEGIN IMMEDIATE')
+            for table in _TABLES:
+                database.execute(f'DELETE FROM {table}')
+        for data in self.store.glob('*/*'):
+            data.unlink(missing_ok=True)
 
     def tail(self, size: int = 4000) -> str:
         """The ends of the logs, for a message about a failure."""

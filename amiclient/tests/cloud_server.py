@@ -280,6 +280,7 @@ def serve(name: str, folder: pathlib.Path) -> None:
     state = json.loads((folder / 'cloud.json').read_text())
     processes, threads = _WORKERS[name]
     _write_in_turn()
+    _check_schemas_once()
     pyuwsgi.run(
         [
             # Not --http-socket, which knows no keep-alive.
@@ -322,6 +323,27 @@ def _write_in_turn() -> None:
         connection.exec_driver_sql('BEGIN IMMEDIATE')
         # Where oslo.db, which is asked next, looks.
         connection.info['in_transaction'] = True
+
+
+def _check_schemas_once() -> None:
+    """Have jsonschema check a schema only when it is new.
+
+    Glance has it checked with each image that is created or changed, and that
+    takes several times as long as all the rest.
+    """
+    import jsonschema
+
+    latest = jsonschema.validators.validator_for({})
+    check = latest.check_schema
+    known = set()
+
+    def check_schema(schema, *arguments, **options):
+        text = json.dumps(schema, sort_keys=True)
+        if text not in known:
+            check(schema, *arguments, **options)
+            known.add(text)
+
+    latest.check_schema = check_schema
 
 
 def _fork(function, *arguments) -> None:

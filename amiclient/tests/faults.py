@@ -29,6 +29,11 @@ import fixtures
 #: Bytes that are passed on at a time.
 _CHUNK = 64 * 1024
 
+#: Bytes that wait in the proxy's sockets, and the most that travel at a time
+#: (tcp(7)): together, less than half a MiB is under way to one that stalls.
+_BUFFER = 16 * 1024
+_SEGMENT = 1460
+
 #: Seconds after which a test that hangs is over at last.
 _LATE = 60
 
@@ -242,8 +247,11 @@ class _Server(http.server.ThreadingHTTPServer):
     proxy: 'Proxy'
 
     def server_bind(self) -> None:
-        # Those of connections are as small: what stalls is to be felt.
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _CHUNK)
+        # Those of connections are as small, and so are clients', which grow
+        # with the size of a segment: what stalls is to be felt.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _SEGMENT)
         super().server_bind()
 
     def handle_error(self, request: Any, client_address: Any) -> None:

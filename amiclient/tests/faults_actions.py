@@ -152,6 +152,8 @@ def half_close(share: float) -> faults.Action:
         upstream = exchange.connect()
         for chunk in exchange.chunks(int(exchange.length * share)):
             upstream.send(chunk)
+        # The client asks Glance as soon as it notices.
+        _await_saving(exchange)
         exchange.connection.shutdown(socket.SHUT_WR)
         for chunk in exchange.chunks():
             upstream.send(chunk)
@@ -159,6 +161,20 @@ def half_close(share: float) -> faults.Action:
         exchange.close_connection = True
 
     return action
+
+
+def _await_saving(exchange: faults.Exchange) -> None:
+    """Wait until Glance knows that data of an image is on its way."""
+    server = exchange.server.proxy.upstream
+    url = f'http://{server}{exchange.path}'.removesuffix('/file')
+    headers = {'X-Auth-Token': exchange.headers['X-Auth-Token']}
+    end = time.monotonic() + _LATE
+    while requests.get(url, headers=headers, timeout=10).json()[
+        'status'
+    ] != 'saving':
+        if time.monotonic() > end:
+            raise AssertionError('the data never came there')
+        time.sleep(0.01)
 
 
 def answer(

@@ -3,35 +3,23 @@
 """Tests that drive the ``openstack`` command against the embedded cloud."""
 
 from collections.abc import Sequence
-import contextlib
-import dataclasses
-import io
 import json
-import logging
 import subprocess
 import sys
 from typing import Any
 
 import fixtures as fixtures_
-from openstackclient import shell
-from osc_lib import clientmanager
 from testtools import content
 
 from amiclient.tests import base
 from amiclient.tests import fixtures
 from amiclient.tests import openstack_server
+from amiclient.tests import openstack_shell
 
 #: `python -m openstackclient.shell` is the command, without its path.
 COMMAND = (sys.executable, '-W', 'ignore', '-m', 'openstackclient.shell')
 
-
-@dataclasses.dataclass(frozen=True)
-class Finished:
-    """What a command left behind."""
-
-    status: int
-    stdout: str
-    stderr: str
+Finished = openstack_shell.Finished
 
 
 class TestCase(base.TestCase):
@@ -90,23 +78,9 @@ class TestCase(base.TestCase):
         self, *arguments: object, user: str | None = None
     ) -> Finished:
         """Run ``openstack`` in this process, whatever comes of it."""
-        argv = self._argv(arguments, user)
-        _forget_clients()
-        stdout, stderr = _Stream(), _Stream()
-        with (
-            contextlib.redirect_stdout(stdout),
-            contextlib.redirect_stderr(stderr),
-            _logging_kept(),
-        ):
-            app = shell.OpenStackShell()
-            try:
-                status = app.run(argv)
-            except SystemExit as error:
-                # argparse leaves this way, for --help and for errors.
-                status = 2 if isinstance(error.code, str) else error.code
-            finally:
-                _hang_up(app)
-        return Finished(status or 0, stdout.getvalue(), stderr.getvalue())
+        return openstack_shell.run(
+            self._argv(arguments, user), tokens=self.embedded.tokens
+        )
 
     def spawn_openstack(
         self, *arguments: object, user: str | None = None
@@ -145,52 +119,3 @@ class TestCase(base.TestCase):
     ) -> list[str]:
         options = ['--os-cloud', user] if user else []
         return options + [str(word) for word in arguments]
-
-
-class _Stream(io.TextIOWrapper):
-    """What a command takes for a pipe: it has a buffer, and is no terminal."""
-
-    def __init__(self) -> None:
-        super().__init__(io.BytesIO(), encoding='utf-8', write_through=True)
-
-    def getvalue(self) -> str:
-        self.flush()
-        return self.buffer.getvalue().decode()  # type: ignore[attr-defined]
-
-
-def _hang_up(app: shell.OpenStackShell) -> None:
-    """Close connections, as a process does when it ends.
-
-    Each would hold one of the servers' threads for a minute.
-    """
-    manager = getattr(app, 'client_manager', None)
-    for holder in (manager, getattr(manager, 'sdk_connection', None)):
-        session = getattr(holder, 'session', None)
-        if session is not None:
-            session.session.close()
-
-
-def _forget_clients() -> None:
-    """Let the shell log in as a new process would.
-
-    It keeps clients with the class, where they outlive it and would answer
-    for the user of the first command.
-    """
-    for value in vars(clientmanager.ClientManager).values():
-        if isinstance(value, clientmanager.ClientCache):
-            value._handle = None
-
-
-@contextlib.contextmanager
-def _logging_kept():
-    """Undo what the shell does to logging.
-
-    It adds handlers, for the stderr of the moment, to the root logger.
-    """
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    try:
-        yield
-    finally:
-        root.handlers[:] = handlers
-        root.setLevel(level)

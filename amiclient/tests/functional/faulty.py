@@ -8,18 +8,23 @@ is what was to be sent, or there is one line on stderr and nothing is left.
 """
 
 from collections.abc import Callable, Iterator
+import dataclasses
 import json
 import pathlib
 
 import fixtures
 
+from amiclient.glance import retry
 from amiclient.tests import faults
 from amiclient.tests.functional import upload
 
 MIB = 2**20
 
-#: Short pauses between attempts.
+#: Little patience with the network.
 QUICK = ('--timeout', 5)
+
+#: How many times shorter pauses between attempts are than those of a user.
+_SHORTER = 20
 
 #: The upload of data, and where no tests interfere.
 DATA = {'method': 'PUT', 'path': '/file$'}
@@ -32,10 +37,11 @@ class FaultCase(upload.UploadCase):
         super().setUp()
         # More than the buffers of sockets hold, for stalls to be noticed, and
         # different sizes, to tell the requests apart.
-        self._grow(self.kernel, 7 * MIB)
-        self._grow(self.ramdisk, 7 * MIB + 512)
+        self._grow(self.kernel, MIB)
+        self._grow(self.ramdisk, MIB + 512)
         self.glance = self.useFixture(faults.Proxy(self.cloud.image_url))
         self.keystone = self.useFixture(faults.Proxy(self.cloud.auth_url))
+        self._retry_soon()
         self.clouds = self.folder / 'clouds.yaml'
         self.route(
             auth_url=self.keystone.url + '/v3', image_url=self.glance.url
@@ -73,6 +79,22 @@ class FaultCase(upload.UploadCase):
             **more,
         }
         self.clouds.write_text(json.dumps({'clouds': {'demo': cloud}}))
+
+    def _retry_soon(self) -> None:
+        """Have pauses between attempts be short, unless the cloud asks."""
+        delay = retry.Patience.delay
+
+        def short(
+            patience: retry.Patience, attempt: int, asked: float = 0.0
+        ) -> float:
+            less = dataclasses.replace(
+                patience, backoff=patience.backoff / _SHORTER
+            )
+            return delay(less, attempt, asked)
+
+        self.useFixture(
+            fixtures.MockPatchObject(retry.Patience, 'delay', short)
+        )
 
     def hurry(self, seconds: float) -> None:
         """Have commands not grant the cloud 5 s for each answer.

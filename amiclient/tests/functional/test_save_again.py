@@ -232,7 +232,7 @@ class TestLeft(AgainCase):
                 'ami', 'save', 'web/1', '--directory', self.target
             )
         self.assertIn(f'{self.target} has room for', line)
-        self.assertIn(': the triple needs 16', line)
+        self.assertIn(': the triple needs 6', line)
 
 
 class TestStore(AgainCase):

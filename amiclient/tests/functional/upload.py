@@ -17,7 +17,7 @@ class UploadCase(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
         self.folder = self.tmp()
-        self.root = triple.root(self.folder, data=2 * 2**20)
+        self.root = triple.root(self.folder, size=6 * 2**20, data=2 * 2**20)
         self.kernel = triple.kernel(self.folder)
         self.ramdisk = triple.ramdisk(self.folder)
         # Where copies are made, to see that none is left behind.
