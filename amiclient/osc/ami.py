@@ -164,7 +164,7 @@ class ListAmi(command.Lister):
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         """List them."""
         from amiclient.glance import links
-        from amiclient.glance.verify import reports
+        from amiclient.glance.verify import rules
         from amiclient.osc import columns
 
         cloud = self.catalog(parsed_args)
@@ -177,7 +177,7 @@ class ListAmi(command.Lister):
             resolve=long or check,
             broken=check,
         )
-        checked = reports.reports(cloud, found, check=check)
+        checked = rules.reports(cloud, found, check=check)
         return columns.many(columns.amis(long=long, check=check), checked)
 
 
@@ -197,11 +197,11 @@ class ShowAmi(command.ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         """Show it."""
         from amiclient.glance import links
-        from amiclient.glance.verify import reports
+        from amiclient.glance.verify import rules
         from amiclient.osc import columns
 
         cloud = self.catalog(parsed_args)
-        report = reports.report(cloud, links.show(cloud, parsed_args.ami))
+        report = rules.report(cloud, links.show(cloud, parsed_args.ami))
         shown = columns.ami(human_readable=parsed_args.human_readable)
         return columns.one(shown, report)
 

@@ -111,9 +111,9 @@ class VerifyAmi(Check):
         from amiclient.glance.verify import verify
 
         self.refuse_unknown(parsed_args, verify.RULES)
-        request = verify.Request(
+        request = verify.VerifyRequest(
             ami=parsed_args.ami,
-            deep=parsed_args.deep,
+            is_deep=parsed_args.deep,
             local=self._local(parsed_args),
             work_directory=parsed_args.work_directory,
             patience=options.patience(parsed_args),

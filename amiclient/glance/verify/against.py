@@ -17,23 +17,21 @@ import shlex
 import shutil
 
 from amiclient import errors
-from amiclient.ext import compare as compare_
+from amiclient.ext import compare
 from amiclient.ext.image import RootImage
 from amiclient.ext import shrink
-from amiclient import findings
-from amiclient.glance import model
+from amiclient.findings import Finding
+from amiclient.glance.model import Kind
+from amiclient.glance.model import Payload
+from amiclient.glance.model import PLAIN
 from amiclient.glance.transfer import image_data
-from amiclient.glance.verify import context
-from amiclient.glance.verify import deep
+from amiclient.glance.verify.context import Context
 from amiclient.progress import Progress
 from amiclient.source import detect
 from amiclient.source import manifest
 from amiclient.source import resolve
 from amiclient.source import uec
 from amiclient import units
-
-#: Rules, and so what ``--ignore`` takes.
-RULES = frozenset({'differs', 'not-comparable', 'same'})
 
 #: How the file itself, as it is, is compared.
 _SAME = 'the bytes of'
@@ -73,111 +71,189 @@ class Local:
         return f'{made}{self.name}'
 
 
-def compare(
-    case: context.Case,
-    local: Local,
-    folder: pathlib.Path,
-    *,
-    fetched: pathlib.Path | None,
-    progress: Progress,
-) -> findings.Finding:
-    """Compare an AMI's data with a local source.
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """An AMI, and a local source that it may have been made of.
 
-    :param folder: where a shrunk copy can be made.
+    :param directory: where a shrunk copy can be made.
     :param fetched: a file with the AMI's data, if there is one.
-    :returns: a note if it is the same, else what differs.
-    :raises SourceError: if the source cannot be read.
-    :raises NoSpaceError: if there is no room for the copy.
     """
-    image = case.image
-    digest = image_data.expected(image)
-    if digest is None and fetched is not None:
-        payload = model.Payload.of(fetched)
-        value = _digest(payload, 'sha512', progress)
-        digest = image_data.Digest('sha512', value)
-    if digest is None or not image.size:
-        return _undecided(
-            case,
-            'not-comparable',
-            f'{case.title} has no hash, so nothing but its data could be '
-            'compared',
-            local,
-            fetched,
+
+    context: Context
+    local: Local
+    directory: pathlib.Path
+    fetched: pathlib.Path | None
+    progress: Progress
+
+    def parts(self) -> Iterator[Finding]:
+        """Compare the kernel and the ramdisk.
+
+        :raises SourceError: if one of the files cannot be read.
+        """
+        files = {Kind.AKI: self.local.kernel, Kind.ARI: self.local.ramdisk}
+        for kind, image in self.context.ami.parts:
+            path, digest = files[kind], image_data.expected(image)
+            if path is None or digest is None:
+                continue
+            if not self._has(Payload.of(path), digest):
+                message = f'{self.context.name(kind, image)} does not hold the'
+                message += f' bytes of the {kind.noun} in {self.local.name}; '
+                message += 'what is right has to be uploaded'
+                yield self.context.found('differs', kind, message)
+
+    def image(self) -> Finding:
+        """Compare the data of the AMI itself.
+
+        :returns: a note if it is the same, else what differs.
+        :raises SourceError: if the source cannot be read.
+        :raises NoSpaceError: if there is no room for the copy.
+        """
+        image, title = self.context.image, self.context.title
+        digest = image_data.expected(image)
+        if digest is None and self.fetched is not None:
+            value = self._digest(Payload.of(self.fetched), 'sha512')
+            digest = image_data.Digest('sha512', value)
+        if digest is None or not image.size:
+            message = f'{title} has no hash, so nothing but its data could be '
+            return self._undecided('not-comparable', f'{message}compared')
+        if self._is_as_it_came(digest):
+            return self._same(f'{_SAME} {self.local.title}, byte by byte')
+        for how, payload in self._candidates():
+            if payload.size == image.size and self._has(payload, digest):
+                return self._same(f'{how} {self.local.title}, byte by byte')
+        return self._differing()
+
+    def _digest(self, payload: Payload, algorithm: str) -> str:
+        return image_data.digest(
+            payload,
+            'Hashing the local source',
+            self.progress,
+            algorithm=algorithm,
         )
-    if _is_as_it_came(image, local, digest, folder, progress):
-        return _same(case, _SAME, local)
-    for how, payload in _candidates(case, local, folder, fetched, progress):
-        if payload.size == image.size and digest.value == _digest(
-            payload, digest.algorithm, progress
-        ):
-            return _same(case, how, local)
-    return _differing(case, local, fetched, folder)
 
+    def _has(self, payload: Payload, digest: image_data.Digest) -> bool:
+        return self._digest(payload, digest.algorithm) == digest.value
 
-def compare_parts(
-    case: context.Case, local: Local, *, progress: Progress
-) -> Iterator[findings.Finding]:
-    """Compare an AMI's kernel and ramdisk with those of a local source.
+    def _same(self, what: str) -> Finding:
+        message = f'{self.context.title} holds {what}'
+        return self.context.found('same', Kind.AMI, message)
 
-    :raises SourceError: if one of them cannot be read.
-    """
-    files = {model.Kind.AKI: local.kernel, model.Kind.ARI: local.ramdisk}
-    for kind, image in case.parts:
-        path, digest = files[kind], image_data.expected(image)
-        if path is None or digest is None:
-            continue
-        payload = model.Payload.of(path)
-        if digest.value != _digest(payload, digest.algorithm, progress):
-            yield context.found(
-                case,
-                'error',
-                'differs',
-                f'{context.name(kind, image)} does not hold the bytes of the '
-                f'{kind.noun} in {local.name}; what is right has to be '
-                'uploaded',
-                kind=kind,
+    def _undecided(self, rule: str, message: str) -> Finding:
+        """Tell what the bytes do not.
+
+        The remedy is to look at the data, unless that was done. Everybody
+        may, whoever owns the AMI.
+        """
+        found = self.context.found(rule, Kind.AMI, message)
+        if self.fetched is not None:
+            return found
+        words = ['openstack', 'ami', 'verify', '--deep', '--against']
+        words.append(str(self.local.name.absolute()))
+        words += [*_options(self.local.choice), self.context.image.id]
+        return dataclasses.replace(found, remedy=shlex.join(words))
+
+    def _is_as_it_came(self, digest: image_data.Digest) -> bool:
+        """Tell whether the AMI holds the very file that the user has.
+
+        What is at ``local.path`` by now may be what was taken out of it.
+        """
+        image, local, saved = self.context.image, self.local, self.local.saved
+        if local.choice.fix:
+            return False
+        if saved is None:
+            if image.disk_format in PLAIN or not local.name.is_file():
+                return False
+            return self._holds(local.name, digest)
+        if saved.size != image.size:
+            return False
+        if digest.algorithm == 'sha512':
+            return digest.value == saved.sha512
+        if local.name.is_dir():
+            return self._holds(local.name / saved.file, digest)
+        if not uec.is_tar(local.name):
+            return self._holds(local.name.parent / saved.file, digest)
+        # Once more, for what was unpacked may have been a disk image, of
+        # which nothing is left but what was in it.
+        made = self.directory / 'saved'
+        made.mkdir()
+        try:
+            unpacked = uec.unpack(local.name, made, progress=self.progress)
+            return unpacked is not None and self._holds(
+                unpacked.paths['image'], digest
             )
+        finally:
+            shutil.rmtree(made)
 
+    def _holds(self, path: pathlib.Path, digest: image_data.Digest) -> bool:
+        payload = Payload.of(path)
+        is_as_large = payload.size == self.context.image.size
+        return is_as_large and self._has(payload, digest)
 
-def _digest(payload: model.Payload, algorithm: str, progress: Progress) -> str:
-    return image_data.digest(
-        payload,
-        'Hashing the local source',
-        progress,
-        algorithm=algorithm,
-    )
+    def _candidates(self) -> Iterator[tuple[str, Payload]]:
+        """Make what may have been sent, the cheapest first."""
+        local = self.local
+        root = detect.open_root(local.path)
+        yield _SAME, Payload(local.path, root.size, state=root.state)
+        blank = detect.boot_sector(local.path)
+        size = root.superblock.size
+        if blank or size != root.size:
+            payload = Payload(local.path, size, blank, state=root.state)
+            yield 'the filesystem of', payload
+        if (
+            self.context.image.disk_format not in PLAIN
+            and self.fetched is None
+        ):
+            return
+        plan = shrink.plan(
+            shrink.ShrinkRequest(
+                image=root,
+                output=self.directory / 'shrunk',
+                headroom=local.headroom,
+                journal=local.journal,
+                repair=local.choice.repair,
+                durable=False,
+            ),
+            progress=self.progress,
+        )
+        shrunk = shrink.execute(plan, progress=self.progress)
+        yield 'a shrunk copy of', Payload(shrunk.output, shrunk.size, blank)
 
-
-def _same(case: context.Case, how: str, local: Local) -> findings.Finding:
-    return context.found(
-        case,
-        'note',
-        'same',
-        f'{case.title} holds {how} {local.title}, byte by byte',
-        kind=model.Kind.AMI,
-    )
-
-
-def _undecided(
-    case: context.Case,
-    rule: str,
-    message: str,
-    local: Local,
-    fetched: pathlib.Path | None,
-) -> findings.Finding:
-    """Tell what the bytes do not.
-
-    The remedy is to look at the data, unless that was done. Everybody may,
-    whoever owns the AMI.
-    """
-    found = context.found(case, 'error', rule, message, kind=model.Kind.AMI)
-    if fetched is not None:
-        return found
-    words = ['openstack', 'ami', 'verify', '--deep', '--against']
-    words += [str(local.name.absolute()), *_options(local.choice)]
-    return dataclasses.replace(
-        found, remedy=shlex.join([*words, case.image.id])
-    )
+    def _differing(self) -> Finding:
+        disk_format = self.context.image.disk_format
+        is_plain = disk_format in PLAIN
+        title, local = self.context.title, self.local.title
+        if self.fetched is None and not is_plain:
+            message = f'{title} is {_article(disk_format)} {disk_format} '
+            message += 'image, whose bytes depend on how it was packed: they '
+            message += f'are not those of {local}, but what is in it may be '
+            return self._undecided('not-comparable', f'{message}the same')
+        message = f'{title} does not hold the bytes of {local}, '
+        if self.fetched is None:
+            message += 'shrunk as the options say or as it is'
+            return self._undecided('differs', message)
+        try:
+            there = detect.open_root(self.fetched)
+        except errors.SourceError:
+            # Why, the look at the data has told.
+            message += 'nor a filesystem whose files could be compared'
+            rule = 'differs' if is_plain else 'not-comparable'
+            return self.context.found(rule, Kind.AMI, message)
+        here = detect.open_root(self.directory / 'shrunk')
+        differences = compare.differences(
+            there.path, here.path, self.directory
+        )
+        if not differences:
+            layout = _layout(there, here)
+            return self._same(
+                f'the same files as {local}, with the same content; {layout}'
+            )
+        count, some = len(differences), ', '.join(differences[:_NAMED])
+        if count > _NAMED:
+            some += f' and {count - _NAMED} more'
+        files = '1 file' if count == 1 else f'{count} files'
+        message = f'{title} differs from {local} in {files}: {some}; what is '
+        message += 'right has to be uploaded'
+        return self.context.found('differs', Kind.AMI, message)
 
 
 def _options(choice: resolve.Choice) -> Iterator[str]:
@@ -192,160 +268,8 @@ def _options(choice: resolve.Choice) -> Iterator[str]:
         yield '--repair'
 
 
-def _is_as_it_came(
-    image: model.ImageRecord,
-    local: Local,
-    digest: image_data.Digest,
-    folder: pathlib.Path,
-    progress: Progress,
-) -> bool:
-    """Tell whether an AMI holds the very file that the user has.
-
-    What is at ``local.path`` by now may be what was taken out of it.
-    """
-    if local.choice.fix:
-        return False
-    if local.saved is None:
-        if image.disk_format in deep.PLAIN or not local.name.is_file():
-            return False
-        return _holds(image, local.name, digest, progress)
-    if local.saved.size != image.size:
-        return False
-    if digest.algorithm == 'sha512':
-        return digest.value == local.saved.sha512
-    if local.name.is_dir():
-        path = local.name / local.saved.file
-    elif not uec.is_tar(local.name):
-        path = local.name.parent / local.saved.file
-    else:
-        # Once more, for what was unpacked may have been a disk image, of
-        # which nothing is left but what was in it.
-        made = folder / 'saved'
-        made.mkdir()
-        try:
-            unpacked = uec.unpack(local.name, made, progress=progress)
-            return unpacked is not None and _holds(
-                image, unpacked.paths['image'], digest, progress
-            )
-        finally:
-            shutil.rmtree(made)
-    return _holds(image, path, digest, progress)
-
-
-def _holds(
-    image: model.ImageRecord,
-    path: pathlib.Path,
-    digest: image_data.Digest,
-    progress: Progress,
-) -> bool:
-    payload = model.Payload.of(path)
-    return payload.size == image.size and digest.value == _digest(
-        payload, digest.algorithm, progress
-    )
-
-
-def _candidates(
-    case: context.Case,
-    local: Local,
-    folder: pathlib.Path,
-    fetched: pathlib.Path | None,
-    progress: Progress,
-) -> Iterator[tuple[str, model.Payload]]:
-    """Make what may have been sent, the cheapest first."""
-    root = detect.open_root(local.path)
-    yield _SAME, model.Payload(local.path, root.size, state=root.state)
-    blank = detect.boot_sector(local.path)
-    size = root.superblock.size
-    if blank or size != root.size:
-        payload = model.Payload(local.path, size, blank, state=root.state)
-        yield 'the filesystem of', payload
-    if case.image.disk_format not in deep.PLAIN and fetched is None:
-        return
-    plan = shrink.plan(
-        shrink.ShrinkRequest(
-            image=root,
-            output=folder / 'shrunk',
-            headroom=local.headroom,
-            journal=local.journal,
-            repair=local.choice.repair,
-            durable=False,
-        ),
-        progress=progress,
-    )
-    shrunk = shrink.execute(plan, progress=progress)
-    payload = model.Payload(shrunk.output, shrunk.size, blank)
-    yield 'a shrunk copy of', payload
-
-
-def _differing(
-    case: context.Case,
-    local: Local,
-    fetched: pathlib.Path | None,
-    folder: pathlib.Path,
-) -> findings.Finding:
-    kind, disk_format = model.Kind.AMI, case.image.disk_format
-    if fetched is None and disk_format not in deep.PLAIN:
-        return _undecided(
-            case,
-            'not-comparable',
-            f'{case.title} is {_article(disk_format)} {disk_format} image, '
-            'whose bytes depend on how it was packed: they are not those of '
-            f'{local.title}, but what is in it may be the same',
-            local,
-            fetched,
-        )
-    if fetched is None:
-        return _undecided(
-            case,
-            'differs',
-            f'{case.title} does not hold the bytes of {local.title}, shrunk '
-            'as the options say or as it is',
-            local,
-            fetched,
-        )
-    try:
-        there = detect.open_root(fetched)
-    except errors.SourceError:
-        # Why, the look at the data has told.
-        return context.found(
-            case,
-            'error',
-            'differs' if disk_format in deep.PLAIN else 'not-comparable',
-            f'{case.title} does not hold the bytes of {local.title}, nor a '
-            'filesystem whose files could be compared',
-            kind=kind,
-        )
-    here = detect.open_root(folder / 'shrunk')
-    differences = compare_.differences(there.path, here.path, folder)
-    if not differences:
-        return context.found(
-            case,
-            'note',
-            'same',
-            f'{case.title} holds the same files as {local.title}, with the '
-            f'same content; {_layout(there, here)}',
-            kind=kind,
-        )
-    some = ', '.join(differences[:_NAMED])
-    if len(differences) > _NAMED:
-        some += f' and {len(differences) - _NAMED} more'
-    return context.found(
-        case,
-        'error',
-        'differs',
-        f'{case.title} differs from {local.title} in '
-        f'{_files(len(differences))}: '
-        f'{some}; what is right has to be uploaded',
-        kind=kind,
-    )
-
-
 def _article(noun: str | None) -> str:
     return 'an' if noun and noun[0] in 'aeiou' else 'a'
-
-
-def _files(number: int) -> str:
-    return '1 file' if number == 1 else f'{number} files'
 
 
 def _layout(there: RootImage, here: RootImage) -> str:

@@ -6,12 +6,49 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import shlex
 
-from amiclient import findings
+from amiclient.findings import Finding
+from amiclient.findings import Severity
 from amiclient.glance import links
-from amiclient.glance import model
+from amiclient.glance.model import ImageRecord
+from amiclient.glance.model import Kind
 
-#: What anybody can boot who knows the id.
-OPEN = ('public', 'community')
+#: What the records tell, and how bad that is unless the rule says otherwise.
+RECORDS: Mapping[str, Severity] = {
+    'architecture': 'error',
+    'bad-link': 'error',
+    'command-line': 'error',
+    'dangling': 'error',
+    'deactivated': 'error',
+    'foreign-owner': 'warning',
+    'hidden': 'note',
+    'less-visible': 'error',
+    'members-differ': 'error',
+    'min-disk': 'warning',
+    'no-hash': 'warning',
+    'no-kernel': 'error',
+    'no-ramdisk': 'note',
+    'no-size': 'error',
+    'not-active': 'error',
+    'swapped': 'error',
+    'unprotected': 'warning',
+    'wrong-format': 'warning',
+}
+
+#: What the data tells, by itself or compared with a local source.
+DATA: Mapping[str, Severity] = {
+    'boot-sector': 'error',
+    'damaged': 'error',
+    'differs': 'error',
+    'journal': 'warning',
+    'not-a-filesystem': 'error',
+    'not-a-kernel': 'error',
+    'not-a-ramdisk': 'error',
+    'not-comparable': 'error',
+    'not-examined': 'note',
+    'same': 'note',
+    'size': 'warning',
+    'unreadable': 'error',
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,19 +64,17 @@ class Viewer:
     admin: bool = False
     reader: bool = False
 
-    def owns(self, image: model.ImageRecord) -> bool:
+    def owns(self, image: ImageRecord) -> bool:
         """Tell whether an image is the viewer's, as far as one knows."""
-        return (
-            self.admin or self.project is None or image.owner == self.project
-        )
+        return self.admin or self.project in (None, image.owner)
 
-    def changes(self, image: model.ImageRecord) -> bool:
+    def changes(self, image: ImageRecord) -> bool:
         """Tell whether the viewer can change an image, as far as one knows."""
         return self.owns(image) and not self.reader
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
+class Context:
     """All that is known of one AMI.
 
     :param members: for shared images whose members are known, by their ids,
@@ -52,106 +87,93 @@ class Case:
     viewer: Viewer = Viewer()
 
     @property
-    def image(self) -> model.ImageRecord:
+    def image(self) -> ImageRecord:
         """The AMI itself."""
         return self.ami.image
 
     @property
     def title(self) -> str:
         """Name the AMI, at the beginning of a sentence."""
-        return name(model.Kind.AMI, self.image)
+        return self.name(Kind.AMI, self.image)
+
+    @staticmethod
+    def name(kind: Kind, image: ImageRecord) -> str:
+        """Name an image, at the beginning of a sentence."""
+        noun = 'AMI' if kind is Kind.AMI else kind.noun
+        called = f' {image.name!r}' if image.name else ''
+        return f'The {noun}{called} ({image.id})'
 
     @property
-    def parts(self) -> tuple[tuple[model.Kind, model.ImageRecord], ...]:
-        """The kernel and the ramdisk, as far as they are there."""
-        both = (
-            (model.Kind.AKI, self.ami.kernel),
-            (model.Kind.ARI, self.ami.ramdisk),
-        )
-        return tuple((kind, part) for kind, part in both if part is not None)
-
-    @property
-    def images(self) -> tuple[tuple[model.Kind, model.ImageRecord], ...]:
+    def images(self) -> tuple[tuple[Kind, ImageRecord], ...]:
         """All images that are there."""
-        return ((model.Kind.AMI, self.image), *self.parts)
+        return ((Kind.AMI, self.image), *self.ami.parts)
 
-    def audience(self, image: model.ImageRecord) -> frozenset[str | None]:
+    def audience(self, image: ImageRecord) -> frozenset[str | None]:
         """Name the projects that can see an image that not all can see."""
         some = frozenset[str | None]({image.owner})
         if image.visibility == 'shared':
             some |= (self.members or {}).get(image.id, frozenset())
         return some
 
-    def is_known(self, image: model.ImageRecord) -> bool:
+    def is_known(self, image: ImageRecord) -> bool:
         """Tell whether that is all of its audience."""
         return image.visibility != 'shared' or image.id in (self.members or {})
 
+    def found(
+        self,
+        rule: str,
+        kind: Kind,
+        message: str,
+        *commands: Sequence[str],
+        severity: Severity | None = None,
+        image: ImageRecord | None = None,
+        advice: str | None = None,
+    ) -> Finding:
+        """Make a finding.
 
-def name(kind: model.Kind, image: model.ImageRecord) -> str:
-    """Name an image, at the beginning of a sentence."""
-    noun = 'AMI' if kind is model.Kind.AMI else kind.noun
-    called = f' {image.name!r}' if image.name else ''
-    return f'The {noun}{called} ({image.id})'
+        :param kind: what it is about.
+        :param commands: the remedy, as commands that all have to be run.
+        :param severity: None for that of the rule.
+        :param image: what the remedy changes; the AMI if None.
+        :param advice: what else there is to say to those who can change it,
+            such as what to do where no command can be written for them.
+        """
+        image = image or self.image
+        remedy = ' && '.join(map(shlex.join, commands)) or None
+        if (remedy or advice) and not self.viewer.changes(image):
+            message += f'; {self._refusal(kind, image)}'
+            remedy = None
+        elif advice:
+            message += f'; {advice}'
+        severity = severity or {**RECORDS, **DATA}[rule]
+        return Finding(severity, rule, message, remedy, kind.noun)
 
+    def _refusal(self, kind: Kind, image: ImageRecord) -> str:
+        """Tell who can do what the viewer cannot."""
+        if self.viewer.owns(image):
+            return f'only a member of project {image.owner} can change that'
+        is_other = image is self.image and kind is not Kind.AMI
+        whose = "the AMI's" if is_other else 'its'
+        return f'only {whose} owner, project {image.owner}, can change that'
 
-def found(
-    case: Case,
-    severity: findings.Severity,
-    rule: str,
-    message: str,
-    *commands: Sequence[str],
-    kind: model.Kind,
-    image: model.ImageRecord | None = None,
-    advice: str | None = None,
-) -> findings.Finding:
-    """Make a finding.
+    def renewal(self, kind: Kind) -> str:
+        """Tell how to replace an image by a file that only the user knows."""
+        if kind is Kind.AMI:
+            return 'upload it anew with `openstack ami upload SOURCE`'
+        return f'give the AMI another with {self.relinking(kind)}'
 
-    :param commands: the remedy, as commands that all have to be run.
-    :param kind: what it is about.
-    :param image: what the remedy changes; the AMI if None.
-    :param advice: what else there is to say to those who can change it, such
-        as what to do where no command can be written for them.
-    """
-    image = image or case.image
-    remedy = ' && '.join(map(shlex.join, commands)) or None
-    if not (remedy or advice):
-        pass
-    elif not case.viewer.changes(image):
-        message += f'; {_refusal(case, kind, image)}'
-        remedy = None
-    elif advice:
-        message += f'; {advice}'
-    return findings.Finding(severity, rule, message, remedy, kind.noun)
-
-
-def _refusal(case: Case, kind: model.Kind, image: model.ImageRecord) -> str:
-    """Tell who can do what the viewer cannot."""
-    if case.viewer.owns(image):
-        return f'only a member of project {image.owner} can change that'
-    is_other = image is case.image and kind is not model.Kind.AMI
-    whose = "the AMI's" if is_other else 'its'
-    return f'only {whose} owner, project {image.owner}, can change that'
-
-
-def renewal(case: Case, kind: model.Kind) -> str:
-    """Tell how to replace an image by a file that only the user knows."""
-    if kind is model.Kind.AMI:
-        return 'upload it anew with `openstack ami upload SOURCE`'
-    return f'give the AMI another with {relinking(case, kind)}'
-
-
-def relinking(case: Case, kind: model.Kind) -> str:
-    """Write what links an AMI to a kernel or ramdisk that is in a file."""
-    ami, noun = shlex.quote(case.image.id), kind.noun
-    if case.image.visibility == 'public' and not case.viewer.admin:
-        # What is uploaded for an AMI is as visible, which is refused here.
-        return (
-            f'`openstack ami {noun} upload --community FILE` and '
-            f'`openstack ami set --{noun} {noun.upper()} {ami}`'
-        )
-    return f'`openstack ami set --{noun} FILE {ami}`'
+    def relinking(self, kind: Kind) -> str:
+        """Write what links an AMI to a kernel or ramdisk in a file."""
+        ami, noun = shlex.quote(self.image.id), kind.noun
+        if self.image.visibility == 'public' and not self.viewer.admin:
+            # What is uploaded for an AMI is as visible, which is refused here.
+            return (
+                f'`openstack ami {noun} upload --community FILE` and '
+                f'`openstack ami set --{noun} {noun.upper()} {ami}`'
+            )
+        return f'`openstack ami set --{noun} FILE {ami}`'
 
 
-def setting(image: model.ImageRecord, *options: str) -> tuple[str, ...]:
+def setting(image: ImageRecord, *options: str) -> tuple[str, ...]:
     """Write the command that changes one image."""
     return 'openstack', 'image', 'set', *options, image.id

@@ -1,19 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Rules about links: do they lead to a kernel and a ramdisk that are there.
+"""Whether an AMI boots, and for whom: what its records in the cloud tell.
 
-See :mod:`amiclient.glance.verify.health`.
+Nova fetches kernel and ramdisk as the user who boots, by the ids that the
+image's properties hold; where it cannot, it says that an image was not found,
+and not which one. Each rule here finds one cause of that, or of another
+failure that the records alone foretell. Rules ask nothing and change nothing:
+who wants to know more gathers more, and passes it in a
+:class:`amiclient.glance.verify.context.Context`.
 """
 
-from collections.abc import Iterator
-import re
+from collections.abc import Iterable, Iterator
+import dataclasses
+import http
 
+from amiclient import errors
 from amiclient import findings
+from amiclient.findings import Finding
+from amiclient.glance import client
+from amiclient.glance import links
 from amiclient.glance import model
-from amiclient.glance.verify import context
-
-#: As Nova passes it on to Glance, which compares it letter by letter.
-_UUID = re.compile(r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', re.IGNORECASE)
+from amiclient.glance.model import ImageRecord
+from amiclient.glance.model import Kind
+from amiclient.glance.model import LINKS
+from amiclient.glance.model import OPEN
+from amiclient.glance.model import UUID
+from amiclient.glance.verify.context import Context
+from amiclient.glance.verify.context import setting
+from amiclient.glance.verify.context import Viewer
+from amiclient import units
 
 _STATES = {
     'queued': 'its data never arrived',
@@ -22,187 +37,437 @@ _STATES = {
     'importing': 'its data is still being imported, or the import broke off',
 }
 
+#: Whom Glance's policies let change what belongs to others.
+_ADMIN = 'admin'
 
-def _links(case: context.Case) -> Iterator[tuple[model.Kind, str, object]]:
+#: Who may change nothing. What other roles may is up to the operator.
+_READER = frozenset({'reader'})
+
+
+def _links(context: Context) -> Iterator[tuple[Kind, str, object]]:
     """Name the property and the value of each link, whatever it holds."""
-    for kind, key in (
-        (model.Kind.AKI, 'kernel_id'),
-        (model.Kind.ARI, 'ramdisk_id'),
-    ):
-        yield kind, key, case.image.properties.get(key)
+    for kind, key in LINKS.items():
+        yield kind, key, context.image.properties.get(key)
 
 
-def _no_link(case: context.Case) -> Iterator[findings.Finding]:
-    kernel, ramdisk = (value is not None for _, _, value in _links(case))
+def _no_link(context: Context) -> Iterator[Finding]:
+    kernel, ramdisk = (value is not None for _, _, value in _links(context))
     if not kernel:
         what = 'a ramdisk, but to no kernel' if ramdisk else 'no kernel'
-        yield context.found(
-            case,
-            'error',
-            'no-kernel',
-            f'{case.title} links to {what}: Nova looks for a boot loader in '
-            'it',
-            kind=model.Kind.AKI,
-            advice='give the AMI one with '
-            + context.relinking(case, model.Kind.AKI),
-        )
+        message = f'{context.title} links to {what}: Nova looks for a boot '
+        message += 'loader in it'
+        advice = f'give the AMI one with {context.relinking(Kind.AKI)}'
+        yield context.found('no-kernel', Kind.AKI, message, advice=advice)
     elif not ramdisk:
-        yield context.found(
-            case,
-            'note',
-            'no-ramdisk',
-            f'{case.title} links to no ramdisk: it '
-            'boots if the drivers for its root filesystem are built into '
-            'the kernel, and needs no remedy then',
-            kind=model.Kind.ARI,
-        )
+        message = f'{context.title} links to no ramdisk: it boots if the '
+        message += 'drivers for its root filesystem are built into the '
+        message += 'kernel, and needs no remedy then'
+        yield context.found('no-ramdisk', Kind.ARI, message)
 
 
-def _bad_link(case: context.Case) -> Iterator[findings.Finding]:
-    for kind, key, value in _links(case):
-        if value is None or _UUID.fullmatch(str(value)):
+def _bad_link(context: Context) -> Iterator[Finding]:
+    ami = context.image.id
+    for kind, key, value in _links(context):
+        if value is None or UUID.fullmatch(str(value)):
             continue
-        message = (
-            f'{case.title} has {value!r} for {key}, '
-            'which is not the id of an image: Nova refuses to boot it'
-        )
-        unset = 'openstack', 'image', 'unset', '--property', key, case.image.id
+        unset = 'openstack', 'image', 'unset', '--property', key, ami
         yield context.found(
-            case,
-            'error',
             'bad-link',
-            message,
-            *([unset] if kind is model.Kind.ARI else []),
-            kind=kind,
-            advice=_another(case, kind),
+            kind,
+            f'{context.title} has {value!r} for {key}, which is not the id of '
+            'an image: Nova refuses to boot it',
+            *([unset] if kind is Kind.ARI else []),
+            advice=_another(context, kind),
         )
 
 
-def _dangling(case: context.Case) -> Iterator[findings.Finding]:
-    there = {kind for kind, _ in case.parts}
-    for kind, _, value in _links(case):
-        if kind in there or not _UUID.fullmatch(str(value)):
-            continue
-        unset = 'openstack', 'ami', 'unset', '--ramdisk', case.image.id
-        is_ours = case.viewer.owns(case.image)
-        if case.viewer.admin:
-            why = 'was deleted'
-        elif is_ours:
-            why = (
-                'was deleted, or belongs to a project that does not share it '
-                'any more'
+def _dangling(context: Context) -> Iterator[Finding]:
+    there = {kind for kind, _ in context.ami.parts}
+    is_ours = context.viewer.owns(context.image)
+    if context.viewer.admin:
+        why = 'was deleted'
+    elif is_ours:
+        why = 'was deleted, or belongs to a project that does not share it any'
+        why += ' more'
+    else:
+        why = 'was deleted, or is not shared with you, which only project '
+        why += f'{context.image.owner} can tell'
+    unset = 'openstack', 'ami', 'unset', '--ramdisk', context.image.id
+    for kind, _, value in _links(context):
+        if kind not in there and UUID.fullmatch(str(value)):
+            yield context.found(
+                'dangling',
+                kind,
+                f'The {kind.noun} {value} that the AMI links to {why}',
+                *([unset] if is_ours and kind is Kind.ARI else []),
+                # To others it says already who knows more.
+                advice=_another(context, kind) if is_ours else None,
             )
-        else:
-            why = (
-                'was deleted, or is not shared with you, which only project '
-                f'{case.image.owner} can tell'
-            )
-        yield context.found(
-            case,
-            'error',
-            'dangling',
-            f'The {kind.noun} {value} that the AMI links to {why}',
-            *([unset] if is_ours and kind is model.Kind.ARI else []),
-            kind=kind,
-            # To others it says already who knows more.
-            advice=_another(case, kind) if is_ours else None,
-        )
 
 
-def _another(case: context.Case, kind: model.Kind) -> str:
+def _another(context: Context, kind: Kind) -> str:
     """Tell what to do about a link that leads nowhere."""
-    advice = context.renewal(case, kind)
-    if kind is model.Kind.ARI:
+    advice = context.renewal(kind)
+    if kind is Kind.ARI:
         advice += ', or link to none if the kernel needs none'
     return advice
 
 
-def _not_active(case: context.Case) -> Iterator[findings.Finding]:
-    for kind, image in case.images:
-        if image.status in ('active', 'deactivated'):
-            continue
-        why = _STATES.get(image.status, 'its data is not to be had')
-        yield context.found(
-            case,
-            'error',
-            'not-active',
-            f'{context.name(kind, image)} is {image.status}: {why}',
-            kind=kind,
-            advice=context.renewal(case, kind),
-        )
-
-
-def _deactivated(case: context.Case) -> Iterator[findings.Finding]:
-    for kind, image in case.images:
+def _not_active(context: Context) -> Iterator[Finding]:
+    for kind, image in context.images:
+        name = context.name(kind, image)
         if image.status == 'deactivated':
+            message = f'{name} is deactivated: nobody but an administrator '
+            message += 'can read its data'
+            command = setting(image, '--activate')
             yield context.found(
-                case,
-                'error',
-                'deactivated',
-                f'{context.name(kind, image)} is deactivated: nobody but an '
-                'administrator can read its data',
-                context.setting(image, '--activate'),
-                kind=kind,
-                image=image,
+                'deactivated', kind, message, command, image=image
             )
+        elif image.status != 'active':
+            why = _STATES.get(image.status, 'its data is not to be had')
+            message = f'{name} is {image.status}: {why}'
+            advice = context.renewal(kind)
+            yield context.found('not-active', kind, message, advice=advice)
 
 
-def _is_swapped(case: context.Case) -> bool:
-    kernel, ramdisk = case.ami.kernel, case.ami.ramdisk
-    return (
-        kernel is not None
-        and ramdisk is not None
-        and (kernel.disk_format, ramdisk.disk_format) == ('ari', 'aki')
-    )
-
-
-def _swapped(case: context.Case) -> Iterator[findings.Finding]:
-    if _is_swapped(case):
+def _wrong_format(context: Context) -> Iterator[Finding]:
+    formats = [part.disk_format for _, part in context.ami.parts]
+    if formats == ['ari', 'aki']:
+        image = context.image
         yield context.found(
-            case,
-            'error',
             'swapped',
-            f'{case.title} links to a ramdisk as its '
-            'kernel and to a kernel as its ramdisk',
-            context.setting(
-                case.image,
-                *('--property', f'kernel_id={case.image.ramdisk_id}'),
-                *('--property', f'ramdisk_id={case.image.kernel_id}'),
+            Kind.AMI,
+            f'{context.title} links to a ramdisk as its kernel and to a '
+            'kernel as its ramdisk',
+            setting(
+                image,
+                *('--property', f'kernel_id={image.ramdisk_id}'),
+                *('--property', f'ramdisk_id={image.kernel_id}'),
             ),
-            kind=model.Kind.AMI,
         )
-
-
-def _wrong_format(case: context.Case) -> Iterator[findings.Finding]:
-    if _is_swapped(case):
         return
-    for kind, part in case.parts:
+    for kind, part in context.ami.parts:
         if part.disk_format == kind.value:
             continue
         # Nova does not look at it; but these say what they are.
-        is_other = part.disk_format in [other.value for other in model.Kind]
+        is_other = part.disk_format in [other.value for other in Kind]
         what = (
             'it may be a sound one of those'
             if is_other
             else 'a format cannot be changed once there is data'
         )
         yield context.found(
-            case,
-            'error' if is_other else 'warning',
             'wrong-format',
+            kind,
             f'{context.name(kind, part)} has the format {part.disk_format}, a '
             f'{kind.noun} has {kind.value}: {what}',
-            kind=kind,
-            advice=context.renewal(case, kind),
+            severity='error' if is_other else 'warning',
+            advice=context.renewal(kind),
         )
 
 
-CHECKS = (
+def _architecture(context: Context) -> Iterator[Finding]:
+    wanted = context.image.properties.get('architecture')
+    for kind, part in context.ami.parts:
+        own = part.properties.get('architecture')
+        if model.architectures_differ(wanted, own):
+            yield other_architecture(
+                context, kind, f'{context.name(kind, part)} is for {own}', own
+            )
+
+
+def other_architecture(
+    context: Context, kind: Kind, what: str, own: str | None
+) -> Finding:
+    """Say that an AMI is not for the architecture of its kernel.
+
+    :param what: that the kernel is for another: a clause.
+    """
+    wanted = context.image.properties.get('architecture')
+    message = f'{what}, the AMI says {wanted}: Nova chooses the host by the '
+    command = setting(context.image, '--property', f'architecture={own}')
+    return context.found('architecture', kind, f'{message}latter', command)
+
+
+def _command_line(context: Context) -> Iterator[Finding]:
+    image = context.image
+    line = image.properties.get(model.COMMAND_LINE)
+    if not line or model.has_root(line):
+        return
+    whole = model.with_root(line, image.properties.get('hw_disk_bus'))
+    message = f'{context.title} has an os_command_line without root=: it '
+    message += "replaces all of Nova's own, and the kernel finds no root "
+    message += 'filesystem'
+    command = setting(image, '--property', f'{model.COMMAND_LINE}={whole}')
+    yield context.found('command-line', Kind.AMI, message, command)
+
+
+def _no_data(context: Context) -> Iterator[Finding]:
+    for kind, image in context.images:
+        name, advice = context.name(kind, image), context.renewal(kind)
+        # A snapshot of a server that boots from a volume has no data.
+        is_volume = 'block_device_mapping' in image.properties
+        if image.status != 'active' or is_volume:
+            continue
+        if not image.size:
+            none = image.size is None
+            yield context.found(
+                'no-size',
+                kind,
+                f'{name} is active, but '
+                + ('tells no size' if none else 'has no data'),
+                severity='warning' if none else 'error',
+                advice=advice,
+            )
+        if not image.hash_value:
+            what = 'but an MD5 checksum' if image.checksum else 'of any kind'
+            yield context.found(
+                'no-hash',
+                kind,
+                f'{name} has no hash {what}, so its data cannot be trusted to '
+                'be whole; Glance computes a hash only when data is uploaded',
+                # Older than Glance's choice of hashes, but can be compared.
+                severity='note' if image.checksum else 'warning',
+                advice=advice,
+            )
+
+
+def _min_disk(context: Context) -> Iterator[Finding]:
+    image = context.image
+    size = image.virtual_size
+    if not size and image.disk_format in model.PLAIN:
+        size = image.size
+    needed = units.gib(size or 0)
+    if image.min_disk < needed:
+        message = f'{context.title} takes a disk of {needed} GiB, its min_disk'
+        message += f' is {image.min_disk}: with a smaller flavor the server '
+        message += 'fails late, and without saying why'
+        command = setting(image, '--min-disk', str(needed))
+        yield context.found('min-disk', Kind.AMI, message, command)
+
+
+def _less_visible(context: Context) -> Iterator[Finding]:
+    ami = context.image
+    is_open = ami.visibility in OPEN
+    for kind, part in context.ami.parts:
+        if part.visibility in OPEN or (
+            part.visibility != 'private' and not is_open
+        ):
+            continue
+        lacking = context.audience(ami) - context.audience(part)
+        advice = None
+        commands = [setting(part, '--shared')]
+        if is_open:
+            fails = 'all others'
+            visibility = ami.visibility
+            if visibility == 'public' and not context.viewer.admin:
+                visibility = 'community'
+                advice = 'only an administrator may make it public, but '
+                advice += 'community will do'
+            commands = [setting(part, f'--{visibility}')]
+        elif lacking:
+            fails = f'project {_listed(lacking)}'
+            commands += _added(part, lacking)
+        elif not context.is_known(ami):
+            fails = 'those that the AMI may be shared with'
+        else:
+            continue
+        boots = f'project {part.owner}'
+        if part.visibility == 'shared':
+            boots += ' and those that it is shared with'
+        yield context.found(
+            'less-visible',
+            kind,
+            f'{context.name(kind, part)} is {part.visibility}, the AMI '
+            f'{ami.visibility}: it boots for {boots}, and fails for {fails}',
+            *commands,
+            severity='error' if is_open or lacking else 'warning',
+            image=part,
+            advice=advice,
+        )
+
+
+def _members_differ(context: Context) -> Iterator[Finding]:
+    if context.members is None or context.image.visibility in OPEN:
+        return
+    for kind, part in context.ami.parts:
+        lacking = context.audience(context.image) - context.audience(part)
+        # That the viewer sees it is known by now.
+        others = lacking - {context.viewer.project}
+        name = context.name(kind, part)
+        if part.visibility != 'shared' or not lacking:
+            continue
+        if context.is_known(part):
+            message = f'{name} is not shared with project {_listed(lacking)}, '
+            message += 'as the AMI is: it fails there'
+            commands = _added(part, lacking)
+            yield context.found(
+                'members-differ', kind, message, *commands, image=part
+            )
+        elif others:
+            message = f'{name} may not be shared with project '
+            message += f'{_listed(others)}, as the AMI is; only its owner, '
+            message += f'project {part.owner}, can tell'
+            yield context.found(
+                'members-differ', kind, message, severity='warning'
+            )
+
+
+def _added(
+    image: ImageRecord, projects: Iterable[str | None]
+) -> list[tuple[str, ...]]:
+    return [
+        ('openstack', 'image', 'add', 'project', image.id, project)
+        for project in sorted(project for project in projects if project)
+    ]
+
+
+def _listed(projects: Iterable[str | None]) -> str:
+    return ', '.join(sorted(map(str, projects)))
+
+
+def _hidden(context: Context) -> Iterator[Finding]:
+    for kind, part in context.ami.parts:
+        if part.hidden and not context.image.hidden:
+            message = f'{context.name(kind, part)} is hidden, the AMI is not: '
+            message += 'it boots, but who tidies up hidden images may delete '
+            command = setting(part, '--unhidden')
+            yield context.found(
+                'hidden', kind, f'{message}it', command, image=part
+            )
+
+
+def _unprotected(context: Context) -> Iterator[Finding]:
+    for kind, part in context.ami.parts:
+        if context.image.protected and not part.protected:
+            message = f'{context.name(kind, part)} is not protected, the AMI '
+            message += 'is: it can be deleted, and the AMI does not boot then'
+            command = setting(part, '--protected')
+            yield context.found(
+                'unprotected', kind, message, command, image=part
+            )
+
+
+def _foreign_owner(context: Context) -> Iterator[Finding]:
+    for kind, part in context.ami.parts:
+        if part.owner == context.image.owner:
+            continue
+        commands = _copied(context, kind, part)
+        yield context.found(
+            'foreign-owner',
+            kind,
+            f'{context.name(kind, part)} belongs to project {part.owner}, the '
+            f'AMI to {context.image.owner}: only a copy of it would be safe '
+            'from being withdrawn',
+            *commands,
+            # The cloud's own kernels are made to be linked to.
+            severity='note' if part.visibility == 'public' else 'warning',
+            advice=None if commands else context.renewal(kind),
+        )
+
+
+def _copied(
+    context: Context, kind: Kind, part: ImageRecord
+) -> list[tuple[str, ...]]:
+    """Write the commands that give an AMI a copy of its own.
+
+    :returns: none if they would fail: the copy is as visible as the AMI.
+    """
+    is_public = context.image.visibility == 'public'
+    if part.status != 'active' or (is_public and not context.viewer.admin):
+        return []
+    file = f'{kind.noun}-{part.id}'
+    named = (f'--{kind.noun}-name', part.name) if part.name else ()
+    return [
+        ('openstack', 'image', 'save', '--file', file, part.id),
+        (
+            *('openstack', 'ami', 'set', f'--{kind.noun}', file, *named),
+            # Otherwise bytes that the cloud holds already are linked to.
+            *('--no-reuse', context.image.id),
+        ),
+    ]
+
+
+_RULES = (
     _no_link,
     _bad_link,
     _dangling,
     _not_active,
-    _deactivated,
-    _swapped,
     _wrong_format,
+    _architecture,
+    _command_line,
+    _no_data,
+    _min_disk,
+    _less_visible,
+    _members_differ,
+    _foreign_owner,
+    _unprotected,
+    _hidden,
 )
+
+
+def examine(context: Context) -> tuple[Finding, ...]:
+    """Apply all rules.
+
+    :returns: what was found, the worst first.
+    """
+    return findings.ranked(f for rule in _RULES for f in rule(context))
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """One AMI, and what was found about it; None if nobody looked."""
+
+    ami: links.Ami
+    found: tuple[Finding, ...] | None = None
+
+
+def report(catalog: client.Catalog, ami: links.Ami) -> Report:
+    """Find what keeps an AMI from booting, and whom."""
+    return Report(ami, examine(gather(catalog, ami)))
+
+
+def reports(
+    catalog: client.Catalog, amis: Iterable[links.Ami], *, check: bool
+) -> Iterator[Report]:
+    """Report on many AMIs, without asking for more than is known of them.
+
+    Whether kernel and ramdisk are shared with the same projects takes a
+    request for each, so that remains for a check of one.
+
+    :param check: whether to look for anything that is wrong with them.
+    """
+    who = viewer(catalog) if check else None
+    for ami in amis:
+        found = examine(Context(ami, viewer=who)) if who else None
+        yield Report(ami, found)
+
+
+def viewer(catalog: client.Catalog) -> Viewer:
+    """Tell who asks."""
+    roles = frozenset(catalog.roles())
+    return Viewer(
+        catalog.project(), admin=_ADMIN in roles, reader=roles == _READER
+    )
+
+
+def gather(catalog: client.Catalog, ami: links.Ami) -> Context:
+    """Find out what an AMI's records do not tell: whom it is shared with."""
+    known = Context(ami, {}, viewer(catalog))
+    images = [image for _, image in known.images]
+    is_one_owners = len({image.owner for image in images}) == 1
+    if ami.image.visibility in OPEN or (
+        ami.image.visibility == 'private' and is_one_owners
+    ):
+        # Then nobody's being a member makes a difference.
+        return known
+    members = {}
+    for image in images:
+        # Of another project's image, Glance tells a member of itself alone.
+        if image.visibility == 'shared' and known.viewer.owns(image):
+            try:
+                members[image.id] = catalog.member_ids(image)
+            except errors.CloudError as error:
+                if error.status != http.HTTPStatus.FORBIDDEN:
+                    raise
+    return Context(ami, members, known.viewer)

@@ -13,12 +13,12 @@ from amiclient.ext import workplace
 from amiclient import findings
 from amiclient.glance import client
 from amiclient.glance import links
-from amiclient.glance import model
+from amiclient.glance.model import Kind
 from amiclient.glance import retry
 from amiclient.glance.verify import against
-from amiclient.glance.verify import deep as deep_
-from amiclient.glance.verify import health
-from amiclient.glance.verify import reports
+from amiclient.glance.verify import context
+from amiclient.glance.verify import deep
+from amiclient.glance.verify import rules
 from amiclient.progress import Progress
 from amiclient.source import opening
 from amiclient.source import resolve
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
     from openstack.image.v2 import _proxy
 
 #: All rules, and so what ``--ignore`` takes.
-RULES = health.RULES | deep_.RULES | against.RULES
+RULES = deep.CHECKS | context.RECORDS.keys() | context.DATA.keys()
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
+class VerifyRequest:
     """What to check, and how thoroughly.
 
     :param ami: a name or id.
-    :param deep: whether to fetch the data and look at it.
+    :param is_deep: whether to fetch the data and look at it.
     :param local: what to compare it with.
     :param work_directory: for what is fetched, and for copies; None for
         the usual ones.
     """
 
     ami: str
-    deep: bool = False
+    is_deep: bool = False
     local: against.Local | None = None
     work_directory: pathlib.Path | None = None
     patience: retry.Patience = dataclasses.field(
@@ -51,10 +51,7 @@ class Request:
 
 
 def run(
-    request: Request,
-    proxy: '_proxy.Proxy',
-    *,
-    progress: Progress,
+    request: VerifyRequest, proxy: '_proxy.Proxy', *, progress: Progress
 ) -> tuple[findings.Finding, ...]:
     """Find out what is wrong with one AMI.
 
@@ -65,45 +62,40 @@ def run(
     :raises NoSpaceError: if there is no room for the work.
     """
     catalog = client.Catalog(proxy, patience=request.patience)
-    case = reports.gather(catalog, links.show(catalog, request.ami))
-    found = list(health.examine(case))
-    if not request.deep and request.local is None:
+    known = rules.gather(catalog, links.show(catalog, request.ami))
+    found = list(rules.examine(known))
+    if not request.is_deep and request.local is None:
         return findings.ranked(found)
     with (
-        _local(request, progress) as local,
+        _local(request.local, progress) as local,
         workplace.folder(
             request.work_directory,
             request.local.path if request.local else None,
-            'there is no folder for what is downloaded',
-        ) as folder,
-        finish.full_disk(folder),
+            'there is no directory for what is downloaded',
+        ) as directory,
+        finish.full_disk(directory),
     ):
-        files: dict[model.Kind, pathlib.Path] = {}
-        if request.deep:
-            files, seen = deep_.look(
-                case, deep_.Fetcher(proxy, folder, request.patience, progress)
+        files: dict[Kind, pathlib.Path] = {}
+        if request.is_deep:
+            fetcher = deep.Fetcher(
+                proxy, directory, request.patience, progress
             )
+            files, seen = deep.look(known, fetcher)
             found += [finding for finding in seen if finding not in found]
         if local is not None:
-            found += against.compare_parts(case, local, progress=progress)
-            found.append(
-                against.compare(
-                    case,
-                    local,
-                    folder,
-                    fetched=files.get(model.Kind.AMI),
-                    progress=progress,
-                )
+            comparison = against.Comparison(
+                known, local, directory, files.get(Kind.AMI), progress
             )
+            found += comparison.parts()
+            found.append(comparison.image())
     return findings.ranked(found)
 
 
 @contextlib.contextmanager
 def _local(
-    request: Request, progress: Progress
+    local: against.Local | None, progress: Progress
 ) -> Iterator[against.Local | None]:
     """Open what the AMI is compared with, before anything is fetched."""
-    local = request.local
     if local is None:
         yield None
         return

@@ -5,7 +5,7 @@
 The remedy is then run as it was printed, and the rule has to be silent.
 """
 
-from amiclient.glance.verify import health as rules
+from amiclient.glance.verify import context
 from amiclient.tests import base
 from amiclient.tests.functional import health
 from amiclient.tests.functional import test_health_access
@@ -183,4 +183,4 @@ class TestRules(base.TestCase):
             for name in dir(case)
         ]
         tests.append('bad-link')  # test_a_link_that_is_no_id
-        self.assertEqual(set(), rules.RULES - set(tests))
+        self.assertEqual(set(), context.RECORDS.keys() - set(tests))

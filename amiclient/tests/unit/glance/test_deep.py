@@ -36,7 +36,7 @@ class _Fetcher(deep.Fetcher):
     def fetch(
         self, kind: model.Kind, image: model.ImageRecord
     ) -> pathlib.Path:
-        target = self.folder / kind.noun
+        target = self.directory / kind.noun
         shutil.copyfile(self.data, target)
         return target
 
@@ -56,7 +56,7 @@ class TestFormats(base.TestCase):
         fetcher = _Fetcher(
             None, self.tmp(), retry.Patience(), progress.QUIET, data=path
         )
-        _, found = deep.look(context.Case(links.Ami(image)), fetcher)
+        _, found = deep.look(context.Context(links.Ami(image)), fetcher)
         # What is in the root filesystem is not what this is about.
         return [each for each in found if each.rule not in check.RULES]
 

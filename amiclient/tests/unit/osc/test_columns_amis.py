@@ -3,7 +3,7 @@
 
 from amiclient import findings
 from amiclient.glance import links
-from amiclient.glance.verify import reports
+from amiclient.glance.verify import rules
 from amiclient.osc import columns
 from amiclient.tests import base
 from amiclient.tests.unit.glance import records
@@ -38,11 +38,11 @@ class TestList(base.TestCase):
         ami = links.Ami(
             records.record(kernel_id='k', tags=['t']), records.kernel()
         )
-        short = listed(reports.Report(ami))
+        short = listed(rules.Report(ami))
         self.assertEqual(
             ['ID', 'Name', 'Status', 'Kernel', 'Ramdisk'], [*short]
         )
-        row = machine(listed(reports.Report(ami), long=True))
+        row = machine(listed(rules.Report(ami), long=True))
         self.assertEqual([*short], [*row][:5])
         self.assertEqual('k', row['Kernel'])
         self.assertEqual('vmlinuz', row['Kernel Name'])
@@ -55,7 +55,7 @@ class TestList(base.TestCase):
             ((), 'ok'),
             ((BAD, ODD, ODD), 'error: less-visible, min-disk'),
         ):
-            row = listed(reports.Report(ami, found), check=True)
+            row = listed(rules.Report(ami, found), check=True)
             self.assertEqual(text, row['Health'].human_readable())
         self.assertEqual(
             {
@@ -70,7 +70,7 @@ class TestList(base.TestCase):
 
 class TestShow(base.TestCase):
     def test_a_link_to_nothing_shows(self):
-        found = shown(reports.Report(links.Ami(records.record(kernel_id='k'))))
+        found = shown(rules.Report(links.Ami(records.record(kernel_id='k'))))
         self.assertEqual('missing', found['kernel_status'])
         self.assertEqual('k', found['kernel_id'])
         self.assertIsNone(found['kernel_name'])
@@ -81,7 +81,7 @@ class TestShow(base.TestCase):
     def test_parts_are_nested(self):
         image = records.record(kernel_id=records.kernel().id)
         ami = links.Ami(image, records.kernel(size=2**20))
-        found = shown(reports.Report(ami, (BAD, ODD)))
+        found = shown(rules.Report(ami, (BAD, ODD)))
         self.assertEqual(
             'vmlinuz (active, aki/aki, 1048576 bytes, shared): '
             'error: less-visible',
@@ -104,7 +104,7 @@ class TestShow(base.TestCase):
             records.record(size=3 * 2**20, kernel_id='k'),
             records.kernel(size=2**21),
         )
-        row = shown(reports.Report(ami), human_readable=True)
+        row = shown(rules.Report(ami), human_readable=True)
         self.assertEqual('3.0 MiB', row['size'].human_readable())
         self.assertEqual(3 * 2**20, row['size'].machine_readable())
         self.assertEqual('None', row['ramdisk_size'].human_readable())

@@ -9,7 +9,7 @@ import amiclient
 from amiclient.glance import client
 from amiclient.glance import links
 from amiclient.glance.verify import context
-from amiclient.glance.verify import reports
+from amiclient.glance.verify import rules
 from amiclient.glance.verify import verify
 from amiclient.rootfs import check
 from amiclient.tests import base
@@ -46,7 +46,7 @@ class TestReports(wire.CatalogTest):
         self.members(AMI, 'p2')
         self.members(KERNEL, 'p2', 'p3')
         self.members(RAMDISK)
-        found = reports.check(self.catalog, ami())
+        found = rules.report(self.catalog, ami()).found
         self.assertEqual(['members-differ'], self.rules(found))
         self.assertEqual(
             f'openstack image add project {RAMDISK} p2', found[0].remedy
@@ -61,8 +61,8 @@ class TestReports(wire.CatalogTest):
         )
 
     def test_members_are_not_asked_for_where_they_do_not(self):
-        self.assertEqual((), reports.check(self.catalog, ami('private')))
-        found = reports.check(self.catalog, ami('public'))
+        self.assertEqual((), rules.report(self.catalog, ami('private')).found)
+        found = rules.report(self.catalog, ami('public')).found
         self.assertEqual(['less-visible'] * 2, self.rules(found))
         self.assertEqual([], self.asked())
 
@@ -73,7 +73,7 @@ class TestReports(wire.CatalogTest):
                 status_code=403,
                 json={'message': 'no'},
             )
-        self.assertEqual((), reports.check(self.catalog, ami()))
+        self.assertEqual((), rules.report(self.catalog, ami()).found)
 
     def test_a_list_asks_for_nothing(self):
         amis = [
@@ -83,10 +83,10 @@ class TestReports(wire.CatalogTest):
         ]
         found = [
             self.rules(report.found)
-            for report in reports.reports(self.catalog, amis, check=True)
+            for report in rules.reports(self.catalog, amis, check=True)
         ]
         self.assertEqual([['less-visible'], [], ['command-line']], found)
-        unchecked = reports.reports(self.catalog, amis, check=False)
+        unchecked = rules.reports(self.catalog, amis, check=False)
         self.assertEqual([None] * 3, [report.found for report in unchecked])
         self.assertEqual([], self.asked())
 
@@ -120,7 +120,7 @@ class TestViewer(base.TestCase):
         ):
             catalog = mock.create_autospec(client.Catalog, instance=True)
             catalog.roles.return_value = roles
-            self.assertIs(expected, reports.viewer(catalog).reader, roles)
+            self.assertIs(expected, rules.viewer(catalog).reader, roles)
 
 
 class TestDocumentation(base.TestCase):
