@@ -8,7 +8,7 @@ KVM; all of it replaced by the image's ``os_command_line``), the machine that
 of ``get_default_machine_type``, the SMBIOS values those of
 ``_get_guest_config_sysinfo``. What Nova's guests do not have is the virtio
 console: it is there so that what goes to ``/dev/console`` is seen once the
-guest has loaded a driver for that; see amiclient.boot.screen for what comes
+guest has loaded a driver for that; see amiclient.boot.console for what comes
 before.
 """
 
@@ -19,7 +19,9 @@ from typing import Any
 
 from amiclient import confinement
 from amiclient import errors
-from amiclient.rootfs import consoles
+from amiclient.ext import superblock
+from amiclient import process
+from amiclient.rootfs import check_context
 
 #: What the disk of the root filesystem is called, and the kernel is told.
 ROOT_DEVICE = '/dev/vda'
@@ -133,7 +135,9 @@ def command_line(*, kvm: bool, append: str = '', instead: str = '') -> str:
         ``os_command_line``.
     :raises UsageError: if that is too long, or more than one line.
     """
-    words = [instead] if instead else [f'root={ROOT_DEVICE}', consoles.NOVA]
+    words = (
+        [instead] if instead else [f'root={ROOT_DEVICE}', check_context.NOVA]
+    )
     if not (kvm or instead):
         words.append('no_timer_check')
     if append:
@@ -266,3 +270,129 @@ def _channels(channels: Channels) -> list[str]:
         '-chardev', f'socket,id=control0,fd={channels.control}',
         '-mon', 'chardev=control0,mode=control',
     ]  # fmt: skip
+
+
+#: Bytes of a disk come in sectors.
+SECTOR = 512
+
+#: Bytes of a disk that the qcow2 format has room for: 32 MiB of a table, each
+#: 8 bytes of which stand for 512 MiB (QEMU, block/qcow2.h).
+LARGEST = 2 << 50
+
+#: Where superblocks end; what is read at a time.
+_BLOCK = 4096
+
+
+def make_disk(source: pathlib.Path, target: pathlib.Path, size: int) -> None:
+    """Make a disk that is like a file or device, until it is written to.
+
+    :param target: the qcow2 file to make.
+    :param size: of the disk, in bytes, rounded up.
+    :raises ProgramError: if qemu-img is missing, or fails.
+    """
+    # Absolute, for qemu-img takes what is before a colon for a protocol, and
+    # the path of the backing file to be relative to the target.
+    bytes_ = str(-(-size // SECTOR) * SECTOR)
+    process.run(
+        [
+            'qemu-img', 'create', '-q', '-f', 'qcow2', '-F', 'raw',
+            '-b', source.absolute(), target, bytes_,
+        ],
+        access=confinement.Access(reads=(source,), writes=(target,)),
+    )  # fmt: skip
+
+
+def superblock_of(
+    disk: pathlib.Path, source: pathlib.Path, folder: pathlib.Path
+) -> superblock.Superblock | None:
+    """Read the superblock of the filesystem on a disk that is not in use.
+
+    :param source: what it was like before.
+    :param folder: where to put what is temporary.
+    :returns: None if the guest destroyed it.
+    :raises ProgramError: if qemu-img fails.
+    """
+    piece = folder / 'superblock'
+    process.run(
+        [
+            'qemu-img', 'dd', '-f', 'qcow2', '-O', 'raw', f'bs={_BLOCK}',
+            'count=1', f'if={disk}', f'of={piece}',
+        ],
+        access=confinement.Access(reads=(disk, source), writes=(piece,)),
+    )  # fmt: skip
+    return _read(piece)
+
+
+def replayed(
+    disk: pathlib.Path, source: pathlib.Path, folder: pathlib.Path
+) -> superblock.Superblock | None:
+    """Read the superblock as it is once the journal is replayed.
+
+    That takes a copy of what is in use. See :func:`superblock_of`.
+    """
+    copy = folder / 'copy.img'
+    process.run(
+        ['qemu-img', 'convert', '-f', 'qcow2', '-O', 'raw', disk, copy],
+        access=confinement.Access(reads=(disk, source), writes=(copy,)),
+    )
+    try:
+        # Whatever is left to mend is none of our business.
+        process.run(
+            ['e2fsck', '-p', '-E', 'journal_only', copy],
+            access=confinement.Access(writes=(copy,), mounts=True),
+            ok=range(9),
+        )
+        return _read(copy)
+    finally:
+        copy.unlink()
+
+
+def _read(path: pathlib.Path) -> superblock.Superblock | None:
+    try:
+        return superblock.read(path)
+    except (superblock.NotExtError, errors.DamagedError):
+        return None
+
+
+_LABEL = 'config-2'
+_SIZE = '1M'
+
+_NAME = 'amiclient-boot'
+
+
+def make_seed(folder: pathlib.Path, uuid: str) -> pathlib.Path:
+    """Make a configuration drive.
+
+    :param folder: where; what it is made of is left there as well.
+    :param uuid: of the server.
+    :raises ProgramError: if mke2fs is missing, or fails.
+    """
+    tree = folder / 'seed'
+    latest = tree / 'openstack' / 'latest'
+    latest.mkdir(parents=True)
+    for name, content in _contents(uuid).items():
+        (latest / name).write_text(json.dumps(content))
+    path = folder / 'seed.img'
+    process.run(
+        [
+            'mke2fs', '-q', '-F', '-t', 'ext4', '-O', '^has_journal',
+            '-b', '1024', '-L', _LABEL, '-E', 'root_owner=0:0', '-d', tree,
+            path, _SIZE,
+        ],
+        access=confinement.Access(reads=(tree,), writes=(path,), mounts=True),
+    )  # fmt: skip
+    return path
+
+
+def _contents(uuid: str) -> dict[str, object]:
+    return {
+        'meta_data.json': {
+            'uuid': uuid,
+            'name': _NAME,
+            'hostname': _NAME,
+            'launch_index': 0,
+            'availability_zone': 'nova',
+            'meta': {},
+        },
+        'vendor_data.json': {},
+    }

@@ -14,7 +14,7 @@ from amiclient.osc import sources
 from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
-    from amiclient.boot import trial
+    from amiclient.boot import run
 
 #: Lines of the console that are shown if something went wrong.
 _SHOWN = 15
@@ -53,13 +53,12 @@ class BootImage(command.ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         """Boot it."""
         from amiclient.boot import run
-        from amiclient.boot import trial
         from amiclient.osc import columns
 
         watch = self.watch(parsed_args)
         with sources.triple(parsed_args, watch) as source:
             self.warn(source.notes)
-            plan = trial.plan(_request(parsed_args), source)
+            plan = run.plan(_request(parsed_args), source)
             if plan.command_line:
                 self.log.warning(
                     "its os_command_line replaces Nova's kernel command line, "
@@ -130,8 +129,8 @@ def _add_console(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _request(parsed_args: argparse.Namespace) -> trial.BootRequest:
-    from amiclient.boot import trial
+def _request(parsed_args: argparse.Namespace) -> run.BootRequest:
+    from amiclient.boot import run
 
     options.refuse(
         {
@@ -146,7 +145,7 @@ def _request(parsed_args: argparse.Namespace) -> trial.BootRequest:
         for name in ('disk', 'memory', 'cpus', 'until', 'timeout', 'console')
         if (value := getattr(parsed_args, name)) is not None
     }
-    return trial.BootRequest(
+    return run.BootRequest(
         source=parsed_args.source,
         kernel=parsed_args.kernel,
         ramdisk=parsed_args.ramdisk,
@@ -157,7 +156,7 @@ def _request(parsed_args: argparse.Namespace) -> trial.BootRequest:
     )
 
 
-def _remarks(plan: trial.BootPlan, booted: trial.Booted) -> Iterator[str]:
+def _remarks(plan: run.BootPlan, booted: run.Booted) -> Iterator[str]:
     """Say what the user should know besides the result."""
     if not booted.succeeded:
         if booted.lines:

@@ -9,14 +9,23 @@ there is neither.
 from collections.abc import Iterator
 import contextlib
 import dataclasses
+import errno
+import os
 import pathlib
+import posixpath
 
 from amiclient import errors
+from amiclient.ext import reader as reader_
 from amiclient.ext import workplace
+from amiclient import files
 from amiclient.rootfs import boot_files
-from amiclient.rootfs import taking
+from amiclient.rootfs.boot_files import BootFiles
+from amiclient.rootfs import identify
 from amiclient.source import bundle
 from amiclient.source import detect
+from amiclient.source import manifest
+from amiclient.source import uki
+from amiclient import units
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +83,7 @@ def completed(
         source.root,
         f'{shown}: there is no folder to take its kernel out to',
     ) as folder:
-        taken = taking.take(chosen, folder, ramdisk=wanted.ramdisk)
+        taken = take(chosen, folder, ramdisk=wanted.ramdisk)
         notes = [f'{shown}: kernel {chosen.version} was found in it']
         if root.superblock.needs_recovery:
             notes.append(
@@ -94,3 +103,131 @@ def completed(
             seen={source.root: root.state, **source.seen},
             notes=(*source.notes, *notes),
         )
+
+
+#: No kernel or ramdisk is larger, in bytes.
+_LIMIT = 1 << 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Taken:
+    """A kernel and a ramdisk that are in files now.
+
+    :param kernel: the file, and what it holds; so ``ramdisk``, of which
+        there may be none.
+    """
+
+    kernel: identify.Kernel
+    ramdisk: identify.Ramdisk | None
+
+
+def take(
+    boot_files: BootFiles,
+    folder: pathlib.Path,
+    *,
+    ramdisk: bool = True,
+) -> Taken:
+    """Write a kernel and its ramdisk to files that only we may read.
+
+    :param folder: where to; they have the names that they have there.
+    :param ramdisk: whether the ramdisk is wanted.
+    :raises SourceError: if they are not what they were taken for.
+    :raises NoSpaceError: if there is no room for them.
+    """
+    image = boot_files.image
+    with reader_.opened(image) as reader:
+        if boot_files.unified:
+            kernel, initrd = _take_apart(reader, boot_files, folder)
+        else:
+            kernel = _copied(reader, boot_files.kernel, folder)
+            initrd = None
+            if ramdisk and boot_files.ramdisk is not None:
+                initrd = _copied(reader, boot_files.ramdisk, folder)
+    with _blamed(image, boot_files.kernel):
+        found = identify.identify_kernel(kernel)
+    if initrd is None or not ramdisk:
+        return Taken(found, None)
+    with _blamed(image, boot_files.ramdisk or ''):
+        return Taken(found, identify.identify_ramdisk(initrd))
+
+
+def _copied(
+    reader: reader_.Reader, path: str, folder: pathlib.Path
+) -> pathlib.Path:
+    node = reader.find(path)
+    if node is None or not node.is_file:
+        raise errors.SourceError(
+            f'{path} is not in the root filesystem any more',
+            hint='leave it alone while it is read',
+        )
+    target = folder / manifest.stem(posixpath.basename(path))
+    _write(target, reader.chunks(node), node.size)
+    return target
+
+
+def _take_apart(
+    reader: reader_.Reader,
+    boot_files: BootFiles,
+    folder: pathlib.Path,
+) -> tuple[pathlib.Path, pathlib.Path | None]:
+    node = reader.find(boot_files.kernel)
+    found = uki.sections(reader.head(boot_files.kernel, uki.HEAD) or b'')
+    if node is None or '.linux' not in found:
+        raise errors.SourceError(
+            f'{boot_files.kernel} is no unified kernel image any more',
+            hint='leave it alone while it is read',
+        )
+    made: list[pathlib.Path] = []
+    for name, prefix in (('.linux', 'vmlinuz'), ('.initrd', 'initrd')):
+        place = found.get(name)
+        if place is None:
+            continue
+        target = folder / manifest.stem(f'{prefix}-{boot_files.version}')
+        pieces = reader.span(node, place.offset, place.size)
+        _write(target, pieces, place.size)
+        made.append(target)
+    return made[0], made[1] if len(made) > 1 else None
+
+
+def _write(target: pathlib.Path, pieces: Iterator[bytes], size: int) -> None:
+    if size > _LIMIT:
+        raise errors.SourceError(
+            f'{target.name} has {size} bytes, more than a kernel or ramdisk '
+            'has'
+        )
+    if size > files.room(target.parent):
+        raise _no_room(target.parent, size)
+    try:
+        fd = os.open(
+            target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
+        )
+        with os.fdopen(fd, 'wb') as file:
+            for piece in pieces:
+                file.write(piece)
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise errors.too_large(target.parent) from error
+        if error.errno not in errors.FULL:
+            raise
+        raise _no_room(target.parent, size) from error
+
+
+def _no_room(folder: pathlib.Path, size: int) -> errors.NoSpaceError:
+    return errors.NoSpaceError(
+        f'no room for a kernel or ramdisk of {units.format_size(size)}',
+        subject=folder,
+        hint='make room there, or choose another --work-directory',
+    )
+
+
+@contextlib.contextmanager
+def _blamed(image: pathlib.Path, path: str) -> Iterator[None]:
+    """Say which file it was, in the image, that is of no use."""
+    try:
+        yield
+    except errors.SourceError as error:
+        raise errors.SourceError(
+            f'{path} in it is of no use: {error.message}',
+            subject=image,
+            hint='name another with --kernel and --ramdisk',
+        ) from error

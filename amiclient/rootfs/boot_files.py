@@ -19,7 +19,6 @@ import struct
 from amiclient import errors
 from amiclient.ext import nodes
 from amiclient.ext import reader as reader_
-from amiclient.rootfs import versions
 from amiclient.source import boot_entries
 from amiclient.source import uki
 
@@ -136,7 +135,7 @@ def _newest_first(found: Iterable[BootFiles]) -> tuple[BootFiles, ...]:
             break
     return tuple(
         sorted(
-            best.values(), key=lambda b: versions.key(b.version), reverse=True
+            best.values(), key=lambda b: version_key(b.version), reverse=True
         )
     )
 
@@ -386,3 +385,57 @@ def _release(head: bytes) -> str | None:
         rb'\d+\.\d+[0-9A-Za-z.+~_-]*', head[0x200 + pointer :][:256]
     )
     return match[0].decode() if match and pointer else None
+
+
+_CANDIDATE = re.compile(r'[-._+]?rc(?=[0-9])')
+_VERSION_PARTS = re.compile(r'([^0-9]*)([0-9]*)')
+
+
+def compare_versions(one: str, other: str) -> int:
+    """Compare two versions.
+
+    :returns: below 0 if the first is the older one, 0 if both are the same.
+    """
+    left, right = (
+        _VERSION_PARTS.findall(_CANDIDATE.sub('~rc', version))
+        for version in (one, other)
+    )
+    for i in range(max(len(left), len(right))):
+        words, digits = left[i] if i < len(left) else ('', '')
+        other_words, other_digits = right[i] if i < len(right) else ('', '')
+        difference = _compare_words(words, other_words) or _compare_numbers(
+            digits.lstrip('0'), other_digits.lstrip('0')
+        )
+        if difference:
+            return difference
+    return 0
+
+
+_version_key = functools.cmp_to_key(compare_versions)
+
+
+def version_key(version: str) -> tuple[bool, object]:
+    """Make what versions are sorted by; names without a number come first."""
+    return version[:1].isdigit(), _version_key(version)
+
+
+def _compare_words(one: str, other: str) -> int:
+    for i in range(max(len(one), len(other))):
+        left, right = _rank(one[i : i + 1]), _rank(other[i : i + 1])
+        if left != right:
+            return left - right
+    return 0
+
+
+def _compare_numbers(one: str, other: str) -> int:
+    # Not by int(), which refuses more than 4300 digits.
+    left, right = (len(one), one), (len(other), other)
+    return (left > right) - (left < right)
+
+
+def _rank(char: str) -> int:
+    if char == '~':
+        return -1
+    if not char:
+        return 0
+    return ord(char) if char.isalpha() else ord(char) + 0x110000

@@ -19,7 +19,6 @@ from amiclient import findings
 from amiclient.rootfs import boot_extract
 from amiclient.rootfs import check_context
 from amiclient.rootfs import identify
-from amiclient.rootfs import ramdisks
 from amiclient.rootfs import rules_boot
 from amiclient.rootfs import rules_cloud
 from amiclient.rootfs import rules_disk
@@ -129,7 +128,7 @@ def apply(
     :raises DamagedError: if the filesystem makes no sense.
     """
     if ramdisk is not None:
-        ramdisks.identify_ramdisk(ramdisk)
+        identify.identify_ramdisk(ramdisk)
     with reader_.opened(root) as reader:
         return _apply(
             check_context.Case(

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 import dataclasses
 import functools
 import pathlib
+import re
 from typing import Any
 
 from amiclient.ext import nodes
 from amiclient.ext.reader import Reader
 from amiclient import findings
 from amiclient.rootfs import identify
-from amiclient.rootfs import ramdisk_files
+from amiclient.rootfs import ramdisk_formats
 from amiclient.source import fstab as fstab_
 
 #: What looks at a case and tells what it finds.
@@ -202,7 +203,7 @@ class Case:
         if not listed:
             return None
         return frozenset(
-            ramdisk_files.module_name(line) for line in listed.split()
+            ramdisk_formats.module_name(line) for line in listed.split()
         )
 
     @functools.cached_property
@@ -210,16 +211,16 @@ class Case:
         """The modules that can be loaded from the root filesystem."""
         listed = self.modules and self.long(f'{self.modules}/modules.dep')
         return frozenset(
-            ramdisk_files.module_name(line.partition(':')[0])
+            ramdisk_formats.module_name(line.partition(':')[0])
             for line in (listed or '').splitlines()
         )
 
     @functools.cached_property
-    def listing(self) -> ramdisk_files.Listing:
+    def listing(self) -> ramdisk_formats.Listing:
         """The files of the ramdisk, and whether these are all."""
         if self.ramdisk is None:
-            return ramdisk_files.Listing(frozenset())
-        return ramdisk_files.names(self.ramdisk)
+            return ramdisk_formats.Listing(frozenset())
+        return ramdisk_formats.files_in(self.ramdisk)
 
     @property
     def early(self) -> frozenset[str]:
@@ -237,3 +238,78 @@ class Case:
             'growroot' in name or name.endswith('systemd-growfs')
             for name in self.early
         )
+
+
+#: Nova's own command line, as far as it is about consoles. None of its guests
+#: has them all.
+NOVA = 'console=tty0 console=ttyS0 console=hvc0'
+
+#: Where it is not ttyS0: the names of the terminal, and of the console.
+_NAMES = {
+    'aarch64': ('ttyAMA0',),
+    'armv7l': ('ttyAMA0',),
+    'ppc64': ('hvc0',),
+    'ppc64le': ('hvc0',),
+    's390x': ('ttysclp0', 'ttyS0'),
+}
+
+#: Where the firmware tells the kernel of it, whatever the command line says
+#: (ACPI's SPCR).
+_BY_FIRMWARE = frozenset({'aarch64'})
+
+#: Where systemd-getty-generator starts a getty there in any case.
+_IN_ANY_CASE = frozenset({'ppc64', 'ppc64le', 's390x'})
+
+#: A screen, which servers have, and which comes before serial consoles.
+_SCREEN = re.compile(r'tty\d*')
+
+
+@dataclasses.dataclass(frozen=True)
+class SerialConsole:
+    """The serial console of a server.
+
+    :param names: what it is called; any of these if the machine is not known.
+    :param heard: whether the messages of the kernel get there.
+    :param main: whether it is what /dev/console leads to.
+    :param generated: whether systemd's generator starts a getty there.
+    """
+
+    names: tuple[str, ...]
+    heard: bool
+    main: bool
+    generated: bool
+
+    @property
+    def name(self) -> str:
+        """What it is called first."""
+        return self.names[0]
+
+
+def serial_console(machine: str | None, line: str | None) -> SerialConsole:
+    """Tell what is known of the console of a server.
+
+    :param machine: as Nova calls it; None if it is not known.
+    :param line: the kernel's command line; None for Nova's own.
+    """
+    names = _NAMES.get(machine or '', ('ttyS0',))
+    if machine is None:
+        others = (name for each in _NAMES.values() for name in each)
+        names = tuple(dict.fromkeys((*names, *others)))
+    words = (NOVA if line is None else line).split()
+    told = [
+        word.removeprefix('console=').partition(',')[0]
+        for word in words
+        if word.startswith('console=')
+    ]
+    if not told:
+        # Then it is the screen, unless the firmware names another.
+        main = heard = names != ('ttyS0',)
+    else:
+        heard = machine in _BY_FIRMWARE or any(n in names for n in told)
+        # The last one, if there is that one; if not, which comes first.
+        main = told[-1] in names or (
+            heard
+            and not _SCREEN.fullmatch(told[-1])
+            and not any(_SCREEN.fullmatch(each) for each in told)
+        )
+    return SerialConsole(names, heard, main, heard or machine in _IN_ANY_CASE)

@@ -4,6 +4,7 @@
 
 import dataclasses
 import pathlib
+from typing import BinaryIO
 
 from amiclient import errors
 from amiclient import files
@@ -11,6 +12,7 @@ from amiclient.rootfs import kernel_formats
 from amiclient.rootfs import ramdisk_formats
 from amiclient.source import detect
 from amiclient.source import opening
+from amiclient.source import streams
 
 _WANTED = 'a Linux kernel'
 
@@ -70,3 +72,64 @@ def identify_kernel(path: pathlib.Path) -> Kernel:
     raise errors.SourceError(
         f'{detect.identify(path)}, not {_WANTED}', subject=name
     )
+
+
+_WANTED_RAMDISK = 'an initramfs'
+
+
+@dataclasses.dataclass(frozen=True)
+class Ramdisk:
+    """A file that holds an initramfs.
+
+    :param compression: ``none``, ``gzip``, ``xz``, ``lzma``, ``bzip2``,
+        ``zstd`` or ``lz4``.
+    :param microcode: whether an uncompressed archive with early files, such
+        as microcode, comes first.
+    :param size: bytes.
+    :param state: what :func:`amiclient.files.state` said when it was read.
+    """
+
+    path: pathlib.Path
+    compression: str
+    microcode: bool
+    size: int
+    state: files.State
+
+
+def identify_ramdisk(path: pathlib.Path) -> Ramdisk:
+    """Take a file for a ramdisk, if it is one.
+
+    :raises SourceError: if it is not there, cannot be read, or is not an
+        initramfs that Linux would take; the text tells what it is instead.
+    :raises ProgramError: if the program that decompresses it is missing.
+    """
+    name = errors.shown(path)
+    with opening.opened(path, wanted=_WANTED_RAMDISK) as file:
+        state = files.state(file.fileno())
+        size = file.seek(0, 2)
+        found = ramdisk_formats.recognise(file, name=name)
+        if found is not None:
+            return Ramdisk(path, found.compression, found.early, size, state)
+        kernel = kernel_formats.recognise(file, name=name)
+        phrase = None if kernel else _inside(file, name)
+    if kernel is not None:
+        raise errors.SourceError(
+            f'a Linux kernel ({kernel.name}) was given as ramdisk',
+            subject=name,
+            hint='it goes with --kernel, or `openstack ami kernel upload`',
+        )
+    if phrase is None:
+        phrase = detect.identify(path)
+    raise errors.SourceError(f'{phrase}, not {_WANTED_RAMDISK}', subject=name)
+
+
+def _inside(file: BinaryIO, name: str) -> str | None:
+    """Tell what a compressed file holds; None if it is not compressed."""
+    file.seek(0)
+    kind = streams.tell(file.read(streams.MAGIC_SIZE))
+    if kind is None:
+        return None
+    data = streams.head(file, ramdisk_formats.HEAD, name=name)
+    if not data:
+        return f'damaged {kind} data'
+    return f'{detect.describe(data)} compressed with {kind}'

@@ -7,9 +7,8 @@ import re
 
 from amiclient import findings
 from amiclient.rootfs import check_context
-from amiclient.rootfs import consoles
 from amiclient.rootfs import inspect
-from amiclient.rootfs import ramdisk_files
+from amiclient.rootfs import ramdisk_formats
 
 Found = Iterator[findings.Finding]
 
@@ -108,7 +107,9 @@ def _driver(
     if case.kernel is None or case.listing.end is not None:
         # It may be in what was not read.
         return
-    there = ramdisk_files.modules(case.early) | (case.built_in or frozenset())
+    there = ramdisk_formats.modules_in(case.early) | (
+        case.built_in or frozenset()
+    )
     if later:
         there |= case.installed
     missing = [name for name in names if name not in there]
@@ -151,7 +152,7 @@ def _virtio_blk(case: check_context.Case) -> Found:
 def _ext4(case: check_context.Case) -> Found:
     own = case.reader.superblock.filesystem
     built_in = case.built_in or frozenset()
-    if own in (built_in | ramdisk_files.modules(case.early)):
+    if own in (built_in | ramdisk_formats.modules_in(case.early)):
         return
     yield from _driver(
         case, 'ext4', ('ext4',), 'the root filesystem is not mounted', 'error'
@@ -181,7 +182,7 @@ def _virtio_scsi(case: check_context.Case) -> Found:
 
 def _no_console(case: check_context.Case) -> Found:
     machine = case.kernel.architecture if case.kernel else None
-    console = consoles.of(
+    console = check_context.serial_console(
         machine or inspect.architecture(case.reader), case.command_line
     )
     offered = _offers_login(case, console)
@@ -208,7 +209,9 @@ def _no_console(case: check_context.Case) -> Found:
         )
 
 
-def _offers_login(case: check_context.Case, console: consoles.Console) -> bool:
+def _offers_login(
+    case: check_context.Case, console: check_context.SerialConsole
+) -> bool:
     if case.has_systemd:
         return any(
             _systemd_offers(case, console, name) for name in console.names
@@ -228,7 +231,7 @@ def _offers_login(case: check_context.Case, console: consoles.Console) -> bool:
 
 
 def _systemd_offers(
-    case: check_context.Case, console: consoles.Console, name: str
+    case: check_context.Case, console: check_context.SerialConsole, name: str
 ) -> bool:
     unit = f'serial-getty@{name}.service'
     # systemd-getty-generator(8): it starts one on what the kernel has for

@@ -13,14 +13,12 @@ from amiclient import errors
 from amiclient.ext import reader as reader_
 from amiclient.ext import shrink
 from amiclient.ext import superblock
+from amiclient.rootfs import boot_extract
 from amiclient.rootfs import boot_files
 from amiclient.rootfs import check
-from amiclient.rootfs import contents
 from amiclient.rootfs import identify
 from amiclient.rootfs import inspect
-from amiclient.rootfs import ramdisk_files
-from amiclient.rootfs import ramdisks
-from amiclient.rootfs import taking
+from amiclient.rootfs import ramdisk_formats
 from amiclient.source import bundle
 from amiclient.source import detect
 from amiclient.tests import fuzz_run
@@ -58,7 +56,7 @@ def _read_file(path: pathlib.Path, folder: pathlib.Path) -> str | None:
 
 
 def _release(path: pathlib.Path, folder: pathlib.Path) -> str | None:
-    found = contents.read_release(path)
+    found = inspect.read_release(path)
     for value in (found.distro, found.version):
         if value is not None and not (value.isprintable() and value.isascii()):
             return f'a release like {value!r}'
@@ -80,7 +78,7 @@ def _take(path: pathlib.Path, folder: pathlib.Path) -> str | None:
         target = folder / f'taken{number}'
         target.mkdir()
         try:
-            taking.take(found, target)
+            boot_extract.take(found, target)
         finally:
             shutil.rmtree(target)
     return None
@@ -203,8 +201,8 @@ def _kernel(path: pathlib.Path, folder: pathlib.Path) -> str | None:
 
 
 def _ramdisk(path: pathlib.Path, folder: pathlib.Path) -> None:
-    ramdisk_files.names(path)
-    ramdisks.identify_ramdisk(path)
+    ramdisk_formats.files_in(path)
+    identify.identify_ramdisk(path)
 
 
 #: For every input.

@@ -21,7 +21,6 @@ from amiclient.glance.upload import request
 from amiclient.glance.upload import reuse
 from amiclient.progress import Progress
 from amiclient.rootfs import identify as identify_
-from amiclient.rootfs import ramdisks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +77,7 @@ def identify_file(kind: model.Kind, path: pathlib.Path) -> PartFile:
         return PartFile(
             kind, path, kernel.size, kernel.state, kernel.architecture
         )
-    ramdisk = ramdisks.identify_ramdisk(path)
+    ramdisk = identify_.identify_ramdisk(path)
     return PartFile(kind, path, ramdisk.size, ramdisk.state)
 
 

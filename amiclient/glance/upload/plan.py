@@ -31,7 +31,6 @@ from amiclient.glance.upload.request import UploadRequest
 from amiclient.glance.upload import reuse
 from amiclient.glance.upload import root_copy
 from amiclient.progress import Progress
-from amiclient.rootfs import contents
 from amiclient.rootfs import inspect
 from amiclient.source import detect
 from amiclient import units
@@ -292,7 +291,7 @@ def describe(
     preflight.check_texts((name, *traits.tags, *traits.properties))
     preflight.check_utf8((traits.architecture or '',))
     disk_format, container_format, notes = _formats(asked, rules)
-    release = contents.read_release(root.path)
+    release = inspect.read_release(root.path)
     computed = {
         'architecture': traits.architecture
         or parts.architecture(kernel)

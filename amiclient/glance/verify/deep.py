@@ -28,7 +28,6 @@ from amiclient.glance.verify import rules
 from amiclient.progress import Progress
 from amiclient.rootfs import check
 from amiclient.rootfs import identify
-from amiclient.rootfs import ramdisks
 from amiclient.source import block
 from amiclient.source import detect
 from amiclient.source import disk
@@ -203,7 +202,7 @@ def _ramdisk(
     context: Context, image: ImageRecord, path: pathlib.Path
 ) -> Iterator[Finding]:
     try:
-        ramdisks.identify_ramdisk(path)
+        identify.identify_ramdisk(path)
     except errors.SourceError as error:
         yield _not_one(context, Kind.ARI, image, error)
 

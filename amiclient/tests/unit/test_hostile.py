@@ -14,7 +14,7 @@ from amiclient.ext import geometry
 from amiclient.ext import layout
 from amiclient.ext import shrink
 from amiclient import process
-from amiclient.rootfs import contents
+from amiclient.rootfs import inspect
 from amiclient.source import detect
 from amiclient import sparse
 from amiclient.tests import base
@@ -142,7 +142,7 @@ class TestEndless(HostileCase):
 
 
 class TestContents(HostileCase):
-    def release(self, *commands: str, size: int = 0) -> contents.Release:
+    def release(self, *commands: str, size: int = 0) -> inspect.Release:
         folder = self.tmp()
         path = seeds.make('plain', folder)
         (folder / 'file').write_bytes(b'ID=debian\n'.ljust(size, b'#'))
@@ -155,7 +155,7 @@ class TestContents(HostileCase):
             access=None,
         )  # fmt: skip
         self.attempt(path, release=targets.BROWSERS['release'])
-        return contents.read_release(path)
+        return inspect.read_release(path)
 
     def test_os_release_that_is_none(self) -> None:
         for commands in (
@@ -168,11 +168,11 @@ class TestContents(HostileCase):
             ('mkdir /etc/os-release',),
         ):
             found = self.release(*commands)
-            self.assertEqual(contents.Release(None, None), found, commands)
+            self.assertEqual(inspect.Release(None, None), found, commands)
 
     def test_os_release_that_is_huge(self) -> None:
         found = self.release('write file etc/os-release', size=3 * _MIB)
-        self.assertEqual(contents.Release(None, None), found)
+        self.assertEqual(inspect.Release(None, None), found)
 
     def test_os_release_with_a_huge_hole(self) -> None:
         found = self.release(
@@ -180,12 +180,12 @@ class TestContents(HostileCase):
             'sif /etc/os-release size 0x7ffffffffff',
             size=20,
         )
-        self.assertEqual(contents.Release(None, None), found)
+        self.assertEqual(inspect.Release(None, None), found)
 
     def test_os_release_that_wants_to_be_more(self) -> None:
         for value in ('"a\x1b[2Jb"', '$(id)', 'a b', '"\u202eok"', 'x' * 65):
-            fields = contents.parse(f'ID={value}\n'.encode())
-            self.assertIsNone(contents._sane(fields.get('ID')), value)
+            fields = inspect.parse_os_release(f'ID={value}\n'.encode())
+            self.assertIsNone(inspect._sane(fields.get('ID')), value)
 
 
 class TestBombs(HostileCase):

@@ -8,7 +8,6 @@ import types
 from amiclient.boot import qemu
 from amiclient.boot import run
 from amiclient.boot import session
-from amiclient.boot import trial
 from amiclient import progress
 from amiclient.tests import base
 
@@ -67,7 +66,7 @@ class TestRun(base.TestCase):
             session, 'started', lambda m: contextlib.nullcontext(self.session)
         )
         plan = types.SimpleNamespace(
-            request=trial.BootRequest(source=self.tmp(), timeout=0.2),
+            request=run.BootRequest(source=self.tmp(), timeout=0.2),
             emulator=qemu.emulator(architecture),
         )
         with progress.QUIET.task('Booting', None) as task:

@@ -2,8 +2,8 @@
 
 
 from amiclient import errors
+from amiclient.rootfs import boot_extract
 from amiclient.rootfs import boot_files
-from amiclient.rootfs import taking
 from amiclient.tests import base
 from amiclient.tests.unit.rootfs import images
 from amiclient.tests.unit.rootfs import samples
@@ -326,7 +326,7 @@ class TestTake(base.TestCase):
     def take(self, files: images.Files, **options: bool):
         image = images.image(self.tmp(), files)
         (found,) = boot_files.find(image)
-        return taking.take(found, self.tmp(), **options)
+        return boot_extract.take(found, self.tmp(), **options)
 
     def test_files(self) -> None:
         files = {

@@ -23,6 +23,7 @@ from amiclient.source import digest
 from amiclient.source import manifest
 from amiclient.source import resolve
 from amiclient.source import shrink as shrink_
+from amiclient import sparse
 from amiclient.tests import base
 from amiclient.tests import disks
 from amiclient.tests import exttree
@@ -68,8 +69,8 @@ class TestCopies(base.TestCase):
         return found
 
     def copy_nothing(self) -> None:
-        for name in ('copy_in_use', 'copy_sparse'):
-            self.useFixture(fixtures.MockPatchObject(finish, name, _refuse))
+        for module, name in ((finish, 'copy_in_use'), (sparse, 'copy')):
+            self.useFixture(fixtures.MockPatchObject(module, name, _refuse))
 
     def sources(self) -> tuple[pathlib.Path, pathlib.Path]:
         """A disk, and a filesystem that has to be unpacked."""

@@ -8,7 +8,7 @@ import fixtures
 import amiclient
 from amiclient import errors
 from amiclient.rootfs import check
-from amiclient.rootfs import ramdisk_files
+from amiclient.rootfs import ramdisk_formats
 from amiclient.tests.unit.rootfs import checks
 from amiclient.tests.unit.rootfs import images
 from amiclient.tests.unit.rootfs import samples
@@ -145,7 +145,7 @@ class TestKernel(checks.CheckCase):
         self.assertIn('cannot be told', found['ext4'].message)
 
     def test_ramdisk_that_unpacks_to_too_much(self) -> None:
-        self.useFixture(fixtures.MockPatchObject(ramdisk_files, '_MOST', 10))
+        self.useFixture(fixtures.MockPatchObject(ramdisk_formats, '_MOST', 10))
         found = self.check(drivers=('scsi/virtio_scsi.ko',))
         self.assertFound(
             'ramdisk-unread', 'warning', 'after 10 bytes, the rest', found

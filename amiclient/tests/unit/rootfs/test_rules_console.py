@@ -2,7 +2,7 @@
 
 """The rule about the console: whether anybody sees a server boot."""
 
-from amiclient.rootfs import consoles
+from amiclient.rootfs import check_context
 from amiclient.tests import base
 from amiclient.tests.unit.rootfs import checks
 from amiclient.tests.unit.rootfs import images
@@ -124,7 +124,7 @@ class TestConsoles(base.TestCase):
             (None, 'console=ttyAMA0', ('ttyS0', True, True, True)),
         ):  # fmt: skip
             with self.subTest(machine=machine, line=line):
-                found = consoles.of(machine, line)
+                found = check_context.serial_console(machine, line)
                 self.assertEqual(
                     expected,
                     (found.name, found.heard, found.main, found.generated),

@@ -14,8 +14,8 @@ import fixtures
 
 from amiclient.ext import reader as reader_
 from amiclient import process
+from amiclient.rootfs import boot_extract
 from amiclient.rootfs import boot_files
-from amiclient.rootfs import taking
 from amiclient.source import disk as disk_
 from amiclient.source import fat
 from amiclient.source import resolve
@@ -100,7 +100,7 @@ class LoaderCase(base.TestCase):
             for number, each in enumerate(found):
                 folder = self.tmp() / str(number)
                 folder.mkdir()
-                taken = taking.take(each, folder)
+                taken = boot_extract.take(each, folder)
                 self.assertEqual(each.has_ramdisk, taken.ramdisk is not None)
             self.partitions = source.partitions
         self.assertEqual([], os.listdir(self.work))

@@ -6,14 +6,14 @@ import os
 import pty
 import termios
 
-from amiclient.boot import terminal
+from amiclient.boot import session
 from amiclient import errors
 from amiclient.tests import base
 
 
 class TestKeys(base.TestCase):
     def typed(self, *pieces: bytes) -> tuple[bytes, bool]:
-        made = terminal.Terminal(-1)
+        made = session.Terminal(-1)
         found = b''.join(made.typed(piece) for piece in pieces)
         return found, made.left
 
@@ -39,14 +39,14 @@ class TestAttached(base.TestCase):
         self.ours, self.its = pty.openpty()
         self.addCleanup(os.close, self.ours)
         self.addCleanup(os.close, self.its)
-        self.patch(terminal, '_PATH', os.ttyname(self.its))
+        self.patch(session, '_PATH', os.ttyname(self.its))
 
     def mode(self) -> list[object]:
         return termios.tcgetattr(self.its)
 
     def test_raw_and_back(self) -> None:
         before = self.mode()
-        with terminal.attached() as found:
+        with session.attached() as found:
             self.assertFalse(self.mode()[3] & (termios.ECHO | termios.ISIG))
             os.write(self.ours, b'\x03')
             self.assertEqual(b'\x03', found.read())
@@ -61,15 +61,15 @@ class TestAttached(base.TestCase):
         before = self.mode()
 
         def fail() -> None:
-            with terminal.attached():
+            with session.attached():
                 raise KeyboardInterrupt
 
         self.assertRaises(KeyboardInterrupt, fail)
         self.assertEqual(before, self.mode())
 
     def test_no_terminal(self) -> None:
-        self.patch(terminal, '_PATH', '/nosuch/tty')
+        self.patch(session, '_PATH', '/nosuch/tty')
         error = self.assertRaises(
-            errors.UsageError, terminal.attached().__enter__
+            errors.UsageError, session.attached().__enter__
         )
         self.assertIn('--interactive', str(error))

@@ -2,7 +2,7 @@
 
 """What is read out of a graphics card, as a kernel scrolls in it."""
 
-from amiclient.boot import screen
+from amiclient.boot import console
 from amiclient.tests import base
 
 ROWS = 204
@@ -25,7 +25,7 @@ def dump(rows: dict[int, bytes]) -> str:
 
 class TestScreen(base.TestCase):
     def test_what_is_new(self) -> None:
-        made = screen.Screen()
+        made = console.Screen()
         rows = {0: b'one', 1: b'', 2: b'two'}
         self.assertEqual(['one', 'two'], made.changed(dump(rows)))
         self.assertEqual([], made.changed(dump(rows)))
@@ -39,19 +39,19 @@ class TestScreen(base.TestCase):
         line = b'ALERT!  UUID=%s does not exist.' % (b'7' * 90)
         rows = {5: line[:80], 6: line[80:], 7: b'next'}
         self.assertEqual(
-            [line.decode(), 'next'], screen.Screen().changed(dump(rows))
+            [line.decode(), 'next'], console.Screen().changed(dump(rows))
         )
 
     def test_begins_anew(self) -> None:
         """At the end of the card, a kernel goes on at its beginning."""
-        made = screen.Screen()
+        made = console.Screen()
         rows = {row: b'old %d' % row for row in range(ROWS - 2)}
         made.changed(dump(rows))
         rows |= {ROWS - 2: b'a', ROWS - 1: b'b', 0: b'c', 1: b'd'}
         self.assertEqual(['a', 'b', 'c', 'd'], made.changed(dump(rows)))
 
     def test_what_is_no_text(self) -> None:
-        made = screen.Screen()
+        made = console.Screen()
         rows = {0: b'\0\1\xff\x1b[31mred\0', 1: b'\xb3\xc4'}
         self.assertEqual(
             ['    [31mred', '\u2502\u2500'], made.changed(dump(rows))
@@ -62,4 +62,4 @@ class TestScreen(base.TestCase):
             'Cannot access memory\r\n',
             '',
         ):
-            self.assertEqual([], screen.Screen().changed(text))
+            self.assertEqual([], console.Screen().changed(text))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 
-from amiclient.rootfs import versions
+from amiclient.rootfs import boot_files
 from amiclient.tests import base
 
 
@@ -31,7 +31,7 @@ class TestVersions(base.TestCase):
             ('1.0~beta', '1.0', '1.0+b1', '1.0.1'),
             ('linux', 'virt', '2.6.32'),
         ):  # fmt: skip
-            keys = [versions.key(version) for version in order]
+            keys = [boot_files.version_key(version) for version in order]
             for i in range(len(keys) - 1):
                 self.assertLess(keys[i], keys[i + 1], order[i : i + 2])
 
@@ -39,9 +39,9 @@ class TestVersions(base.TestCase):
         for one, other in (
             ('6.1.0', '6.1.0'), ('6.01.0', '6.1.0'), ('', ''),
         ):  # fmt: skip
-            self.assertEqual(0, versions.compare(one, other))
+            self.assertEqual(0, boot_files.compare_versions(one, other))
 
     def test_huge_numbers(self) -> None:
         many = '9' * 40_000
-        self.assertLess(versions.compare('1', many), 0)
-        self.assertGreater(versions.compare(f'1{many}', many), 0)
+        self.assertLess(boot_files.compare_versions('1', many), 0)
+        self.assertGreater(boot_files.compare_versions(f'1{many}', many), 0)

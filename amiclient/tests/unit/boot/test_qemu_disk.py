@@ -5,8 +5,7 @@
 import json
 import pathlib
 
-from amiclient.boot import disk
-from amiclient.boot import seed
+from amiclient.boot import qemu
 from amiclient.ext import reader as reader_
 from amiclient.ext import superblock
 from amiclient import process
@@ -27,7 +26,7 @@ class TestDisk(base.TestCase):
         self.disk = self.folder / 'disk.qcow2'
 
     def make(self, size: int = 64 * MIB) -> dict[str, object]:
-        disk.make(self.root, self.disk, size)
+        qemu.make_disk(self.root, self.disk, size)
         told = process.run(
             ['qemu-img', 'info', '--output=json', self.disk], access=None
         )
@@ -47,7 +46,7 @@ class TestDisk(base.TestCase):
 
     def test_superblock(self) -> None:
         self.make()
-        found = disk.superblock_of(self.disk, self.root, self.folder)
+        found = qemu.superblock_of(self.disk, self.root, self.folder)
         self.assertEqual(superblock.read(self.root), found)
 
     def test_superblock_of_the_layer(self) -> None:
@@ -56,7 +55,7 @@ class TestDisk(base.TestCase):
         process.run([
             'qemu-io', '-f', 'qcow2', '-c', 'write -P 0 0 4096', self.disk
         ], access=None)  # fmt: skip
-        found = disk.superblock_of(self.disk, self.root, self.folder)
+        found = qemu.superblock_of(self.disk, self.root, self.folder)
         self.assertIsNone(found)
         self.assertEqual(before, self.root.read_bytes())
 
@@ -76,11 +75,11 @@ class TestDisk(base.TestCase):
             access=None,
         )
         self.make()
-        found = disk.superblock_of(self.disk, self.root, self.folder)
+        found = qemu.superblock_of(self.disk, self.root, self.folder)
         self.assertTrue(found.needs_recovery)
         self.assertEqual('', found.label)
         names = sorted(self.folder.iterdir())
-        replayed = disk.replayed(self.disk, self.root, self.folder)
+        replayed = qemu.replayed(self.disk, self.root, self.folder)
         self.assertFalse(replayed.needs_recovery)
         self.assertEqual('grown', replayed.label)
         self.assertEqual(names, sorted(self.folder.iterdir()))
@@ -88,7 +87,7 @@ class TestDisk(base.TestCase):
 
 class TestSeed(base.TestCase):
     def test_is_a_configuration_drive(self) -> None:
-        path = seed.make(self.tmp(), UUID)
+        path = qemu.make_seed(self.tmp(), UUID)
         block = superblock.read(path)
         # The label is all that cloud-init goes by.
         self.assertEqual('config-2', block.label)

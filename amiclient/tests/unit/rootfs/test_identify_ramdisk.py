@@ -5,7 +5,7 @@ import pathlib
 import subprocess
 
 from amiclient import errors
-from amiclient.rootfs import ramdisks
+from amiclient.rootfs import identify
 from amiclient.tests import base
 from amiclient.tests.unit.rootfs import samples
 from amiclient.tests.unit.source import test_detect
@@ -24,7 +24,7 @@ class TestRamdisks(base.TestCase):
 
     def ramdisk(self, content: bytes) -> tuple[str, bool]:
         path = self.file(content)
-        found = ramdisks.identify_ramdisk(path)
+        found = identify.identify_ramdisk(path)
         self.assertEqual((path, len(content)), (found.path, found.size))
         return found.compression, found.microcode
 
@@ -33,7 +33,7 @@ class TestRamdisks(base.TestCase):
 
     def refused_path(self, path: pathlib.Path) -> str:
         error = self.assertRaises(
-            errors.SourceError, ramdisks.identify_ramdisk, path
+            errors.SourceError, identify.identify_ramdisk, path
         )
         text = str(error)
         self.assertTrue(text.startswith(f'{path}: '), text)
@@ -42,7 +42,7 @@ class TestRamdisks(base.TestCase):
 
     def test_installed_ramdisks(self) -> None:
         for path in samples.installed('initrd.img'):
-            found = ramdisks.identify_ramdisk(path)
+            found = identify.identify_ramdisk(path)
             self.assertEqual(os.stat(path).st_size, found.size)
 
     def test_every_compression(self) -> None:
@@ -202,6 +202,6 @@ class TestRamdisks(base.TestCase):
                 noise[place] = self.random.choice(b'0123456789abcdef\0z-')
             path = self.file(bytes(noise))
             try:
-                ramdisks.identify_ramdisk(path)
+                identify.identify_ramdisk(path)
             except errors.SourceError as error:
                 self.assertNotIn('\n', str(error))

@@ -4,7 +4,7 @@ import pathlib
 import subprocess
 
 from amiclient import errors
-from amiclient.rootfs import contents
+from amiclient.rootfs import inspect
 from amiclient.tests import base
 
 _DEBIAN = b"""\
@@ -42,7 +42,7 @@ class TestContents(base.TestCase):
     def release(self, content: bytes) -> tuple[str | None, str | None]:
         """Read the release of a filesystem with this os-release file."""
         image = self.image({'etc/os-release': content})
-        found = contents.read_release(image)
+        found = inspect.read_release(image)
         return found.distro, found.version
 
     def test_debian(self) -> None:
@@ -52,24 +52,24 @@ class TestContents(base.TestCase):
             {'etc/os-release': '../usr/lib/os-release'},
         )
         self.assertEqual(
-            contents.Release('debian', '12'), contents.read_release(image)
+            inspect.Release('debian', '12'), inspect.read_release(image)
         )
 
     def test_which_file_counts(self) -> None:
         image = self.image({'usr/lib/os-release': _DEBIAN})
-        self.assertEqual('debian', contents.read_release(image).distro)
+        self.assertEqual('debian', inspect.read_release(image).distro)
         image = self.image(
             {'usr/lib/os-release': _DEBIAN, 'etc/os-release': b'ID=mine\n'}
         )
         self.assertEqual(
-            contents.Release('mine', None), contents.read_release(image)
+            inspect.Release('mine', None), inspect.read_release(image)
         )
 
     def test_none(self) -> None:
-        nothing = contents.Release(None, None)
-        self.assertEqual(nothing, contents.read_release(self.image({})))
+        nothing = inspect.Release(None, None)
+        self.assertEqual(nothing, inspect.read_release(self.image({})))
         image = self.image({}, {'etc/os-release': '/no'})
-        self.assertEqual(nothing, contents.read_release(image))
+        self.assertEqual(nothing, inspect.read_release(image))
         self.assertEqual((None, None), self.release(b''))
         self.assertEqual((None, None), self.release(bytes(70_000)))
         self.assertEqual(
@@ -79,7 +79,7 @@ class TestContents(base.TestCase):
     def test_not_a_filesystem(self) -> None:
         path = self.tmp() / 'f'
         path.write_bytes(bytes(99_999))
-        self.assertRaises(errors.SourceError, contents.read_release, path)
+        self.assertRaises(errors.SourceError, inspect.read_release, path)
 
     def test_what_becomes_a_property(self) -> None:
         """Only sane characters get out of the image."""
@@ -115,4 +115,6 @@ class TestContents(base.TestCase):
             (b'A=x\nA=b', 'b'),
             ('A="\u00fc"'.encode(), '\u00fc'),
         ):
-            self.assertEqual(value, contents.parse(line).get('A'), line)
+            self.assertEqual(
+                value, inspect.parse_os_release(line).get('A'), line
+            )

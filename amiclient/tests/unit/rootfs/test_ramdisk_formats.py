@@ -10,7 +10,6 @@ import time
 import fixtures
 
 from amiclient import errors
-from amiclient.rootfs import ramdisk_files
 from amiclient.rootfs import ramdisk_formats
 from amiclient.tests import base
 from amiclient.tests import bombs
@@ -33,7 +32,7 @@ class TestNames(base.TestCase):
     def names(self, content: bytes) -> set[str]:
         path = self.tmp() / 'initrd'
         path.write_bytes(content)
-        return {*ramdisk_files.names(path).names}
+        return {*ramdisk_formats.files_in(path).names}
 
     def test_every_compression(self) -> None:
         for pack in (
@@ -96,7 +95,7 @@ class TestNames(base.TestCase):
             self.assertEqual({*_NAMES}, found)
 
     def test_modules(self) -> None:
-        found = ramdisk_files.modules(
+        found = ramdisk_formats.modules_in(
             frozenset({*_NAMES, 'lib/modules/1/a.ko', 'lib/a.txt'})
         )
         self.assertEqual({'virtio_blk', 'a'}, found)
@@ -105,15 +104,15 @@ class TestNames(base.TestCase):
 class TestBounds(base.TestCase):
     """What unpacks for ever is read for a while, and that is told."""
 
-    def listing(self, content: bytes) -> ramdisk_files.Listing:
+    def listing(self, content: bytes) -> ramdisk_formats.Listing:
         path = self.tmp() / 'initrd'
         path.write_bytes(content)
-        return ramdisk_files.names(path)
+        return ramdisk_formats.files_in(path)
 
     def bound(self, **values: float) -> None:
         for name, value in values.items():
             self.useFixture(
-                fixtures.MockPatchObject(ramdisk_files, name, value)
+                fixtures.MockPatchObject(ramdisk_formats, name, value)
             )
 
     def test_zeros(self) -> None:
@@ -133,7 +132,7 @@ class TestBounds(base.TestCase):
     def test_100_gib(self) -> None:
         path = bombs.zstd(self.tmp() / 'initrd', _MAIN, 100)
         since = time.monotonic()
-        found = ramdisk_files.names(path)
+        found = ramdisk_formats.files_in(path)
         self.assertLess(time.monotonic() - since, 25)
         self.assertIn(found.end, ('1.0 GiB', '10 seconds'))
         self.assertLessEqual({*_NAMES}, found.names)
@@ -178,6 +177,6 @@ class TestReal(base.TestCase):
         found = samples.installed('initrd.img')
         if not found:
             self.skipTest('there is no initrd here')
-        names = ramdisk_files.names(found[-1]).names
+        names = ramdisk_formats.files_in(found[-1]).names
         self.assertIn('init', names)
-        self.assertNotEqual(set(), ramdisk_files.modules(names))
+        self.assertNotEqual(set(), ramdisk_formats.modules_in(names))

@@ -10,7 +10,6 @@ import fixtures
 
 from amiclient.boot import causes
 from amiclient.boot import run
-from amiclient.boot import trial
 from amiclient import errors
 from amiclient.source import bundle
 from amiclient.source import manifest
@@ -46,9 +45,9 @@ class PlanCase(base.TestCase):
             fixtures.EnvironmentVariable('PATH', f'{self.bin}:/usr/bin:/bin')
         )
 
-    def plan(self, **rest: object) -> trial.BootPlan:
-        request = trial.BootRequest(**{'source': self.root, **rest})
-        return trial.plan(request, self.source)
+    def plan(self, **rest: object) -> run.BootPlan:
+        request = run.BootRequest(**{'source': self.root, **rest})
+        return run.plan(request, self.source)
 
 
 class TestPlan(PlanCase):
@@ -200,8 +199,8 @@ class TestKvm(PlanCase):
 
 
 class TestBooted(base.TestCase):
-    def booted(self, **rest: object) -> trial.Booted:
-        return trial.Booted(
+    def booted(self, **rest: object) -> run.Booted:
+        return run.Booted(
             **{
                 'result': 'booted',
                 'seconds': 9.5,
@@ -223,7 +222,7 @@ class TestBooted(base.TestCase):
         self.assertFalse(self.booted(root_size=None).grew)
 
     def test_explanations(self) -> None:
-        request = trial.BootRequest(
+        request = run.BootRequest(
             source=pathlib.Path('x'), until=re.compile('ready$'), timeout=7
         )
         for words, rest in (
@@ -251,7 +250,7 @@ class TestBooted(base.TestCase):
             self.assertFalse(said.endswith('.'))
 
     def test_what_was_done_already_is_not_advised(self) -> None:
-        request = trial.BootRequest(
+        request = run.BootRequest(
             source=pathlib.Path('x'), append='console=ttyS0'
         )
         booted = self.booted(matched=None, result='timeout')
