@@ -392,12 +392,14 @@ class TestDamage(HostileCase):
 
     def test_changed_meanwhile(self) -> None:
         path = disks.convert(self.secret, 'qcow2')
-        real = resolve.taking.take
+        real = resolve.filesystem.take
 
         def take(*words, **options) -> None:
             real(*words, **options)
             # Whatever parts of a second the filesystem has.
             os.utime(path, (1, 1))
 
-        self.useFixture(fixtures.MockPatchObject(resolve.taking, 'take', take))
+        self.useFixture(
+            fixtures.MockPatchObject(resolve.filesystem, 'take', take)
+        )
         self.assertIn('was changed while', self.refused(path))
