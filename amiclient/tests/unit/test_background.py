@@ -18,6 +18,7 @@ from amiclient.tests import base
 #: Starts a program, tells its number, and waits to be killed.
 _PARENT = """
 import time
+from amiclient import process
 with process.background(['sleep', '60'], access=None) as program:
     print(program.pid, flush=True)
     time.sleep(60)

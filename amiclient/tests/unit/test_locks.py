@@ -18,6 +18,7 @@ from amiclient.tests import base
 #: Holds a file until its stdin ends, or says why it cannot.
 _HOLDER = """\
 import pathlib, sys
+from amiclient import errors, locks
 try:
     with getattr(locks, sys.argv[1])(pathlib.Path(sys.argv[2])):
         print('held', flush=True)

@@ -23,6 +23,7 @@ _ROOT = pathlib.Path(scratch.__file__).parents[1]
 #: Makes a file and a folder, and waits to be killed.
 _CHILD = """
 import pathlib, sys, time
+from amiclient import scratch
 folder = pathlib.Path(sys.argv[1])
 with scratch.File(folder, 'root.img') as file:
     with scratch.Folder(folder) as made:

@@ -316,10 +316,10 @@ class Watch:
 #: Shrinks an image in a process of its own, and tells what it is about. Its
 #: arguments: image, and what to call shrink.ShrinkRequest with, as JSON.
 _CHILD = """
-from amiclient import errors
-from amiclient import interrupts
-from amiclient import progress
 import contextlib, json, pathlib, resource, signal, sys
+from amiclient import errors, interrupts, progress
+from amiclient.ext import shrink
+from amiclient.source import detect
 
 class Loud:
     @contextlib.contextmanager
