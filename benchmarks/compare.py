@@ -20,6 +20,7 @@ from benchmarks import listing
 from benchmarks import loading
 from benchmarks import machine
 from benchmarks import measure
+from benchmarks import sink
 from benchmarks import throughput
 from benchmarks import triple
 
@@ -181,24 +182,37 @@ def _client(
     arguments: argparse.Namespace, work: pathlib.Path
 ) -> dict[str, _Figures]:
     size = arguments.size * throughput.GIB
-    with throughput.sink() as endpoint:
-        series = throughput.Bench(
-            endpoint,
-            big=throughput.payload(work / 'big.img', size),
-            tiny=throughput.payload(work / 'tiny.img', throughput.TINY),
-            monster=throughput.huge(work / 'huge.img'),
-            env=_environment(work),
-        ).run(arguments.rounds)
+    big = throughput.payload(work / 'big.img', size)
+    tiny = throughput.payload(work / 'tiny.img', throughput.TINY)
+    monster = throughput.huge(work / 'huge.img')
+    certificate = sink.make_certificate(work / 'sink.pem')
+
+    def measured(certificate: pathlib.Path | None) -> measure.Series:
+        with throughput.sink(certificate) as endpoint:
+            return throughput.Bench(
+                endpoint,
+                big=big,
+                tiny=tiny,
+                monster=monster,
+                env=_environment(work),
+                certificate=certificate,
+            ).run(arguments.rounds)
+
+    plain, tls = measured(None), measured(certificate)
+    title = f'The client, sending {arguments.size} GiB'
     return {
-        f'The client, sending {arguments.size} GiB': [
-            *_rates(series, size),
-            *_processor_time(series, size),
+        title: [*_rates(plain, size), *_processor_time(plain, size)],
+        f'{title} over TLS': [
+            *_rates(tls, size, None),
+            *_processor_time(tls, size),
         ],
-        'Peak memory of the client': _memory(series, arguments.size),
+        'Peak memory of the client': _memory(plain, arguments.size),
     }
 
 
-def _rates(series: measure.Series, size: int) -> _Figures:
+def _rates(
+    series: measure.Series, size: int, target: float | None = 0.8
+) -> _Figures:
     """Bytes by second, between a tiny payload's time and the big one's."""
 
     def rate(subject: str) -> list[float]:
@@ -213,7 +227,7 @@ def _rates(series: measure.Series, size: int) -> _Figures:
         lambda wall: size / wall / 2**20, (throughput.SHA512, 'wall')
     )
     rates = [
-        (throughput.SHA512, alone, 0.8),
+        (throughput.SHA512, alone, target),
         (throughput.CREATE, rate(throughput.CREATE), None),
         (throughput.CURL, rate(throughput.CURL), None),
     ]
@@ -224,10 +238,10 @@ def _rates(series: measure.Series, size: int) -> _Figures:
             ours=ours,
             other=other,
             theirs=theirs,
-            target=target,
+            target=least,
             at_least=True,
         )
-        for other, theirs, target in rates
+        for other, theirs, least in rates
     ]
 
 
@@ -237,7 +251,7 @@ def _processor_time(series: measure.Series, size: int) -> _Figures:
     sha512 = (throughput.SHA512, 'cpu')
     rows = []
     for name, base, target in (
-        ('CPU time above --version', lambda _: throughput.VERSION, 0.5),
+        ('CPU time above --version', lambda _: throughput.VERSION, 0.65),
         ('CPU time above a tiny payload', throughput.tiny, None),
     ):
         rows.append(

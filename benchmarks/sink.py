@@ -18,7 +18,10 @@ or use :class:`Sink` as a context manager in a process of one's own.
 import argparse
 import http.server
 import json
+import pathlib
 import re
+import ssl
+import subprocess
 import threading
 from typing import Any, Self
 import urllib.parse
@@ -145,9 +148,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: pathlib.Path | None = None) -> None:
         super().__init__(('127.0.0.1', 0), _Handler)
-        self.endpoint = f'http://127.0.0.1:{self.server_address[1]}'
+        scheme = 'http'
+        if certificate is not None:
+            scheme = 'https'
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self.socket = context.wrap_socket(self.socket, server_side=True)
+        self.endpoint = f'{scheme}://127.0.0.1:{self.server_address[1]}'
         self.images: dict[str, dict[str, Any]] = {}
 
 
@@ -168,11 +177,32 @@ class Sink:
         self._server.server_close()
 
 
+def make_certificate(path: pathlib.Path) -> pathlib.Path:
+    """Make a key and a certificate that signs itself, in one file."""
+    subprocess.run(
+        [
+            *('openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt'),
+            *('ec_paramgen_curve:P-256', '-nodes', '-subj', '/CN=sink'),
+            *('-addext', 'subjectAltName=IP:127.0.0.1', '-days', '2'),
+            *('-keyout', path, '-out', f'{path}.crt'),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    with path.open('ab') as file:
+        file.write(pathlib.Path(f'{path}.crt').read_bytes())
+    return path
+
+
 def main() -> None:
     """Print the endpoint and serve until killed."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.parse_args()
-    server = _Server()
+    parser.add_argument(
+        '--certificate',
+        type=pathlib.Path,
+        help='speak TLS, with this key and certificate',
+    )
+    server = _Server(parser.parse_args().certificate)
     print(server.endpoint, flush=True)
     server.serve_forever()
 

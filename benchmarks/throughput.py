@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 import random
+import ssl
 import statistics
 import subprocess
 import sys
@@ -42,10 +43,14 @@ _Argv = list[str | pathlib.Path]
 
 
 @contextlib.contextmanager
-def sink() -> Iterator[str]:
-    """Run the server in a process of its own; give its endpoint."""
+def sink(certificate: pathlib.Path | None = None) -> Iterator[str]:
+    """Run the server in a process of its own; give its endpoint.
+
+    :param certificate: has it speak TLS.
+    """
+    options = ['--certificate', certificate] if certificate else []
     with subprocess.Popen(
-        [sys.executable, '-m', 'benchmarks.sink'],
+        [sys.executable, '-m', 'benchmarks.sink', *options],
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
@@ -92,6 +97,7 @@ class Bench:
     :param big: a payload.
     :param tiny: another, of :data:`TINY` bytes.
     :param monster: a filesystem of 1 TiB.
+    :param certificate: the server's, if it speaks TLS.
     """
 
     def __init__(
@@ -102,8 +108,10 @@ class Bench:
         tiny: pathlib.Path,
         monster: pathlib.Path,
         env: Mapping[str, str],
+        certificate: pathlib.Path | None = None,
     ) -> None:
         self._endpoint = endpoint
+        self._certificate = certificate
         self._big = big
         self._tiny = tiny
         self._monster = monster
@@ -145,6 +153,7 @@ class Bench:
     def _openstack(self, *arguments: str | pathlib.Path) -> _Argv:
         return [
             *('openstack', '--os-auth-type', 'none'),
+            *(['--os-cacert', self._certificate] if self._certificate else []),
             *('--os-endpoint', self._endpoint, *arguments),
         ]
 
@@ -166,10 +175,13 @@ class Bench:
             data=json.dumps({'name': path.name}).encode(),
             headers={'Content-Type': 'application/json'},
         )
-        with urllib.request.urlopen(wanted) as answer:
+        trusted = self._certificate
+        context = ssl.create_default_context(cafile=trusted)
+        with urllib.request.urlopen(wanted, context=context) as answer:
             image = json.load(answer)['id']
         return [
             *('curl', '--silent', '--show-error', '--fail', '-T', path),
+            *(['--cacert', trusted] if trusted else []),
             *('-H', 'Content-Type: application/octet-stream'),
             f'{self._endpoint}/v2/images/{image}/file',
         ]

@@ -206,9 +206,12 @@ class Cloud:
         By the database, for Glance takes a tenth of a second for each.
         """
         path = self.folder / 'glance.db'
-        with contextlib.closing(
-            sqlite3.connect(path, timeout=STOP_TIMEOUT)
-        ) as database, database:
+        with (
+            contextlib.closing(
+                sqlite3.connect(path, timeout=STOP_TIMEOUT)
+            ) as database,
+            database,
+        ):
             database.execute('BEGIN IMMEDIATE')
             for table in _TABLES:
                 database.execute(f'DELETE FROM {table}')

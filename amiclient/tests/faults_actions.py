@@ -169,9 +169,10 @@ def _await_saving(exchange: faults.Exchange) -> None:
     url = f'http://{server}{exchange.path}'.removesuffix('/file')
     headers = {'X-Auth-Token': exchange.headers['X-Auth-Token']}
     end = time.monotonic() + _LATE
-    while requests.get(url, headers=headers, timeout=10).json()[
-        'status'
-    ] != 'saving':
+    while (
+        requests.get(url, headers=headers, timeout=10).json()['status']
+        != 'saving'
+    ):
         if time.monotonic() > end:
             raise AssertionError('the data never came there')
         time.sleep(0.01)

@@ -251,7 +251,9 @@ class _UpdatePlanner:
 
     def plan(self, progress: Progress) -> ChangePlan:
         new = {kind: self._new(kind, progress) for kind in self._given}
-        if created := list(parts.created(new.values())):
+        if created := [
+            step.new for step in new.values() if isinstance(step, Creation)
+        ]:
             preflight.check_store(self._catalog, self._request.store)
             known = preflight.Rules.of(self._catalog)
             for each in created:

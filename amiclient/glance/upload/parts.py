@@ -7,7 +7,7 @@ the cloud holds already is not sent again: ten AMIs of one distribution then
 share one kernel.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 import dataclasses
 import pathlib
 
@@ -119,9 +119,6 @@ def plan_file(
     :param strict: whether an image that is there must be as the settings say
         in every respect: it is the result, not only a part of it.
     """
-    name = traits.name or part.path.name
-    preflight.check_texts((name, *traits.tags, *traits.properties))
-    preflight.check_utf8((traits.architecture or '',))
     payload = model.Payload(part.path, part.size, state=part.state)
     others: tuple[request.Other, ...] = ()
     # An id that the user chose can only be that of a new image.
@@ -133,60 +130,45 @@ def plan_file(
             reuse.digests(payload, part.kind.noun, progress),
         )
         if same is not None:
-            return request.Reuse(
-                part.kind,
-                same,
-                part.architecture,
-                notes=(
-                    *_withdrawable(part.kind, same, settings, catalog),
-                    *_elsewhere(part.kind, same, settings),
-                ),
-            )
+            notes = tuple(_notes(part.kind, same, settings, catalog))
+            return request.Reuse(part.kind, same, part.architecture, notes)
     architecture = traits.architecture or part.architecture
     computed = {'architecture': architecture} if architecture else {}
     warnings: tuple[str, ...] = ()
     if rules is not None and traits.architecture is None:
         computed, warnings = rules.sift(computed)
-    new = model.NewImage(
-        name=name,
-        disk_format=part.kind.value,
-        container_format=part.kind.value,
-        id=traits.id,
-        visibility=settings.visibility,
-        hidden=settings.hidden or None,
-        owner=settings.owner,
-        tags=traits.tags,
-        properties={**computed, **traits.properties},
+    new = preflight.new_image(
+        traits.name or part.path.name,
+        (part.kind.value, part.kind.value),
+        traits,
+        settings,
+        computed,
     )
     return request.Creation(
         part.kind, new, payload, notes=(*warnings, *reuse.told(others))
     )
 
 
-def _withdrawable(
+def _notes(
     kind: model.Kind,
     image: model.ImageRecord,
     settings: request.Settings,
     catalog: client.Catalog,
 ) -> Iterator[str]:
-    """Say that somebody else could take away what is reused."""
+    """Say who could take away what is reused, and where it is not."""
+    title = (
+        f'the {kind.noun} {image.name!r} ({image.id}), which holds the same '
+        'bytes,'
+    )
     project = settings.owner or catalog.project()
     if project is not None and image.owner != project:
         yield (
-            f'the {kind.noun} {image.name!r} ({image.id}), which holds the '
-            f'same bytes, belongs to the project {image.owner} and is reused: '
+            f'{title} belongs to the project {image.owner} and is reused: '
             'its owner can withdraw it, --no-reuse makes one of your own'
         )
-
-
-def _elsewhere(
-    kind: model.Kind, image: model.ImageRecord, settings: request.Settings
-) -> Iterator[str]:
-    """Say that what is reused is not in the store that was asked for."""
     if settings.store and image.stores and settings.store not in image.stores:
         yield (
-            f'the {kind.noun} {image.name!r} ({image.id}), which holds the '
-            f'same bytes, is reused, and not in the store {settings.store!r}: '
+            f'{title} is reused, and not in the store {settings.store!r}: '
             '--no-reuse makes one there'
         )
 
@@ -201,21 +183,16 @@ def _wanted(
     asked = dict(traits.properties)
     if traits.architecture is not None:
         asked.setdefault('architecture', traits.architecture)
-    wanted = reuse.Wanted(
+    return reuse.Wanted(
         formats=(part.kind.value, part.kind.value),
         visibility=settings.visibility,
         owner=settings.owner,
         name=traits.name,
         tags=traits.tags,
         properties=asked,
-    )
-    if not strict:
-        return wanted
-    return dataclasses.replace(
-        wanted,
-        hidden=settings.hidden,
-        protected=settings.protected,
-        store=settings.store,
+        hidden=strict and settings.hidden,
+        protected=settings.protected if strict else None,
+        store=settings.store if strict else None,
     )
 
 
@@ -246,19 +223,7 @@ def architecture(kernel: request.Step | None) -> str | None:
     """Tell what a kernel runs on, as Nova calls it; None if unknown."""
     if kernel is None:
         return None
+    found = kernel.image.properties.get('architecture')
     if isinstance(kernel, request.Reuse):
-        found = (
-            kernel.record.properties.get('architecture') or kernel.architecture
-        )
-    else:
-        found = kernel.new.properties.get('architecture')
+        found = found or kernel.architecture
     return str(found) if found else None
-
-
-def created(
-    steps: Iterable[request.Step | None],
-) -> Iterator[model.NewImage]:
-    """Pick what is going to be created."""
-    for step in steps:
-        if isinstance(step, request.Creation):
-            yield step.new

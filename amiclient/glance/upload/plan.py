@@ -6,16 +6,12 @@ Planning only reads: files first, then the cloud. What the plan says is done by
 :mod:`amiclient.glance.upload.register`.
 """
 
-from collections.abc import Iterable
-from collections.abc import Iterator
 import contextlib
 import dataclasses
-import pathlib
 import re
 
 from amiclient import errors
 from amiclient.ext import image
-from amiclient.ext import shrink
 from amiclient import files
 from amiclient.glance import client
 from amiclient.glance import model
@@ -24,16 +20,15 @@ from amiclient.glance.upload import parts
 from amiclient.glance.upload import preflight
 from amiclient.glance.upload.preflight import Rules
 from amiclient.glance.upload import request
-from amiclient.glance.upload.request import Creation
-from amiclient.glance.upload.request import Reuse
-from amiclient.glance.upload.request import Step
-from amiclient.glance.upload.request import UploadRequest
 from amiclient.glance.upload import reuse
 from amiclient.glance.upload import root_copy
 from amiclient.progress import Progress
 from amiclient.rootfs import inspect
 from amiclient.source import detect
 from amiclient import units
+
+#: Suffixes that say what a file is, and are no part of a name.
+_SUFFIX = re.compile(r'\.(img|image|raw|bin|ami|fs|ext[234])$', re.IGNORECASE)
 
 
 def plan(
@@ -80,15 +75,30 @@ def plan(
         )
     ]
     _check_architecture(parts.architecture(steps[0]), asked.traits)
-    widened = _reach(asked.settings, steps, catalog)
-    new, warnings = describe(asked, root, steps[0], rules)
-    for each in (*parts.created(steps), new):
+    widened = tuple(
+        step
+        for step in steps
+        if isinstance(step, request.Reuse)
+        and preflight.is_out_of_reach(
+            catalog, step.record, step.kind, asked.settings
+        )
+    )
+    new, warnings = _describe(asked, root, steps[0], rules)
+    creations = [s for s in steps if isinstance(s, request.Creation)]
+    for each in (*(s.new for s in creations), new):
         rules.check(each)
     shrunk = root_copy.plan(asked, root, exact=exact, progress=progress)
     packing = root_copy.plan_packing(asked, shrunk, catalog)
-    ami = dataclasses.replace(
-        create(asked, root, shrunk, new, packing), adopted=adopted
+    # What the shrinking will have made by then.
+    payload = model.Payload(
+        path=root.path if shrunk is None else shrunk.output,
+        size=root.superblock.size if shrunk is None else shrunk.size,
+        blank=detect.boot_sector(root.path),
+        pack=packing,
+        state=root.state if shrunk is None else None,
     )
+    new = dataclasses.replace(new, min_disk=_min_disk(asked, payload.size))
+    ami = request.Creation(model.Kind.AMI, new, payload, adopted=adopted)
     alike, others = reuse.look(
         asked, ami, steps[0], steps[1], shrunk, catalog, exact=exact
     )
@@ -102,12 +112,22 @@ def plan(
         )
     )
     told = preflight.permission(catalog, asked.settings)
-    creations = [s for s in steps if isinstance(s, request.Creation)]
     preflight.check_quota(
         catalog,
-        [_least(step) for step in (*creations, *(() if alike else (ami,)))],
+        # How small it is when it is compressed, nobody knows yet.
+        [
+            1 if step.payload.pack else step.size
+            for step in (*creations, *(() if alike else (ami,)))
+        ],
         removed=len(orphans),
     )
+    if payload.blank:
+        note = (
+            f'{asked.source}: an old boot sector in its first {payload.blank} '
+            'bytes is sent as zeros, for Nova would take the image for a '
+            'partitioned disk'
+        )
+        warnings = (*warnings, note)
     planned = request.RegisterPlan(
         ami=ami,
         kernel=steps[0],
@@ -116,7 +136,6 @@ def plan(
         settings=asked.settings,
         warnings=(
             *warnings,
-            *boot_sector_note(asked.source, ami.payload),
             *(note for step in steps if step for note in step.notes),
             *marks.warnings(orphans),
         ),
@@ -128,11 +147,6 @@ def plan(
         marked=rules.takes_property(marks.PROPERTY),
     )
     return _settled(planned, exact=exact, progress=progress)
-
-
-def _least(step: request.Creation) -> int:
-    # How small it is when it is compressed, nobody knows yet.
-    return 1 if step.payload.pack else step.size
 
 
 def _settled(
@@ -210,25 +224,6 @@ def _ask(
     return adopted, Rules.of(catalog)
 
 
-def _reach(
-    settings: request.Settings,
-    steps: Iterable[request.Step | None],
-    catalog: client.Catalog,
-) -> tuple[request.Reuse, ...]:
-    """Tell which kernels and ramdisks have to be made more visible.
-
-    :raises CloudError: if there are any, but nobody asked for that.
-    """
-    return tuple(
-        step
-        for step in steps
-        if isinstance(step, request.Reuse)
-        and preflight.is_out_of_reach(
-            catalog, step.record, step.kind, settings
-        )
-    )
-
-
 def _check_architecture(of_kernel: str | None, traits: request.Traits) -> None:
     """Refuse what would have Nova choose a host that cannot run a kernel.
 
@@ -269,14 +264,10 @@ def _check_request(asked: request.UploadRequest) -> None:
         preflight.check_command_line(asked.traits.properties)
 
 
-#: Suffixes that say what a file is, and are no part of a name.
-_SUFFIX = re.compile(r'\.(img|image|raw|bin|ami|fs|ext[234])$', re.IGNORECASE)
-
-
-def describe(
-    asked: UploadRequest,
+def _describe(
+    asked: request.UploadRequest,
     root: image.RootImage,
-    kernel: Step | None,
+    kernel: request.Step | None,
     rules: Rules,
 ) -> tuple[model.NewImage, tuple[str, ...]]:
     """Make the AMI's record, but for what depends on its size.
@@ -288,9 +279,14 @@ def describe(
     """
     traits, settings = asked.traits, asked.settings
     name = traits.name or _SUFFIX.sub('', asked.source.name)
-    preflight.check_texts((name, *traits.tags, *traits.properties))
-    preflight.check_utf8((traits.architecture or '',))
-    disk_format, container_format, notes = _formats(asked, rules)
+    ami = model.Kind.AMI.value
+    formats = ami, ami
+    notes: tuple[str, ...] = ()
+    if asked.image_format in ('raw', 'qcow2'):
+        formats = asked.image_format, 'bare'
+    elif asked.image_format == 'auto' and not rules.takes_formats(*formats):
+        formats = 'raw', 'bare'
+        notes = ('this cloud takes no ami images: the root image becomes raw',)
     release = inspect.read_release(root.path)
     computed = {
         'architecture': traits.architecture
@@ -301,82 +297,29 @@ def describe(
         'os_version': release.version,
     }
     taken, warnings = rules.sift(
-        {
-            key: value
-            for key, value in computed.items()
-            if value and key not in traits.properties
-        }
+        {k: v for k, v in computed.items() if v and k not in traits.properties}
     )
-    new = model.NewImage(
-        name=name,
-        disk_format=disk_format,
-        container_format=container_format,
-        id=traits.id,
-        visibility=settings.visibility,
-        hidden=settings.hidden or None,
-        owner=settings.owner,
-        min_ram=asked.min_ram or 0,
-        tags=traits.tags,
-        properties={**taken, **traits.properties},
+    new = preflight.new_image(
+        name, formats, traits, settings, taken, min_ram=asked.min_ram or 0
     )
-    if not computed['architecture']:
-        notes = (*notes, *_unknown(new, kernel, rules))
-    return new, (*notes, *warnings)
-
-
-def _unknown(
-    new: model.NewImage, kernel: Step | None, rules: Rules
-) -> Iterator[str]:
-    """Say that an image gets no architecture, and so may get any host."""
     key = 'architecture'
-    if key in new.properties or not rules.takes_property(key):
-        return
-    if isinstance(kernel, Reuse):
-        yield (
+    if (
+        not computed[key]
+        and key not in new.properties
+        and rules.takes_property(key)
+        and isinstance(kernel, request.Reuse)
+    ):
+        # It may get any host.
+        note = (
             f'the image gets no {key}, for neither the kernel '
             f'{kernel.record.name!r} ({kernel.record.id}) nor the root '
             f'filesystem tells it: give it, such as --{key} x86_64'
         )
+        notes = (*notes, note)
+    return new, (*notes, *warnings)
 
 
-def _formats(
-    asked: UploadRequest, rules: Rules
-) -> tuple[str, str, tuple[str, ...]]:
-    ami = model.Kind.AMI.value
-    if asked.image_format in ('raw', 'qcow2'):
-        return asked.image_format, 'bare', ()
-    if asked.image_format == 'auto' and not rules.takes_formats(ami, ami):
-        note = 'this cloud takes no ami images: the root image becomes raw'
-        return 'raw', 'bare', (note,)
-    return ami, ami, ()
-
-
-def create(
-    asked: UploadRequest,
-    root: image.RootImage,
-    shrunk: shrink.ShrinkPlan | None,
-    new: model.NewImage,
-    packing: model.Packing | None,
-) -> Creation:
-    """Add to the record what depends on the size, and the data.
-
-    :param shrunk: how the filesystem is going to be shrunk; None if not.
-    :param packing: how it is going to be compressed; None if not.
-    :raises UsageError: if the user asks for a disk that is too small.
-    """
-    size = root.superblock.size if shrunk is None else shrunk.size
-    payload = model.Payload(
-        path=root.path if shrunk is None else shrunk.output,
-        size=size,
-        blank=detect.boot_sector(root.path),
-        pack=packing,
-        state=root.state if shrunk is None else None,
-    )
-    new = dataclasses.replace(new, min_disk=_min_disk(asked, size))
-    return Creation(model.Kind.AMI, new, payload)
-
-
-def _min_disk(asked: UploadRequest, size: int) -> int:
+def _min_disk(asked: request.UploadRequest, size: int) -> int:
     needed = units.gib(size)
     if asked.min_disk is None:
         return needed
@@ -387,15 +330,3 @@ def _min_disk(asked: UploadRequest, size: int) -> int:
             hint=f'give {needed} or more, or leave it out',
         )
     return asked.min_disk
-
-
-def boot_sector_note(
-    source: pathlib.Path, payload: model.Payload
-) -> Iterator[str]:
-    """Tell what of the data is not sent as it is."""
-    if payload.blank:
-        yield (
-            f'{source}: an old boot sector in its first {payload.blank} '
-            'bytes is sent as zeros, for Nova would take the image for a '
-            'partitioned disk'
-        )

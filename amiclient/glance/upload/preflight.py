@@ -83,6 +83,37 @@ def check_texts(texts: Iterable[str]) -> None:
             )
 
 
+def new_image(
+    name: str,
+    formats: tuple[str, str],
+    traits: request.Traits,
+    settings: request.Settings,
+    computed: Mapping[str, str],
+    *,
+    min_ram: int = 0,
+) -> model.NewImage:
+    """Make the record of an image that is to be created.
+
+    :param formats: disk format and container format.
+    :param computed: properties that no user gave.
+    :raises UsageError: if Glance would not store one of its texts.
+    """
+    check_texts((name, *traits.tags, *traits.properties))
+    check_utf8((traits.architecture or '',))
+    return model.NewImage(
+        name=name,
+        disk_format=formats[0],
+        container_format=formats[1],
+        id=traits.id,
+        visibility=settings.visibility,
+        hidden=settings.hidden or None,
+        owner=settings.owner,
+        min_ram=min_ram,
+        tags=traits.tags,
+        properties={**computed, **traits.properties},
+    )
+
+
 def check_store(catalog: client.Catalog, store: str | None) -> None:
     """Check that the cloud has a store.
 

@@ -1,6 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The shrunk copy of a root filesystem: where it is made, and when it goes."""
+"""The copy of a root filesystem that is sent: shrunk, or compressed.
+
+A compressed one is a qcow2 image, where bytes matter most. The same bytes
+come to the same image, by the same compression. zlib's is read by every QEMU;
+zstd's is smaller and quicker, and takes QEMU 5.1 on all compute hosts, of
+which the compute service's microversion tells.
+"""
 
 import contextlib
 import dataclasses
@@ -27,6 +33,16 @@ from amiclient.progress import QUIET
 from amiclient import scratch
 from amiclient import sparse
 
+#: That of Nova 2025.1, the first release whose oldest compute hosts that it
+#: works with, of 2024.1, all have QEMU 5.2 at least: MIN_QEMU_VERSION in
+#: nova/virt/libvirt/driver.py, OLDEST_SUPPORTED_SERVICE_VERSION in
+#: nova/objects/service.py, _MAX_API_VERSION in
+#: nova/api/openstack/api_version_request.py.
+_ZSTD_SINCE = (2, 100)
+
+#: Bytes of a disk to find out by what qemu-img can do.
+_TRIAL = 1 << 20
+
 _ELSEWHERE = 'name a directory with room by --work-directory'
 
 
@@ -48,33 +64,31 @@ def plan(
         busy.refuse_busy(request.source)
         repair.refuse_unclean(root)
         return None
+    wanted = shrink.ShrinkRequest(
+        image=root,
+        headroom=request.headroom,
+        journal=request.journal,
+        repair=request.repair,
+        in_place=True,
+        own=True,
+        durable=False,
+        work_directory=request.source.parent,
+    )
     if request.own:
-        wanted = shrink.ShrinkRequest(
-            image=root,
-            headroom=request.headroom,
-            journal=request.journal,
-            repair=request.repair,
-            in_place=True,
-            own=True,
-            durable=False,
-            work_directory=request.source.parent,
-        )
         return shrink.plan(wanted, check=True, exact=exact, progress=progress)
     lack: errors.NoSpaceError | None = None
     for place in workplace.candidates(request.work_directory, request.source):
-        wanted = shrink.ShrinkRequest(
-            image=root,
+        elsewhere = dataclasses.replace(
+            wanted,
+            in_place=False,
+            own=False,
             # It is going to be in a directory of its own there.
             output=place / f'.amiclient-{secrets.token_hex(8)}',
-            headroom=request.headroom,
-            journal=request.journal,
-            repair=request.repair,
-            durable=False,
             work_directory=place,
         )
         try:
             return shrink.plan(
-                wanted, check=True, exact=exact, progress=progress
+                elsewhere, check=True, exact=exact, progress=progress
             )
         except errors.NoSpaceError as error:
             lack = lack or error
@@ -131,15 +145,20 @@ def plan_packing(
     """
     if request.image_format != 'qcow2':
         return None
-    if shrunk is not None:
-        directory = shrunk.folder
-    else:
-        directory = workplace.roomiest(
+    directory = (
+        shrunk.folder
+        if shrunk is not None
+        else workplace.roomiest(
             request.work_directory,
             request.source,
             'there is no directory to compress the root filesystem in',
         )
-    return model.Packing(directory, zstd=hosts_read_zstd(catalog))
+    )
+    # The compute service tells; if there is none, or it does not answer,
+    # nothing is certain.
+    newest = catalog.newest_microversion('compute')
+    zstd = newest is not None and newest >= _ZSTD_SINCE
+    return model.Packing(directory, zstd=zstd)
 
 
 def _shrunk(
@@ -149,42 +168,19 @@ def _shrunk(
     progress: Progress,
     cancel: threading.Event | None,
 ) -> model.Payload:
-    if planned.in_place:
-        # It is temporary itself, and goes away with whoever made it.
-        shrunk = shrink.execute(planned, progress=progress, cancel=cancel)
-        return dataclasses.replace(
-            payload, path=shrunk.output, size=shrunk.size
-        )
-    scratch.sweep(planned.folder)
-    directory = stack.enter_context(finish.workshop(planned.folder))
-    planned = dataclasses.replace(planned, output=directory / 'root.img')
+    # What is shrunk in place is temporary itself, and goes away with whoever
+    # made it.
+    if not planned.in_place:
+        scratch.sweep(planned.folder)
+        directory = stack.enter_context(finish.workshop(planned.folder))
+        planned = dataclasses.replace(planned, output=directory / 'root.img')
     try:
         shrunk = shrink.execute(planned, progress=progress, cancel=cancel)
     except errors.NoSpaceError as error:
-        error.hint = _ELSEWHERE
+        if not planned.in_place:
+            error.hint = _ELSEWHERE
         raise
     return dataclasses.replace(payload, path=shrunk.output, size=shrunk.size)
-
-
-#: That of Nova 2025.1, the first release whose oldest compute hosts that it
-#: works with, of 2024.1, all have QEMU 5.2 at least: MIN_QEMU_VERSION in
-#: nova/virt/libvirt/driver.py, OLDEST_SUPPORTED_SERVICE_VERSION in
-#: nova/objects/service.py, _MAX_API_VERSION in
-#: nova/api/openstack/api_version_request.py.
-_ZSTD_SINCE = (2, 100)
-
-#: Bytes of a disk to find out by what qemu-img can do.
-_TRIAL = 1 << 20
-
-
-def hosts_read_zstd(catalog: client.Catalog) -> bool:
-    """Tell whether all compute hosts certainly read qcow2 images with zstd.
-
-    Asks the compute service; if there is none, or it does not answer, nothing
-    is certain.
-    """
-    newest = catalog.newest_microversion('compute')
-    return newest is not None and newest >= _ZSTD_SINCE
 
 
 def pack(

@@ -126,9 +126,7 @@ class TestRequests(base.TestCase):
         error = self.assertRaises(errors.SourceError, self._do, request)
         self.assertNotIn('\n', str(error))
         self.assertEqual(size // 2, self.image.stat().st_size)
-        self.assertEqual(
-            ['small.img'], sorted(os.listdir(self.image.parent))
-        )
+        self.assertEqual(['small.img'], sorted(os.listdir(self.image.parent)))
 
     def _do(self, request: shrink.ShrinkRequest) -> None:
         shrink.execute(shrink.plan(request))
@@ -312,9 +310,7 @@ class TestInPlace(base.TestCase):
         self.assertEqual(
             [], exttree.diff_trees(tree, exttree.read_tree(self.image))
         )
-        self.assertEqual(
-            ['small.img'], sorted(os.listdir(self.folder))
-        )
+        self.assertEqual(['small.img'], sorted(os.listdir(self.folder)))
 
     def test_as_small_as_on_a_copy(self) -> None:
         output = self.folder / 'output'

@@ -90,9 +90,7 @@ class TestPrograms(base.TestCase):
         self.assertNotIn('\n', str(error))
         self.assertEqual(self.before, shrinking.digest(self.image))
         self.assertEqual([], os.listdir(self.output.parent))
-        self.assertEqual(
-            ['small.img'], sorted(os.listdir(self.folder))
-        )
+        self.assertEqual(['small.img'], sorted(os.listdir(self.folder)))
         return str(error)
 
     def test_killed(self) -> None:
