@@ -28,7 +28,6 @@ class UploadAmi(command.ShowOne):
     """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Add its options."""
         sources.add_source(parser)
         sources.add_fix(parser)
         parser.add_argument(
@@ -82,7 +81,6 @@ class UploadAmi(command.ShowOne):
         options.add_run(parser)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
-        """Register the triple."""
         from amiclient.glance.upload import plan
         from amiclient.glance.upload import register
         from amiclient.glance.upload import request
@@ -116,20 +114,14 @@ class UploadAmi(command.ShowOne):
                 complete=source.complete,
             )
 
-        return request.UploadRequest(
-            source=parsed_args.source,
+        return options.fill(
+            request.UploadRequest,
+            parsed_args,
             kernel=part('kernel'),
             ramdisk=part('ramdisk'),
-            kernel_name=parsed_args.kernel_name,
-            ramdisk_name=parsed_args.ramdisk_name,
             image_format=parsed_args.image_format or source.image_format,
             shrink=options.shrinks(parsed_args, finished=source.finished),
             headroom=parsed_args.headroom or options.DEFAULT_HEADROOM,
-            journal=parsed_args.journal,
-            repair=parsed_args.repair,
-            min_disk=parsed_args.min_disk,
-            min_ram=parsed_args.min_ram,
-            work_directory=parsed_args.work_directory,
             traits=options.traits(parsed_args),
             settings=options.settings(
                 parsed_args, self.project_id(parsed_args)
@@ -147,7 +139,6 @@ class ListAmi(command.Lister):
     """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Add its options."""
         parser.add_argument(
             '--long', action='store_true', help='List additional fields'
         )
@@ -162,7 +153,6 @@ class ListAmi(command.Lister):
         options.add_network(parser)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
-        """List them."""
         from amiclient.glance import links
         from amiclient.glance.verify import rules
         from amiclient.osc import columns
@@ -189,13 +179,11 @@ class ShowAmi(command.ShowOne):
     """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Add its options."""
         options.add_image(parser, 'Image to show')
         options.add_human_readable(parser)
         options.add_network(parser)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
-        """Show it."""
         from amiclient.glance import links
         from amiclient.glance.verify import rules
         from amiclient.osc import columns
@@ -216,7 +204,6 @@ class SaveAmi(command.ShowOne):
     """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Add its options."""
         options.add_image(parser, 'Image to save')
         parser.add_argument(
             '--directory',
@@ -242,13 +229,12 @@ class SaveAmi(command.ShowOne):
         options.add_network(parser)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
-        """Save it."""
         from amiclient.glance.transfer import save
         from amiclient.osc import columns
 
-        wanted = save.SaveRequest(
-            ami=parsed_args.ami,
-            directory=parsed_args.directory,
+        wanted = options.fill(
+            save.SaveRequest,
+            parsed_args,
             format=parsed_args.save_format,
             patience=options.patience(parsed_args),
         )

@@ -38,7 +38,6 @@ class SetAmi(command.Action):
     """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Add its options."""
         options.add_image(parser, 'Image to change')
         parser.add_argument(
             '--name', metavar='<name>', type=values.some, help='New name'
@@ -80,7 +79,6 @@ class SetAmi(command.Action):
         options.add_run(parser)
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        """Change it."""
         from amiclient.glance.change import update
 
         wanted = _request(parsed_args)
@@ -117,27 +115,14 @@ def _request(parsed_args: argparse.Namespace) -> update.ChangeRequest:
 
     options.refuse_contrary(parsed_args, *_PROPERTIES)
     own = {name: getattr(parsed_args, name) for name in _PROPERTIES}
-    return update.ChangeRequest(
-        ami=parsed_args.ami,
-        name=parsed_args.name,
-        visibility=parsed_args.visibility,
-        protected=parsed_args.protected,
-        hidden=parsed_args.hidden,
-        min_disk=parsed_args.min_disk,
-        min_ram=parsed_args.min_ram,
+    return options.fill(
+        update.ChangeRequest,
+        parsed_args,
         tags=tuple(parsed_args.tags),
         properties={
             **(parsed_args.properties or {}),
             **{name: text for name, text in own.items() if text is not None},
         },
-        kernel=parsed_args.kernel,
-        ramdisk=parsed_args.ramdisk,
-        no_ramdisk=parsed_args.no_ramdisk,
-        kernel_name=parsed_args.kernel_name,
-        ramdisk_name=parsed_args.ramdisk_name,
-        linked=parsed_args.linked,
-        reuse=parsed_args.reuse,
-        store=parsed_args.store,
         patience=options.patience(parsed_args),
     )
 
@@ -152,7 +137,6 @@ class UnsetAmi(command.Action):
     """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Add its options."""
         options.add_image(parser, 'Image to change')
         for option in ('property', 'tag'):
             parser.add_argument(
@@ -178,7 +162,6 @@ class UnsetAmi(command.Action):
         options.add_dry_run(parser)
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        """Change it."""
         from amiclient.glance.change import update
         from amiclient import progress
 
@@ -205,18 +188,15 @@ class Delete(command.Action):
     """A command that deletes images."""
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Add its options."""
         options.add_network(parser)
         options.add_dry_run(parser)
 
     def plan(
         self, parsed_args: argparse.Namespace, cloud: client.Catalog
     ) -> delete.DeletePlan:
-        """Plan what is deleted."""
         raise NotImplementedError
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        """Delete them."""
         from amiclient.glance.change import delete
 
         cloud = self.catalog(parsed_args)
@@ -239,7 +219,6 @@ class DeleteAmi(Delete):
     """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Add its options."""
         super().add_options(parser)
         options.add_image(parser, 'Image to delete', nargs='+')
         parser.add_argument(
@@ -252,7 +231,6 @@ class DeleteAmi(Delete):
     def plan(
         self, parsed_args: argparse.Namespace, cloud: client.Catalog
     ) -> delete.DeletePlan:
-        """Plan what is deleted."""
         from amiclient.glance.change import delete
 
         return delete.plan(cloud, parsed_args.ami, linked=parsed_args.linked)
@@ -293,11 +271,9 @@ class AddProject(command.Lister):
     """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Add its options."""
         _add_projects(parser, 'Image to share')
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
-        """Share it."""
         from amiclient.glance.change import share
         from amiclient.glance.change import steps
         from amiclient.osc import columns
@@ -320,11 +296,9 @@ class RemoveProject(command.Action):
     """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Add its options."""
         _add_projects(parser, 'Image to stop sharing')
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        """Share it no longer."""
         from amiclient.glance.change import share
         from amiclient.glance.change import steps
 

@@ -31,7 +31,6 @@ class BootImage(command.ShowOne):
     auth_required = False
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Add its options."""
         sources.add_source(parser)
         for noun in ('kernel', 'ramdisk'):
             parser.add_argument(
@@ -51,7 +50,6 @@ class BootImage(command.ShowOne):
         options.add_progress(parser)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
-        """Boot it."""
         from amiclient.boot import run
         from amiclient.osc import columns
 
@@ -140,20 +138,7 @@ def _request(parsed_args: argparse.Namespace) -> run.BootRequest:
         'with --interactive, the guest runs until you leave it',
         hint='remove one of them',
     )
-    given = {
-        name: value
-        for name in ('disk', 'memory', 'cpus', 'until', 'timeout', 'console')
-        if (value := getattr(parsed_args, name)) is not None
-    }
-    return run.BootRequest(
-        source=parsed_args.source,
-        kernel=parsed_args.kernel,
-        ramdisk=parsed_args.ramdisk,
-        append=parsed_args.append,
-        interactive=parsed_args.interactive,
-        work_directory=parsed_args.work_directory,
-        **given,
-    )
+    return options.fill(run.BootRequest, parsed_args)
 
 
 def _remarks(plan: run.BootPlan, booted: run.Booted) -> Iterator[str]:

@@ -29,7 +29,6 @@ class ShrinkImage(command.ShowOne):
     auth_required = False
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Add its options."""
         parser.add_argument(
             'image',
             metavar='<image>',
@@ -61,7 +60,6 @@ class ShrinkImage(command.ShowOne):
         options.add_run(parser)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
-        """Shrink the image."""
         from amiclient.osc import columns
         from amiclient.source import shrink
 
@@ -74,14 +72,11 @@ class ShrinkImage(command.ShowOne):
                 'this needs a new file for the result',
                 hint='add --output FILE',
             )
-        request = shrink.Request(
+        request = options.fill(
+            shrink.Request,
+            parsed_args,
             source=parsed_args.image,
             choice=sources.choice(parsed_args),
-            output=parsed_args.output,
-            headroom=parsed_args.headroom,
-            journal=parsed_args.journal,
-            repair=parsed_args.repair,
-            in_place=parsed_args.in_place,
         )
         watch = self.watch(parsed_args)
         with shrink.planned(
@@ -115,11 +110,9 @@ class InspectSource(command.ShowOne):
     auth_required = False
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Add its options."""
         _add_source(parser)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
-        """Look into it."""
         from amiclient.osc import columns
         from amiclient.rootfs import inspect
         from amiclient.source import resolve
@@ -145,7 +138,6 @@ class CheckSource(verify.Check):
     auth_required = False
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Add its options."""
         super().add_options(parser)
         _add_source(parser)
         for noun in ('kernel', 'ramdisk'):
@@ -158,18 +150,16 @@ class CheckSource(verify.Check):
         sources.add_kernel_version(parser)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
-        """Check it."""
         from amiclient.rootfs import check
         from amiclient.source import resolve
 
         self.refuse_unknown(parsed_args, check.RULES)
         sources.refuse_version(parsed_args)
-        request = check.Request(
+        request = options.fill(
+            check.Request,
+            parsed_args,
             name=parsed_args.source,
-            kernel=parsed_args.kernel,
-            ramdisk=parsed_args.ramdisk,
             version=parsed_args.kernel_version,
-            work_directory=parsed_args.work_directory,
         )
         with resolve.opened(
             parsed_args.source,
@@ -191,7 +181,6 @@ class ExtractSource(command.ShowOne):
     auth_required = False
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Add its options."""
         _add_source(parser)
         parser.add_argument(
             '--directory',
@@ -205,7 +194,6 @@ class ExtractSource(command.ShowOne):
         sources.add_kernel_version(parser)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
-        """Write the files."""
         from amiclient.osc import columns
         from amiclient.rootfs import extract
 
@@ -232,7 +220,6 @@ class BuildImage(command.ShowOne):
     auth_required = False
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Add its options."""
         parser.add_argument(
             'source',
             metavar='<source>',
@@ -281,20 +268,10 @@ class BuildImage(command.ShowOne):
         options.add_progress(parser)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
-        """Make the image."""
         from amiclient.osc import columns
         from amiclient.source import build
 
-        request = build.BuildRequest(
-            source=parsed_args.source,
-            output=parsed_args.output,
-            size=parsed_args.size,
-            headroom=parsed_args.headroom,
-            label=parsed_args.label,
-            journal=parsed_args.journal,
-            overrides=parsed_args.overrides,
-            owner=parsed_args.owner,
-        )
+        request = options.fill(build.BuildRequest, parsed_args)
         done = build.execute(
             build.plan(request), progress=self.watch(parsed_args)
         )

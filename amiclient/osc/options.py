@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+import dataclasses
 import os
 import sys
 import typing
@@ -22,6 +23,8 @@ if typing.TYPE_CHECKING:
     from amiclient.glance.upload import request
 
 Parser = argparse.ArgumentParser
+
+_T = typing.TypeVar('_T')
 
 #: What an upload leaves free for root, so that the guest gets far enough to
 #: grow its filesystem.
@@ -74,6 +77,23 @@ def refuse_contrary(parsed_args: argparse.Namespace, *names: str) -> None:
                 f'{name}={properties[name]} contradict each other',
                 hint='remove one of them',
             )
+
+
+def fill(
+    kind: type[_T], parsed_args: argparse.Namespace, **given: typing.Any
+) -> _T:
+    """Make a request of the options that are named like its fields.
+
+    What was not given, and is None therefore, is up to the request.
+
+    :param kind: a dataclass.
+    :param given: fields that have no such option.
+    """
+    for field in dataclasses.fields(typing.cast('typing.Any', kind)):
+        value = getattr(parsed_args, field.name, None)
+        if value is not None:
+            given.setdefault(field.name, value)
+    return kind(**given)
 
 
 def add_image(
@@ -429,10 +449,9 @@ def traits(parsed_args: argparse.Namespace) -> request.Traits:
     from amiclient.glance.upload import request
 
     refuse_contrary(parsed_args, 'architecture')
-    return request.Traits(
-        name=parsed_args.name,
-        id=parsed_args.id,
-        architecture=parsed_args.architecture,
+    return fill(
+        request.Traits,
+        parsed_args,
         tags=tuple(dict.fromkeys(parsed_args.tags)),
         properties=parsed_args.properties or {},
     )
@@ -447,14 +466,9 @@ def settings(
     """
     from amiclient.glance.upload import request
 
-    return request.Settings(
-        visibility=parsed_args.visibility,
-        protected=parsed_args.protected,
-        hidden=parsed_args.hidden,
+    return fill(
+        request.Settings,
+        parsed_args,
         owner=project_id,
-        store=parsed_args.store,
-        reuse=parsed_args.reuse,
-        keep_failed=parsed_args.keep_failed,
-        linked=getattr(parsed_args, 'linked', False),
         patience=patience(parsed_args),
     )

@@ -39,7 +39,6 @@ class UploadKernel(_Kernel, command.ShowOne):
     """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Add its options."""
         parser.add_argument(
             'file',
             metavar='<file>',
@@ -57,7 +56,6 @@ class UploadKernel(_Kernel, command.ShowOne):
         options.add_run(parser)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
-        """Register it."""
         from amiclient.glance import model
         from amiclient.glance.upload import plan
         from amiclient.glance.upload import register
@@ -96,7 +94,6 @@ class ListKernel(_Kernel, command.Lister):
     """List kernels: the images with the disk format aki."""
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Add its options."""
         parser.add_argument(
             '--long',
             action='store_true',
@@ -106,7 +103,6 @@ class ListKernel(_Kernel, command.Lister):
         options.add_network(parser)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
-        """List them."""
         from amiclient.glance import links
         from amiclient.glance import model
         from amiclient.osc import columns
@@ -131,7 +127,6 @@ class ShowKernel(_Kernel, command.ShowOne):
     """Show one kernel, and the images that link to it."""
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Add its options."""
         options.add_image(
             parser, f'{self.noun.title()} to show', dest=self.noun
         )
@@ -139,7 +134,6 @@ class ShowKernel(_Kernel, command.ShowOne):
         options.add_network(parser)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
-        """Show it."""
         from amiclient.glance import links
         from amiclient.glance import model
         from amiclient.osc import columns
@@ -167,7 +161,6 @@ class DeleteKernel(_Kernel, ami_change.Delete):
     """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Add its options."""
         super().add_options(parser)
         options.add_image(
             parser, f'{self.noun.title()} to delete', dest=self.noun, nargs='+'
@@ -181,7 +174,6 @@ class DeleteKernel(_Kernel, ami_change.Delete):
     def plan(
         self, parsed_args: argparse.Namespace, cloud: client.Catalog
     ) -> delete.DeletePlan:
-        """Plan what is deleted."""
         from amiclient.glance.change import delete
         from amiclient.glance import model
 

@@ -19,7 +19,7 @@ if typing.TYPE_CHECKING:
     from amiclient import progress
     from amiclient.source import resolve
 
-#: What a source may be, for the help of commands.
+#: What a source is, for the help of commands.
 WHAT = (
     'Source of the root filesystem: an ext2, ext3 or ext4 image or block '
     'device, a disk image with partitions (raw, qcow2, vmdk, vhd, vhdx, vdi), '
@@ -146,13 +146,10 @@ def choice(
     """Gather how a source is to be taken, by :func:`add`."""
     from amiclient.source import resolve
 
-    return resolve.Choice(
-        partition=parsed_args.partition,
-        allow_backing_file=parsed_args.allow_backing_file,
-        repair=getattr(parsed_args, 'repair', False),
-        fix=getattr(parsed_args, 'fix', False),
+    return options.fill(
+        resolve.Choice,
+        parsed_args,
         headroom=_headroom(parsed_args),
-        work_directory=getattr(parsed_args, 'work_directory', None),
         home=home,
     )
 

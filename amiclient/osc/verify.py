@@ -26,7 +26,6 @@ class Check(command.Lister):
     """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Add its options."""
         parser.add_argument(
             '--strict',
             action='store_true',
@@ -75,7 +74,6 @@ class VerifyAmi(Check):
     """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Add its options."""
         super().add_options(parser)
         options.add_image(parser, 'Image to check')
         parser.add_argument(
@@ -107,15 +105,14 @@ class VerifyAmi(Check):
         options.add_progress(parser)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
-        """Check it."""
         from amiclient.glance.verify import verify
 
         self.refuse_unknown(parsed_args, verify.RULES)
-        request = verify.VerifyRequest(
-            ami=parsed_args.ami,
+        request = options.fill(
+            verify.VerifyRequest,
+            parsed_args,
             is_deep=parsed_args.deep,
             local=self._local(parsed_args),
-            work_directory=parsed_args.work_directory,
             patience=options.patience(parsed_args),
         )
         watch = self.watch(parsed_args)

@@ -2,7 +2,7 @@
 
 """The directions of imports, and the sizes of rooms, are what they shall be.
 
-See "The house" in the contributors' documentation.
+See "Structure of the code" in the contributors' documentation.
 """
 
 import ast
