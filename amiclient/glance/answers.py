@@ -13,12 +13,14 @@ import dataclasses
 import datetime
 import json
 import re
-from typing import Any, NoReturn, TYPE_CHECKING
+from typing import Any, NoReturn, TYPE_CHECKING, TypeVar
 
 from amiclient import errors
 
 if TYPE_CHECKING:
     import requests
+
+_T = TypeVar('_T')
 
 #: How deep lists and objects may lie in each other. Glance's are four deep.
 DEPTH = 64
@@ -32,24 +34,13 @@ _HEX = re.compile(r'[0-9A-Fa-f]*')
 
 _HINT = 'check that the endpoint is that of an image service'
 
-#: What JSON calls its types.
-_TYPES = (
-    (type(None), 'null'),
-    (bool, 'true or false'),
-    (str, 'text'),
-    (int, 'a number'),
-    (float, 'a number'),
-    (list, 'a list'),
-    (dict, 'an object'),
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class Object:
     """An object of an answer.
 
     The methods take one member of it. Where none is there, or it is null, it
-    is None, or empty.
+    is None, or empty; what is of another type is a :class:`CloudError`.
 
     :param members: as JSON has them.
     :param what: what it has to be, such as ``an image``.
@@ -61,47 +52,29 @@ class Object:
     doing: str
 
     def text(self, key: str) -> str | None:
-        """Take a text.
-
-        :raises CloudError: if it is none.
-        """
-        value = self.members.get(key)
-        if value is not None and not isinstance(value, str):
-            self.refuse(f'"{key}" is {_named(value)}, not text')
-        return value
+        """Take a text."""
+        return self._typed(key, str, 'text')
 
     def word(self, key: str) -> str:
-        """Take a text that has to be there.
-
-        :raises CloudError: if it is none, or not there, or empty.
-        """
+        """Take a text that has to be there."""
         return self.text(key) or self.refuse(f'it has no "{key}"')
 
     def id(self, key: str = 'id') -> str:
-        """Take an id that has to be there.
-
-        :raises CloudError: if it is none.
-        """
+        """Take an id that has to be there."""
         value = self.word(key)
         if not _ID.fullmatch(value):
             self.refuse(f'"{key}" is not an id')
         return value
 
     def digest(self, key: str) -> str | None:
-        """Take a hash in hex.
-
-        :raises CloudError: if it is none.
-        """
+        """Take a hash in hex."""
         value = self.text(key)
         if value is not None and not _HEX.fullmatch(value):
             self.refuse(f'"{key}" is not a hash in hex')
         return value
 
     def number(self, key: str) -> int | None:
-        """Take a whole number that counts something.
-
-        :raises CloudError: if it is none.
-        """
+        """Take a whole number that counts something."""
         value = self.members.get(key)
         if value is None:
             return None
@@ -115,20 +88,11 @@ class Object:
         return value
 
     def flag(self, key: str) -> bool:
-        """Take what is true or false.
-
-        :raises CloudError: if it is neither.
-        """
-        value = self.members.get(key)
-        if value is not None and not isinstance(value, bool):
-            self.refuse(f'"{key}" is {_named(value)}, not true or false')
-        return bool(value)
+        """Take what is true or false."""
+        return bool(self._typed(key, bool, 'true or false'))
 
     def instant(self, key: str) -> datetime.datetime | None:
-        """Take a time (RFC 3339); one that names no zone is UTC.
-
-        :raises CloudError: if it is none.
-        """
+        """Take a time (RFC 3339); one that names no zone is UTC."""
         value = self.text(key)
         if not value:
             return None
@@ -139,10 +103,7 @@ class Object:
             self.refuse(f'"{key}" is not a time')
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """Take a list of texts.
-
-        :raises CloudError: if it is none.
-        """
+        """Take a list of texts."""
         values = self._list(key)
         for value in values:
             if not isinstance(value, str):
@@ -153,42 +114,31 @@ class Object:
         """Take a list of objects.
 
         :param what: what each has to be, such as ``an image``.
-        :raises CloudError: if it is none.
         """
         return tuple(taken(each, what, self.doing) for each in self._list(key))
 
     def object(self, key: str) -> Mapping[str, Any]:
-        """Take an object; an empty one if there is none.
-
-        :raises CloudError: if it is something else.
-        """
-        value = self.members.get(key)
-        if value is not None and not isinstance(value, dict):
-            self.refuse(f'"{key}" is {_named(value)}, not an object')
-        return value or {}
+        """Take an object; an empty one if there is none."""
+        return self._typed(key, dict, 'an object') or {}
 
     def _list(self, key: str) -> list[Any]:
+        return self._typed(key, list, 'a list') or []
+
+    def _typed(self, key: str, kind: type[_T], named: str) -> _T | None:
         value = self.members.get(key)
-        if value is not None and not isinstance(value, list):
-            self.refuse(f'"{key}" is {_named(value)}, not a list')
-        return value or []
+        if value is None or isinstance(value, kind):
+            return value
+        return self.refuse(f'"{key}" is {_named(value)}, not {named}')
 
     def refuse(self, why: str) -> NoReturn:
         """Say that it is not what it has to be.
 
         :param why: a clause.
-        :raises CloudError: always.
         """
-        raise refused(self.what, self.doing, why)
+        raise _refused(self.what, self.doing, why)
 
 
-def refused(what: str, doing: str, why: str) -> errors.CloudError:
-    """Say that an answer is not what it has to be.
-
-    :param what: that it has to be, such as ``an image``.
-    :param doing: what was tried, such as ``getting image 8f0c``.
-    :param why: a clause.
-    """
+def _refused(what: str, doing: str, why: str) -> errors.CloudError:
     return errors.CloudError(
         f'{doing} failed: Glance answered with something that is not '
         f'{what}: {why}',
@@ -197,27 +147,23 @@ def refused(what: str, doing: str, why: str) -> errors.CloudError:
 
 
 def taken(value: object, what: str, doing: str) -> Object:
-    """Take an object.
+    """Take an object; the parameters are those of :class:`Object`.
 
-    :param what: what it has to be, such as ``an image``.
-    :param doing: what was tried, such as ``getting image 8f0c``.
     :raises CloudError: if it is none.
     """
     if not isinstance(value, dict):
-        raise refused(what, doing, f'it is {_named(value)}, not an object')
+        raise _refused(what, doing, f'it is {_named(value)}, not an object')
     return Object(value, what, doing)
 
 
 def read(response: 'requests.Response', what: str, doing: str) -> Object:
     """Read the object that an answer holds.
 
-    :param what: what it has to be, such as ``an image``.
-    :param doing: what was tried, such as ``getting image 8f0c``.
     :raises CloudError: if it holds none.
     """
     content = response.content
     if not content.strip():
-        raise refused(what, doing, 'there is nothing in it')
+        raise _refused(what, doing, 'there is nothing in it')
     try:
         # RFC 8259, section 8.1: JSON is UTF-8, and a mark may be ignored.
         body = json.loads(
@@ -227,9 +173,9 @@ def read(response: 'requests.Response', what: str, doing: str) -> Object:
             # Half of a character can be written in JSON, but nowhere else.
             json.dumps(body, ensure_ascii=False).encode()
     except RecursionError:
-        raise refused(what, doing, _TOO_DEEP) from None
+        raise _refused(what, doing, _TOO_DEEP) from None
     except ValueError as error:
-        raise refused(what, doing, 'it is not JSON') from error
+        raise _refused(what, doing, 'it is not JSON') from error
     _check_depth(body, what, doing)
     return taken(body, what, doing)
 
@@ -248,7 +194,7 @@ def _check_depth(body: object, what: str, doing: str) -> None:
             if isinstance(value, dict | list)
             for child in (value.values() if isinstance(value, dict) else value)
         ]
-    raise refused(what, doing, _TOO_DEEP)
+    raise _refused(what, doing, _TOO_DEEP)
 
 
 def _no_number(name: str) -> NoReturn:
@@ -257,4 +203,14 @@ def _no_number(name: str) -> NoReturn:
 
 
 def _named(value: object) -> str:
-    return next(name for kind, name in _TYPES if isinstance(value, kind))
+    """Tell what JSON calls the type of a value."""
+    match value:
+        case None:
+            return 'null'
+        case bool():
+            return 'true or false'
+        case int() | float():
+            return 'a number'
+        case list():
+            return 'a list'
+    return 'text' if isinstance(value, str) else 'an object'

@@ -4,7 +4,8 @@
 
 Whatever openstacksdk, keystoneauth and requests raise becomes a
 :class:`amiclient.errors.CloudError` here, and so does any answer that is
-an error: nothing else in this package interprets either.
+an error: nothing else in this package interprets either. Throughout,
+``doing`` is what was tried, such as ``deleting image 8f0c``.
 """
 
 from collections.abc import Iterator
@@ -87,13 +88,12 @@ def explain(response: requests.Response) -> str:
 
     :returns: one line; the status' name if the body says nothing.
     """
-    text = ''
-    content = response.content[:_READ].decode('utf-8', 'replace')
+    text = content = response.content[:_READ].decode('utf-8', 'replace')
     # Told by content: some say `text/html` to all that they write.
     with contextlib.suppress(ValueError, RecursionError):
-        text = _message(json.loads(content))
+        text = _message(json.loads(content)) or content
     # After its first sentence, jsonschema repeats the whole schema.
-    text = _line(text or content).partition(' Failed validating ')[0]
+    text = _line(text).partition(' Failed validating ')[0]
     return text or response.reason or 'no reason given'
 
 
@@ -116,10 +116,7 @@ def _line(text: str) -> str:
 def from_response(
     response: requests.Response, doing: str
 ) -> errors.CloudError:
-    """Make the error that an answer stands for.
-
-    :param doing: what was tried, such as ``deleting image 8f0c``.
-    """
+    """Make the error that an answer stands for."""
     status = response.status_code
     message = f'{doing} failed: {explain(response)} (HTTP {status})'
     if status == 404:
@@ -143,7 +140,6 @@ def from_response(
 def check(response: requests.Response, doing: str) -> requests.Response:
     """Pass on an answer that is a success.
 
-    :param doing: what was tried, such as ``deleting image 8f0c``.
     :raises NotFoundError: if the answer is 404.
     :raises CloudError: if it is another that is not a success; its cause is
         openstacksdk's exception, with the ``status_code``.
@@ -159,7 +155,6 @@ def check(response: requests.Response, doing: str) -> requests.Response:
 def translated(doing: str) -> Iterator[None]:
     """Translate whatever the libraries below raise.
 
-    :param doing: what is tried, such as ``deleting image 8f0c``.
     :raises NotFoundError: for a 404. :raises CloudError: for the rest.
     """
     try:
@@ -189,7 +184,6 @@ def understood(doing: str) -> Iterator[None]:
 
     For answers of Keystone's, above all, which they take as it comes.
 
-    :param doing: what is tried, such as ``logging in``.
     :raises CloudError: for all of it.
     :raises UsageError: if a text has bytes that no cloud can be asked with.
     """
@@ -212,10 +206,7 @@ def not_utf8(words: str) -> errors.UsageError:
 
 
 def senseless(doing: str) -> errors.CloudError:
-    """Say that an answer was not what it had to be.
-
-    :param doing: what was tried, such as ``logging in``.
-    """
+    """Say that an answer was not what it had to be."""
     return errors.CloudError(
         f'{doing} failed: what the cloud answered makes no sense',
         hint='check that the endpoint is that of a cloud; --debug tells more',
@@ -223,10 +214,7 @@ def senseless(doing: str) -> errors.CloudError:
 
 
 def from_exception(error: Exception, doing: str) -> errors.CloudError:
-    """Make our error out of one of the libraries'.
-
-    :param doing: what was tried, such as ``deleting image 8f0c``.
-    """
+    """Make our error out of one of the libraries'."""
     response = getattr(error, 'response', None)
     if isinstance(response, requests.Response):
         if isinstance(error, keystone_exceptions.HttpError) and response.url:
@@ -248,40 +236,31 @@ def from_exception(error: Exception, doing: str) -> errors.CloudError:
 def _unconnected(error: Exception, doing: str) -> errors.CloudError:
     """Say why there was no answer, and what to check."""
     where, why = _endpoint(error), cause(error)
+    again: float | None = None
     unresolved = _first(error, socket.gaierror)
     # Within TLS, a connection that is cut off is an SSL error as well.
     cut = _first(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
     if isinstance(error, keystone_exceptions.SSLError) and cut is None:
+        what = f'no secure connection to {where}: {why}'
         hint = 'check that it speaks TLS: the endpoint says https'
         if _first(error, ssl.SSLCertVerificationError):
             hint = 'give the certificate authority with --os-cacert'
-        return errors.CloudError(
-            f'{doing} failed: no secure connection to {where}: {why}',
-            hint=hint,
-        )
-    if unresolved is not None:
+    elif unresolved is not None:
+        what = f'the host of {where} was not found: {why}'
+        hint = 'check the name in the endpoint, and the DNS'
         # Whether it is for ever, resolvers often do not know: EAI_AGAIN.
-        final = unresolved.errno != socket.EAI_AGAIN
-        return errors.CloudError(
-            f'{doing} failed: the host of {where} was not found: {why}',
-            hint='check the name in the endpoint, and the DNS',
-            again=None if final else 0.0,
-        )
-    if _first(error, sessions.AnswerTooLargeError):
+        again = 0.0 if unresolved.errno == socket.EAI_AGAIN else None
+    elif _first(error, sessions.AnswerTooLargeError):
         largest = units.format_size(sessions.LARGEST)
-        return errors.CloudError(
-            f'{doing} failed: what {where} answered is larger than {largest}',
-            hint='check that the endpoint is that of a cloud',
-        )
-    hint = 'check the endpoint, the network, and that the cloud is up'
-    if why == _TIMED_OUT:
-        hint = 'check the network, and that the cloud is up; --timeout waits '
-        hint += 'longer'
-    return errors.CloudError(
-        f'{doing} failed: no connection to {where}: {why}',
-        hint=hint,
-        again=0.0,
-    )
+        what = f'what {where} answered is larger than {largest}'
+        hint = 'check that the endpoint is that of a cloud'
+    else:
+        what, again = f'no connection to {where}: {why}', 0.0
+        hint = 'check the endpoint, the network, and that the cloud is up'
+        if why == _TIMED_OUT:
+            hint = 'check the network, and that the cloud is up; --timeout '
+            hint += 'waits longer'
+    return errors.CloudError(f'{doing} failed: {what}', hint=hint, again=again)
 
 
 _E = TypeVar('_E', bound=BaseException)
@@ -317,56 +296,42 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 #: What else may be at the bottom of it. What libraries say of that is about
 #: their own objects.
-_CAUSES: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
-    (
-        (requests.exceptions.ProxyError,),
-        'the proxy on the way does not let it pass',
+_CAUSES: dict[tuple[type[BaseException], ...], str] = {
+    (requests.exceptions.ProxyError,): (
+        'the proxy on the way does not let it pass'
     ),
     (
-        (
-            TimeoutError,
-            requests.exceptions.Timeout,
-            urllib3.exceptions.ReadTimeoutError,
-        ),
-        _TIMED_OUT,
-    ),
+        TimeoutError,
+        requests.exceptions.Timeout,
+        urllib3.exceptions.ReadTimeoutError,
+    ): _TIMED_OUT,
     (
-        (
-            requests.exceptions.InvalidURL,
-            requests.exceptions.InvalidSchema,
-            requests.exceptions.MissingSchema,
-        ),
-        'that is no URL',
+        requests.exceptions.InvalidURL,
+        requests.exceptions.InvalidSchema,
+        requests.exceptions.MissingSchema,
+    ): 'that is no URL',
+    (requests.exceptions.ContentDecodingError,): (
+        'what came is not packed as it says'
     ),
-    (
-        (requests.exceptions.ContentDecodingError,),
-        'what came is not packed as it says',
+    (http.client.RemoteDisconnected,): 'it was closed before an answer came',
+    (urllib3.exceptions.InvalidChunkLength,): (
+        'it was closed, or what came is not HTTP'
     ),
-    (
-        (http.client.RemoteDisconnected,),
-        'it was closed before an answer came',
+    (http.client.IncompleteRead,): 'it was closed',
+    (http.client.HTTPException, urllib3.exceptions.HTTPError): (
+        'what came is not HTTP'
     ),
-    (
-        (urllib3.exceptions.InvalidChunkLength,),
-        'it was closed, or what came is not HTTP',
-    ),
-    ((http.client.IncompleteRead,), 'it was closed'),
-    (
-        (http.client.HTTPException, urllib3.exceptions.HTTPError),
-        'what came is not HTTP',
-    ),
-)
+}
 
 
 def cause(error: BaseException) -> str:
     """Say what the operating system said, or else what came."""
-    chain = list(_chain(error))
-    for inner in chain:
+    for inner in _chain(error):
         # requests' exceptions are OSErrors too, but without an errno.
         if isinstance(inner, OSError) and inner.strerror:
             return inner.strerror
-    for kinds, words in _CAUSES:
-        if any(isinstance(inner, kinds) for inner in chain):
+    for kinds, words in _CAUSES.items():
+        if _first(error, kinds):
             return words
     return 'it failed; --debug tells more'
 
