@@ -163,7 +163,7 @@ def read(response: 'requests.Response', what: str, doing: str) -> Object:
     """
     content = response.content
     if not content.strip():
-        raise _refused(what, doing, 'there is nothing in it')
+        raise _refused(what, doing, 'it is empty')
     try:
         # RFC 8259, section 8.1: JSON is UTF-8, and a mark may be ignored.
         body = json.loads(
@@ -180,7 +180,7 @@ def read(response: 'requests.Response', what: str, doing: str) -> Object:
     return taken(body, what, doing)
 
 
-_TOO_DEEP = f'its lists and objects are more than {DEPTH} deep'
+_TOO_DEEP = f'it is nested more than {DEPTH} levels deep'
 
 
 def _check_depth(body: object, what: str, doing: str) -> None:

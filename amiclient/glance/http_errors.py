@@ -53,7 +53,7 @@ _HINTS = {
     401: 'check the credentials; the token may have expired',
     403: NO_ROLE,
     408: 'check the network; --timeout waits longer',
-    410: 'somebody deleted the image meanwhile',
+    410: 'the image was deleted in the meantime',
     411: 'ask the operator which proxy drops Content-Length',
     413: 'delete images that are not needed, or ask for more quota',
     415: 'the cloud takes no data of this kind for the format of the image',
@@ -208,8 +208,8 @@ def not_utf8(words: str) -> errors.UsageError:
 def senseless(doing: str) -> errors.CloudError:
     """Say that an answer was not what it had to be."""
     return errors.CloudError(
-        f'{doing} failed: what the cloud answered makes no sense',
-        hint='check that the endpoint is that of a cloud; --debug tells more',
+        f'{doing} failed: the answer of the cloud is not valid',
+        hint='check that the endpoint is that of a cloud; --debug shows more',
     )
 
 
@@ -297,9 +297,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 #: What else may be at the bottom of it. What libraries say of that is about
 #: their own objects.
 _CAUSES: dict[tuple[type[BaseException], ...], str] = {
-    (requests.exceptions.ProxyError,): (
-        'the proxy on the way does not let it pass'
-    ),
+    (requests.exceptions.ProxyError,): ('the proxy refused the connection'),
     (
         TimeoutError,
         requests.exceptions.Timeout,
@@ -309,17 +307,19 @@ _CAUSES: dict[tuple[type[BaseException], ...], str] = {
         requests.exceptions.InvalidURL,
         requests.exceptions.InvalidSchema,
         requests.exceptions.MissingSchema,
-    ): 'that is no URL',
+    ): 'it is not a URL',
     (requests.exceptions.ContentDecodingError,): (
-        'what came is not packed as it says'
+        'the answer is not compressed as its headers say'
     ),
-    (http.client.RemoteDisconnected,): 'it was closed before an answer came',
+    (
+        http.client.RemoteDisconnected,
+    ): 'the connection was closed without an answer',
     (urllib3.exceptions.InvalidChunkLength,): (
-        'it was closed, or what came is not HTTP'
+        'the connection was closed, or the answer is not HTTP'
     ),
-    (http.client.IncompleteRead,): 'it was closed',
+    (http.client.IncompleteRead,): 'the connection was closed',
     (http.client.HTTPException, urllib3.exceptions.HTTPError): (
-        'what came is not HTTP'
+        'the answer is not HTTP'
     ),
 }
 
@@ -333,7 +333,7 @@ def cause(error: BaseException) -> str:
     for kinds, words in _CAUSES.items():
         if _first(error, kinds):
             return words
-    return 'it failed; --debug tells more'
+    return 'unknown cause; --debug shows more'
 
 
 def _endpoint(error: BaseException) -> str:

@@ -72,20 +72,17 @@ def show(catalog: Catalog, name_or_id: str) -> Ami:
     """Get one AMI with what it links to.
 
     :raises NotFoundError: if there is no such image.
-    :raises CloudError: if it is no AMI.
+    :raises CloudError: if it is not an AMI.
     """
     image = catalog.find(name_or_id, fits=lambda each: each.may_be(Kind.AMI))
     # With a ramdisk alone it is a broken one, and somebody wants to know why.
     if image.disk_format != Kind.AMI.value and not image.has_link:
-        raise errors.CloudError(
-            f'the image {image.title} is no AMI: it links to no kernel',
-            hint=f'see `{image.showing}`',
-        )
+        raise _no_ami(image, f'see `{image.showing}`')
     return next(_resolve(catalog, [image], {}))
 
 
 def check_ami(image: ImageRecord, *, part: str, other: str | None) -> None:
-    """Refuse an image that is no AMI.
+    """Refuse an image that is not an AMI.
 
     :param part: the hint for a kernel or a ramdisk, with ``{}`` for which.
     :param other: the hint for any other; None to let these pass.
@@ -99,10 +96,12 @@ def check_ami(image: ImageRecord, *, part: str, other: str | None) -> None:
         )
     is_ami = image.kernel_id or image.disk_format == Kind.AMI.value
     if not is_ami and other is not None:
-        raise errors.CloudError(
-            f'the image {image.title} is no AMI: it links to no kernel',
-            hint=other,
-        )
+        raise _no_ami(image, other)
+
+
+def _no_ami(image: ImageRecord, hint: str) -> errors.CloudError:
+    message = 'is not an AMI: it has no link to a kernel'
+    return errors.CloudError(f'the image {image.title} {message}', hint=hint)
 
 
 def list_amis(
@@ -284,7 +283,7 @@ def find_part(
     users = used_by(catalog, [image.id])[image.id]
     if image.disk_format != kind.value and not is_linked(image, kind, users):
         raise errors.CloudError(
-            f'the image {image.title} is no {kind.noun}: its format is '
+            f'the image {image.title} is not a {kind.noun}: its format is '
             f'{image.disk_format}, and no image links to it',
             hint=f'see `{image.showing}`',
         )

@@ -115,11 +115,11 @@ class NewImage:
 class Packing:
     """How a compressed qcow2 image is made.
 
-    :param folder: in which it is made.
+    :param directory: in which it is made.
     :param zstd: whether by zstd rather than zlib, if qemu-img can.
     """
 
-    folder: pathlib.Path
+    directory: pathlib.Path
     zstd: bool = False
 
 

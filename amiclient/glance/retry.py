@@ -158,7 +158,7 @@ class Clock:
         :raises CancelledError: if ``cancel`` is set.
         """
         if self._cancel is not None and self._cancel.is_set():
-            raise errors.CancelledError('the transfer was given up')
+            raise errors.CancelledError('the transfer was cancelled')
 
     def sleep(self, seconds: float) -> None:
         """Wait, at most until the deadline.

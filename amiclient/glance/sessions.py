@@ -196,7 +196,7 @@ def _fill(response: requests.Response, end: float | None) -> None:
 
 _PORTS = {'http': 80, 'https': 443}
 
-_NOWHERE = 'an address that makes no sense'
+_NOWHERE = 'an invalid address'
 
 
 def keep(response: requests.Response, *_: object, **__: object) -> None:
@@ -214,7 +214,8 @@ def keep(response: requests.Response, *_: object, **__: object) -> None:
     here, there = _origin(response.url), _origin(target)
     if there != here:
         raise errors.CloudError(
-            f'{here} redirects to {there}: another place, which gets no token',
+            f'{here} redirects to {there}, a different server: the token is '
+            'not sent there',
             hint='if it is the right one, have the endpoint in the catalog, '
             'or in clouds.yaml, corrected',
             status=response.status_code,

@@ -172,7 +172,7 @@ class Membership(Change):
 
     def describe(self) -> str:
         """Say what it changes, in one line."""
-        how = 'share' if self.present else 'share no longer'
+        how = 'share' if self.present else 'stop sharing'
         return f'{self.title}: {how} with project {self.project}'
 
     def apply(self, catalog: Catalog) -> None:
@@ -267,7 +267,7 @@ class Changes:
             return
         interrupts.undo(self._undo)
         if not self._begun:
-            error.add_note('what was changed is as it was before')
+            error.add_note('all changes were undone')
 
     def _undo(self) -> None:
         catalog = self._catalog.within()
@@ -287,7 +287,7 @@ class Changes:
         if left:
             words = [shlex.join(words) for s in left for words in s.undoing()]
             LOG.error(
-                'could not change back what was changed; this does: %s',
+                'could not undo all changes; to undo the rest, run: %s',
                 ' && '.join(words),
             )
 

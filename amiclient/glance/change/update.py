@@ -424,17 +424,17 @@ class _UpdatePlanner:
 def _released(
     kind: Kind, link: str, image: ImageRecord, catalog: Catalog
 ) -> Iterator[str]:
-    """Say what becomes of a part that is linked no more, if it is there."""
+    """Say what becomes of a part that is no longer linked, if it is there."""
     part = catalog.get_many([link]).get(link.lower())
     if part is None:
         return
-    title = f'the {steps.title(kind, part)} is linked no more, and stays'
+    title = f'the {steps.title(kind, part)} is no longer linked, and is kept'
     if others := links.others(catalog, part, image):
         yield f'{title}: needed by {links.named(others)}'
     else:
         yield (
-            f'{title}; nothing else that can be seen links to it, this '
-            f'deletes it: openstack ami {kind.noun} delete {part.id}'
+            f'{title}; no other visible image links to it. To delete it: '
+            f'openstack ami {kind.noun} delete {part.id}'
         )
 
 

@@ -381,7 +381,7 @@ class _Download:
             except requests.exceptions.RequestException as error:
                 raise self._broken(http_errors.cause(error)) from error
         if self._part.offset < self._size:
-            raise self._broken('it was closed')
+            raise self._broken('the connection was closed')
         return None
 
     def _get(self) -> requests.Response:

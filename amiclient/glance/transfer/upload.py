@@ -161,7 +161,7 @@ class Body:
                 # room.
                 self._room.acquire()
                 if self._stopped.is_set():
-                    raise errors.CancelledError('the transfer was given up')
+                    raise errors.CancelledError('the transfer was cancelled')
                 chunk = next(chunks, None)
                 if chunk is None:
                     return

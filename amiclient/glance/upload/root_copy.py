@@ -121,7 +121,7 @@ def make(
         payload = _shrunk(planned, payload, stack, progress, cancel)
     if payload.pack is None:
         return payload
-    place = payload.pack.folder
+    place = payload.pack.directory
     directory = stack.enter_context(finish.workshop(place))
     with workplace.named(directory, place):
         return pack(

@@ -159,7 +159,7 @@ class Context:
     def renewal(self, kind: Kind) -> str:
         """Tell how to replace an image by a file that only the user knows."""
         if kind is Kind.AMI:
-            return 'upload it anew with `openstack ami upload SOURCE`'
+            return 'upload it again with `openstack ami upload SOURCE`'
         return f'give the AMI another with {self.relinking(kind)}'
 
     def relinking(self, kind: Kind) -> str:

@@ -117,14 +117,14 @@ def _not_active(context: Context) -> Iterator[Finding]:
     for kind, image in context.images:
         name = context.name(kind, image)
         if image.status == 'deactivated':
-            message = f'{name} is deactivated: nobody but an administrator '
-            message += 'can read its data'
+            message = f'{name} is deactivated: only an administrator can read '
+            message += 'its data'
             command = setting(image, '--activate')
             yield context.found(
                 'deactivated', kind, message, command, image=image
             )
         elif image.status != 'active':
-            why = _STATES.get(image.status, 'its data is not to be had')
+            why = _STATES.get(image.status, 'its data is not available')
             message = f'{name} is {image.status}: {why}'
             advice = context.renewal(kind)
             yield context.found('not-active', kind, message, advice=advice)

@@ -149,7 +149,7 @@ class TestKernel(triples.TripleCase):
         )
         self.assertEqual([project], self.members(new))
         # The old kernel stays; the command that deletes it is told, and works.
-        self.assertIn(f"'vmlinuz' ({self.kernel}) is linked no more", note)
+        self.assertIn(f"'vmlinuz' ({self.kernel}) is no longer linked", note)
         command = note.partition('openstack ')[2].split()
         # A project that the AMI was shared with may use it: that is told.
         self.openstack(*command, stderr=None)

@@ -150,7 +150,7 @@ class TestParts(triples.TripleCase):
         table = self.openstack('ami', 'ramdisk', 'show', self.ramdisk)
         self.assertIn(f'web ({self.ami})', table)
         told = self.refused('ami', 'ramdisk', 'show', 'vmlinuz')
-        self.assertIn('is no ramdisk', told)
+        self.assertIn('is not a ramdisk', told)
 
     def test_delete(self) -> None:
         told = self.refused('ami', 'kernel', 'delete', 'vmlinuz')

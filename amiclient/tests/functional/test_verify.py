@@ -193,7 +193,7 @@ class TestDeep(VerifyCase):
         message = found['damaged']['message']
         self.assertIn('e2fsck: ', message)
         # It has more to say than there is room for.
-        self.assertIn(' ...); upload it anew with `openstack ', message)
+        self.assertIn(' ...); upload it again with `openstack ', message)
 
     def test_a_journal(self) -> None:
         process.run(

@@ -37,10 +37,10 @@ class TestRead(base.TestCase):
         return error.message[len(begin) :]
 
     def test_refused(self) -> None:
-        deep = 'its lists and objects are more than 64 deep'
+        deep = 'it is nested more than 64 levels deep'
         for content, why in (
-            (b'', 'there is nothing in it'),
-            (b' \n', 'there is nothing in it'),
+            (b'', 'it is empty'),
+            (b' \n', 'it is empty'),
             (b'Z', 'it is not JSON'),
             (b'<html></html>', 'it is not JSON'),
             (b'{"id": "a"', 'it is not JSON'),

@@ -222,7 +222,7 @@ class TestParts(RemovalCase):
         self.put('plain', 'q', 'qcow2')
         for name in ('initrd', 'web', 'plain'):
             (problem,) = self.plan(name).problems
-            self.assertIn('is no kernel', str(problem))
+            self.assertIn('is not a kernel', str(problem))
 
     def test_ambiguous(self) -> None:
         """It takes a deletion more than a show to know what is meant."""
@@ -267,7 +267,7 @@ class TestUsers(RemovalCase):
             model.Kind.ARI,
             'vmlinuz',
         )
-        self.assertIn('is no ramdisk', str(error))
+        self.assertIn('is not a ramdisk', str(error))
 
     def test_listed(self) -> None:
         (part,) = links.list_parts(self.catalog, model.Kind.ARI, {})

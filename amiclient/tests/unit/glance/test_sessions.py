@@ -172,7 +172,7 @@ class TestTime(BoundedTest):
         self.serve(
             lambda _: itertools.chain([_OK], itertools.repeat(b'A: b\r\n'))
         )
-        self.assertIn('what came is not HTTP', self.look())
+        self.assertIn('the answer is not HTTP', self.look())
 
     def test_an_error_that_trickles(self) -> None:
         begin = b'HTTP/1.1 403 No\r\nContent-Length: 100000\r\n\r\n'
@@ -207,14 +207,14 @@ class TestNotHttp(BoundedTest):
     def test_each(self) -> None:
         chunked = _OK + b'Transfer-Encoding: chunked\r\n\r\n'
         for raw, told in (
-            (b'Z\r\n\r\n', 'what came is not HTTP'),
-            (chunked + b'Z\r\n', 'what came is not HTTP'),
-            (chunked + b'5\r\nab', 'it was closed'),
-            (head(100) + b'{', 'it was closed'),
-            (b'', 'it was closed before an answer came'),
+            (b'Z\r\n\r\n', 'the answer is not HTTP'),
+            (chunked + b'Z\r\n', 'the answer is not HTTP'),
+            (chunked + b'5\r\nab', 'the connection was closed'),
+            (head(100) + b'{', 'the connection was closed'),
+            (b'', 'the connection was closed without an answer'),
             (
                 head(3, b'Content-Encoding: gzip') + b'abc',
-                'what came is not packed as it says',
+                'the answer is not compressed as its headers say',
             ),
         ):
             self.serve(lambda _, raw=raw: iter([raw]))

@@ -187,7 +187,7 @@ class TestRefused(ChangeCase):
     def test_no_ami(self) -> None:
         for name, format, words in (
             ('k', 'aki', 'is a kernel'),
-            ('plain', 'qcow2', 'links to no kernel'),
+            ('plain', 'qcow2', 'has no link to a kernel'),
         ):
             self.put(name, memory.OTHER, format)
             error = self.assertRaises(
@@ -251,7 +251,7 @@ class TestLinked(ChangeCase):
                 self.assertEqual([], self.broken)
                 if number or self.failing[0] is LOST:
                     self.assertIn(
-                        'what was changed is as it was before',
+                        'all changes were undone',
                         error.__notes__,
                     )
 
