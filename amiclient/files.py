@@ -110,7 +110,7 @@ class Output:
 
 def replacing(
     target: pathlib.Path,
-) -> contextlib.AbstractContextManager[None]:
+) -> contextlib.AbstractContextManager[object]:
     """Let nobody read or change what a file is going to take the place of.
 
     :raises BusyError: if another process does.

@@ -32,18 +32,23 @@ _PAUSE = 0.1
 _HELD: set[tuple[int, int]] = set()
 
 
-def reading(path: pathlib.Path) -> contextlib.AbstractContextManager[None]:
+def reading(
+    path: pathlib.Path,
+) -> contextlib.AbstractContextManager[int | None]:
     """Let nobody change a file, or put another in its place, meanwhile.
 
     What is no file or block device, or cannot be read, is left alone: whoever
     opens it says what is wrong with it.
 
+    :returns: a descriptor of the file; None if it is not locked here.
     :raises BusyError: if another process is changing it.
     """
     return _held(path, shared=True)
 
 
-def changing(path: pathlib.Path) -> contextlib.AbstractContextManager[None]:
+def changing(
+    path: pathlib.Path,
+) -> contextlib.AbstractContextManager[int | None]:
     """Let nobody read or change a file meanwhile: it is written to, or goes.
 
     As for :func:`reading`, what cannot be locked is left alone.
@@ -54,15 +59,15 @@ def changing(path: pathlib.Path) -> contextlib.AbstractContextManager[None]:
 
 
 @contextlib.contextmanager
-def _held(path: pathlib.Path, *, shared: bool) -> Iterator[None]:
+def _held(path: pathlib.Path, *, shared: bool) -> Iterator[int | None]:
     descriptor = _locked(path, shared)
     if descriptor is None:
-        yield
+        yield None
         return
     key = _key(os.fstat(descriptor))
     _HELD.add(key)
     try:
-        yield
+        yield descriptor
     finally:
         _HELD.discard(key)
         os.close(descriptor)

@@ -30,7 +30,6 @@ from amiclient.progress import QUIET
 from amiclient.progress import Task
 from amiclient.rootfs import identify
 from amiclient.source import bundle
-from amiclient.source import detect
 from amiclient import units
 
 #: What is waited for, if the user does not say.
@@ -179,7 +178,7 @@ def plan(request: BootRequest, source: bundle.Source) -> BootPlan:
                 f'--disk of {request.disk} bytes is too large',
                 hint=f'give {qemu.LARGEST} at most',
             )
-    root = detect.open_root(source.root)
+    root = source.image()
     kernel = request.kernel or source.kernel
     ramdisk = request.ramdisk or source.ramdisk
     if kernel is None:

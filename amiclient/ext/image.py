@@ -25,6 +25,8 @@ class RootImage:
     :param is_device: whether it is a block device.
     :param superblock: what its superblock says.
     :param state: what :func:`amiclient.files.state` said when it was read.
+    :param boot_sector: bytes at its beginning that must be zeros, for Nova
+        would take it for a partitioned disk else.
     """
 
     path: pathlib.Path
@@ -32,6 +34,7 @@ class RootImage:
     is_device: bool
     superblock: Superblock
     state: files.State
+    boot_sector: int = 0
 
     def refuse_changed(self, now: files.State | None = None) -> None:
         """Make sure that it is still the file, or device, that was read.

@@ -22,7 +22,6 @@ from amiclient.rootfs import boot_files
 from amiclient.rootfs.boot_files import BootFiles
 from amiclient.rootfs import identify
 from amiclient.source import bundle
-from amiclient.source import detect
 from amiclient.source import manifest
 from amiclient.source import uki
 from amiclient import units
@@ -67,7 +66,7 @@ def completed(
         yield source
         return
     shown = errors.shown(name)
-    root = detect.open_root(source.root)
+    root = source.image()
     found = boot_files.find(source.root, source.boot)
     if not found and not wanted.required and wanted.version is None:
         yield source

@@ -24,7 +24,6 @@ from amiclient.rootfs import rules_cloud
 from amiclient.rootfs import rules_disk
 from amiclient.rootfs import rules_traces
 from amiclient.source import bundle
-from amiclient.source import detect
 
 #: Says that there are no files, and is found alone then.
 _BLANK = 'blank'
@@ -78,7 +77,7 @@ def check(
         kernel, or what is given is no kernel or no ramdisk.
     :raises DamagedError: if the filesystem makes no sense.
     """
-    detect.open_root(source.root)
+    source.image()
     found: list[findings.Finding] = []
     with contextlib.ExitStack() as stack:
         try:

@@ -19,8 +19,6 @@ from amiclient import files
 from amiclient.progress import Progress
 from amiclient.progress import QUIET
 from amiclient.source import bundle
-from amiclient.source import detect
-from amiclient.source import digest
 from amiclient.source import filesystem
 from amiclient.source import manifest as manifest_
 from amiclient.source import opening
@@ -68,7 +66,7 @@ def extract(
     :raises AmiError: if there is something else where it is to go.
     :raises NoSpaceError: if there is no room for it.
     """
-    detect.open_root(source.root)
+    source.image()
     busy.refuse_busy(source.root)
     stem = manifest_.stem(source.name or _without_suffix(name))
     folder = directory or _default(stem)
@@ -182,8 +180,8 @@ def _is_there(output: files.Output, progress: Progress) -> bool:
     same = (
         target.is_file()
         and target.stat().st_size == output.path.stat().st_size
-        and digest.sha512(target, progress=progress)
-        == digest.sha512(output.path, progress=progress)
+        and manifest_.sha512(target, progress=progress)
+        == manifest_.sha512(output.path, progress=progress)
     )
     if not same:
         raise errors.AmiError(
@@ -230,7 +228,7 @@ def _moved(source: bundle.Source, output: files.Output) -> bool:
 
 def _keeps_all(source: bundle.Source) -> bool:
     """Tell whether what seems to be unused has to be kept."""
-    block = detect.open_root(source.root).superblock
+    block = source.image().superblock
     # What is only in the journal would be lost otherwise; and what was in a
     # cloud stays what it was, byte by byte.
     return source.finished or block.needs_recovery or block.orphans
@@ -243,7 +241,7 @@ def _behind(source: bundle.Source) -> int:
     """
     if not _keeps_all(source):
         return 0
-    return image.behind(source.root, detect.open_root(source.root).superblock)
+    return image.behind(source.root, source.image().superblock)
 
 
 def _copier(
@@ -278,7 +276,7 @@ def _part(
 ) -> manifest_.Part:
     before = source.part(noun)
     size = output.path.stat().st_size
-    sha512 = digest.sha512(output.path, progress=progress)
+    sha512 = manifest_.sha512(output.path, progress=progress)
     if before is not None and before.sha512 == sha512:
         return dataclasses.replace(before, file=output.target.name)
     if before is not None and shorter:

@@ -10,8 +10,8 @@ from amiclient import errors
 from amiclient import files
 from amiclient.rootfs import kernel_formats
 from amiclient.rootfs import ramdisk_formats
-from amiclient.source import detect
 from amiclient.source import opening
+from amiclient.source import probe
 from amiclient.source import streams
 
 _WANTED = 'a Linux kernel'
@@ -70,7 +70,7 @@ def identify_kernel(path: pathlib.Path) -> Kernel:
             hint='it goes with --ramdisk, or `openstack ami ramdisk upload`',
         )
     raise errors.SourceError(
-        f'{detect.identify(path)}, not {_WANTED}', subject=name
+        f'{probe.identify(path)}, not {_WANTED}', subject=name
     )
 
 
@@ -119,17 +119,17 @@ def identify_ramdisk(path: pathlib.Path) -> Ramdisk:
             hint='it goes with --kernel, or `openstack ami kernel upload`',
         )
     if phrase is None:
-        phrase = detect.identify(path)
+        phrase = probe.identify(path)
     raise errors.SourceError(f'{phrase}, not {_WANTED_RAMDISK}', subject=name)
 
 
 def _inside(file: BinaryIO, name: str) -> str | None:
     """Tell what a compressed file holds; None if it is not compressed."""
     file.seek(0)
-    kind = streams.tell(file.read(streams.MAGIC_SIZE))
+    kind = probe.compression(file.read(probe.MAGIC_SIZE))
     if kind is None:
         return None
     data = streams.head(file, ramdisk_formats.HEAD, name=name)
     if not data:
         return f'damaged {kind} data'
-    return f'{detect.describe(data)} compressed with {kind}'
+    return f'{probe.describe(data)} compressed with {kind}'

@@ -13,7 +13,6 @@ from amiclient.rootfs import boot_files
 from amiclient.rootfs import identify
 from amiclient.rootfs import kernel_formats
 from amiclient.source import bundle
-from amiclient.source import detect
 from amiclient.source import disk
 
 #: os-release(5): the first one that exists counts, alone.
@@ -155,7 +154,7 @@ def inspect(source: bundle.Source, name: pathlib.Path) -> Inspected:
     :raises SourceError: if it holds no ext2, ext3 or ext4 filesystem.
     :raises DamagedError: if that makes no sense.
     """
-    image = detect.open_root(source.root)
+    image = source.image()
     block = image.superblock
     request = plan.ShrinkRequest(image=image)
     with errors.about(name):

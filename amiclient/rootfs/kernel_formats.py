@@ -18,6 +18,7 @@ import struct
 from typing import BinaryIO
 
 from amiclient import errors
+from amiclient.source import probe
 from amiclient.source import streams
 
 #: How much of a file, compressed or not, is looked at for the header. The
@@ -96,7 +97,7 @@ def recognise(file: BinaryIO, *, name: str) -> KernelFormat | None:
     size = file.seek(0, 2)
     file.seek(0)
     head = file.read(_HEAD)
-    kind = streams.tell(head[: streams.MAGIC_SIZE])
+    kind = probe.compression(head[: probe.MAGIC_SIZE])
     if kind == 'lzop':
         return None
     if kind:
@@ -164,7 +165,7 @@ def _zboot(
         )
     release = None
     file.seek(offset)
-    kind = streams.tell(file.read(streams.MAGIC_SIZE))
+    kind = probe.compression(file.read(probe.MAGIC_SIZE))
     if kind and streams.can_stream(kind):
         release = _banner(
             streams.chunks(file, _SEARCH, name=name, offset=offset)

@@ -22,9 +22,9 @@ from typing import BinaryIO
 from amiclient import confinement
 from amiclient import errors
 from amiclient import process
-from amiclient.source import detect
 from amiclient.source import frames
 from amiclient.source import opening
+from amiclient.source import probe
 from amiclient.source import streams
 from amiclient import units
 
@@ -80,11 +80,11 @@ def recognise(file: BinaryIO, *, name: str) -> RamdiskFormat | None:
     early = main = False
     for _ in range(_ARCHIVES):
         file.seek(offset)
-        magic = file.read(streams.MAGIC_SIZE)
+        magic = file.read(probe.MAGIC_SIZE)
         if magic.startswith(_OLD):
             raise _old(name)
         # The kernel knows no skippable frames.
-        kind = None if frames.is_skippable(magic) else streams.tell(magic)
+        kind = None if frames.is_skippable(magic) else probe.compression(magic)
         if kind and _is_compressed_cpio(file, offset, name):
             return RamdiskFormat(kind, early)
         if not magic.startswith(_MAGIC):
@@ -113,7 +113,7 @@ def _old(name: str) -> BrokenError:
 
 def _followed(file: BinaryIO, offset: int, name: str) -> BrokenError:
     file.seek(offset)
-    phrase = detect.describe(file.read(HEAD))
+    phrase = probe.describe(file.read(HEAD))
     return BrokenError(
         f'early files that are followed by {phrase}, not by an initramfs',
         subject=name,
@@ -247,14 +247,14 @@ def _list(path: pathlib.Path, found: set[str]) -> None:
         offset: int | None = 0
         while offset is not None:
             file.seek(offset)
-            head = file.read(streams.MAGIC_SIZE)
+            head = file.read(probe.MAGIC_SIZE)
             if head.startswith(_MAGIC):
                 file.seek(offset)
                 archive = _Archive(bound.kept(_blocks(file.read)), offset)
                 archive.list(found, once=True)
                 offset = _next_archive(file, archive.position, bound)
                 continue
-            kind = streams.tell(head)
+            kind = probe.compression(head)
             if kind is not None and kind != 'lzop':
                 with _decompressed(file, kind, offset, str(path)) as pieces:
                     archive = _Archive(bound.kept(pieces), 0)

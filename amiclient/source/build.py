@@ -6,6 +6,7 @@
 beside its target, has e2fsck check it, and only then gives it its name.
 """
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -23,10 +24,13 @@ from amiclient import files
 from amiclient import locks
 from amiclient.progress import Progress
 from amiclient.progress import QUIET
+from amiclient.progress import Task
 from amiclient.source import directory
-from amiclient.source import enclosed
+from amiclient.source import file_tree
 from amiclient.source import mtree
 from amiclient.source import opening
+from amiclient.source import probe
+from amiclient.source import streams
 from amiclient.source import tar
 from amiclient import sparse
 from amiclient import units
@@ -170,9 +174,15 @@ def plan(request: BuildRequest) -> BuildPlan:
     )
 
 
-def execute(planned: BuildPlan, *, progress: Progress = QUIET) -> Built:
+def execute(
+    planned: BuildPlan,
+    *,
+    stream: streams.Stream | None = None,
+    progress: Progress = QUIET,
+) -> Built:
     """Do what was planned.
 
+    :param stream: of the archive, if it is open already.
     :raises SourceError: if the source is damaged, has something in it that a
         filesystem cannot have, or cannot be read.
     :raises NoSpaceError: if it takes more room than there is, or than the
@@ -187,7 +197,7 @@ def execute(planned: BuildPlan, *, progress: Progress = QUIET) -> Built:
         files.Output(request.output) as output,
     ):
         with sparse.opened(output.path, os.O_RDWR) as descriptor:
-            made = _make(planned, descriptor, progress)
+            made = _make(planned, descriptor, stream, progress)
         with progress.task('Verifying'):
             _verify(output.path)
         output.keep(durable=request.durable)
@@ -205,6 +215,7 @@ def temporary_image(
     folder: pathlib.Path,
     *,
     headroom: units.Headroom = units.NO_HEADROOM,
+    stream: streams.Stream | None = None,
     progress: Progress = QUIET,
 ) -> pathlib.Path:
     """Make a filesystem that is only needed for a while.
@@ -212,6 +223,7 @@ def temporary_image(
     :param source: a directory or tar archive with a root filesystem.
     :param folder: where to make it.
     :param headroom: what a shrink will leave in it.
+    :param stream: of the archive, if it is open already.
     :returns: the filesystem.
     """
     request = BuildRequest(
@@ -221,32 +233,39 @@ def temporary_image(
         durable=False,
         rooted=True,
     )
-    return execute(plan(request), progress=progress).output
+    return execute(plan(request), stream=stream, progress=progress).output
 
 
-def _make(planned: BuildPlan, descriptor: int, progress: Progress) -> Made:
+def _make(
+    planned: BuildPlan,
+    descriptor: int,
+    stream: streams.Stream | None,
+    progress: Progress,
+) -> Made:
     request = planned.request
     name = errors.shown(request.source)
     if planned.is_directory:
         kind = _DIRECTORY
-        size, fill = directory.size(request.source), directory.fill
+        size = directory.size(request.source)
     else:
         kind = 'an archive'
-        size, fill = request.source.stat().st_size, tar.fill
+        size = request.source.stat().st_size
     expected = max(size, request.size or 0)
     writer = Writer(descriptor, expected)
-    basin = enclosed.Basin(
+    tree = file_tree.FileTree(
         name, writer, limit=planned.limit, limited=planned.limited
     )
     with progress.task('Building', size) as task:
-        fill(request.source, basin, task)
-        if request.rooted and not _ROOTS & basin.tree.root.children.keys():
-            raise _not_a_root(name, basin.disk(), kind)
-        basin.settle_lists()
+        if planned.is_directory:
+            directory.fill(request.source, tree, task)
+        else:
+            _fill(request.source, stream, tree, task)
+        if request.rooted and not _ROOTS & tree.nodes.root.children.keys():
+            raise _not_a_root(name, tree.disk(), kind)
+        tree.settle_lists()
         if request.owner is not None:
-            mtree.give_to(*request.owner, basin)
-        mtree.apply(planned.overrides, basin)
-        tree = basin.settle()
+            mtree.give_to(*request.owner, tree)
+        mtree.apply(planned.overrides, tree)
         wish = identity.Wish(
             label=request.label,
             size=request.size,
@@ -255,7 +274,7 @@ def _make(planned: BuildPlan, descriptor: int, progress: Progress) -> Made:
             time=planned.time,
         )
         try:
-            made = writer.finish(tree, wish)
+            made = writer.finish(tree.settle(), wish)
         except placement.TooSmallError as error:
             needed = error.blocks * placement.BLOCK
             raise errors.NoSpaceError(
@@ -275,6 +294,28 @@ def _make(planned: BuildPlan, descriptor: int, progress: Progress) -> Made:
     return made
 
 
+def _fill(
+    source: pathlib.Path,
+    stream: streams.Stream | None,
+    tree: file_tree.FileTree,
+    task: Task,
+) -> None:
+    """Take what is in an archive."""
+    with contextlib.ExitStack() as stack:
+        if stream is None:
+            stream = stack.enter_context(
+                streams.opened(source, wanted='a tar archive')
+            )
+        if not probe.is_tar(stream.peek(probe.TAR_BLOCK)):
+            raise errors.SourceError(
+                f'{probe.identify(source)}: a directory or tar '
+                'archive is needed',
+                subject=tree.name,
+                hint='openstack ami upload takes filesystems and disks',
+            )
+        tar.fill(stream, tree, task)
+
+
 def _refuse_other(source: pathlib.Path) -> None:
     """Refuse a directory that is no root filesystem; it may have anything.
 
@@ -283,7 +324,7 @@ def _refuse_other(source: pathlib.Path) -> None:
     try:
         names = os.listdir(os.fsencode(source))
         if _ROOTS.isdisjoint(names):
-            disk = enclosed.in_directory(source)
+            disk = file_tree.disk_in(source)
             raise _not_a_root(errors.shown(source), disk, _DIRECTORY)
     except OSError:
         # That will be told by who reads all of it.

@@ -9,23 +9,20 @@ them. Here each becomes a root filesystem in a file, with what is known
 besides.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 import contextlib
 import dataclasses
 import pathlib
 
 from amiclient import errors
+from amiclient.ext import image
 from amiclient.ext import superblock
-from amiclient.ext import workplace
 from amiclient import files
 from amiclient.progress import Progress
-from amiclient.source import build
-from amiclient.source import digest
 from amiclient.source import disk
 from amiclient.source import manifest as manifest_
-from amiclient.source import opening
+from amiclient.source import probe as probe_
 from amiclient.source import uec
-from amiclient import units
 
 #: Inodes in use in a filesystem with no files: the reserved ones and that of
 #: lost+found.
@@ -50,6 +47,7 @@ class Source:
     :param format: what the source is, for people.
     :param partition: the number of the partition that was taken.
     :param partitions: all of the disk's; empty if it is none.
+    :param probe: what ``root`` was found to be, unless it is temporary.
     :param seen: by its path, what :func:`amiclient.files.state` said of a
         file when something was read in it that the rest depends on.
     """
@@ -66,6 +64,9 @@ class Source:
     format: str | None = None
     partition: int | None = None
     partitions: tuple[disk.Partition, ...] = ()
+    probe: probe_.Probe | None = dataclasses.field(
+        default=None, compare=False, repr=False
+    )
     seen: Mapping[pathlib.Path, files.State] = dataclasses.field(
         default_factory=dict
     )
@@ -78,10 +79,19 @@ class Source:
     @property
     def image_format(self) -> str:
         """What the root image is registered as, unless the user says so."""
-        image = self.part('image')
-        if image is not None and image.disk_format in ('raw', 'qcow2'):
-            return image.disk_format
+        part = self.part('image')
+        if part is not None and part.disk_format in ('raw', 'qcow2'):
+            return part.disk_format
         return 'ami'
+
+    def image(self) -> image.RootImage:
+        """Take the root filesystem, if it is one.
+
+        :raises SourceError: as :func:`amiclient.source.probe.open_root` does.
+        """
+        if self.probe is None:
+            return probe_.open_root(self.root)
+        return self.probe.root_image()
 
     def part(self, noun: str) -> manifest_.Part | None:
         """Tell what the manifest says of a part."""
@@ -90,43 +100,8 @@ class Source:
     @property
     def command_line(self) -> str | None:
         """What replaces the command line of Nova, if that is known."""
-        image = self.part('image')
-        return image.properties.get('os_command_line') if image else None
-
-
-@contextlib.contextmanager
-def opened(
-    path: pathlib.Path,
-    *,
-    progress: Progress,
-    work_directory: pathlib.Path | None = None,
-    headroom: units.Headroom = units.NO_HEADROOM,
-) -> Iterator[Source]:
-    """Take what the user named as a source.
-
-    What was unpacked for it goes away at the end of the block.
-
-    :param progress: who watches the unpacking and the checking.
-    :param work_directory: where to unpack; None for the usual place.
-    :param headroom: what a shrink will leave in what is made of files.
-    :raises SourceError: if it is damaged, or is not what its manifest says.
-    :raises NoSpaceError: if there is no room to unpack it.
-    """
-    special = opening.special(path)
-    if special == 'a directory' and _is_saved(path):
-        yield _blank(_saved(path / manifest_.NAME, progress), path)
-    elif special is None and _is_manifest(path):
-        yield _blank(_saved(path, progress), path)
-    elif special == 'a directory' or (special is None and uec.is_tar(path)):
-        with workplace.folder(
-            work_directory,
-            path,
-            f'{errors.shown(path)}: there is no folder to unpack it in',
-        ) as folder:
-            unpacked = _unpacked(path, folder, headroom, progress)
-            yield _blank(unpacked, path)
-    else:
-        yield Source(root=path)
+        part = self.part('image')
+        return part.properties.get('os_command_line') if part else None
 
 
 def refuse_within(
@@ -138,7 +113,7 @@ def refuse_within(
 
     :raises UsageError: as :func:`amiclient.files.refuse_within` does.
     """
-    if not _is_saved(source):
+    if not is_saved(source):
         files.refuse_within(target, source, hint=hint)
 
 
@@ -159,17 +134,16 @@ def verified(
     return found.manifest
 
 
-def _is_saved(path: pathlib.Path) -> bool:
+def is_saved(path: pathlib.Path) -> bool:
+    """Tell whether a directory has a manifest."""
     return (path / manifest_.NAME).exists()
 
 
-def _is_manifest(path: pathlib.Path) -> bool:
-    with opening.opened(path, wanted='a source') as file:
-        return manifest_.is_one(file.read(512))
+def saved(path: pathlib.Path, *, progress: Progress) -> Source:
+    """Take the files beside a manifest, if they are as that says.
 
-
-def _saved(path: pathlib.Path, progress: Progress) -> Source:
-    """Take a folder with a manifest, if its files are as that says."""
+    :raises SourceError: if they are not.
+    """
     manifest = manifest_.read(path)
     paths, seen = {}, {}
     for noun, part in manifest.parts.items():
@@ -201,7 +175,7 @@ def _verify(
     noun: str,
     progress: Progress,
 ) -> None:
-    sha512 = digest.sha512(
+    sha512 = manifest_.sha512(
         path,
         wanted=f'the {noun} of a saved triple',
         description=f'Checking {noun}',
@@ -226,26 +200,14 @@ def _compare(name: str, part: manifest_.Part, size: int, sha512: str) -> None:
         )
 
 
-def _unpacked(
-    path: pathlib.Path,
-    folder: pathlib.Path,
-    headroom: units.Headroom,
-    progress: Progress,
-) -> Source:
-    found = None
-    if not path.is_dir():
-        found = uec.unpack(path, folder, progress=progress)
-    if found is None:
-        # The files of a root filesystem themselves.
-        return Source(
-            root=build.temporary_image(
-                path, folder, headroom=headroom, progress=progress
-            ),
-            own=True,
-            format='files',
-        )
+def unpacked(found: uec.Unpacked, name: str) -> Source:
+    """Take what was in an archive, if it is as its manifest says.
+
+    :param name: what to call the archive in errors.
+    :raises SourceError: if it is not.
+    """
     if found.manifest is not None:
-        _compare_all(errors.shown(path), found, found.manifest)
+        _compare_all(name, found, found.manifest)
         source = _with_manifest(found.paths, found.manifest)
         return dataclasses.replace(source, own=True)
     return Source(
@@ -272,25 +234,22 @@ def _compare_all(
         _compare(shown, part, found.sizes[noun], found.sha512[noun])
 
 
-def _blank(source: Source, path: pathlib.Path) -> Source:
-    """Have a blank root filesystem sent as it is, wherever it came from."""
-    if not _is_blank(source.root):
+def blank(
+    source: Source, block: superblock.Superblock | None, name: str
+) -> Source:
+    """Have a blank root filesystem sent as it is, wherever it came from.
+
+    It was made and never filled, as that of CirrOS.
+    """
+    if block is None:
+        return source
+    in_use = block.inode_count - block.free_inodes
+    if in_use != block.first_inode - 1 + _LOST_FOUND:
         return source
     note = (
-        f'{errors.shown(path)}: its root filesystem has no files: the '
-        'ramdisk brings what there is, and copies itself there; it is sent '
-        'as it is'
+        f'{name}: its root filesystem has no files: the ramdisk brings what '
+        'there is, and copies itself there; it is sent as it is'
     )
     return dataclasses.replace(
         source, finished=True, notes=(*source.notes, note)
     )
-
-
-def _is_blank(path: pathlib.Path) -> bool:
-    """Tell a filesystem that was made and never filled, as CirrOS's."""
-    try:
-        block = superblock.read(path)
-    except (superblock.NotExtError, errors.DamagedError):
-        return False
-    in_use = block.inode_count - block.free_inodes
-    return in_use == block.first_inode - 1 + _LOST_FOUND

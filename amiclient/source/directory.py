@@ -9,19 +9,21 @@ opened. Within ``fakeroot`` they are what fakeroot says.
 
 from collections.abc import Iterator
 import contextlib
+import ctypes
 import dataclasses
 import errno
 import logging
 import os
 import pathlib
+import re
 import stat
+import struct
 
 from amiclient import errors
 from amiclient.ext.writer import nodes
 from amiclient import progress
-from amiclient.source import fflags
+from amiclient.source import attributes
 from amiclient.source import file_tree
-from amiclient.source import mounts
 from amiclient import sparse
 
 _LOG = logging.getLogger(__name__)
@@ -45,9 +47,22 @@ _CHANGED = (
 #: may look at.
 _HIDDEN = os.stat_result((stat.S_IFDIR | 0o755, *[0] * 9))
 
+#: AT_SYMLINK_NOFOLLOW, AT_NO_AUTOMOUNT, AT_STATX_DONT_SYNC: ask no server.
+_STATX_FLAGS = 0x100 | 0x800 | 0x4000
+
+#: statx(2), since Linux 5.8: STATX_MNT_ID, and where struct statx has that.
+_MNT_ID = 0x1000
+_MNT_ID_OFFSET = 144
+_StatxBuffer = ctypes.c_char * 256
+
+_FDINFO = re.compile(r'^mnt_id:\s*(\d+)$', re.MULTILINE)
+
+# A C library of before 2018 has none. Python's own os.statx() is newer.
+_STATX = getattr(ctypes.CDLL(None), 'statx', None)
+
 
 def fill(
-    path: pathlib.Path, basin: file_tree.Basin, task: progress.Task
+    path: pathlib.Path, tree: file_tree.FileTree, task: progress.Task
 ) -> None:
     """Take everything that is in a directory.
 
@@ -57,13 +72,13 @@ def fill(
     :raises SourceError: if something cannot be read.
     :raises BusyError: if something changes meanwhile.
     """
-    taking = _Taking(basin, task)
+    taking = _Taking(tree, task)
     for entry in _walk(path):
         taking.take(entry)
     if taking.mounted:
         _LOG.warning(
             '%s: what is mounted within it is left out: %s',
-            basin.name,
+            tree.name,
             errors.some([errors.shown(each) for each in taking.mounted]),
         )
 
@@ -133,7 +148,7 @@ class _Place:
         #: Directories that are open, each within the one before it, by their
         #: paths with a slash at the end.
         self._open = [(b'', root)]
-        self._mount = mounts.mount_id(root, b'.')
+        self._mount = mount_id(root, b'.')
         self._device = os.fstat(root).st_dev
 
     def close(self) -> None:
@@ -143,7 +158,7 @@ class _Place:
     def look(self, path: bytes) -> _Entry:
         above, _, last = path.rpartition(b'/')
         folder, name = self.opened(above), last or b'.'
-        mount = mounts.mount_id(folder, name)
+        mount = mount_id(folder, name)
         is_mounted = mount != self._mount
         try:
             status = os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -176,9 +191,9 @@ class _Taking:
     :ivar mounted: paths of what is mounted.
     """
 
-    def __init__(self, basin: file_tree.Basin, task: progress.Task) -> None:
+    def __init__(self, tree: file_tree.FileTree, task: progress.Task) -> None:
         self.mounted: list[bytes] = []
-        self._basin = basin
+        self._tree = tree
         self._task = task
         self._seen: dict[tuple[int, int], bytes] = {}
 
@@ -189,7 +204,7 @@ class _Taking:
             self.mounted.append(path)
             if is_directory:
                 # The rest that is to be seen is not the source's.
-                self._basin.add(
+                self._tree.add(
                     path,
                     nodes.Node(
                         status.st_mode, uid=status.st_uid, gid=status.st_gid
@@ -199,7 +214,7 @@ class _Taking:
         identity = status.st_dev, status.st_ino
         if not is_directory and status.st_nlink > 1:
             if identity in self._seen:
-                self._basin.link(path, self._seen[identity])
+                self._tree.link(path, self._seen[identity])
                 return
             self._seen[identity] = path
         with self._told(path):
@@ -209,7 +224,7 @@ class _Taking:
                     entry.name, _OPEN | os.O_DIRECTORY, dir_fd=entry.folder
                 )
                 try:
-                    node.flags = fflags.of(inner, directory=True)
+                    node.flags = attributes.read_flags(inner, directory=True)
                 finally:
                     os.close(inner)
             if node.is_symlink:
@@ -217,7 +232,7 @@ class _Taking:
         if node.is_file:
             self._file(entry, node)
         else:
-            self._basin.add(path, node)
+            self._tree.add(path, node)
 
     def _file(self, entry: _Entry, node: nodes.Node) -> None:
         path, status = entry.path, entry.status
@@ -226,8 +241,8 @@ class _Taking:
                 descriptor = os.open(entry.name, _OPEN, dir_fd=entry.folder)
                 stack.callback(os.close, descriptor)
                 if not os.path.samestat(os.fstat(descriptor), status):
-                    raise _changed(self._basin.name, path)
-                node.flags = fflags.of(descriptor, directory=False)
+                    raise _changed(self._tree.name, path)
+                node.flags = attributes.read_flags(descriptor, directory=False)
                 size = status.st_size
                 ranges = [
                     (start, end - start)
@@ -238,17 +253,17 @@ class _Taking:
                 with self._told(path):
                     data = os.pread(descriptor, count, offset)
                 if len(data) < count:
-                    raise _changed(self._basin.name, path)
+                    raise _changed(self._tree.name, path)
                 self._task.advance(count)
                 return data
 
-            self._basin.add_file(path, node, size, ranges, read)
+            self._tree.add_file(path, node, size, ranges, read)
             after = os.fstat(descriptor)
             if (after.st_size, after.st_mtime_ns) != (
                 size,
                 status.st_mtime_ns,
             ):
-                raise _changed(self._basin.name, path)
+                raise _changed(self._tree.name, path)
 
     def _node(
         self,
@@ -285,10 +300,10 @@ class _Taking:
             if error.errno in (errno.EOPNOTSUPP, errno.ENODATA):
                 return {}
             raise
-        return self._basin.keep_known(path, values)
+        return self._tree.keep_known(path, values)
 
     def _told(self, path: bytes) -> contextlib.AbstractContextManager[None]:
-        return _told(self._basin.name, path)
+        return _told(self._tree.name, path)
 
 
 @contextlib.contextmanager
@@ -316,3 +331,37 @@ def _changed(source: str, path: bytes) -> errors.BusyError:
         subject=source,
         hint='end whatever writes to it first',
     )
+
+
+def mount_id(directory: int, name: bytes) -> int | None:
+    """Tell the number of the mount that a file is in.
+
+    The device of a file (``st_dev``) does not tell: a bind mount has that of
+    what it shows, and a subvolume of btrfs has its own without being mounted.
+
+    :param directory: an open directory.
+    :param name: in it, which is not followed; ``.`` for the directory itself.
+    :returns: None if the kernel does not tell.
+    :raises OSError: if there is no such file.
+    """
+    if _STATX is not None:
+        found = _StatxBuffer()
+        # Nothing is asked of the file itself: somebody else's FUSE mount would
+        # not answer, even to root.
+        if _STATX(directory, name, _STATX_FLAGS, 0, found) == 0:
+            (known,) = struct.unpack_from('=I', found)
+            if known & _MNT_ID:
+                return int(struct.unpack_from('=Q', found, _MNT_ID_OFFSET)[0])
+    # proc_pid_fdinfo(5), since Linux 3.15; it takes three times as long.
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(name, flags, dir_fd=directory)
+    try:
+        with (
+            contextlib.suppress(OSError),
+            open(f'/proc/self/fdinfo/{descriptor}', encoding='ascii') as file,
+        ):
+            match = _FDINFO.search(file.read())
+            return int(match[1]) if match else None
+    finally:
+        os.close(descriptor)
+    return None

@@ -20,14 +20,12 @@ from amiclient.ext.reader import Reader
 from amiclient.ext.superblock import Superblock
 from amiclient.source.block import Medium
 from amiclient.source.block import RawMedium
-from amiclient.source import detect
-from amiclient.source import fat as fat_
 from amiclient.source import filesystem
 from amiclient.source import fstab
 from amiclient.source import opening
 from amiclient.source import partitions as partitions_
 from amiclient.source import probe
-from amiclient.source import virtual
+from amiclient.source import qemu_nbd
 from amiclient import units
 
 #: Any of these is in a root filesystem.
@@ -68,6 +66,58 @@ _DEVICE = re.compile(r'/dev/(?:[a-z]+|nvme\d+n\d+p|mmcblk\d+p)(\d{1,3})')
 _FAT = 'a FAT filesystem'
 
 
+#: Where the kind is told, and where the boot record begins, by the kind.
+_RECORDS = (
+    (54, (b'FAT12   ', b'FAT16   '), 36),
+    (82, (b'FAT32   ',), 64),
+)
+
+#: What says that there is a serial number; and that there is a label, too.
+_SERIAL, _LABEL = 0x28, 0x29
+
+_NO_LABEL = 'NO NAME'
+
+
+@dataclasses.dataclass(frozen=True)
+class FatVolume:
+    """A FAT filesystem, as others name it.
+
+    Source: Microsoft's FAT specification, version 1.03: the extended boot
+    records of FAT12 and FAT16, and of FAT32.
+
+    :param serial: as after ``UUID=``, in lower case: ``abcd-1234``; '' if it
+        has none.
+    :param label: '' if it has none.
+    """
+
+    serial: str
+    label: str
+
+
+def fat_volume(head: bytes) -> FatVolume | None:
+    """Read what its boot sector tells.
+
+    :param head: the first sector, or more.
+    :returns: None if it is no FAT filesystem.
+    """
+    record = next(
+        (at for place, kinds, at in _RECORDS if head.startswith(kinds, place)),
+        None,
+    )
+    if record is None:
+        return None
+    signature = head[record + 2]
+    if signature not in (_SERIAL, _LABEL):
+        return FatVolume('', '')
+    number = head[record + 3 : record + 7][::-1].hex()
+    label = ''
+    if signature == _LABEL:
+        label = head[record + 7 : record + 18].decode('cp437').rstrip(' \0')
+    return FatVolume(
+        f'{number[:4]}-{number[4:]}', '' if label == _NO_LABEL else label
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Partition:
     """One partition, and what is in it.
@@ -94,7 +144,7 @@ class Partition:
     uuid: str
     what: str
     superblock: Superblock | None
-    fat: fat_.Volume | None
+    fat: FatVolume | None
     is_root: bool
     is_boot: bool
 
@@ -259,25 +309,6 @@ def _listed(partitions: Sequence[Partition]) -> str:
     return listed or 'there are none'
 
 
-def tell(path: pathlib.Path) -> str | None:
-    """Tell whether a file or device is a disk, by its content.
-
-    :returns: its format: ``raw`` for one with partitions, or what QEMU calls
-        a disk image; None for anything else.
-    :raises SourceError: if it is not there, or cannot be read.
-    """
-    if opening.special(path) not in (None, 'a block device'):
-        return None
-    with opening.opened(path, wanted='a disk', devices=True) as file:
-        if kind := virtual.tell(file.read(virtual.HEAD)):
-            return kind
-    phrase = detect.identify(path)
-    if phrase == probe.VHD.phrase:
-        # One of a fixed size, which is told by its end.
-        return 'vpc'
-    return 'raw' if phrase in probe.DISKS else None
-
-
 @contextlib.contextmanager
 def opened(
     path: pathlib.Path,
@@ -290,11 +321,11 @@ def opened(
 ) -> Iterator[Disk]:
     """Open a disk, and look at what is on it.
 
-    :param kind: its format, as tell() says.
+    :param kind: its format, as :class:`~amiclient.source.probe.Found` has it.
     :param folder: private, for temporary files.
     :param name: what to call it in errors.
     :param allow_backing_file: whether other files may hold a part of it.
-    :param beside: as with :func:`amiclient.source.virtual.opened`.
+    :param beside: as with :func:`amiclient.source.qemu_nbd.opened`.
     :raises SourceError: if it cannot be read, may not be, or is damaged.
     :raises ProgramError: if qemu-nbd is needed, and missing.
     """
@@ -307,7 +338,7 @@ def opened(
             medium = RawMedium(file, name)
         else:
             medium = stack.enter_context(
-                virtual.opened(
+                qemu_nbd.opened(
                     path,
                     kind,
                     folder,
@@ -316,7 +347,7 @@ def opened(
                     beside=beside,
                 )
             )
-        yield _look(medium, virtual.shown(kind))
+        yield _look(medium, probe.shown_format(kind))
 
 
 def _look(medium: Medium, kind: str) -> Disk:
@@ -348,7 +379,8 @@ def _partition(medium: Medium, entry: partitions_.Entry) -> Partition:
         what = 'beyond the end of the disk'
     else:
         head = medium.read(entry.start, min(probe.HEAD, entry.size))
-        what, block = detect.examine(head, entry.size, medium.name)
+        content = probe.examine(head, entry.size, medium.name)
+        what, block = content.phrase, content.superblock
     if block is not None and block.size > entry.size:
         what, block = f'{what} that is longer than its partition', None
     if block is not None:
@@ -360,7 +392,7 @@ def _partition(medium: Medium, entry: partitions_.Entry) -> Partition:
             is_root = _is_root(reader)
             is_boot = not is_root and _is_boot(reader)
     elif what == _FAT:
-        volume = fat_.parse(head)
+        volume = fat_volume(head)
     elif entry.type_name and what == 'unrecognised data':
         what = f'{entry.type_name} ({what})'
     return Partition(

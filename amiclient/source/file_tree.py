@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a source is poured into: a tree, and the filesystem it is to be in."""
+"""The files of a filesystem in the making, and where their content goes.
+
+Who gives an archive or a directory with a disk in it, such as an OVA or
+``disk.raw`` in a tarball, means the disk: that is told, too.
+"""
 
 from collections.abc import Iterable
+import contextlib
 import logging
 import os
+import pathlib
 import stat
 
 from amiclient import errors
@@ -13,8 +19,9 @@ from amiclient.ext.writer import inodes
 from amiclient.ext.writer import nodes
 from amiclient.ext.writer.writer import Writer
 from amiclient.ext.writer import xattrs
-from amiclient.source import acl
-from amiclient.source import fflags
+from amiclient.source import attributes
+from amiclient.source import opening
+from amiclient.source import probe
 from amiclient import units
 
 _LOG = logging.getLogger(__name__)
@@ -26,8 +33,12 @@ _NAMES_SIZE = 1 << 20
 
 _LARGEST_ID = 2**32 - 2
 
+#: Bytes that a disk has at least, and how many files are looked at for one.
+_SMALLEST_DISK = 16 << 10
+_MOST_DISKS = 64
 
-class Basin:
+
+class FileTree:
     """A tree in the making.
 
     :param name: of the source, for errors.
@@ -45,7 +56,7 @@ class Basin:
         limited: str,
     ) -> None:
         self.name = name
-        self.tree = nodes.Tree()
+        self.nodes = nodes.Tree()
         self._writer = writer
         self._limit = limit
         self._limited = limited
@@ -53,6 +64,8 @@ class Basin:
         self._lists: list[tuple[bytes, nodes.Node, bytes, str]] = []
         self._users: dict[bytes, bytes] = {}
         self._strange: set[bytes] = set()
+        #: What large files begin with, by their path and size.
+        self._heads: list[tuple[bytes, int, bytearray]] = []
 
     def add(self, path: bytes, node: nodes.Node) -> None:
         """Add a file that has no content.
@@ -86,6 +99,10 @@ class Basin:
                 raise self.refused(path, 'its map of holes makes no sense')
             end = offset + length
         self._take(path, inodes.SIZE + sum(length for _, length in ranges))
+        if size >= _SMALLEST_DISK and len(self._heads) < _MOST_DISKS:
+            head = bytearray(min(size, probe.HEAD))
+            self._heads.append((path, size, head))
+            read = _remembering(read, head)
         try:
             kept = self._kept(path, size, read)
             self._writer.store(node, size, ranges, kept)
@@ -96,7 +113,7 @@ class Basin:
     def link(self, path: bytes, target: bytes) -> None:
         """Give a file that is there already another name."""
         try:
-            node = self.tree.find(target)
+            node = self.nodes.find(target)
         except nodes.PathError as error:
             raise self.refused(path, f'a link: {error}') from error
         if node is None or node.is_directory:
@@ -137,7 +154,7 @@ class Basin:
 
     def flags(self, path: bytes, node: nodes.Node, text: str) -> int:
         """Read the flags of a file, and say which are not known."""
-        found, strange = fflags.parse(text)
+        found, strange = attributes.parse_flags(text)
         for name in map(os.fsencode, strange):
             if name not in self._strange:
                 self._strange.add(name)
@@ -149,23 +166,32 @@ class Basin:
                 )
         if not (node.is_file or node.is_directory):
             return 0
-        return fflags.suited(found, directory=node.is_directory)
+        return attributes.kept_flags(found, directory=node.is_directory)
 
     def holds(self, name: bytes) -> bool:
         """Tell whether a directory in the root has a file of that name."""
         return any(
-            name in node.children for node in self.tree.root.children.values()
+            name in node.children for node in self.nodes.root.children.values()
         )
+
+    def disk(self) -> str | None:
+        """Name the first file that is a disk, or a filesystem to be taken."""
+        for path, size, head in self._heads:
+            if _is_disk(bytes(head), size, self.name):
+                return errors.shown(path)
+        return None
 
     def settle_lists(self) -> None:
         """Have files the access control lists that were noted as text.
 
         :raises SourceError: if one makes no sense.
         """
-        known = acl.names(*(self._users.get(p, b'') for p in _NAMES))
-        for path, node, name, text in self._lists:
+        known = attributes.accounts(*(self._users.get(p, b'') for p in _NAMES))
+        for path, node, name, written in self._lists:
             try:
-                value = acl.parse(text, known, default=name != acl.ACCESS)
+                value = attributes.parse_acl(
+                    written, known, default=name != attributes.ACCESS
+                )
             except ValueError as error:
                 raise self.refused(
                     path,
@@ -175,49 +201,53 @@ class Basin:
                 ) from error
             if value is not None:
                 node.xattrs.setdefault(name, value)
-        for _, node in self.tree.whole():
-            if acl.ACCESS in node.xattrs and not node.is_symlink:
-                node.mode = acl.mode_of(node.xattrs[acl.ACCESS], node.mode)
+        for _, node in self.nodes.whole():
+            if attributes.ACCESS in node.xattrs and not node.is_symlink:
+                node.mode = attributes.mode_of(
+                    node.xattrs[attributes.ACCESS], node.mode
+                )
 
     def settle(self) -> nodes.Tree:
         """Finish what could not be done before everything was there."""
-        found = self.tree.find(b'lost+found')
+        found = self.nodes.find(b'lost+found')
         if found is not None and not found.is_directory:
             raise self.refused(
                 b'lost+found', 'e2fsck needs a directory of that name'
             )
         # Those that are packed have none.
-        for path, node in self.tree.whole():
+        for path, node in self.nodes.whole():
             try:
                 xattrs.packed(node.xattrs)
             except xattrs.XattrError as error:
                 raise self.refused(
                     path, f'extended attributes: {error}'
                 ) from error
-        return self.tree
+        return self.nodes
 
     def refused(
         self, path: bytes, why: str, hint: str | None = None
     ) -> errors.SourceError:
         """Say what is wrong with a file."""
         return errors.SourceError(
-            f'{errors.shown(path) or "."}: {why}', subject=self.name, hint=hint
+            f'{errors.shown(path) or "."}: {why}',
+            subject=self.name,
+            hint=hint,
         )
 
     def _put(self, path: bytes, node: nodes.Node) -> None:
         try:
-            self.tree.put(path, node)
+            self.nodes.put(path, node)
         except nodes.PathError as error:
             raise self.refused(path, str(error)) from error
-        self._writer.discard(self.tree.released)
-        self.tree.released.clear()
+        self._writer.discard(self.nodes.released)
+        self.nodes.released.clear()
 
     def _take(self, path: bytes, count: int) -> None:
         self._taken += count
         if self._taken > self._limit:
             raise errors.NoSpaceError(
-                f'{errors.shown(path)}: what it holds takes more '
-                f'than {units.format_size(self._limit)}, {self._limited}',
+                f'{errors.shown(path)}: what it holds takes more than '
+                f'{units.format_size(self._limit)}, {self._limited}',
                 subject=self.name,
                 hint='is it what it should be? Else make room, or choose a '
                 'larger --size',
@@ -257,3 +287,39 @@ class Basin:
             return data
 
         return kept
+
+
+def disk_in(directory: pathlib.Path) -> str | None:
+    """Name the first disk, or filesystem, at the top of a directory."""
+    with os.scandir(directory) as entries:
+        found = [
+            (entry.name, entry.stat(follow_symlinks=False).st_size)
+            for entry in entries
+            if entry.is_file(follow_symlinks=False)
+        ]
+    large = [each for each in sorted(found) if each[1] >= _SMALLEST_DISK]
+    for name, size in large[:_MOST_DISKS]:
+        # What cannot be read is not what it is about.
+        with (
+            contextlib.suppress(errors.SourceError),
+            opening.opened(directory / name, wanted='a disk') as file,
+        ):
+            if _is_disk(file.read(probe.HEAD), size, name):
+                return errors.safe(name)
+    return None
+
+
+def _is_disk(head: bytes, size: int, name: str) -> bool:
+    content = probe.examine(head, size, name)
+    return content.superblock is not None or content.found.disk is not None
+
+
+def _remembering(read: content.Read, head: bytearray) -> content.Read:
+    def remembering(offset: int, count: int) -> bytes:
+        data = read(offset, count)
+        if offset < len(head):
+            part = data[: len(head) - offset]
+            head[offset : offset + len(part)] = part
+        return data
+
+    return remembering

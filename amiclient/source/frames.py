@@ -17,8 +17,7 @@ _MIB = 1024 * _KIB
 ZSTD = b'\x28\xb5\x2f\xfd'
 LZ4 = b'\x04\x22\x4d\x18'
 LZ4_LEGACY = b'\x02\x21\x4c\x18'
-
-_KINDS = {ZSTD: 'zstd', LZ4: 'lz4', LZ4_LEGACY: 'lz4'}
+KINDS = {ZSTD: 'zstd', LZ4: 'lz4', LZ4_LEGACY: 'lz4'}
 
 _ZSTD_BLOCK = 128 * _KIB
 _LZ4_LEGACY_BLOCK = 8 * _MIB
@@ -50,10 +49,18 @@ def is_skippable(head: bytes) -> bool:
     return head[1:4] == b'\x2a\x4d\x18' and head[0] >> 4 == 5
 
 
-def kind(file: BinaryIO, offset: int = 0) -> str | None:
-    """Tell what comes behind skippable frames: ``zstd``, ``lz4`` or None."""
-    file.seek(_skipped(file, offset))
-    return _KINDS.get(file.read(4))
+def skipped(file: BinaryIO, offset: int) -> int:
+    """Tell where what follows skippable frames begins.
+
+    :returns: bytes from the beginning of the file.
+    """
+    for _ in range(_FRAMES):
+        file.seek(offset)
+        head = file.read(8)
+        if len(head) < 8 or not is_skippable(head):
+            break
+        offset += 8 + int.from_bytes(head[4:], 'little')
+    return offset
 
 
 def prefix(file: BinaryIO, limit: int, offset: int = 0) -> bytes:
@@ -63,7 +70,7 @@ def prefix(file: BinaryIO, limit: int, offset: int = 0) -> bytes:
 
     :param limit: bytes.
     """
-    first = end = _skipped(file, offset)
+    first = end = skipped(file, offset)
     # More than that, because what ends without the mark of a last block is
     # not always unpacked to its end.
     room, most = limit + 2 * _ZSTD_BLOCK, 0
@@ -89,7 +96,7 @@ def end(file: BinaryIO, offset: int = 0) -> int:
 
 def window(file: BinaryIO, offset: int = 0) -> int:
     """Tell how much memory the first frame takes, in bytes; 0 if it is lz4."""
-    start = _skipped(file, offset)
+    start = skipped(file, offset)
     file.seek(start)
     head = file.read(18)
     if not head.startswith(ZSTD) or len(head) < 6:
@@ -101,16 +108,6 @@ def window(file: BinaryIO, offset: int = 0) -> int:
     place = 5 + (0, 1, 2, 4)[head[4] & 3]
     width = (1, 2, 4, 8)[head[4] >> 6]
     return int.from_bytes(head[place : place + width], 'little')
-
-
-def _skipped(file: BinaryIO, offset: int) -> int:
-    for _ in range(_FRAMES):
-        file.seek(offset)
-        head = file.read(8)
-        if len(head) < 8 or not is_skippable(head):
-            break
-        offset += 8 + int.from_bytes(head[4:], 'little')
-    return offset
 
 
 def _pieces(file: BinaryIO, offset: int) -> Iterator[_Piece]:

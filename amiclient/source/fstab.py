@@ -3,12 +3,18 @@
 """What /etc/fstab says (fstab(5)), and what it must not say any more.
 
 Within a disk, a root filesystem knows the other partitions, and itself by the
-name of one. As an image of its own, it is the disk.
+name of one. As an image of its own, it is the disk. What is asked for and
+cannot be mended is an error: nobody may take a copy for mended that is not.
 """
 
+from collections.abc import Sequence
 import dataclasses
+import pathlib
 import re
 
+from amiclient import errors
+from amiclient.ext import reader as reader_
+from amiclient.ext import rewriting
 from amiclient.ext.superblock import Superblock
 
 _OCTAL = re.compile(r'\\([0-7]{3})')
@@ -27,6 +33,22 @@ _ROOT_DISKS = ('/dev/vda', '/dev/root', 'rootfs')
 
 #: Devices that come and go, or are made by whoever mounts them.
 _FLEETING = ('/dev/loop', '/dev/fd', '/dev/sr', '/dev/cdrom', '/dev/zram')
+
+
+#: Lines of the file that are told, and characters of each.
+_LISTED, _LINE = 10, 200
+
+_PATH = '/etc/fstab'
+_LIMIT = 64 << 10
+
+#: Where systemd and distributions mount what boot loaders read.
+_BOOTS = ('/boot', '/efi', '/boot/efi')
+
+#: Not all commands that say so have the option.
+_HOW = (
+    '"ami upload", "boot", "extract" and "shrink --output" mend that in a '
+    'copy with --fix'
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,3 +161,81 @@ def mend(text: str, found: tuple[Tie, ...]) -> str:
         end = old[len(old.rstrip('\r\n')) :]
         lines[tie.number] = tie.mended + end
     return ''.join(lines)
+
+
+def report(image: pathlib.Path, name: str) -> tuple[str, ...]:
+    """Tell what ties a root filesystem to a disk.
+
+    :param name: what to call it.
+    :returns: what the user should know.
+    """
+    with reader_.opened(image) as reader:
+        found = ties(_read(reader), reader.superblock)
+    if not found:
+        return ()
+    listed = _listed(found)
+    note = f'{name}: /etc/fstab names what a server does not have: {listed}'
+    return (f'{note}; {_HOW}',)
+
+
+def boot_mounts(image: pathlib.Path) -> tuple[Entry, ...]:
+    """Tell what a root filesystem mounts where boot loaders look.
+
+    :returns: what is on /boot first, if that is not within.
+    """
+    with reader_.opened(image) as reader:
+        entries = parse(_read(reader))
+    return tuple(
+        entry
+        for path in _BOOTS
+        for entry in entries
+        if entry.path == path and entry.is_device
+    )
+
+
+def _read(reader: reader_.Reader) -> str:
+    """Read /etc/fstab; nothing if there is none."""
+    # Any byte is a character, and comes back as it was.
+    return (reader.read_file(_PATH, _LIMIT) or b'').decode('latin-1')
+
+
+def mend_in(image: pathlib.Path, name: str) -> tuple[str, ...]:
+    """Mend what ties a root filesystem to a disk.
+
+    :param image: a file that may be changed, with a filesystem in order.
+    :param name: what to call it.
+    :returns: what was done.
+    :raises UnsupportedError: if the file cannot be read or changed.
+    """
+    with reader_.opened(image) as reader:
+        node = reader.find(_PATH)
+        if node is None:
+            return ()
+        if not node.is_file:
+            raise _unmendable(name, 'it is not a regular file')
+        if node.is_encrypted or node.size > _LIMIT:
+            raise _unmendable(
+                name, f'it is encrypted, or has more than {_LIMIT} bytes'
+            )
+        text = reader.read(node, _LIMIT).decode('latin-1')
+        found = ties(text, reader.superblock)
+    if not found:
+        return ()
+    try:
+        rewriting.rewrite(image, _PATH, mend(text, found).encode('latin-1'))
+    except errors.UnsupportedError as error:
+        raise _unmendable(name, error.message) from error
+    return (f'{name}: /etc/fstab was mended: {_listed(found)}',)
+
+
+def _listed(found: Sequence[Tie]) -> str:
+    lines = [errors.shown(str(each), _LINE) for each in found]
+    return errors.some(lines, _LISTED)
+
+
+def _unmendable(name: str, why: str) -> errors.UnsupportedError:
+    return errors.UnsupportedError(
+        f'/etc/fstab cannot be mended: {why}',
+        subject=name,
+        hint='mend it by hand, and leave out --fix',
+    )

@@ -9,13 +9,19 @@ What belongs to the cloud that a triple came from is left out.
 
 from collections.abc import Mapping
 import dataclasses
+import hashlib
 import json
+import os
 import pathlib
 import re
 from typing import Any
 
 from amiclient import errors
+from amiclient import files
+from amiclient.progress import Progress
+from amiclient.progress import QUIET
 from amiclient.source import opening
+from amiclient import sparse
 
 #: The name of the file.
 NAME = 'manifest.json'
@@ -63,6 +69,8 @@ _SHA512 = re.compile(r'[0-9a-f]{128}')
 
 #: In the names of files: what separates folders, or moves a cursor.
 _UNSAFE = re.compile(r'[/\\]|[^\S ]')
+
+_ZEROS = bytes(sparse.CHUNK)
 
 #: Bytes of a name that go into names of files, to which more is added.
 _STEM = 150
@@ -283,3 +291,42 @@ class _Reader:
 
 def _are_texts(values: Any) -> bool:
     return all(isinstance(value, str) for value in values)
+
+
+def sha512(
+    path: pathlib.Path,
+    *,
+    wanted: str = 'a file',
+    description: str = 'Hashing',
+    progress: Progress = QUIET,
+) -> str:
+    """Hash a file; its holes are not read, for that takes as long as data.
+
+    :param wanted: what it should be, for the text of errors.
+    :raises SourceError: if it cannot be read, or is no file.
+    :raises BusyError: if it was changed meanwhile.
+    """
+    hasher = hashlib.sha512()
+    with opening.opened(path, wanted=wanted) as file:
+        descriptor = file.fileno()
+        before = files.state(descriptor)
+        size = os.fstat(descriptor).st_size
+        with progress.task(description, size) as task:
+            position = 0
+            for start, end in sparse.data_in(descriptor, 0, size):
+                _add_zeros(hasher, start - position)
+                task.advance(start - position)
+                for offset in range(start, end, sparse.CHUNK):
+                    count = min(sparse.CHUNK, end - offset)
+                    hasher.update(files.read_at(descriptor, count, offset))
+                    task.advance(count)
+                position = end
+            _add_zeros(hasher, size - position)
+        files.refuse_changed(path, before, files.state(descriptor))
+    return hasher.hexdigest()
+
+
+def _add_zeros(hasher: 'hashlib._Hash', count: int) -> None:
+    while count > 0:
+        hasher.update(_ZEROS[:count])
+        count -= len(_ZEROS)

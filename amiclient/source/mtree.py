@@ -18,7 +18,7 @@ from typing import Any
 
 from amiclient import errors
 from amiclient.ext.writer import nodes
-from amiclient.source import acl
+from amiclient.source import attributes
 from amiclient.source import file_tree
 from amiclient.source import opening
 
@@ -93,7 +93,7 @@ def read(path: pathlib.Path) -> list[Override]:
     return list(_parsed(data, errors.shown(path)))
 
 
-def apply(overrides: Iterable[Override], basin: file_tree.Basin) -> None:
+def apply(overrides: Iterable[Override], tree: file_tree.FileTree) -> None:
     """Make files what they are to be.
 
     :raises SourceError: if one is not there and cannot be made, or is of
@@ -101,34 +101,34 @@ def apply(overrides: Iterable[Override], basin: file_tree.Basin) -> None:
     """
     for override in overrides:
         try:
-            node = basin.tree.find(override.path)
+            node = tree.nodes.find(override.path)
         except nodes.PathError as error:
-            raise basin.refused(override.path, str(error)) from error
+            raise tree.refused(override.path, str(error)) from error
         if node is None:
-            node = _new(override, basin)
+            node = _new(override, tree)
         elif override.kind not in (None, stat.S_IFMT(node.mode)):
-            raise _refused(override, basin, 'is of another type')
+            raise _refused(override, tree, 'is of another type')
         _change(node, override)
         if override.flags is not None:
-            node.flags = basin.flags(override.path, node, override.flags)
+            node.flags = tree.flags(override.path, node, override.flags)
 
 
-def give_to(uid: int, gid: int, basin: file_tree.Basin) -> None:
+def give_to(uid: int, gid: int, tree: file_tree.FileTree) -> None:
     """Give everything to one owner."""
-    for _, node in basin.tree.walk():
+    for _, node in tree.nodes.walk():
         node.uid, node.gid = uid, gid
 
 
-def _new(override: Override, basin: file_tree.Basin) -> nodes.Node:
+def _new(override: Override, tree: file_tree.FileTree) -> nodes.Node:
     kind = override.kind
     device = kind in (stat.S_IFCHR, stat.S_IFBLK)
     if kind is None or kind == stat.S_IFREG:
-        raise _refused(override, basin, 'is not there')
+        raise _refused(override, tree, 'is not there')
     if (device and override.device is None) or (
         kind == stat.S_IFLNK and not override.target
     ):
         what = 'device' if device else 'link'
-        raise _refused(override, basin, f'is not there, and has no {what}=')
+        raise _refused(override, tree, f'is not there, and has no {what}=')
     rights = 0o777 if kind == stat.S_IFLNK else 0o755
     if kind not in (stat.S_IFDIR, stat.S_IFLNK):
         rights = 0o644
@@ -138,7 +138,7 @@ def _new(override: Override, basin: file_tree.Basin) -> nodes.Node:
         device=override.device or (0, 0),
         is_held=True,
     )
-    basin.add(override.path, node)
+    tree.add(override.path, node)
     return node
 
 
@@ -156,22 +156,24 @@ def _change(node: nodes.Node, override: Override) -> None:
     if override.target and node.is_symlink:
         node.target = override.target
     node.xattrs.update(override.xattrs)
-    access = node.xattrs.get(acl.ACCESS)
+    access = node.xattrs.get(attributes.ACCESS)
     if access is None or node.is_symlink:
         return
-    if override.mode is None or acl.ACCESS in override.xattrs:
-        node.mode = acl.mode_of(access, node.mode)
+    if override.mode is None or attributes.ACCESS in override.xattrs:
+        node.mode = attributes.mode_of(access, node.mode)
     else:
-        node.xattrs[acl.ACCESS] = acl.changed(access, node.mode)
+        node.xattrs[attributes.ACCESS] = attributes.chmod_acl(
+            access, node.mode
+        )
 
 
 def _refused(
-    override: Override, basin: file_tree.Basin, why: str
+    override: Override, tree: file_tree.FileTree, why: str
 ) -> errors.SourceError:
     return errors.SourceError(
         f'the overrides, line {override.line}: '
         f'{errors.shown(override.path)} {why}',
-        hint=f'see what is in {basin.name}',
+        hint=f'see what is in {tree.name}',
     )
 
 

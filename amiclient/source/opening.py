@@ -16,30 +16,33 @@ from typing import BinaryIO
 
 from amiclient import errors
 
+#: What is a file as well, where devices are taken.
+BLOCK_DEVICE = 'a block device'
+
 _SPECIAL = (
     (stat.S_ISDIR, 'a directory'),
     (stat.S_ISFIFO, 'a FIFO'),
     (stat.S_ISSOCK, 'a socket'),
     (stat.S_ISCHR, 'a character device'),
-    (stat.S_ISBLK, 'a block device'),
+    (stat.S_ISBLK, BLOCK_DEVICE),
 )
 
 
-def special(path: pathlib.Path) -> str | None:
+def special(path: pathlib.Path, name: str | None = None) -> str | None:
     """Tell what a path is, if it is not a regular file.
 
+    :param name: what to call it in errors, if not by its path.
     :returns: a phrase such as ``a directory``; None for a regular file.
     :raises SourceError: if there is nothing, or nothing that may be looked
         at.
     """
-    with _told(path):
+    with told(path, name):
         try:
             mode = os.stat(path).st_mode
         except ValueError as error:
             # A name with a NUL in it.
-            raise errors.SourceError(
-                str(error), subject=errors.shown(path)
-            ) from error
+            name = name or errors.shown(path)
+            raise errors.SourceError(str(error), subject=name) from error
     for test, phrase in _SPECIAL:
         if test(mode):
             return phrase
@@ -48,7 +51,11 @@ def special(path: pathlib.Path) -> str | None:
 
 @contextlib.contextmanager
 def opened(
-    path: pathlib.Path, *, wanted: str, devices: bool = False
+    path: pathlib.Path,
+    *,
+    wanted: str,
+    devices: bool = False,
+    name: str | None = None,
 ) -> Iterator[BinaryIO]:
     """Open a regular file for reading, at its beginning.
 
@@ -57,46 +64,48 @@ def opened(
     :param wanted: what it should be, such as ``a Linux kernel``, for the
         text of errors.
     :param devices: whether a block device will do as well.
+    :param name: what to call it in errors, if not by its path.
     :raises SourceError: if there is no such file, or it is of another kind,
         or it cannot be read.
     """
-    _refuse_special(path, wanted, devices)
-    with _told(path):
+    phrase = special(path, name)
+    if phrase and not (devices and phrase == BLOCK_DEVICE):
+        raise errors.SourceError(
+            f'{phrase}, not {wanted}', subject=name or errors.shown(path)
+        )
+    with told(path, name):
         # Should it have become a FIFO since: O_NONBLOCK does not wait.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(fd, 'rb') as file:
             mode = os.fstat(fd).st_mode
             if not (stat.S_ISREG(mode) or (devices and stat.S_ISBLK(mode))):
                 raise errors.SourceError(
-                    'not a file', subject=errors.shown(path)
+                    'not a file', subject=name or errors.shown(path)
                 )
             yield file
 
 
-def _refuse_special(path: pathlib.Path, wanted: str, devices: bool) -> None:
-    phrase = special(path)
-    if phrase and not (devices and phrase == 'a block device'):
-        raise errors.SourceError(
-            f'{phrase}, not {wanted}', subject=errors.shown(path)
-        )
-
-
 @contextlib.contextmanager
-def _told(path: pathlib.Path) -> Iterator[None]:
+def told(path: pathlib.Path, name: str | None = None) -> Iterator[None]:
+    """Say why a file cannot be opened or read.
+
+    :param name: what to call it, if not by its path.
+    """
+    name = name or errors.shown(path)
     try:
         yield
     except (FileNotFoundError, NotADirectoryError) as error:
         what = 'no such file'
         if path.is_symlink():
             what = 'a link to what is not there'
-        raise errors.SourceError(what, subject=errors.shown(path)) from error
+        raise errors.SourceError(what, subject=name) from error
     except PermissionError as error:
         raise errors.SourceError(
             'permission denied',
-            subject=errors.shown(path),
+            subject=name,
             hint='run this as a user who may read it',
         ) from error
     except OSError as error:
         raise errors.SourceError(
-            f'cannot be read: {error.strerror}', subject=errors.shown(path)
+            f'cannot be read: {error.strerror}', subject=name
         ) from error

@@ -21,7 +21,11 @@ from amiclient.source import block
 _SECTOR = 512
 _GPT_SECTORS = (512, 4096)
 
-_SIGNATURE = b'\x55\xaa'
+#: What ends a sector with a partition table or a boot loader; and what begins
+#: the second one of a disk with a GPT (UEFI specification, 5.3.2).
+SIGNATURE = b'\x55\xaa'
+GPT_MAGIC = b'EFI PART'
+
 _PROTECTIVE = 0xEE
 _EXTENDED = (0x05, 0x0F, 0x85)
 
@@ -103,7 +107,7 @@ def read(medium: block.Medium) -> Table | None:
     :raises DamagedError: if there is one that makes no sense.
     """
     head = medium.read(0, _SECTOR)
-    if head[510:512] != _SIGNATURE:
+    if head[510:512] != SIGNATURE:
         return None
     primary = _primary(head)
     for size in _GPT_SECTORS:
@@ -121,7 +125,7 @@ def read(medium: block.Medium) -> Table | None:
             subject=medium.name,
             hint='it may be cut short; get it again from where it came',
         )
-    if not _plausible(primary):
+    if not _is_table(head):
         return None
     return Table('mbr', tuple(_mbr(medium, head, primary)))
 
@@ -133,11 +137,9 @@ def end(head: bytes) -> int:
     :returns: bytes from its beginning: for a GPT, of the disk; for an MBR, of
         the last partition; 0 if there is neither.
     """
-    if head[510:512] != _SIGNATURE:
+    if not _is_table(head):
         return 0
     primary = _primary(head)
-    if not _plausible(primary):
-        return 0
     ends = [
         (start + count) * _SECTOR
         for _, kind, start, count in primary
@@ -146,7 +148,7 @@ def end(head: bytes) -> int:
     if any(kind == _PROTECTIVE for _, kind, _, _ in primary):
         for size in _GPT_SECTORS:
             header = head[size : size + 92]
-            if len(header) == 92 and header.startswith(b'EFI PART'):
+            if len(header) == 92 and header.startswith(GPT_MAGIC):
                 copy, _, last = struct.unpack_from('<QQQ', header, 32)
                 ends.append((max(copy, last) + 1) * size)
                 break
@@ -159,24 +161,34 @@ def end(head: bytes) -> int:
     return max(ends)
 
 
-_Slot = tuple[int, int, int, int]
+#: Of an MBR's entry: status, type, first sector, sectors.
+Slot = tuple[int, int, int, int]
 
 
-def _primary(sector: bytes) -> list[_Slot]:
-    """Parse the four entries: status, type, first sector, sectors."""
+def slots(sector: bytes) -> list[Slot]:
+    """Parse the four entries of a master boot record, if it is one.
+
+    The code of an old boot sector is no partition table: each of the four
+    entries must make sense.
+    """
+    if sector[510:512] != SIGNATURE:
+        return []
+    found = _primary(sector)
+    return found if all(slot[0] in (0, 0x80) for slot in found) else []
+
+
+def _primary(sector: bytes) -> list[Slot]:
     return [
         struct.unpack_from('<B3xB3xII', sector, 446 + 16 * i) for i in range(4)
     ]
 
 
-def _plausible(slots: list[_Slot]) -> bool:
-    return all(status in (0, 0x80) for status, _, _, _ in slots) and any(
-        kind and count for _, kind, _, count in slots
-    )
+def _is_table(sector: bytes) -> bool:
+    return any(kind and count for _, kind, _, count in slots(sector))
 
 
 def _mbr(
-    medium: block.Medium, head: bytes, primary: list[_Slot]
+    medium: block.Medium, head: bytes, primary: list[Slot]
 ) -> Iterator[Entry]:
     disk = int.from_bytes(head[440:444], 'little')
 
@@ -218,7 +230,7 @@ def _chain(medium: block.Medium, base: int) -> Iterator[tuple[int, int, int]]:
     place = base
     while True:
         sector = medium.read(place * _SECTOR, _SECTOR)
-        if len(sector) < _SECTOR or sector[510:512] != _SIGNATURE:
+        if len(sector) < _SECTOR or sector[510:512] != SIGNATURE:
             raise _chain_damaged(medium, 'it leads to what is no table')
         if place in seen or len(seen) >= _LOGICAL:
             raise _chain_damaged(medium, 'it has no end')
@@ -251,7 +263,7 @@ def _gpt(
     if sector < 1:
         return None
     header = medium.read(sector * size, size)
-    if header[:8] != b'EFI PART':
+    if header[:8] != GPT_MAGIC:
         return None
     length, crc = struct.unpack_from('<II', header, 12)
     if not 92 <= length <= size:

@@ -20,6 +20,7 @@ import struct
 from typing import Any, BinaryIO, NamedTuple
 import uuid
 
+from amiclient.source import probe
 from amiclient.source import qemu_image
 from amiclient.source import qemu_vmdk
 
@@ -413,6 +414,30 @@ def _crc_table() -> tuple[int, ...]:
     for _ in range(8):
         table = [each >> 1 ^ (0x82F63B78 if each & 1 else 0) for each in table]
     return tuple(table)
+
+
+#: Where they say how large the disk is, and in which unit.
+_SIZES = {
+    'qcow': ('>Q', 24, 1),
+    'qcow2': ('>Q', 24, 1),
+    'qed': ('<Q', 48, 1),
+    'vmdk': ('<Q', 12, 512),
+    'vpc': ('>Q', 48, 1),
+    'vdi': ('<Q', 0x170, 1),
+}
+
+
+def disk_size(head: bytes) -> int | None:
+    """Tell how large the disk in a disk image is, as its header says.
+
+    :param head: the first 512 bytes, or all there are.
+    :returns: bytes; None if that is not known.
+    """
+    place = _SIZES.get(probe.disk_format(head) or '')
+    if place is None or len(head) < 512:
+        return None
+    layout, offset, unit = place
+    return int(struct.unpack_from(layout, head, offset)[0]) * unit
 
 
 _READERS = {

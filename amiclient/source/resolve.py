@@ -26,15 +26,18 @@ from amiclient import locks
 from amiclient.progress import Progress
 from amiclient.progress import QUIET
 from amiclient.source import block
+from amiclient.source import build
 from amiclient.source import bundle
-from amiclient.source import detect
 from amiclient.source import disk as disk_
 from amiclient.source import esp
 from amiclient.source import filesystem
+from amiclient.source import fstab
+from amiclient.source import manifest
 from amiclient.source import opening
+from amiclient.source import probe
+from amiclient.source import streams
 from amiclient.source import uec
 from amiclient.source import unpacking
-from amiclient.source import untying
 from amiclient import sparse
 from amiclient import units
 
@@ -46,6 +49,9 @@ _SUFFIX = re.compile(
     r'|qcow2?|qed|vmdk|vhdx?|vdi|disk)$',
     re.IGNORECASE,
 )
+
+#: The format of what is compressed, and no disk and no archive.
+_COMPRESSED = 'compressed filesystem'
 
 #: Compressions of compressed files that are undone.
 _LAYERS = 3
@@ -105,14 +111,9 @@ def opened(
     """
     choice = choice or Choice()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(locks.reading(path))
-        opener = _Opener(path, choice, progress, stack)
-        source = opener.open()
-        if not source.own:
-            # One of the files of a saved AMI.
-            stack.enter_context(locks.reading(source.root))
-        source = _told_of_rest(source, path)
-        source = opener.untied(source)
+        held = stack.enter_context(locks.reading(path))
+        opener = _Opener(probe.look(path, held), choice, progress, stack)
+        source = opener.untied(opener.open())
         if source.partition is None and choice.partition is not None:
             raise errors.UsageError(
                 'no disk with partitions',
@@ -128,49 +129,6 @@ def opened(
         yield source
 
 
-def _told_of_rest(source: Source, path: pathlib.Path) -> Source:
-    """Say what of a file is no part of its filesystem."""
-    try:
-        if opening.special(source.root) is not None:
-            # A FIFO must not be opened.
-            return source
-        rest = image_.behind(source.root, superblock.read(source.root))
-    except (errors.SourceError, OSError):
-        # Whoever opens it says what it is.
-        return source
-    if not rest:
-        return source
-    note = (
-        f'{errors.shown(path)}: the {rest} bytes behind its filesystem are '
-        'not zeros; they are no part of it, and are not taken along'
-    )
-    return dataclasses.replace(source, notes=(*source.notes, note))
-
-
-def _clear_boot_sector(path: pathlib.Path) -> None:
-    """Clear what lies before the superblock of a filesystem.
-
-    Nova would take one with an old boot sector for a disk with partitions.
-    """
-    with contextlib.suppress(errors.SourceError):
-        superblock.read(path)
-        with sparse.opened(path, os.O_RDWR) as descriptor:
-            os.pwrite(descriptor, bytes(superblock.OFFSET), 0)
-
-
-def is_container(path: pathlib.Path) -> bool:
-    """Tell whether a source is more than a filesystem as it is.
-
-    :raises SourceError: if it is not there, or cannot be read.
-    """
-    return (
-        opening.special(path) == 'a directory'
-        or disk_.tell(path) is not None
-        or unpacking.is_compressed(path)
-        or (opening.special(path) is None and uec.is_tar(path))
-    )
-
-
 def _name(path: pathlib.Path) -> str | None:
     """Make a name of a file's, without what says how it is stored."""
     name = path.resolve().name
@@ -184,68 +142,134 @@ def _name(path: pathlib.Path) -> str | None:
 class _Opener:
     """One source, while it is taken.
 
+    :param found: what it is.
     :param stack: removes what was made.
     """
 
     def __init__(
         self,
-        path: pathlib.Path,
+        found: probe.Probe,
         choice: Choice,
         progress: Progress,
         stack: contextlib.ExitStack,
     ) -> None:
-        self._path = path
+        self._found = found
+        self._path = found.path
+        self._shown = errors.shown(found.path)
         self._choice = choice
         self._progress = progress
         self._stack = stack
         self._folder: pathlib.Path | None = None
-        self._notes: list[str] = []
 
     def open(self) -> Source:
         """Take the source for what it is."""
-        if self.is_plain():
-            plain = self.unpacked(self._path)
-            kind = disk_.tell(plain)
-            if kind is not None:
-                return self._taken(plain, kind, own=plain != self._path)
-            if plain != self._path:
-                _clear_boot_sector(plain)
-                return Source(
-                    root=plain,
-                    own=True,
-                    format='compressed filesystem',
-                    notes=tuple(self._notes),
+        source, found = self._opened(), self._found
+        if source.root != self._path:
+            if not source.own:
+                # One of the files of a saved AMI.
+                self._stack.enter_context(locks.reading(source.root))
+            found = probe.look(source.root)
+        if found.found.disk is not None:
+            # A saved AMI may be one, too, such as a qcow2.
+            return self._taken(source, found.found.disk)
+        if source.format != _COMPRESSED:
+            source = bundle.blank(source, found.superblock, self._shown)
+        elif found.superblock is not None:
+            # Nova would take an old boot sector for a disk with partitions.
+            with sparse.opened(source.root, os.O_RDWR) as descriptor:
+                os.pwrite(descriptor, bytes(superblock.OFFSET), 0)
+        return self._told_of_rest(
+            dataclasses.replace(source, probe=None if source.own else found),
+            found,
+        )
+
+    def _opened(self) -> Source:
+        path, found = self._path, self._found
+        if found.is_directory:
+            if bundle.is_saved(path):
+                return bundle.saved(
+                    path / manifest.NAME, progress=self._progress
                 )
-        source = self._stack.enter_context(
-            bundle.opened(
-                self._path,
-                work_directory=self._choice.work_directory,
-                headroom=self._choice.headroom,
-                progress=self._progress,
-            )
+            return self._files(self._made(self._choice.work_directory), None)
+        if found.special is None:
+            if manifest.is_one(found.head):
+                return bundle.saved(path, progress=self._progress)
+            if found.compression is not None:
+                return self._decompressed()
+            if found.is_tar:
+                with streams.opened(path, wanted='an archive') as stream:
+                    return self._archive(stream)
+        return Source(root=path)
+
+    def _decompressed(self) -> Source:
+        """Undo its compression."""
+        path = self._path
+        notes: tuple[str, ...] = ()
+        for layer in range(_LAYERS):
+            with streams.opened(
+                path, wanted='a source', name=self._shown
+            ) as stream:
+                if not layer and probe.is_tar(stream.peek(probe.TAR_BLOCK)):
+                    return self._archive(stream)
+                target = self._place() / f'unpacked-{layer}'
+                notes += unpacking.unpack(
+                    stream, target, progress=self._progress
+                )
+            if layer:
+                path.unlink()
+            path = target
+            if probe.look(path).compression is None:
+                return Source(
+                    root=path, own=True, format=_COMPRESSED, notes=notes
+                )
+        raise errors.SourceError(
+            'compressed again and again', subject=self._shown
         )
-        kind = disk_.tell(source.root)
-        if source.root == self._path or kind is None:
+
+    def _archive(self, stream: streams.Stream) -> Source:
+        """Take the members of an archive, or make a filesystem of them."""
+        folder = self._made(self._choice.work_directory)
+        stream.remember()
+        found = uec.unpack_stream(stream, folder, progress=self._progress)
+        if found is not None:
+            return bundle.unpacked(found, self._shown)
+        return self._files(folder, stream if stream.rewind() else None)
+
+    def _files(
+        self, folder: pathlib.Path, stream: streams.Stream | None
+    ) -> Source:
+        """Make a filesystem of the files of a root filesystem."""
+        root = build.temporary_image(
+            self._path,
+            folder,
+            headroom=self._choice.headroom,
+            stream=stream,
+            progress=self._progress,
+        )
+        return Source(root=root, own=True, format='files')
+
+    def _told_of_rest(self, source: Source, found: probe.Probe) -> Source:
+        """Say what of a file is no part of its filesystem."""
+        block, rest = found.superblock, 0
+        if block is not None and found.size > block.size:
+            # Whoever opens it says what is wrong with it.
+            with contextlib.suppress(errors.SourceError, OSError):
+                rest = image_.behind(source.root, block)
+        if not rest:
             return source
-        # Such as a saved AMI that is a qcow2.
-        taken = self._taken(source.root, kind, own=source.own)
-        return dataclasses.replace(
-            source,
-            root=taken.root,
-            boot=taken.boot,
-            own=True,
-            partition=taken.partition,
-            partitions=taken.partitions,
-            notes=(*source.notes, *taken.notes),
+        note = (
+            f'{self._shown}: the {rest} bytes behind its filesystem are not '
+            'zeros; they are no part of it, and are not taken along'
         )
+        return dataclasses.replace(source, notes=(*source.notes, note))
 
     def untied(self, source: Source) -> Source:
         """Mend what ties a root filesystem to a disk, or tell of it."""
-        name = errors.shown(self._path)
+        name = self._shown
         if not self._choice.fix:
             if source.partition is None or not self._choice.report:
                 return source
-            notes = untying.report(source.root, name)
+            notes = fstab.report(source.root, name)
             return dataclasses.replace(source, notes=source.notes + notes)
         if not source.own:
             source = self._copied(source)
@@ -258,11 +282,11 @@ class _Opener:
                 repair=self._choice.repair,
                 name=self._path,
             )
-        notes = untying.mend(source.root, name)
+        notes = fstab.mend_in(source.root, name)
         return dataclasses.replace(source, notes=source.notes + notes)
 
     def _copied(self, source: Source) -> Source:
-        root = detect.open_root(source.root)
+        root = source.image()
         busy.refuse_busy(source.root)
         target = self._home() / 'copy.img'
         with opening.opened(
@@ -278,78 +302,40 @@ class _Opener:
                 repair=self._choice.repair,
                 progress=self._progress,
             )
-        return dataclasses.replace(source, root=target, own=True)
+        return dataclasses.replace(source, root=target, own=True, probe=None)
 
-    def is_plain(self) -> bool:
-        """Tell whether it may be a disk or filesystem, compressed or not."""
-        special = opening.special(self._path)
-        if special is None:
-            return not uec.is_tar(self._path)
-        return special == 'a block device'
-
-    def unpacked(self, path: pathlib.Path) -> pathlib.Path:
-        """Undo its compression, if there is any."""
-        for layer in range(_LAYERS):
-            if not unpacking.is_compressed(path):
-                return path
-            target = self._place() / f'unpacked-{layer}'
-            self._notes += unpacking.unpack(
-                path,
-                target,
-                name=errors.shown(self._path),
-                progress=self._progress,
-            )
-            if layer:
-                path.unlink()
-            path = target
-        raise errors.SourceError(
-            'compressed again and again', subject=errors.shown(self._path)
-        )
-
-    def disk(self, path: pathlib.Path, kind: str) -> disk_.Disk:
-        """Open it as a disk."""
-        return self._stack.enter_context(
-            self._disk(path, kind, own=path != self._path)
-        )
-
-    def _disk(
-        self, path: pathlib.Path, kind: str, *, own: bool
-    ) -> contextlib.AbstractContextManager[disk_.Disk]:
-        return disk_.opened(
+    def _taken(self, source: Source, kind: str) -> Source:
+        """Take the root filesystem out of a disk, and what is on /boot."""
+        path, image = source.root, self._home() / 'root.img'
+        busy.refuse_busy(path)
+        before = files.state(path)
+        with disk_.opened(
             path,
             kind,
             self._place(),
-            name=errors.shown(self._path),
+            name=self._shown,
             allow_backing_file=self._choice.allow_backing_file,
-            beside=self._path.resolve().parent if own else None,
-        )
-
-    def _taken(self, path: pathlib.Path, kind: str, *, own: bool) -> Source:
-        """Take the root filesystem out of a disk, and what is on /boot.
-
-        :param own: whether it is a copy, in a temporary folder.
-        """
-        image = self._home() / 'root.img'
-        busy.refuse_busy(path)
-        before = files.state(path)
-        with self._disk(path, kind, own=own) as disk:
+            beside=self._path.resolve().parent if source.own else None,
+        ) as disk:
             root = disk.root(self._choice.partition)
             self._take(disk, root, image)
             boot = self._boot(disk, root, image)
         if files.state(path) != before:
             raise errors.BusyError(
                 'was changed while its root filesystem was taken out',
-                subject=errors.shown(path),
+                subject=self._shown,
                 hint='end whatever writes to it first',
             )
         if self._folder in path.parents:
             # It may take much room, which is needed now.
             path.unlink()
-        return Source(
+        known = None if source.format == _COMPRESSED else source.format
+        return dataclasses.replace(
+            source,
             root=image,
             boot=boot.image,
             own=True,
-            format=disk.format,
+            format=known or disk.format,
             partition=root.number,
             partitions=tuple(
                 dataclasses.replace(each, is_boot=True)
@@ -357,17 +343,17 @@ class _Opener:
                 else each
                 for each in disk.partitions
             ),
-            notes=(*self._notes, *disk.notes, *boot.notes),
+            notes=(*source.notes, *disk.notes, *boot.notes),
         )
 
     def _boot(
         self, disk: disk_.Disk, root: disk_.Partition, image: pathlib.Path
     ) -> esp.Taken:
         """Take what belongs on /boot, if that is not in the root."""
-        mounted = untying.boots(image)
+        mounted = fstab.boot_mounts(image)
         entry = next((e for e in mounted if e.path == '/boot'), None)
         boot = disk.boot(root, entry)
-        name = errors.shown(self._path)
+        name = self._shown
         if boot is not None and boot.superblock is not None:
             target = self._place() / 'boot.img'
             self._take(disk, boot, target)
@@ -425,7 +411,6 @@ class _Opener:
             workplace.folder(
                 place,
                 self._path,
-                f'{errors.shown(self._path)}: there is no folder to unpack '
-                'it in',
+                f'{self._shown}: there is no folder to unpack it in',
             )
         )

@@ -16,7 +16,7 @@ from amiclient import files
 from amiclient import locks
 from amiclient.progress import Progress
 from amiclient.source import bundle
-from amiclient.source import detect
+from amiclient.source import probe
 from amiclient.source import resolve
 from amiclient import sparse
 from amiclient import units
@@ -76,13 +76,16 @@ def planned(
     """
     choice = request.choice
     with contextlib.ExitStack() as stack:
+        held = None
         if request.output is None:
-            held = locks.reading if exact else locks.changing
-            stack.enter_context(held(request.source))
+            lock = locks.reading if exact else locks.changing
+            held = stack.enter_context(lock(request.source))
         elif not exact:
             stack.enter_context(files.replacing(request.output))
-        source = resolve.Source(root=request.source)
-        if request.output is not None:
+        if request.output is None:
+            found = probe.look(request.source, held)
+            source = resolve.Source(root=request.source, probe=found)
+        else:
             bundle.refuse_within(
                 request.output,
                 request.source,
@@ -100,7 +103,7 @@ def planned(
                 )
             )
         wanted = shrink.ShrinkRequest(
-            image=_root(source.root, request),
+            image=_root(source, request),
             output=request.output,
             headroom=request.headroom,
             journal=request.journal,
@@ -122,11 +125,12 @@ def planned(
         yield Planned(plan, request, source)
 
 
-def _root(path: pathlib.Path, request: Request) -> image.RootImage:
+def _root(source: resolve.Source, request: Request) -> image.RootImage:
     try:
-        return detect.open_root(path)
+        return source.image()
     except errors.SourceError as error:
-        if request.output is not None or not resolve.is_container(path):
+        found = source.probe
+        if request.output is not None or not (found and found.is_container):
             raise
         error.hint = (
             'give --output FILE: the root filesystem in it can be taken out '

@@ -1,85 +1,65 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Compressed data: which compression it is, and what it begins with.
+"""Compressed data: what they begin with, or all of them as a stream.
 
-Only heads are read here: as much input as the wanted output needs, and never
-more output than was asked for, whatever the data claim to unpack to. What
-follows the head may be damaged, cut short or something else altogether.
-
-gzip, bzip2, xz and lzma are the standard library's (FACTS: already loaded by
-the openstack command). zstd and lz4 are left to the programs of that name, or
-to Python modules where those are installed. Neither can be told where to
-stop, so they are given whole blocks that cannot hold more than is wanted.
+One class decompresses each format: Python's own, or for zstd and lz4 those of
+the packages backports.zstd and lz4 where these are there; else a program does,
+which is confined. Heads may be of what is cut short; of a stream everything is
+read, and damage anywhere is an error.
 """
 
 import bz2
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+import contextlib
 import importlib
-import io
 import lzma
-import struct
+import os
+import pathlib
+import time
 from typing import Any, BinaryIO, Protocol
 import zlib
 
 from amiclient import confinement
 from amiclient import errors
+from amiclient import files
 from amiclient import process
 from amiclient.source import frames
+from amiclient.source import opening
+from amiclient.source import probe
 from amiclient import units
 
-_KIB = 1024
-_MIB = 1024 * _KIB
-
-#: As in the kernel's table in lib/decompress.c, but with longer magics.
-_MAGIC = (
-    (b'\x1f\x8b\x08', 'gzip'),
-    (b'\xfd7zXZ\x00', 'xz'),
-    (frames.ZSTD, 'zstd'),
-    (frames.LZ4, 'lz4'),
-    (frames.LZ4_LEGACY, 'lz4'),
-    (b'\x89LZO\x00\r\n\x1a\n', 'lzop'),
-)
-
-#: What bzip2's header is followed by: a first block, or the end of the stream.
-_BZIP2_BLOCKS = (b'1AY&SY', b'\x17\x72\x45\x38\x50\x90')
-
-#: How many bytes tell() wants to see.
-MAGIC_SIZE = 16
+_MIB = 1 << 20
 
 #: What xz may need; its largest preset needs 65 MiB.
 _XZ_MEMORY = 256 * _MIB
 
 #: The longest window of zstd that is taken: that of ``--long=30``. As much is
 #: kept in memory.
-_WINDOW = 1024 * _MIB
+_WINDOW_LOG = 30
+_WINDOW = 1 << _WINDOW_LOG
 
 #: What a program may take: a window, and itself.
 MEMORY = _WINDOW + 512 * _MIB
 
 #: How the programs are called, from stdin to stdout.
+_QUIETLY = ('--decompress', '--stdout', '--quiet')
 COMMANDS = {
-    'zstd': (
-        'zstd',
-        '--decompress',
-        '--stdout',
-        '--quiet',
-        f'--memory={_WINDOW // _MIB}MiB',
-    ),
-    'lz4': ('lz4', '--decompress', '--stdout', '--quiet'),
+    'zstd': ('zstd', *_QUIETLY, f'--memory={_WINDOW // _MIB}MiB'),
+    'lz4': ('lz4', *_QUIETLY),
 }
 
-_INPUT = 64 * _KIB
+#: Bytes that are read at a time, of a head and of a stream.
+_HEAD_INPUT = 64 << 10
+_INPUT = _MIB
+
+#: Bytes of a piece of a head, at most.
 _OUTPUT = _MIB
 
 #: Input beyond the wanted output after which a head is given up: a block of
-#: bzip2 is 900 kB, and gives nothing before its end.
+#: bzip2 is 900 kB, and gives nothing before its end; and the members of a file
+#: that are read on end then (gzip, xz and bzip2 concatenate).
 _SLACK = 4 * _MIB
-
-#: Members of a file that are read on end (gzip, xz and bzip2 concatenate).
 _MEMBERS = 100_000
-
-_LZ4_LEGACY_BLOCK = 8 * _MIB
-
 
 #: How many times its size data can unpack to at most, and a little more: 258
 #: bytes of two bits, 273 of less than one, a block of 900 kB whose bytes stand
@@ -93,22 +73,60 @@ RATIOS = {
     'lz4': 256,
 }
 
+#: What is in all that zstd and lz4 say of data that they cannot unpack; but
+#: not in what they say of data that is none of theirs, except for three bytes
+#: of it; and of a window that is too long.
+_ERROR = 'rror'
+_NO_MAGIC = 'Unrecognized header'
+_NO_MEMORY = 'too much memory'
 
-class _Codec(Protocol):
+#: How often a reader may ask for more after the end. tarfile asks for ever
+#: where an archive ends in the middle of a map of holes.
+_PATIENCE = 3
+
+#: Zeros on end that nobody has a filesystem for: so many bytes, so many times
+#: what the compressed file has itself, and seconds that they take. gzip makes
+#: a thousandth of zeros; the others go as far as a millionth.
+_ZEROS = 4 << 30
+_ZEROS_FOR_EACH = 1000
+_ZEROS_SECONDS = 10.0
+
+#: Bytes that a stream remembers, so that it can be read again from there.
+_REMEMBERED = 32 * _MIB
+
+
+class _DamageError(Exception):
+    """Data that cannot be decompressed."""
+
+
+class _FollowedError(Exception):
+    """What is compressed has come to its end, but the file has not."""
+
+
+_DAMAGE = (_DamageError, EOFError, zlib.error, lzma.LZMAError)
+
+
+class Decoder(Protocol):
+    """What decompresses one member, or frame."""
+
     @property
-    def eof(self) -> bool: ...
+    def eof(self) -> bool:
+        """Whether it has come to its end."""
 
     @property
-    def needs_input(self) -> bool: ...
+    def needs_input(self) -> bool:
+        """Whether there is no more output without more input."""
 
     @property
-    def unused_data(self) -> bytes: ...
+    def unused_data(self) -> bytes | None:
+        """What follows the end."""
 
-    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
+        """Decompress more data."""
 
 
 class _Gzip:
-    """zlib's decompressor, with the manners of the other two."""
+    """zlib's decompressor, with the manners of the others."""
 
     def __init__(self) -> None:
         self._inflate = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
@@ -131,38 +149,72 @@ class _Gzip:
         )
 
 
-def tell(head: bytes) -> str | None:
-    """Tell how data are compressed.
+class _Foreign:
+    """A decompressor of a package, whose errors are of its own kind."""
 
-    :param head: their first MAGIC_SIZE bytes, or all there are.
-    :returns: ``gzip``, ``xz``, ``lzma``, ``bzip2``, ``zstd``, ``lz4``,
-        ``lzop`` or None. What begins with a skippable frame is taken for
-        zstd if that is longer than the head; :func:`kind` looks behind it.
-    """
-    if frames.is_skippable(head):
-        file = io.BytesIO(head)
-        size = int.from_bytes(head[4:8], 'little')
-        if 8 + size + 4 <= len(head):
-            return frames.kind(file)
-        return 'zstd'
-    for magic, kind in _MAGIC:
-        if head.startswith(magic):
-            return kind
-    if head[:3] == b'BZh' and head[4:10] in _BZIP2_BLOCKS:
-        return 'bzip2'
-    return 'lzma' if _is_lzma_alone(head) else None
+    def __init__(self, decoder: Any, error: type[Exception]) -> None:
+        self._decoder = decoder
+        self._error = error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._decoder, name)
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
+        try:
+            return bytes(self._decoder.decompress(data, max_length))
+        except self._error as error:
+            raise _DamageError(str(error)) from error
 
 
-def kind(file: BinaryIO, offset: int = 0) -> str | None:
-    """Tell how a file is compressed, as tell() does.
+def _xz() -> Decoder:
+    return lzma.LZMADecompressor(lzma.FORMAT_AUTO, memlimit=_XZ_MEMORY)
 
-    :param offset: where in the file that begins, in bytes.
-    """
-    file.seek(offset)
-    head = file.read(MAGIC_SIZE)
-    if frames.is_skippable(head):
-        return frames.kind(file, offset)
-    return tell(head)
+
+def _zstd() -> Decoder | None:
+    for name in ('compression.zstd', 'backports.zstd'):
+        if module := _module(name):
+            most = {module.DecompressionParameter.window_log_max: _WINDOW_LOG}
+            decoder = module.ZstdDecompressor(options=most)
+            return _Foreign(decoder, module.ZstdError)
+    return None
+
+
+def _lz4() -> Decoder | None:
+    if module := _module('lz4.frame'):
+        return _Foreign(module.LZ4FrameDecompressor(), RuntimeError)
+    return None
+
+
+def _module(name: str) -> Any:
+    # Not at the top: they need not be there, and are rarely needed.
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+_DECODERS: dict[str, Callable[[], Decoder | None]] = {
+    'gzip': _Gzip,
+    'bzip2': bz2.BZ2Decompressor,
+    'xz': _xz,
+    'lzma': _xz,
+    'zstd': _zstd,
+    'lz4': _lz4,
+}
+
+
+def _decoder(kind: str, file: BinaryIO, offset: int) -> Decoder | None:
+    """Choose what decompresses data; None if only a program can."""
+    file.seek(frames.skipped(file, offset))
+    if file.read(4) == frames.LZ4_LEGACY:
+        # It has no end, so that it takes all of the file to tell one.
+        return None
+    return _DECODERS[kind]()
+
+
+def can_stream(kind: str) -> bool:
+    """Tell if chunks() gets beyond a few blocks of such data."""
+    return kind in ('gzip', 'xz', 'lzma', 'bzip2')
 
 
 def check_window(file: BinaryIO, name: str, offset: int = 0) -> None:
@@ -173,11 +225,10 @@ def check_window(file: BinaryIO, name: str, offset: int = 0) -> None:
     """
     size = frames.window(file, offset)
     if size > _WINDOW:
-        raise window_error(name, f'{units.format_size(size)} of memory')
+        raise _window_error(name, f'{units.format_size(size)} of memory')
 
 
-def window_error(name: str, what: str) -> errors.SourceError:
-    """Say that zstd needs more memory than it is given."""
+def _window_error(name: str, what: str) -> errors.SourceError:
     return errors.SourceError(
         f'it takes {what} to unpack, and zstd is given no more than '
         f'{units.format_size(_WINDOW)}',
@@ -186,19 +237,88 @@ def window_error(name: str, what: str) -> errors.SourceError:
     )
 
 
-def _is_lzma_alone(head: bytes) -> bool:
-    """Tell the format without a magic number, as liblzma and file(1) do.
+def _unknown(kind: str, name: str) -> errors.SourceError:
+    return errors.SourceError(
+        f'{kind} compression is not known here',
+        subject=name,
+        hint='compress it with gzip, xz or zstd instead',
+    )
 
-    Source: lzma-file-format.txt of XZ Utils, sections 1.1 and 1.2.
+
+class _Members:
+    """One member, or frame, after the other, as a reader.
+
+    LZMAFile has no limit of memory, and BZ2File passes over what follows.
+
+    :param file: at their beginning.
+    :param patient: whether to read on as long as nothing comes out; else that
+        is the end.
     """
-    if len(head) < 13 or head[0] != 0x5D:
-        return False
-    dictionary, size = struct.unpack_from('<IQ', head, 1)
-    if not dictionary or (size >= 2**38 and size != 2**64 - 1):
-        return False
-    # A power of two, or the sum of two neighbouring ones.
-    odd = dictionary >> (dictionary & -dictionary).bit_length() - 1
-    return dictionary >= 4 * _KIB and odd in (1, 3)
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        kind: str,
+        decoder: Decoder,
+        *,
+        patient: bool = True,
+    ) -> None:
+        self._file = file
+        self._kind = kind
+        self._decoder = decoder
+        self._patient = patient
+        self._members = 1
+        #: Bytes that were read, and that came out.
+        self._read = self._done = 0
+
+    def read(self, count: int, /) -> bytes:
+        while self._patient or (
+            self._read <= self._done + _SLACK and self._members <= _MEMBERS
+        ):
+            rest = b''
+            if self._decoder.eof:
+                rest = self._next(self._decoder.unused_data or b'')
+                if not rest:
+                    break
+            elif self._decoder.needs_input:
+                rest = self._more()
+                if not rest:
+                    raise EOFError('it ends too early')
+            try:
+                data = self._decoder.decompress(rest, count)
+            except OSError as error:
+                # That is how bz2 says that data make no sense.
+                raise _DamageError(str(error)) from error
+            if data:
+                self._done += len(data)
+                return data
+        return b''
+
+    def _more(self) -> bytes:
+        data = self._file.read(_INPUT if self._patient else _HEAD_INPUT)
+        self._read += len(data)
+        return data
+
+    def _next(self, rest: bytes) -> bytes:
+        """Find the member that follows, with zeros in between."""
+        rest = rest.lstrip(b'\0')
+        while len(rest) < probe.MAGIC_SIZE and (more := self._more()):
+            rest = rest + more if rest else more.lstrip(b'\0')
+            if not self._patient and not rest:
+                break
+        if not rest:
+            return rest
+        found = probe.compression(rest)
+        if found != self._kind and not (
+            frames.is_skippable(rest) and self._kind in COMMANDS
+        ):
+            raise _FollowedError
+        decoder = _DECODERS[self._kind]()
+        if decoder is None or rest.startswith(frames.LZ4_LEGACY):
+            raise _FollowedError
+        self._decoder = decoder
+        self._members += 1
+        return rest
 
 
 def head(file: BinaryIO, limit: int, *, name: str, offset: int = 0) -> bytes:
@@ -222,147 +342,258 @@ def chunks(
     """Decompress what compressed data begin with, piece by piece.
 
     Parameters and exceptions are those of :func:`head`; no piece is longer
-    than 1 MiB, except those of zstd and lz4, which come as one.
+    than 1 MiB, except those that a program makes, which come as one.
     """
-    found = kind(file, offset)
-    file.seek(offset)
-    if found in ('gzip', 'xz', 'lzma', 'bzip2'):
-        yield from _standard(file, found, limit, name)
-    elif found in ('zstd', 'lz4'):
-        check_window(file, name, offset)
-        data = frames.prefix(file, limit, offset)
-        yield _foreign(found, data, name)[:limit]
-    elif found:
-        raise errors.SourceError(
-            f'{found} compression is not known here',
-            subject=name,
-            hint='compress it with gzip, xz or zstd instead',
-        )
-    else:
+    kind = probe.compression_in(file, offset)
+    if kind is None:
         raise errors.SourceError('not compressed', subject=name)
-
-
-def can_stream(kind: str) -> bool:
-    """Tell if chunks() gets beyond a few blocks of such data."""
-    return kind in ('gzip', 'xz', 'lzma', 'bzip2')
-
-
-def _codec(kind: str) -> _Codec:
-    if kind == 'gzip':
-        return _Gzip()
-    if kind == 'bzip2':
-        return bz2.BZ2Decompressor()
-    return lzma.LZMADecompressor(lzma.FORMAT_AUTO, memlimit=_XZ_MEMORY)
-
-
-def _standard(
-    file: BinaryIO, kind: str, limit: int, name: str
-) -> Iterator[bytes]:
-    codec, members = _codec(kind), 1
-    read = done = 0
-    while done < limit and read <= done + _SLACK:
-        data = b''
-        if codec.eof:
-            data = codec.unused_data
-            if len(data) < MAGIC_SIZE:
-                data += file.read(_INPUT)
-            members += 1
-            if tell(data) != kind or members > _MEMBERS:
-                return
-            codec = _codec(kind)
-        elif codec.needs_input:
-            data = file.read(_INPUT)
-            read += len(data)
+    if kind not in _DECODERS:
+        raise _unknown(kind, name)
+    if kind in COMMANDS:
+        check_window(file, name, offset)
+    decoder = _decoder(kind, file, offset)
+    if decoder is None:
+        data = frames.prefix(file, limit, offset)
+        yield _by_program(kind, data, name)[:limit]
+        return
+    file.seek(offset)
+    reader = _Members(file, kind, decoder, patient=False)
+    done = 0
+    while done < limit:
         try:
-            output = codec.decompress(data, min(_OUTPUT, limit - done))
-        except (zlib.error, lzma.LZMAError, OSError) as error:
+            data = reader.read(min(_OUTPUT, limit - done))
+        except (_FollowedError, EOFError):
+            return
+        except _DAMAGE as error:
             if done:
                 return
             raise errors.SourceError(
                 f'damaged {kind} data: {error}', subject=name
             ) from error
-        done += len(output)
-        if output:
-            yield output
-        elif not data and not codec.eof:
+        if not data:
             return
+        done += len(data)
+        yield data
 
 
-def _foreign(kind: str, data: bytes, name: str) -> bytes:
-    output = _by_program(kind, data)
-    if output is None:
-        output = _by_module(kind, data)
-    if output is None:
+def _by_program(kind: str, data: bytes, name: str) -> bytes:
+    try:
+        process.find(kind)
+    except errors.ProgramError as error:
         raise errors.ProgramError(
             f'{kind} is needed to look into it',
             subject=name,
             hint=f'install the package {kind}',
-        )
-    if not output:
-        raise errors.SourceError(f'damaged {kind} data', subject=name)
-    return output
-
-
-def _by_program(kind: str, data: bytes) -> bytes | None:
-    try:
-        process.find(kind)
-    except errors.ProgramError:
-        return None
+        ) from error
     # It complains about the missing end, after what it could unpack.
-    return process.run(
+    output = process.run(
         COMMANDS[kind],
         access=confinement.Access(),
         ok=range(256),
         input=data,
         memory=MEMORY,
     ).stdout
+    if not output:
+        raise errors.SourceError(f'damaged {kind} data', subject=name)
+    return output
 
 
-def _by_module(kind: str, data: bytes) -> bytes | None:
-    for module, unpack in _MODULES[kind]:
+class Reader(Protocol):
+    """What can be read from the beginning to the end."""
+
+    def read(self, count: int, /) -> bytes:
+        """Read up to so many bytes; none at the end."""
+
+
+class Stream:
+    """A file's content, decompressed.
+
+    :param name: what to call it in errors.
+    :param raw: the file itself, for how far it has been read.
+    :param kind: how it is compressed; None if it is not.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        name: str,
+        raw: BinaryIO,
+        kind: str | None = None,
+    ) -> None:
+        self._reader = reader
+        self._raw = raw
+        self._again = b''
+        self._remembered: list[bytes] | None = None
+        self._ends = 0
+        self._zeros = 0
+        self._since = 0.0
+        self.name = name
+        self.kind = kind
+        #: Bytes of the file itself.
+        self.packed = os.fstat(raw.fileno()).st_size
+
+    def read(self, count: int = _INPUT) -> bytes:
+        """Read up to so many bytes; none at the end.
+
+        :raises SourceError: if it is damaged, cut short, does not end in
+            spite of being at its end, or is made to unpack for ever.
+        """
+        if self._again:
+            data, self._again = self._again[:count], self._again[count:]
+        else:
+            data = self._new(count)
+        if self._remembered is not None:
+            self._remembered.append(data)
+            if sum(map(len, self._remembered)) > _REMEMBERED:
+                self._remembered = None
+        return data
+
+    def _new(self, count: int) -> bytes:
         try:
-            # Not at the top: they are rarely there, and rarely needed.
-            found = importlib.import_module(module)
-        except ImportError:
-            continue
-        return unpack(found, data)
-    return None
+            data = self._reader.read(count)
+        except _FollowedError as error:
+            raise self._followed() from error
+        except _DAMAGE as error:
+            if _NO_MEMORY in str(error):
+                raise _window_error(self.name, 'more memory') from error
+            raise self._damaged(str(error)) from error
+        except process.ProgramFailed as error:
+            self._judge(error)
+            data = b''
+        self._ends = 0 if data else self._ends + 1
+        if self._ends > _PATIENCE:
+            raise self._damaged('it ends too early')
+        if self.kind is not None:
+            self._watch(data)
+        return data
 
+    def remember(self) -> None:
+        """Remember what is read from here on, as long as it is not much."""
+        self._remembered = []
 
-def _std_zstd(module: Any, data: bytes) -> bytes:
-    try:
-        return bytes(module.ZstdDecompressor().decompress(data))
-    except module.ZstdError:
-        return b''
+    def rewind(self) -> bool:
+        """Go back to where remember() was called.
 
+        :returns: false if too much was read since.
+        """
+        if self._remembered is None:
+            return False
+        self._again = b''.join(self._remembered) + self._again
+        self._remembered = None
+        self._ends = 0
+        return True
 
-def _zstandard(module: Any, data: bytes) -> bytes:
-    try:
-        return bytes(
-            module.ZstdDecompressor().decompressobj().decompress(data)
-        )
-    except module.ZstdError:
-        return b''
-
-
-def _lz4_frame(module: Any, data: bytes) -> bytes:
-    try:
-        if not data.startswith(frames.LZ4_LEGACY):
-            codec = module.LZ4FrameDecompressor()
-            return bytes(codec.decompress(data))
-        block = importlib.import_module('lz4.block')
-        length = int.from_bytes(data[4:8], 'little')
-        return bytes(
-            block.decompress(
-                data[8 : 8 + length], uncompressed_size=_LZ4_LEGACY_BLOCK
+    def _watch(self, data: bytes) -> None:
+        """Refuse zeros without end: they cost nothing but time."""
+        if data != bytes(len(data)):
+            self._zeros = 0
+            return
+        if not self._zeros:
+            self._since = time.monotonic()
+        self._zeros += len(data)
+        if (
+            self._zeros > max(_ZEROS, self.packed * _ZEROS_FOR_EACH)
+            and time.monotonic() - self._since > _ZEROS_SECONDS
+        ):
+            raise errors.SourceError(
+                f'{units.format_size(self._zeros)} of zeros on '
+                f'end came out of {units.format_size(self.packed)}, and that '
+                'is not all: it is taken for one that is meant to do harm',
+                subject=self.name,
+                hint='if you trust it, unpack it yourself and give what '
+                'comes out',
             )
+
+    def peek(self, count: int) -> bytes:
+        """Look at the next bytes, as many as there are up to a number."""
+        while len(self._again) < count and (
+            more := self._new(count - len(self._again))
+        ):
+            self._again += more
+        return self._again[:count]
+
+    def position(self) -> int:
+        """Tell how much of the file itself was read, in bytes."""
+        # The descriptor's, which a program that reads it has in common.
+        return os.lseek(self._raw.fileno(), 0, os.SEEK_CUR)
+
+    def _judge(self, error: process.ProgramFailed) -> None:
+        """Tell why a program failed, if it is more than zeros at the end.
+
+        :raises SourceError: if it is.
+        """
+        words = error.result.tail()
+        if _NO_MEMORY in words:
+            raise _window_error(self.name, 'more memory') from error
+        end = frames.end(self._raw)
+        damaged = _ERROR in words and _NO_MAGIC not in words
+        if damaged or error.result.status < 0 or end >= self.packed:
+            raise self._damaged(words) from error
+        self._raw.seek(end)
+        while data := self._raw.read(_INPUT):
+            if data != bytes(len(data)):
+                raise self._followed() from error
+
+    def _followed(self) -> errors.SourceError:
+        return errors.SourceError(
+            f'something that is not {self.kind} follows the '
+            f'{self.kind}-compressed data',
+            subject=self.name,
+            hint='get it again from where it came, or cut off what follows',
         )
-    except (RuntimeError, ValueError):
-        # LZ4BlockError is a RuntimeError, as is what the frame module raises.
-        return b''
+
+    def _damaged(self, why: str) -> errors.SourceError:
+        return errors.SourceError(
+            f'damaged or cut short: {why}',
+            subject=self.name,
+            hint='get it again from where it came',
+        )
 
 
-_MODULES = {
-    'zstd': (('compression.zstd', _std_zstd), ('zstandard', _zstandard)),
-    'lz4': (('lz4.frame', _lz4_frame),),
-}
+@contextlib.contextmanager
+def opened(
+    path: pathlib.Path, *, wanted: str, name: str | None = None
+) -> Iterator[Stream]:
+    """Open a file that may be compressed, by whatever.
+
+    :param wanted: what it should be, for the text of errors.
+    :param name: what to call it in them, if not by its path.
+    :raises SourceError: if it cannot be read, or its compression is not known
+        here.
+    :raises BusyError: if it was changed meanwhile.
+    :raises ProgramError: if the program for it is missing.
+    """
+    name = name or errors.shown(path)
+    with opening.opened(path, wanted=wanted) as file:
+        before = files.state(file.fileno())
+        kind = probe.compression_in(file)
+        with contextlib.ExitStack() as stack:
+            yield Stream(_reader(file, kind, name, stack), name, file, kind)
+        files.refuse_changed(path, before, files.state(file.fileno()))
+
+
+def _reader(
+    file: BinaryIO, kind: str | None, name: str, stack: contextlib.ExitStack
+) -> Reader:
+    file.seek(0)
+    if kind is None:
+        return file
+    if kind not in _DECODERS:
+        raise _unknown(kind, name)
+    if kind in COMMANDS:
+        check_window(file, name)
+    decoder = _decoder(kind, file, 0)
+    if decoder is not None:
+        file.seek(0)
+        return _Members(file, kind, decoder)
+    # A program does not see what is buffered. Nothing else may be read from
+    # the file then: its buffer knows nothing of this.
+    os.lseek(file.fileno(), 0, os.SEEK_SET)
+    return stack.enter_context(
+        process.reading(
+            COMMANDS[kind],
+            file,
+            access=confinement.Access(),
+            memory=MEMORY,
+        )
+    )

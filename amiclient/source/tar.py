@@ -13,7 +13,6 @@ import binascii
 from collections.abc import Iterator, Mapping
 import contextlib
 import logging
-import pathlib
 import stat
 import tarfile
 from typing import cast, IO, Self
@@ -24,19 +23,16 @@ from amiclient.errors import SourceError
 from amiclient.ext.writer import content
 from amiclient.ext.writer import nodes
 from amiclient import progress
-from amiclient.source import acl
-from amiclient.source import detect
+from amiclient.source import attributes
 from amiclient.source import file_tree
-from amiclient.source import stream as stream_
+from amiclient.source import probe
+from amiclient.source import streams
 
 _LOG = logging.getLogger(__name__)
 
 #: Bytes that a header may take: what PAX says of one file, or a long name.
 #: The kernel has 64 KiB for the attributes of a file.
 _HEADER = 4 << 20
-
-#: Bytes of a header; contents are filled up to as many.
-BLOCK = 512
 
 #: Bytes that are read at a time.
 _CHUNK = 1 << 20
@@ -97,7 +93,7 @@ _XATTR = 'SCHILY.xattr.'
 _LIBARCHIVE_XATTR = 'LIBARCHIVE.xattr.'
 _SELINUX = 'RHT.security.selinux'
 _LISTS = {
-    'SCHILY.acl.access': acl.ACCESS,
+    'SCHILY.acl.access': attributes.ACCESS,
     'SCHILY.acl.default': b'system.posix_acl_default',
 }
 
@@ -110,42 +106,19 @@ NONSENSE = (
     ValueError,
 )
 
-_ONLY = 'a directory or tar archive is needed'
-
 
 def fill(
-    path: pathlib.Path, basin: file_tree.Basin, task: progress.Task
+    stream: streams.Stream, tree: file_tree.FileTree, task: progress.Task
 ) -> None:
     """Take everything that is in an archive.
 
     :raises SourceError: if it is damaged, cut short, no archive of files, or
         has something in it that a filesystem cannot have.
     """
-    with stream_.opened(path, wanted='a tar archive') as stream:
-        if not is_tar(stream.peek(BLOCK)):
-            raise SourceError(
-                f'{detect.identify(path)}: {_ONLY}',
-                subject=basin.name,
-                hint='openstack ami upload takes filesystems and disks',
-            )
-        _Archive(stream, basin, task).run()
+    _Archive(stream, tree, task).run()
 
 
-def is_tar(head: bytes) -> bool:
-    """Tell whether data begin with the header of a tar archive.
-
-    By its checksum, because the oldest archives have no magic number.
-    """
-    if len(head) < BLOCK or not any(head):
-        return False
-    try:
-        tarfile.TarInfo.frombuf(head[:BLOCK], 'utf-8', 'surrogateescape')
-    except (tarfile.TarError, ValueError):
-        return False
-    return True
-
-
-def reader(stream: stream_.Stream) -> tarfile.TarFile:
+def reader(stream: streams.Stream) -> tarfile.TarFile:
     """Open an archive that is read from its beginning to its end.
 
     :raises tarfile.TarError: or another of ``NONSENSE``, now and later, if
@@ -179,8 +152,8 @@ def refuse_more(archive: tarfile.TarFile, name: str) -> None:
         if not any(data):
             continue
         blank = False
-        for at in range(0, len(data), BLOCK):
-            if is_tar(data[at : at + BLOCK]):
+        for at in range(0, len(data), probe.TAR_BLOCK):
+            if probe.is_tar(data[at : at + probe.TAR_BLOCK]):
                 raise SourceError(
                     'another archive follows the end of the first',
                     subject=name,
@@ -213,7 +186,7 @@ class _Member(tarfile.TarInfo):
         cls, buf: bytes | bytearray, encoding: str, errors: str
     ) -> Self:
         """Read a header."""
-        if len(buf) < BLOCK:
+        if len(buf) < probe.TAR_BLOCK:
             raise _DamagedError('it ends too early')
         if not any(buf):
             cls.ended = True
@@ -253,12 +226,12 @@ def _is_number(field: bytes | bytearray) -> bool:
 class _Archive:
     def __init__(
         self,
-        stream: stream_.Stream,
-        basin: file_tree.Basin,
+        stream: streams.Stream,
+        tree: file_tree.FileTree,
         task: progress.Task,
     ) -> None:
         self._stream = stream
-        self._basin = basin
+        self._tree = tree
         self._task = task
         self._position = 0
 
@@ -270,8 +243,8 @@ class _Archive:
                 self._task.advance(position - self._position)
                 self._position = position
             with self._told():
-                refuse_more(archive, self._basin.name)
-        _refuse_docker(self._basin)
+                refuse_more(archive, self._tree.name)
+        _refuse_docker(self._tree)
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[tarfile.TarFile]:
@@ -297,7 +270,7 @@ class _Archive:
         if member.type == _LABEL:
             return
         if member.islnk():
-            self._basin.link(path, _bytes(member.linkname))
+            self._tree.link(path, _bytes(member.linkname))
             return
         if member.type not in _MODES:
             raise self._unknown(path, member.type)
@@ -308,15 +281,15 @@ class _Archive:
             # GNU tar writes names there, --numeric-owner or not, and numbers
             # here.
             if text and name not in node.xattrs:
-                self._basin.add_list(path, node, name, text)
+                self._tree.add_list(path, node, name, text)
         if not node.is_file:
-            self._basin.add(path, node)
+            self._tree.add(path, node)
             return
         if member.sparse is None:
             ranges = [(0, member.size)]
         else:
             ranges = cast(list[tuple[int, int]], member.sparse)
-        self._basin.add_file(
+        self._tree.add_file(
             path, node, member.size, ranges, self._reader(archive, member)
         )
 
@@ -326,7 +299,7 @@ class _Archive:
             known = kind.isalnum() and kind.isascii()
             shown = kind.decode() if known else f'0x{kind.hex()}'
             what = f'it is of the unknown type {shown}'
-        return self._basin.refused(
+        return self._tree.refused(
             path, what, 'write it again, with tar --format=posix'
         )
 
@@ -350,7 +323,7 @@ class _Archive:
             dumped = _bytes(headers.get(_DUMPED, ''))
         for record in dumped.split(b'\0'):
             if record[:1] in (b'N', b'R', b'T', b'X'):
-                raise self._basin.refused(
+                raise self._tree.refused(
                     path,
                     'the archive has only what changed since another one: '
                     f'{errors.shown(record[1:])} is missing',
@@ -371,17 +344,17 @@ class _Archive:
                 mtime=mtime,
                 atime=_time(headers.get('atime')),
                 ctime=_time(headers.get('ctime')),
-                xattrs=self._basin.keep_known(path, _xattrs(headers)),
+                xattrs=self._tree.keep_known(path, _xattrs(headers)),
                 target=_bytes(member.linkname) if member.issym() else b'',
                 device=(member.devmajor, member.devminor)
                 if member.isdev() and not member.isfifo()
                 else (0, 0),
             )
         except ValueError as error:
-            raise self._basin.refused(
+            raise self._tree.refused(
                 path, f'its header makes no sense: {error}'
             ) from error
-        node.flags = self._basin.flags(path, node, headers.get(_FLAGS, ''))
+        node.flags = self._tree.flags(path, node, headers.get(_FLAGS, ''))
         return node
 
     def _reader(
@@ -416,7 +389,7 @@ class _Archive:
     def _damaged(self, why: str) -> SourceError:
         return SourceError(
             f'the archive is damaged or cut short: {why}',
-            subject=self._basin.name,
+            subject=self._tree.name,
             hint='get it again from where it came',
         )
 
@@ -466,20 +439,20 @@ def _xattrs(headers: Mapping[str, str]) -> dict[bytes, bytes]:
     return found
 
 
-def _refuse_docker(basin: file_tree.Basin) -> None:
+def _refuse_docker(tree: file_tree.FileTree) -> None:
     """Tell an image of containers, which is layers, from a filesystem."""
-    names = basin.tree.root.children.keys()
+    names = tree.nodes.root.children.keys()
     layout = b'oci-layout' in names
     saved = b'manifest.json' in names and (
         b'repositories' in names
         or b'blobs' in names
-        or basin.holds(b'layer.tar')
+        or tree.holds(b'layer.tar')
     )
     if (layout or saved) and not names & {b'etc', b'usr', b'bin', b'sbin'}:
         raise SourceError(
             'an archive of container layers, as docker save '
             'makes it, not of a root filesystem',
-            subject=basin.name,
+            subject=tree.name,
             hint='make a container of the image, and take what docker export '
             'writes of it',
         )

@@ -27,7 +27,7 @@ from amiclient.progress import Progress
 from amiclient.progress import Task
 from amiclient.source import manifest as manifest_
 from amiclient.source import opening
-from amiclient.source import stream as stream_
+from amiclient.source import probe
 from amiclient.source import streams
 from amiclient.source import tar
 from amiclient import sparse
@@ -42,9 +42,6 @@ _LIMITS = {'kernel': 512 * _MIB, 'ramdisk': 4096 * _MIB}
 #: Members that a UEC tarball may have; the archive of a root filesystem has
 #: thousands.
 _MEMBERS = 32
-
-#: Where the magic number of POSIX and of GNU archives is.
-_MAGIC_AT, _MAGIC = 257, b'ustar'
 
 #: What may be in a file of its own.
 _ROLES = frozenset({'image', 'kernel', 'ramdisk'})
@@ -76,14 +73,15 @@ class Unpacked:
 def is_tar(path: pathlib.Path) -> bool:
     """Tell whether a file is an archive, compressed or not."""
     with opening.opened(path, wanted='an archive', devices=True) as file:
-        head = file.read(tar.BLOCK)
-        if streams.kind(file):
+        head = file.read(probe.TAR_BLOCK)
+        if probe.compression_in(file):
             try:
-                head = streams.head(file, tar.BLOCK, name=errors.shown(path))
+                head = streams.head(
+                    file, probe.TAR_BLOCK, name=errors.shown(path)
+                )
             except errors.AmiError:
                 return False
-        # What is damaged is one still.
-        return head[_MAGIC_AT:].startswith(_MAGIC) or tar.is_tar(head)
+        return probe.is_tar(head)
 
 
 def role(name: str) -> str | None:
@@ -112,8 +110,21 @@ def unpack(
     progress: Progress,
     wanted: Container[str] = _ROLES,
 ) -> Unpacked | None:
+    """Unpack a UEC tarball, as :func:`unpack_stream` does."""
+    with streams.opened(path, wanted='an archive') as stream:
+        return unpack_stream(stream, folder, progress=progress, wanted=wanted)
+
+
+def unpack_stream(
+    stream: streams.Stream,
+    folder: pathlib.Path | None,
+    *,
+    progress: Progress,
+    wanted: Container[str] = _ROLES,
+) -> Unpacked | None:
     """Unpack a UEC tarball.
 
+    :param stream: of the archive.
     :param folder: where to; it should be empty, and private. If None,
         everything is only read, to the end.
     :param wanted: the roles of what goes there; all else is only read.
@@ -122,7 +133,7 @@ def unpack(
     :raises NoSpaceError: if the folder has no room for what is in it.
     """
     found = _Found()
-    with _opened(path) as archive:
+    with _opened(stream) as archive:
         for number, member in enumerate(archive):
             if number >= _MEMBERS:
                 return None
@@ -144,7 +155,7 @@ def unpack(
                 found.roles = _roles(found.manifest)
                 continue
             place = folder if kind in wanted else None
-            _check_size(path, member, kind, place)
+            _check_size(stream.name, member, kind, place)
             target = place and place / _file_name(member.name, kind)
             with (
                 progress.task(f'Unpacking {kind}', member.size) as task,
@@ -154,7 +165,7 @@ def unpack(
             found.sizes[kind] = member.size
             if target is not None:
                 found.paths[kind] = target
-    return found.judge(errors.shown(path))
+    return found.judge(stream.name)
 
 
 @dataclasses.dataclass
@@ -252,13 +263,13 @@ class _Watched(io.RawIOBase):
 
 
 def _check_size(
-    path: pathlib.Path,
+    name: str,
     member: tarfile.TarInfo,
     kind: str,
     folder: pathlib.Path | None,
 ) -> None:
     limit = _LIMITS.get(kind)
-    what = f'{errors.shown(path)}: the {kind} in it has {member.size} bytes'
+    what = f'{name}: the {kind} in it has {member.size} bytes'
     if limit is not None and member.size > limit:
         raise errors.SourceError(f'{what}; no more than {limit} are taken')
     if folder is None:
@@ -313,17 +324,16 @@ def _copy(data: IO[bytes], fd: int | None, size: int, task: Task) -> str:
 
 
 @contextlib.contextmanager
-def _opened(path: pathlib.Path) -> Iterator[tarfile.TarFile]:
-    """Open an archive as a stream, and say so if it is damaged."""
-    with stream_.opened(path, wanted='an archive') as stream:
-        try:
-            with tar.reader(stream) as archive:
-                yield archive
-                if archive.tarinfo.ended:  # type: ignore[attr-defined]
-                    tar.refuse_more(archive, stream.name)
-        except (*tar.NONSENSE, EOFError) as error:
-            raise errors.SourceError(
-                'a damaged archive, or one that is cut short',
-                subject=stream.name,
-                hint='get a whole copy of it',
-            ) from error
+def _opened(stream: streams.Stream) -> Iterator[tarfile.TarFile]:
+    """Open an archive, and say so if it is damaged."""
+    try:
+        with tar.reader(stream) as archive:
+            yield archive
+            if archive.tarinfo.ended:  # type: ignore[attr-defined]
+                tar.refuse_more(archive, stream.name)
+    except (*tar.NONSENSE, EOFError) as error:
+        raise errors.SourceError(
+            'a damaged archive, or one that is cut short',
+            subject=stream.name,
+            hint='get a whole copy of it',
+        ) from error

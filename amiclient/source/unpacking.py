@@ -15,14 +15,10 @@ from amiclient import errors
 from amiclient.ext import finish
 from amiclient import files
 from amiclient.progress import Progress
-from amiclient.source import detect
-from amiclient.source import opening
 from amiclient.source import partitions
 from amiclient.source import probe
 from amiclient.source import qemu_headers
-from amiclient.source import stream as stream_
 from amiclient.source import streams
-from amiclient.source import virtual
 from amiclient import sparse
 from amiclient import units
 
@@ -52,32 +48,18 @@ _SECONDS = 3.0
 _AGAIN = 16
 
 
-def is_compressed(path: pathlib.Path) -> bool:
-    """Tell whether a file is compressed, by whatever."""
-    if opening.special(path) is not None:
-        return False
-    with opening.opened(path, wanted='a source') as file:
-        return streams.kind(file) is not None
-
-
 def unpack(
-    path: pathlib.Path,
-    target: pathlib.Path,
-    *,
-    name: str,
-    progress: Progress,
+    stream: streams.Stream, target: pathlib.Path, *, progress: Progress
 ) -> tuple[str, ...]:
-    """Unpack a file.
+    """Unpack a filesystem or disk.
 
     :param target: the file that is made.
-    :param name: what to call it in errors.
     :returns: what the user should know.
     :raises SourceError: if it is damaged, or what is in it is no source, or
         goes on for much longer than that says itself.
     :raises NoSpaceError: if there is no room for what is in it.
     """
     with (
-        stream_.opened(path, wanted='a source', name=name) as stream,
         finish.full_disk(target.parent),
         sparse.opened(
             target, os.O_RDWR | os.O_CREAT | os.O_EXCL
@@ -121,20 +103,21 @@ class _Bound:
         return self.end + self.kept
 
 
-def _bound(stream: stream_.Stream) -> _Bound:
+def _bound(stream: streams.Stream) -> _Bound:
     """Refuse what is no source, before all of it is unpacked.
 
     :returns: where to end with what is one.
     """
     name = stream.name
     head = stream.peek(probe.HEAD)
-    what, block = detect.examine(head, 1 << 62, name)
+    content = probe.examine(head, 1 << 62, name)
+    what, block = content.phrase, content.superblock
     if what.endswith((' compressed file', '-compressed file')):
         # What is compressed does not get smaller by being compressed again.
         return _Bound(stream.packed * _AGAIN, _KEPT, 'compressed file')
     if what.endswith(' disk image'):
-        size = virtual.disk_size(head)
-        if virtual.tell(head) == 'vhdx':
+        size = qemu_headers.disk_size(head)
+        if content.found.disk == 'vhdx':
             start = stream.peek(qemu_headers.VHDX_HEAD)
             size = qemu_headers.vhdx_size(start, name) + _VHDX_BLOCK
         if size is None or size > _MOST:
@@ -170,7 +153,7 @@ def _bound(stream: stream_.Stream) -> _Bound:
     return _Bound(size or _MOST, _KEPT, what, strict=False)
 
 
-def _left(stream: stream_.Stream, bound: _Bound, size: int) -> tuple[str, ...]:
+def _left(stream: streams.Stream, bound: _Bound, size: int) -> tuple[str, ...]:
     """Read on for a while, for checksums are at the very end.
 
     :param size: bytes that were unpacked.

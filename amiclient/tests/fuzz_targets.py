@@ -20,7 +20,7 @@ from amiclient.rootfs import identify
 from amiclient.rootfs import inspect
 from amiclient.rootfs import ramdisk_formats
 from amiclient.source import bundle
-from amiclient.source import detect
+from amiclient.source import probe
 from amiclient.tests import fuzz_run
 
 _CLOUD = 'http://cloud.example:9292'
@@ -34,14 +34,14 @@ def _superblock(path: pathlib.Path, folder: pathlib.Path) -> None:
 
 
 def _identify(path: pathlib.Path, folder: pathlib.Path) -> str | None:
-    phrase = detect.identify(path)
+    phrase = probe.identify(path)
     if not phrase.isprintable() or len(phrase) > 100:
         return f'an odd phrase: {phrase!r}'
     return None
 
 
 def _open_root(path: pathlib.Path, folder: pathlib.Path) -> str | None:
-    found = detect.open_root(path)
+    found = probe.open_root(path)
     if found.superblock.size > found.size:
         return 'a filesystem larger than its file was taken'
     return None
@@ -88,7 +88,7 @@ def _request(
     path: pathlib.Path, folder: pathlib.Path, *, repair: bool
 ) -> shrink.ShrinkRequest:
     return shrink.ShrinkRequest(
-        image=detect.open_root(path),
+        image=probe.open_root(path),
         output=folder / 'result',
         repair=repair,
         durable=False,

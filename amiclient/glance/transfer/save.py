@@ -36,7 +36,6 @@ from amiclient import jobs
 from amiclient.progress import Progress
 from amiclient import scratch
 from amiclient.source import bundle
-from amiclient.source import digest
 from amiclient.source import manifest as manifests
 from amiclient.source.manifest import Manifest
 from amiclient.source import uec
@@ -194,7 +193,7 @@ class _Collector:
         )
         paths = {noun: each.path for noun, each in fetched.items()}
         known = {
-            noun: self.sha512.get(noun) or digest.sha512(path)
+            noun: self.sha512.get(noun) or manifests.sha512(path)
             for noun, path in paths.items()
         }
         manifest = directory / manifests.NAME

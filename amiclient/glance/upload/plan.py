@@ -24,7 +24,7 @@ from amiclient.glance.upload import reuse
 from amiclient.glance.upload import root_copy
 from amiclient.progress import Progress
 from amiclient.rootfs import inspect
-from amiclient.source import detect
+from amiclient.source import probe
 from amiclient import units
 
 #: Suffixes that say what a file is, and are no part of a name.
@@ -52,7 +52,7 @@ def plan(
     :raises NoSpaceError: if there is no room for the copy.
     """
     _check_request(asked)
-    root = detect.open_root(asked.source)
+    root = probe.open_root(asked.source)
     kernel = parts.identify(model.Kind.AKI, asked.kernel)
     ramdisk = parts.identify(model.Kind.ARI, asked.ramdisk)
     for file in (root, kernel, ramdisk):
@@ -93,7 +93,7 @@ def plan(
     payload = model.Payload(
         path=root.path if shrunk is None else shrunk.output,
         size=root.superblock.size if shrunk is None else shrunk.size,
-        blank=detect.boot_sector(root.path),
+        blank=root.boot_sector,
         pack=packing,
         state=root.state if shrunk is None else None,
     )

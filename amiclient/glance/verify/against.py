@@ -27,8 +27,8 @@ from amiclient.glance.model import PLAIN
 from amiclient.glance.transfer import image_data
 from amiclient.glance.verify.context import Context
 from amiclient.progress import Progress
-from amiclient.source import detect
 from amiclient.source import manifest
+from amiclient.source import probe
 from amiclient.source import resolve
 from amiclient.source import uec
 from amiclient import units
@@ -192,9 +192,9 @@ class Comparison:
     def _candidates(self) -> Iterator[tuple[str, Payload]]:
         """Make what may have been sent, the cheapest first."""
         local = self.local
-        root = detect.open_root(local.path)
+        root = probe.open_root(local.path)
         yield _SAME, Payload(local.path, root.size, state=root.state)
-        blank = detect.boot_sector(local.path)
+        blank = root.boot_sector
         size = root.superblock.size
         if blank or size != root.size:
             payload = Payload(local.path, size, blank, state=root.state)
@@ -232,13 +232,13 @@ class Comparison:
             message += 'shrunk as the options say or as it is'
             return self._undecided('differs', message)
         try:
-            there = detect.open_root(self.fetched)
+            there = probe.open_root(self.fetched)
         except errors.SourceError:
             # Why, the look at the data has told.
             message += 'nor a filesystem whose files could be compared'
             rule = 'differs' if is_plain else 'not-comparable'
             return self.context.found(rule, Kind.AMI, message)
-        here = detect.open_root(self.directory / 'shrunk')
+        here = probe.open_root(self.directory / 'shrunk')
         differences = compare.differences(
             there.path, here.path, self.directory
         )

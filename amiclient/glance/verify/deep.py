@@ -29,9 +29,8 @@ from amiclient.progress import Progress
 from amiclient.rootfs import check
 from amiclient.rootfs import identify
 from amiclient.source import block
-from amiclient.source import detect
-from amiclient.source import disk
-from amiclient.source import virtual
+from amiclient.source import probe
+from amiclient.source import qemu_nbd
 from amiclient import sparse
 
 if TYPE_CHECKING:
@@ -148,16 +147,16 @@ def _inner(
 
     :returns: a file with its bytes; or why there is none.
     """
-    told, wanted = disk.tell(path), image.disk_format
+    told, wanted = probe.look(path).found.disk, image.disk_format
     if told in (None, 'raw') and wanted not in _TOLD:
         return _not_examined(context, f'is a {wanted} disk')
     inner = path.with_name('disk')
     try:
-        if told is None or virtual.shown(told) != wanted:
+        if told is None or probe.shown_format(told) != wanted:
             # Hosts go by what the record says.
             raise errors.SourceError(f'no {wanted} disk image')
         with (
-            virtual.opened(
+            qemu_nbd.opened(
                 path, told, path.parent, name=context.title
             ) as medium,
             fetcher.progress.task('Unpacking', medium.size) as task,
@@ -169,7 +168,7 @@ def _inner(
         return _not_examined(
             context, f'is a {wanted} disk, and {error.sentence}'
         )
-    if disk.tell(inner) == 'raw':
+    if probe.look(inner).found.disk == 'raw':
         # Which of them is booted, its kernel command line may tell.
         return _not_examined(context, 'is a disk with partitions')
     return inner
@@ -222,13 +221,14 @@ def _root(
     # What is in a disk image is a disk, whatever it begins or ends with.
     plain = image.disk_format in PLAIN
     title, renewal = context.title, context.renewal(Kind.AMI)
-    if plain and detect.boot_sector(path):
+    found = probe.look(path)
+    if plain and found.boot_sector:
         message = f'{title} begins with a boot sector: Nova takes it for a '
         message += 'disk with partitions and refuses it'
         advice = f'{renewal}, which sends zeros instead'
         yield context.found('boot-sector', Kind.AMI, message, advice=advice)
     try:
-        root = detect.open_root(path)
+        root = found.root_image()
     except errors.SourceError as error:
         yield _no_filesystem(context, error)
         return

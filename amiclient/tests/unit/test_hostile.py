@@ -15,7 +15,7 @@ from amiclient.ext import layout
 from amiclient.ext import shrink
 from amiclient import process
 from amiclient.rootfs import inspect
-from amiclient.source import detect
+from amiclient.source import probe
 from amiclient import sparse
 from amiclient.tests import base
 from amiclient.tests import fuzz_mutate
@@ -79,7 +79,7 @@ class TestSuperblocks(HostileCase):
                         file.seek(1024)
                         file.write(block)
                     try:
-                        found = detect.open_root(path).superblock
+                        found = probe.open_root(path).superblock
                     except errors.SourceError as error:
                         self.assertTrue(str(error).isprintable())
                         continue
@@ -90,7 +90,7 @@ class TestSuperblocks(HostileCase):
         path = hostile.make('huge-and-sparse', self.tmp())
         started = time.monotonic()
         request = shrink.ShrinkRequest(
-            image=detect.open_root(path), output=self.tmp() / 'result'
+            image=probe.open_root(path), output=self.tmp() / 'result'
         )
         error = self.assertRaises(
             errors.AmiError, lambda: shrink.execute(shrink.plan(request))
@@ -100,7 +100,7 @@ class TestSuperblocks(HostileCase):
 
     def test_one_bitmap_for_all_groups(self) -> None:
         path = hostile.make('groups-shared', self.tmp())
-        found = detect.open_root(path).superblock
+        found = probe.open_root(path).superblock
         with sparse.opened(path, os.O_RDONLY) as descriptor:
             error = self.assertRaises(
                 errors.DamagedError, layout.Layout, descriptor, found
@@ -109,7 +109,7 @@ class TestSuperblocks(HostileCase):
 
     def test_groups_without_room(self) -> None:
         path = hostile.make('groups-of-metadata', self.tmp())
-        found = detect.open_root(path).superblock
+        found = probe.open_root(path).superblock
         measured = geometry.Geometry(found, 9000, 12, (), ())
         error = self.assertRaises(errors.DamagedError, measured.need)
         self.assertIn('no room', str(error))
@@ -134,7 +134,7 @@ class TestEndless(HostileCase):
         with hostile_patch.Patch(path) as patch:
             patch.write(2 * patch.block_size, bytes(patch.block_size))
         started = time.monotonic()
-        toolbox = e2fsprogs.Toolbox.of(detect.open_root(path).superblock)
+        toolbox = e2fsprogs.Toolbox.of(probe.open_root(path).superblock)
         self.assertRaises(process.TooTalkative, toolbox._fsck, path)
         self.assertFalse(toolbox.check(path))
         self.assertIn('Corrupt group', toolbox.objections(path))

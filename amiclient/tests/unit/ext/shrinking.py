@@ -29,7 +29,7 @@ from amiclient import process
 from amiclient.progress import Progress
 from amiclient.progress import QUIET
 from amiclient.progress import Task
-from amiclient.source import detect
+from amiclient.source import probe
 from amiclient.tests import exttree
 from amiclient.tests import exttree_disk as disk
 from amiclient.tests import shapes
@@ -81,7 +81,7 @@ def request(image: pathlib.Path, **rest: Any) -> shrink.ShrinkRequest:
     No result of a test has to survive a power failure, unless it says so.
     """
     return shrink.ShrinkRequest(
-        image=detect.open_root(image), **{'durable': False, **rest}
+        image=probe.open_root(image), **{'durable': False, **rest}
     )
 
 
@@ -319,7 +319,7 @@ _CHILD = """
 import contextlib, json, pathlib, resource, signal, sys
 from amiclient import errors, interrupts, progress
 from amiclient.ext import shrink
-from amiclient.source import detect
+from amiclient.source import probe
 
 class Loud:
     @contextlib.contextmanager
@@ -349,7 +349,7 @@ if limit:
 before = peak()
 try:
     with interrupts.raised():
-        image = detect.open_root(pathlib.Path(sys.argv[1]))
+        image = probe.open_root(pathlib.Path(sys.argv[1]))
         planned = shrink.plan(shrink.ShrinkRequest(image=image, **rest))
         print('Planned', flush=True)
         sys.stdin.readline()

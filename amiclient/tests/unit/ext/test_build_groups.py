@@ -15,7 +15,7 @@ from amiclient.ext.writer import nodes
 from amiclient.ext.writer import placement
 from amiclient.ext.writer.writer import Writer
 from amiclient import process
-from amiclient.source import detect
+from amiclient.source import probe
 from amiclient import sparse
 from amiclient.tests import base
 from amiclient import units
@@ -127,7 +127,7 @@ class TestFreeInodes(BuildCase):
         self.build(self.files(8180), headroom=units.Headroom(400 * _MIB))
         for wanted, groups in ((0, 1), (64, 2), (300, 4)):
             output = self.path.with_name('small.img')
-            root = detect.open_root(self.path)
+            root = probe.open_root(self.path)
             request = shrink.ShrinkRequest(
                 root, output, units.Headroom(wanted * _MIB)
             )

@@ -11,7 +11,7 @@ from amiclient import errors
 from amiclient.ext import busy
 from amiclient.ext import shrink
 from amiclient import process
-from amiclient.source import detect
+from amiclient.source import probe
 from amiclient.tests import base
 from amiclient.tests import exttree
 from amiclient.tests.unit.ext import shrinking
@@ -143,7 +143,7 @@ class TestDevices(_BusyTest):
         self.assertEqual(planned.size, done.size)
         self.assertLess(done.size, size)
         # The device stays as large as it is; what is in it does not.
-        self.assertEqual(size, detect.open_root(self.device).size)
+        self.assertEqual(size, probe.open_root(self.device).size)
         self.assertTrue(shrinking.is_sound(self.device))
         self.assertEqual(
             [], exttree.diff_trees(self.tree, exttree.read_tree(self.device))

@@ -19,7 +19,6 @@ from amiclient import files
 from amiclient import process
 from amiclient import progress
 from amiclient.rootfs import extract as extract_
-from amiclient.source import digest
 from amiclient.source import manifest
 from amiclient.source import resolve
 from amiclient.source import shrink as shrink_
@@ -142,7 +141,7 @@ class TestCopies(base.TestCase):
         part = manifest.Part(
             file=self.root.name,
             size=len(content) + 4,
-            sha512=digest.sha512(self.root, progress=progress.QUIET),
+            sha512=manifest.sha512(self.root, progress=progress.QUIET),
             disk_format='raw',
             container_format='bare',
             id='7f5b',
@@ -154,7 +153,7 @@ class TestCopies(base.TestCase):
             found = extract_.extract(source, self.folder, self.target)
         self.assertEqual(sha(content), sha(found.image.read_bytes()))
         # It is what it was, but for that.
-        sha512 = digest.sha512(found.image, progress=progress.QUIET)
+        sha512 = manifest.sha512(found.image, progress=progress.QUIET)
         expected = dataclasses.replace(
             part, file=found.image.name, size=len(content), sha512=sha512
         )

@@ -8,7 +8,7 @@ from amiclient import errors
 from amiclient.rootfs import identify
 from amiclient.tests import base
 from amiclient.tests.unit.rootfs import samples
-from amiclient.tests.unit.source import test_detect
+from amiclient.tests.unit.source import test_probe
 from amiclient.tests.unit.source import test_streams
 
 
@@ -158,7 +158,7 @@ class TestRamdisks(base.TestCase):
 
     def test_something_else(self) -> None:
         path = self.folder / 'initrd.img'
-        test_detect.mkfs(path, '-t', 'ext4')
+        test_probe.mkfs(path, '-t', 'ext4')
         self.assertEqual(
             'an ext4 filesystem, not an initramfs', self.refused_path(path)
         )

@@ -9,6 +9,7 @@ import tarfile
 import fixtures
 
 from amiclient import errors
+from amiclient.source import streams
 from amiclient.source import uec
 from amiclient.tests import archives
 from amiclient.tests import exttree
@@ -138,7 +139,10 @@ class TestEnds(ArchiveCase):
             self.assertIn('another archive follows', str(error))
 
     def members(self, path: pathlib.Path):
-        with uec._opened(path) as archive:
+        with (
+            streams.opened(path, wanted='an archive') as stream,
+            uec._opened(stream) as archive,
+        ):
             yield from archive
 
     def test_padding(self) -> None:

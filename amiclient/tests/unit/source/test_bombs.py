@@ -18,7 +18,7 @@ from amiclient import process
 from amiclient.source import build
 from amiclient.source import qemu_headers
 from amiclient.source import resolve
-from amiclient.source import stream
+from amiclient.source import streams
 from amiclient.source import unpacking
 from amiclient.tests import base
 from amiclient.tests import bombs
@@ -191,7 +191,7 @@ class TestRefused(BombCase):
             ('_ZEROS_FOR_EACH', 1),
             ('_ZEROS_SECONDS', 0.0),
         ):
-            self.useFixture(fixtures.MockPatchObject(stream, name, value))
+            self.useFixture(fixtures.MockPatchObject(streams, name, value))
         disk = disks.make(
             self.folder / 'disk', [disks.Part(8, self.root), disks.Part(40)]
         )

@@ -19,6 +19,7 @@ from amiclient import process
 from amiclient import progress
 from amiclient.source import bundle
 from amiclient.source import manifest
+from amiclient.source import resolve
 from amiclient.source import uec
 from amiclient.tests import base
 from amiclient.tests import exttree
@@ -67,9 +68,7 @@ class BundleCase(base.TestCase):
         return path
 
     def open(self, path: pathlib.Path) -> Any:
-        return bundle.opened(
-            path, progress=progress.QUIET, work_directory=self.work
-        )
+        return resolve.opened(path, resolve.Choice(work_directory=self.work))
 
     def refuse(self, path: pathlib.Path) -> str:
         def run() -> None:
@@ -140,10 +139,9 @@ class TestArchives(BundleCase):
             self.assertIn('not a root filesystem', message)
 
     def test_empty(self) -> None:
-        """It is left to whoever knows what it is."""
-        path = self.tar({})
-        with self.open(path) as source:
-            self.assertEqual(bundle.Source(root=path), source)
+        """It is told for what it is."""
+        message = self.refuse(self.tar({}))
+        self.assertIn('in it is nothing but zeros', message)
 
     def test_files_of_a_system(self) -> None:
         """They become a filesystem, whatever else is beside them."""
@@ -157,7 +155,7 @@ class TestArchives(BundleCase):
             path = self.tar(contents)
             with self.open(path) as source:
                 expected = bundle.Source(
-                    root=source.root, own=True, format='files'
+                    root=source.root, own=True, format='files', name='uec'
                 )
                 self.assertEqual(expected, source)
                 found = exttree.read_tree(source.root)

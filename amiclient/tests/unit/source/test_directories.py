@@ -11,7 +11,6 @@ import fixtures
 
 from amiclient.source import build
 from amiclient.source import directory
-from amiclient.source import mounts
 from amiclient.tests import exttree
 from amiclient.tests.unit.source import test_build
 
@@ -102,15 +101,15 @@ class TestMounts(test_build.BuildCase):
         descriptor = os.open(self.source, os.O_RDONLY)
         self.addCleanup(os.close, descriptor)
         names = (b'.', b'etc', b'etc/own')
-        found = [mounts.mount_id(descriptor, name) for name in names]
+        found = [directory.mount_id(descriptor, name) for name in names]
         self.assertIsNotNone(found[0])
         self.useFixture(
-            fixtures.MonkeyPatch(f'{mounts.__name__}._STATX', None)
+            fixtures.MonkeyPatch(f'{directory.__name__}._STATX', None)
         )
         self.assertEqual(
-            found, [mounts.mount_id(descriptor, name) for name in names]
+            found, [directory.mount_id(descriptor, name) for name in names]
         )
-        self.assertRaises(OSError, mounts.mount_id, descriptor, b'missing')
+        self.assertRaises(OSError, directory.mount_id, descriptor, b'missing')
 
 
 class TestDepth(test_build.BuildCase):
@@ -141,7 +140,7 @@ class TestDepth(test_build.BuildCase):
             return 1
 
         self.useFixture(
-            fixtures.MonkeyPatch(f'{mounts.__name__}.mount_id', watched)
+            fixtures.MonkeyPatch(f'{directory.__name__}.mount_id', watched)
         )
         built = self.build(source)
         self.assertEqual(1000, built.files)

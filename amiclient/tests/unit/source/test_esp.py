@@ -17,7 +17,6 @@ from amiclient import process
 from amiclient.rootfs import boot_extract
 from amiclient.rootfs import boot_files
 from amiclient.source import disk as disk_
-from amiclient.source import fat
 from amiclient.source import resolve
 from amiclient.tests import base
 from amiclient.tests import disks
@@ -465,7 +464,7 @@ class TestNames(LoaderCase):
             (32, 34, 'BOOT'),
         ):
             path = self.fat({}, size=size, label=label, bits=bits)
-            volume = fat.parse(path.read_bytes()[:512])
+            volume = disk_.fat_volume(path.read_bytes()[:512])
             told = process.run(
                 ['blkid', '-p', '-o', 'export', path], access=None
             ).text
@@ -476,16 +475,16 @@ class TestNames(LoaderCase):
             self.assertIn(label, told.replace('\\', ''))
 
     def test_none(self) -> None:
-        self.assertIsNone(fat.parse(b''))
-        self.assertIsNone(fat.parse(bytes(512)))
-        self.assertIsNone(fat.parse(b'\xeb\x3c\x90mkfs.fat'.ljust(512)))
+        self.assertIsNone(disk_.fat_volume(b''))
+        self.assertIsNone(disk_.fat_volume(bytes(512)))
+        self.assertIsNone(disk_.fat_volume(b'\xeb\x3c\x90mkfs.fat'.ljust(512)))
         data = bytearray(self.fat({}, label='NO NAME').read_bytes()[:512])
-        found = fat.parse(data)
-        self.assertEqual(fat.Volume('abcd-1234', ''), found)
+        found = disk_.fat_volume(data)
+        self.assertEqual(disk_.FatVolume('abcd-1234', ''), found)
         data[38] = 0x28
-        self.assertEqual(found, fat.parse(data))
+        self.assertEqual(found, disk_.fat_volume(data))
         data[38] = 0
-        self.assertEqual(fat.Volume('', ''), fat.parse(data))
+        self.assertEqual(disk_.FatVolume('', ''), disk_.fat_volume(data))
         # And an entry that names nothing names nobody.
         disk = self.usual(bytes(data), fstab='UUID= /boot vfat\n')
         with disk_.opened(disk, 'raw', self.work, name='it') as opened:

@@ -12,7 +12,7 @@ import tarfile
 import fixtures
 
 from amiclient import process
-from amiclient.source import fflags
+from amiclient.source import attributes
 from amiclient.tests import archives
 from amiclient.tests.unit.source import test_build
 
@@ -88,6 +88,10 @@ class TestFlags(test_build.BuildCase):
             os.close(descriptor)
 
     def test_names(self) -> None:
-        self.assertEqual((0, []), fflags.parse('none'))
-        self.assertEqual((0x10, ['what']), fflags.parse('schg, what'))
-        self.assertEqual((0x10, []), fflags.parse('nonodump,immutable'))
+        self.assertEqual((0, []), attributes.parse_flags('none'))
+        self.assertEqual(
+            (0x10, ['what']), attributes.parse_flags('schg, what')
+        )
+        self.assertEqual(
+            (0x10, []), attributes.parse_flags('nonodump,immutable')
+        )

@@ -14,7 +14,7 @@ import struct
 from amiclient import errors
 from amiclient import process
 from amiclient.source import frames
-from amiclient.source import stream
+from amiclient.source import probe
 from amiclient.source import streams
 from amiclient.tests import base
 
@@ -45,7 +45,7 @@ class FrameCase(base.TestCase):
 
     def read(self, data: bytes) -> bytes:
         self.path.write_bytes(data)
-        with stream.opened(self.path, wanted='it') as opened:
+        with streams.opened(self.path, wanted='it') as opened:
             return b''.join(iter(opened.read, b''))
 
     def refused(self, data: bytes) -> str:
@@ -66,7 +66,9 @@ class TestSkippable(FrameCase):
             none = COMPRESSIONS[kind](b'')
             for first in (SKIPPED, LONG, SKIPPED * 100, none, LONG + none):
                 whole = first + one + SKIPPED + one + LONG
-                self.assertEqual(kind, streams.kind(io.BytesIO(whole)), kind)
+                self.assertEqual(
+                    kind, probe.compression_in(io.BytesIO(whole)), kind
+                )
                 self.assertEqual(DATA * 2, self.read(whole))
                 self.assertEqual(DATA[:9000], self.head(whole, 9000))
                 self.assertEqual(len(whole), frames.end(io.BytesIO(whole)))
@@ -83,7 +85,7 @@ class TestSkippable(FrameCase):
         ).stdout
         self.assertIsNotNone(packed)
         self.assertTrue(frames.is_skippable(data))
-        self.assertEqual('zstd', streams.tell(data[:16]))
+        self.assertEqual('zstd', probe.compression(data[:16]))
         self.assertEqual(DATA, self.read(data))
 
     def test_small_frames(self) -> None:
@@ -96,7 +98,7 @@ class TestSkippable(FrameCase):
 
     def test_nothing_else(self) -> None:
         for rest in (b'', b'hello world, and more', SKIPPED[:5]):
-            self.assertIsNone(streams.kind(io.BytesIO(SKIPPED + rest)))
+            self.assertIsNone(probe.compression_in(io.BytesIO(SKIPPED + rest)))
         self.assertEqual(SKIPPED, self.read(SKIPPED))
 
 

@@ -12,7 +12,7 @@ import zlib
 
 from amiclient import errors
 from amiclient import process
-from amiclient.source import stream as stream_
+from amiclient.source import probe
 from amiclient.source import streams
 from amiclient.tests import base
 
@@ -61,17 +61,17 @@ class TestCompression(base.TestCase):
         for kind in KINDS:
             packed = pack(kind, self.data)
             self.assertEqual(
-                kind.partition('-')[0], streams.tell(packed[:16]), kind
+                kind.partition('-')[0], probe.compression(packed[:16]), kind
             )
-        self.assertEqual('bzip2', streams.tell(pack('bzip2', b'')))
-        self.assertEqual('gzip', streams.tell(pack('gzip', b'')))
+        self.assertEqual('bzip2', probe.compression(pack('bzip2', b'')))
+        self.assertEqual('gzip', probe.compression(pack('gzip', b'')))
 
     def test_other_data_are_not_taken_for_compressed(self) -> None:
         for data in (b'', b'\x1f', b'BZh', b'BZhello world, how are you',
                      b'\x5d\x00\x00', b'\x5d' + bytes(30),
                      b'] is where a list ends, as you know', bytes(64),
                      b'\x7fELF\x02\x01\x01' + bytes(9)):  # fmt: skip
-            self.assertIsNone(streams.tell(data), data)
+            self.assertIsNone(probe.compression(data), data)
 
     def test_heads_are_what_was_packed(self) -> None:
         for kind in KINDS:
@@ -190,7 +190,7 @@ class TestCompression(base.TestCase):
         for kind, data in packed.items():
             with mock.patch.dict(
                 'sys.modules',
-                {'zstandard': None, 'compression.zstd': None,
+                {'backports.zstd': None, 'compression.zstd': None,
                  'lz4.frame': None},
             ):  # fmt: skip
                 error = self.assertRaises(
@@ -224,7 +224,7 @@ class TestStream(base.TestCase):
             path.write_bytes(pack(b'files' * 1000))
 
             def read(path: pathlib.Path = path) -> None:
-                with stream_.opened(path, wanted='an archive') as stream:
+                with streams.opened(path, wanted='an archive') as stream:
                     while stream.read():
                         pass
                     with path.open('r+b') as file:

@@ -11,7 +11,7 @@ import tarfile
 import fixtures
 
 from amiclient import errors
-from amiclient.ext import shrink
+from amiclient.ext import repair
 from amiclient import files
 from amiclient import process
 from amiclient import progress
@@ -198,10 +198,10 @@ class TestUnpacking(base.TestCase):
             output=output,
         )
         copied = []
-        real = shrink.clean.CleanSource.copy_to
+        real = repair.CleanSource.copy_to
         self.useFixture(
             fixtures.MockPatchObject(
-                shrink.clean.CleanSource,
+                repair.CleanSource,
                 'copy_to',
                 lambda *words: (copied.append(1), real(*words)),
             )

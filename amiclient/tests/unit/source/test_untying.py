@@ -9,8 +9,8 @@ from amiclient import errors
 from amiclient.ext import reader as reader_
 from amiclient.ext import superblock
 from amiclient import process
+from amiclient.source import fstab
 from amiclient.source import resolve
-from amiclient.source import untying
 from amiclient.tests import base
 from amiclient.tests import disks
 from amiclient.tests import exttree
@@ -140,7 +140,7 @@ class TestUntying(base.TestCase):
         with reader_.opened(image) as reader:
             node = reader.find('/etc/fstab')
         before = exttree.read_tree(image)
-        (note,) = untying.mend(image, 'it')
+        (note,) = fstab.mend_in(image, 'it')
         self.assertEqual('it: /etc/fstab was mended: / on /dev/sda1', note)
         self.assertEqual(
             text.replace('/dev/sda1', f'UUID={UUID}'), self.fstab(image)
@@ -199,7 +199,7 @@ class TestUntying(base.TestCase):
             self.check_mended(self.image(None), text)
         (etc / 'fstab').unlink()
         (etc / 'fstab').symlink_to('/run/nowhere')
-        self.assertEqual((), untying.mend(self.image(None), 'it'))
+        self.assertEqual((), fstab.mend_in(self.image(None), 'it'))
 
     def test_cannot_be_mended(self) -> None:
         """An error, wherever it was asked for."""
@@ -221,7 +221,7 @@ class TestUntying(base.TestCase):
                 access=None,
             )
             error = self.assertRaises(
-                errors.UnsupportedError, untying.mend, image, 'it'
+                errors.UnsupportedError, fstab.mend_in, image, 'it'
             )
             self.assertIn('it: /etc/fstab cannot be mended: ', str(error))
             self.assertIn(why, str(error))
@@ -239,7 +239,7 @@ class TestUntying(base.TestCase):
             access=None,
         )
         error = self.assertRaises(
-            errors.UnsupportedError, untying.mend, image, 'it'
+            errors.UnsupportedError, fstab.mend_in, image, 'it'
         )
         self.assertIn('there is no room for', str(error))
 

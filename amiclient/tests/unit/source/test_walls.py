@@ -17,7 +17,7 @@ import struct
 from amiclient import confinement
 from amiclient import errors
 from amiclient import process
-from amiclient.source import virtual
+from amiclient.source import qemu_nbd
 from amiclient.tests import base
 
 _SECTOR = 512
@@ -36,6 +36,7 @@ RW 8 FLAT "{}" 0
 def _unexamined(
     path: pathlib.Path,
     kind: str,
+    shown: str,
     allowed: bool,
     beside: pathlib.Path | None,
     stack: contextlib.ExitStack,
@@ -101,7 +102,7 @@ class WallCase(base.TestCase):
 
     def read(self) -> bytes:
         """Read what is published: the beginning of the disk."""
-        with virtual.opened(
+        with qemu_nbd.opened(
             self.image, 'vmdk', self.private, name='image'
         ) as client:
             return client.read(0, len(_SECRET))
@@ -140,7 +141,7 @@ class Attacks:
 class TestConfinementAlone(Attacks, WallCase):
     def setUp(self) -> None:
         super().setUp()
-        self.patch(virtual, '_node', _unexamined)
+        self.patch(qemu_nbd, '_node', _unexamined)
 
     def assert_shut(self) -> None:
         if not confinement.version():
@@ -169,7 +170,7 @@ class TestHeadersAlone(Attacks, WallCase):
 
     def assert_shut(self) -> None:
         # Nor is QEMU asked at all.
-        self.patch(virtual.process, 'background', self.fail)
+        self.patch(qemu_nbd.process, 'background', self.fail)
         error = self.assertRaises(errors.SourceError, self.read)
         self.assertRegex(str(error), 'holds no data, but names|a layer over')
         self.assertNotIn('\n', str(error))

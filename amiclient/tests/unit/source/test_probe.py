@@ -8,7 +8,7 @@ import subprocess
 from unittest import mock
 
 from amiclient import errors
-from amiclient.source import detect
+from amiclient.source import probe
 from amiclient.tests import base
 from amiclient.tests.unit.rootfs import samples
 from amiclient.tests.unit.source import test_streams
@@ -42,7 +42,7 @@ class TestDetect(base.TestCase):
         return path
 
     def refused(self, path: pathlib.Path) -> str:
-        error = self.assertRaises(errors.SourceError, detect.open_root, path)
+        error = self.assertRaises(errors.SourceError, probe.open_root, path)
         self.assertNotIn('\n', str(error))
         return str(error)
 
@@ -51,14 +51,14 @@ class TestDetect(base.TestCase):
         image = bytearray(size)
         for offset, data in pieces:
             image[offset : offset + len(data)] = data
-        return detect.identify(self.file(bytes(image)))
+        return probe.identify(self.file(bytes(image)))
 
     def test_ext_filesystems(self) -> None:
         for kind in ('ext2', 'ext3', 'ext4'):
             path = self.folder / kind
             mkfs(path, '-t', kind)
-            self.assertEqual(f'an {kind} filesystem', detect.identify(path))
-            root = detect.open_root(path)
+            self.assertEqual(f'an {kind} filesystem', probe.identify(path))
+            root = probe.open_root(path)
             self.assertEqual(kind, root.superblock.filesystem)
             self.assertEqual(8 * _MIB, root.size)
             self.assertEqual(path, root.path)
@@ -69,7 +69,7 @@ class TestDetect(base.TestCase):
         mkfs(path, '-t', 'ext4')
         with path.open('ab') as file:
             file.write(b'x' * 5000)
-        self.assertEqual(8 * _MIB + 5000, detect.open_root(path).size)
+        self.assertEqual(8 * _MIB + 5000, probe.open_root(path).size)
 
     def test_old_boot_sector(self) -> None:
         """It does not make a partitioned disk of a filesystem."""
@@ -83,8 +83,8 @@ class TestDetect(base.TestCase):
         ):
             with path.open('r+b') as file:
                 file.write(sector)
-            self.assertEqual('an ext4 filesystem', detect.identify(path))
-            self.assertEqual(8 * _MIB, detect.open_root(path).size)
+            self.assertEqual('an ext4 filesystem', probe.identify(path))
+            self.assertEqual(8 * _MIB, probe.open_root(path).size)
 
     def test_disk_that_was_a_filesystem_once(self) -> None:
         """Its superblock is left, but the partition is what counts."""
@@ -96,15 +96,15 @@ class TestDetect(base.TestCase):
             file.write(mbr(2048, 8192))
             file.seek(2048 * 512)
             file.write(part.read_bytes())
-        self.assertEqual('an MBR-partitioned disk', detect.identify(path))
+        self.assertEqual('an MBR-partitioned disk', probe.identify(path))
         self.assertIn('partition', self.refused(path))
 
     def test_cut_short(self) -> None:
         path = self.folder / 'f'
         mkfs(path, '-t', 'ext4')
         os.truncate(path, 5 * _MIB)
-        self.assertEqual('an ext4 filesystem', detect.identify(path))
-        error = self.assertRaises(errors.DamagedError, detect.open_root, path)
+        self.assertEqual('an ext4 filesystem', probe.identify(path))
+        error = self.assertRaises(errors.DamagedError, probe.open_root, path)
         self.assertIn(f'takes {8 * _MIB} bytes, and {5 * _MIB}', str(error))
 
     def test_damaged_superblock(self) -> None:
@@ -113,13 +113,13 @@ class TestDetect(base.TestCase):
         with path.open('r+b') as file:
             file.seek(1024 + 0x18)
             file.write(b'\xff\xff\xff\xff')
-        self.assertIn('damaged ext', detect.identify(path))
-        self.assertRaises(errors.DamagedError, detect.open_root, path)
+        self.assertIn('damaged ext', probe.identify(path))
+        self.assertRaises(errors.DamagedError, probe.open_root, path)
 
     def test_external_journal(self) -> None:
         path = self.folder / 'journal'
         mkfs(path, '-O', 'journal_dev', '-b', '4096')
-        self.assertEqual('an external journal device', detect.identify(path))
+        self.assertEqual('an external journal device', probe.identify(path))
         self.assertIn('give the filesystem', self.refused(path))
 
     def test_swap(self) -> None:
@@ -130,7 +130,7 @@ class TestDetect(base.TestCase):
             ['/usr/sbin/mkswap', '-q', str(path)],
             check=True, capture_output=True,
         )  # fmt: skip
-        self.assertEqual('swap space', detect.identify(path))
+        self.assertEqual('swap space', probe.identify(path))
 
     def test_disk_images_of_qemu(self) -> None:
         for kind, phrase in (
@@ -148,7 +148,7 @@ class TestDetect(base.TestCase):
                 ['qemu-img', 'create', '-q', '-f', kind, str(path), '8M'],
                 check=True,
             )
-            self.assertEqual(phrase, detect.identify(path))
+            self.assertEqual(phrase, probe.identify(path))
             self.assertEqual(
                 f'{path}: {phrase}: only ext2, ext3 and ext4 filesystems '
                 f'are taken; if you trust it, convert it with qemu-img '
@@ -166,7 +166,7 @@ class TestDetect(base.TestCase):
         )  # fmt: skip
         with path.open('r+b') as file:
             file.write(mbr(2048, 4096))
-        self.assertEqual('a VHD disk image', detect.identify(path))
+        self.assertEqual('a VHD disk image', probe.identify(path))
 
     def test_qcow2_header_in_front_of_a_filesystem(self) -> None:
         """Whoever made that wants it to be taken for something else."""
@@ -186,7 +186,7 @@ class TestDetect(base.TestCase):
             ('lzma', 'an lzma-compressed file'),
         ):
             path = self.file(test_streams.pack(kind, b'hello' * 999))
-            self.assertEqual(phrase, detect.identify(path))
+            self.assertEqual(phrase, probe.identify(path))
             self.assertIn('; decompress it with ', self.refused(path))
 
     def test_archives(self) -> None:
@@ -195,9 +195,9 @@ class TestDetect(base.TestCase):
         subprocess.run(
             ['tar', '-cf', str(path), '-C', str(self.folder), 'f'], check=True
         )
-        self.assertEqual('a tar archive', detect.identify(path))
+        self.assertEqual('a tar archive', probe.identify(path))
         path = self.file(samples.initramfs())
-        self.assertEqual('a cpio archive', detect.identify(path))
+        self.assertEqual('a cpio archive', probe.identify(path))
         self.assertIn('--ramdisk', self.refused(path))
 
     def test_partitioned_disks(self) -> None:
@@ -239,7 +239,7 @@ class TestDetect(base.TestCase):
             self.assertEqual(phrase, self.put(*pieces), pieces)
 
     def test_real_programs(self) -> None:
-        self.assertIn('an ELF', detect.identify(pathlib.Path('/bin/ls')))
+        self.assertIn('an ELF', probe.identify(pathlib.Path('/bin/ls')))
 
     def test_texts(self) -> None:
         for text, phrase in (
@@ -252,18 +252,18 @@ class TestDetect(base.TestCase):
             ('\ufeffhello', 'a text file'),
         ):
             path = self.file(text.encode())
-            self.assertEqual(phrase, detect.identify(path), text)
+            self.assertEqual(phrase, probe.identify(path), text)
         self.assertEqual(
-            'unrecognised data', detect.identify(self.file(b'a\0b\xff'))
+            'unrecognised data', probe.identify(self.file(b'a\0b\xff'))
         )
 
     def test_nothing_in_it(self) -> None:
-        self.assertEqual('an empty file', detect.identify(self.file(b'')))
+        self.assertEqual('an empty file', probe.identify(self.file(b'')))
         self.assertIn(
             ': an empty file: only ext2', self.refused(self.file(b''))
         )
         path = self.file(bytes(200_000))
-        self.assertEqual('nothing but zeros', detect.identify(path))
+        self.assertEqual('nothing but zeros', probe.identify(path))
         os.truncate(path, 1 << 40)
         read = []
         real = os.pread
@@ -274,13 +274,13 @@ class TestDetect(base.TestCase):
             return real(descriptor, count, offset)
 
         with mock.patch.object(os, 'pread', pread):
-            self.assertEqual('nothing but zeros', detect.identify(path))
+            self.assertEqual('nothing but zeros', probe.identify(path))
         self.assertNotEqual([], read)
         with path.open('r+b') as file:
             file.seek(1 << 39)
             file.write(b'x')
         self.assertEqual(
-            'unrecognised data that begin with zeros', detect.identify(path)
+            'unrecognised data that begin with zeros', probe.identify(path)
         )
 
     def test_missing(self) -> None:
@@ -293,10 +293,10 @@ class TestDetect(base.TestCase):
         )
         below = self.file(b'x') / 'no'
         self.assertEqual(f'{below}: no such file', self.refused(below))
-        self.assertRaises(errors.SourceError, detect.identify, path)
+        self.assertRaises(errors.SourceError, probe.identify, path)
 
     def test_directory(self) -> None:
-        self.assertEqual('a directory', detect.identify(self.folder))
+        self.assertEqual('a directory', probe.identify(self.folder))
         self.assertIn(
             ': a directory: only ext2, ext3 and ext4 filesystems are taken; '
             'make an ext4 filesystem of it',
@@ -306,7 +306,7 @@ class TestDetect(base.TestCase):
     def test_special_files_do_not_block(self) -> None:
         fifo = self.folder / 'fifo'
         os.mkfifo(fifo)
-        self.assertEqual('a FIFO', detect.identify(fifo))
+        self.assertEqual('a FIFO', probe.identify(fifo))
         self.assertEqual(
             f'{fifo}: a FIFO, not a root filesystem image', self.refused(fifo)
         )
@@ -318,7 +318,7 @@ class TestDetect(base.TestCase):
             server.bind(f'/proc/self/fd/{folder}/socket')
             self.assertIn('a socket', self.refused(path))
         zero = pathlib.Path('/dev/zero')
-        self.assertEqual('a character device', detect.identify(zero))
+        self.assertEqual('a character device', probe.identify(zero))
         self.assertIn('a character device', self.refused(zero))
 
     def test_unreadable(self) -> None:
@@ -326,7 +326,7 @@ class TestDetect(base.TestCase):
         path.chmod(0)
         if os.access(path, os.R_OK):
             # Root reads everything, unless that right was taken from it.
-            self.assertEqual('a text file', detect.identify(path))
+            self.assertEqual('a text file', probe.identify(path))
         else:
             self.assertIn('permission denied', self.refused(path))
 

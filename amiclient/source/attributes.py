@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Access control lists as tar archives have them: text, in names or numbers.
+"""Access control lists as tar archives have them, and the flags of files.
 
-Source: acl(5); include/uapi/linux/posix_acl_xattr.h for the binary form.
+Sources: acl(5), and include/uapi/linux/posix_acl_xattr.h for the binary form
+of lists; chattr(1), include/uapi/linux/fs.h for the numbers of flags, and
+archive_entry.c of libarchive for their names, which are also those of
+mtree(5).
 """
 
 from collections.abc import Iterable, Mapping
 import dataclasses
+import errno
+import fcntl
 import struct
 
 from amiclient import errors
@@ -35,20 +40,20 @@ _RIGHTS = {'r': 4, 'w': 2, 'x': 1, '-': 0}
 
 
 @dataclasses.dataclass(frozen=True)
-class Names:
+class Accounts:
     """The users and groups of the system that is in an archive."""
 
     users: Mapping[str, int]
     groups: Mapping[str, int]
 
 
-def names(passwd: bytes, group: bytes) -> Names:
+def accounts(passwd: bytes, group: bytes) -> Accounts:
     """Read the numbers of users and groups.
 
     :param passwd: the content of ``/etc/passwd``.
     :param group: that of ``/etc/group``.
     """
-    return Names(_numbers(passwd), _numbers(group))
+    return Accounts(_numbers(passwd), _numbers(group))
 
 
 def _numbers(data: bytes) -> dict[str, int]:
@@ -60,7 +65,9 @@ def _numbers(data: bytes) -> dict[str, int]:
     return found
 
 
-def parse(text: str, known: Names, *, default: bool = False) -> bytes | None:
+def parse_acl(
+    text: str, known: Accounts, *, default: bool = False
+) -> bytes | None:
     """Turn text into what getxattr(2) returns.
 
     :param text: entries, separated by commas or newlines.
@@ -106,7 +113,7 @@ def mode_of(value: bytes, mode: int) -> int:
     return mode
 
 
-def changed(value: bytes, mode: int) -> bytes:
+def chmod_acl(value: bytes, mode: int) -> bytes:
     """Tell what chmod(2) makes of an access control list.
 
     The parameters are those of :func:`mode_of`.
@@ -130,7 +137,7 @@ def _shifted(value: bytes) -> list[tuple[int, int, int, int | None]]:
     return [(*entry, shifts.get(entry[0])) for entry in entries]
 
 
-def _entry(word: str, known: Names) -> tuple[int, int, int]:
+def _entry(word: str, known: Accounts) -> tuple[int, int, int]:
     strange = ValueError(
         f"an access control list has the entry '{errors.shown(word)}'"
     )
@@ -170,3 +177,84 @@ def _packed(entries: Iterable[tuple[int, int, int]]) -> bytes:
     return struct.pack('<I', _VERSION) + b''.join(
         struct.pack('<HHI', tag, bits, number) for tag, number, bits in ordered
     )
+
+
+_APPEND = 0x20
+_IMMUTABLE = 0x10
+_JOURNAL = 0x4000
+_SECURE = 0x1
+_UNDELETE = 0x2
+
+_FLAGS = {
+    'append': _APPEND,
+    'sappnd': _APPEND,
+    'sappend': _APPEND,
+    'uappnd': _APPEND,
+    'uappend': _APPEND,
+    'immutable': _IMMUTABLE,
+    'schg': _IMMUTABLE,
+    'schange': _IMMUTABLE,
+    'simmutable': _IMMUTABLE,
+    'uchg': _IMMUTABLE,
+    'uchange': _IMMUTABLE,
+    'uimmutable': _IMMUTABLE,
+    'dirsync': 0x10000,
+    'journal': _JOURNAL,
+    'journal-data': _JOURNAL,
+    'noatime': 0x80,
+    'nodump': 0x40,
+    'notail': 0x8000,
+    'secdel': _SECURE,
+    'securedeletion': _SECURE,
+    'sync': 0x8,
+    'topdir': 0x20000,
+    'undel': _UNDELETE,
+    'undelete': _UNDELETE,
+}
+
+#: Those that are kept. Others say how a file is stored, not what it is like.
+KEPT = 0
+for _flag in _FLAGS.values():
+    KEPT |= _flag
+
+#: Those that only directories have (ext4.h, EXT4_REG_FLMASK).
+_OF_DIRECTORIES = 0x30000
+
+#: FS_IOC_GETFLAGS; the size in it is that of a long, what it returns an int.
+_GET_FLAGS = 2 << 30 | struct.calcsize('l') << 16 | ord('f') << 8 | 1
+
+#: What filesystems without flags say.
+_NO_FLAGS = (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
+
+
+def read_flags(descriptor: int, *, directory: bool) -> int:
+    """Read the flags of an open file or directory."""
+    try:
+        data = fcntl.ioctl(descriptor, _GET_FLAGS, bytes(8))
+    except OSError as error:
+        if error.errno in _NO_FLAGS:
+            return 0
+        raise
+    return kept_flags(struct.unpack_from('=I', data)[0], directory=directory)
+
+
+def kept_flags(flags: int, *, directory: bool) -> int:
+    """Leave those that a file, or a directory, can have and that are kept."""
+    return flags & KEPT & (-1 if directory else ~_OF_DIRECTORIES)
+
+
+def parse_flags(text: str) -> tuple[int, Iterable[str]]:
+    """Read a list of names.
+
+    :param text: names with commas between them.
+    :returns: the flags, and names that are not known.
+    """
+    flags, strange = 0, []
+    for name in filter(None, (word.strip() for word in text.split(','))):
+        if name in _FLAGS:
+            flags |= _FLAGS[name]
+        elif name.removeprefix('no') in _FLAGS:
+            flags &= ~_FLAGS[name.removeprefix('no')]
+        elif name != 'none':
+            strange.append(name)
+    return flags, strange

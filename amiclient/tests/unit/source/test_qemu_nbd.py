@@ -23,9 +23,8 @@ import fixtures
 from amiclient import confinement
 from amiclient import errors
 from amiclient import process
-from amiclient.source import nbd
+from amiclient.source import qemu_nbd
 from amiclient.source import resolve
-from amiclient.source import virtual
 from amiclient.tests import base
 from amiclient.tests import disks
 from amiclient.tests import exttree
@@ -178,7 +177,7 @@ class TestSwapped(HostileCase):
             path = disks.convert(self.disk, kind)
             with (
                 self.swap(path, disks.convert(self.secret, kind)),
-                virtual.opened(path, kind, self.work, name='a') as medium,
+                qemu_nbd.opened(path, kind, self.work, name='a') as medium,
             ):
                 data = medium.read(0, medium.size)
             # Both are too long to be shown.
@@ -361,7 +360,7 @@ class TestDamage(HostileCase):
             else:
                 break
         # It lets clients connect before, but greets none.
-        nbd.Client(connection, 'a')
+        qemu_nbd.Client(connection, 'a')
 
     def test_in_use_as_is_told_once_connected(self) -> None:
         path = disks.convert(self.secret, 'qcow2')
