@@ -19,6 +19,9 @@ import time
 from amiclient import errors
 from amiclient import scratch
 
+#: What :func:`state` tells of a file.
+State = tuple[int, ...]
+
 #: How often a file that is being replaced is tried again.
 _TRIES = 5
 
@@ -123,3 +126,48 @@ def _lock(descriptor: int, path: pathlib.Path, shared: bool) -> None:
 
 def _key(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
+
+
+def state(file: int | pathlib.Path) -> State:
+    """Tell what is different after a file was changed, or replaced.
+
+    Of a block device, only which one it is: nothing tells of its writers.
+
+    :param file: a path, or a descriptor.
+    """
+    status = os.stat(file)
+    if stat.S_ISREG(status.st_mode):
+        return (
+            status.st_dev,
+            status.st_ino,
+            status.st_size,
+            status.st_mtime_ns,
+            # Whoever puts the time back that a file was modified (rsync, tar)
+            # changes this one.
+            status.st_ctime_ns,
+        )
+    return status.st_dev, status.st_ino, status.st_rdev
+
+
+def refuse_changed(
+    path: pathlib.Path, before: State, now: State | None = None
+) -> None:
+    """Make sure that a file is the one that was looked at, and as it was.
+
+    :param path: what it is called.
+    :param before: its :func:`state` when it was looked at.
+    :param now: that of what was opened; None for that of what has its name.
+    :raises BusyError: if it is not.
+    """
+    if now is None:
+        with contextlib.suppress(OSError):
+            now = state(path)
+    if now == before:
+        return
+    what = 'was changed'
+    if now is None or now[:2] != before[:2]:
+        what = 'is not the same file any more: it was replaced or removed'
+    raise errors.BusyError(
+        f'{path} {what} since it was looked at',
+        hint='let nothing else write to it, and begin again',
+    )

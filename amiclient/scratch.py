@@ -348,3 +348,9 @@ def _remove_folder(name: str, folder: int) -> None:
     finally:
         os.close(descriptor)
     os.rmdir(name, dir_fd=folder)
+
+
+def room(folder: pathlib.Path) -> int:
+    """Tell the bytes that a folder's filesystem has room for."""
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize

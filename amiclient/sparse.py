@@ -13,13 +13,13 @@ import ctypes
 import errno
 import fcntl
 import itertools
+import mmap
 import os
 import pathlib
 import stat
 import threading
 
 from amiclient import errors
-from amiclient import files
 from amiclient.progress import QUIET
 from amiclient.progress import Task
 
@@ -299,7 +299,7 @@ def cut_short(size: int) -> errors.SourceError:
 
 
 def _read(descriptor: int, count: int, offset: int) -> bytes:
-    data = files.read_at(descriptor, count, offset)
+    data = read_at(descriptor, count, offset)
     if len(data) < count:
         # It was shorter than its filesystem from the start, or was cut while
         # we read.
@@ -328,3 +328,60 @@ def _zero_device(descriptor: int, first: int, end: int) -> bool:
             return False
         raise
     return True
+
+
+def read_at(descriptor: int, count: int, offset: int) -> bytes:
+    """Read bytes, fewer only at the end of the file.
+
+    pread(2) may also give fewer because it cannot read the next ones.
+
+    :raises SourceError: if they cannot be read, naming the file and where.
+    """
+    pieces = []
+    while count:
+        try:
+            piece = os.pread(descriptor, count, offset)
+        except OSError as error:
+            where = unreadable_at(descriptor, count, offset)
+            raise errors.SourceError(
+                f'{_path_of(descriptor)} cannot be read at byte {where}: '
+                f'{os.strerror(error.errno or 0)}',
+                hint='the disk that holds it is failing',
+            ) from error
+        if not piece:
+            break
+        pieces.append(piece)
+        count, offset = count - len(piece), offset + len(piece)
+    return pieces[0] if len(pieces) == 1 else b''.join(pieces)
+
+
+def unreadable_at(descriptor: int, count: int, offset: int) -> int:
+    """Tell where the first page is that cannot be read.
+
+    Much is read at a time, and all of it fails then.
+    """
+    page, place = mmap.PAGESIZE, offset
+    while place < offset + count:
+        end = min(place - place % page + page, offset + count)
+        try:
+            os.pread(descriptor, end - place, place)
+        except OSError:
+            return place
+        place = end
+    return offset
+
+
+def _path_of(descriptor: int) -> str:
+    try:
+        return os.readlink(f'/proc/self/fd/{descriptor}')
+    except OSError:
+        return 'the source'
+
+
+def size(path: pathlib.Path) -> int:
+    """Tell the bytes of a file or block device."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.lseek(descriptor, 0, os.SEEK_END)
+    finally:
+        os.close(descriptor)

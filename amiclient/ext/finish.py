@@ -10,6 +10,7 @@ import pathlib
 import signal
 import threading
 
+from amiclient import atomic
 from amiclient import errors
 from amiclient.ext import e2fsprogs
 from amiclient.ext import image
@@ -17,7 +18,7 @@ from amiclient.ext import layout as layout_
 from amiclient.ext import mmp
 from amiclient.ext import superblock
 from amiclient.ext import times
-from amiclient import files
+from amiclient import locks
 from amiclient import process
 from amiclient.progress import Progress
 from amiclient import scratch
@@ -50,7 +51,7 @@ def copy_in_use(
         sparse.opened(target, os.O_RDWR) as writer,
     ):
         if origin is not None:
-            origin.refuse_changed(files.state(reader))
+            origin.refuse_changed(locks.state(reader))
         layout = layout_.Layout(reader, found)
         unused = list(layout.unused_inode_bytes())
         used = sparse.bytes_of(
@@ -140,7 +141,7 @@ def check_room(folder: pathlib.Path, needed: int) -> None:
     :raises NoSpaceError: if there is not.
     """
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        free = files.room(folder) + scratch.reclaimable(folder)
+        free = scratch.room(folder) + scratch.reclaimable(folder)
         if free < needed:
             raise _no_space(
                 folder,
@@ -186,7 +187,7 @@ def full_disk(*folders: pathlib.Path) -> Iterator[None]:
             raise _too_large(folders) from error
         if error.errno not in errors.FULL:
             raise
-        raise _no_space(min(folders, key=files.room), '') from error
+        raise _no_space(min(folders, key=scratch.room), '') from error
     except process.ProgramFailed as error:
         if error.result.status == -signal.SIGXFSZ:
             raise _too_large(folders) from error
@@ -212,14 +213,14 @@ def refuse_full(*folders: pathlib.Path) -> None:
     :raises NoSpaceError: if there is hardly any room in one of some folders.
     """
     for folder in folders:
-        if files.room(folder) < _HARDLY:
+        if scratch.room(folder) < _HARDLY:
             raise _no_space(folder, '')
 
 
 @contextlib.contextmanager
 def workshop(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     """Provide a private folder for temporary files."""
-    with files.told(folder):
+    with atomic.explained(folder):
         made = scratch.Folder(folder)
     with made:
         yield made.path

@@ -8,7 +8,7 @@ import pathlib
 import stat
 
 from amiclient.ext.superblock import Superblock
-from amiclient import files
+from amiclient import locks
 from amiclient import sparse
 
 #: Bytes that are read at a time.
@@ -24,7 +24,7 @@ class RootImage:
         filesystem takes.
     :param is_device: whether it is a block device.
     :param superblock: what its superblock says.
-    :param state: what :func:`amiclient.files.state` said when it was read.
+    :param state: what :func:`amiclient.locks.state` said when it was read.
     :param boot_sector: bytes at its beginning that must be zeros, for Nova
         would take it for a partitioned disk else.
     """
@@ -33,17 +33,17 @@ class RootImage:
     size: int
     is_device: bool
     superblock: Superblock
-    state: files.State
+    state: locks.State
     boot_sector: int = 0
 
-    def refuse_changed(self, now: files.State | None = None) -> None:
+    def refuse_changed(self, now: locks.State | None = None) -> None:
         """Make sure that it is still the file, or device, that was read.
 
         :param now: the state of what was opened; None for that of what has
             the name.
         :raises BusyError: if it was changed, or replaced.
         """
-        files.refuse_changed(self.path, self.state, now)
+        locks.refuse_changed(self.path, self.state, now)
 
 
 def behind(path: pathlib.Path, found: Superblock) -> int:
@@ -64,6 +64,6 @@ def behind(path: pathlib.Path, found: Superblock) -> int:
         ):
             for offset in range(first, end, _CHUNK):
                 count = min(_CHUNK, end - offset)
-                if any(files.read_at(descriptor, count, offset)):
+                if any(sparse.read_at(descriptor, count, offset)):
                     return status.st_size - found.size
     return 0

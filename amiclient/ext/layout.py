@@ -15,7 +15,6 @@ from amiclient import errors
 from amiclient.ext.superblock import INCOMPAT_META_BG
 from amiclient.ext.superblock import OFFSET
 from amiclient.ext.superblock import Superblock
-from amiclient import files
 from amiclient import sparse
 
 _INODE_UNINIT = 0x0001
@@ -64,7 +63,7 @@ class Layout:
 
         :raises SourceError: if they cannot be read.
         """
-        return files.read_at(self.descriptor, count, offset)
+        return sparse.read_at(self.descriptor, count, offset)
 
     def blocks(self, first: int, count: int = 1) -> bytes:
         """Read blocks.

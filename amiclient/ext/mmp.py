@@ -15,7 +15,6 @@ import time
 
 from amiclient import errors
 from amiclient.ext import superblock
-from amiclient import files
 from amiclient import sparse
 
 _LOG = logging.getLogger(__name__)
@@ -44,7 +43,7 @@ def refuse_live(path: pathlib.Path, found: superblock.Superblock) -> None:
         return
     with sparse.opened(path, os.O_RDONLY) as descriptor:
         offset = found.mmp_block * found.block_size
-        before = files.read_at(descriptor, superblock.SIZE, offset)
+        before = sparse.read_at(descriptor, superblock.SIZE, offset)
         if _number(before, 0) != _MAGIC or _number(before, 4) == _CLEAN:
             # A damaged block is for e2fsck to tell of.
             return
@@ -67,7 +66,7 @@ def refuse_live(path: pathlib.Path, found: superblock.Superblock) -> None:
         os.posix_fadvise(
             descriptor, offset, superblock.SIZE, os.POSIX_FADV_DONTNEED
         )
-        after = files.read_at(descriptor, superblock.SIZE, offset)
+        after = sparse.read_at(descriptor, superblock.SIZE, offset)
     if before != after:
         host = after[0x10:0x50].split(b'\0')[0].decode('latin-1')
         raise errors.BusyError(
@@ -84,7 +83,7 @@ def carry_over(original: pathlib.Path, path: pathlib.Path) -> None:
     old, new = superblock.read(original), superblock.read(path)
     size = old.block_size
     with sparse.opened(original, os.O_RDONLY) as descriptor:
-        data = files.read_at(descriptor, size, old.mmp_block * size)
+        data = sparse.read_at(descriptor, size, old.mmp_block * size)
     with sparse.opened(path, os.O_RDWR) as descriptor:
         os.pwrite(descriptor, data, new.mmp_block * size)
 

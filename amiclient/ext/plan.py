@@ -11,6 +11,7 @@ import os
 import pathlib
 import stat
 
+from amiclient import atomic
 from amiclient import errors
 from amiclient.ext import busy
 from amiclient.ext import e2fsprogs
@@ -23,7 +24,6 @@ from amiclient.ext import mmp
 from amiclient.ext import search
 from amiclient.ext import superblock
 from amiclient.ext import workplace
-from amiclient import files
 from amiclient import scratch
 from amiclient import sparse
 from amiclient import units
@@ -341,7 +341,7 @@ def _output(request: ShrinkRequest, in_place: bool) -> pathlib.Path:
             subject=target,
             hint='leave out --output to replace it',
         )
-    files.refuse_special(target)
+    atomic.refuse_special(target)
     return target.parent.resolve() / target.name
 
 
@@ -380,7 +380,7 @@ def _goal(
 def _refuse_unwritable(planned: ShrinkPlan) -> None:
     """Make sure that the result will get its name, as far as that is known."""
     output, folder = planned.output, planned.output.parent
-    files.refuse_fixed(output, planned.folder if planned.in_place else folder)
+    atomic.refuse_fixed(output, planned.folder if planned.in_place else folder)
     if planned.in_place:
         if not os.access(output, os.W_OK):
             raise errors.SourceError(
@@ -390,8 +390,8 @@ def _refuse_unwritable(planned: ShrinkPlan) -> None:
             )
         return
     if planned.request.output is None:
-        files.refuse_foreign(output)
-    with files.told(folder):
+        atomic.refuse_foreign(output)
+    with atomic.explained(folder):
         status = folder.stat()
         if not os.access(folder, os.W_OK | os.X_OK):
             # In the words that the system has for it.

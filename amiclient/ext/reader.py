@@ -25,7 +25,7 @@ from amiclient.ext import inodes
 from amiclient.ext.layout import Layout
 from amiclient.ext import nodes
 from amiclient.ext import superblock
-from amiclient import files
+from amiclient import sparse
 
 _ROOT = 2
 
@@ -69,7 +69,7 @@ def opened(image: pathlib.Path) -> Iterator['Reader']:
     descriptor = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
     try:
         found = superblock.parse(
-            files.read_at(descriptor, superblock.SIZE, superblock.OFFSET),
+            sparse.read_at(descriptor, superblock.SIZE, superblock.OFFSET),
             str(image),
         )
         with errors.about(image):

@@ -16,7 +16,7 @@ from amiclient.ext import e2fsprogs
 from amiclient.ext import finish
 from amiclient.ext.image import RootImage
 from amiclient.ext import superblock
-from amiclient import files
+from amiclient import locks
 from amiclient import process
 from amiclient.progress import Progress
 from amiclient import sparse
@@ -219,7 +219,7 @@ def _copy_everything(
         sparse.opened(target, os.O_RDWR | os.O_CREAT | os.O_EXCL) as writer,
         progress.task('Copying', size) as task,
     ):
-        image.refuse_changed(files.state(reader))
+        image.refuse_changed(locks.state(reader))
         if not sparse.clone(reader, writer):
             sparse.copy_runs(
                 reader, writer, [(0, size)], task=task, cancel=cancel

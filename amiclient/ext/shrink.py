@@ -16,6 +16,7 @@ import pathlib
 import threading
 from typing import TypeVar
 
+from amiclient import atomic
 from amiclient import errors
 from amiclient.ext import busy
 from amiclient.ext import byhand
@@ -25,8 +26,8 @@ from amiclient.ext import plan as plan_
 from amiclient.ext import repair as repair_
 from amiclient.ext import search
 from amiclient.ext import superblock
-from amiclient import files
 from amiclient import interrupts
+from amiclient import locks
 from amiclient.progress import Progress
 from amiclient.progress import QUIET
 from amiclient import scratch
@@ -174,7 +175,7 @@ def _on_copy(
     request = planned.request
     tools = _tools(planned, cancel)
     with (
-        files.Output(planned.output) as output,
+        atomic.Output(planned.output) as output,
         _clean_source(planned, tools, progress) as source,
         contextlib.ExitStack() as stack,
     ):
@@ -227,7 +228,7 @@ def _in_place(
         with finish.workshop(planned.folder) as folder:
             repair_.refuse_damaged(path, folder / _METADATA, _tools(planned))
     repair_.mend(path, tools, recover=recover, repair=repair)
-    state = files.state(path)
+    state = locks.state(path)
     target = plan_.aim(planned.request, path)
     with finish.workshop(planned.folder) as folder:
         with progress.task('Trying the shrink out'):
@@ -237,7 +238,7 @@ def _in_place(
             # Not everybody knows of locks. What was tried out with something
             # else would destroy it.
             busy.refuse_busy(path)
-            files.refuse_changed(path, state)
+            locks.refuse_changed(path, state)
         if not planned.image.is_device:
             finish.reserve(path, recorder.written)
         with contextlib.nullcontext() if own else _half_done(path):
@@ -250,7 +251,7 @@ def _in_place(
             if not planned.image.is_device:
                 os.truncate(path, result.size)
             if planned.request.durable:
-                files.sync(path)
+                atomic.sync(path)
     return result
 
 

@@ -13,7 +13,7 @@ import struct
 import uuid
 
 from amiclient import errors
-from amiclient import files
+from amiclient import sparse
 
 #: Where it is: bytes from the beginning of the filesystem, and its size.
 OFFSET = 1024
@@ -340,7 +340,7 @@ def read(path: pathlib.Path) -> Superblock:
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return parse(files.read_at(descriptor, SIZE, OFFSET), str(path))
+        return parse(sparse.read_at(descriptor, SIZE, OFFSET), str(path))
     finally:
         os.close(descriptor)
 

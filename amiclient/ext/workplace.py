@@ -8,7 +8,6 @@ import os
 import pathlib
 
 from amiclient import errors
-from amiclient import files
 from amiclient import scratch
 
 #: file-hierarchy(7): what is large goes to /var/tmp, for /tmp is in memory on
@@ -64,7 +63,7 @@ def roomiest(
     places = candidates(chosen, source)
     if not places:
         raise errors.NoSpaceError(lack, hint='name one with --work-directory')
-    return max(places, key=files.room)
+    return max(places, key=scratch.room)
 
 
 @contextlib.contextmanager

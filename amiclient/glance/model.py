@@ -12,8 +12,9 @@ import re
 import types
 from typing import Any, Self
 
-from amiclient import files
 from amiclient.glance import answers
+from amiclient import locks
+from amiclient import sparse
 
 #: The names, by Glance, of what every image has; all others are properties.
 ATTRIBUTES = frozenset(
@@ -133,7 +134,7 @@ class Payload:
         the file holds there (an old boot sector: see the design notes).
     :param pack: how a compressed qcow2 image is made of it before; None if
         it is sent as it is.
-    :param state: what :func:`amiclient.files.state` said of the file when it
+    :param state: what :func:`amiclient.locks.state` said of the file when it
         was looked at: nothing else is sent. None for one of our own.
     """
 
@@ -141,7 +142,7 @@ class Payload:
     size: int
     blank: int = 0
     pack: Packing | None = None
-    state: files.State | None = None
+    state: locks.State | None = None
 
     @classmethod
     def of(cls, path: pathlib.Path) -> Self:
@@ -149,10 +150,10 @@ class Payload:
 
         :raises OSError: if it cannot be looked at.
         """
-        state = files.state(path)
-        return cls(path, files.size(path), state=state)
+        state = locks.state(path)
+        return cls(path, sparse.size(path), state=state)
 
-    def refuse_changed(self, now: files.State | None = None) -> None:
+    def refuse_changed(self, now: locks.State | None = None) -> None:
         """Make sure that the file is what it was when it was looked at.
 
         :param now: the state of what was opened; None for that of what has
@@ -160,7 +161,7 @@ class Payload:
         :raises BusyError: if it was changed, or replaced.
         """
         if self.state is not None:
-            files.refuse_changed(self.path, self.state, now)
+            locks.refuse_changed(self.path, self.state, now)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -291,13 +291,13 @@ class _Base(command.Command):
             yield
 
     def _guarded(self, run: Callable[[], int]) -> int:
-        from amiclient import files
+        from amiclient import atomic
         from amiclient import interrupts
         from amiclient.osc import output
 
         try:
             with (
-                files.usable(),
+                atomic.usable(),
                 interrupts.raised(again=self._say_wait),
                 output.safe_logs(),
                 output.safe_errors(),

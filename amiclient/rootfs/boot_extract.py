@@ -17,10 +17,10 @@ import posixpath
 from amiclient import errors
 from amiclient.ext import reader as reader_
 from amiclient.ext import workplace
-from amiclient import files
 from amiclient.rootfs import boot_files
 from amiclient.rootfs.boot_files import BootFiles
 from amiclient.rootfs import identify
+from amiclient import scratch
 from amiclient.source import bundle
 from amiclient.source import manifest
 from amiclient.source import uki
@@ -194,7 +194,7 @@ def _write(target: pathlib.Path, pieces: Iterator[bytes], size: int) -> None:
             f'{target.name} has {size} bytes, more than a kernel or ramdisk '
             'has'
         )
-    if size > files.room(target.parent):
+    if size > scratch.room(target.parent):
         raise _no_room(target.parent, size)
     try:
         fd = os.open(

@@ -11,11 +11,11 @@ import os
 import pathlib
 import shutil
 
+from amiclient import atomic
 from amiclient import errors
 from amiclient.ext import busy
 from amiclient.ext import finish
 from amiclient.ext import image
-from amiclient import files
 from amiclient.progress import Progress
 from amiclient.progress import QUIET
 from amiclient.source import bundle
@@ -70,7 +70,7 @@ def extract(
     busy.refuse_busy(source.root)
     stem = manifest_.stem(source.name or _without_suffix(name))
     folder = directory or _default(stem)
-    with files.folder_for(folder):
+    with atomic.directory_for(folder):
         return _write_all(source, stem, folder, progress)
 
 
@@ -125,11 +125,11 @@ def _write_all(
     found = {noun: path for noun, path in origins.items() if path}
     finish.check_room(folder, _needed(source, folder, found))
     with contextlib.ExitStack() as stack, finish.full_disk(folder):
-        outputs: dict[str, files.Output] = {}
+        outputs: dict[str, atomic.Output] = {}
         parts: dict[str, manifest_.Part] = {}
         for noun, path in found.items():
             target = folder / f'{stem}{_SUFFIXES[noun]}'
-            output = stack.enter_context(files.Output(target))
+            output = stack.enter_context(atomic.Output(target))
             rest = _behind(source) if noun == 'image' else 0
             if noun != 'image' or not _moved(source, output):
                 _copier(source, noun)(path, output.path, progress)
@@ -139,7 +139,7 @@ def _write_all(
             parts[noun] = _part(
                 source, noun, output, stem, progress, shorter=rest > 0
             )
-        manifest = stack.enter_context(files.Output(folder / manifest_.NAME))
+        manifest = stack.enter_context(atomic.Output(folder / manifest_.NAME))
         text = manifest_.dump(manifest_.Manifest(**parts))
         manifest.path.write_bytes(text.encode('utf-8', 'surrogateescape'))
         # The manifest says that the others are whole: it is the last one.
@@ -149,7 +149,7 @@ def _write_all(
 
 def _result(
     folder: pathlib.Path,
-    outputs: Mapping[str, files.Output],
+    outputs: Mapping[str, atomic.Output],
     manifest: pathlib.Path,
 ) -> Extracted:
     paths = {noun: output.target for noun, output in outputs.items()}
@@ -162,14 +162,14 @@ def _result(
     )
 
 
-def _keep(outputs: tuple[files.Output, ...], progress: Progress) -> None:
+def _keep(outputs: tuple[atomic.Output, ...], progress: Progress) -> None:
     """Give all files their names, unless one of those is taken."""
     new = [output for output in outputs if not _is_there(output, progress)]
     for output in new:
         output.keep()
 
 
-def _is_there(output: files.Output, progress: Progress) -> bool:
+def _is_there(output: atomic.Output, progress: Progress) -> bool:
     """Tell whether a file is there already.
 
     :raises AmiError: if it is another one.
@@ -210,7 +210,7 @@ def _needed(
     )
 
 
-def _moved(source: bundle.Source, output: files.Output) -> bool:
+def _moved(source: bundle.Source, output: atomic.Output) -> bool:
     """Take the root filesystem itself for the result, if nobody misses it."""
     if not _is_movable(source, output.target.parent):
         return False
@@ -268,7 +268,7 @@ def _copy_file(origin: pathlib.Path, target: pathlib.Path) -> None:
 def _part(
     source: bundle.Source,
     noun: str,
-    output: files.Output,
+    output: atomic.Output,
     stem: str,
     progress: Progress,
     *,

@@ -7,7 +7,7 @@ import pathlib
 from typing import BinaryIO
 
 from amiclient import errors
-from amiclient import files
+from amiclient import locks
 from amiclient.rootfs import kernel_formats
 from amiclient.rootfs import ramdisk_formats
 from amiclient.source import opening
@@ -26,7 +26,7 @@ class Kernel:
         one that is not known here.
     :param release: as ``uname -r`` would say; None if not cheap to tell.
     :param size: bytes.
-    :param state: what :func:`amiclient.files.state` said when it was read.
+    :param state: what :func:`amiclient.locks.state` said when it was read.
     """
 
     path: pathlib.Path
@@ -34,7 +34,7 @@ class Kernel:
     architecture: str | None
     release: str | None
     size: int
-    state: files.State = ()
+    state: locks.State = ()
 
 
 def identify_kernel(path: pathlib.Path) -> Kernel:
@@ -46,7 +46,7 @@ def identify_kernel(path: pathlib.Path) -> Kernel:
     """
     name = errors.shown(path)
     with opening.opened(path, wanted=_WANTED) as file:
-        state = files.state(file.fileno())
+        state = locks.state(file.fileno())
         size = file.seek(0, 2)
         found = kernel_formats.recognise(file, name=name)
         if found is not None:
@@ -86,14 +86,14 @@ class Ramdisk:
     :param microcode: whether an uncompressed archive with early files, such
         as microcode, comes first.
     :param size: bytes.
-    :param state: what :func:`amiclient.files.state` said when it was read.
+    :param state: what :func:`amiclient.locks.state` said when it was read.
     """
 
     path: pathlib.Path
     compression: str
     microcode: bool
     size: int
-    state: files.State
+    state: locks.State
 
 
 def identify_ramdisk(path: pathlib.Path) -> Ramdisk:
@@ -105,7 +105,7 @@ def identify_ramdisk(path: pathlib.Path) -> Ramdisk:
     """
     name = errors.shown(path)
     with opening.opened(path, wanted=_WANTED_RAMDISK) as file:
-        state = files.state(file.fileno())
+        state = locks.state(file.fileno())
         size = file.seek(0, 2)
         found = ramdisk_formats.recognise(file, name=name)
         if found is not None:

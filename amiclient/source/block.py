@@ -10,7 +10,6 @@ import os
 import pathlib
 from typing import BinaryIO, Protocol
 
-from amiclient import files
 from amiclient import progress
 from amiclient import sparse
 
@@ -97,7 +96,7 @@ class RawMedium:
 
     def read(self, offset: int, count: int) -> bytes:
         """Read bytes, fewer only at the end of the disk."""
-        return files.read_at(self.descriptor, count, offset)
+        return sparse.read_at(self.descriptor, count, offset)
 
     def stream(
         self, runs: Iterable[sparse.Run]
@@ -107,7 +106,7 @@ class RawMedium:
             for start, stop in sparse.data_in(self.descriptor, first, end):
                 for offset in range(start, stop, CHUNK):
                     count = min(CHUNK, stop - offset)
-                    data = files.read_at(self.descriptor, count, offset)
+                    data = sparse.read_at(self.descriptor, count, offset)
                     if len(data) < count:
                         raise sparse.cut_short(offset + len(data))
                     yield offset, data

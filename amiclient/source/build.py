@@ -12,6 +12,7 @@ import os
 import pathlib
 import uuid
 
+from amiclient import atomic
 from amiclient import errors
 from amiclient.ext import e2fsprogs
 from amiclient.ext import finish
@@ -20,11 +21,11 @@ from amiclient.ext.writer import identity
 from amiclient.ext.writer import placement
 from amiclient.ext.writer.writer import Made
 from amiclient.ext.writer.writer import Writer
-from amiclient import files
 from amiclient import locks
 from amiclient.progress import Progress
 from amiclient.progress import QUIET
 from amiclient.progress import Task
+from amiclient import scratch
 from amiclient.source import directory
 from amiclient.source import file_tree
 from amiclient.source import mtree
@@ -146,14 +147,14 @@ def plan(request: BuildRequest) -> BuildPlan:
             f'{kind}: a directory or tar archive is needed',
             subject=errors.shown(request.source),
         )
-    files.refuse_special(request.output)
-    files.refuse_fixed(request.output, request.output.parent)
-    with files.told(request.output.parent):
-        room = files.room(request.output.parent)
+    atomic.refuse_special(request.output)
+    atomic.refuse_fixed(request.output, request.output.parent)
+    with atomic.explained(request.output.parent):
+        room = scratch.room(request.output.parent)
     if is_directory:
         if request.rooted:
             _refuse_other(request.source)
-        files.refuse_within(
+        atomic.refuse_within(
             request.output,
             request.source,
             # What is only needed for a while was not named by the user.
@@ -194,7 +195,7 @@ def execute(
     with (
         locks.reading(request.source),
         finish.full_disk(request.output.parent),
-        files.Output(request.output) as output,
+        atomic.Output(request.output) as output,
     ):
         with sparse.opened(output.path, os.O_RDWR) as descriptor:
             made = _make(planned, descriptor, stream, progress)

@@ -14,10 +14,11 @@ import contextlib
 import dataclasses
 import pathlib
 
+from amiclient import atomic
 from amiclient import errors
 from amiclient.ext import image
 from amiclient.ext import superblock
-from amiclient import files
+from amiclient import locks
 from amiclient.progress import Progress
 from amiclient.source import disk
 from amiclient.source import manifest as manifest_
@@ -48,7 +49,7 @@ class Source:
     :param partition: the number of the partition that was taken.
     :param partitions: all of the disk's; empty if it is none.
     :param probe: what ``root`` was found to be, unless it is temporary.
-    :param seen: by its path, what :func:`amiclient.files.state` said of a
+    :param seen: by its path, what :func:`amiclient.locks.state` said of a
         file when something was read in it that the rest depends on.
     """
 
@@ -67,7 +68,7 @@ class Source:
     probe: probe_.Probe | None = dataclasses.field(
         default=None, compare=False, repr=False
     )
-    seen: Mapping[pathlib.Path, files.State] = dataclasses.field(
+    seen: Mapping[pathlib.Path, locks.State] = dataclasses.field(
         default_factory=dict
     )
 
@@ -111,10 +112,10 @@ def refuse_within(
 
     Beside those that were saved, there may be others.
 
-    :raises UsageError: as :func:`amiclient.files.refuse_within` does.
+    :raises UsageError: as :func:`amiclient.atomic.refuse_within` does.
     """
     if not is_saved(source):
-        files.refuse_within(target, source, hint=hint)
+        atomic.refuse_within(target, source, hint=hint)
 
 
 def verified(
@@ -149,7 +150,7 @@ def saved(path: pathlib.Path, *, progress: Progress) -> Source:
     for noun, part in manifest.parts.items():
         paths[noun] = path.parent / part.file
         with contextlib.suppress(OSError):
-            seen[paths[noun]] = files.state(paths[noun])
+            seen[paths[noun]] = locks.state(paths[noun])
         _verify(paths[noun], part, noun, progress)
     return dataclasses.replace(_with_manifest(paths, manifest), seen=seen)
 

@@ -17,7 +17,7 @@ import re
 from typing import Any
 
 from amiclient import errors
-from amiclient import files
+from amiclient import locks
 from amiclient.progress import Progress
 from amiclient.progress import QUIET
 from amiclient.source import opening
@@ -309,7 +309,7 @@ def sha512(
     hasher = hashlib.sha512()
     with opening.opened(path, wanted=wanted) as file:
         descriptor = file.fileno()
-        before = files.state(descriptor)
+        before = locks.state(descriptor)
         size = os.fstat(descriptor).st_size
         with progress.task(description, size) as task:
             position = 0
@@ -318,11 +318,11 @@ def sha512(
                 task.advance(start - position)
                 for offset in range(start, end, sparse.CHUNK):
                     count = min(sparse.CHUNK, end - offset)
-                    hasher.update(files.read_at(descriptor, count, offset))
+                    hasher.update(sparse.read_at(descriptor, count, offset))
                     task.advance(count)
                 position = end
             _add_zeros(hasher, size - position)
-        files.refuse_changed(path, before, files.state(descriptor))
+        locks.refuse_changed(path, before, locks.state(descriptor))
     return hasher.hexdigest()
 
 

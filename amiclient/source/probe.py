@@ -27,7 +27,7 @@ from typing import Any, BinaryIO, NamedTuple
 from amiclient import errors
 from amiclient.ext import image
 from amiclient.ext import superblock as superblock_
-from amiclient import files
+from amiclient import locks
 from amiclient.source import frames
 from amiclient.source import opening
 from amiclient.source import partitions
@@ -221,7 +221,7 @@ class Probe(Content):
 
     :param special: what it is, if it is no regular file: ``a directory``.
     :param size: bytes of the file or block device.
-    :param state: what :func:`amiclient.files.state` said.
+    :param state: what :func:`amiclient.locks.state` said.
     :param compression: as :func:`compression` has it.
     :param head: its first bytes.
     """
@@ -229,7 +229,7 @@ class Probe(Content):
     path: pathlib.Path
     special: str | None = None
     size: int = 0
-    state: files.State = ()
+    state: locks.State = ()
     compression: str | None = None
     head: bytes = dataclasses.field(default=b'', repr=False)
 
@@ -349,7 +349,7 @@ def _look(path: pathlib.Path, file: BinaryIO) -> Probe:
         path=path,
         special=opening.BLOCK_DEVICE if is_device else None,
         size=size,
-        state=files.state(file.fileno()),
+        state=locks.state(file.fileno()),
         compression=packed,
         head=head,
     )

@@ -21,7 +21,6 @@ from amiclient.ext import image as image_
 from amiclient.ext import repair as repair_
 from amiclient.ext import superblock
 from amiclient.ext import workplace
-from amiclient import files
 from amiclient import locks
 from amiclient.progress import Progress
 from amiclient.progress import QUIET
@@ -292,7 +291,7 @@ class _Opener:
         with opening.opened(
             source.root, wanted='a root filesystem image', devices=True
         ) as file:
-            root.refuse_changed(files.state(file.fileno()))
+            root.refuse_changed(locks.state(file.fileno()))
             filesystem.take(
                 block.RawMedium(file, errors.shown(source.root)),
                 0,
@@ -308,7 +307,7 @@ class _Opener:
         """Take the root filesystem out of a disk, and what is on /boot."""
         path, image = source.root, self._home() / 'root.img'
         busy.refuse_busy(path)
-        before = files.state(path)
+        before = locks.state(path)
         with disk_.opened(
             path,
             kind,
@@ -320,7 +319,7 @@ class _Opener:
             root = disk.root(self._choice.partition)
             self._take(disk, root, image)
             boot = self._boot(disk, root, image)
-        if files.state(path) != before:
+        if locks.state(path) != before:
             raise errors.BusyError(
                 'was changed while its root filesystem was taken out',
                 subject=self._shown,

@@ -8,11 +8,11 @@ import dataclasses
 import errno
 import pathlib
 
+from amiclient import atomic
 from amiclient import errors
 from amiclient.ext import finish
 from amiclient.ext import image
 from amiclient.ext import shrink
-from amiclient import files
 from amiclient import locks
 from amiclient.progress import Progress
 from amiclient.source import bundle
@@ -81,7 +81,7 @@ def planned(
             lock = locks.reading if exact else locks.changing
             held = stack.enter_context(lock(request.source))
         elif not exact:
-            stack.enter_context(files.replacing(request.output))
+            stack.enter_context(atomic.replacing(request.output))
         if request.output is None:
             found = probe.look(request.source, held)
             source = resolve.Source(root=request.source, probe=found)
@@ -93,7 +93,7 @@ def planned(
             )
             # Where it can get its name without being copied.
             beside = choice.work_directory or request.output.absolute().parent
-            with files.told(beside):
+            with atomic.explained(beside):
                 beside.stat()
             source = stack.enter_context(
                 resolve.opened(
@@ -158,10 +158,10 @@ def execute(planned: Planned, *, progress: Progress) -> shrink.Shrunk:
 def _publish(path: pathlib.Path, output: pathlib.Path) -> None:
     """Give a temporary file its name, or make a copy that has it."""
     try:
-        files.publish(path, output)
+        atomic.publish(path, output)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        with files.Output(output) as made:
+        with atomic.Output(output) as made:
             sparse.copy(path, made.path)
             made.keep()

@@ -21,7 +21,7 @@ import zlib
 
 from amiclient import confinement
 from amiclient import errors
-from amiclient import files
+from amiclient import locks
 from amiclient import process
 from amiclient.source import frames
 from amiclient.source import opening
@@ -565,11 +565,11 @@ def opened(
     """
     name = name or errors.shown(path)
     with opening.opened(path, wanted=wanted) as file:
-        before = files.state(file.fileno())
+        before = locks.state(file.fileno())
         kind = probe.compression_in(file)
         with contextlib.ExitStack() as stack:
             yield Stream(_reader(file, kind, name, stack), name, file, kind)
-        files.refuse_changed(path, before, files.state(file.fileno()))
+        locks.refuse_changed(path, before, locks.state(file.fileno()))
 
 
 def _reader(

@@ -22,9 +22,9 @@ import tarfile
 from typing import BinaryIO, IO
 
 from amiclient import errors
-from amiclient import files
 from amiclient.progress import Progress
 from amiclient.progress import Task
+from amiclient import scratch
 from amiclient.source import manifest as manifest_
 from amiclient.source import opening
 from amiclient.source import probe
@@ -275,7 +275,7 @@ def _check_size(
     if folder is None:
         return
     # As if there were no holes, for nobody knows before.
-    room = max(0, files.room(folder) - _RESERVE)
+    room = max(0, scratch.room(folder) - _RESERVE)
     if member.size > room:
         raise errors.NoSpaceError(
             f'{what}, and {folder.parent} has room for '

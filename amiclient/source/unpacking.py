@@ -13,8 +13,8 @@ import time
 
 from amiclient import errors
 from amiclient.ext import finish
-from amiclient import files
 from amiclient.progress import Progress
+from amiclient import scratch
 from amiclient.source import partitions
 from amiclient.source import probe
 from amiclient.source import qemu_headers
@@ -192,7 +192,7 @@ def _left(stream: streams.Stream, bound: _Bound, size: int) -> tuple[str, ...]:
 
 
 def _check_room(folder: pathlib.Path, name: str, size: int) -> None:
-    room = files.room(folder)
+    room = scratch.room(folder)
     if room < _RESERVE + _STEP:
         raise errors.NoSpaceError(
             f'it is being unpacked, has come to '

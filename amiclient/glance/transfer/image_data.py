@@ -19,11 +19,12 @@ import stat
 import threading
 
 from amiclient import errors
-from amiclient import files
 from amiclient.glance import model
 from amiclient.glance import retry
+from amiclient import locks
 from amiclient.progress import Progress
 from amiclient.progress import Task
+from amiclient import sparse
 
 #: Bytes in a chunk. With less, threads that share the work hand over more
 #: often, which costs up to twice the processor time; more gains nothing.
@@ -131,7 +132,7 @@ def chunks(
             f'{payload.path} cannot be opened: {error.strerror}'
         ) from error
     try:
-        before = files.state(fd)
+        before = locks.state(fd)
         payload.refuse_changed(before)
         if _size(fd) < payload.size:
             raise errors.SourceError(
@@ -139,7 +140,7 @@ def chunks(
                 f'{payload.size} were expected'
             )
         yield from _chunks(fd, payload, buffers)
-        if files.state(fd) != before:
+        if locks.state(fd) != before:
             raise _written(payload, 'changed')
     finally:
         os.close(fd)
@@ -197,7 +198,7 @@ def _fill(
         try:
             count = os.preadv(fd, [chunk[done:]], offset + done)
         except OSError as error:
-            where = files.unreadable_at(fd, len(chunk) - done, offset + done)
+            where = sparse.unreadable_at(fd, len(chunk) - done, offset + done)
             raise _unreadable(payload, where, error) from error
         if not count:
             raise _truncated(payload, offset + done)

@@ -23,8 +23,8 @@ import re
 import threading
 from typing import TYPE_CHECKING
 
+from amiclient import atomic
 from amiclient import errors
-from amiclient import files
 from amiclient.glance import client
 from amiclient.glance import links
 from amiclient.glance import model
@@ -33,6 +33,7 @@ from amiclient.glance.transfer import download
 from amiclient.glance.transfer import image_data
 from amiclient.glance.transfer import staging
 from amiclient import jobs
+from amiclient import locks
 from amiclient.progress import Progress
 from amiclient import scratch
 from amiclient.source import bundle
@@ -108,7 +109,7 @@ def save(
     directory = request.directory or pathlib.Path(collector.stem)
     # If this fails, what has come stays, for the next run to go on with.
     with (
-        files.folder_for(directory),
+        atomic.directory_for(directory),
         collector.telling(directory, directory),
     ):
         return collector.collect(directory)
@@ -362,7 +363,7 @@ def _part(record: model.ImageRecord, file: str, sha512: str) -> manifests.Part:
 def _write(path: pathlib.Path, data: bytes) -> None:
     if path.exists() and path.read_bytes() == data:
         return
-    with files.Output(path) as output:
+    with atomic.Output(path) as output:
         output.path.write_bytes(data)
         output.keep()
 
@@ -407,7 +408,7 @@ class _Archive:
                 return 0
         name = f'.{self._collector.stem}.{self._id}.part'
         with (
-            files.folder_for(self._directory),
+            atomic.directory_for(self._directory),
             staging.StagingDirectory(self._directory, name) as hidden,
             self._collector.telling(hidden.path, self._directory / name),
         ):
@@ -427,9 +428,9 @@ class _Archive:
             hidden.clear()
         return collected.downloaded
 
-    def _state(self) -> files.State | None:
+    def _state(self) -> locks.State | None:
         """Return what is different once another file has its name."""
-        return files.state(self._path) if os.path.lexists(self._path) else None
+        return locks.state(self._path) if os.path.lexists(self._path) else None
 
     def _manifest(self) -> Manifest:
         """Read it to its end, and return what it holds.
@@ -481,7 +482,7 @@ class _Archive:
             for noun, path in found.paths.items() if found else ():
                 path.rename(directory / names[noun])
 
-    def _pack(self, collected: Saved, old: files.State | None) -> None:
+    def _pack(self, collected: Saved, old: locks.State | None) -> None:
         """Make it of files.
 
         :param old: the state of the one that it replaces.
@@ -494,7 +495,7 @@ class _Archive:
             collected.image,
         ]
         with (
-            files.Output(self._path) as output,
+            atomic.Output(self._path) as output,
             staging.full_told(self._directory, _ANOTHER),
         ):
             uec.pack(

@@ -28,8 +28,8 @@ import stat
 import types
 from typing import Self
 
+from amiclient import atomic
 from amiclient import errors
-from amiclient import files
 from amiclient import interrupts
 from amiclient import scratch
 from amiclient import sparse
@@ -70,7 +70,7 @@ class StagingDirectory:
         self._lock = -1
         try:
             # A signal in the middle would leave something nobody knows of.
-            with files.told(directory), interrupts.held():
+            with atomic.explained(directory), interrupts.held():
                 exposed = scratch.is_exposed(directory)
                 self._parent = os.open(
                     directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -285,7 +285,7 @@ class Partial:
         self.target = target
         self.path = path_of(target, tag)
         self._keep = True
-        with files.told(target.parent):
+        with atomic.explained(target.parent):
             self._fd = self._open()
         #: Bytes that are there. The last ones may be there in part only.
         self.offset = os.fstat(self._fd).st_size // sparse.BLOCK * sparse.BLOCK
@@ -381,12 +381,12 @@ class Partial:
         """
         with _told(self.path, 'written'):
             os.ftruncate(self._fd, self.offset)
-            os.fchmod(self._fd, 0o666 & ~files.umask())
+            os.fchmod(self._fd, 0o666 & ~atomic.umask())
             os.fsync(self._fd)
             os.replace(self.path, self.target)
             # A directory may take files, and yet not let itself be read.
             with contextlib.suppress(PermissionError):
-                files.sync(self.target.parent)
+                atomic.sync(self.target.parent)
 
     def discard(self) -> None:
         """Say that what is there is of no use."""
@@ -437,7 +437,7 @@ def refuse_full(
     :param shown: what to call the directory.
     :raises NoSpaceError: if it has not.
     """
-    room = files.room(directory)
+    room = scratch.room(directory)
     if room < needed:
         raise errors.NoSpaceError(
             f'{shown or directory} has room for {units.format_size(room)}: '

@@ -12,13 +12,13 @@ import dataclasses
 import pathlib
 
 from amiclient import errors
-from amiclient import files
 from amiclient.glance import client
 from amiclient.glance import model
 from amiclient.glance.upload import preflight
 from amiclient.glance.upload.preflight import Rules
 from amiclient.glance.upload import request
 from amiclient.glance.upload import reuse
+from amiclient import locks
 from amiclient.progress import Progress
 from amiclient.rootfs import identify as identify_
 
@@ -28,14 +28,14 @@ class PartFile:
     """A file that was found to be a kernel or a ramdisk.
 
     :param size: bytes.
-    :param state: what :func:`amiclient.files.state` said when it was read.
+    :param state: what :func:`amiclient.locks.state` said when it was read.
     :param architecture: of a kernel, as Nova calls it, if it says so.
     """
 
     kind: model.Kind
     path: pathlib.Path
     size: int
-    state: files.State
+    state: locks.State
     architecture: str | None = None
 
 

@@ -12,7 +12,6 @@ import re
 
 from amiclient import errors
 from amiclient.ext import image
-from amiclient import files
 from amiclient.glance import client
 from amiclient.glance import model
 from amiclient.glance.upload import marks
@@ -22,6 +21,7 @@ from amiclient.glance.upload.preflight import Rules
 from amiclient.glance.upload import request
 from amiclient.glance.upload import reuse
 from amiclient.glance.upload import root_copy
+from amiclient import locks
 from amiclient.progress import Progress
 from amiclient.rootfs import inspect
 from amiclient.source import probe
@@ -58,7 +58,7 @@ def plan(
     for file in (root, kernel, ramdisk):
         if isinstance(file, image.RootImage | parts.PartFile):
             before = asked.seen.get(file.path, file.state)
-            files.refuse_changed(file.path, before, file.state)
+            locks.refuse_changed(file.path, before, file.state)
     adopted, rules = _ask(asked.traits, asked.settings, catalog)
     steps = [
         parts.plan(

@@ -12,9 +12,9 @@ import pathlib
 from typing import ClassVar
 
 from amiclient.ext import shrink
-from amiclient import files
 from amiclient.glance import model
 from amiclient.glance import retry
+from amiclient import locks
 from amiclient.source import bundle
 from amiclient.source import manifest
 from amiclient import units
@@ -87,7 +87,7 @@ class UploadRequest:
     :param min_ram: MiB; None for what the source brings along, or 0.
     :param work_directory: where the copy is made; None for the usual places.
     :param own: whether the source is a temporary file that may be changed.
-    :param seen: by their paths, what :func:`amiclient.files.state` said of
+    :param seen: by their paths, what :func:`amiclient.locks.state` said of
         files that were looked at before.
     """
 
@@ -109,7 +109,7 @@ class UploadRequest:
     min_ram: int | None = None
     work_directory: pathlib.Path | None = None
     own: bool = False
-    seen: Mapping[pathlib.Path, files.State] = dataclasses.field(
+    seen: Mapping[pathlib.Path, locks.State] = dataclasses.field(
         default_factory=dict
     )
     traits: Traits = dataclasses.field(default_factory=Traits)

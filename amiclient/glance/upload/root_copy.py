@@ -23,10 +23,10 @@ from amiclient.ext import image
 from amiclient.ext import repair
 from amiclient.ext import shrink
 from amiclient.ext import workplace
-from amiclient import files
 from amiclient.glance import client
 from amiclient.glance import model
 from amiclient.glance.upload.request import UploadRequest
+from amiclient import locks
 from amiclient import process
 from amiclient.progress import Progress
 from amiclient.progress import QUIET
@@ -204,7 +204,7 @@ def pack(
     source, target = payload.path.absolute(), directory / 'root.qcow2'
     with finish.full_disk(directory), progress.task('Compressing'):
         payload.refuse_changed()
-        if payload.blank or files.size(source) != payload.size:
+        if payload.blank or sparse.size(source) != payload.size:
             source = _tidied(payload, directory, own)
         options = _options(payload.pack, directory)
         try:
@@ -261,7 +261,7 @@ def _tidied(
             sparse.opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL) as writer,
             QUIET.task('') as task,
         ):
-            payload.refuse_changed(files.state(reader))
+            payload.refuse_changed(locks.state(reader))
             sparse.copy_runs(reader, writer, [(0, payload.size)], task=task)
     with sparse.opened(path, os.O_RDWR) as descriptor:
         os.truncate(descriptor, payload.size)

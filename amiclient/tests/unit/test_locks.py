@@ -9,8 +9,8 @@ import subprocess
 import sys
 import threading
 
+from amiclient import atomic
 from amiclient import errors
-from amiclient import files
 from amiclient import locks
 from amiclient import process
 from amiclient.tests import base
@@ -144,7 +144,7 @@ class TestOutput(_HoldingTest):
     """Outputs that take the place of something."""
 
     def refused(self, word: str) -> None:
-        error = self.assertRaises(errors.BusyError, files.Output, self.path)
+        error = self.assertRaises(errors.BusyError, atomic.Output, self.path)
         self.assertIn(f'{self.path} is being {word} by', str(error))
         self.assertEqual([self.path], list(self.folder.iterdir()))
 
@@ -153,7 +153,7 @@ class TestOutput(_HoldingTest):
             child, _ = self.start(how, self.path)
             self.refused(word)
             child.communicate()
-        with files.Output(self.path) as output:
+        with atomic.Output(self.path) as output:
             self.assertIn('is being changed', self.other('reading'))
             output.path.write_text('new')
             output.keep()
@@ -163,7 +163,7 @@ class TestOutput(_HoldingTest):
 
     def test_what_has_come_since(self) -> None:
         self.path.unlink()
-        with files.Output(self.path) as output:
+        with atomic.Output(self.path) as output:
             self.path.write_text('of another')
             child, _ = self.start('changing', self.path)
             self.assertRaises(errors.BusyError, output.keep)
@@ -175,16 +175,16 @@ class TestOutput(_HoldingTest):
         made = self.folder / 'made'
         made.write_text('new')
         child, _ = self.start('reading', self.path)
-        self.assertRaises(errors.BusyError, files.publish, made, self.path)
+        self.assertRaises(errors.BusyError, atomic.publish, made, self.path)
         child.communicate()
-        files.publish(made, self.path)
+        atomic.publish(made, self.path)
         self.assertEqual('new', self.path.read_text())
 
     def test_a_link_is_replaced_itself(self) -> None:
         link = self.folder / 'link'
         link.symlink_to(self.path)
         child, _ = self.start('changing', self.path)
-        with files.Output(link) as output:
+        with atomic.Output(link) as output:
             output.keep()
         child.communicate()
         self.assertFalse(link.is_symlink())

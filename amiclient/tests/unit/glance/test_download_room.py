@@ -8,7 +8,7 @@ import resource
 import fixtures
 
 from amiclient import errors
-from amiclient import files
+from amiclient import scratch
 from amiclient.tests import small_disk
 from amiclient.tests.unit.glance import downloads
 from amiclient.tests.unit.glance import test_download
@@ -19,7 +19,9 @@ SIZE = test_download.SIZE
 
 class TestRoom(test_download.DownloadTest):
     def test_no_room(self) -> None:
-        self.useFixture(fixtures.MockPatchObject(files, 'room', lambda _: MIB))
+        self.useFixture(
+            fixtures.MockPatchObject(scratch, 'room', lambda _: MIB)
+        )
         shelf = self.shelf()
         message = self.refuse(errors.NoSpaceError, shelf)
         self.assertIn('has room for 1.0 MiB: web.img needs 6.0 MiB', message)

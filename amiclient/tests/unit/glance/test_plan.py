@@ -6,10 +6,10 @@ from unittest import mock
 
 from amiclient import errors
 from amiclient.ext import shrink
-from amiclient import files
 from amiclient.glance import model
 from amiclient.glance.upload import plan
 from amiclient.glance.upload import request
+from amiclient import locks
 from amiclient import progress
 from amiclient.tests.unit.glance import planning
 from amiclient.tests.unit.glance import records
@@ -89,13 +89,13 @@ class TestPlan(planning.PlanCase):
             file.write(b'what a larger device holds after it')
         made = self.plan(shrink=False)
         self.assertEqual(
-            model.Payload(self.root, 16 * 2**20, state=files.state(self.root)),
+            model.Payload(self.root, 16 * 2**20, state=locks.state(self.root)),
             made.ami.payload,
         )
         self.assertIsNone(made.shrink)
 
     def test_what_was_looked_at_before_has_to_be_the_same(self):
-        seen = {self.root: files.state(self.root)}
+        seen = {self.root: locks.state(self.root)}
         self.plan(seen=seen)
         self.root.touch()
         error = self.assertRaises(errors.BusyError, self.plan, seen=seen)

@@ -6,7 +6,7 @@ import pathlib
 import fixtures
 
 from amiclient import errors
-from amiclient import files
+from amiclient import locks
 from amiclient.rootfs import boot_extract
 from amiclient.source import bundle
 from amiclient.tests import base
@@ -60,7 +60,7 @@ class TestCompletion(base.TestCase):
             name=pathlib.Path('system.img'),
             work_directory=self.work,
         ) as complete:
-            state = files.state(source.root)
+            state = locks.state(source.root)
             self.assertEqual({source.root: state}, complete.seen)
 
     def test_no_ramdisk_is_wanted(self) -> None:
@@ -114,7 +114,7 @@ class TestCompletion(base.TestCase):
 
     def test_no_room(self) -> None:
         self.useFixture(
-            fixtures.MockPatch('amiclient.files.room', return_value=1000)
+            fixtures.MockPatch('amiclient.scratch.room', return_value=1000)
         )
         self.assertRaises(errors.NoSpaceError, self.complete, self.source())
         self.assertEqual([], list(self.work.iterdir()))

@@ -13,9 +13,9 @@ from typing import Any
 
 import fixtures
 
+from amiclient import atomic
 from amiclient import errors
 from amiclient.ext import finish
-from amiclient import files
 from amiclient import process
 from amiclient import progress
 from amiclient.rootfs import extract as extract_
@@ -82,7 +82,7 @@ class TestCopies(base.TestCase):
             exttree.read_tree(self.root), exttree.read_tree(found.image)
         )
         status = found.image.stat()
-        self.assertEqual(0o666 & ~files.umask(), status.st_mode & 0o777)
+        self.assertEqual(0o666 & ~atomic.umask(), status.st_mode & 0o777)
         self.assertLess(status.st_blocks * 512, 24 * MIB)
         content = found.image.read_bytes()
         self.assertNotIn(_SECRET, content)
@@ -167,7 +167,9 @@ class TestCopies(base.TestCase):
         def adopt(*_: Any) -> None:
             raise error[0]
 
-        self.useFixture(fixtures.MockPatchObject(files.Output, 'adopt', adopt))
+        self.useFixture(
+            fixtures.MockPatchObject(atomic.Output, 'adopt', adopt)
+        )
         self.assertTaken(self.extract(disk))
         error[0] = OSError(errno.EIO, 'broken')
         self.assertRaises(OSError, self.extract, disk)

@@ -13,10 +13,10 @@ from typing import Any
 import fixtures
 
 from amiclient import errors
-from amiclient import files
 from amiclient.glance.upload import request
 from amiclient import process
 from amiclient import progress
+from amiclient import scratch
 from amiclient.source import bundle
 from amiclient.source import manifest
 from amiclient.source import resolve
@@ -203,7 +203,7 @@ class TestArchives(BundleCase):
 
     def test_no_room(self) -> None:
         self.useFixture(
-            fixtures.MockPatchObject(files, 'room', lambda _: 20 * MIB)
+            fixtures.MockPatchObject(scratch, 'room', lambda _: 20 * MIB)
         )
         message = self.refuse(self.tar(self.contents()))
         self.assertIn(f'the image in it has {len(self.image)}', message)

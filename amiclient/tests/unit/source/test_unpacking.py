@@ -12,9 +12,9 @@ import fixtures
 
 from amiclient import errors
 from amiclient.ext import repair
-from amiclient import files
 from amiclient import process
 from amiclient import progress
+from amiclient import scratch
 from amiclient.source import resolve
 from amiclient.source import shrink as shrink_
 from amiclient.source import unpacking
@@ -97,7 +97,7 @@ class TestUnpacking(base.TestCase):
         """It stops while there is still some, and says what it had come to."""
         path = self.packed(self.root)
         self.useFixture(
-            fixtures.MockPatchObject(files, 'room', lambda folder: 70 * MIB)
+            fixtures.MockPatchObject(scratch, 'room', lambda folder: 70 * MIB)
         )
         self.useFixture(fixtures.MockPatchObject(unpacking, '_STEP', MIB // 2))
         self.useFixture(

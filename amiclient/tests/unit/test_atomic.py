@@ -11,9 +11,12 @@ from unittest import mock
 
 import testtools
 
+from amiclient import atomic
 from amiclient import errors
-from amiclient import files
+from amiclient import locks
 from amiclient import process
+from amiclient import scratch
+from amiclient import sparse
 from amiclient.tests import base
 
 
@@ -27,7 +30,7 @@ class TestOutput(base.TestCase):
         return sorted(os.listdir(self.folder))
 
     def test_kept(self) -> None:
-        with files.Output(self.target) as output:
+        with atomic.Output(self.target) as output:
             self.assertEqual(self.folder, output.path.parent)
             self.assertEqual(0o100600, output.path.stat().st_mode)
             output.path.write_bytes(b'all of it')
@@ -38,7 +41,7 @@ class TestOutput(base.TestCase):
 
     def test_not_kept(self) -> None:
         self.target.write_bytes(b'before')
-        with files.Output(self.target) as output:
+        with atomic.Output(self.target) as output:
             output.path.write_bytes(b'half of it')
         self.assertEqual(['target'], self.names())
         self.assertEqual(b'before', self.target.read_bytes())
@@ -46,19 +49,19 @@ class TestOutput(base.TestCase):
     def test_whatever_happens(self) -> None:
         for kind in (ValueError, KeyboardInterrupt, SystemExit):
             try:
-                with files.Output(self.target):
+                with atomic.Output(self.target):
                     raise kind
             except kind:
                 pass
             self.assertEqual([], self.names())
 
     def test_removed_by_somebody_else(self) -> None:
-        with files.Output(self.target) as output:
+        with atomic.Output(self.target) as output:
             output.path.unlink()
         self.assertEqual([], self.names())
 
     def test_emptied(self) -> None:
-        with files.Output(self.target) as output:
+        with atomic.Output(self.target) as output:
             output.path.write_bytes(b'in vain')
             output.empty()
             self.assertEqual(b'', output.path.read_bytes())
@@ -67,15 +70,15 @@ class TestOutput(base.TestCase):
         target = self.tmp() / 'target'
         for mask, ours in ((0o777, 0o077), (0o277, 0o077), (0o027, 0o027)):
             os.umask(mask)
-            with files.usable():
+            with atomic.usable():
                 made = self.tmp() / 'made'
                 made.mkdir()
                 self.assertEqual(0o777 & ~ours, made.stat().st_mode & 0o7777)
-                with files.Output(made / 'ours') as output:
+                with atomic.Output(made / 'ours') as output:
                     output.keep(durable=False)
                 mode = (made / 'ours').stat().st_mode & 0o7777
                 self.assertEqual(0o600, mode)
-                with files.Output(target) as output:
+                with atomic.Output(target) as output:
                     output.keep()
             self.assertEqual(mask, os.umask(mask))
             self.assertEqual(0o666 & ~mask, target.stat().st_mode & 0o7777)
@@ -85,7 +88,7 @@ class TestOutput(base.TestCase):
         for mask in (0o022, 0o077, 0o002):
             before = os.umask(mask)
             try:
-                with files.Output(self.target) as output:
+                with atomic.Output(self.target) as output:
                     output.keep()
                 self.assertEqual(mask, os.umask(mask))
             finally:
@@ -98,7 +101,7 @@ class TestOutput(base.TestCase):
     def test_mode_of_what_it_replaces(self) -> None:
         self.target.touch()
         self.target.chmod(0o640)
-        with files.Output(self.target) as output:
+        with atomic.Output(self.target) as output:
             output.keep()
         self.assertEqual(0o100640, self.target.stat().st_mode)
 
@@ -109,7 +112,7 @@ class TestOutput(base.TestCase):
         os.chown(self.target, 1234, 1234)
         before = os.umask(0o077)
         self.addCleanup(os.umask, before)
-        with files.Output(self.target) as output:
+        with atomic.Output(self.target) as output:
             output.keep()
         status = self.target.stat()
         self.assertEqual((0o100600, 0), (status.st_mode, status.st_uid))
@@ -118,7 +121,7 @@ class TestOutput(base.TestCase):
         other = self.folder / 'other'
         other.write_bytes(b'of somebody else')
         self.target.symlink_to(other)
-        with files.Output(self.target) as output:
+        with atomic.Output(self.target) as output:
             output.path.write_bytes(b'ours')
             output.keep()
         self.assertFalse(self.target.is_symlink())
@@ -137,8 +140,8 @@ class TestOutput(base.TestCase):
             (self.folder, 'a directory'),
         ):
             for replace in (
-                lambda target=target: files.Output(target),
-                lambda target=target: files.publish(ready, target),
+                lambda target=target: atomic.Output(target),
+                lambda target=target: atomic.publish(ready, target),
             ):
                 error = self.assertRaises(errors.UsageError, replace)
                 self.assertIn(f'{target}: {words}', str(error))
@@ -148,8 +151,8 @@ class TestOutput(base.TestCase):
     def test_folder_that_cannot_be_read(self) -> None:
         # Like a drop box: mode 0300, for who is not root.
         refusal = PermissionError(errno.EACCES, 'no', str(self.folder))
-        with files.Output(self.target) as output:
-            self.patch(files, 'sync', mock.Mock(side_effect=[None, refusal]))
+        with atomic.Output(self.target) as output:
+            self.patch(atomic, 'sync', mock.Mock(side_effect=[None, refusal]))
             output.keep()
         self.assertEqual(['target'], self.names())
 
@@ -166,7 +169,7 @@ class TestOutput(base.TestCase):
         except OSError as error:
             if error.errno != errno.ENOTSUP:
                 raise
-        with files.Output(self.target) as output:
+        with atomic.Output(self.target) as output:
             output.keep(like)
         old, new = like.stat(), self.target.stat()
         self.assertEqual(
@@ -181,13 +184,13 @@ class TestOutput(base.TestCase):
         error = OSError(errno.EOPNOTSUPP, 'not here')
         with (
             mock.patch.object(os, 'listxattr', side_effect=error),
-            files.Output(self.target) as output,
+            atomic.Output(self.target) as output,
         ):
             output.keep(like)
         self.assertTrue(self.target.exists())
 
     def test_failing_to_be_like_another(self) -> None:
-        with files.Output(self.target) as output:
+        with atomic.Output(self.target) as output:
             self.assertRaises(
                 FileNotFoundError, output.keep, self.folder / 'nosuch'
             )
@@ -195,7 +198,7 @@ class TestOutput(base.TestCase):
 
     def test_synced_before_it_gets_its_name(self) -> None:
         calls = mock.Mock()
-        with files.Output(self.target) as output:
+        with atomic.Output(self.target) as output:
             with (
                 mock.patch.object(os, 'fsync', calls.fsync),
                 mock.patch.object(os, 'replace', calls.replace),
@@ -210,7 +213,7 @@ class TestOutput(base.TestCase):
     def test_long_name(self) -> None:
         for name in ('x' * 255, '\U0001f427' * 63, '\udcff' * 255):
             target = self.folder / name
-            with files.Output(target) as output:
+            with atomic.Output(target) as output:
                 output.keep()
             self.assertEqual([name], self.names())
             target.unlink()
@@ -220,20 +223,20 @@ class TestOutput(base.TestCase):
             (self.folder / 'no' / 'target', 'no such directory'),
             (pathlib.Path(__file__) / 'target', 'not a directory'),
         ):
-            error = self.assertRaises(errors.AmiError, files.Output, target)
+            error = self.assertRaises(errors.AmiError, atomic.Output, target)
             self.assertIn(f'{target.parent}: {words}', str(error))
 
     def test_told(self) -> None:
         for number in (errno.EACCES, errno.EPERM, errno.EROFS):
             try:
-                with files.told(self.folder):
+                with atomic.explained(self.folder):
                     raise OSError(number, os.strerror(number))
             except errors.AmiError as error:
                 self.assertIn(
                     f'{self.folder}: {os.strerror(number)}', str(error)
                 )
         try:
-            with files.told(self.folder):
+            with atomic.explained(self.folder):
                 raise OSError(errno.EIO, 'broken')
         except OSError as error:
             self.assertEqual(errno.EIO, error.errno)
@@ -241,9 +244,9 @@ class TestOutput(base.TestCase):
     def test_room(self) -> None:
         found = os.statvfs(self.folder)
         self.assertLessEqual(
-            files.room(self.folder), found.f_blocks * found.f_frsize
+            scratch.room(self.folder), found.f_blocks * found.f_frsize
         )
-        self.assertGreater(files.room(self.folder), 0)
+        self.assertGreater(scratch.room(self.folder), 0)
 
 
 class TestFolderFor(base.TestCase):
@@ -253,15 +256,15 @@ class TestFolderFor(base.TestCase):
         self.folder = self.place / 'results'
 
     def fail(self, *names: str) -> None:
-        with files.folder_for(self.folder):
+        with atomic.directory_for(self.folder):
             for name in names:
                 (self.folder / name).touch()
             raise ZeroDivisionError
 
     def test_made(self) -> None:
-        with files.folder_for(self.folder):
+        with atomic.directory_for(self.folder):
             pass
-        with files.folder_for(self.folder):
+        with atomic.directory_for(self.folder):
             pass
         self.assertTrue(self.folder.is_dir())
 
@@ -315,11 +318,11 @@ class TestState(base.TestCase):
 
     def changed(self, change: object) -> bool:
         with self.path.open('rb') as file:
-            before = files.state(self.path)
-            self.assertEqual(before, files.state(file.fileno()))
+            before = locks.state(self.path)
+            self.assertEqual(before, locks.state(file.fileno()))
             self.tick()
             change()
-            return files.state(self.path) != before
+            return locks.state(self.path) != before
 
     def tick(self) -> None:
         """Wait until what is written now has another time than the file.
@@ -357,10 +360,10 @@ class TestState(base.TestCase):
 
     def test_what_is_no_file(self) -> None:
         null = pathlib.Path('/dev/null')
-        before = files.state(null)
+        before = locks.state(null)
         null.write_bytes(b'x')
-        self.assertEqual(before, files.state(null))
-        self.assertNotEqual(before, files.state(pathlib.Path('/dev/zero')))
+        self.assertEqual(before, locks.state(null))
+        self.assertNotEqual(before, locks.state(pathlib.Path('/dev/zero')))
 
 
 class TestReadAt(base.TestCase):
@@ -375,7 +378,7 @@ class TestReadAt(base.TestCase):
         self.addCleanup(self.file.close)
 
     def read(self, count: int, offset: int) -> bytes:
-        return files.read_at(self.file.fileno(), count, offset)
+        return sparse.read_at(self.file.fileno(), count, offset)
 
     def spoil(self, bad: int) -> None:
         """Have reading stop before a byte, and fail there."""
@@ -438,8 +441,8 @@ class TestFixed(base.TestCase):
         made = self.tmp() / 'made'
         made.touch()
         for call in (
-            lambda: files.Output(self.path),
-            lambda: files.publish(made, self.path),
+            lambda: atomic.Output(self.path),
+            lambda: atomic.publish(made, self.path),
         ):
             error = self.assertRaises(errors.UsageError, call)
             self.assertIn(f'{path} is {word}', str(error))
@@ -464,7 +467,7 @@ class TestFixed(base.TestCase):
         self.set('i', self.folder)
         with (
             testtools.ExpectedException(errors.UsageError, '.* is immutable'),
-            files.folder_for(self.folder),
+            atomic.directory_for(self.folder),
         ):
             pass
 
@@ -472,6 +475,6 @@ class TestFixed(base.TestCase):
         self.set('i', self.path)
         link = self.tmp() / 'link'
         link.symlink_to(self.path)
-        with files.Output(link) as output:
+        with atomic.Output(link) as output:
             output.keep()
         self.assertFalse(link.is_symlink())

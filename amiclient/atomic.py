@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import contextlib
 import errno
 import fcntl
-import mmap
 import os
 import pathlib
 import stat
@@ -18,11 +17,8 @@ from amiclient import errors
 from amiclient import locks
 from amiclient import scratch
 
-#: What open(2) and rename(2) say when a folder cannot take a file.
+#: What open(2) and rename(2) say when a directory cannot take a file.
 _REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS)
-
-#: What :func:`state` tells of a file.
-State = tuple[int, ...]
 
 #: linux/fs.h: FS_IOC_GETFLAGS, _IOR('f', 1, long), on most machines; and
 #: what chattr(1) calls FS_IMMUTABLE_FL and FS_APPEND_FL.
@@ -54,7 +50,7 @@ class Output:
         self.target = target
         with contextlib.ExitStack() as stack:
             stack.enter_context(replacing(target))
-            with told(target.parent):
+            with explained(target.parent):
                 self._temporary = scratch.File(target.parent, target.name)
             self._stack = stack.pop_all()
         #: How to get at it; its name may be another.
@@ -100,7 +96,7 @@ class Output:
             elif durable:
                 os.chmod(self.path, _mode(self.target))
         # Another process may have put one there since.
-        with replacing(self.target), told(self.target.parent):
+        with replacing(self.target), explained(self.target.parent):
             self._temporary.rename(self.target.name)
         if durable:
             # A folder may take files, and yet not let itself be read.
@@ -205,7 +201,7 @@ def _flags(path: pathlib.Path) -> int:
 
 
 @contextlib.contextmanager
-def folder_for(folder: pathlib.Path) -> Iterator[None]:
+def directory_for(folder: pathlib.Path) -> Iterator[None]:
     """Make a folder for results if it is not there.
 
     It is removed again if nothing got there before something failed.
@@ -213,7 +209,7 @@ def folder_for(folder: pathlib.Path) -> Iterator[None]:
     :raises AmiError: if it cannot be made, something else has its name, or
         somebody else may have put it there to get at what comes into it.
     """
-    made = _make_folder(folder)
+    made = _make_directory(folder)
     try:
         yield
     except BaseException:
@@ -223,8 +219,8 @@ def folder_for(folder: pathlib.Path) -> Iterator[None]:
         raise
 
 
-def _make_folder(folder: pathlib.Path) -> bool:
-    with told(folder.parent):
+def _make_directory(folder: pathlib.Path) -> bool:
+    with explained(folder.parent):
         try:
             folder.mkdir()
         except FileExistsError:
@@ -262,7 +258,7 @@ def publish(path: pathlib.Path, target: pathlib.Path) -> None:
     refuse_fixed(target, target.parent)
     with _synced(path):
         os.chmod(path, _mode(target))
-    with replacing(target), told(target.parent):
+    with replacing(target), explained(target.parent):
         os.replace(path, target)
     with contextlib.suppress(PermissionError):
         sync(target.parent)
@@ -282,7 +278,7 @@ def _mode(target: pathlib.Path) -> int:
 
 
 @contextlib.contextmanager
-def told(folder: pathlib.Path) -> Iterator[None]:
+def explained(folder: pathlib.Path) -> Iterator[None]:
     """Say it in plain words if a folder cannot take a file.
 
     :raises AmiError: if it is missing or cannot be written to.
@@ -303,114 +299,6 @@ def told(folder: pathlib.Path) -> Iterator[None]:
                 hint='choose a directory that you may write to',
             ) from error
         raise
-
-
-def state(file: int | pathlib.Path) -> State:
-    """Tell what is different after a file was changed, or replaced.
-
-    Of a block device, only which one it is: nothing tells of its writers.
-
-    :param file: a path, or a descriptor.
-    """
-    status = os.stat(file)
-    if stat.S_ISREG(status.st_mode):
-        return (
-            status.st_dev,
-            status.st_ino,
-            status.st_size,
-            status.st_mtime_ns,
-            # Whoever puts the time back that a file was modified (rsync, tar)
-            # changes this one.
-            status.st_ctime_ns,
-        )
-    return status.st_dev, status.st_ino, status.st_rdev
-
-
-def refuse_changed(
-    path: pathlib.Path, before: State, now: State | None = None
-) -> None:
-    """Make sure that a file is the one that was looked at, and as it was.
-
-    :param path: what it is called.
-    :param before: its :func:`state` when it was looked at.
-    :param now: that of what was opened; None for that of what has its name.
-    :raises BusyError: if it is not.
-    """
-    if now is None:
-        with contextlib.suppress(OSError):
-            now = state(path)
-    if now == before:
-        return
-    what = 'was changed'
-    if now is None or now[:2] != before[:2]:
-        what = 'is not the same file any more: it was replaced or removed'
-    raise errors.BusyError(
-        f'{path} {what} since it was looked at',
-        hint='let nothing else write to it, and begin again',
-    )
-
-
-def read_at(descriptor: int, count: int, offset: int) -> bytes:
-    """Read bytes, fewer only at the end of the file.
-
-    pread(2) may also give fewer because it cannot read the next ones.
-
-    :raises SourceError: if they cannot be read, naming the file and where.
-    """
-    pieces = []
-    while count:
-        try:
-            piece = os.pread(descriptor, count, offset)
-        except OSError as error:
-            where = unreadable_at(descriptor, count, offset)
-            raise errors.SourceError(
-                f'{_name(descriptor)} cannot be read at byte {where}: '
-                f'{os.strerror(error.errno or 0)}',
-                hint='the disk that holds it is failing',
-            ) from error
-        if not piece:
-            break
-        pieces.append(piece)
-        count, offset = count - len(piece), offset + len(piece)
-    return pieces[0] if len(pieces) == 1 else b''.join(pieces)
-
-
-def unreadable_at(descriptor: int, count: int, offset: int) -> int:
-    """Tell where the first page is that cannot be read.
-
-    Much is read at a time, and all of it fails then.
-    """
-    page, place = mmap.PAGESIZE, offset
-    while place < offset + count:
-        end = min(place - place % page + page, offset + count)
-        try:
-            os.pread(descriptor, end - place, place)
-        except OSError:
-            return place
-        place = end
-    return offset
-
-
-def _name(descriptor: int) -> str:
-    try:
-        return os.readlink(f'/proc/self/fd/{descriptor}')
-    except OSError:
-        return 'the source'
-
-
-def size(path: pathlib.Path) -> int:
-    """Tell the bytes of a file or block device."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.lseek(descriptor, 0, os.SEEK_END)
-    finally:
-        os.close(descriptor)
-
-
-def room(folder: pathlib.Path) -> int:
-    """Tell the bytes that a folder's filesystem has room for."""
-    status = os.statvfs(folder)
-    return status.f_bavail * status.f_frsize
 
 
 @contextlib.contextmanager
