@@ -21,6 +21,12 @@ from one that a killed run left behind:
 An image that is ``saving`` is left alone for the week in any case: Glance is
 busy with a connection, and changes nothing until all data is there (100 GB at
 1 MB/s take 28 hours). If nobody sends any more, Glance makes it ``queued``.
+
+A run that is killed, or whose host loses power, cannot undo anything. What it
+leaves ``queued`` or ``saving`` has no data, so nothing can be won by going on
+with it, and to remove an image is something that two runs at once can do
+without harm. An image of such a run that is ``active`` is complete: it is
+reused by its content, if it is needed, and then loses the mark.
 """
 
 from collections.abc import Iterable, Iterator

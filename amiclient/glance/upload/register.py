@@ -8,7 +8,7 @@ shrunk; the AMI's own data comes last, so that an AMI that is active has all
 that it needs. Whatever goes wrong, what was created is removed.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 import contextlib
 import dataclasses
 import logging
@@ -66,12 +66,15 @@ def execute(
         if isinstance(plan.ami, request.Creation):
             # Much may have to be sent, which would be in vain.
             _look_again(plan, catalog)
-        sent = _send(plan, records, _Sender(proxy, plan.settings, progress))
+        send = _sender(proxy, plan.settings, progress)
+        sent = _send(plan, records, send, progress)
         records.update({kind: each.record for kind, each in sent.items()})
         _finish(plan, records, made)
         records.update(_look_again(plan, catalog))
         made.commit()
-        _clear(plan, records, catalog)
+        for step in plan.reuses:
+            # A killed run may have left its mark on it.
+            records[step.kind] = marks.clear(catalog, records[step.kind])
     if model.Kind.AMI in sent:
         reuse.tell_others(plan, sent[model.Kind.AMI])
     return model.Triple(
@@ -79,11 +82,7 @@ def execute(
         kernel=records.get(model.Kind.AKI),
         ramdisk=records.get(model.Kind.ARI),
         uploaded=sum(each.uploaded for each in sent.values()),
-        reused=tuple(
-            step.record.id
-            for step in plan.steps
-            if isinstance(step, request.Reuse)
-        ),
+        reused=tuple(step.record.id for step in plan.reuses),
     )
 
 
@@ -126,18 +125,11 @@ def add_part(
         record = marks.clear(catalog, record)
         return request.Registered(record, reused=(record.id,))
     record = _make(step, made)
-    sent = _Sender(proxy, plan.settings, progress).send(
-        record, step.kind, step.payload
-    )
+    send = _sender(proxy, plan.settings, progress)
+    sent = send(record, step.kind, step.payload)
     changes = {'protected': True} if plan.settings.protected else {}
     record = made.finish(sent.record, changes)
     return request.Registered(record, uploaded=sent.uploaded)
-
-
-def _creations(plan: request.RegisterPlan) -> Iterator[request.Creation]:
-    for step in plan.steps:
-        if isinstance(step, request.Creation):
-            yield step
 
 
 def _create(
@@ -195,7 +187,7 @@ def _finish(
     The AMI comes first and the kernel last: whoever finds a kernel without a
     mark may link to it, and nothing may undo it any more.
     """
-    for step in reversed(list(_creations(plan))):
+    for step in reversed(plan.creations):
         record = records[step.kind]
         changes: dict[str, Any] = {}
         needed = units.gib(max(record.size or 0, record.virtual_size or 0))
@@ -215,9 +207,7 @@ def _look_again(
     :returns: it, as it is now.
     """
     found: dict[model.Kind, model.ImageRecord] = {}
-    for step in plan.steps:
-        if not isinstance(step, request.Reuse):
-            continue
+    for step in plan.reuses:
         visibility = plan.settings.visibility if step in plan.widened else None
         record = reuse.still(
             catalog, step.kind, step.record, visibility=visibility
@@ -230,54 +220,36 @@ def _look_again(
     return found
 
 
-def _clear(
-    plan: request.RegisterPlan,
-    records: dict[model.Kind, model.ImageRecord],
-    catalog: client.Catalog,
-) -> None:
-    """Clear marks that a killed run left on what is reused."""
-    for step in plan.steps:
-        if isinstance(step, request.Reuse):
-            records[step.kind] = marks.clear(catalog, records[step.kind])
-
-
-class _Sender:
-    """Sends the data of images."""
-
-    def __init__(
-        self,
-        proxy: '_proxy.Proxy',
-        settings: request.Settings,
-        progress: Progress,
-    ) -> None:
-        self._proxy = proxy
-        self._store = settings.store
-        self._patience = settings.patience
-        self.progress = progress
+def _sender(
+    proxy: '_proxy.Proxy', settings: request.Settings, progress: Progress
+) -> Callable[..., model.Sent]:
+    """Return what sends the data of images."""
 
     def send(
-        self,
         record: model.ImageRecord,
         kind: model.Kind,
         payload: model.Payload,
         cancel: threading.Event | None = None,
     ) -> model.Sent:
         return upload.send(
-            self._proxy,
+            proxy,
             record.id,
             payload,
-            store=self._store,
+            store=settings.store,
             description=f'Sending {kind.noun}',
-            progress=self.progress,
+            progress=progress,
             cancel=cancel,
-            patience=self._patience,
+            patience=settings.patience,
         )
+
+    return send
 
 
 def _send(
     plan: request.RegisterPlan,
     records: Mapping[model.Kind, model.ImageRecord],
-    sender: _Sender,
+    send: Callable[..., model.Sent],
+    progress: Progress,
 ) -> dict[model.Kind, model.Sent]:
     """Send all data: kernel and ramdisk beside the shrinking, then the AMI."""
     if isinstance(plan.ami, request.Reuse):
@@ -288,10 +260,10 @@ def _send(
 
     def send_parts(cancel: threading.Event) -> dict[model.Kind, model.Sent]:
         return {
-            step.kind: sender.send(
+            step.kind: send(
                 records[step.kind], step.kind, step.payload, cancel
             )
-            for step in _creations(plan)
+            for step in plan.creations
             if step.kind is not model.Kind.AMI
         }
 
@@ -304,7 +276,7 @@ def _send(
                     plan.shrink,
                     payload,
                     stack,
-                    progress=sender.progress,
+                    progress=progress,
                     cancel=cancel,
                 )
             except errors.CancelledError:
@@ -312,7 +284,5 @@ def _send(
                 parts.result()
                 raise
         sent = parts.result()
-        sent[model.Kind.AMI] = sender.send(
-            records[model.Kind.AMI], model.Kind.AMI, payload
-        )
+        sent[ami.kind] = send(records[ami.kind], ami.kind, payload)
     return sent

@@ -9,7 +9,7 @@ that can be checked has been. Nothing here does anything.
 from collections.abc import Mapping
 import dataclasses
 import pathlib
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from amiclient.ext import shrink
 from amiclient.glance import model
@@ -245,6 +245,16 @@ class RegisterPlan:
             self.ami,
         )
 
+    @property
+    def creations(self) -> tuple[Creation, ...]:
+        """The steps that create an image."""
+        return tuple(s for s in self.steps if isinstance(s, Creation))
+
+    @property
+    def reuses(self) -> tuple[Reuse, ...]:
+        """The steps that link an image that is there."""
+        return tuple(s for s in self.steps if isinstance(s, Reuse))
+
 
 @dataclasses.dataclass(frozen=True)
 class PartPlan:
@@ -296,17 +306,19 @@ def adopt(request: UploadRequest, source: bundle.Source) -> UploadRequest:
             min_disk = max(image.min_disk, units.gib(image.size))
         min_ram = image.min_ram if min_ram is None else min_ram
         traits = _traits(traits, image)
+    brought: dict[str, Any] = {
+        f'{noun}_traits': _traits(Traits(), part)
+        for noun in ('kernel', 'ramdisk')
+        if (part := source.part(noun)) is not None
+        # What the user gave in its place is another file.
+        and getattr(request, noun) == str(getattr(source, noun))
+    }
     return dataclasses.replace(
         request,
         source=source.root,
         own=source.own,
         traits=traits,
-        kernel_traits=_part_traits(
-            request.kernel, source.kernel, source.part('kernel')
-        ),
-        ramdisk_traits=_part_traits(
-            request.ramdisk, source.ramdisk, source.part('ramdisk')
-        ),
+        **brought,
         min_disk=min_disk,
         min_ram=min_ram,
         seen=source.seen,
@@ -323,14 +335,3 @@ def _traits(given: Traits, part: manifest.Part) -> Traits:
         tags=given.tags or part.tags,
         properties={**before, **given.properties},
     )
-
-
-def _part_traits(
-    wanted: str | None,
-    found: pathlib.Path | None,
-    part: manifest.Part | None,
-) -> Traits:
-    """Tell what a kernel or ramdisk is given that the source brought."""
-    if part is None or found is None or wanted != str(found):
-        return Traits()
-    return _traits(Traits(), part)

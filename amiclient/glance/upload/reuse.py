@@ -5,6 +5,12 @@
 What can do is decided by content: size, hash and formats. Then it must be of
 use to whoever could use the new image, and be what the user asked for. Why a
 candidate with the same bytes was passed over is said, never left to guesses.
+
+A kernel is compared as it is; but what is sent of a root filesystem is there
+only when it was shrunk. So the plan looks for images that are what the new
+one would be in all that can be known before: links, formats, name, properties
+and so on. Only if there are any is the filesystem shrunk before anything is
+created, and its copy compared with them.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,8 +32,11 @@ from amiclient.glance.upload import root_copy
 from amiclient.progress import Progress
 from amiclient import units
 
-#: Who can see an image: each sees what the one before shows, and more.
-_VISIBILITIES = ('private', 'shared', 'community', 'public')
+LOG = logging.getLogger(__name__)
+
+#: How much an upload may be larger than its source, but for what was asked
+#: to be added: alignment, and what a filesystem needs to describe itself.
+_SLACK = 128 << 20
 
 #: Glance's own default.
 _DEFAULT_VISIBILITY = 'shared'
@@ -266,7 +275,16 @@ def _changes(
 ) -> Iterator[str]:
     if now.status != before.status:
         yield f'is {now.status}'
-    if _data(now) != _data(before):
+    if any(
+        getattr(now, name) != getattr(before, name)
+        for name in (
+            'disk_format',
+            'container_format',
+            'size',
+            'hash_algo',
+            'hash_value',
+        )
+    ):
         yield 'holds other data'
     if now.owner != before.owner:
         yield f'belongs to the project {now.owner}'
@@ -276,11 +294,6 @@ def _changes(
         yield 'links to another kernel'
     if now.ramdisk_id != before.ramdisk_id:
         yield 'links to another ramdisk'
-
-
-def _data(image: model.ImageRecord) -> tuple[Any, ...]:
-    formats = image.disk_format, image.container_format
-    return *formats, image.size, image.hash_algo, image.hash_value
 
 
 def told(
@@ -298,14 +311,7 @@ def told(
 
 
 def _rank(visibility: str) -> int:
-    return _VISIBILITIES.index(visibility)
-
-
-LOG = logging.getLogger(__name__)
-
-#: How much an upload may be larger than its source, but for what was asked
-#: to be added: alignment, and what a filesystem needs to describe itself.
-_SLACK = 128 << 20
+    return model.VISIBILITIES.index(visibility)
 
 
 def look(
@@ -337,7 +343,9 @@ def look(
         return (), ()
     sizes = (creation.size, creation.size)
     if shrunk is not None and (creation.payload.pack or not exact):
-        sizes = (1, _most(asked, shrunk))
+        journal = asked.journal if isinstance(asked.journal, int) else 0
+        headroom = asked.headroom.of(shrunk.image.superblock.in_use)
+        sizes = (1, shrunk.size_before + headroom + journal + _SLACK)
     elif creation.payload.pack:
         sizes = (1, creation.size + _SLACK)
     formats = (new.disk_format, new.container_format)
@@ -371,12 +379,6 @@ def look(
         tuple(image for image, why in whys if why is None),
         tuple(request.Other(image, why) for image, why in whys if why),
     )
-
-
-def _most(asked: request.UploadRequest, shrunk: shrink.ShrinkPlan) -> int:
-    journal = asked.journal if isinstance(asked.journal, int) else 0
-    headroom = asked.headroom.of(shrunk.image.superblock.in_use)
-    return shrunk.size_before + headroom + journal + _SLACK
 
 
 def settle(
