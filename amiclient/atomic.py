@@ -17,9 +17,6 @@ from amiclient import errors
 from amiclient import locks
 from amiclient import scratch
 
-#: What open(2) and rename(2) say when a directory cannot take a file.
-_REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS)
-
 #: linux/fs.h: FS_IOC_GETFLAGS, _IOR('f', 1, long), on most machines; and
 #: what chattr(1) calls FS_IMMUTABLE_FL and FS_APPEND_FL.
 _GETFLAGS = 0x80006601 | struct.calcsize('l') << 16
@@ -39,7 +36,7 @@ class Output:
 
     :param target: the path that it is to have. What is there already is
         replaced, not written to; if it is a symbolic link, it is the link.
-    :raises AmiError: if its folder is missing or cannot be written to.
+    :raises AmiError: if its directory is missing or cannot be written to.
     :raises UsageError: if something else than a file has the name.
     :raises BusyError: if another process reads or changes what has it.
     """
@@ -50,7 +47,7 @@ class Output:
         self.target = target
         with contextlib.ExitStack() as stack:
             stack.enter_context(replacing(target))
-            with explained(target.parent):
+            with scratch.explained(target.parent):
                 self._temporary = scratch.File(target.parent, target.name)
             self._stack = stack.pop_all()
         #: How to get at it; its name may be another.
@@ -96,10 +93,10 @@ class Output:
             elif durable:
                 os.chmod(self.path, _mode(self.target))
         # Another process may have put one there since.
-        with replacing(self.target), explained(self.target.parent):
+        with replacing(self.target), scratch.explained(self.target.parent):
             self._temporary.rename(self.target.name)
         if durable:
-            # A folder may take files, and yet not let itself be read.
+            # A directory may take files, and yet not let itself be read.
             with contextlib.suppress(PermissionError):
                 sync(self.target.parent)
 
@@ -201,45 +198,45 @@ def _flags(path: pathlib.Path) -> int:
 
 
 @contextlib.contextmanager
-def directory_for(folder: pathlib.Path) -> Iterator[None]:
-    """Make a folder for results if it is not there.
+def directory_for(directory: pathlib.Path) -> Iterator[None]:
+    """Make a directory for results if it is not there.
 
     It is removed again if nothing got there before something failed.
 
     :raises AmiError: if it cannot be made, something else has its name, or
         somebody else may have put it there to get at what comes into it.
     """
-    made = _make_directory(folder)
+    made = _make_directory(directory)
     try:
         yield
     except BaseException:
         if made:
             with contextlib.suppress(OSError):
-                folder.rmdir()
+                directory.rmdir()
         raise
 
 
-def _make_directory(folder: pathlib.Path) -> bool:
-    with explained(folder.parent):
+def _make_directory(directory: pathlib.Path) -> bool:
+    with scratch.explained(directory.parent):
         try:
-            folder.mkdir()
+            directory.mkdir()
         except FileExistsError:
             pass
         else:
             return True
     hint = 'choose another --directory'
-    refuse_fixed(folder)
-    if not folder.is_dir():
-        raise errors.AmiError(f'{folder} is no directory', hint=hint)
+    refuse_fixed(directory)
+    if not directory.is_dir():
+        raise errors.AmiError(f'{directory} is no directory', hint=hint)
     # As the kernel does with fs.protected_symlinks: proc_sys_fs(5). What is
     # in such a place, /tmp for one, may have been made there for us to find.
-    place, owner = folder.parent.stat(), folder.lstat().st_uid
+    place, owner = directory.parent.stat(), directory.lstat().st_uid
     shared = stat.S_ISVTX | stat.S_IWOTH
     trusted = owner in (os.geteuid(), place.st_uid)
     if place.st_mode & shared == shared and not trusted:
         raise errors.AmiError(
-            f'{folder} belongs to somebody else, in a directory that all may '
-            'write to',
+            f'{directory} belongs to somebody else, in a directory that all '
+            'may write to',
             hint=hint,
         )
     return False
@@ -249,7 +246,7 @@ def publish(path: pathlib.Path, target: pathlib.Path) -> None:
     """Give a private file, all of whose data is there, its final name.
 
     :param target: as for :class:`Output`, and on the same filesystem.
-    :raises AmiError: if its folder is missing or cannot be written to.
+    :raises AmiError: if its directory is missing or cannot be written to.
     :raises UsageError: if something else than a file has the name.
     :raises BusyError: if another process reads or changes what has it.
     :raises OSError: EXDEV if it is on another filesystem.
@@ -258,7 +255,7 @@ def publish(path: pathlib.Path, target: pathlib.Path) -> None:
     refuse_fixed(target, target.parent)
     with _synced(path):
         os.chmod(path, _mode(target))
-    with replacing(target), explained(target.parent):
+    with replacing(target), scratch.explained(target.parent):
         os.replace(path, target)
     with contextlib.suppress(PermissionError):
         sync(target.parent)
@@ -275,30 +272,6 @@ def _mode(target: pathlib.Path) -> int:
         if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
             return stat.S_IMODE(status.st_mode) & 0o777
     return 0o666 & ~umask()
-
-
-@contextlib.contextmanager
-def explained(folder: pathlib.Path) -> Iterator[None]:
-    """Say it in plain words if a folder cannot take a file.
-
-    :raises AmiError: if it is missing or cannot be written to.
-    """
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise errors.AmiError(
-            'no such directory', subject=folder, hint='make it first'
-        ) from error
-    except NotADirectoryError as error:
-        raise errors.AmiError('not a directory', subject=folder) from error
-    except OSError as error:
-        if error.errno in _REFUSALS:
-            raise errors.AmiError(
-                os.strerror(error.errno or 0),
-                subject=folder,
-                hint='choose a directory that you may write to',
-            ) from error
-        raise
 
 
 @contextlib.contextmanager
@@ -379,7 +352,7 @@ def _imitate(like: pathlib.Path, path: pathlib.Path) -> None:
 
 
 def sync(path: pathlib.Path) -> None:
-    """Wait until a file or folder is on disk."""
+    """Wait until a file or directory is on disk."""
     with _synced(path):
         pass
 

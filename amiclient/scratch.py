@@ -6,14 +6,14 @@ Whoever is killed cannot clean up, so the next run does it. What may go is
 told by three things together: its name, which nothing else has; its owner,
 who is the user that looks; and a lock (flock(2)), which the process that made
 it holds and which ends with that process, however it ends. systemd-tmpfiles
-respects the lock of a folder as well.
+respects the lock of a directory as well.
 
 Where others may rename what they do not own, a name is no way to come back to
 a file: somebody could have put a symbolic link in its place. There the path
 is one that leads to the open file itself, below ``/proc`` (proc(5)).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 import contextlib
 import dataclasses
 import errno
@@ -23,12 +23,15 @@ import os
 import pathlib
 import re
 import secrets
+import signal
 import stat
 import types
 import typing
 
 from amiclient import errors
 from amiclient import interrupts
+from amiclient import process
+from amiclient import units
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,13 +41,24 @@ _NAME = re.compile(r'\.(.+\.)?amiclient-[0-9a-f]{8}', re.DOTALL)
 #: what is added, a name must not exceed NAME_MAX, 255.
 _STEM = 150
 
-_FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
-#: Is in each of our folders. Who may rename a folder of ours, but not look
-#: into it, must not get us to take it for a temporary one.
+#: Is in each of our directories. Who may rename a directory of ours, but not
+#: look into it, must not get us to take it for a temporary one.
 _MARK = 'amiclient'
 
 _DESCRIPTORS = pathlib.Path('/proc/self/fd')
+
+#: What open(2) and rename(2) say when a directory cannot take a file.
+_REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+#: Bytes of room that are as good as none.
+_HARDLY = 1 << 20
+
+#: file-hierarchy(7): what is large goes to /var/tmp, for /tmp is in memory on
+#: many systems.
+_LARGE = pathlib.Path('/var/tmp')  # noqa: S108 - this makes files
+_SMALL = pathlib.Path('/tmp')  # noqa: S108
 
 
 class _Temporary:
@@ -55,13 +69,13 @@ class _Temporary:
 
     def __init__(
         self,
-        folder: pathlib.Path,
+        directory: pathlib.Path,
         stem: str,
         make: Callable[[str, int], int],
     ) -> None:
         start = os.fsdecode(os.fsencode(stem)[:_STEM])
-        self._folder = os.open(
-            folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+        self._directory = os.open(
+            directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
         )
         self._descriptor = -1
         try:
@@ -73,8 +87,8 @@ class _Temporary:
         except BaseException:
             self.__exit__()
             raise
-        self.path = folder / self._name
-        if is_exposed(folder) and _DESCRIPTORS.exists():
+        self.path = directory / self._name
+        if is_exposed(directory) and _DESCRIPTORS.exists():
             self.path = pathlib.Path(
                 f'/proc/{os.getpid()}/fd/{self._descriptor}'
             )
@@ -82,7 +96,7 @@ class _Temporary:
     def _made(self, make: Callable[[str, int], int]) -> int:
         """Make it, and lock it; tell -1 if another name has to be tried."""
         try:
-            descriptor = make(self._name, self._folder)
+            descriptor = make(self._name, self._directory)
         except FileExistsError:
             return -1
         # Somebody who cleans up may just have looked, and removed it.
@@ -95,7 +109,7 @@ class _Temporary:
         """Tell whether the name still leads to what was made."""
         try:
             found = os.stat(
-                self._name, dir_fd=self._folder, follow_symlinks=False
+                self._name, dir_fd=self._directory, follow_symlinks=False
             )
         except FileNotFoundError:
             return False
@@ -113,23 +127,23 @@ class _Temporary:
         with interrupts.held():
             if self._descriptor >= 0:
                 if self._is_ours(self._descriptor):
-                    _remove(self._name, self._folder)
+                    _remove(self._name, self._directory)
                 os.close(self._descriptor)
                 self._descriptor = -1
-            if self._folder >= 0:
-                os.close(self._folder)
-                self._folder = -1
+            if self._directory >= 0:
+                os.close(self._directory)
+                self._directory = -1
 
 
 class File(_Temporary):
     """A file that only we may read, until it gets another name.
 
-    :param folder: the folder that it is in.
+    :param directory: the directory that it is in.
     :param stem: the name that it will have.
     """
 
-    def __init__(self, folder: pathlib.Path, stem: str) -> None:
-        super().__init__(folder, f'{stem}.', _make_file)
+    def __init__(self, directory: pathlib.Path, stem: str) -> None:
+        super().__init__(directory, f'{stem}.', _make_file)
 
     def adopt(self, path: pathlib.Path) -> None:
         """Become another file of ours, which loses its name.
@@ -142,13 +156,13 @@ class File(_Temporary):
             with interrupts.held():
                 # Nobody must take it for one that was left behind.
                 locked(descriptor)
-                os.replace(path, self._name, dst_dir_fd=self._folder)
+                os.replace(path, self._name, dst_dir_fd=self._directory)
                 os.dup2(descriptor, self._descriptor, inheritable=False)
         finally:
             os.close(descriptor)
 
     def rename(self, name: str) -> None:
-        """Give it the name that it is to have, in the same folder.
+        """Give it the name that it is to have, in the same directory.
 
         What has that name is replaced; if that is a symbolic link, it is the
         link.
@@ -163,22 +177,22 @@ class File(_Temporary):
         os.replace(
             self._name,
             name,
-            src_dir_fd=self._folder,
-            dst_dir_fd=self._folder,
+            src_dir_fd=self._directory,
+            dst_dir_fd=self._directory,
         )
         # It is a temporary one no more, and open to all.
         with contextlib.suppress(OSError):
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
 
-class Folder(_Temporary):
-    """A folder that only we may look into.
+class Directory(_Temporary):
+    """A directory that only we may look into.
 
-    :param folder: the folder that it is in.
+    :param directory: the directory that it is in.
     """
 
-    def __init__(self, folder: pathlib.Path) -> None:
-        super().__init__(folder, '', _make_folder)
+    def __init__(self, directory: pathlib.Path) -> None:
+        super().__init__(directory, '', _make_directory)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,50 +200,50 @@ class _Left:
     """Something that nobody needs any more, locked while it is looked at."""
 
     name: str
-    folder: int
+    directory: int
     size: int
 
 
-def sweep(folder: pathlib.Path) -> None:
-    """Remove what runs that were killed have left in a folder."""
+def sweep(directory: pathlib.Path) -> None:
+    """Remove what runs that were killed have left in a directory."""
     count = size = 0
-    for left in _abandoned(folder):
-        if _remove(left.name, left.folder):
+    for left in _abandoned(directory):
+        if _remove(left.name, left.directory):
             count += 1
             size += left.size
     if count:
         _LOG.warning(
             '%s: removed %d temporary %s (%d bytes) of a run that was killed',
-            folder,
+            directory,
             count,
             'file' if count == 1 else 'files',
             size,
         )
 
 
-def reclaimable(folder: pathlib.Path) -> int:
+def reclaimable(directory: pathlib.Path) -> int:
     """Tell how many bytes :func:`sweep` would free."""
-    return sum(left.size for left in _abandoned(folder))
+    return sum(left.size for left in _abandoned(directory))
 
 
-def is_exposed(folder: pathlib.Path) -> bool:
-    """Tell whether somebody else may rename our files in a folder.
+def is_exposed(directory: pathlib.Path) -> bool:
+    """Tell whether somebody else may rename our files in a directory.
 
-    The owner of the folder may, and who may write to it, unless it is sticky
+    The owner of it may, and who may write to it, unless it is sticky
     (inode(7)).
     """
-    status = folder.stat()
+    status = directory.stat()
     if status.st_uid not in (0, os.geteuid()):
         return True
     others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     return bool(others) and not status.st_mode & stat.S_ISVTX
 
 
-def _abandoned(folder: pathlib.Path) -> Iterator[_Left]:
+def _abandoned(directory: pathlib.Path) -> Iterator[_Left]:
     try:
-        parent = os.open(folder, os.O_RDONLY | _FOLDER & ~os.O_NOFOLLOW)
+        parent = os.open(directory, os.O_RDONLY | _DIRECTORY & ~os.O_NOFOLLOW)
     except OSError:
-        # Whoever needs the folder says what is wrong with it.
+        # Whoever needs the directory says what is wrong with it.
         return
     try:
         with os.scandir(parent) as entries:
@@ -250,7 +264,7 @@ def _claimed(name: str, parent: int) -> Iterator[int | None]:
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
         if status.st_uid == os.geteuid():
             if stat.S_ISDIR(status.st_mode):
-                flags = os.O_RDONLY | _FOLDER
+                flags = os.O_RDONLY | _DIRECTORY
             elif stat.S_ISREG(status.st_mode):
                 # Over NFS, a lock takes the right to write.
                 flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -271,20 +285,20 @@ def _claimed(name: str, parent: int) -> Iterator[int | None]:
             os.close(descriptor)
 
 
-def _make_file(name: str, folder: int) -> int:
+def _make_file(name: str, directory: int) -> int:
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.open(name, flags, 0o600, dir_fd=folder)
+    return os.open(name, flags, 0o600, dir_fd=directory)
 
 
-def _make_folder(name: str, folder: int) -> int:
-    os.mkdir(name, 0o700, dir_fd=folder)
-    descriptor = os.open(name, os.O_RDONLY | _FOLDER, dir_fd=folder)
+def _make_directory(name: str, directory: int) -> int:
+    os.mkdir(name, 0o700, dir_fd=directory)
+    descriptor = os.open(name, os.O_RDONLY | _DIRECTORY, dir_fd=directory)
     os.close(_make_file(_MARK, descriptor))
     return descriptor
 
 
 def _is_marked(descriptor: int) -> bool:
-    """Tell whether a folder is one that was made here; any file may be."""
+    """Tell whether a directory is one that was made here; any file may be."""
     if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
         return True
     names = os.listdir(descriptor)
@@ -292,7 +306,7 @@ def _is_marked(descriptor: int) -> bool:
 
 
 def locked(descriptor: int, *, shared: bool = False) -> bool | None:
-    """Lock a file or folder, until it is closed.
+    """Lock a file or directory, until it is closed.
 
     :param shared: whether others may have it locked like that as well.
     :returns: false if somebody else has; None where there are no locks.
@@ -325,13 +339,13 @@ def _size(descriptor: int) -> int:
     return size
 
 
-def _remove(name: str, folder: int) -> bool:
-    """Remove a file, or a folder with all that is in it."""
+def _remove(name: str, directory: int) -> bool:
+    """Remove a file, or a directory with all that is in it."""
     try:
         try:
-            os.unlink(name, dir_fd=folder)
+            os.unlink(name, dir_fd=directory)
         except IsADirectoryError:
-            _remove_folder(name, folder)
+            _remove_directory(name, directory)
     except OSError as error:
         # No reason to fail, and the next run finds it again.
         _LOG.debug('%s could not be removed', name, exc_info=error)
@@ -339,18 +353,227 @@ def _remove(name: str, folder: int) -> bool:
     return True
 
 
-def _remove_folder(name: str, folder: int) -> None:
-    descriptor = os.open(name, os.O_RDONLY | _FOLDER, dir_fd=folder)
+def _remove_directory(name: str, directory: int) -> None:
+    descriptor = os.open(name, os.O_RDONLY | _DIRECTORY, dir_fd=directory)
     try:
         # The mark goes last, should this be cut short as well.
         for inside in sorted(os.listdir(descriptor), key=_MARK.__eq__):
             _remove(inside, descriptor)
     finally:
         os.close(descriptor)
-    os.rmdir(name, dir_fd=folder)
+    os.rmdir(name, dir_fd=directory)
 
 
-def room(folder: pathlib.Path) -> int:
-    """Tell the bytes that a folder's filesystem has room for."""
-    status = os.statvfs(folder)
+def room(directory: pathlib.Path) -> int:
+    """Tell the bytes that a directory's filesystem has room for."""
+    status = os.statvfs(directory)
     return status.f_bavail * status.f_frsize
+
+
+def check_room(directory: pathlib.Path, needed: int) -> None:
+    """Make sure that there is room for the work.
+
+    :param needed: bytes.
+    :raises NoSpaceError: if there is not.
+    """
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        free = room(directory) + reclaimable(directory)
+        if free < needed:
+            raise _no_space(
+                directory,
+                f': {units.format_size(needed)} are needed, '
+                f'{units.format_size(free)} are free',
+            )
+
+
+@contextlib.contextmanager
+def full_disk(*directories: pathlib.Path) -> Iterator[None]:
+    """Say it in plain words if the disk gets full meanwhile.
+
+    Likewise if a file would become larger than it may.
+
+    :param directories: what is written to; the one with the least room
+        is blamed.
+    :raises NoSpaceError: if one of them is full.
+    :raises TooLargeError: if a file in one of them may not become larger.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise _too_large(directories) from error
+        if error.errno not in errors.FULL:
+            raise
+        raise _no_space(min(directories, key=room), '') from error
+    except process.ProgramFailed as error:
+        if error.result.status == -signal.SIGXFSZ:
+            raise _too_large(directories) from error
+        raise
+
+
+def refuse_too_large(directory: pathlib.Path, size: int) -> None:
+    """Make sure that a file may become so large (setrlimit(2)).
+
+    :param size: bytes.
+    :raises TooLargeError: if it may not.
+    """
+    limit = errors.largest_file()
+    if limit is not None and limit < size:
+        raise _too_large((directory,))
+
+
+def refuse_full(*directories: pathlib.Path) -> None:
+    """Blame a full disk, if there is one, for the failure of a program.
+
+    Programs that cannot write say so in many ways, some of them misleading.
+
+    :raises NoSpaceError: if there is hardly any room in one of them.
+    """
+    for directory in directories:
+        if room(directory) < _HARDLY:
+            raise _no_space(directory, '')
+
+
+@contextlib.contextmanager
+def workshop(directory: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Provide a private directory for temporary files."""
+    with explained(directory):
+        made = Directory(directory)
+    with made:
+        yield made.path
+
+
+def _too_large(
+    directories: Collection[pathlib.Path],
+) -> errors.TooLargeError:
+    # What is in another one is a private one, of which the user knows nothing.
+    known = [one for one in directories if one.parent not in directories]
+    where = ', '.join(map(str, dict.fromkeys(known)))
+    return errors.too_large(where)
+
+
+def _no_space(directory: pathlib.Path, figures: str) -> errors.NoSpaceError:
+    return errors.NoSpaceError(
+        f'no room for the copy{figures}',
+        subject=directory,
+        hint='make room there, or write the result elsewhere with --output',
+    )
+
+
+def candidates(
+    chosen: pathlib.Path | None, source: pathlib.Path | None
+) -> tuple[pathlib.Path, ...]:
+    """Tell the directories that a copy may be made in, the best one first.
+
+    What the user chose is the only one. Else it is ``$TMPDIR``, /var/tmp,
+    the directory of the source and /tmp, as far as they can be written to.
+
+    :param chosen: what the user chose; None for the usual ones.
+    :param source: the file or device that is copied; None if it is not a
+        local one.
+    :raises UsageError: if the one that was chosen cannot be written to.
+    """
+    if chosen is not None:
+        if not chosen.is_dir():
+            raise errors.UsageError(
+                f'{chosen} is not a directory',
+                hint='create it, or name another by --work-directory',
+            )
+        if not _is_writable(chosen):
+            raise errors.UsageError(
+                f'{chosen} cannot be written to',
+                hint='name another by --work-directory',
+            )
+        return (chosen,)
+    places = [_LARGE, _SMALL]
+    if source is not None and source.is_file():
+        # Not beside a device: /dev is in memory.
+        places.insert(1, source.resolve().parent)
+    wanted = os.environ.get('TMPDIR')
+    if wanted:
+        places.insert(0, pathlib.Path(wanted).absolute())
+    return tuple(place for place in dict.fromkeys(places) if _usable(place))
+
+
+def roomiest(
+    chosen: pathlib.Path | None, source: pathlib.Path | None, lack: str
+) -> pathlib.Path:
+    """Choose the one of :func:`candidates` that has the most room.
+
+    :param lack: what to say if there is none.
+    :raises NoSpaceError: if there is none.
+    :raises UsageError: if the one that was chosen cannot be written to.
+    """
+    places = candidates(chosen, source)
+    if not places:
+        raise errors.NoSpaceError(lack, hint='name one with --work-directory')
+    return max(places, key=room)
+
+
+@contextlib.contextmanager
+def directory(
+    chosen: pathlib.Path | None, source: pathlib.Path | None, lack: str
+) -> Iterator[pathlib.Path]:
+    """Provide a private directory where there is most room.
+
+    What runs that were killed have left there is removed first. The
+    parameters and errors are those of :func:`roomiest`.
+    """
+    place = roomiest(chosen, source, lack)
+    sweep(place)
+    with Directory(place) as made, named(made.path, place):
+        yield made.path
+
+
+@contextlib.contextmanager
+def named(private: pathlib.Path, place: pathlib.Path) -> Iterator[None]:
+    """Say which directory has no room, rather than a private one in it.
+
+    :raises NoSpaceError: with what the user can do about it.
+    :raises TooLargeError: likewise.
+    """
+    try:
+        yield
+    except (errors.NoSpaceError, errors.TooLargeError) as error:
+        names = str(private), str(private.resolve())
+        if error.subject in names:
+            error.subject = str(place)
+            if isinstance(error, errors.NoSpaceError):
+                error.hint = (
+                    'make room there, or name another directory by '
+                    '--work-directory'
+                )
+        raise
+
+
+def _usable(place: pathlib.Path) -> bool:
+    return place.is_dir() and _is_writable(place)
+
+
+def _is_writable(place: pathlib.Path) -> bool:
+    # This knows of read-only filesystems, too, and of access control lists.
+    return os.access(place, os.W_OK | os.X_OK)
+
+
+@contextlib.contextmanager
+def explained(directory: pathlib.Path) -> Iterator[None]:
+    """Say it in plain words if a directory cannot take a file.
+
+    :raises AmiError: if it is missing or cannot be written to.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise errors.AmiError(
+            'no such directory', subject=directory, hint='make it first'
+        ) from error
+    except NotADirectoryError as error:
+        raise errors.AmiError('not a directory', subject=directory) from error
+    except OSError as error:
+        if error.errno in _REFUSALS:
+            raise errors.AmiError(
+                os.strerror(error.errno or 0),
+                subject=directory,
+                hint='choose a directory that you may write to',
+            ) from error
+        raise

@@ -23,12 +23,12 @@ from amiclient.boot import session as session_
 from amiclient import confinement
 from amiclient import errors
 from amiclient.ext import image
-from amiclient.ext import workplace
 from amiclient import process
 from amiclient.progress import Progress
 from amiclient.progress import QUIET
 from amiclient.progress import Task
 from amiclient.rootfs import identify
+from amiclient import scratch
 from amiclient.source import bundle
 from amiclient import units
 
@@ -246,7 +246,7 @@ def execute(plan: BootPlan, *, progress: Progress = QUIET) -> Booted:
     """
     request = plan.request
     with (
-        workplace.folder(
+        scratch.directory(
             request.work_directory,
             request.source,
             'there is no folder for the disk of the guest',

@@ -2,15 +2,11 @@
 
 """The stages of a shrink: the copy, the finish, and where they are done."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-import contextlib
-import errno
+from collections.abc import Iterable, Mapping
 import os
 import pathlib
-import signal
 import threading
 
-from amiclient import atomic
 from amiclient import errors
 from amiclient.ext import e2fsprogs
 from amiclient.ext import image
@@ -19,14 +15,9 @@ from amiclient.ext import mmp
 from amiclient.ext import superblock
 from amiclient.ext import times
 from amiclient import locks
-from amiclient import process
 from amiclient.progress import Progress
 from amiclient import scratch
 from amiclient import sparse
-from amiclient import units
-
-#: Bytes of room that are as good as none.
-_HARDLY = 1 << 20
 
 
 def copy_in_use(
@@ -134,22 +125,6 @@ def _catch_up(path: pathlib.Path, tools: e2fsprogs.Toolbox) -> None:
         tools.settle(path, '-p')
 
 
-def check_room(folder: pathlib.Path, needed: int) -> None:
-    """Make sure that there is room for the work.
-
-    :param needed: bytes.
-    :raises NoSpaceError: if there is not.
-    """
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        free = scratch.room(folder) + scratch.reclaimable(folder)
-        if free < needed:
-            raise _no_space(
-                folder,
-                f': {units.format_size(needed)} are needed, '
-                f'{units.format_size(free)} are free',
-            )
-
-
 def reserve(path: pathlib.Path, runs: Iterable[sparse.Run]) -> None:
     """Give a file the room on disk that what is written to it will take.
 
@@ -164,80 +139,7 @@ def reserve(path: pathlib.Path, runs: Iterable[sparse.Run]) -> None:
         holes = sparse.subtract(
             sparse.merge(runs), sparse.data_in(descriptor, 0, size)
         )
-        check_room(path.parent, sparse.count(holes))
-        with full_disk(path.parent):
+        scratch.check_room(path.parent, sparse.count(holes))
+        with scratch.full_disk(path.parent):
             for first, end in holes:
                 os.posix_fallocate(descriptor, first, end - first)
-
-
-@contextlib.contextmanager
-def full_disk(*folders: pathlib.Path) -> Iterator[None]:
-    """Say it in plain words if the disk gets full meanwhile.
-
-    Likewise if a file would become larger than it may.
-
-    :param folders: what is written to; the one with the least room is blamed.
-    :raises NoSpaceError: if one of them is full.
-    :raises TooLargeError: if a file in one of them may not become larger.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.EFBIG:
-            raise _too_large(folders) from error
-        if error.errno not in errors.FULL:
-            raise
-        raise _no_space(min(folders, key=scratch.room), '') from error
-    except process.ProgramFailed as error:
-        if error.result.status == -signal.SIGXFSZ:
-            raise _too_large(folders) from error
-        raise
-
-
-def refuse_too_large(folder: pathlib.Path, size: int) -> None:
-    """Make sure that a file may become so large (setrlimit(2)).
-
-    :param size: bytes.
-    :raises TooLargeError: if it may not.
-    """
-    limit = errors.largest_file()
-    if limit is not None and limit < size:
-        raise _too_large((folder,))
-
-
-def refuse_full(*folders: pathlib.Path) -> None:
-    """Blame a full disk, if there is one, for the failure of a program.
-
-    Programs that cannot write say so in many ways, some of them misleading.
-
-    :raises NoSpaceError: if there is hardly any room in one of some folders.
-    """
-    for folder in folders:
-        if scratch.room(folder) < _HARDLY:
-            raise _no_space(folder, '')
-
-
-@contextlib.contextmanager
-def workshop(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Provide a private folder for temporary files."""
-    with atomic.explained(folder):
-        made = scratch.Folder(folder)
-    with made:
-        yield made.path
-
-
-def _too_large(
-    folders: Collection[pathlib.Path],
-) -> errors.TooLargeError:
-    # What is in another one is a private one, of which the user knows nothing.
-    known = [one for one in folders if one.parent not in folders]
-    where = ', '.join(map(str, dict.fromkeys(known)))
-    return errors.too_large(where)
-
-
-def _no_space(folder: pathlib.Path, figures: str) -> errors.NoSpaceError:
-    return errors.NoSpaceError(
-        f'no room for the copy{figures}',
-        subject=folder,
-        hint='make room there, or write the result elsewhere with --output',
-    )

@@ -15,7 +15,6 @@ from amiclient import atomic
 from amiclient import errors
 from amiclient.ext import busy
 from amiclient.ext import e2fsprogs
-from amiclient.ext import finish
 from amiclient.ext import geometry
 from amiclient.ext import image as image_
 from amiclient.ext import inodes
@@ -23,7 +22,6 @@ from amiclient.ext import layout as layout_
 from amiclient.ext import mmp
 from amiclient.ext import search
 from amiclient.ext import superblock
-from amiclient.ext import workplace
 from amiclient import scratch
 from amiclient import sparse
 from amiclient import units
@@ -177,15 +175,15 @@ def prepare(request: ShrinkRequest) -> ShrinkPlan:
     )
     _refuse_unwritable(planned)
     # A copy, if only of the metadata, begins with the size of the source.
-    finish.refuse_too_large(
+    scratch.refuse_too_large(
         planned.folder if in_place else output.parent,
         max(found.size, target.bound * found.block_size),
     )
     if _same_disk(planned.folder, output.parent):
-        finish.check_room(planned.folder, room + work)
+        scratch.check_room(planned.folder, room + work)
     else:
-        finish.check_room(planned.folder, work)
-        finish.check_room(output.parent, room)
+        scratch.check_room(planned.folder, work)
+        scratch.check_room(output.parent, room)
     return planned
 
 
@@ -391,7 +389,7 @@ def _refuse_unwritable(planned: ShrinkPlan) -> None:
         return
     if planned.request.output is None:
         atomic.refuse_foreign(output)
-    with atomic.explained(folder):
+    with scratch.explained(folder):
         status = folder.stat()
         if not os.access(folder, os.W_OK | os.X_OK):
             # In the words that the system has for it.
@@ -421,11 +419,11 @@ def _folder(
     request: ShrinkRequest, output: pathlib.Path, in_place: bool
 ) -> pathlib.Path:
     if request.work_directory is not None:
-        places = workplace.candidates(request.work_directory, output)
+        places = scratch.candidates(request.work_directory, output)
         return places[0]
     if request.image.is_device and in_place:
         # The device's own folder is in memory.
-        places = workplace.candidates(None, request.image.path)
+        places = scratch.candidates(None, request.image.path)
         if places:
             return places[0]
     return output.parent

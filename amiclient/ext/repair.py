@@ -19,6 +19,7 @@ from amiclient.ext import superblock
 from amiclient import locks
 from amiclient import process
 from amiclient.progress import Progress
+from amiclient import scratch
 from amiclient import sparse
 
 _LOG = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ def clean_source(
                 # Nobody needs it any more, however this ends.
                 stop.set()
         return
-    with finish.workshop(folder) as room:
+    with scratch.workshop(folder) as room:
         mended = room / 'full'
         _copy_everything(image, mended, tools.cancel, progress)
         with progress.task('Repairing'):

@@ -102,8 +102,8 @@ def _rehearse(planned: ShrinkPlan, progress: Progress) -> ShrinkPlan:
     tools = _tools(planned)
     with (
         errors.about(planned.image.path),
-        finish.workshop(planned.folder) as folder,
-        finish.full_disk(planned.folder),
+        scratch.workshop(planned.folder) as folder,
+        scratch.full_disk(planned.folder),
         _clean_source(planned, tools, progress) as source,
         progress.task('Trying the shrink out'),
     ):
@@ -143,7 +143,7 @@ def execute(
         scratch.sweep(folder)
     with (
         errors.about(planned.image.path),
-        finish.full_disk(planned.folder, planned.output.parent),
+        scratch.full_disk(planned.folder, planned.output.parent),
     ):
         if planned.in_place:
             return _in_place(planned, progress, cancel)
@@ -188,7 +188,7 @@ def _on_copy(
 
         def metadata() -> pathlib.Path:
             source.wait()
-            folder = stack.enter_context(finish.workshop(planned.folder))
+            folder = stack.enter_context(scratch.workshop(planned.folder))
             tools.copy_metadata(source.path, folder / _METADATA)
             return folder / _METADATA
 
@@ -197,7 +197,7 @@ def _on_copy(
         except errors.CancelledError:
             raise
         except errors.AmiError:
-            finish.refuse_full(planned.folder, planned.output.parent)
+            scratch.refuse_full(planned.folder, planned.output.parent)
             # A source that is not in order, or not what it was, explains any
             # failure.
             source.wait()
@@ -225,12 +225,12 @@ def _in_place(
         tools = dataclasses.replace(tools, interruptible=False)
     recover = planned.recover or not tools.check(path)
     if recover and not repair:
-        with finish.workshop(planned.folder) as folder:
+        with scratch.workshop(planned.folder) as folder:
             repair_.refuse_damaged(path, folder / _METADATA, _tools(planned))
     repair_.mend(path, tools, recover=recover, repair=repair)
     state = locks.state(path)
     target = plan_.aim(planned.request, path)
-    with finish.workshop(planned.folder) as folder:
+    with scratch.workshop(planned.folder) as folder:
         with progress.task('Trying the shrink out'):
             recorder = e2fsprogs.Recorder.of(planned.image.superblock)
             trial = _try_out(target, path, folder, recorder)

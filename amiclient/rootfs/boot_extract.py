@@ -16,7 +16,6 @@ import posixpath
 
 from amiclient import errors
 from amiclient.ext import reader as reader_
-from amiclient.ext import workplace
 from amiclient.rootfs import boot_files
 from amiclient.rootfs.boot_files import BootFiles
 from amiclient.rootfs import identify
@@ -77,7 +76,7 @@ def completed(
         name=shown,
         hint=wanted.hint,
     )
-    with workplace.folder(
+    with scratch.directory(
         work_directory,
         source.root,
         f'{shown}: there is no folder to take its kernel out to',

@@ -18,6 +18,7 @@ from amiclient.ext import finish
 from amiclient.ext import image
 from amiclient.progress import Progress
 from amiclient.progress import QUIET
+from amiclient import scratch
 from amiclient.source import bundle
 from amiclient.source import filesystem
 from amiclient.source import manifest as manifest_
@@ -123,8 +124,8 @@ def _write_all(
         'ramdisk': source.ramdisk,
     }
     found = {noun: path for noun, path in origins.items() if path}
-    finish.check_room(folder, _needed(source, folder, found))
-    with contextlib.ExitStack() as stack, finish.full_disk(folder):
+    scratch.check_room(folder, _needed(source, folder, found))
+    with contextlib.ExitStack() as stack, scratch.full_disk(folder):
         outputs: dict[str, atomic.Output] = {}
         parts: dict[str, manifest_.Part] = {}
         for noun, path in found.items():

@@ -15,7 +15,6 @@ import uuid
 from amiclient import atomic
 from amiclient import errors
 from amiclient.ext import e2fsprogs
-from amiclient.ext import finish
 from amiclient.ext import superblock
 from amiclient.ext.writer import identity
 from amiclient.ext.writer import placement
@@ -149,7 +148,7 @@ def plan(request: BuildRequest) -> BuildPlan:
         )
     atomic.refuse_special(request.output)
     atomic.refuse_fixed(request.output, request.output.parent)
-    with atomic.explained(request.output.parent):
+    with scratch.explained(request.output.parent):
         room = scratch.room(request.output.parent)
     if is_directory:
         if request.rooted:
@@ -194,7 +193,7 @@ def execute(
     request = planned.request
     with (
         locks.reading(request.source),
-        finish.full_disk(request.output.parent),
+        scratch.full_disk(request.output.parent),
         atomic.Output(request.output) as output,
     ):
         with sparse.opened(output.path, os.O_RDWR) as descriptor:

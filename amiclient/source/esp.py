@@ -21,10 +21,10 @@ import time
 
 from amiclient import confinement
 from amiclient import errors
-from amiclient.ext import finish
 from amiclient.ext import reader as reader_
 from amiclient import process
 from amiclient.progress import Progress
+from amiclient import scratch
 from amiclient.source import block
 from amiclient.source import boot_entries
 from amiclient.source import build
@@ -155,7 +155,7 @@ def _taken(
     with contextlib.ExitStack() as stack:
         place.mkdir(mode=0o700)
         stack.callback(shutil.rmtree, place)
-        stack.enter_context(finish.full_disk(folder))
+        stack.enter_context(scratch.full_disk(folder))
         with (
             sparse.opened(
                 place / _COPY, os.O_RDWR | os.O_CREAT | os.O_EXCL
@@ -342,7 +342,7 @@ class _Copier:
                 most=_WORDS,
             )
         except process.ProgramFailed:
-            finish.refuse_full(self._place)
+            scratch.refuse_full(self._place)
             raise
 
 

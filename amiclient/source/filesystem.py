@@ -11,11 +11,11 @@ import pathlib
 
 from amiclient import errors
 from amiclient.ext import e2fsprogs
-from amiclient.ext import finish
 from amiclient.ext import layout as layout_
 from amiclient.ext import repair as repair_
 from amiclient.ext import superblock as superblock_
 from amiclient.progress import Progress
+from amiclient import scratch
 from amiclient.source import block
 from amiclient import sparse
 
@@ -82,7 +82,7 @@ def take(
     folder = target.parent
     with (
         errors.about(name),
-        finish.full_disk(folder),
+        scratch.full_disk(folder),
         sparse.opened(
             target, os.O_RDWR | os.O_CREAT | os.O_EXCL
         ) as descriptor,
@@ -143,6 +143,6 @@ def _copy(
     total = sparse.count(runs)
     if len(runs) > 1:
         # Of a whole filesystem, nobody knows how much is zeros.
-        finish.check_room(folder, total)
+        scratch.check_room(folder, total)
     with progress.task('Copying', total) as task:
         block.copy_runs(medium, start, target, runs, task=task)

@@ -20,10 +20,10 @@ from amiclient.ext import e2fsprogs
 from amiclient.ext import image as image_
 from amiclient.ext import repair as repair_
 from amiclient.ext import superblock
-from amiclient.ext import workplace
 from amiclient import locks
 from amiclient.progress import Progress
 from amiclient.progress import QUIET
+from amiclient import scratch
 from amiclient.source import block
 from amiclient.source import build
 from amiclient.source import bundle
@@ -407,7 +407,7 @@ class _Opener:
 
     def _made(self, place: pathlib.Path | None) -> pathlib.Path:
         return self._stack.enter_context(
-            workplace.folder(
+            scratch.directory(
                 place,
                 self._path,
                 f'{self._shown}: there is no folder to unpack it in',

@@ -10,11 +10,11 @@ import pathlib
 
 from amiclient import atomic
 from amiclient import errors
-from amiclient.ext import finish
 from amiclient.ext import image
 from amiclient.ext import shrink
 from amiclient import locks
 from amiclient.progress import Progress
+from amiclient import scratch
 from amiclient.source import bundle
 from amiclient.source import probe
 from amiclient.source import resolve
@@ -93,7 +93,7 @@ def planned(
             )
             # Where it can get its name without being copied.
             beside = choice.work_directory or request.output.absolute().parent
-            with atomic.explained(beside):
+            with scratch.explained(beside):
                 beside.stat()
             source = stack.enter_context(
                 resolve.opened(
@@ -148,7 +148,7 @@ def execute(planned: Planned, *, progress: Progress) -> shrink.Shrunk:
     output = planned.request.output
     if output is None or not planned.plan.request.own:
         return dataclasses.replace(done, image=planned.request.source)
-    with finish.full_disk(output.absolute().parent):
+    with scratch.full_disk(output.absolute().parent):
         _publish(done.output, output)
     return dataclasses.replace(
         done, image=planned.request.source, output=output

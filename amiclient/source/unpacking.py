@@ -12,7 +12,6 @@ import pathlib
 import time
 
 from amiclient import errors
-from amiclient.ext import finish
 from amiclient.progress import Progress
 from amiclient import scratch
 from amiclient.source import partitions
@@ -60,7 +59,7 @@ def unpack(
     :raises NoSpaceError: if there is no room for what is in it.
     """
     with (
-        finish.full_disk(target.parent),
+        scratch.full_disk(target.parent),
         sparse.opened(
             target, os.O_RDWR | os.O_CREAT | os.O_EXCL
         ) as descriptor,

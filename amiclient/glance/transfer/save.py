@@ -474,7 +474,7 @@ class _Archive:
         with (
             contextlib.suppress(errors.NoSpaceError, errors.TooLargeError),
             staging.full_told(self._directory, _ANOTHER),
-            scratch.Folder(directory) as made,
+            scratch.Directory(directory) as made,
         ):
             found = uec.unpack(
                 self._path, made.path, progress=self._progress, wanted=wanted

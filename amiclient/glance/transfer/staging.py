@@ -70,7 +70,7 @@ class StagingDirectory:
         self._lock = -1
         try:
             # A signal in the middle would leave something nobody knows of.
-            with atomic.explained(directory), interrupts.held():
+            with scratch.explained(directory), interrupts.held():
                 exposed = scratch.is_exposed(directory)
                 self._parent = os.open(
                     directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -285,7 +285,7 @@ class Partial:
         self.target = target
         self.path = path_of(target, tag)
         self._keep = True
-        with atomic.explained(target.parent):
+        with scratch.explained(target.parent):
             self._fd = self._open()
         #: Bytes that are there. The last ones may be there in part only.
         self.offset = os.fstat(self._fd).st_size // sparse.BLOCK * sparse.BLOCK

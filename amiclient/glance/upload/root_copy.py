@@ -18,11 +18,9 @@ import threading
 from amiclient import confinement
 from amiclient import errors
 from amiclient.ext import busy
-from amiclient.ext import finish
 from amiclient.ext import image
 from amiclient.ext import repair
 from amiclient.ext import shrink
-from amiclient.ext import workplace
 from amiclient.glance import client
 from amiclient.glance import model
 from amiclient.glance.upload.request import UploadRequest
@@ -77,7 +75,7 @@ def plan(
     if request.own:
         return shrink.plan(wanted, check=True, exact=exact, progress=progress)
     lack: errors.NoSpaceError | None = None
-    for place in workplace.candidates(request.work_directory, request.source):
+    for place in scratch.candidates(request.work_directory, request.source):
         elsewhere = dataclasses.replace(
             wanted,
             in_place=False,
@@ -122,8 +120,8 @@ def make(
     if payload.pack is None:
         return payload
     place = payload.pack.directory
-    directory = stack.enter_context(finish.workshop(place))
-    with workplace.named(directory, place):
+    directory = stack.enter_context(scratch.workshop(place))
+    with scratch.named(directory, place):
         return pack(
             payload,
             directory,
@@ -148,7 +146,7 @@ def plan_packing(
     directory = (
         shrunk.folder
         if shrunk is not None
-        else workplace.roomiest(
+        else scratch.roomiest(
             request.work_directory,
             request.source,
             'there is no directory to compress the root filesystem in',
@@ -172,7 +170,7 @@ def _shrunk(
     # made it.
     if not planned.in_place:
         scratch.sweep(planned.folder)
-        directory = stack.enter_context(finish.workshop(planned.folder))
+        directory = stack.enter_context(scratch.workshop(planned.folder))
         planned = dataclasses.replace(planned, output=directory / 'root.img')
     try:
         shrunk = shrink.execute(planned, progress=progress, cancel=cancel)
@@ -202,7 +200,7 @@ def pack(
     :raises NoSpaceError: if there is no room for it.
     """
     source, target = payload.path.absolute(), directory / 'root.qcow2'
-    with finish.full_disk(directory), progress.task('Compressing'):
+    with scratch.full_disk(directory), progress.task('Compressing'):
         payload.refuse_changed()
         if payload.blank or sparse.size(source) != payload.size:
             source = _tidied(payload, directory, own)
@@ -220,7 +218,7 @@ def pack(
                     cancel=cancel,
                 )
         except process.ProgramFailed:
-            finish.refuse_full(directory)
+            scratch.refuse_full(directory)
             payload.refuse_changed()
             raise
         payload.refuse_changed()

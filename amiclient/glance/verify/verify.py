@@ -8,8 +8,6 @@ import dataclasses
 import pathlib
 from typing import TYPE_CHECKING
 
-from amiclient.ext import finish
-from amiclient.ext import workplace
 from amiclient import findings
 from amiclient.glance import client
 from amiclient.glance import links
@@ -20,6 +18,7 @@ from amiclient.glance.verify import context
 from amiclient.glance.verify import deep
 from amiclient.glance.verify import rules
 from amiclient.progress import Progress
+from amiclient import scratch
 from amiclient.source import opening
 from amiclient.source import resolve
 
@@ -68,12 +67,12 @@ def run(
         return findings.ranked(found)
     with (
         _local(request.local, progress) as local,
-        workplace.folder(
+        scratch.directory(
             request.work_directory,
             request.local.path if request.local else None,
             'there is no directory for what is downloaded',
         ) as directory,
-        finish.full_disk(directory),
+        scratch.full_disk(directory),
     ):
         files: dict[Kind, pathlib.Path] = {}
         if request.is_deep:

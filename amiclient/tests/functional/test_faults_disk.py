@@ -12,8 +12,7 @@ from unittest import mock
 
 import fixtures
 
-from amiclient.ext import finish
-from amiclient.ext import workplace
+from amiclient import scratch
 from amiclient.tests.functional import base
 from amiclient.tests.functional import upload
 from amiclient.tests import openstack_server
@@ -96,8 +95,8 @@ class TestFull(_Case):
             check_room(folder, needed)
             disk.fill()
 
-        check_room = finish.check_room
-        with mock.patch.object(finish, 'check_room', check):
+        check_room = scratch.check_room
+        with mock.patch.object(scratch, 'check_room', check):
             yield
 
     def test_shrink_known_before(self) -> None:
@@ -159,8 +158,8 @@ class TestFull(_Case):
     def test_nowhere(self) -> None:
         disk = self.disk(8 * _MIB)
         self.use(disk.path)
-        self.patch(workplace, '_LARGE', disk.path)
-        self.patch(workplace, '_SMALL', disk.path)
+        self.patch(scratch, '_LARGE', disk.path)
+        self.patch(scratch, '_SMALL', disk.path)
         source = disk.path / 'root.img'
         subprocess.run(
             ['cp', '--sparse=always', triple.root(self.folder), source],

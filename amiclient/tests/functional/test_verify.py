@@ -9,10 +9,10 @@ import tempfile
 
 import fixtures
 
-from amiclient.ext import workplace
 from amiclient.glance.verify.verify import RULES
 from amiclient import process
 from amiclient.rootfs import check
+from amiclient import scratch
 from amiclient.tests.functional import health
 from amiclient.tests import triple
 from amiclient.tests.unit.rootfs import checks
@@ -39,7 +39,7 @@ class VerifyCase(health.HealthCase):
         self.useFixture(fixtures.EnvironmentVariable('TMPDIR', str(self.work)))
         # Which of several has most room may change meanwhile.
         for name in ('_LARGE', '_SMALL'):
-            self.patch(workplace, name, self.work)
+            self.patch(scratch, name, self.work)
         self.addCleanup(self.assertNothingLeft)
         self.root = triple.root(self.folder, data=2**20)
 

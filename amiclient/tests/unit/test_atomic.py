@@ -229,14 +229,14 @@ class TestOutput(base.TestCase):
     def test_told(self) -> None:
         for number in (errno.EACCES, errno.EPERM, errno.EROFS):
             try:
-                with atomic.explained(self.folder):
+                with scratch.explained(self.folder):
                     raise OSError(number, os.strerror(number))
             except errors.AmiError as error:
                 self.assertIn(
                     f'{self.folder}: {os.strerror(number)}', str(error)
                 )
         try:
-            with atomic.explained(self.folder):
+            with scratch.explained(self.folder):
                 raise OSError(errno.EIO, 'broken')
         except OSError as error:
             self.assertEqual(errno.EIO, error.errno)
