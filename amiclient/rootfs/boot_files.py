@@ -19,7 +19,6 @@ import struct
 from amiclient import errors
 from amiclient.ext import nodes
 from amiclient.ext import reader as reader_
-from amiclient.source import boot_entries
 from amiclient.source import uki
 
 #: What the names of kernels begin with, in /boot; the first one counts where
@@ -248,8 +247,8 @@ class _Finder:
             for name in self._reader.names(folder):
                 if name.lower().endswith('.conf') and not _NOT.search(name):
                     path = f'{folder}/{name}'
-                    data = self._reader.head(path, boot_entries.LARGEST)
-                    found.append(boot_entries.parse(data or b''))
+                    data = self._reader.head(path, uki.ENTRY_SIZE)
+                    found.append(uki.parse_entry(data or b''))
         return found
 
     def _entries(self) -> Iterator[BootFiles]:
@@ -336,7 +335,7 @@ class _Finder:
                 if name.lower().endswith('.efi'):
                     yield f'{folder}/{name}'
         for fields in self._read:
-            for key in boot_entries.UNIFIED:
+            for key in uki.ENTRY_KEYS:
                 for path in fields.get(key, ()):
                     node = self._on_boot(path)
                     if node is not None:

@@ -20,6 +20,7 @@ from typing import BinaryIO
 from amiclient import errors
 from amiclient.source import probe
 from amiclient.source import streams
+from amiclient.source import uki
 
 #: How much of a file, compressed or not, is looked at for the header. The
 #: farthest is that of s390x, at 64 KiB.
@@ -110,7 +111,7 @@ def recognise(file: BinaryIO, *, name: str) -> KernelFormat | None:
         return _zboot(file, head, size, name)
     if found := _raw(head, _pieces(file)):
         return found
-    if _is_unified(head):
+    if uki.sections(head):
         raise NotBootableError(
             'a unified kernel image, not a Linux kernel',
             subject=name,
@@ -267,31 +268,8 @@ def elf_architecture(head: bytes) -> str | None:
     return _ELF_MACHINES.get((machine, head[4], head[5]))
 
 
-def _is_unified(head: bytes) -> bool:
-    """Tell a unified kernel image by its section (UAPI group, UKI 1.0)."""
-    start = _pe_header(head)
-    if start is None:
-        return False
-    (count,) = struct.unpack_from('<H', head, start + 6)
-    (optional,) = struct.unpack_from('<H', head, start + 20)
-    table = start + 24 + optional
-    return any(
-        head[table + 40 * i : table + 40 * i + 8].rstrip(b'\0') == b'.linux'
-        for i in range(count)
-    )
-
-
-def _pe_header(head: bytes) -> int | None:
-    if head[:2] != b'MZ' or len(head) < 0x40:
-        return None
-    (start,) = struct.unpack_from('<I', head, 0x3C)
-    if head[start : start + 4] != b'PE\0\0' or start + 24 > len(head):
-        return None
-    return int(start)
-
-
 def _pe_machine(head: bytes) -> str | None:
-    start = _pe_header(head)
+    start = uki.pe_header(head)
     if start is None:
         return None
     (machine,) = struct.unpack_from('<H', head, start + 4)

@@ -300,7 +300,6 @@ def _fill(
     tree: file_tree.FileTree,
     task: Task,
 ) -> None:
-    """Take what is in an archive."""
     with contextlib.ExitStack() as stack:
         if stream is None:
             stream = stack.enter_context(

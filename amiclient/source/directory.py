@@ -141,8 +141,6 @@ def _walk(source: pathlib.Path) -> Iterator[_Entry]:
 
 
 class _Place:
-    """Where in a directory one is."""
-
     def __init__(self, source: pathlib.Path) -> None:
         root = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         #: Directories that are open, each within the one before it, by their
@@ -308,7 +306,6 @@ class _Taking:
 
 @contextlib.contextmanager
 def _told(source: str, path: bytes) -> Iterator[None]:
-    """Say which file could not be read."""
     try:
         yield
     except OSError as error:

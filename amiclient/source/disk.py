@@ -174,7 +174,6 @@ class Partition:
 
     @property
     def _uuid(self) -> str | None:
-        """What a filesystem is told by, if that can be told."""
         if self.fat is not None:
             return self.fat.serial
         return None if self.superblock is None else self.superblock.uuid
@@ -411,7 +410,6 @@ def _partition(medium: Medium, entry: partitions_.Entry) -> Partition:
 
 
 def _is_root(reader: Reader) -> bool:
-    """Tell whether a filesystem has the files of a root filesystem."""
     try:
         return any(reader.find(path, follow=False) for path in _ROOT_FILES)
     except errors.SourceError:
@@ -419,7 +417,6 @@ def _is_root(reader: Reader) -> bool:
 
 
 def _is_boot(reader: Reader) -> bool:
-    """Tell whether a filesystem has what is found in /boot."""
     try:
         names = reader.names('/')
     except errors.SourceError:

@@ -26,7 +26,6 @@ from amiclient import process
 from amiclient.progress import Progress
 from amiclient import scratch
 from amiclient.source import block
-from amiclient.source import boot_entries
 from amiclient.source import build
 from amiclient.source.disk import Disk
 from amiclient.source.disk import KERNELS
@@ -216,14 +215,11 @@ class _Copier:
             kernels += self._copy(path) and not _is_ramdisk(path)
         for path in self._entries():
             if self._copy(path):
-                entry = self._head(path, boot_entries.LARGEST)
+                entry = self._head(path, uki.ENTRY_SIZE)
                 for key, named in _named(entry):
                     kernels += self._copy(named) and (
                         key == 'linux'
-                        or (
-                            key in boot_entries.UNIFIED
-                            and self._is_unified(named)
-                        )
+                        or (key in uki.ENTRY_KEYS and self._is_unified(named))
                     )
         return bool(kernels)
 
@@ -232,7 +228,6 @@ class _Copier:
             return file.read(count)
 
     def _is_unified(self, path: _Path) -> bool:
-        """Tell whether a program for UEFI has a kernel in it."""
         return bool(uki.sections(self._head(path, uki.HEAD)))
 
     def _unified(self) -> Iterator[_Path]:
@@ -348,8 +343,8 @@ class _Copier:
 
 def _named(entry: bytes) -> Iterator[tuple[str, _Path]]:
     """Find what an entry of a boot loader names: kernel and ramdisks."""
-    fields = boot_entries.parse(entry)
-    for key in ('linux', 'initrd', *boot_entries.UNIFIED):
+    fields = uki.parse_entry(entry)
+    for key in ('linux', 'initrd', *uki.ENTRY_KEYS):
         for value in fields.get(key, ()):
             path = tuple(filter(None, value.split('/')))
             if 0 < len(path) <= _DEEPEST and all(map(_NAME.fullmatch, path)):

@@ -275,7 +275,6 @@ class FileTree:
     def _kept(
         self, path: bytes, size: int, read: content.Read
     ) -> content.Read:
-        """Keep a copy of what will be needed later."""
         plain = b'/'.join(nodes.parts(path))
         if plain not in _NAMES or size > _NAMES_SIZE:
             return read

@@ -194,7 +194,6 @@ def boot_mounts(image: pathlib.Path) -> tuple[Entry, ...]:
 
 
 def _read(reader: reader_.Reader) -> str:
-    """Read /etc/fstab; nothing if there is none."""
     # Any byte is a character, and comes back as it was.
     return (reader.read_file(_PATH, _LIMIT) or b'').decode('latin-1')
 

@@ -219,8 +219,6 @@ def parse(data: bytes, name: str) -> Manifest:
 
 
 class _Reader:
-    """Takes values out of JSON that may hold anything."""
-
     def __init__(self, name: str) -> None:
         self._name = name
 

@@ -245,7 +245,6 @@ def _vpc(image: qemu_image.Image) -> qemu_image.Header:
 
 
 def _footing(image: qemu_image.Image, offset: int) -> _Footer:
-    """Read one copy of the footer of a VHD."""
     foot = _Footer(*image.unpack('>8sIIQ24xQ4xII16s', offset))
     image.require(
         foot.magic == b'conectix', 'its VHD footer, or the copy, is missing'
@@ -356,7 +355,6 @@ def _vhdx_header(
 
 
 def _regions(image: qemu_image.Image) -> dict[uuid.UUID, tuple[int, int]]:
-    """Read where the parts of a VHDX are, and how long."""
     data = image.read(3 * _TABLE, _TABLE)
     magic, count = struct.unpack_from('<4s4xI', data)
     image.require(magic == b'regi' and count <= 2047 and _is_whole(data))

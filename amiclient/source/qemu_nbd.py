@@ -158,7 +158,6 @@ class Client:
     def _reply(
         self, pending: dict[int, sparse.Run]
     ) -> Iterator[tuple[int, bytes]]:
-        """Take one chunk of a reply."""
         magic, flags, kind, handle, length = _CHUNK_HEAD.unpack(
             self._receive(_CHUNK_HEAD.size)
         )
@@ -343,7 +342,6 @@ def _served(
 
 
 def _why(words: str, name: str) -> errors.AmiError:
-    """Tell why qemu-nbd did not begin, by its last words."""
     _, _, reason = words.rpartition("': ")
     if 'lock' in reason:
         return errors.BusyError(

@@ -82,7 +82,6 @@ def read(image: qemu_image.Image) -> qemu_image.Header:
 
 
 def _sparse(image: qemu_image.Image, offset: int) -> _Sparse:
-    """Read one copy of the header of a VMDK."""
     head = _Sparse(*image.unpack(_SPARSE, offset))
     image.require(head.magic == b'KDMV', 'it is no VMDK image of one file')
     image.require(

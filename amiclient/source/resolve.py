@@ -129,7 +129,6 @@ def opened(
 
 
 def _name(path: pathlib.Path) -> str | None:
-    """Make a name of a file's, without what says how it is stored."""
     name = path.resolve().name
     while True:
         shorter = _SUFFIX.sub('', name)
@@ -201,7 +200,6 @@ class _Opener:
         return Source(root=path)
 
     def _decompressed(self) -> Source:
-        """Undo its compression."""
         path = self._path
         notes: tuple[str, ...] = ()
         for layer in range(_LAYERS):
@@ -226,7 +224,6 @@ class _Opener:
         )
 
     def _archive(self, stream: streams.Stream) -> Source:
-        """Take the members of an archive, or make a filesystem of them."""
         folder = self._made(self._choice.work_directory)
         stream.remember()
         found = uec.unpack_stream(stream, folder, progress=self._progress)
@@ -237,7 +234,6 @@ class _Opener:
     def _files(
         self, folder: pathlib.Path, stream: streams.Stream | None
     ) -> Source:
-        """Make a filesystem of the files of a root filesystem."""
         root = build.temporary_image(
             self._path,
             folder,
@@ -304,7 +300,6 @@ class _Opener:
         return dataclasses.replace(source, root=target, own=True, probe=None)
 
     def _taken(self, source: Source, kind: str) -> Source:
-        """Take the root filesystem out of a disk, and what is on /boot."""
         path, image = source.root, self._home() / 'root.img'
         busy.refuse_busy(path)
         before = locks.state(path)
@@ -393,13 +388,11 @@ class _Opener:
         )
 
     def _place(self) -> pathlib.Path:
-        """Make the folder for all that is temporary, once."""
         if self._folder is None:
             self._folder = self._made(self._choice.work_directory)
         return self._folder
 
     def _home(self) -> pathlib.Path:
-        """Make the folder for the root filesystem."""
         home = self._choice.home
         if home is None or self._choice.work_directory is not None:
             return self._place()

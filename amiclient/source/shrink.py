@@ -156,7 +156,6 @@ def execute(planned: Planned, *, progress: Progress) -> shrink.Shrunk:
 
 
 def _publish(path: pathlib.Path, output: pathlib.Path) -> None:
-    """Give a temporary file its name, or make a copy that has it."""
     try:
         atomic.publish(path, output)
     except OSError as error:

@@ -415,7 +415,6 @@ def _time(text: str | None) -> int | None:
 
 
 def _xattrs(headers: Mapping[str, str]) -> dict[bytes, bytes]:
-    """Find the extended attributes among the headers of a file."""
     found = {}
     for key, text in headers.items():
         if key.startswith(_LIBARCHIVE_XATTR):

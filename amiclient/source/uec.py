@@ -170,8 +170,6 @@ def unpack_stream(
 
 @dataclasses.dataclass
 class _Found:
-    """What there is in an archive."""
-
     names: dict[str, str] = dataclasses.field(default_factory=dict)
     paths: dict[str, pathlib.Path] = dataclasses.field(default_factory=dict)
     sizes: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -250,8 +248,6 @@ def pack(
 
 
 class _Watched(io.RawIOBase):
-    """A file of which somebody watches how it is read."""
-
     def __init__(self, file: BinaryIO, task: Task) -> None:
         self._file = file
         self._task = task
@@ -296,7 +292,6 @@ def _file_name(member: str, kind: str) -> str:
 
 @contextlib.contextmanager
 def _made(target: pathlib.Path | None) -> Iterator[int | None]:
-    """Make a file, if one is wanted, and open it."""
     if target is None:
         yield None
         return
@@ -309,7 +304,6 @@ def _made(target: pathlib.Path | None) -> Iterator[int | None]:
 
 
 def _copy(data: IO[bytes], fd: int | None, size: int, task: Task) -> str:
-    """Copy a member, or only read it; tell its SHA-512."""
     hasher = hashlib.sha512()
     done = 0
     while chunk := data.read(sparse.CHUNK):
@@ -325,7 +319,6 @@ def _copy(data: IO[bytes], fd: int | None, size: int, task: Task) -> str:
 
 @contextlib.contextmanager
 def _opened(stream: streams.Stream) -> Iterator[tarfile.TarFile]:
-    """Open an archive, and say so if it is damaged."""
     try:
         with tar.reader(stream) as archive:
             yield archive

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Unified kernel images: kernel and ramdisk in one file for UEFI.
+"""What UEFI boots: unified kernel images, and entries of boot loaders.
 
-It is a PE file whose sections hold what a boot loader would have put together
-(UAPI group, "Unified Kernel Image"; Microsoft's PE format specification).
-Nova starts a kernel itself, so it needs the parts.
+The former are PE files whose sections hold what a boot loader would have put
+together (UAPI group, "Unified Kernel Image"; Microsoft's PE format
+specification). Nova starts a kernel itself, so it needs the parts.
 """
 
 from collections.abc import Mapping
@@ -16,6 +16,29 @@ HEAD = 64 * 1024
 
 #: Sections are 40 bytes each, and a unified kernel image has a dozen.
 _SECTIONS = 96
+
+#: Bytes that an entry of a boot loader has at most.
+ENTRY_SIZE = 64 << 10
+
+#: The keys that name a unified kernel image; the second may name any program
+#: for UEFI.
+ENTRY_KEYS = ('uki', 'efi')
+
+#: Words in a line that are looked at.
+_ENTRY_WORDS = 64
+
+
+def pe_header(head: bytes) -> int | None:
+    """Tell where the PE header of a program begins; None if it is none.
+
+    :param head: what the file begins with.
+    """
+    if head[:2] != b'MZ' or len(head) < 0x40:
+        return None
+    (start,) = struct.unpack_from('<I', head, 0x3C)
+    if head[start : start + 4] != b'PE\0\0' or start + 24 > len(head):
+        return None
+    return int(start)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,10 +59,8 @@ def sections(head: bytes) -> Mapping[str, Section]:
     :param head: what the file begins with.
     :returns: by name, the first one of each; nothing if it is something else.
     """
-    if head[:2] != b'MZ' or len(head) < 0x40:
-        return {}
-    (start,) = struct.unpack_from('<I', head, 0x3C)
-    if head[start : start + 4] != b'PE\0\0' or start + 24 > len(head):
+    start = pe_header(head)
+    if start is None:
         return {}
     (count,) = struct.unpack_from('<H', head, start + 6)
     (optional,) = struct.unpack_from('<H', head, start + 20)
@@ -53,3 +74,20 @@ def sections(head: bytes) -> Mapping[str, Section]:
         # A profile after the first has sections of the same names.
         found.setdefault(name, Section(offset, min(size, raw)))
     return found if '.linux' in found else {}
+
+
+def parse_entry(data: bytes) -> dict[str, list[str]]:
+    """Read an entry of a boot loader, which says what is to be booted.
+
+    Source: Boot Loader Specification, type 1 (UAPI group).
+
+    :param data: the first ENTRY_SIZE bytes of it.
+    :returns: the words that follow a key, by the key; those of all lines that
+        have it, in turn.
+    """
+    fields: dict[str, list[str]] = {}
+    for line in data.decode('utf-8', 'replace').splitlines():
+        key, *values = line.split()[:_ENTRY_WORDS] or ['']
+        if values and not key.startswith('#'):
+            fields.setdefault(key, []).extend(values)
+    return fields

@@ -5,10 +5,14 @@ import pathlib
 import socket
 import struct
 import subprocess
+import tarfile
 from unittest import mock
 
 from amiclient import errors
+from amiclient.source import build
 from amiclient.source import probe
+from amiclient.source import resolve
+from amiclient.source import uec
 from amiclient.tests import base
 from amiclient.tests.unit.rootfs import samples
 from amiclient.tests.unit.source import test_streams
@@ -199,6 +203,23 @@ class TestDetect(base.TestCase):
         path = self.file(samples.initramfs())
         self.assertEqual('a cpio archive', probe.identify(path))
         self.assertIn('--ramdisk', self.refused(path))
+
+    def test_v7_tar(self) -> None:
+        """It has no magic number, but a checksum; all take it for one."""
+        info = tarfile.TarInfo('etc')
+        info.type = tarfile.DIRTYPE
+        header = bytearray(info.tobuf(tarfile.USTAR_FORMAT))
+        header[257:] = bytes(len(header) - 257)
+        header[148:156] = b' ' * 8
+        header[148:156] = b'%06o\0 ' % sum(header)
+        path = self.file(bytes(header) + bytes(10240))
+        self.assertEqual('a tar archive', probe.identify(path))
+        self.assertTrue(probe.look(path).is_tar)
+        self.assertTrue(uec.is_tar(path))
+        with resolve.opened(path) as source:
+            self.assertEqual('files', source.format)
+        target = self.folder / 'built'
+        build.execute(build.plan(build.BuildRequest(path, target)))
 
     def test_partitioned_disks(self) -> None:
         disk = (0, mbr(2048, 4096))

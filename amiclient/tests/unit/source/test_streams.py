@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import importlib
 import io
 import lzma
 import os
@@ -242,3 +243,68 @@ class NoPrograms(base.fixtures.Fixture):
             base.fixtures.MockPatchObject(process, '_SBIN', (os.devnull,))
         )
         self.useFixture(base.fixtures.EnvironmentVariable('PATH', os.devnull))
+
+
+class NoModules(base.fixtures.Fixture):
+    """The packages that decompress zstd and lz4 are not there."""
+
+    def _setUp(self) -> None:
+        patch = mock.patch.dict(
+            'sys.modules',
+            {'backports.zstd': None, 'compression.zstd': None,
+             'lz4.frame': None},
+        )  # fmt: skip
+        patch.start()
+        self.addCleanup(patch.stop)
+
+
+class TestModules(base.TestCase):
+    """The packages do what the programs do, and need none of these."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.path = self.tmp() / 'f'
+
+    def packed(self, kind: str, data: bytes) -> bytes:
+        name = {'zstd': 'backports.zstd', 'lz4': 'lz4.frame'}[kind]
+        try:
+            module = importlib.import_module(name)
+        except ImportError:
+            self.skipTest(f'{name} is not installed')
+        return module.compress(data)
+
+    def read(self, data: bytes) -> bytes:
+        self.path.write_bytes(data)
+        self.useFixture(NoPrograms())
+        found = b''
+        with streams.opened(self.path, wanted='it') as stream:
+            while piece := stream.read(100_000):
+                self.assertLessEqual(len(piece), 100_000)
+                found += piece
+        return found
+
+    def check(self, kind: str) -> None:
+        data = self.random.randbytes(1000) * 5000
+        packed = self.packed(kind, data)
+        skippable = b'\x50\x2a\x4d\x18\x04\0\0\0abcd'
+        self.assertEqual(data, self.read(packed))
+        self.assertEqual(data * 2, self.read(packed + skippable + packed))
+        self.assertEqual(data, self.read(skippable + packed + bytes(999)))
+        for bad, why in (
+            (packed[:-9], 'cut short'),
+            (packed + b'something else', f'is not {kind} follows'),
+            (packed[:20] + bytes(500) + packed[520:], 'damaged'),
+        ):
+            error = self.assertRaises(errors.SourceError, self.read, bad)
+            self.assertIn(why, str(error))
+
+    def test_zstd(self) -> None:
+        self.check('zstd')
+
+    def test_lz4(self) -> None:
+        self.check('lz4')
+
+    def test_bombs(self) -> None:
+        for kind in ('zstd', 'lz4'):
+            file = io.BytesIO(self.packed(kind, bytes(64 * _MIB)))
+            self.assertEqual(bytes(9), streams.head(file, 9, name='f'), kind)
