@@ -539,7 +539,9 @@ class Catalog:
             )
         else:
             hint = http_errors.NO_ROLE
-        return CloudError(message, hint=hint, status=status)
+        return CloudError(
+            message, subject=error.subject, hint=hint, status=status
+        )
 
 
 def unprotect(image: ImageRecord) -> str:

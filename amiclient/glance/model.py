@@ -146,18 +146,14 @@ class Payload:
 
     @classmethod
     def of(cls, path: pathlib.Path) -> Self:
-        """Take all of a file, as it is now.
-
-        :raises OSError: if it cannot be looked at.
-        """
+        """Take all of a file, as it is now."""
         state = locks.state(path)
         return cls(path, sparse.size(path), state=state)
 
     def refuse_changed(self, now: locks.State | None = None) -> None:
-        """Make sure that the file is what it was when it was looked at.
+        """Refuse a file that is not what it was when it was looked at.
 
-        :param now: the state of what was opened; None for that of what has
-            the name.
+        :param now: of what was opened; None for what has the name.
         :raises BusyError: if it was changed, or replaced.
         """
         if self.state is not None:
@@ -251,9 +247,8 @@ class ImageRecord:
     def role(self) -> str | None:
         """What it is within a triple, for people; None if nothing."""
         roles = {'ami': 'AMI', 'aki': 'kernel', 'ari': 'ramdisk'}
-        return roles.get(
-            self.disk_format or '', 'AMI' if self.kernel_id else None
-        )
+        other = 'AMI' if self.kernel_id else None
+        return roles.get(self.disk_format or '', other)
 
     def may_be(self, kind: Kind) -> bool:
         """Whether it may be one within a triple, as far as itself can tell.
@@ -279,13 +274,10 @@ class ImageRecord:
     @property
     def showing(self) -> str:
         """The command that tells most about it."""
-        command = {
-            None: 'image',
-            'AMI': 'ami',
-            'kernel': 'ami kernel',
-            'ramdisk': 'ami ramdisk',
-        }
-        return f'openstack {command[self.role]} show {self.id}'
+        command = {None: 'image', 'AMI': 'ami'}.get(
+            self.role, f'ami {self.role}'
+        )
+        return f'openstack {command} show {self.id}'
 
 
 def _properties(body: answers.Object) -> Mapping[str, str | None]:

@@ -119,7 +119,7 @@ class Patience:
         LOG.log(
             logging.WARNING if self.aloud else logging.INFO,
             '%s; trying again in %.0f s, attempt %d of %d',
-            error.message,
+            error.sentence,
             delay,
             attempt + 1,
             self.attempts,

@@ -39,11 +39,10 @@ class Deletion(steps.Change):
     force: bool = False
 
     def describe(self) -> str:
-        """Say what it changes, in one line."""
         return f'delete {self.title}'
 
     def apply(self, catalog: client.Catalog) -> None:
-        """Do it, for good; somebody else may have done it."""
+        # Somebody else may have done it.
         with contextlib.suppress(NotFoundError):
             catalog.delete(self.image.id)
 

@@ -103,7 +103,6 @@ class Update(Change):
     values: Mapping[str, Any]
 
     def describe(self) -> str:
-        """Say what it changes, in one line."""
         given = ', '.join(
             f'{name}={_written(value)}'
             for name, value in self.values.items()
@@ -115,16 +114,13 @@ class Update(Change):
         return f'{self.title}: {" and ".join(words)}'
 
     def apply(self, catalog: Catalog) -> None:
-        """Do it, in one request."""
         catalog.update(self.image.id, self.values)
 
     def undo(self, catalog: Catalog) -> None:
-        """Give it the values that it had."""
         old = {name: before(self.image, name) for name in self.values}
         catalog.update(self.image.id, old)
 
     def undoing(self) -> Sequence[Sequence[str]]:
-        """Name the commands that give it the values that it had."""
         given: list[str] = []
         gone: list[str] = []
         for name, new in self.values.items():
@@ -171,21 +167,18 @@ class Membership(Change):
     present: bool = True
 
     def describe(self) -> str:
-        """Say what it changes, in one line."""
         how = 'share' if self.present else 'stop sharing'
         return f'{self.title}: {how} with project {self.project}'
 
     def apply(self, catalog: Catalog) -> None:
-        """Do it."""
         change = catalog.add_member if self.present else catalog.remove_member
         change(self.image.id, self.project)
 
     def undo(self, catalog: Catalog) -> None:
-        """Take it back; who had accepted the image has to do it again."""
+        # Who had accepted the image has to do it again.
         dataclasses.replace(self, present=not self.present).apply(catalog)
 
     def undoing(self) -> Sequence[Sequence[str]]:
-        """Name the command that takes it back."""
         verb = 'remove' if self.present else 'add'
         words = 'openstack', 'image', verb, 'project'
         return [(*words, self.image.id, self.project)]

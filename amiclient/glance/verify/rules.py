@@ -44,14 +44,9 @@ _ADMIN = 'admin'
 _READER = frozenset({'reader'})
 
 
-def _links(context: Context) -> Iterator[tuple[Kind, str, object]]:
-    """Name the property and the value of each link, whatever it holds."""
-    for kind, key in LINKS.items():
-        yield kind, key, context.image.properties.get(key)
-
-
 def _no_link(context: Context) -> Iterator[Finding]:
-    kernel, ramdisk = (value is not None for _, _, value in _links(context))
+    values = map(context.image.properties.get, LINKS.values())
+    kernel, ramdisk = (value is not None for value in values)
     if not kernel:
         what = 'a ramdisk, but to no kernel' if ramdisk else 'no kernel'
         message = f'{context.title} links to {what}: Nova looks for a boot '
@@ -67,7 +62,8 @@ def _no_link(context: Context) -> Iterator[Finding]:
 
 def _bad_link(context: Context) -> Iterator[Finding]:
     ami = context.image.id
-    for kind, key, value in _links(context):
+    for kind, key in LINKS.items():
+        value = context.image.properties.get(key)
         if value is None or UUID.fullmatch(str(value)):
             continue
         unset = 'openstack', 'image', 'unset', '--property', key, ami
@@ -93,7 +89,8 @@ def _dangling(context: Context) -> Iterator[Finding]:
         why = 'was deleted, or is not shared with you, which only project '
         why += f'{context.image.owner} can tell'
     unset = 'openstack', 'ami', 'unset', '--ramdisk', context.image.id
-    for kind, _, value in _links(context):
+    for kind, key in LINKS.items():
+        value = context.image.properties.get(key)
         if kind not in there and UUID.fullmatch(str(value)):
             yield context.found(
                 'dangling',
@@ -326,26 +323,22 @@ def _listed(projects: Iterable[str | None]) -> str:
     return ', '.join(sorted(map(str, projects)))
 
 
-def _hidden(context: Context) -> Iterator[Finding]:
+def _flags(context: Context) -> Iterator[Finding]:
+    ami = context.image
     for kind, part in context.ami.parts:
-        if part.hidden and not context.image.hidden:
-            message = f'{context.name(kind, part)} is hidden, the AMI is not: '
-            message += 'it boots, but who tidies up hidden images may delete '
-            command = setting(part, '--unhidden')
-            yield context.found(
-                'hidden', kind, f'{message}it', command, image=part
-            )
-
-
-def _unprotected(context: Context) -> Iterator[Finding]:
-    for kind, part in context.ami.parts:
-        if context.image.protected and not part.protected:
-            message = f'{context.name(kind, part)} is not protected, the AMI '
-            message += 'is: it can be deleted, and the AMI does not boot then'
+        name = context.name(kind, part)
+        if ami.protected and not part.protected:
+            message = f'{name} is not protected, the AMI is: it can be '
+            message += 'deleted, and the AMI does not boot then'
             command = setting(part, '--protected')
             yield context.found(
                 'unprotected', kind, message, command, image=part
             )
+        if part.hidden and not ami.hidden:
+            message = f'{name} is hidden, the AMI is not: it boots, but who '
+            message += 'tidies up hidden images may delete it'
+            command = setting(part, '--unhidden')
+            yield context.found('hidden', kind, message, command, image=part)
 
 
 def _foreign_owner(context: Context) -> Iterator[Finding]:
@@ -401,8 +394,7 @@ _RULES = (
     _less_visible,
     _members_differ,
     _foreign_owner,
-    _unprotected,
-    _hidden,
+    _flags,
 )
 
 
