@@ -136,9 +136,9 @@ class Body:
 
     def __init__(self, payload: model.Payload) -> None:
         self._payload = payload
-        self._room = threading.Semaphore(_BUFFERS)
-        self._stopped = threading.Event()
-        self._begun = False
+        #: Released when the oldest chunk has been hashed.
+        self.room = threading.Semaphore(_BUFFERS)
+        self._stopped = self._begun = False
         #: Chunks to hash, and None at the end of the request.
         self.sent: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
         #: Bytes that were handed to the network.
@@ -159,8 +159,8 @@ class Body:
                 # The next chunk overwrites the oldest, which the network has
                 # had since it asked for another, and the hash when there is
                 # room.
-                self._room.acquire()
-                if self._stopped.is_set():
+                self.room.acquire()
+                if self._stopped:
                     raise errors.CancelledError('the transfer was cancelled')
                 chunk = next(chunks, None)
                 if chunk is None:
@@ -169,14 +169,10 @@ class Body:
                 yield chunk
                 self.count += len(chunk)
 
-    def hashed(self) -> None:
-        """Say that the oldest chunk may be overwritten."""
-        self._room.release()
-
     def stop(self) -> None:
         """Have the next chunk raise CancelledError."""
-        self._stopped.set()
-        self._room.release()
+        self._stopped = True
+        self.room.release()
 
 
 def deliver(
@@ -232,7 +228,7 @@ def deliver(
             last = time.monotonic()
             hasher.update(chunk)
             hashed += len(chunk)
-            body.hashed()
+            body.room.release()
             task.advance(len(chunk))
     finally:
         body.stop()
@@ -279,10 +275,7 @@ class _Upload:
         self._patience = patience
 
     def run(self) -> tuple[model.ImageRecord, Outcome]:
-        """Try until the image is active.
-
-        :returns: the image as it is then, and the attempt that made it so.
-        """
+        """Try until the image is active; return it, and the last attempt."""
         return retry.call(
             self._try, patience=self._patience, clock=self._clock
         )
@@ -293,7 +286,11 @@ class _Upload:
         outcome = self._attempt()
         answer = outcome.answer
         if not isinstance(answer, requests.Response):
-            failure = self._lost(answer, outcome)
+            failure = http_errors.from_exception(answer, self._doing)
+            if failure.again is None:
+                raise failure
+            sent, size = outcome.count, self._payload.size
+            failure.message += f' after {sent} of {size} bytes'
         elif answer.status_code in {200, 204}:
             failure = errors.TransferError(
                 f'{self._doing} failed: a proxy answered '
@@ -343,22 +340,18 @@ class _Upload:
                 patience=self._patience.stall + self._patience.answer,
             )
 
-    def _lost(self, error: Exception, outcome: Outcome) -> errors.CloudError:
-        """Say how a connection was lost, if another try may help; or raise."""
-        failure = http_errors.from_exception(error, self._doing)
-        if failure.again is None:
-            raise failure
-        size = self._payload.size
-        failure.message += f' after {outcome.count} of {size} bytes'
-        return failure
-
     def _refused(
         self, response: requests.Response, *, again: bool
     ) -> errors.CloudError:
         """Say why the cloud refused, if another try may help; else raise."""
         failure = http_errors.from_response(response, self._doing)
         status = response.status_code
-        if status == 401 and self._renew():
+        renewed = False
+        if status == 401:
+            # Have the next request fetch a new token, if there is a way to.
+            with contextlib.suppress(keystone_exceptions.MissingAuthPlugin):
+                renewed = self._proxy.invalidate()
+        if renewed:
             failure.again = 0.0
         elif status == 409:
             # It is, or was, busy with an attempt before, of ours or of a
@@ -367,12 +360,6 @@ class _Upload:
         elif failure.again is None:
             raise failure
         return failure
-
-    def _renew(self) -> bool:
-        """Have the next request fetch a new token, if there is a way to."""
-        with contextlib.suppress(keystone_exceptions.MissingAuthPlugin):
-            return self._proxy.invalidate()
-        return False
 
     def _settled(self, failure: errors.CloudError) -> model.ImageRecord:
         """Wait for the image to become queued or active.

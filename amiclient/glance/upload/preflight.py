@@ -28,6 +28,25 @@ _ADMIN, _READER = 'admin', 'reader'
 _ROOM = 'delete images that are not needed, or ask for more quota'
 _PATIENCE = 'wait for other uploads of the project to end'
 
+#: How much of a pattern is told.
+_SHOWN = 80
+
+#: Characters of a pattern that is looked at.
+_PATTERN = 1000
+
+#: Characters of a value that is matched: with two repetitions in a pattern,
+#: the time grows with the third power of them.
+_VALUE = 255
+
+#: A set of characters, or one that is escaped; and a group without another.
+_SET = re.compile(r'\\.|\[\^?\]?(?:\\.|[^\]\\])*\]', re.DOTALL)
+_GROUP = re.compile(r'\(([^()]*)\)(?=([*+?{])?)')
+_ENDLESS = re.compile(r'[*+]|\{\d*,\}')
+
+#: The types of JSON schema that a value given as text can be of. Glance keeps
+#: text only, so that other types are its own attributes'.
+_TEXT = 'string'
+
 #: What the names of Glance's own properties begin with.
 _RESERVED = 'os_glance_'
 
@@ -327,28 +346,12 @@ def is_out_of_reach(
     return False
 
 
-#: How much of a pattern is told.
-_SHOWN = 80
-
-#: Characters of a pattern that is looked at.
-_PATTERN = 1000
-
-#: Characters of a value that is matched: with two repetitions in a pattern,
-#: the time grows with the third power of them.
-_VALUE = 255
-
-#: A set of characters, or one that is escaped; and a group without another.
-_SET = re.compile(r'\\.|\[\^?\]?(?:\\.|[^\]\\])*\]', re.DOTALL)
-_GROUP = re.compile(r'\(([^()]*)\)(?=([*+?{])?)')
-_ENDLESS = re.compile(r'[*+]|\{\d*,\}')
-
-#: The types of JSON schema that a value given as text can be of. Glance keeps
-#: text only, so that other types are its own attributes'.
-_TEXT = 'string'
-
-
 class Rules:
-    """What a cloud takes.
+    """What a cloud takes, by its schema.
+
+    Operators can restrict formats, require properties, and say what values
+    they may have. Glance says so itself, but only when the image is created,
+    in words about its schema, and for one image after the other.
 
     :param schema: the answer to ``GET /v2/schemas/image``: a JSON schema
         (json-schema.org, draft 4), of which this knows what Glance uses.
@@ -371,9 +374,11 @@ class Rules:
 
     def takes_formats(self, disk_format: str, container_format: str) -> bool:
         """Tell whether images of these formats are taken."""
-        return disk_format in self._formats(
-            'disk_format'
-        ) and container_format in self._formats('container_format')
+        formats = self._formats('container_format')
+        return (
+            disk_format in self._formats('disk_format')
+            and container_format in formats
+        )
 
     def takes_property(self, key: str) -> bool:
         """Tell whether images may have a property of this name at all."""

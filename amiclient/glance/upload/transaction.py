@@ -43,14 +43,6 @@ class _Made:
     marked: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
-class _Widened:
-    """An image that was there before, and is to become what it was."""
-
-    id: str
-    visibility: str
-
-
 class Transaction:
     """Creates images, and removes them again unless all went well.
 
@@ -68,7 +60,8 @@ class Transaction:
         self._keep = keep
         self._marked = marked
         self._made: list[_Made] = []
-        self._widened: list[_Widened] = []
+        #: Images that are to become again as visible as they were.
+        self._widened: list[tuple[str, str]] = []
 
     def __enter__(self) -> typing.Self:
         return self
@@ -152,7 +145,7 @@ class Transaction:
 
         :raises CloudError: if the cloud refuses it.
         """
-        self._widened.append(_Widened(record.id, record.visibility))
+        self._widened.append((record.id, record.visibility))
         return self._catalog.update(record.id, {'visibility': visibility})
 
     def finish(
@@ -196,20 +189,17 @@ class Transaction:
         return record
 
     def commit(self) -> None:
-        """Say that all went well: from now on the images stay."""
-        self._unmark()
-        self._made = []
-        self._widened = []
+        """Say that all went well: from now on the images stay.
 
-    def _unmark(self) -> None:
-        """Clear the marks that are left, the first image's last.
-
-        Others may use a kernel once it has lost its mark; so this is when
-        nothing else can fail.
+        The marks that are left are cleared, the first image's last: others
+        may use a kernel once it has lost its mark, so this is when nothing
+        else can fail.
         """
         for made in reversed(self._made):
             if made.marked:
                 self._last(made, {}, {marks.PROPERTY})
+        self._made = []
+        self._widened = []
 
     def __exit__(
         self,
@@ -248,15 +238,15 @@ class Transaction:
 
     def _narrow(self, catalog: client.Catalog) -> None:
         while self._widened:
-            image = self._widened.pop()
+            image_id, visibility = self._widened.pop()
             try:
-                catalog.update(image.id, {'visibility': image.visibility})
+                catalog.update(image_id, {'visibility': visibility})
             except errors.CloudError as error:
                 LOG.error(  # noqa: TRY400 (no traceback for users)
                     '%s; this undoes it: openstack image set --%s %s',
                     error.message,
-                    image.visibility,
-                    image.id,
+                    visibility,
+                    image_id,
                 )
 
     def _give_up_marks(self) -> None:
@@ -275,7 +265,10 @@ class Transaction:
             if attempt:
                 time.sleep(_PAUSE)
             try:
-                self._delete(made, catalog)
+                if made.protected:
+                    catalog.update(made.id, {'protected': False})
+                    made.protected = False
+                catalog.delete(made.id)
                 return True
             except errors.NotFoundError:
                 if made.confirmed:
@@ -290,12 +283,6 @@ class Transaction:
         if problem is not None:
             LOG.error('%s (%s): %s', made.name, made.id, problem)
         return problem is None
-
-    def _delete(self, made: _Made, catalog: client.Catalog) -> None:
-        if made.protected:
-            catalog.update(made.id, {'protected': False})
-            made.protected = False
-        catalog.delete(made.id)
 
 
 def _refused(error: errors.CloudError, *, chosen: bool) -> bool:

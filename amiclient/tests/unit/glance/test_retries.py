@@ -136,7 +136,7 @@ class RetryTest(uploads.UploadTest):
             stub.say(307, Location='https://elsewhere.example/')
         )
         message = self.fail(errors.CloudError, glance)
-        self.assertIn('redirects to https://elsewhere.example:', message)
+        self.assertIn('redirects to https://elsewhere.example', message)
 
     def test_nobody_there_any_more(self) -> None:
         glance = self.glance(stub.leave)
