@@ -68,10 +68,10 @@ class TestDistorted(functional.TestCase):
 
     def run_in(self, cloud: canned.Cloud, name: str) -> Any:
         words = COMMANDS[name]
-        folder = self.tmp()
-        (folder / 'linux').write_bytes(samples.bzimage(release=b'6.1 x\0'))
+        directory = self.tmp()
+        (directory / 'linux').write_bytes(samples.bzimage(release=b'6.1 x\0'))
         before = os.getcwd()
-        os.chdir(folder)
+        os.chdir(directory)
         try:
             network = () if 'remove' in words or 'add' in words else _NETWORK
             with cloud:

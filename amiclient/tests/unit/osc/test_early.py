@@ -63,8 +63,8 @@ _IMPORT = 'sys.meta_path.insert(0, Finder({!r}))'
 class ShellCase(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
-        self.image = self.folder / 'image'
+        self.directory = self.tmp()
+        self.image = self.directory / 'image'
         with self.image.open('wb') as file:
             file.truncate(4 << 20)
         subprocess.run(['mke2fs', '-q', '-t', 'ext4', self.image], check=True)
@@ -87,7 +87,7 @@ class ShellCase(base.TestCase):
             capture_output=True,
             text=True,
             timeout=120,
-            cwd=self.folder,
+            cwd=self.directory,
             **options,
         )
 
@@ -191,7 +191,7 @@ class TestStreams(ShellCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.tree = self.folder / 'tree'
+        self.tree = self.directory / 'tree'
         for name in ('bin', 'etc', 'sbin', 'usr'):
             (self.tree / name).mkdir(parents=True)
 
@@ -204,7 +204,7 @@ class TestStreams(ShellCase):
             capture_output=True,
             text=True,
             timeout=120,
-            cwd=self.folder,
+            cwd=self.directory,
         )
 
     def expect(self, line: str, status: int, *words: str) -> str:
@@ -216,7 +216,7 @@ class TestStreams(ShellCase):
         return done.stdout
 
     def check(self, image: str) -> None:
-        path = self.folder / image
+        path = self.directory / image
         subprocess.run(
             ['e2fsck', '-fn', path], check=True, capture_output=True
         )
@@ -248,7 +248,7 @@ class TestStreams(ShellCase):
         self.check('x')
         self.assertEqual(before, self.image.read_bytes())
         self.assertEqual(
-            {'image', 'tree'}, {path.name for path in self.folder.iterdir()}
+            {'image', 'tree'}, {path.name for path in self.directory.iterdir()}
         )
 
     def test_no_room_for_the_result(self) -> None:
@@ -260,5 +260,5 @@ class TestStreams(ShellCase):
     def test_nobody_reads_the_result(self) -> None:
         line = '{ $OS ami inspect image; echo $? >status; } | true'
         self.expect(line, 0)
-        status = (self.folder / 'status').read_text()
+        status = (self.directory / 'status').read_text()
         self.assertEqual('141\n', status)

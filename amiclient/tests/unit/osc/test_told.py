@@ -70,13 +70,13 @@ class TestRefused(TestCase):
 
     def test_a_compressed_layer(self) -> None:
         """It is called by the name that the user gave."""
-        folder = self.tmp()
-        layer = folder / 'layer.qcow2'
+        directory = self.tmp()
+        layer = directory / 'layer.qcow2'
         process.run(
             ['qemu-img', 'create', '-q', '-f', 'qcow2', '-F', 'raw',
              '-b', '/etc/passwd', layer], access=None
         )  # fmt: skip
-        path = folder / 'layer.qcow2.gz'
+        path = directory / 'layer.qcow2.gz'
         path.write_bytes(gzip.compress(layer.read_bytes()))
         self.assertIn(
             f'{path}: it is a layer over /etc/passwd', self.refusal(path)
@@ -86,9 +86,9 @@ class TestRefused(TestCase):
 class TestBuild(TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.source, self.folder = self.tmp(), self.tmp()
+        self.source, self.directory = self.tmp(), self.tmp()
         (self.source / 'file').write_text('content')
-        self.output = self.folder / 'root.img'
+        self.output = self.directory / 'root.img'
 
     def build(self, *words: str) -> str:
         return self.told(
@@ -97,7 +97,7 @@ class TestBuild(TestCase):
 
     def refused(self, *words: str) -> str:
         error = self.assertRaises(errors.UsageError, self.build, *words)
-        self.assertEqual([], list(self.folder.iterdir()))
+        self.assertEqual([], list(self.directory.iterdir()))
         return str(error)
 
     def test_no_whole_number_of_blocks(self) -> None:
