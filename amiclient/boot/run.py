@@ -22,7 +22,7 @@ from amiclient.boot import qemu
 from amiclient.boot import session as session_
 from amiclient import confinement
 from amiclient import errors
-from amiclient.ext import image
+from amiclient.ext import layout
 from amiclient import process
 from amiclient.progress import Progress
 from amiclient.progress import QUIET
@@ -91,7 +91,7 @@ class BootPlan:
     """
 
     request: BootRequest
-    root: image.RootImage
+    root: layout.RootImage
     kernel: pathlib.Path
     ramdisk: pathlib.Path | None
     emulator: qemu.Emulator

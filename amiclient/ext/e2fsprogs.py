@@ -18,8 +18,7 @@ from typing import Self
 
 from amiclient import confinement
 from amiclient import errors
-from amiclient.ext import epoch
-from amiclient.ext import mmp
+from amiclient.ext import busy
 from amiclient.ext import superblock
 from amiclient import process
 from amiclient import sparse
@@ -42,9 +41,6 @@ _RUNS = 3
 #: resize2fs.h; compiled in by default).
 _DEBUG_INODE_MAP = '4'
 _INODE_MOVED = re.compile(rb'^Inode moved (\d+)->(\d+)$', re.MULTILINE)
-#: What debugfs prints of a file's blocks: (0-11):787-798, (12):799; those
-#: of its extent tree and its indirect blocks have letters in brackets.
-_STRETCH = re.compile(r'\((\d+)(?:-\d+)?\):(\d+)(?:-(\d+))?')
 _VERSION = re.compile(r'(\d+)\.(\d+)')
 
 #: How e2fsck says that the superblock or the descriptors cannot be used. That
@@ -73,6 +69,17 @@ _BYTES_A_BYTE = 256
 
 #: The bytes in which e2fsck may say what it objects to, if it changes nothing.
 _OBJECTIONS = 1 << 20
+
+
+#: What says when the present is, as it does for whatever else makes files that
+#: shall be the same each time (reproducible-builds.org, SOURCE_DATE_EPOCH).
+EPOCH = 'SOURCE_DATE_EPOCH'
+
+#: Seconds that a superblock has room for: 40 bits.
+_LATEST = 1 << 40
+
+#: As ``date +%s`` writes it, says the specification; not before the epoch.
+_SECONDS = re.compile(r'[0-9]{1,13}', re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,9 +111,9 @@ class Toolbox:
     ) -> Self:
         """Choose what suits a filesystem: its time, and what it may take."""
         return cls(
-            epoch.present(found.written),
+            present(found.written),
             cancel,
-            limit=_PATIENCE + mmp.patience(found) + found.size / _PACE,
+            limit=_PATIENCE + busy.patience(found) + found.size / _PACE,
             memory=_MEMORY + found.size // _BYTES_A_BYTE,
             cpu=_CPU + found.size // _CPU_PACE,
         )
@@ -204,24 +211,6 @@ class Toolbox:
         """Tell to how many blocks ``resize2fs -M`` would shrink."""
         result = self._run(['resize2fs', '-f', '-P', path])
         return int(result.text.rpartition(':')[2])
-
-    def journal_content(
-        self, path: pathlib.Path, inode: int
-    ) -> list[tuple[int, int]]:
-        """Tell where the transactions of a journal lie.
-
-        :param inode: the number of the journal's inode.
-        :returns: pairs of first block and end, excluded; the journal's own
-            superblock, its first block, is not among them.
-        """
-        result = self._run(['debugfs', '-R', f'stat <{inode}>', path])
-        _, _, blocks = result.text.rpartition('EXTENTS:')
-        _, _, blocks = blocks.rpartition('BLOCKS:')
-        runs = []
-        for logical, first, last in _STRETCH.findall(blocks):
-            start = int(first) + (int(logical) == 0)
-            runs.append((start, int(last or first) + 1))
-        return sorted(run for run in runs if run[0] < run[1])
 
     def drop_journal(self, path: pathlib.Path) -> None:
         """Remove the journal; its blocks become free."""
@@ -419,3 +408,23 @@ def require() -> None:
             f'e2fsprogs {match[0]} is too old',
             hint='version {}.{} or newer is needed'.format(*_OLDEST),
         )
+
+
+def present(written: int) -> int:
+    """Choose what e2fsprogs take for the present.
+
+    :param written: when the filesystem was written last.
+    :returns: seconds since the epoch; never 0, which e2fsprogs take for no
+        choice.
+    :raises UsageError: if the variable is there, but is no such number.
+    """
+    text = os.environ.get(EPOCH)
+    # An empty one is how some build tools say that there is none.
+    if not text:
+        return max(1, written)
+    if not _SECONDS.fullmatch(text) or int(text) >= _LATEST:
+        raise errors.UsageError(
+            f'{EPOCH}={text[:40]!r} is no number of seconds since 1970',
+            hint='unset it, or give it one such as 1700000000',
+        )
+    return max(1, int(text))

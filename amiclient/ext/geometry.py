@@ -13,8 +13,12 @@ import dataclasses
 import math
 
 from amiclient import errors
-from amiclient.ext import layout as layout_
-from amiclient.ext import superblock as superblock_
+from amiclient.ext.layout import Layout
+from amiclient.ext.superblock import COMPAT_RESIZE_INODE
+from amiclient.ext.superblock import COMPAT_SPARSE_SUPER2
+from amiclient.ext.superblock import INCOMPAT_META_BG
+from amiclient.ext.superblock import RO_COMPAT_SPARSE_SUPER
+from amiclient.ext.superblock import Superblock
 from amiclient import sparse
 
 #: resize2fs drops a last group that has less room than this for data
@@ -35,7 +39,7 @@ class Geometry:
         group number).
     """
 
-    superblock: superblock_.Superblock
+    superblock: Superblock
     data: int
     inodes: int
     metadata: tuple[tuple[int, int, int], ...]
@@ -46,7 +50,7 @@ class Geometry:
         found = self.superblock
         blocks = count * (2 + found.inode_blocks)
         blocks += self._backups(count) * (1 + self._descriptor_blocks(count))
-        if found.incompat & superblock_.INCOMPAT_META_BG:
+        if found.incompat & INCOMPAT_META_BG:
             per_block = found.block_size // found.desc_size
             first = found.first_meta_bg * per_block
             for rest in {0, 1, per_block - 1} & set(range(per_block)):
@@ -60,9 +64,9 @@ class Geometry:
         By formula: this is asked for many numbers of groups, some large.
         """
         found = self.superblock
-        if found.compat & superblock_.COMPAT_SPARSE_SUPER2:
+        if found.compat & COMPAT_SPARSE_SUPER2:
             return sum(place < count for place in self._places(count))
-        if not found.ro_compat & superblock_.RO_COMPAT_SPARSE_SUPER:
+        if not found.ro_compat & RO_COMPAT_SPARSE_SUPER:
             return count
         backups = min(count, 2)
         for base in (3, 5, 7):
@@ -164,7 +168,7 @@ class Geometry:
         does not come back.
         """
         found = self.superblock
-        if found.incompat & superblock_.INCOMPAT_META_BG:
+        if found.incompat & INCOMPAT_META_BG:
             return self
         count = self.groups(blocks)
         own = -(-count // (found.block_size // found.desc_size))
@@ -189,7 +193,7 @@ class Geometry:
 
     def _has_backup(self, number: int, count: int) -> bool:
         found = self.superblock
-        if found.compat & superblock_.COMPAT_SPARSE_SUPER2:
+        if found.compat & COMPAT_SPARSE_SUPER2:
             return number in self._places(count)
         return found.has_backup(number)
 
@@ -212,17 +216,17 @@ class Geometry:
         # size as long as the reserve does not exceed what it can be.
         found = self.superblock
         reserved = found.reserved_gdt_blocks
-        if found.incompat & superblock_.INCOMPAT_META_BG:
+        if found.incompat & INCOMPAT_META_BG:
             return found.first_meta_bg + reserved
         per_block = found.block_size // found.desc_size
         old = -(-found.group_count // per_block)
         new = math.ceil(count / per_block)
-        if found.compat & superblock_.COMPAT_RESIZE_INODE:
+        if found.compat & COMPAT_RESIZE_INODE:
             reserved = min(reserved + old - new, found.block_size // 4)
         return new + max(0, reserved)
 
 
-def measure(layout: layout_.Layout) -> Geometry:
+def measure(layout: Layout) -> Geometry:
     """Measure a filesystem.
 
     :param layout: its block groups.

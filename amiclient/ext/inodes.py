@@ -1,33 +1,59 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Inodes: the few fields of them that a shrink must know.
+"""Inodes, and blocks of directories: how both lie on disk.
 
-``struct ext2_inode_large`` in e2fsprogs, lib/ext2fs/ext2_fs.h.
+The formats are those of the kernel's Documentation/filesystems/ext4 (inodes,
+ifork, directory entries, inline data, attributes). The reader and the writer
+share them.
 """
 
 from collections.abc import Iterator
 import dataclasses
 import stat
 import struct
+from typing import NamedTuple
 
-from amiclient import errors
-from amiclient.ext.layout import Group
-from amiclient.ext.layout import Layout
+#: Flags of an inode.
+EXTENTS = 0x80000
+INDEX = 0x1000
+INLINE = 0x10000000
+_ENCRYPTED = 0x800
+#: Compressed, encrypted, sealed by fs-verity, content within the inode.
+_SEALED = 0x4 | _ENCRYPTED | 0x100000
+_SPECIAL = _SEALED | INLINE
+
+#: Of a node of extents: magic number, entries, most entries, depth,
+#: generation.
+EXTENT_HEADER = struct.Struct('<HHHHI')
+EXTENT_MAGIC = 0xF30A
+#: An extent: block in the file, count, high and low half of the block on disk.
+EXTENT = struct.Struct('<IHHI')
+#: An entry above: block in the file, low and high half of the block below.
+EXTENT_INDEX = struct.Struct('<IIHH')
+#: Blocks that one extent has at most (ext4_extents.h, EXT_INIT_MAX_LEN); one
+#: that has more was allocated, but never written to.
+LONGEST = 32768
+
+#: Before each name in a directory: inode, length of the entry and of the name,
+#: type.
+DIRECTORY_ENTRY = struct.Struct('<IHBB')
+
+#: Of attributes in an inode or block; before each name: its length, the
+#: number of its prefix, where its value is, and the inode of that, size, hash.
+XATTR_MAGIC = 0xEA020000
+XATTR = struct.Struct('<BBHIII')
+XATTR_SYSTEM = 7
 
 #: Bytes of an inode that every revision of the filesystem has.
-_SMALL = 128
-
-#: Inodes that are read at a time.
-_BATCH = 4096
+SMALL = 128
 
 
-@dataclasses.dataclass(frozen=True)
-class Times:
+class Times(NamedTuple):
     """When an inode was changed, as it lies on disk.
 
-    :param ctime: the low 32 bits of the seconds; so ``mtime``.
-    :param ctime_extra: nanoseconds and further bits of the seconds; None
-        where the inode has no room for it; so ``mtime_extra``.
+    ``ctime`` and ``mtime`` are the low 32 bits of the seconds; the others are
+    nanoseconds and further bits of the seconds, None where the inode has no
+    room for them.
     """
 
     ctime: int
@@ -36,95 +62,168 @@ class Times:
     mtime_extra: int | None
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Inode:
-    """One inode in use.
+    """An inode.
 
-    :param size: bytes.
+    :param number: of the inode.
+    :param raw: as it lies on disk, 128 bytes or more.
+    :param path: that leads to it from the root, without links, if known.
     """
 
     number: int
-    is_directory: bool
-    size: int
-    times: Times
+    raw: bytes = dataclasses.field(repr=False)
+    path: str = ''
+
+    @property
+    def mode(self) -> int:
+        """Type and permissions."""
+        return self._u16(0)
+
+    @property
+    def uid(self) -> int:
+        """The owner."""
+        return self._u16(0x02) | self._u16(0x78) << 16
+
+    @property
+    def gid(self) -> int:
+        """The group."""
+        return self._u16(0x18) | self._u16(0x7A) << 16
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self._u32(0x04) | self._u32(0x6C) << 32
+
+    @property
+    def flags(self) -> int:
+        """The flags."""
+        return self._u32(0x20)
+
+    @property
+    def body(self) -> bytes:
+        """What tells the blocks, or holds a little content."""
+        return self.raw[0x28:0x64]
+
+    @property
+    def times(self) -> Times:
+        """When it was changed, as it lies on disk."""
+        extra = (
+            self._u32(at) if self._has(at) else None for at in (0x84, 0x88)
+        )
+        return Times(self._u32(0x0C), self._u32(0x10), *extra)
+
+    @property
+    def ctime(self) -> int:
+        """When it was changed, in seconds since 1970."""
+        return _seconds(self.times.ctime, self.times.ctime_extra)
+
+    @property
+    def mtime(self) -> int:
+        """When its content was changed, in seconds since 1970."""
+        return _seconds(self.times.mtime, self.times.mtime_extra)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a regular file."""
+        return stat.S_ISREG(self.mode)
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is a directory."""
+        return stat.S_ISDIR(self.mode)
+
+    @property
+    def is_link(self) -> bool:
+        """Whether it is a symbolic link."""
+        return stat.S_ISLNK(self.mode)
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether its content is in the inode."""
+        return bool(self.flags & INLINE)
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether its content, or its names, cannot be read."""
+        return bool(self.flags & _ENCRYPTED)
+
+    @property
+    def is_special(self) -> bool:
+        """Whether its blocks do not simply hold its content."""
+        return bool(self.flags & _SPECIAL)
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether its content is more than bytes in a place."""
+        return bool(self.flags & _SEALED)
+
+    @property
+    def has_extents(self) -> bool:
+        """Whether its blocks are told by extents."""
+        return bool(self.flags & EXTENTS)
+
+    @property
+    def fast_target(self) -> bytes | None:
+        """Where a link leads, if that is not in a block."""
+        if self.size < 60 and not self.flags & (EXTENTS | INLINE):
+            return self.body[: self.size]
+        return None
+
+    @property
+    def inline_rest(self) -> bytes:
+        """The rest of inline data: the attribute ``system.data``."""
+        if len(self.raw) <= SMALL:
+            return b''
+        raw = self.raw
+        start = SMALL + self._u16(0x80)
+        if raw[start : start + 4] != XATTR_MAGIC.to_bytes(4, 'little'):
+            return b''
+        first = position = start + 4
+        while position + XATTR.size <= len(raw) and any(
+            raw[position : position + 4]
+        ):
+            length, index, offset, _, size, _ = XATTR.unpack_from(
+                raw, position
+            )
+            position += XATTR.size
+            name = raw[position : position + length]
+            if index == XATTR_SYSTEM and name == b'data':
+                return raw[first + offset : first + offset + size]
+            position += length + 3 & ~3
+        return b''
+
+    def _has(self, place: int) -> bool:
+        # What is beyond the first 128 bytes, the inode may not reach.
+        return len(self.raw) > SMALL and SMALL + self._u16(0x80) >= place + 4
+
+    def _u16(self, place: int) -> int:
+        return int.from_bytes(self.raw[place : place + 2], 'little')
+
+    def _u32(self, place: int) -> int:
+        return int.from_bytes(self.raw[place : place + 4], 'little')
 
 
-class Table:
-    """The inode tables of a filesystem, for one inode at a time or all.
+def _seconds(low: int, extra: int | None) -> int:
+    # Beyond 2038, the high bits are elsewhere.
+    signed = low - (1 << 32) if low >> 31 else low
+    return signed + (((extra or 0) & 3) << 32)
 
-    :param layout: its block groups.
+
+def names(data: bytes) -> Iterator[tuple[bytes, int]]:
+    """Read the entries of a block of a directory: names and inodes.
+
+    What is there may hold anything. The directory itself, and the one that it
+    is in, are left out.
     """
-
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
-        found = layout.superblock
-        self._size = found.inode_size
-        self._per_group = found.inodes_per_group
-
-    def read(self, number: int) -> Inode:
-        """Read one inode, in use or not.
-
-        :raises DamagedError: if there can be no such inode, or the file ends
-            before.
-        """
-        data = self.raw(number)
-        return _parse(data, 0, number, self._size)
-
-    def raw(self, number: int) -> bytes:
-        """Read one inode as it lies on disk.
-
-        :raises DamagedError: as :meth:`read` does.
-        """
-        group, index = divmod(number - 1, self._per_group)
-        data = b''
-        if 0 <= group < len(self._layout.groups):
-            offset = self._offset(self._layout.groups[group], index)
-            data = self._layout.read(offset, self._size)
-        if len(data) < self._size:
-            raise errors.DamagedError(
-                f'there is no inode {number}, which is needed',
-                hint='mend a copy with e2fsck',
-            )
-        return data
-
-    def in_use(self) -> Iterator[Inode]:
-        """Read all inodes in use."""
-        for group in self._layout.groups:
-            base = group.number * self._per_group + 1
-            for first, end in self._layout.inode_runs(group):
-                for index in range(first, end, _BATCH):
-                    stop = min(index + _BATCH, end)
-                    data = self._layout.read(
-                        self._offset(group, index),
-                        (stop - index) * self._size,
-                    )
-                    for slot in range(len(data) // self._size):
-                        yield _parse(
-                            data,
-                            slot * self._size,
-                            base + index + slot,
-                            self._size,
-                        )
-
-    def _offset(self, group: Group, index: int) -> int:
-        block_size = self._layout.superblock.block_size
-        return group.inode_table * block_size + index * self._size
-
-
-def _parse(data: bytes, offset: int, number: int, size: int) -> Inode:
-    mode, low = struct.unpack_from('<H2xI', data, offset)
-    ctime, mtime = struct.unpack_from('<II', data, offset + 0x0C)
-    (high,) = struct.unpack_from('<I', data, offset + 0x6C)
-    ctime_extra = mtime_extra = None
-    if size > _SMALL:
-        (extra,) = struct.unpack_from('<H', data, offset + 0x80)
-        if extra >= 12:
-            ctime_extra, mtime_extra = struct.unpack_from(
-                '<II', data, offset + 0x84
-            )
-    return Inode(
-        number,
-        stat.S_ISDIR(mode),
-        low | high << 32,
-        Times(ctime, mtime, ctime_extra, mtime_extra),
-    )
+    position = 0
+    while position + 8 <= len(data):
+        number, length, size, _ = DIRECTORY_ENTRY.unpack_from(data, position)
+        if length in (0, 0xFFFF) and len(data) == 0x10000:
+            length = 0x10000
+        if length < 8 or position + length > len(data):
+            return
+        name = data[position + 8 : position + 8 + size]
+        if number and name not in (b'', b'.', b'..'):
+            yield name, number
+        position += length

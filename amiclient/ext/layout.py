@@ -1,24 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Block groups: where their metadata lies, and which blocks are in use.
+"""Block groups: where their metadata lies, and what is in use.
 
-Runs are pairs ``(first, end)`` of block numbers, ``end`` excluded, that are in
-ascending order and do not overlap.
+What is told as runs are pairs ``(first, end)``, as in :mod:`amiclient.sparse`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+import contextlib
+import copy
 import dataclasses
+import functools
+import os
+import pathlib
 import re
+import stat
 import struct
+import threading
+from typing import Self
 
 from amiclient import errors
-from amiclient.ext.superblock import INCOMPAT_META_BG
-from amiclient.ext.superblock import OFFSET
+from amiclient.ext.inodes import Inode
+from amiclient.ext import superblock
 from amiclient.ext.superblock import Superblock
+from amiclient import locks
+from amiclient.progress import Progress
 from amiclient import sparse
 
+#: A group descriptor, and its half of those that have no 64 bits: both
+#: bitmaps and the inode table, free blocks and inodes, directories, flags,
+#: exclude bitmap, checksums of both bitmaps, unused inodes, checksum; then the
+#: high halves.
+DESCRIPTOR = struct.Struct('<IIIHHHHIHHHHIIIHHHHIHHI')
+_HALF = struct.Struct('<IIIHHHHIHHHH')
 _INODE_UNINIT = 0x0001
 _BLOCK_UNINIT = 0x0002
+#: Inodes that are read at a time.
+_BATCH = 4096
+
 _ONES = re.compile('1+')
 
 #: More runs of blocks than these, which take a GiB, are too many: bitmaps of
@@ -27,10 +45,65 @@ _RUNS = 1 << 23
 
 
 @dataclasses.dataclass(frozen=True)
+class RootImage:
+    """An ext2, ext3 or ext4 filesystem that starts at byte 0 of something.
+
+    :param path: the file or block device.
+    :param size: bytes of the file or device, which may be more than the
+        filesystem takes.
+    :param is_device: whether it is a block device.
+    :param superblock: what its superblock says.
+    :param state: what :func:`amiclient.locks.state` said when it was read.
+    :param boot_sector: bytes at its beginning that must be zeros, for Nova
+        would take it for a partitioned disk else.
+    """
+
+    path: pathlib.Path
+    size: int
+    is_device: bool
+    superblock: Superblock
+    state: locks.State
+    boot_sector: int = 0
+
+    def refuse_changed(self, now: locks.State | None = None) -> None:
+        """Make sure that it is still the file, or device, that was read.
+
+        :param now: the state of what was opened; None for that of what has
+            the name.
+        :raises BusyError: if it was changed, or replaced.
+        """
+        locks.refuse_changed(self.path, self.state, now)
+
+
+def behind(path: pathlib.Path, found: Superblock) -> int:
+    """Tell the bytes of a file that lie behind its filesystem.
+
+    Holes are not looked into. What is behind one on a block device are the
+    remains of something else.
+
+    :returns: 0 as well if all of them are zeros.
+    :raises SourceError: if they cannot be read.
+    """
+    with sparse.opened(path, os.O_RDONLY) as descriptor:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size <= found.size:
+            return 0
+        for first, end in sparse.data_in(
+            descriptor, found.size, status.st_size
+        ):
+            for offset in range(first, end, sparse.CHUNK):
+                count = min(sparse.CHUNK, end - offset)
+                if any(sparse.read_at(descriptor, count, offset)):
+                    return status.st_size - found.size
+    return 0
+
+
+@dataclasses.dataclass(frozen=True)
 class Group:
     """One group descriptor.
 
     :param block_bitmap: block number; so are the next two.
+    :param free_blocks: by the descriptor's own count.
     :param blocks_initialised: whether the block bitmap holds anything; if
         not, only the group's own metadata is in use.
     :param inodes_initialised: likewise of inode bitmap and inode table.
@@ -40,6 +113,7 @@ class Group:
     block_bitmap: int
     inode_bitmap: int
     inode_table: int
+    free_blocks: int
     blocks_initialised: bool
     inodes_initialised: bool
 
@@ -48,15 +122,30 @@ class Layout:
     """The block groups of one filesystem, read from an open file.
 
     :param descriptor: a file descriptor, open for reading.
-    :param superblock: what its superblock says.
+    :param found: what its superblock says.
     :raises DamagedError: if a descriptor points outside the filesystem.
     """
 
-    def __init__(self, descriptor: int, superblock: Superblock) -> None:
+    def __init__(self, descriptor: int, found: Superblock) -> None:
         self.descriptor = descriptor
-        self.superblock = superblock
+        self.superblock = found
+        self._inode_bitmaps: dict[int, bytes] = {}
+        self._reserved: dict[int, bytes] = {}
         self.groups = tuple(self._read_groups())
         self._refuse_shared()
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(
+        cls, path: pathlib.Path, flags: int = os.O_RDONLY
+    ) -> Iterator[Self]:
+        """Open a filesystem for the time of a ``with`` block.
+
+        :raises SourceError: if there is none, or it cannot be read.
+        :raises DamagedError: if it makes no sense.
+        """
+        with sparse.opened(path, flags) as descriptor:
+            yield cls(descriptor, superblock.load(descriptor, str(path)))
 
     def read(self, offset: int, count: int) -> bytes:
         """Read bytes of the filesystem, fewer only where the file ends.
@@ -79,12 +168,25 @@ class Layout:
             )
         return data
 
-    def in_use(self) -> list[sparse.Run]:
+    def at(self, descriptor: int) -> Self:
+        """Go on with another descriptor of the filesystem.
+
+        What was read is not read again, so nothing may have changed it.
+        """
+        other = copy.copy(self)
+        other.descriptor = descriptor
+        return other
+
+    def in_use(self) -> tuple[sparse.Run, ...]:
         """Tell the blocks that are in use.
 
         Metadata of every group is included, whatever the bitmaps say; of
         groups that are not initialised there is nothing else.
         """
+        return self._in_use
+
+    @functools.cached_property
+    def _in_use(self) -> tuple[sparse.Run, ...]:
         size = self.superblock.block_size
         # A block size above 1 KiB has the superblock within block 0; below,
         # block 0 is before the first group and holds the boot sector.
@@ -98,7 +200,7 @@ class Layout:
                     f'what is in use lies in more than {_RUNS} pieces',
                     hint='copy the files into a new filesystem',
                 )
-        return sparse.merge(runs)
+        return tuple(sparse.merge(runs))
 
     def free(self) -> list[sparse.Run]:
         """Tell the blocks that are free: all that are not in use."""
@@ -117,7 +219,11 @@ class Layout:
         if not group.inodes_initialised:
             return []
         bits = self.superblock.inodes_per_group
-        return _runs(self.blocks(group.inode_bitmap), bits)
+        bitmap = self._inode_bitmaps.get(group.number)
+        if bitmap is None:
+            bitmap = self.blocks(group.inode_bitmap)[: -(-bits // 8)]
+            self._inode_bitmaps[group.number] = bitmap
+        return _runs(bitmap, bits)
 
     def used_inodes(self) -> int:
         """Count the inodes in use, the reserved ones included.
@@ -145,6 +251,89 @@ class Layout:
                 position = end * size
             if position < length:
                 yield start + position, start + length
+
+    def inode(self, number: int, path: str = '') -> Inode:
+        """Read one inode, in use or not.
+
+        :param path: that leads to it.
+        :raises DamagedError: if there can be no such inode, or the file ends
+            before.
+        """
+        found = self.superblock
+        group, index = divmod(number - 1, found.inodes_per_group)
+        data = self._reserved.get(number, b'')
+        if not data and 0 <= group < len(self.groups):
+            data = self._inodes(self.groups[group], index, 1)
+        if len(data) < found.inode_size:
+            raise errors.DamagedError(
+                f'there is no inode {number}, which is needed',
+                hint='mend a copy with e2fsck',
+            )
+        if number < found.first_inode:
+            # Such as that of the journal, which several ask for.
+            self._reserved[number] = data
+        return Inode(number, data, path)
+
+    def inodes(self) -> Iterator[Inode]:
+        """Read all inodes in use."""
+        found = self.superblock
+        size = found.inode_size
+        for group in self.groups:
+            base = group.number * found.inodes_per_group + 1
+            for first, end in self.inode_runs(group):
+                for index in range(first, end, _BATCH):
+                    data = self._inodes(group, index, min(_BATCH, end - index))
+                    for slot in range(len(data) // size):
+                        raw = data[slot * size : (slot + 1) * size]
+                        yield Inode(base + index + slot, raw)
+
+    def _inodes(self, group: Group, index: int, count: int) -> bytes:
+        found = self.superblock
+        start = group.inode_table * found.block_size
+        return self.read(
+            start + index * found.inode_size, count * found.inode_size
+        )
+
+    def copy_in_use(
+        self,
+        target: pathlib.Path,
+        leave: Iterable[sparse.Run] = (),
+        *,
+        progress: Progress,
+        cancel: threading.Event | None = None,
+    ) -> None:
+        """Copy the blocks and inodes in use, and nothing else.
+
+        What is not in use is left as a hole: whatever was deleted from the
+        source cannot be in the copy.
+
+        :param target: an empty file.
+        :param leave: runs of blocks, ascending, that are to be zeros instead.
+        :raises CancelledError: if ``cancel`` was set meanwhile.
+        """
+        found = self.superblock
+        unused = list(self.unused_inode_bytes())
+        used = sparse.bytes_of(
+            sparse.subtract(self.in_use(), sparse.merge(leave)),
+            found.block_size,
+        )
+        with (
+            sparse.opened(target, os.O_RDWR) as writer,
+            progress.task('Copying', sparse.count(used)) as task,
+        ):
+            shared = sparse.clone(self.descriptor, writer)
+            os.truncate(writer, found.size)
+            if shared:
+                sparse.clear(writer, sparse.complement(used, found.size))
+                sparse.clear(writer, unused)
+                return
+            sparse.copy_runs(
+                self.descriptor,
+                writer,
+                sparse.subtract(used, unused),
+                task=task,
+                cancel=cancel,
+            )
 
     def _refuse_shared(self) -> None:
         for taken in (
@@ -175,7 +364,7 @@ class Layout:
         if backup:
             yield start, start + 1
         per_block = found.block_size // found.desc_size
-        meta_bg = bool(found.incompat & INCOMPAT_META_BG)
+        meta_bg = bool(found.incompat & superblock.INCOMPAT_META_BG)
         if not meta_bg or number // per_block < found.first_meta_bg:
             if backup:
                 yield start + 1, start + 1 + descriptor_blocks(found)
@@ -210,9 +399,9 @@ class Layout:
 
     def _descriptor_block(self, index: int) -> int:
         found = self.superblock
-        meta_bg = bool(found.incompat & INCOMPAT_META_BG)
+        meta_bg = bool(found.incompat & superblock.INCOMPAT_META_BG)
         if not meta_bg or index < found.first_meta_bg:
-            return OFFSET // found.block_size + 1 + index
+            return superblock.OFFSET // found.block_size + 1 + index
         number = index * (found.block_size // found.desc_size)
         return self._begin(number) + int(found.has_backup(number))
 
@@ -222,19 +411,18 @@ class Layout:
         start = found.first_block(number)
         # The superblock is in block first_data_block, but with bigalloc and
         # blocks of 1 KiB, where that is 0 and it is in block 1.
-        return start or OFFSET // found.block_size
+        return start or superblock.OFFSET // found.block_size
 
     def _parse(self, number: int, table: bytes, offset: int) -> Group:
         found = self.superblock
-        block_bitmap, inode_bitmap, inode_table = struct.unpack_from(
-            '<3I', table, offset
-        )
-        flags = int.from_bytes(table[offset + 0x12 : offset + 0x14], 'little')
-        if found.desc_size >= 64:
-            high = struct.unpack_from('<3I', table, offset + 0x20)
-            block_bitmap |= high[0] << 32
-            inode_bitmap |= high[1] << 32
-            inode_table |= high[2] << 32
+        wide = found.desc_size >= DESCRIPTOR.size
+        fields = (DESCRIPTOR if wide else _HALF).unpack_from(table, offset)
+        *places, free, _, _, flags = fields[:7]
+        if wide:
+            free |= fields[15] << 16
+            for index, high in enumerate(fields[12:15]):
+                places[index] |= high << 32
+        block_bitmap, inode_bitmap, inode_table = places
         last = max(
             block_bitmap, inode_bitmap, inode_table + found.inode_blocks - 1
         )
@@ -251,6 +439,7 @@ class Layout:
             block_bitmap,
             inode_bitmap,
             inode_table,
+            free,
             not flags & _BLOCK_UNINIT,
             not flags & _INODE_UNINIT,
         )
@@ -261,7 +450,7 @@ def descriptor_blocks(found: Superblock) -> int:
 
     That is the group descriptor table and the blocks reserved for it.
     """
-    if found.incompat & INCOMPAT_META_BG:
+    if found.incompat & superblock.INCOMPAT_META_BG:
         return found.first_meta_bg + found.reserved_gdt_blocks
     per_block = found.block_size // found.desc_size
     return -(-found.group_count // per_block) + found.reserved_gdt_blocks

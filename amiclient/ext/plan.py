@@ -16,10 +16,10 @@ from amiclient import errors
 from amiclient.ext import busy
 from amiclient.ext import e2fsprogs
 from amiclient.ext import geometry
-from amiclient.ext import image as image_
-from amiclient.ext import inodes
-from amiclient.ext import layout as layout_
-from amiclient.ext import mmp
+from amiclient.ext.geometry import Geometry
+from amiclient.ext.layout import behind
+from amiclient.ext.layout import Layout
+from amiclient.ext.layout import RootImage
 from amiclient.ext import search
 from amiclient.ext import superblock
 from amiclient import scratch
@@ -47,7 +47,7 @@ class ShrinkRequest:
     :param work_directory: for temporary files; beside the output if None.
     """
 
-    image: image_.RootImage
+    image: RootImage
     output: pathlib.Path | None = None
     headroom: units.Headroom = units.NO_HEADROOM
     journal: str | int = KEEP
@@ -75,7 +75,7 @@ class ShrinkPlan:
     """
 
     request: ShrinkRequest
-    image: image_.RootImage
+    image: RootImage
     output: pathlib.Path
     in_place: bool
     recover: bool
@@ -110,20 +110,14 @@ class Target:
     room: int
     moved: int
 
-    def bound_at(self, path: pathlib.Path) -> int:
+    def bound_at(self, reached: Geometry) -> int:
         """Tell the bytes below which nothing can get.
 
-        :param path: where the shrink has led. On the way, extent trees may
+        :param reached: where the shrink has led. On the way, extent trees may
             have come to take less than before.
         """
-        found = superblock.read(path)
-        with sparse.opened(path, os.O_RDONLY) as descriptor:
-            reached = geometry.measure(layout_.Layout(descriptor, found))
-        bound = min(
-            self.bound,
-            reached.need(self.goal.headroom, spare=self.goal.spare),
-        )
-        return bound * found.block_size
+        bound = reached.need(self.goal.headroom, spare=self.goal.spare)
+        return min(self.bound, bound) * reached.superblock.block_size
 
 
 def prepare(request: ShrinkRequest) -> ShrinkPlan:
@@ -142,10 +136,11 @@ def prepare(request: ShrinkRequest) -> ShrinkPlan:
     _refuse(request)
     busy.refuse_busy(image.path)
     if not request.own:
-        mmp.refuse_live(image.path, found)
+        busy.refuse_live(image.path, found)
     recover = found.needs_recovery or found.orphans
     try:
-        target = aim(request, image.path)
+        with sparse.opened(image.path, os.O_RDONLY) as descriptor:
+            target = aim(request, Layout(descriptor, found))
     except errors.DamagedError:
         # How much e2fsck can mend is found out when it is tried.
         recover = True
@@ -187,25 +182,22 @@ def prepare(request: ShrinkRequest) -> ShrinkPlan:
     return planned
 
 
-def aim(request: ShrinkRequest, path: pathlib.Path) -> Target:
+def aim(request: ShrinkRequest, layout: Layout) -> Target:
     """Compute where a shrink shall lead.
 
-    :param path: the filesystem of the request, or a mended copy of it.
+    :param layout: the filesystem of the request, or a mended copy of it.
     :raises DamagedError: if its block groups cannot be read.
     """
-    found = superblock.read(path)
-    with sparse.opened(path, os.O_RDONLY) as descriptor:
-        layout = layout_.Layout(descriptor, found)
-        measured = geometry.measure(layout)
-        table = inodes.Table(layout)
-        journal = orphans = 0
-        if found.has_journal and found.journal_inode:
-            journal = table.read(found.journal_inode).size
-        if found.orphan_inode:
-            orphans = min(
-                table.read(found.orphan_inode).size // found.block_size,
-                superblock.LARGEST_ORPHAN_FILE,
-            )
+    found = layout.superblock
+    measured = geometry.measure(layout)
+    journal = orphans = 0
+    if found.has_journal and found.journal_inode:
+        journal = layout.inode(found.journal_inode).size
+    if found.orphan_inode:
+        orphans = min(
+            layout.inode(found.orphan_inode).size // found.block_size,
+            superblock.LARGEST_ORPHAN_FILE,
+        )
     goal, growth = _goal(request, measured, journal)
     goal = dataclasses.replace(
         goal,
@@ -232,13 +224,14 @@ def aim(request: ShrinkRequest, path: pathlib.Path) -> Target:
         _refuse_endless(found, bound)
     used = sparse.count(measured.used) * found.block_size
     # What is in use may be zeros, inode tables above all: holes in a file.
-    used = min(used, path.stat().st_blocks * 512 or used)
+    taken = os.fstat(layout.descriptor).st_blocks * 512
+    used = min(used, taken or used)
     moved = min(used, measured.moved(bound) * found.block_size)
     return Target(goal, bound, used + moved, moved)
 
 
 def _bound(
-    measured: geometry.Geometry, goal: search.Goal, growth: int, journal: int
+    measured: Geometry, goal: search.Goal, growth: int, journal: int
 ) -> int:
     # The search may go down further than to where it ends: without a journal,
     # and without headroom.
@@ -305,7 +298,7 @@ def _refuse(request: ShrinkRequest) -> None:
             hint='get it again from where it came',
         )
     if not request.own and not request.output:
-        rest = image_.behind(path, found)
+        rest = behind(path, found)
         if rest:
             raise errors.UsageError(
                 f'the {rest} bytes behind its filesystem are not '
@@ -344,7 +337,7 @@ def _output(request: ShrinkRequest, in_place: bool) -> pathlib.Path:
 
 
 def _goal(
-    request: ShrinkRequest, measured: geometry.Geometry, journal: int
+    request: ShrinkRequest, measured: Geometry, journal: int
 ) -> tuple[search.Goal, int]:
     """Set the goal, and tell by how many blocks the journal grows."""
     found = measured.superblock
@@ -358,7 +351,7 @@ def _goal(
         goal = search.Goal(headroom, bool(journal), 0, limit)
         return goal, -(journal // size)
     if isinstance(request.journal, int):
-        mib = search.journal_in_mib(request.journal, size)
+        mib = journal_in_mib(request.journal, size)
         if mib is None:
             raise errors.UsageError(
                 f'a journal of {request.journal} bytes is impossible here',
@@ -368,11 +361,18 @@ def _goal(
             )
         growth = (request.journal - journal) // size
         return search.Goal(headroom, bool(journal), mib, limit), growth
-    mib = search.journal_in_mib(journal, size) if journal else 0
-    fast_commit = found.compat & superblock.COMPAT_FAST_COMMIT
-    if not mib or fast_commit:
-        return search.Goal(headroom, False, 0, limit), 0
-    return search.Goal(headroom, True, mib, limit, keeps_journal=True), 0
+    return search.Goal(headroom, False, 0, limit), 0
+
+
+def journal_in_mib(size: int, block_size: int) -> int | None:
+    """Find the MiB of a journal; None if tune2fs cannot make one like it.
+
+    :param size: bytes.
+    """
+    least, most = superblock.SMALLEST_JOURNAL, superblock.LARGEST_JOURNAL
+    if size % (1 << 20) or not least <= size // block_size <= most:
+        return None
+    return size >> 20
 
 
 def _refuse_unwritable(planned: ShrinkPlan) -> None:

@@ -22,12 +22,12 @@ import struct
 
 from amiclient import errors
 from amiclient.ext import inodes
+from amiclient.ext.inodes import Inode
 from amiclient.ext.layout import Layout
-from amiclient.ext import nodes
 from amiclient.ext import superblock
 from amiclient import sparse
 
-_ROOT = 2
+ROOT = 2
 
 #: As many symbolic links as Linux follows (path_resolution(7)), and the
 #: longest paths, links resolved.
@@ -35,9 +35,9 @@ _LINKS = 40
 _TARGET = 4096
 _COMPONENTS = 256
 
-#: Folders with more bytes than that are not listed, and no more of them.
-_FOLDER = 4 << 20
-_FOLDERS = 20_000
+#: Directories with more bytes than that are not listed, and no more of them.
+_DIRECTORY = 4 << 20
+_DIRECTORIES = 20_000
 
 #: Levels of an extent tree (EXT4_MAX_EXTENT_DEPTH), and what it may hold.
 _DEPTH = 5
@@ -66,16 +66,8 @@ def opened(image: pathlib.Path) -> Iterator['Reader']:
     :raises SourceError: if there is none, or it cannot be read.
     :raises DamagedError: if it makes no sense.
     """
-    descriptor = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        found = superblock.parse(
-            sparse.read_at(descriptor, superblock.SIZE, superblock.OFFSET),
-            str(image),
-        )
-        with errors.about(image):
-            yield Reader(Layout(descriptor, found))
-    finally:
-        os.close(descriptor)
+    with errors.about(image), Layout.opened(image) as layout:
+        yield Reader(layout)
 
 
 class Reader:
@@ -86,11 +78,10 @@ class Reader:
 
     def __init__(self, layout: Layout) -> None:
         self.superblock = layout.superblock
-        self._layout = layout
-        self._table = inodes.Table(layout)
+        self.layout = layout
         self._listings: dict[int, dict[str, int]] = {}
 
-    def find(self, name: str, *, follow: bool = True) -> nodes.Node | None:
+    def find(self, name: str, *, follow: bool = True) -> Inode | None:
         """Resolve a path, as path_resolution(7) says.
 
         :param follow: whether a link at the end is followed.
@@ -98,7 +89,7 @@ class Reader:
         :raises DamagedError: if what is on the way makes no sense.
         """
         todo = _split(name)[::-1]
-        way = [self._node(_ROOT, '/')]
+        way = [self._inode(ROOT, '/')]
         links = 0
         while todo:
             if len(todo) + len(way) > _COMPONENTS:
@@ -106,7 +97,7 @@ class Reader:
             part = todo.pop()
             if part == '..':
                 # The root is its own parent.
-                way = way[:-1] or [self._node(_ROOT, '/')]
+                way = way[:-1] or [self._inode(ROOT, '/')]
                 continue
             found = self._child(way[-1], part)
             if found is None:
@@ -124,13 +115,13 @@ class Reader:
         return way[-1]
 
     def names(self, name: str) -> tuple[str, ...]:
-        """List a folder, sorted; nothing if it is none."""
+        """List a directory, sorted; nothing if it is none."""
         found = self.find(name)
-        if found is None or not found.is_folder:
+        if found is None or not found.is_directory:
             return ()
         return tuple(sorted(self._listing(found)))
 
-    def target(self, node: nodes.Node) -> str | None:
+    def target(self, node: Inode) -> str | None:
         """Read where a symbolic link leads; None if nowhere."""
         if node.size > _TARGET:
             return None
@@ -161,7 +152,7 @@ class Reader:
             return None
         return b''.join(self.span(found, 0, count))
 
-    def read(self, node: nodes.Node, limit: int) -> bytes:
+    def read(self, node: Inode, limit: int) -> bytes:
         """Read a regular file.
 
         :param limit: bytes.
@@ -173,13 +164,13 @@ class Reader:
             )
         return b''.join(self.chunks(node))
 
-    def chunks(self, node: nodes.Node) -> Iterator[bytes]:
+    def chunks(self, node: Inode) -> Iterator[bytes]:
         """Read a file piece by piece; holes are zeros.
 
         :raises DamagedError: if its blocks make no sense.
         """
         if node.is_inline:
-            data = (node.body + nodes.inline_rest(node.raw))[: node.size]
+            data = (node.body + node.inline_rest)[: node.size]
             yield data
             yield from _zeros(node.size - len(data))
             return
@@ -199,9 +190,7 @@ class Reader:
             position = end
         yield from _zeros(node.size - position)
 
-    def span(
-        self, node: nodes.Node, start: int, count: int
-    ) -> Iterator[bytes]:
+    def span(self, node: Inode, start: int, count: int) -> Iterator[bytes]:
         """Read a part of a file; it ends where the file does."""
         position = 0
         # No further than needed: a hole may be huge.
@@ -214,7 +203,22 @@ class Reader:
             if position >= start + count:
                 return
 
-    def blocks(self, node: nodes.Node) -> tuple[int, ...] | None:
+    def directory(self, node: Inode) -> Iterator[bytes]:
+        """Read the blocks of a directory.
+
+        :raises DamagedError: if they make no sense.
+        """
+        if node.is_inline:
+            # The parent's inode comes first.
+            yield node.body[4:]
+            yield node.inline_rest
+            return
+        block = self.superblock.block_size
+        for chunk in self.chunks(node):
+            for start in range(0, len(chunk), block):
+                yield chunk[start : start + block]
+
+    def blocks(self, node: Inode) -> tuple[int, ...] | None:
         """Tell the blocks that a regular file lies in, in order.
 
         :returns: None if it has holes, lies in its inode, is encrypted or
@@ -236,50 +240,59 @@ class Reader:
             found += range(run.physical, run.physical + few)
         return tuple(found) if len(found) == count else None
 
+    def journal(self) -> list[sparse.Run]:
+        """Find the blocks of the journal's transactions.
+
+        :returns: all of its blocks but the first, its own superblock.
+        :raises DamagedError: if they make no sense.
+        """
+        found = self.superblock
+        if not found.has_journal or not found.journal_inode:
+            return []
+        runs = self._runs(self._inode(found.journal_inode, 'the journal'))
+        return sparse.merge(
+            (run.physical + (not run.logical), run.physical + run.count)
+            for run in runs
+            if run.physical and run.logical + run.count > 1
+        )
+
     def _bytes(self, run: _Run, offset: int, count: int) -> bytes:
         block = self.superblock.block_size
         place = run.physical * block + offset - run.logical * block
-        data = self._layout.read(place, count)
+        data = self.layout.read(place, count)
         if len(data) < count:
             raise _damaged('it ends before its files do')
         return data
 
-    def _node(self, number: int, path: str) -> nodes.Node:
+    def _inode(self, number: int, path: str) -> Inode:
         if not 0 < number <= self.superblock.inode_count:
             raise _damaged(f'{path} has the impossible inode {number}')
-        return nodes.parse(self._table.raw(number), number, path)
+        return self.layout.inode(number, path)
 
-    def _child(self, folder: nodes.Node, name: str) -> nodes.Node | None:
-        if not folder.is_folder:
+    def _child(self, directory: Inode, name: str) -> Inode | None:
+        if not directory.is_directory:
             return None
-        number = self._listing(folder).get(name)
+        number = self._listing(directory).get(name)
         if number is None:
             return None
-        return self._node(number, f'{folder.path.rstrip("/")}/{name}')
+        return self._inode(number, f'{directory.path.rstrip("/")}/{name}')
 
-    def _listing(self, folder: nodes.Node) -> dict[str, int]:
-        found = self._listings.get(folder.number)
+    def _listing(self, directory: Inode) -> dict[str, int]:
+        found = self._listings.get(directory.number)
         if found is None:
-            if len(self._listings) >= _FOLDERS:
-                raise _damaged('it has too many folders')
-            found = dict(self._entries(folder))
-            self._listings[folder.number] = found
+            if len(self._listings) >= _DIRECTORIES:
+                raise _damaged('it has too many directories')
+            found = {}
+            if directory.size <= _DIRECTORY and not directory.is_encrypted:
+                for block in self.directory(directory):
+                    for name, number in inodes.names(block):
+                        if b'/' not in name and b'\0' not in name:
+                            found[os.fsdecode(name)] = number
+
+            self._listings[directory.number] = found
         return found
 
-    def _entries(self, folder: nodes.Node) -> Iterator[tuple[str, int]]:
-        if folder.size > _FOLDER or folder.is_encrypted:
-            return
-        if folder.is_inline:
-            # The parent's inode comes first.
-            yield from nodes.entries(folder.body[4:])
-            yield from nodes.entries(nodes.inline_rest(folder.raw))
-            return
-        data = b''.join(self.chunks(folder))
-        block = self.superblock.block_size
-        for start in range(0, len(data), block):
-            yield from nodes.entries(data[start : start + block])
-
-    def _runs(self, node: nodes.Node) -> Iterator[_Run]:
+    def _runs(self, node: Inode) -> Iterator[_Run]:
         """Tell the runs of a file, ascending."""
         body = node.body
         blocks = -(-node.size // self.superblock.block_size)
@@ -298,26 +311,25 @@ class Reader:
             yield run
 
     def _extents(
-        self, data: bytes, node: nodes.Node, depth: int, seen: list[int]
+        self, data: bytes, node: Inode, depth: int, seen: list[int]
     ) -> Iterator[_Run]:
-        magic, entries, _, level = struct.unpack_from('<4H', data)
-        if magic != 0xF30A or level > depth or 12 + 12 * entries > len(data):
+        magic, entries, _, level, _ = inodes.EXTENT_HEADER.unpack_from(data)
+        end = 12 + 12 * entries
+        if magic != inodes.EXTENT_MAGIC or level > depth or end > len(data):
             raise _damaged(f'the extents of {node.path} make no sense')
-        for start in range(12, 12 + 12 * entries, 12):
+        for start in range(12, end, 12):
             seen[0] += 1
             if seen[0] > _EXTENTS_AT_MOST:
                 raise _damaged(f'{node.path} has too many extents')
             if level:
-                low, high = struct.unpack_from('<IH', data, start + 4)
+                _, low, high, _ = inodes.EXTENT_INDEX.unpack_from(data, start)
                 child = self._block(low | high << 32, node.path)
                 yield from self._extents(child, node, level - 1, seen)
                 continue
-            logical, count, high, low = struct.unpack_from(
-                '<IHHI', data, start
-            )
-            if count > 32768:
+            logical, count, high, low = inodes.EXTENT.unpack_from(data, start)
+            if count > inodes.LONGEST:
                 # Allocated, but never written to.
-                yield _Run(logical, count - 32768, 0)
+                yield _Run(logical, count - inodes.LONGEST, 0)
             else:
                 yield _Run(logical, count, low | high << 32)
 
@@ -357,7 +369,7 @@ class Reader:
     def _block(self, number: int, path: str) -> bytes:
         if not 0 < number < self.superblock.block_count:
             raise _damaged(f'the blocks of {path} make no sense')
-        return self._layout.blocks(number)
+        return self.layout.blocks(number)
 
 
 def _split(path: str) -> list[str]:

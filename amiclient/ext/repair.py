@@ -12,9 +12,10 @@ import pathlib
 import threading
 
 from amiclient import errors
-from amiclient.ext import e2fsprogs
-from amiclient.ext import finish
-from amiclient.ext.image import RootImage
+from amiclient.ext.e2fsprogs import Toolbox
+from amiclient.ext.layout import Layout
+from amiclient.ext.layout import RootImage
+from amiclient.ext.reader import Reader
 from amiclient.ext import superblock
 from amiclient import locks
 from amiclient import process
@@ -34,6 +35,7 @@ class UncleanError(Exception):
 class CleanSource:
     """A filesystem in order, to be copied from; it is never written to.
 
+    :param layout: the filesystem, which is open.
     :param path: where it lies.
     :param origin: the user's file, which that is or was made from.
     :param verdict: whether it is in order, as soon as e2fsck is through.
@@ -41,22 +43,24 @@ class CleanSource:
 
     def __init__(
         self,
+        layout: Layout,
         path: pathlib.Path,
         origin: RootImage,
-        verdict: futures.Future[bool],
-        tools: e2fsprogs.Toolbox,
+        tools: Toolbox,
+        verdict: 'futures.Future[bool] | None' = None,
     ) -> None:
+        self.layout = layout
         self.path = path
         self.origin = origin
-        self._verdict = verdict
         self._tools = tools
+        self._verdict = verdict
 
     def wait(self) -> None:
         """Wait for the verdict.
 
         :raises UncleanError: if it is not in order.
         """
-        if not self._verdict.result():
+        if self._verdict is not None and not self._verdict.result():
             raise UncleanError
 
     def copy_to(self, target: pathlib.Path, progress: Progress) -> None:
@@ -64,15 +68,9 @@ class CleanSource:
 
         :param target: an empty file.
         """
-        found = superblock.read(self.path)
-        leave: list[sparse.Run] = []
-        if found.has_journal:
-            leave = self._tools.journal_content(self.path, found.journal_inode)
-        finish.copy_in_use(
-            self.path,
+        self.layout.copy_in_use(
             target,
-            leave,
-            origin=self.origin if self.path == self.origin.path else None,
+            Reader(self.layout).journal(),
             progress=progress,
             cancel=self._tools.cancel,
         )
@@ -82,7 +80,7 @@ class CleanSource:
 def clean_source(
     image: RootImage,
     folder: pathlib.Path,
-    tools: e2fsprogs.Toolbox,
+    tools: Toolbox,
     *,
     checked: bool,
     recover: bool,
@@ -103,33 +101,37 @@ def clean_source(
     :param repair: whether e2fsck may mend more than preening does.
     :raises DamagedError: if it is damaged beyond what it may mend.
     """
-    good: futures.Future[bool] = futures.Future()
-    good.set_result(True)
-    if checked:
-        yield CleanSource(image.path, image, good, tools)
+    if recover:
+        with scratch.workshop(folder) as room:
+            mended = room / 'full'
+            _copy_everything(image, mended, tools.cancel, progress)
+            with progress.task('Repairing'):
+                mend(
+                    mended, tools, recover=True, repair=repair, name=image.path
+                )
+            with Layout.opened(mended) as layout:
+                yield CleanSource(layout, mended, image, tools)
         return
-    if not recover:
-        stop = threading.Event()
-        checker = dataclasses.replace(tools, cancel=stop)
-        with futures.ThreadPoolExecutor(1) as pool:
+    with (
+        sparse.opened(image.path, os.O_RDONLY) as descriptor,
+        contextlib.ExitStack() as stack,
+    ):
+        image.refuse_changed(locks.state(descriptor))
+        layout = Layout(descriptor, image.superblock)
+        verdict = None
+        if not checked:
+            stop = threading.Event()
+            checker = dataclasses.replace(tools, cancel=stop)
+            pool = stack.enter_context(futures.ThreadPoolExecutor(1))
             verdict = pool.submit(checker.check, image.path)
-            try:
-                yield CleanSource(image.path, image, verdict, tools)
-            finally:
-                # Nobody needs it any more, however this ends.
-                stop.set()
-        return
-    with scratch.workshop(folder) as room:
-        mended = room / 'full'
-        _copy_everything(image, mended, tools.cancel, progress)
-        with progress.task('Repairing'):
-            mend(mended, tools, recover=True, repair=repair, name=image.path)
-        yield CleanSource(mended, image, good, tools)
+            # Nobody needs it any more, however this ends.
+            stack.callback(stop.set)
+        yield CleanSource(layout, image.path, image, tools, verdict)
 
 
 def mend(
     path: pathlib.Path,
-    tools: e2fsprogs.Toolbox,
+    tools: Toolbox,
     *,
     recover: bool,
     repair: bool,
@@ -173,7 +175,7 @@ def mend(
 
 
 def refuse_damaged(
-    path: pathlib.Path, copied: pathlib.Path, tools: e2fsprogs.Toolbox
+    path: pathlib.Path, copied: pathlib.Path, tools: Toolbox
 ) -> None:
     """Make sure that preening will do, before it is done to the only copy.
 
@@ -199,7 +201,7 @@ def refuse_unclean(image: RootImage) -> None:
     :raises DamagedError: if it is not.
     """
     found = image.superblock
-    tools = e2fsprogs.Toolbox.of(found)
+    tools = Toolbox.of(found)
     if found.needs_recovery or found.orphans or not tools.check(image.path):
         raise errors.DamagedError(
             'the filesystem was not unmounted cleanly, or is damaged',

@@ -7,7 +7,7 @@ use; the copy is shrunk, its time stamps are put back, its free blocks are
 cleared, it is verified, and only then it gets its name.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import contextlib
 import dataclasses
 import functools
@@ -19,12 +19,19 @@ from typing import TypeVar
 from amiclient import atomic
 from amiclient import errors
 from amiclient.ext import busy
-from amiclient.ext import byhand
 from amiclient.ext import e2fsprogs
-from amiclient.ext import finish
-from amiclient.ext import plan as plan_
-from amiclient.ext import repair as repair_
+from amiclient.ext.e2fsprogs import Toolbox
+from amiclient.ext.inodes import Times
+from amiclient.ext.layout import Layout
+from amiclient.ext.plan import aim
+from amiclient.ext.plan import prepare
+from amiclient.ext.plan import ShrinkPlan
+from amiclient.ext.plan import ShrinkRequest
+from amiclient.ext.plan import Target
+from amiclient.ext.reader import Reader
+from amiclient.ext import repair
 from amiclient.ext import search
+from amiclient.ext.search import Track
 from amiclient.ext import superblock
 from amiclient import interrupts
 from amiclient import locks
@@ -33,8 +40,13 @@ from amiclient.progress import QUIET
 from amiclient import scratch
 from amiclient import sparse
 
-ShrinkRequest = plan_.ShrinkRequest
-ShrinkPlan = plan_.ShrinkPlan
+__all__ = (
+    'ShrinkPlan',
+    'ShrinkRequest',
+    'Shrunk',
+    'execute',
+    'plan',
+)
 
 #: How much more room the first pass gets if it failed half way.
 _ROOMY = 8
@@ -85,7 +97,7 @@ def plan(
     :raises NoSpaceError: if there is no room for the copy.
     :raises ProgramError: if e2fsprogs are missing or too old.
     """
-    planned = plan_.prepare(request)
+    planned = prepare(request)
     if check and not planned.recover:
         with progress.task('Checking'):
             clean = _tools(planned).check(planned.image.path)
@@ -108,18 +120,17 @@ def _rehearse(planned: ShrinkPlan, progress: Progress) -> ShrinkPlan:
         progress.task('Trying the shrink out'),
     ):
         source.wait()
-        target = plan_.aim(planned.request, source.path)
+        target = aim(planned.request, source.layout)
         track = _try_out(target, source.path, folder, tools)
         if target.goal.drop_mmp:
             tools.add_mmp(track.path, 0)
-        found = superblock.read(track.path)
-        bound = target.bound_at(track.path)
-    return dataclasses.replace(
-        planned,
-        block_count=found.block_count,
-        in_use=found.in_use,
-        lower_bound=bound,
-    )
+            track.forget()
+        return dataclasses.replace(
+            planned,
+            block_count=track.superblock.block_count,
+            in_use=track.superblock.in_use,
+            lower_bound=target.bound_at(track.measured),
+        )
 
 
 def execute(
@@ -163,7 +174,7 @@ def _redone(
     """Do some work, again with a mended copy if the source needs that."""
     try:
         return work(planned, progress)
-    except repair_.UncleanError:
+    except repair.UncleanError:
         return work(dataclasses.replace(planned, recover=True), progress)
 
 
@@ -179,7 +190,7 @@ def _on_copy(
         _clean_source(planned, tools, progress) as source,
         contextlib.ExitStack() as stack,
     ):
-        target = plan_.aim(request, source.path)
+        target = aim(request, source.layout)
 
         def fresh() -> pathlib.Path:
             output.empty()
@@ -205,9 +216,9 @@ def _on_copy(
             raise
         source.wait()
         with progress.task('Verifying'):
-            finish.finish(source.path, output.path, track.moved, tools)
+            _finish(source.layout, track)
         source.origin.refuse_changed()
-        result = _result(planned, target, output.path)
+        result = _result(planned, target, track)
         like = planned.image.path if request.output is None else None
         output.keep(like, durable=request.durable)
     return result
@@ -218,39 +229,41 @@ def _in_place(
     progress: Progress,
     cancel: threading.Event | None,
 ) -> Shrunk:
-    path = planned.image.path
-    repair, own = planned.request.repair, planned.request.own
-    tools = _tools(planned, cancel if own else None)
-    if not own:
+    path, request = planned.image.path, planned.request
+    tools = _tools(planned, cancel if request.own else None)
+    if not request.own:
         tools = dataclasses.replace(tools, interruptible=False)
     recover = planned.recover or not tools.check(path)
-    if recover and not repair:
+    if recover and not request.repair:
         with scratch.workshop(planned.folder) as folder:
-            repair_.refuse_damaged(path, folder / _METADATA, _tools(planned))
-    repair_.mend(path, tools, recover=recover, repair=repair)
+            repair.refuse_damaged(path, folder / _METADATA, _tools(planned))
+    repair.mend(path, tools, recover=recover, repair=request.repair)
     state = locks.state(path)
-    target = plan_.aim(planned.request, path)
+    with Layout.opened(path) as layout:
+        target = aim(request, layout)
     with scratch.workshop(planned.folder) as folder:
         with progress.task('Trying the shrink out'):
             recorder = e2fsprogs.Recorder.of(planned.image.superblock)
             trial = _try_out(target, path, folder, recorder)
-        if not own:
+        if not request.own:
             # Not everybody knows of locks. What was tried out with something
             # else would destroy it.
             busy.refuse_busy(path)
             locks.refuse_changed(path, state)
         if not planned.image.is_device:
-            finish.reserve(path, recorder.written)
-        with contextlib.nullcontext() if own else _half_done(path):
+            _reserve(path, recorder.written)
+        with contextlib.nullcontext() if request.own else _half_done(path):
             with progress.task('Shrinking'):
                 track = search.replay(path, trial.steps, tools)
-                _forget_transactions(path, tools)
-            with progress.task('Verifying'):
-                finish.finish(folder / _METADATA, path, track.moved, tools)
-            result = _result(planned, target, path)
+            with (
+                progress.task('Verifying'),
+                Layout.opened(folder / _METADATA) as before,
+            ):
+                _finish(before, track)
+            result = _result(planned, target, track)
             if not planned.image.is_device:
                 os.truncate(path, result.size)
-            if planned.request.durable:
+            if request.durable:
                 atomic.sync(path)
     return result
 
@@ -269,27 +282,16 @@ def _half_done(path: pathlib.Path) -> Iterator[None]:
         ) from error
 
 
-def _forget_transactions(path: pathlib.Path, tools: e2fsprogs.Toolbox) -> None:
-    # A journal that moved along holds what was deleted since. A copy leaves
-    # that out.
-    found = superblock.read(path)
-    if not found.has_journal:
-        return
-    runs = tools.journal_content(path, found.journal_inode)
-    with sparse.opened(path, os.O_RDWR) as descriptor:
-        sparse.clear(descriptor, sparse.bytes_of(runs, found.block_size))
-
-
 #: The name of the copy that has no file's content in it.
 _METADATA = 'metadata'
 
 
 def _try_out(
-    target: plan_.Target,
+    target: Target,
     path: pathlib.Path,
     folder: pathlib.Path,
-    tools: e2fsprogs.Toolbox,
-) -> search.Track:
+    tools: Toolbox,
+) -> Track:
     """Search on a copy of the metadata, where moving data costs little."""
     metadata, trial = folder / _METADATA, folder / 'trial'
     tools.copy_metadata(path, metadata)
@@ -306,24 +308,23 @@ def _try_out(
 
 
 def _search(
-    target: plan_.Target,
+    target: Target,
     fresh: Callable[[], pathlib.Path],
     metadata: Callable[[], pathlib.Path],
-    tools: e2fsprogs.Toolbox,
+    tools: Toolbox,
     progress: Progress,
-) -> search.Track:
+) -> Track:
     """Search for the smallest size.
 
     :param fresh: makes a copy, which the search takes place in.
     :param metadata: makes another that need not have the files' content.
     """
     track = _descend(target.goal, fresh, tools, progress)
-    if target.goal.headroom or not byhand.may_win(track, target.bound):
+    if target.goal.headroom or not track.may_be_beaten(target.bound):
         return track
     with progress.task('Comparing with resize2fs -M'):
-        steps = byhand.shrink(metadata(), target.goal, tools)
-    blocks = superblock.read(track.path).block_count
-    if not steps or steps[-1].blocks >= blocks:
+        steps = search.by_hand(metadata(), target.goal, tools)
+    if not steps or steps[-1].blocks >= track.superblock.block_count:
         return track
     path = fresh()
     with progress.task('Shrinking'):
@@ -333,9 +334,9 @@ def _search(
 def _descend(
     goal: search.Goal,
     fresh: Callable[[], pathlib.Path],
-    tools: e2fsprogs.Toolbox,
+    tools: Toolbox,
     progress: Progress,
-) -> search.Track:
+) -> Track:
     """Search from a fresh copy each time it fails."""
     cause: errors.AmiError | None = None
     for attempt in _attempts(goal):
@@ -360,17 +361,13 @@ def _descend(
 
 def _attempts(goal: search.Goal) -> Iterator[search.Goal]:
     yield goal
-    roomy = dataclasses.replace(goal, slack=_ROOMY * goal.slack, cut=False)
-    yield roomy
-    # If the journal cannot be made anew, it moves along as it is.
-    if goal.keeps_journal:
-        yield dataclasses.replace(roomy, drop_journal=False, journal=0)
+    yield dataclasses.replace(goal, slack=_ROOMY * goal.slack, cut=False)
 
 
 def _clean_source(
-    planned: ShrinkPlan, tools: e2fsprogs.Toolbox, progress: Progress
-) -> contextlib.AbstractContextManager[repair_.CleanSource]:
-    return repair_.clean_source(
+    planned: ShrinkPlan, tools: Toolbox, progress: Progress
+) -> contextlib.AbstractContextManager[repair.CleanSource]:
+    return repair.clean_source(
         planned.image,
         planned.folder,
         tools,
@@ -381,10 +378,118 @@ def _clean_source(
     )
 
 
-def _result(
-    planned: ShrinkPlan, target: plan_.Target, path: pathlib.Path
-) -> Shrunk:
-    found = superblock.read(path)
+def _finish(before: Layout, track: Track) -> None:
+    """Put the time stamps back, clear what is free, and verify the whole.
+
+    :param before: the filesystem before, or a copy of its metadata.
+    :raises DamagedError: if e2fsck has something to object to.
+    """
+    path, tools, after = track.path, track.tools, track.layout
+    with sparse.opened(path, os.O_RDWR) as descriptor:
+        if restore_times(before, after.at(descriptor), track):
+            track.forget()
+        found = after.superblock
+        if not found.clean:
+            # A size that was too small leaves that behind, and nothing else.
+            tools.forgive(path)
+            track.forget()
+        if (
+            found.compat & superblock.COMPAT_ORPHAN_FILE
+            or found.ro_compat & superblock.RO_COMPAT_QUOTA
+        ):
+            # resize2fs 1.47.0 moves the file of orphans, but does not compute
+            # its checksums anew, which depend on the block numbers; and quotas
+            # are not told of extent tree blocks that have come or gone.
+            # Preening mends both.
+            tools.settle(path, '-p')
+            track.forget()
+        after = track.layout.at(descriptor)
+        found, old = after.superblock, before.superblock
+        wanted = before.used_inodes() - bool(old.orphan_inode)
+        wanted += bool(found.orphan_inode)
+        if after.used_inodes() != wanted:
+            raise errors.DamagedError(
+                f'the shrunk filesystem has {after.used_inodes()} inodes in '
+                f'use instead of {wanted}',
+                hint='please report this as a bug',
+            )
+        # A journal that moved along holds what was deleted since.
+        for runs in (after.free(), Reader(after).journal()):
+            size = found.block_size
+            sparse.clear(descriptor, sparse.bytes_of(runs, size))
+        sparse.clear(descriptor, after.unused_inode_bytes())
+        if old.has_mmp and not found.has_mmp:
+            tools.add_mmp(path, old.mmp_interval)
+            track.forget()
+            busy.carry_over(before, track.layout.at(descriptor))
+    if not tools.check(path):
+        raise errors.DamagedError(
+            f'the shrunk filesystem is not in order: {tools.objections(path)}',
+            hint='please report this as a bug',
+        )
+
+
+def restore_times(before: Layout, after: Layout, track: Track) -> int:
+    """Put the time stamps of a filesystem back to what they were.
+
+    When resize2fs gives an inode another number, it sets the ctime of that
+    inode, and mtime and ctime of the directories that name it, to the present.
+    Nothing of them was changed for whoever uses the filesystem.
+
+    :param before: the filesystem before it was shrunk, or its metadata.
+    :param after: the filesystem to mend.
+    :param track: where its inodes have gone.
+    :returns: how many inodes were mended.
+    """
+    commands = []
+    for inode in before.inodes():
+        number = track.moved.get(inode.number)
+        if number is None:
+            if not inode.is_directory:
+                continue
+            number = inode.number
+        now = after.inode(number).times
+        if now != inode.times:
+            commands.append(_set_times(number, now, inode.times))
+    if commands:
+        track.tools.edit(
+            track.path, (line for lines in commands for line in lines)
+        )
+    return len(commands)
+
+
+def _reserve(path: pathlib.Path, runs: Iterable[sparse.Run]) -> None:
+    """Give a file the room on disk that what is written to it will take.
+
+    A file with holes is written to in places that it has no blocks for yet.
+    There must be some then: what moves has left its old place.
+
+    :param runs: ranges of bytes that will be written to.
+    :raises NoSpaceError: if there is not that much room.
+    """
+    with sparse.opened(path, os.O_RDWR) as descriptor:
+        size = os.fstat(descriptor).st_size
+        holes = sparse.subtract(
+            sparse.merge(runs), sparse.data_in(descriptor, 0, size)
+        )
+        scratch.check_room(path.parent, sparse.count(holes))
+        with scratch.full_disk(path.parent):
+            for first, end in holes:
+                os.posix_fallocate(descriptor, first, end - first)
+
+
+def _set_times(number: int, now: Times, was: Times) -> list[str]:
+    # The suffix makes debugfs take a number for the 32 bits as they are.
+    fields = ('ctime_lo', 'mtime_lo', 'ctime_extra', 'mtime_extra')
+    return [
+        f'set_inode_field <{number}> {field} {wanted}'
+        for field, current, wanted in zip(fields, now, was, strict=True)
+        if wanted is not None and current != wanted
+    ]
+
+
+def _result(planned: ShrinkPlan, target: Target, track: Track) -> Shrunk:
+    found = track.superblock
     return Shrunk(
         image=planned.image.path,
         output=planned.output,
@@ -393,11 +498,11 @@ def _result(
         block_count=found.block_count,
         size_before=planned.size_before,
         in_use=found.in_use,
-        lower_bound=target.bound_at(path),
+        lower_bound=target.bound_at(track.measured),
     )
 
 
 def _tools(
     planned: ShrinkPlan, cancel: threading.Event | None = None
-) -> e2fsprogs.Toolbox:
-    return e2fsprogs.Toolbox.of(planned.image.superblock, cancel)
+) -> Toolbox:
+    return Toolbox.of(planned.image.superblock, cancel)

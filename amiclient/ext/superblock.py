@@ -340,9 +340,14 @@ def read(path: pathlib.Path) -> Superblock:
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return parse(sparse.read_at(descriptor, SIZE, OFFSET), str(path))
+        return load(descriptor, str(path))
     finally:
         os.close(descriptor)
+
+
+def load(descriptor: int, name: str) -> Superblock:
+    """Read the superblock of what is open; see :func:`read`."""
+    return parse(sparse.read_at(descriptor, SIZE, OFFSET), name)
 
 
 def _flavour(compat: int, incompat: int, ro_compat: int) -> str:

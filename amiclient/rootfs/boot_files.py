@@ -17,7 +17,7 @@ import re
 import struct
 
 from amiclient import errors
-from amiclient.ext import nodes
+from amiclient.ext.inodes import Inode
 from amiclient.ext import reader as reader_
 from amiclient.source import uki
 
@@ -212,11 +212,11 @@ class _Finder:
         yield from self._unified()
 
     def _made(
-        self, version: str, node: nodes.Node, ramdisk: str | None, how: str
+        self, version: str, node: Inode, ramdisk: str | None, how: str
     ) -> BootFiles:
         return BootFiles(version, node.path, ramdisk, how, self._image)
 
-    def _kernel(self, path: str) -> nodes.Node | None:
+    def _kernel(self, path: str) -> Inode | None:
         """Look at what may be a kernel, and resolve its path."""
         found = self._reader.find(path)
         if found is None or not found.is_file or found.size < _SMALLEST:
@@ -273,7 +273,7 @@ class _Finder:
                 break
         return self._made(version, node, ramdisk, 'entry')
 
-    def _on_boot(self, path: str) -> nodes.Node | None:
+    def _on_boot(self, path: str) -> Inode | None:
         """Find what an entry names, by the path on the boot partition."""
         for boot in self._boots:
             found = self._reader.find(f'{boot}/{path}')
@@ -342,7 +342,7 @@ class _Finder:
                         yield node.path
 
     def _of_sections(
-        self, node: nodes.Node, name: str, found: Mapping[str, uki.Section]
+        self, node: Inode, name: str, found: Mapping[str, uki.Section]
     ) -> BootFiles:
         version = ''
         place = found.get('.uname')
@@ -356,7 +356,7 @@ class _Finder:
         ramdisk = node.path if '.initrd' in found else None
         return self._made(version, node, ramdisk, 'unified')
 
-    def _version(self, node: nodes.Node, name: str) -> str:
+    def _version(self, node: Inode, name: str) -> str:
         """Tell the version of a kernel: by its name, header or modules."""
         base = posixpath.basename(name)
         match = _KERNEL.fullmatch(base)

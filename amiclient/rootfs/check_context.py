@@ -14,7 +14,7 @@ import pathlib
 import re
 from typing import Any
 
-from amiclient.ext import nodes
+from amiclient.ext.inodes import Inode
 from amiclient.ext.reader import Reader
 from amiclient import findings
 from amiclient.rootfs import identify
@@ -95,7 +95,7 @@ class Case:
                 return name
         return None
 
-    def inside(self, folder: str) -> Iterator[nodes.Node]:
+    def inside(self, folder: str) -> Iterator[Inode]:
         """Go through what is in a folder, links not followed."""
         for name in self.reader.names(folder)[:_FILES]:
             found = self.reader.find(f'{folder}/{name}', follow=False)

@@ -14,8 +14,8 @@ import shutil
 from amiclient import atomic
 from amiclient import errors
 from amiclient.ext import busy
-from amiclient.ext import finish
-from amiclient.ext import image
+from amiclient.ext import layout
+from amiclient.ext.layout import Layout
 from amiclient.progress import Progress
 from amiclient.progress import QUIET
 from amiclient import scratch
@@ -242,7 +242,7 @@ def _behind(source: bundle.Source) -> int:
     """
     if not _keeps_all(source):
         return 0
-    return image.behind(source.root, source.image().superblock)
+    return layout.behind(source.root, source.image().superblock)
 
 
 def _copier(
@@ -253,9 +253,14 @@ def _copier(
         return lambda origin, target, _: _copy_file(origin, target)
     if _keeps_all(source):
         return lambda origin, target, _: sparse.copy(origin, target)
-    return lambda origin, target, progress: finish.copy_in_use(
-        origin, target, (), progress=progress, cancel=None
-    )
+    return _copy_in_use
+
+
+def _copy_in_use(
+    origin: pathlib.Path, target: pathlib.Path, progress: Progress
+) -> None:
+    with Layout.opened(origin) as layout:
+        layout.copy_in_use(target, progress=progress)
 
 
 def _copy_file(origin: pathlib.Path, target: pathlib.Path) -> None:

@@ -158,8 +158,8 @@ def inspect(source: bundle.Source, name: pathlib.Path) -> Inspected:
     block = image.superblock
     request = plan.ShrinkRequest(image=image)
     with errors.about(name):
-        target = plan.aim(request, source.root)
         with reader_.opened(source.root) as reader:
+            target = plan.aim(request, reader.layout)
             release = release_in(reader)
             found = architecture(reader)
         inside = boot_files.find(source.root, source.boot)

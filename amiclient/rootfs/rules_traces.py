@@ -88,7 +88,7 @@ def _host_keys(case: check_context.Case) -> Found:
 def _homes(case: check_context.Case) -> Iterator[str]:
     yield '/root'
     for node in case.inside('/home'):
-        if node.is_folder:
+        if node.is_directory:
             yield node.path
 
 

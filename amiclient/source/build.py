@@ -16,7 +16,7 @@ from amiclient import atomic
 from amiclient import errors
 from amiclient.ext import e2fsprogs
 from amiclient.ext import superblock
-from amiclient.ext.writer import identity
+from amiclient.ext.writer import groups
 from amiclient.ext.writer import placement
 from amiclient.ext.writer.writer import Made
 from amiclient.ext.writer.writer import Writer
@@ -120,8 +120,8 @@ def plan(request: BuildRequest) -> BuildPlan:
     :raises ProgramError: if e2fsprogs are missing or too old.
     """
     e2fsprogs.require()
-    identity.encoded_label(request.label)
-    identity.journal_blocks(request.journal)
+    groups.encoded_label(request.label)
+    groups.journal_blocks(request.journal)
     for name, given in (
         ('--size', request.size),
         ('--journal', request.journal),
@@ -266,7 +266,7 @@ def _make(
         if request.owner is not None:
             mtree.give_to(*request.owner, tree)
         mtree.apply(planned.overrides, tree)
-        wish = identity.Wish(
+        wish = groups.Wish(
             label=request.label,
             size=request.size,
             headroom=request.headroom,

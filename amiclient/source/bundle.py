@@ -16,7 +16,7 @@ import pathlib
 
 from amiclient import atomic
 from amiclient import errors
-from amiclient.ext import image
+from amiclient.ext import layout
 from amiclient.ext import superblock
 from amiclient import locks
 from amiclient.progress import Progress
@@ -85,7 +85,7 @@ class Source:
             return part.disk_format
         return 'ami'
 
-    def image(self) -> image.RootImage:
+    def image(self) -> layout.RootImage:
         """Take the root filesystem, if it is one.
 
         :raises SourceError: as :func:`amiclient.source.probe.open_root` does.

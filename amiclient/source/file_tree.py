@@ -14,11 +14,10 @@ import pathlib
 import stat
 
 from amiclient import errors
-from amiclient.ext.writer import content
-from amiclient.ext.writer import inodes
 from amiclient.ext.writer import nodes
+from amiclient.ext.writer import records
+from amiclient.ext.writer import writer
 from amiclient.ext.writer.writer import Writer
-from amiclient.ext.writer import xattrs
 from amiclient.source import attributes
 from amiclient.source import opening
 from amiclient.source import probe
@@ -72,7 +71,7 @@ class FileTree:
 
         :raises SourceError: if it cannot be there, or not be like that.
         """
-        self._take(path, inodes.SIZE)
+        self._take(path, records.SIZE)
         self._refuse_ids(path, node)
         self._put(path, node)
 
@@ -82,7 +81,7 @@ class FileTree:
         node: nodes.Node,
         size: int,
         ranges: Iterable[tuple[int, int]],
-        read: content.Read,
+        read: writer.Read,
     ) -> None:
         """Add a regular file.
 
@@ -98,7 +97,7 @@ class FileTree:
             if offset < end or length < 0 or offset + length > size:
                 raise self.refused(path, 'its map of holes makes no sense')
             end = offset + length
-        self._take(path, inodes.SIZE + sum(length for _, length in ranges))
+        self._take(path, records.SIZE + sum(length for _, length in ranges))
         if size >= _SMALLEST_DISK and len(self._heads) < _MOST_DISKS:
             head = bytearray(min(size, probe.HEAD))
             self._heads.append((path, size, head))
@@ -139,7 +138,7 @@ class FileTree:
         """Leave out attributes that ext4 does not know, and say so."""
         known = {}
         for name, value in found.items():
-            if xattrs.known(name):
+            if records.is_known_xattr(name):
                 known[name] = value
             elif name not in self._strange:
                 self._strange.add(name)
@@ -217,8 +216,8 @@ class FileTree:
         # Those that are packed have none.
         for path, node in self.nodes.whole():
             try:
-                xattrs.packed(node.xattrs)
-            except xattrs.XattrError as error:
+                records.pack_xattrs(node.xattrs)
+            except records.XattrError as error:
                 raise self.refused(
                     path, f'extended attributes: {error}'
                 ) from error
@@ -273,8 +272,8 @@ class FileTree:
             raise self.refused(path, 'a symbolic link with a NUL in it')
 
     def _kept(
-        self, path: bytes, size: int, read: content.Read
-    ) -> content.Read:
+        self, path: bytes, size: int, read: writer.Read
+    ) -> writer.Read:
         plain = b'/'.join(nodes.parts(path))
         if plain not in _NAMES or size > _NAMES_SIZE:
             return read
@@ -313,7 +312,7 @@ def _is_disk(head: bytes, size: int, name: str) -> bool:
     return content.superblock is not None or content.found.disk is not None
 
 
-def _remembering(read: content.Read, head: bytearray) -> content.Read:
+def _remembering(read: writer.Read, head: bytearray) -> writer.Read:
     def remembering(offset: int, count: int) -> bytes:
         data = read(offset, count)
         if offset < len(head):

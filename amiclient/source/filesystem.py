@@ -121,7 +121,7 @@ def take(
 
 
 def clear_unused(path: pathlib.Path) -> None:
-    """Make a filesystem what stage.copy_in_use() would make of it."""
+    """Make a filesystem what Layout.copy_in_use() would make of it."""
     found = superblock_.read(path)
     with sparse.opened(path, os.O_RDWR) as descriptor:
         layout = layout_.Layout(descriptor, found)

@@ -14,7 +14,7 @@ import re
 
 from amiclient import errors
 from amiclient.ext import reader as reader_
-from amiclient.ext import rewriting
+from amiclient.ext import rewrite
 from amiclient.ext.superblock import Superblock
 
 _OCTAL = re.compile(r'\\([0-7]{3})')
@@ -221,7 +221,7 @@ def mend_in(image: pathlib.Path, name: str) -> tuple[str, ...]:
     if not found:
         return ()
     try:
-        rewriting.rewrite(image, _PATH, mend(text, found).encode('latin-1'))
+        rewrite.rewrite(image, _PATH, mend(text, found).encode('latin-1'))
     except errors.UnsupportedError as error:
         raise _unmendable(name, error.message) from error
     return (f'{name}: /etc/fstab was mended: {_listed(found)}',)

@@ -25,7 +25,7 @@ import tarfile
 from typing import Any, BinaryIO, NamedTuple
 
 from amiclient import errors
-from amiclient.ext import image
+from amiclient.ext import layout
 from amiclient.ext import superblock as superblock_
 from amiclient import locks
 from amiclient.source import frames
@@ -269,7 +269,7 @@ class Probe(Content):
         found = found or self.head.startswith(partitions.GPT_MAGIC, 512)
         return superblock_.OFFSET if found else 0
 
-    def root_image(self) -> image.RootImage:
+    def root_image(self) -> layout.RootImage:
         """Take it for a root filesystem, if it is one.
 
         :raises SourceError: if it is not an ext2, ext3 or ext4 filesystem
@@ -297,7 +297,7 @@ class Probe(Content):
                 subject=name,
                 hint='get a whole copy of it',
             )
-        return image.RootImage(
+        return layout.RootImage(
             self.path,
             self.size,
             self.is_device,
@@ -360,7 +360,7 @@ def identify(path: pathlib.Path) -> str:
     return look(path).phrase
 
 
-def open_root(path: pathlib.Path) -> image.RootImage:
+def open_root(path: pathlib.Path) -> layout.RootImage:
     """Take a file for a root filesystem: see :meth:`Probe.root_image`."""
     return look(path).root_image()
 

@@ -17,7 +17,7 @@ import re
 from amiclient import errors
 from amiclient.ext import busy
 from amiclient.ext import e2fsprogs
-from amiclient.ext import image as image_
+from amiclient.ext import layout
 from amiclient.ext import repair as repair_
 from amiclient.ext import superblock
 from amiclient import locks
@@ -249,7 +249,7 @@ class _Opener:
         if block is not None and found.size > block.size:
             # Whoever opens it says what is wrong with it.
             with contextlib.suppress(errors.SourceError, OSError):
-                rest = image_.behind(source.root, block)
+                rest = layout.behind(source.root, block)
         if not rest:
             return source
         note = (

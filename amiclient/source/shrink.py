@@ -10,7 +10,7 @@ import pathlib
 
 from amiclient import atomic
 from amiclient import errors
-from amiclient.ext import image
+from amiclient.ext import layout
 from amiclient.ext import shrink
 from amiclient import locks
 from amiclient.progress import Progress
@@ -125,7 +125,7 @@ def planned(
         yield Planned(plan, request, source)
 
 
-def _root(source: resolve.Source, request: Request) -> image.RootImage:
+def _root(source: resolve.Source, request: Request) -> layout.RootImage:
     try:
         return source.image()
     except errors.SourceError as error:

@@ -20,8 +20,8 @@ import urllib.parse
 
 from amiclient import errors
 from amiclient.errors import SourceError
-from amiclient.ext.writer import content
 from amiclient.ext.writer import nodes
+from amiclient.ext.writer import writer
 from amiclient import progress
 from amiclient.source import attributes
 from amiclient.source import file_tree
@@ -359,7 +359,7 @@ class _Archive:
 
     def _reader(
         self, archive: tarfile.TarFile, member: tarfile.TarInfo
-    ) -> content.Read:
+    ) -> writer.Read:
         # What a sparse file has is there without its holes, in the order in
         # which it is asked for; so the stream is read as it is.
         file = cast(IO[bytes], archive.fileobj)

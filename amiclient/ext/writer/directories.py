@@ -10,6 +10,7 @@ import stat
 import struct
 
 from amiclient import errors
+from amiclient.ext.inodes import DIRECTORY_ENTRY
 from amiclient.ext.writer import checksums
 from amiclient.ext.writer import nodes
 
@@ -139,8 +140,9 @@ class Directory:
         self, entries: list[tuple[int, int]], levels: int, seed: int
     ) -> bytes:
         (_, number, kind), (_, parent, _) = self._dots
-        head = struct.pack('<IHBB4s', number, 12, 1, kind, b'.')
-        head += struct.pack('<IHBB4s', parent, _BLOCK - 12, 2, kind, b'..')
+        head = DIRECTORY_ENTRY.pack(number, 12, 1, kind) + b'.\0\0\0'
+        head += DIRECTORY_ENTRY.pack(parent, _BLOCK - 12, 2, kind)
+        head += b'..\0\0'
         head += struct.pack('<IBBBB', 0, checksums.HALF_MD4, 8, levels, 0)
         return _index(head, entries, _ROOT_LIMIT, seed)
 
@@ -159,18 +161,19 @@ def _leaf(names: list[_Name], seed: int) -> bytes:
         length = _length(name)
         if position == len(names) - 1:
             length = _ROOM - at
-        struct.pack_into('<IHBB', data, at, number, length, len(name), kind)
+        DIRECTORY_ENTRY.pack_into(data, at, number, length, len(name), kind)
         data[at + 8 : at + 8 + len(name)] = name
         at += length
     if not names:
-        struct.pack_into('<IHBB', data, 0, 0, _ROOM, 0, 0)
+        DIRECTORY_ENTRY.pack_into(data, 0, 0, _ROOM, 0, 0)
     check = checksums.crc32c(seed, bytes(data[:_ROOM]))
-    struct.pack_into('<IHBBI', data, _ROOM, 0, _TAIL, 0, _TAIL_TYPE, check)
+    DIRECTORY_ENTRY.pack_into(data, _ROOM, 0, _TAIL, 0, _TAIL_TYPE)
+    struct.pack_into('<I', data, _BLOCK - 4, check)
     return bytes(data)
 
 
 def _node(entries: list[tuple[int, int]], seed: int) -> bytes:
-    head = struct.pack('<IHBB', 0, _BLOCK, 0, 0)
+    head = DIRECTORY_ENTRY.pack(0, _BLOCK, 0, 0)
     return _index(head, entries, _NODE_LIMIT, seed)
 
 

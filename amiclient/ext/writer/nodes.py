@@ -14,6 +14,7 @@ import types
 from typing import cast, ClassVar, Literal
 
 from amiclient import errors
+from amiclient.ext.inodes import LONGEST
 
 #: The longest name that a directory takes, in bytes (ext4.h, EXT4_NAME_LEN).
 _NAME = 255
@@ -21,8 +22,6 @@ _NAME = 255
 #: The longest path that the kernel takes (limits.h, less the NUL).
 PATH_MAX = 4095
 
-#: Blocks that one extent has at most (ext4_extents.h, EXT_INIT_MAX_LEN).
-LONGEST = 32768
 
 #: A symbolic link up to so many bytes is in its inode.
 SHORT = 59

@@ -14,7 +14,7 @@ import dataclasses
 import itertools
 
 from amiclient import errors
-from amiclient.ext.writer.inodes import SIZE
+from amiclient.ext.writer.records import SIZE
 from amiclient import sparse
 
 BLOCK = 4096

@@ -11,7 +11,7 @@ import dataclasses
 import re
 
 from amiclient import errors
-from amiclient.ext import image
+from amiclient.ext import layout
 from amiclient.glance import client
 from amiclient.glance import model
 from amiclient.glance.upload import marks
@@ -56,7 +56,7 @@ def plan(
     kernel = parts.identify(model.Kind.AKI, asked.kernel)
     ramdisk = parts.identify(model.Kind.ARI, asked.ramdisk)
     for file in (root, kernel, ramdisk):
-        if isinstance(file, image.RootImage | parts.PartFile):
+        if isinstance(file, layout.RootImage | parts.PartFile):
             before = asked.seen.get(file.path, file.state)
             locks.refuse_changed(file.path, before, file.state)
     adopted, rules = _ask(asked.traits, asked.settings, catalog)
@@ -266,7 +266,7 @@ def _check_request(asked: request.UploadRequest) -> None:
 
 def _describe(
     asked: request.UploadRequest,
-    root: image.RootImage,
+    root: layout.RootImage,
     kernel: request.Step | None,
     rules: Rules,
 ) -> tuple[model.NewImage, tuple[str, ...]]:

@@ -18,7 +18,7 @@ import threading
 from amiclient import confinement
 from amiclient import errors
 from amiclient.ext import busy
-from amiclient.ext import image
+from amiclient.ext import layout
 from amiclient.ext import repair
 from amiclient.ext import shrink
 from amiclient.glance import client
@@ -46,7 +46,7 @@ _ELSEWHERE = 'name a directory with room by --work-directory'
 
 def plan(
     request: UploadRequest,
-    root: image.RootImage,
+    root: layout.RootImage,
     *,
     exact: bool,
     progress: Progress,

@@ -18,7 +18,7 @@ import shutil
 
 from amiclient import errors
 from amiclient.ext import compare
-from amiclient.ext.image import RootImage
+from amiclient.ext.layout import RootImage
 from amiclient.ext import shrink
 from amiclient.findings import Finding
 from amiclient.glance.model import Kind
@@ -239,9 +239,7 @@ class Comparison:
             rule = 'differs' if is_plain else 'not-comparable'
             return self.context.found(rule, Kind.AMI, message)
         here = probe.open_root(self.directory / 'shrunk')
-        differences = compare.differences(
-            there.path, here.path, self.directory
-        )
+        differences = compare.differences(there.path, here.path)
         if not differences:
             layout = _layout(there, here)
             return self._same(

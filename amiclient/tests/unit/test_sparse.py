@@ -8,7 +8,7 @@ import threading
 from unittest import mock
 
 from amiclient import errors
-from amiclient.ext import finish
+from amiclient.ext.layout import Layout
 from amiclient.ext import superblock
 from amiclient import process
 from amiclient import progress
@@ -195,9 +195,8 @@ class TestClone(base.TestCase):
             target = folder / clone.__name__
             target.touch()
             with mock.patch.object(sparse, 'clone', clone):
-                finish.copy_in_use(
-                    image, target, [], progress=progress.QUIET, cancel=None
-                )
+                with Layout.opened(image) as layout:
+                    layout.copy_in_use(target, progress=progress.QUIET)
             results.append(shrinking.digest(target))
             self.assertFalse(shrinking.holds(target))
             self.assertTrue(shrinking.is_sound(target))
@@ -225,10 +224,12 @@ class TestClone(base.TestCase):
         blocks = shrinking.journal_blocks(image)
         target = folder / 'target'
         target.touch()
-        finish.copy_in_use(
-            image, target, [(n, n + 1) for n in blocks],
-            progress=progress.QUIET, cancel=None,
-        )  # fmt: skip
+        with Layout.opened(image) as layout:
+            layout.copy_in_use(
+                target,
+                [(n, n + 1) for n in blocks],
+                progress=progress.QUIET,
+            )
         self.assertFalse(shrinking.holds(target))
         self.assertTrue(shrinking.is_sound(target))
         self.assertEqual(superblock.read(image), superblock.read(target))

@@ -10,7 +10,7 @@ import tracemalloc
 from amiclient.ext import shrink
 from amiclient.ext import superblock
 from amiclient.ext.writer import checksums
-from amiclient.ext.writer import identity
+from amiclient.ext.writer import groups
 from amiclient.ext.writer import nodes
 from amiclient.ext.writer import placement
 from amiclient.ext.writer.writer import Writer
@@ -55,7 +55,7 @@ class BuildCase(base.TestCase):
                 )
             tree.put(path, node)
         wish.setdefault('journal', 'none')
-        writer.finish(tree, identity.Wish(**wish))
+        writer.finish(tree, groups.Wish(**wish))
 
     def grow(self) -> None:
         process.run(['resize2fs', self.path, '1G'], access=None)
@@ -125,7 +125,7 @@ class TestFreeInodes(BuildCase):
 
     def test_shrink(self) -> None:
         self.build(self.files(8180), headroom=units.Headroom(400 * _MIB))
-        for wanted, groups in ((0, 1), (64, 2), (300, 4)):
+        for wanted, count in ((0, 1), (64, 2), (300, 4)):
             output = self.path.with_name('small.img')
             root = probe.open_root(self.path)
             request = shrink.ShrinkRequest(
@@ -134,7 +134,7 @@ class TestFreeInodes(BuildCase):
             shrink.execute(shrink.plan(request))
             found = superblock.read(output)
             self.assertGreaterEqual(found.free_inodes, wanted * 64)
-            self.assertEqual(groups, found.group_count)
+            self.assertEqual(count, found.group_count)
             process.run(['e2fsck', '-fn', output], access=None)
 
 

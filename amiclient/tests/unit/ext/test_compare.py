@@ -42,7 +42,7 @@ class TestCompare(base.TestCase):
             process.run(['debugfs', '-w', '-R', command, image], access=None)
 
     def differences(self, other):
-        found = compare.differences(self.one, other, self.work)
+        found = compare.differences(self.one, other)
         self.assertEqual([], list(self.work.iterdir()))
         return found
 
@@ -98,5 +98,4 @@ class TestCompare(base.TestCase):
             compare.differences,
             self.one,
             other,
-            self.work,
         )

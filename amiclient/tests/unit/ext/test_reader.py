@@ -40,7 +40,7 @@ class TestReader(base.TestCase):
                     node = opened.find(path, follow=False)
                     self.assertEqual(path, node.path)
                     value: object = None
-                    if node.is_folder:
+                    if node.is_directory:
                         todo.append(path)
                     elif node.is_link:
                         value = opened.target(node)

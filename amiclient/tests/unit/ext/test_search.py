@@ -8,6 +8,7 @@ import pathlib
 
 from amiclient import errors
 from amiclient.ext import e2fsprogs
+from amiclient.ext import plan
 from amiclient.ext import search
 from amiclient.ext import superblock
 from amiclient import process
@@ -120,5 +121,5 @@ class TestJournal(base.TestCase):
             (0, 1024, None),
         ):
             self.assertEqual(
-                mib, search.journal_in_mib(size, block_size), size
+                mib, plan.journal_in_mib(size, block_size), size
             )

@@ -8,7 +8,7 @@ from typing import Any
 import fixtures
 
 from amiclient import errors
-from amiclient.ext import mmp
+from amiclient.ext import busy
 from amiclient.ext import shrink
 from amiclient.ext import superblock
 from amiclient import process
@@ -158,7 +158,7 @@ class TestProtected(TestFeatures):
             for name in ('mmp_node_name', 'mmp_update_time'):
                 self.assertEqual(before[name], header[name], name)
             found = superblock.read(image.with_name('output'))
-            mmp.refuse_live(image.with_name('output'), found)
+            busy.refuse_live(image.with_name('output'), found)
 
     def test_clusters(self) -> None:
         image = shrinking.small(
@@ -178,7 +178,7 @@ class TestProtected(TestFeatures):
 
         self.useFixture(fixtures.MonkeyPatch('time.sleep', sleep))
         error = self.assertRaises(
-            errors.BusyError, mmp.refuse_live, image,
+            errors.BusyError, busy.refuse_live, image,
             superblock.read(image),
         )  # fmt: skip
         self.assertIn(f'{image} is mounted on the host', str(error))
@@ -189,7 +189,7 @@ class TestProtected(TestFeatures):
         self.set_number(image, 7)
         slept = []
         self.useFixture(fixtures.MonkeyPatch('time.sleep', slept.append))
-        mmp.refuse_live(image, superblock.read(image))
+        busy.refuse_live(image, superblock.read(image))
         self.assertEqual([120], slept)
 
     def test_checked_meanwhile(self) -> None:

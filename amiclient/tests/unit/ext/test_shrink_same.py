@@ -14,7 +14,7 @@ import unittest
 import fixtures
 
 from amiclient import errors
-from amiclient.ext import epoch
+from amiclient.ext import e2fsprogs
 from amiclient.ext import superblock
 from amiclient.tests import base
 from amiclient.tests.unit.ext import shrinking
@@ -141,7 +141,7 @@ class TestEpoch(base.TestCase):
     """SOURCE_DATE_EPOCH."""
 
     def epoch(self, value: str | None) -> None:
-        self.useFixture(fixtures.EnvironmentVariable(epoch.VARIABLE, value))
+        self.useFixture(fixtures.EnvironmentVariable(e2fsprogs.EPOCH, value))
 
     def test_the_superblock_has_it(self) -> None:
         self.epoch('1500000000')
@@ -160,19 +160,19 @@ class TestEpoch(base.TestCase):
     def test_without_it(self) -> None:
         for value in (None, ''):
             self.epoch(value)
-            self.assertEqual(1700000000, epoch.present(1700000000))
+            self.assertEqual(1700000000, e2fsprogs.present(1700000000))
             # Which e2fsprogs would take for the present of the clock.
-            self.assertEqual(1, epoch.present(0))
+            self.assertEqual(1, e2fsprogs.present(0))
 
     def test_zero(self) -> None:
         self.epoch('0')
-        self.assertEqual(1, epoch.present(1700000000))
+        self.assertEqual(1, e2fsprogs.present(1700000000))
 
     def test_what_is_no_number(self) -> None:
         for value in ('yesterday', '-1', '1.5', '1e9', ' 1', '٣', '9' * 13):
             self.epoch(value)
             error = self.assertRaises(
-                errors.UsageError, epoch.present, 1700000000
+                errors.UsageError, e2fsprogs.present, 1700000000
             )
             self.assertIn('SOURCE_DATE_EPOCH', str(error))
             self.assertNotIn('\n', str(error))

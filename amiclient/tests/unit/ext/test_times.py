@@ -5,7 +5,9 @@
 import pathlib
 
 from amiclient.ext import e2fsprogs
-from amiclient.ext import times
+from amiclient.ext.layout import Layout
+from amiclient.ext.search import Track
+from amiclient.ext import shrink
 from amiclient import process
 from amiclient.tests import base
 from amiclient.tests import exttree
@@ -27,12 +29,12 @@ class TestRestore(base.TestCase):
         self.assertTrue(moved)
         spoiled = shrinking.differences(image, target)
         self.assertTrue(any('ctime' in line for line in spoiled))
-        mended = times.restore(image, target, moved, _TOOLS)
+        mended = _restore(image, target, moved)
         self.assertGreaterEqual(mended, len(moved) // 2)
         self.assertEqual([], shrinking.differences(image, target))
         self.assertTrue(shrinking.is_sound(target))
         # There is nothing left to do.
-        self.assertEqual(0, times.restore(image, target, moved, _TOOLS))
+        self.assertEqual(0, _restore(image, target, moved))
 
     def _date(self, image: pathlib.Path) -> None:
         """Give an inode that moves times that are easily got wrong."""
@@ -67,5 +69,14 @@ class TestNothingToDo(base.TestCase):
         before = shrinking.digest(image)
         target = folder / 'target'
         process.run(['cp', '--sparse=always', image, target], access=None)
-        self.assertEqual(0, times.restore(image, target, {}, _TOOLS))
+        self.assertEqual(0, _restore(image, target, {}))
         self.assertEqual(before, shrinking.digest(target))
+
+
+def _restore(
+    image: pathlib.Path, target: pathlib.Path, moved: dict[int, int]
+) -> int:
+    track = Track(target, _TOOLS)
+    track.moved = moved
+    with Layout.opened(image) as before, Layout.opened(target) as after:
+        return shrink.restore_times(before, after, track)

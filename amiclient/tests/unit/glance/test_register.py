@@ -9,7 +9,7 @@ from unittest import mock
 import fixtures
 
 from amiclient import errors
-from amiclient.ext import image
+from amiclient.ext import layout
 from amiclient.ext import shrink
 from amiclient.glance import client
 from amiclient.glance import model
@@ -101,7 +101,7 @@ class TestCase(base.TestCase):
             ramdisk=ramdisk or creation('initrd', model.Kind.ARI),
             shrink=shrink.ShrinkPlan(
                 request=mock.Mock(spec=shrink.ShrinkRequest),
-                image=mock.Mock(spec=image.RootImage),
+                image=mock.Mock(spec=layout.RootImage),
                 output=self.copy,
                 in_place=False,
                 recover=False,

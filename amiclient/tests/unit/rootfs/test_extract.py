@@ -15,7 +15,7 @@ import fixtures
 
 from amiclient import atomic
 from amiclient import errors
-from amiclient.ext import finish
+from amiclient.ext.layout import Layout
 from amiclient import process
 from amiclient import progress
 from amiclient.rootfs import extract as extract_
@@ -68,7 +68,7 @@ class TestCopies(base.TestCase):
         return found
 
     def copy_nothing(self) -> None:
-        for module, name in ((finish, 'copy_in_use'), (sparse, 'copy')):
+        for module, name in ((Layout, 'copy_in_use'), (sparse, 'copy')):
             self.useFixture(fixtures.MockPatchObject(module, name, _refuse))
 
     def sources(self) -> tuple[pathlib.Path, pathlib.Path]:

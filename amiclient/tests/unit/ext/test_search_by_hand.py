@@ -4,7 +4,6 @@
 
 import pathlib
 
-from amiclient.ext import byhand
 from amiclient.ext import e2fsprogs
 from amiclient.ext import search
 from amiclient.ext import shrink
@@ -34,9 +33,9 @@ class TestByHand(base.TestCase):
         done = self.shrink(image)
         self.assertGreater(done.size, done.lower_bound)
         self.assertNotIn(_COMPARING, self.tasks)
-        goal = search.Goal(0, True, 1, keeps_journal=True)
+        goal = search.Goal(0, False, 0)
         toolbox = e2fsprogs.Toolbox.of(superblock.read(image))
-        steps = byhand.shrink(image, goal, toolbox)
+        steps = search.by_hand(image, goal, toolbox)
         self.assertGreater(steps[-1].blocks, done.block_count)
 
     def test_no_chance(self) -> None:
@@ -44,6 +43,12 @@ class TestByHand(base.TestCase):
             self.check_no_chance(shrinking.shape(name, self.folder))
 
     def test_chance(self) -> None:
-        done = self.shrink(shrinking.shape('ext4-4k', self.folder))
+        done = self.shrink(shrinking.shape('small-1k', self.folder))
         self.assertGreater(done.size, done.lower_bound)
         self.assertIn(_COMPARING, self.tasks)
+
+    def test_within_a_block(self) -> None:
+        done = self.shrink(shrinking.shape('ext4-4k', self.folder))
+        bound = done.lower_bound // done.block_size
+        self.assertEqual(bound + 1, done.block_count)
+        self.assertNotIn(_COMPARING, self.tasks)

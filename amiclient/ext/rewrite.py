@@ -14,20 +14,18 @@ import struct
 
 from amiclient import errors
 from amiclient.ext import e2fsprogs
-from amiclient.ext import nodes
-from amiclient.ext import reader as reader_
+from amiclient.ext import inodes
+from amiclient.ext.reader import opened
 from amiclient.ext import superblock
 from amiclient import sparse
 
 #: Fields of an inode by which debugfs knows its 60 bytes of blocks.
 _BODY = (*range(12), 'IND', 'DIND', 'TIND')
 
-#: The header of an empty tree of extents: magic and number, most and depth,
-#: generation (Documentation/filesystems/ext4/ifork.rst).
-_NO_EXTENTS = (0xF30A, 4, 0)
-
-#: Blocks of an extent; one that has more was never written to.
-_WRITTEN = 32768
+#: The header of an empty tree of extents in an inode, in words of 32 bits.
+_NO_EXTENTS = struct.unpack(
+    '<3I', inodes.EXTENT_HEADER.pack(inodes.EXTENT_MAGIC, 0, 4, 0, 0)
+)
 
 
 def rewrite(image: pathlib.Path, path: str, data: bytes) -> None:
@@ -60,7 +58,7 @@ class _File:
         self._look()
 
     def _look(self) -> None:
-        with reader_.opened(self._image) as reader:
+        with opened(self._image) as reader:
             node = reader.find(self._path)
             if node is None:
                 raise _refused(self._path, 'it is not there')
@@ -83,7 +81,7 @@ class _File:
         return len(self._blocks) * self._block.block_size
 
     def read(self, limit: int) -> bytes | None:
-        with reader_.opened(self._image) as reader:
+        with opened(self._image) as reader:
             return reader.read_file(self._path, limit)
 
     def grow(self, size: int) -> bool:
@@ -121,7 +119,7 @@ class _File:
         name = self._name
         yield f'punch {name} 0'
         if self._node.is_inline:
-            flags = self._node.flags & ~nodes.INLINE | nodes.EXTENTS
+            flags = self._node.flags & ~inodes.INLINE | inodes.EXTENTS
             yield f'sif {name} flags {flags:#x}'
             for index, field in enumerate(_BODY):
                 value = (*_NO_EXTENTS, *bytes(len(_BODY)))[index]
@@ -131,14 +129,14 @@ class _File:
     def _written(self) -> Iterator[str]:
         """Mark its extents as what has been written to."""
         body = self._node.body
-        _, entries, _, depth = struct.unpack_from('<4H', body)
+        _, entries, _, depth, _ = inodes.EXTENT_HEADER.unpack_from(body)
         if not self._node.has_extents or depth:
             return
         for index in range(entries):
-            _, count, high, _ = struct.unpack_from(
-                '<IHHI', body, 12 * (index + 1)
+            _, count, high, _ = inodes.EXTENT.unpack_from(
+                body, 12 * (index + 1)
             )
-            if count > _WRITTEN:
-                word = count - _WRITTEN | high << 16
+            if count > inodes.LONGEST:
+                word = count - inodes.LONGEST | high << 16
                 field = _BODY[3 * (index + 1) + 1]
                 yield f'sif {self._name} block[{field}] {word:#x}'

@@ -5,7 +5,7 @@
 from typing import Any
 
 from amiclient import errors
-from amiclient.ext import image
+from amiclient.ext import layout
 from amiclient.ext import shrink
 from amiclient.ext import superblock
 from amiclient.source import resolve
@@ -23,7 +23,7 @@ class TestBehind(base.TestCase):
         self.end = self.image.stat().st_size
 
     def behind(self) -> int:
-        return image.behind(self.image, self.found)
+        return layout.behind(self.image, self.found)
 
     def test_nothing(self) -> None:
         self.assertEqual(0, self.behind())
