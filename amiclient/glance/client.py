@@ -112,10 +112,7 @@ class Catalog:
         self._clock = clock or retry.Clock()
 
     def within(self, seconds: float | None = None) -> Self:
-        """Make another that gives up after some time, from now.
-
-        :param seconds: None for what the patience says for undoing.
-        """
+        """Make another that gives up after some seconds; None for undoing."""
         limit = self._patience.undo if seconds is None else seconds
         clock = retry.Clock(seconds=limit)
         return type(self)(self._proxy, patience=self._given, clock=clock)
@@ -307,11 +304,10 @@ class Catalog:
             return self._proxy.get_project_id()
 
     def newest_microversion(self, service: str) -> tuple[int, int] | None:
-        """Tell how far another service of the same cloud has come.
+        """Tell the newest microversion of another service of the cloud.
 
         :param service: its type: ``compute``.
-        :returns: the newest microversion that it speaks; None if there is no
-            such service, or it does not answer, or does not tell.
+        :returns: None if there is none, or it does not answer or tell.
         """
         proxy, session = self._proxy, self._proxy.session
         before = session.timeout
@@ -334,10 +330,7 @@ class Catalog:
         return (int(newest[0]), int(newest[1])) if newest else None
 
     def roles(self) -> tuple[str, ...]:
-        """Name the roles that the user has there.
-
-        :returns: none if the way in which the user logged in does not tell.
-        """
+        """Name the user's roles; none if the kind of login does not tell."""
         session = self._proxy.session
         auth = self._proxy.auth or session.auth
         if auth is None or not hasattr(auth, 'get_access'):

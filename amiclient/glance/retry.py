@@ -112,10 +112,7 @@ class Patience:
     def tell(
         self, error: errors.CloudError, delay: float, attempt: int
     ) -> None:
-        """Say what is waited for.
-
-        :param delay: seconds. :param attempt: the number of the one before.
-        """
+        """Say for how many seconds is waited, after which attempt."""
         LOG.log(
             logging.WARNING if self.aloud else logging.INFO,
             '%s; trying again in %.0f s, attempt %d of %d',
@@ -143,20 +140,13 @@ class Clock:
         self._end = None if seconds is None else time.monotonic() + seconds
 
     def left(self, wanted: float) -> float:
-        """Cut a wait short at the deadline.
-
-        :param wanted: seconds.
-        :returns: the same, or what is left of the time if that is less.
-        """
+        """Cut a wait of some seconds short at the deadline."""
         if self._end is None:
             return wanted
         return min(wanted, max(0.0, self._end - time.monotonic()))
 
     def check(self) -> None:
-        """Stop if the work was given up.
-
-        :raises CancelledError: if ``cancel`` is set.
-        """
+        """Raise CancelledError if the work was given up."""
         if self._cancel is not None and self._cancel.is_set():
             raise errors.CancelledError('the transfer was cancelled')
 

@@ -306,10 +306,8 @@ def refuse(
 ) -> None:
     """Say what was not deleted, if anything.
 
-    :param problems: with images that were named.
-    :param total: how many were.
+    :param problems: with images that were named, ``total`` of them.
     :param parts: problems with kernels and ramdisks that these link to.
-    :param dry_run: whether nothing was to be deleted.
     :raises CloudError: one error, which counts them if there are several.
     """
     if not problems and not parts:

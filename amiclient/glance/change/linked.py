@@ -110,7 +110,6 @@ def check(
     """Refuse that somebody sees the AMI, but not this part of it.
 
     :param seen: who can see the part.
-    :raises CloudError: saying who, and what to do about it.
     """
     lacking = seen.lacks(wanted.seen)
     if lacking is None:
