@@ -295,10 +295,7 @@ class _Download:
         self._cut: int | None = None
 
     def run(self) -> int:
-        """Try until the file is there.
-
-        :returns: bytes that came over the network.
-        """
+        """Try until the file is there; return how many bytes came."""
         try:
             self._take_over()
             target = self._part.target
@@ -454,10 +451,6 @@ class _Download:
         self._task.advance(len(chunk))
 
     def _verify(self) -> None:
-        """Compare with what Glance says it has.
-
-        :raises TransferError: if it is not the same.
-        """
         if self._digest is None:
             return
         found, value = self._hasher.hexdigest(), self._digest.value
