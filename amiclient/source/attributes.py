@@ -139,7 +139,7 @@ def _shifted(value: bytes) -> list[tuple[int, int, int, int | None]]:
 
 def _entry(word: str, known: Accounts) -> tuple[int, int, int]:
     strange = ValueError(
-        f"an access control list has the entry '{errors.shown(word)}'"
+        f"an access control list has the entry '{errors.shown(word, 80)}'"
     )
     # star appends the number: user:lisa:rwx:502
     fields = word.split(':')
@@ -167,8 +167,8 @@ def _number(fields: list[str], table: Mapping[str, int]) -> int:
     if fields[1] in table:
         return table[fields[1]]
     raise ValueError(
-        f"an access control list names '{errors.shown(fields[1])}', who is "
-        'not in the archive'
+        f"an access control list names '{errors.shown(fields[1], 80)}', who "
+        'is not in the archive'
     )
 
 

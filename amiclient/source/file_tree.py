@@ -30,6 +30,9 @@ _LOG = logging.getLogger(__name__)
 _NAMES = (b'etc/passwd', b'etc/group')
 _NAMES_SIZE = 1 << 20
 
+#: Characters of a path that are shown; a member may be called anything.
+_SHOWN = 200
+
 _LARGEST_ID = 2**32 - 2
 
 #: Bytes that a disk has at least, and how many files are looked at for one.
@@ -118,7 +121,8 @@ class FileTree:
         if node is None or node.is_directory:
             what = 'a directory' if node else 'not there'
             raise self.refused(
-                path, f'a link to {errors.shown(target)}, which is {what}'
+                path,
+                f'a link to {errors.shown(target, _SHOWN)}, which is {what}',
             )
         self._put(path, node)
 
@@ -146,8 +150,8 @@ class FileTree:
                     '%s: %s: attributes called %s are left out, ext4 does '
                     'not have them',
                     self.name,
-                    errors.shown(path),
-                    errors.shown(name),
+                    errors.shown(path, _SHOWN),
+                    errors.shown(name, _SHOWN),
                 )
         return known
 
@@ -160,8 +164,8 @@ class FileTree:
                 _LOG.warning(
                     '%s: %s: the flag %s is left out, it is not known',
                     self.name,
-                    errors.shown(path),
-                    errors.shown(name),
+                    errors.shown(path, _SHOWN),
+                    errors.shown(name, _SHOWN),
                 )
         if not (node.is_file or node.is_directory):
             return 0
@@ -177,7 +181,7 @@ class FileTree:
         """Name the first file that is a disk, or a filesystem to be taken."""
         for path, size, head in self._heads:
             if _is_disk(bytes(head), size, self.name):
-                return errors.shown(path)
+                return errors.shown(path, _SHOWN)
         return None
 
     def settle_lists(self) -> None:
@@ -228,7 +232,7 @@ class FileTree:
     ) -> errors.SourceError:
         """Say what is wrong with a file."""
         return errors.SourceError(
-            f'{errors.shown(path) or "."}: {why}',
+            f'{errors.shown(path, _SHOWN) or "."}: {why}',
             subject=self.name,
             hint=hint,
         )
@@ -245,7 +249,7 @@ class FileTree:
         self._taken += count
         if self._taken > self._limit:
             raise errors.NoSpaceError(
-                f'{errors.shown(path)}: what it holds takes more than '
+                f'{errors.shown(path, _SHOWN)}: what it holds takes more than '
                 f'{units.format_size(self._limit)}, {self._limited}',
                 subject=self.name,
                 hint='is it what it should be? Else make room, or choose a '

@@ -426,7 +426,7 @@ def _below(
     if header.backing is None:
         return None
     below = os.fsdecode(header.backing)
-    words = f'it is a layer over {errors.shown(below)}'
+    words = f'it is a layer over {errors.shown(below, 80)}'
     if not allowed:
         raise errors.SourceError(words, subject=name, hint=_BACKED)
     if ':' in below.partition('/')[0] or '\0' in below:
@@ -438,7 +438,7 @@ def _below(
         kind = probe.disk_format(file.read(qemu_image.SECTOR)) or 'raw'
     # What a guest writes to a raw disk may look like another format.
     if header.backing_format not in (None, kind):
-        said = errors.shown(header.backing_format)
+        said = errors.shown(header.backing_format, 80)
         raise _refused(
             name, f'{words}, which is said to be {said}, but is {kind}'
         )

@@ -179,4 +179,4 @@ def _line(line: str) -> tuple[str, str] | None:
 
 
 def _shown(name: bytes) -> str:
-    return errors.shown(os.fsdecode(name))
+    return errors.shown(name, 80)

@@ -326,7 +326,7 @@ class _Archive:
                 raise self._tree.refused(
                     path,
                     'the archive has only what changed since another one: '
-                    f'{errors.shown(record[1:])} is missing',
+                    f'{errors.shown(record[1:], 200)} is missing',
                     'take one of everything: tar --listed-incremental with '
                     '--level=0',
                 )

@@ -49,6 +49,8 @@ _ROLES = frozenset({'image', 'kernel', 'ramdisk'})
 #: Names of members that files may have as well.
 _PLAIN = re.compile(r'[A-Za-z0-9][A-Za-z0-9._+~-]{0,199}')
 
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+
 #: Bytes that are left free where an archive is unpacked.
 _RESERVE = 16 * _MIB
 
@@ -159,7 +161,9 @@ def unpack_stream(
             target = place and place / _file_name(member.name, kind)
             with (
                 progress.task(f'Unpacking {kind}', member.size) as task,
-                _made(target) as fd,
+                contextlib.nullcontext()
+                if target is None
+                else sparse.opened(target, _NEW) as fd,
             ):
                 found.sha512[kind] = _copy(data, fd, member.size, task)
             found.sizes[kind] = member.size
@@ -288,19 +292,6 @@ def _file_name(member: str, kind: str) -> str:
     """
     last = member.rpartition('/')[2]
     return last if _PLAIN.fullmatch(last) else kind
-
-
-@contextlib.contextmanager
-def _made(target: pathlib.Path | None) -> Iterator[int | None]:
-    if target is None:
-        yield None
-        return
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    fd = os.open(target, flags, 0o600)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def _copy(data: IO[bytes], fd: int | None, size: int, task: Task) -> str:

@@ -275,5 +275,5 @@ class TestVmdk(base.TestCase):
         del node['backing']
         told = f'json:{json.dumps(node)}'
         run = (process.run, [*words, told, self.folder / 'out'])
-        error = self.assertRaises(errors.ProgramError, *run)
+        error = self.assertRaises(errors.ProgramError, *run, access=None)
         self.assertIn('nosuch', str(error))

@@ -271,7 +271,11 @@ class TestModules(base.TestCase):
             module = importlib.import_module(name)
         except ImportError:
             self.skipTest(f'{name} is not installed')
-        return module.compress(data)
+        # The programs add a checksum unasked.
+        if kind == 'lz4':
+            return module.compress(data, content_checksum=True)
+        checksum = {module.CompressionParameter.checksum_flag: 1}
+        return module.compress(data, options=checksum)
 
     def read(self, data: bytes) -> bytes:
         self.path.write_bytes(data)
@@ -287,9 +291,13 @@ class TestModules(base.TestCase):
         data = self.random.randbytes(1000) * 5000
         packed = self.packed(kind, data)
         skippable = b'\x50\x2a\x4d\x18\x04\0\0\0abcd'
-        self.assertEqual(data, self.read(packed))
-        self.assertEqual(data * 2, self.read(packed + skippable + packed))
-        self.assertEqual(data, self.read(skippable + packed + bytes(999)))
+        for whole, times in (
+            (packed, 1),
+            (packed + skippable + packed, 2),
+            (skippable + packed + bytes(999), 1),
+        ):
+            same = data * times == self.read(whole)
+            self.assertTrue(same)
         for bad, why in (
             (packed[:-9], 'cut short'),
             (packed + b'something else', f'is not {kind} follows'),
