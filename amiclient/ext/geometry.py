@@ -102,12 +102,10 @@ class Geometry:
         return blocks
 
     def _rest(self, blocks: int) -> int:
-        """Tell the blocks in the last group, 0 for a full one."""
         found = self.superblock
         return (blocks - found.first_data_block) % found.blocks_per_group
 
     def _lowest(self, count: int) -> int:
-        """Tell how many blocks the last of so many groups must have."""
         own = self.overhead(count) - self.overhead(count - 1)
         lowest = 2 + self.superblock.inode_blocks
         if self._has_backup(count - 1, count):

@@ -406,7 +406,6 @@ class Layout:
         return self._begin(number) + int(found.has_backup(number))
 
     def _begin(self, number: int) -> int:
-        """Tell where a group's superblock or descriptors begin."""
         found = self.superblock
         start = found.first_block(number)
         # The superblock is in block first_data_block, but with bigalloc and

@@ -334,7 +334,6 @@ class Reader:
                 yield _Run(logical, count, low | high << 32)
 
     def _mapped(self, body: bytes, blocks: int) -> Iterator[_Run]:
-        """Tell the blocks of a file without extents."""
         numbers = struct.unpack('<15I', body)
         per = self.superblock.block_size // 4
         position = 0

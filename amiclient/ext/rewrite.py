@@ -127,7 +127,6 @@ class _File:
         yield f'sif {name} size 0'
 
     def _written(self) -> Iterator[str]:
-        """Mark its extents as what has been written to."""
         body = self._node.body
         _, entries, _, depth, _ = inodes.EXTENT_HEADER.unpack_from(body)
         if not self._node.has_extents or depth:

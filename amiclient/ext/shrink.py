@@ -110,7 +110,6 @@ def plan(
 
 
 def _rehearse(planned: ShrinkPlan, progress: Progress) -> ShrinkPlan:
-    """Find out how many blocks the result will have."""
     tools = _tools(planned)
     with (
         errors.about(planned.image.path),
@@ -270,7 +269,6 @@ def _in_place(
 
 @contextlib.contextmanager
 def _half_done(path: pathlib.Path) -> Iterator[None]:
-    """Say what is to be done if a resize in place fails."""
     try:
         # What is half done can only be finished.
         with interrupts.held():

@@ -176,7 +176,6 @@ def name_hash(name: bytes, seed: tuple[int, ...]) -> int:
 
 
 def _words(name: bytes) -> list[int]:
-    """Make the eight words of a message of the rest of a name."""
     length = len(name)
     pad = length | length << 8
     pad = (pad | pad << 16) & _MASK

@@ -110,7 +110,6 @@ class Directory:
         return [self._root(upper, 1, seed), *lower, *leaves]
 
     def _middle(self) -> range:
-        """Tell at which leaf each block between root and leaves begins."""
         if len(self._leaves) <= _ROOT_LIMIT:
             return range(0)
         return range(0, len(self._leaves), _NODE_LIMIT)

@@ -422,7 +422,6 @@ def _summary(path: bytes, node: nodes.Node) -> bytes:
 def _used(
     space: placement.Space, geometry: placement.Geometry
 ) -> list[tuple[int, int]]:
-    """List what is taken, as start and end."""
     used = []
     position = 0
     for start, count in sorted(space.free):
@@ -444,7 +443,6 @@ def _bitmap(runs: Iterable[tuple[int, int]]) -> bytes:
 
 
 def _filled(bitmap: bytes, count: int) -> bytes:
-    """Set the bits that stand for nothing."""
     bits = int.from_bytes(bitmap, 'little')
     bits |= (1 << 8 * placement.BLOCK) - (1 << count)
     return bits.to_bytes(placement.BLOCK, 'little')

@@ -197,7 +197,6 @@ class Space:
         return sparse.subtract(copies, inside)
 
     def _copies(self) -> list[sparse.Run]:
-        """List where copies of the superblock are, up to the end."""
         starts = (group * self.per_group for group in _BACKUPS)
         within = itertools.takewhile(lambda start: start < self.end, starts)
         return [(start, start + 1 + self.table) for start in within]
@@ -348,7 +347,6 @@ def _placed(space: Space, groups: int, per_group: int) -> Geometry:
 
 
 def _least(group: int, per_group: int, table: int) -> int:
-    """Tell how many blocks a last group has at least."""
     own = 2 + per_group // INODES_PER_BLOCK
     return own + (1 + table if has_backup(group) else 0) + _SPARE
 

@@ -250,7 +250,6 @@ def _clamped(time: int) -> tuple[int, int]:
 
 @functools.lru_cache(maxsize=1024)
 def _stored(time: int) -> tuple[int, int]:
-    """Tell the two fields that a time is stored in."""
     seconds, nanoseconds = _clamped(time)
     # The low half is signed; what that leaves are the epoch bits.
     low = (seconds & 0xFFFFFFFF ^ 0x80000000) - 0x80000000

@@ -207,7 +207,6 @@ class Writer:
         seed: int,
         time: int,
     ) -> bytes:
-        """Write what belongs to a node, and make its inode."""
         own_seed = records.seed(seed, node.number)
         size, flags = node.size, inodes.EXTENTS
         if node.is_directory:
@@ -290,7 +289,6 @@ class Writer:
             logical += count
 
     def _attribute_block(self, block: bytes) -> int:
-        """Find the block that has these attributes, or take one."""
         # Number and references of those that are full, then of one that is
         # not.
         users = self._shared.setdefault(block, [])
@@ -470,7 +468,6 @@ def _divide(
 
 
 def _expected(tree: nodes.Tree) -> int:
-    """Tell the blocks that describe files, or a few more."""
     # One is that of the resize inode.
     blocks = 1
     attributes = set()
@@ -507,7 +504,6 @@ def _cleared(
 
 
 def _spans(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Tell the blocks that hold some ranges of bytes."""
     spans: list[tuple[int, int]] = []
     for offset, length in ranges:
         first = offset // placement.BLOCK
