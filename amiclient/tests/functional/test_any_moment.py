@@ -186,7 +186,7 @@ class TestUpload(_Case, upload.UploadCase):
         )
         self.runner = self.useFixture(moments.Runner(self.folder))
         self.before = shrinking.digest(self.root)
-        self.words = ('ami', 'upload', self.root, *self.parts)
+        self.words = ('ami', 'upload', self.root, *self.parts, *self.less)
         for _ in range(3):
             ended = self.runner.warm(*self.words)
             self.assertEqual((0, ''), (ended.status, ended.stderr))

@@ -116,7 +116,7 @@ class TestChanging(upload.UploadCase):
         super().setUp()
         # More than the buffers of sockets hold.
         self.root = triple.root(
-            self.folder, size=256 * _MIB, data=160 * _MIB, name='big.img'
+            self.folder, size=32 * _MIB, data=24 * _MIB, name='big.img'
         )
 
     def refused_once_sent(self, path, change, *words: object) -> str:
@@ -149,14 +149,14 @@ class TestChanging(upload.UploadCase):
 
     def test_filesystem_cut_short(self) -> None:
         text = self.refused_once_sent(
-            self.root, lambda: os.truncate(self.root, 200 * _MIB),
+            self.root, lambda: os.truncate(self.root, 30 * _MIB),
             'upload', self.root, *self.parts, '--no-shrink',
         )  # fmt: skip
         self.assertIn(f'{self.root} was ', text)
 
     def test_kernel(self) -> None:
         with self.kernel.open('ab') as file:
-            file.write(self.random.randbytes(96 * _MIB))
+            file.write(self.random.randbytes(16 * _MIB))
         text = self.refused_once_sent(
             self.kernel, lambda: self.touch_end(self.kernel),
             'kernel', 'upload', self.kernel, '--no-reuse',

@@ -208,7 +208,8 @@ class TestAtOnce(upload.UploadCase):
     """Several runs with the same source, as processes of their own."""
 
     def test_three(self) -> None:
-        words = ('ami', 'upload', self.root, *self.parts, '-f', 'json')
+        words = ('ami', 'upload', self.root, *self.parts, *self.less)
+        words += ('-f', 'json')
         running = [self.start_openstack(*words) for _ in range(3)]
         for process in running:
             _, stderr = process.communicate(timeout=120)

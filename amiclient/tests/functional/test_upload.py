@@ -6,6 +6,7 @@ import hashlib
 import uuid
 
 from amiclient.ext import superblock
+from amiclient.osc import options
 from amiclient import process
 from amiclient.tests import exttree
 from amiclient.tests.functional import upload
@@ -14,6 +15,7 @@ from amiclient.tests.functional import upload
 class TestUpload(upload.UploadCase):
     def test_round_trip(self) -> None:
         before = hashlib.sha512(self.root.read_bytes()).digest()
+        self.set_headroom(options.UPLOAD_HEADROOM)
         told = self.upload('--name', 'debian')
         self.assertEqual(
             [

@@ -21,8 +21,8 @@ class TestInterrupted(upload.UploadCase):
     def setUp(self) -> None:
         super().setUp()
         # More than the buffers of sockets hold.
-        self.root = triple.root(self.folder, size=128 * 2**20, data=32 * 2**20)
-        self.words = ('ami', 'upload', self.root, *self.parts)
+        self.root = triple.root(self.folder, size=12 * 2**20, data=6 * 2**20)
+        self.words = ('ami', 'upload', self.root, *self.parts, *self.less)
         self.way = self.useFixture(stuck.Way(self.cloud, self.folder))
 
     def await_status(self, *statuses: str, kind: str = 'ami') -> dict:

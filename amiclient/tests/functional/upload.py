@@ -7,8 +7,12 @@ import tempfile
 
 import fixtures
 
+from amiclient.osc import options
 from amiclient.tests.functional import base
 from amiclient.tests import triple
+from amiclient import units
+
+_HEADROOM = '2M'
 
 
 class UploadCase(base.TestCase):
@@ -27,7 +31,19 @@ class UploadCase(base.TestCase):
             fixtures.MockPatchObject(tempfile, 'tempdir', str(self.work))
         )
         self.parts = ('--kernel', self.kernel, '--ramdisk', self.ramdisk)
+        # What users get takes long to send.
+        self.set_headroom(_HEADROOM)
+        #: What processes need to be told that.
+        self.less = ('--headroom', _HEADROOM)
         self.image = self.embedded.connection().image
+
+    def set_headroom(self, text: str) -> None:
+        """Set what commands take for ``--headroom`` if they are not told."""
+        self.useFixture(
+            fixtures.MockPatchObject(
+                options, 'DEFAULT_HEADROOM', units.parse_headroom(text)
+            )
+        )
 
     def upload(self, *words, **options):
         """Upload the triple; tell what the command printed."""
