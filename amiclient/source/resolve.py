@@ -170,12 +170,14 @@ class _Opener:
         if found.found.disk is not None:
             # A saved AMI may be one, too, such as a qcow2.
             return self._taken(source, found.found.disk)
-        if source.format != _COMPRESSED:
+        if source.format == _COMPRESSED:
+            if found.superblock is not None:
+                # Nova would take an old boot sector for a partitioned disk.
+                with sparse.opened(source.root, os.O_RDWR) as descriptor:
+                    os.pwrite(descriptor, bytes(superblock.OFFSET), 0)
+        elif source.root != self._path:
+            # A filesystem that is a source itself is shrunk all the same.
             source = bundle.blank(source, found.superblock, self._shown)
-        elif found.superblock is not None:
-            # Nova would take an old boot sector for a disk with partitions.
-            with sparse.opened(source.root, os.O_RDWR) as descriptor:
-                os.pwrite(descriptor, bytes(superblock.OFFSET), 0)
         return self._told_of_rest(
             dataclasses.replace(source, probe=None if source.own else found),
             found,

@@ -111,7 +111,7 @@ class TestBefore(ShellCase):
 
     def test_while_the_command_imports(self) -> None:
         self.interrupted(
-            _IMPORT.format('amiclient.source.detect'), raised='renamed()'
+            _IMPORT.format('amiclient.source.probe'), raised='renamed()'
         )
 
     def test_other_signals_end_it(self) -> None:
