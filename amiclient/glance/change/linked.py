@@ -72,7 +72,7 @@ class Audience:
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class ChangedAmi:
     """What an AMI is going to be, as far as its parts are concerned.
 
     :param image: the AMI as it is.
@@ -105,7 +105,7 @@ class Around:
 
 
 def check(
-    kind: Kind, part: ImageRecord, wanted: Outcome, seen: Audience
+    kind: Kind, part: ImageRecord, wanted: ChangedAmi, seen: Audience
 ) -> None:
     """Refuse that somebody sees the AMI, but not this part of it.
 
@@ -126,7 +126,7 @@ def check(
 
 
 def shared(
-    kind: Kind, part: ImageRecord, wanted: Outcome, seen: Audience
+    kind: Kind, part: ImageRecord, wanted: ChangedAmi, seen: Audience
 ) -> tuple[steps.Change, ...]:
     """Share a part with whom the AMI is shared with."""
     if wanted.seen.visibility != 'shared':
@@ -136,7 +136,7 @@ def shared(
 
 
 def plan(
-    kind: Kind, part: ImageRecord, wanted: Outcome, catalog: Catalog
+    kind: Kind, part: ImageRecord, wanted: ChangedAmi, catalog: Catalog
 ) -> Around:
     """Have a part follow its AMI.
 
@@ -193,7 +193,7 @@ def _rank(visibility: str) -> int:
     return VISIBILITIES.index(visibility)
 
 
-def _left(kind: Kind, part: ImageRecord, wanted: Outcome) -> str | None:
+def _left(kind: Kind, part: ImageRecord, wanted: ChangedAmi) -> str | None:
     """Tell which states of a part are not those that were asked for."""
     protection = 'protected' if part.protected else 'unprotected'
     hiding = 'hidden' if part.hidden else 'unhidden'
@@ -210,7 +210,7 @@ def _left(kind: Kind, part: ImageRecord, wanted: Outcome) -> str | None:
     return f'{whose} stays {" and ".join(states)}' if states else None
 
 
-def _visibility(wanted: Outcome, seen: Audience) -> str:
+def _visibility(wanted: ChangedAmi, seen: Audience) -> str:
     if wanted.visibility is not None:
         return wanted.visibility
     ami = wanted.seen.visibility

@@ -241,7 +241,7 @@ class _UpdatePlanner:
         self._gone = {Kind.AKI: False, Kind.ARI: request.no_ramdisk}
         self._now = Audience.of(catalog, image)
         visibility = request.visibility or image.visibility
-        self._wanted = linked.Outcome(
+        self._wanted = linked.ChangedAmi(
             image,
             Audience(visibility, image.owner, self._now.members),
             request.visibility,
