@@ -275,9 +275,7 @@ class FileTree:
         if b'\0' in node.target:
             raise self.refused(path, 'a symbolic link with a NUL in it')
 
-    def _kept(
-        self, path: bytes, size: int, read: writer.Read
-    ) -> writer.Read:
+    def _kept(self, path: bytes, size: int, read: writer.Read) -> writer.Read:
         plain = b'/'.join(nodes.parts(path))
         if plain not in _NAMES or size > _NAMES_SIZE:
             return read

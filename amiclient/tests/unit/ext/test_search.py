@@ -120,6 +120,4 @@ class TestJournal(base.TestCase):
             (3 * _MIB // 2, 1024, None),
             (0, 1024, None),
         ):
-            self.assertEqual(
-                mib, plan.journal_in_mib(size, block_size), size
-            )
+            self.assertEqual(mib, plan.journal_in_mib(size, block_size), size)

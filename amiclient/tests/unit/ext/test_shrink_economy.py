@@ -34,9 +34,7 @@ class TestEconomy(base.TestCase):
         self.twice: list[tuple[str, int, int]] = []
         self.superblocks = 0
 
-    def run_program(
-        self, run: Any, argv: Any, **rest: Any
-    ) -> process.Result:
+    def run_program(self, run: Any, argv: Any, **rest: Any) -> process.Result:
         self.programs.append(tuple(map(str, argv)))
         done: process.Result = run(argv, **rest)
         if not any(option in argv for option in _LOOKS):

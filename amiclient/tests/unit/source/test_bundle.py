@@ -225,6 +225,10 @@ class TestArchives(BundleCase):
                 self.assertTrue(source.finished)
                 self.assertIn('has no files', source.notes[0])
                 self.assertEqual('cirros', source.name)
+            # By itself it is shrunk as any other.
+            with self.open(blank) as source:
+                self.assertFalse(source.finished)
+                self.assertEqual((), source.notes)
 
 
 class TestSaved(BundleCase):
