@@ -227,6 +227,9 @@ def aim(request: ShrinkRequest, layout: Layout) -> Target:
     taken = os.fstat(layout.descriptor).st_blocks * 512
     used = min(used, taken or used)
     moved = min(used, measured.moved(bound) * found.block_size)
+    if not goal.drop_journal:
+        # A hole until it is moved, and again when all is done.
+        moved += journal
     return Target(goal, bound, used + moved, moved)
 
 

@@ -202,7 +202,9 @@ def _content(
         if offset >= size:
             break
         if huge:
-            digest.update(offset.to_bytes(8, 'little'))
+            # However many pieces the data between two holes lies in.
+            if offset != at:
+                digest.update(offset.to_bytes(8, 'little'))
         else:
             _hash_zeros(digest, offset - at)
         digest.update(piece[: size - offset])

@@ -64,6 +64,7 @@ _SETTLING = {
     'Journal checksum',
     'Journal checksum type',
     'Journal features',
+    'Journal sequence',
     'Journal start',
     'Last checked',
     'needs_recovery',
