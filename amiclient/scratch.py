@@ -536,8 +536,9 @@ def named(private: pathlib.Path, place: pathlib.Path) -> Iterator[None]:
         yield
     except (errors.NoSpaceError, errors.TooLargeError) as error:
         names = str(private), str(private.resolve())
-        if error.subject in names:
-            error.subject = str(place)
+        name = next(filter(error.sentence.startswith, names), None)
+        if name is not None:
+            error.rename(name, place)
             if isinstance(error, errors.NoSpaceError):
                 error.hint = (
                     'make room there, or name another directory by '
