@@ -7,6 +7,7 @@ See "Structure of the code" in the contributors' documentation.
 
 import ast
 import pathlib
+import re
 
 import amiclient
 from amiclient.tests import base
@@ -117,6 +118,21 @@ def unconfined(tree: ast.AST) -> list[int]:
     ]
 
 
+def mapped(page: str) -> set[str]:
+    """Name the files and directories that the contributors' map has."""
+    found = set()
+    table = page.partition('\nMap\n===\n')[2].partition('\n====')[0]
+    for row in re.findall(r'\* - (.*?)\n     - ', table, re.DOTALL):
+        part = ''
+        for name in re.findall(r'``(.*?)``', row):
+            if '/' in name:
+                part = name.rpartition('/')[0] + '/'
+                found.add(name.removesuffix('/'))
+            else:
+                found.add(part + name)
+    return found
+
+
 class TestHouse(base.TestCase):
     def product(self) -> dict[pathlib.Path, ast.AST]:
         """Every file of the product, by its path within the package."""
@@ -176,6 +192,25 @@ class TestHouse(base.TestCase):
             if lines > limit:
                 wrong.append(f'{path} has {lines} lines, more than {limit}')
         self.assertEqual([], wrong)
+
+    def test_map(self) -> None:
+        page = _PACKAGE.parent / 'doc/source/contributor/index.rst'
+        found = mapped(page.read_text())
+        whole = {name for name in found if (_PACKAGE / name).is_dir()}
+        there = {
+            str(path.with_suffix(''))
+            for path in self.product()
+            if path.name != '__init__.py'
+        }
+        alone = {
+            name
+            for name in there
+            if not any(name.startswith(f'{part}/') for part in whole)
+        }
+        self.assertEqual(
+            sorted(alone),
+            sorted(found - whole),
+        )
 
     def test_the_test(self) -> None:
         tree = ast.parse(
