@@ -227,7 +227,7 @@ def _make_directory(directory: pathlib.Path) -> bool:
     hint = 'choose another --directory'
     refuse_fixed(directory)
     if not directory.is_dir():
-        raise errors.AmiError(f'{directory} is no directory', hint=hint)
+        raise errors.AmiError(f'{directory} is not a directory', hint=hint)
     # As the kernel does with fs.protected_symlinks: proc_sys_fs(5). What is
     # in such a place, /tmp for one, may have been made there for us to find.
     place, owner = directory.parent.stat(), directory.lstat().st_uid

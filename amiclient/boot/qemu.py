@@ -303,16 +303,16 @@ def make_disk(source: pathlib.Path, target: pathlib.Path, size: int) -> None:
 
 
 def superblock_of(
-    disk: pathlib.Path, source: pathlib.Path, folder: pathlib.Path
+    disk: pathlib.Path, source: pathlib.Path, directory: pathlib.Path
 ) -> superblock.Superblock | None:
     """Read the superblock of the filesystem on a disk that is not in use.
 
     :param source: what it was like before.
-    :param folder: where to put what is temporary.
+    :param directory: where to put what is temporary.
     :returns: None if the guest destroyed it.
     :raises ProgramError: if qemu-img fails.
     """
-    piece = folder / 'superblock'
+    piece = directory / 'superblock'
     process.run(
         [
             'qemu-img', 'dd', '-f', 'qcow2', '-O', 'raw', f'bs={_BLOCK}',
@@ -324,13 +324,13 @@ def superblock_of(
 
 
 def replayed(
-    disk: pathlib.Path, source: pathlib.Path, folder: pathlib.Path
+    disk: pathlib.Path, source: pathlib.Path, directory: pathlib.Path
 ) -> superblock.Superblock | None:
     """Read the superblock as it is once the journal is replayed.
 
     That takes a copy of what is in use. See :func:`superblock_of`.
     """
-    copy = folder / 'copy.img'
+    copy = directory / 'copy.img'
     process.run(
         ['qemu-img', 'convert', '-f', 'qcow2', '-O', 'raw', disk, copy],
         access=confinement.Access(reads=(disk, source), writes=(copy,)),
@@ -360,19 +360,19 @@ _SIZE = '1M'
 _NAME = 'amiclient-boot'
 
 
-def make_seed(folder: pathlib.Path, uuid: str) -> pathlib.Path:
+def make_seed(directory: pathlib.Path, uuid: str) -> pathlib.Path:
     """Make a configuration drive.
 
-    :param folder: where; what it is made of is left there as well.
+    :param directory: where; what it is made of is left there as well.
     :param uuid: of the server.
     :raises ProgramError: if mke2fs is missing, or fails.
     """
-    tree = folder / 'seed'
+    tree = directory / 'seed'
     latest = tree / 'openstack' / 'latest'
     latest.mkdir(parents=True)
     for name, content in _contents(uuid).items():
         (latest / name).write_text(json.dumps(content))
-    path = folder / 'seed.img'
+    path = directory / 'seed.img'
     process.run(
         [
             'mke2fs', '-q', '-F', '-t', 'ext4', '-O', '^has_journal',

@@ -14,7 +14,7 @@ import platform
 import re
 import time
 from typing import BinaryIO
-import uuid as uuid_
+import uuid
 
 from amiclient.boot import causes
 from amiclient.boot import console
@@ -249,22 +249,22 @@ def execute(plan: BootPlan, *, progress: Progress = QUIET) -> Booted:
         scratch.directory(
             request.work_directory,
             request.source,
-            'there is no folder for the disk of the guest',
-        ) as folder,
+            'there is not a directory for the disk of the guest',
+        ) as directory,
         contextlib.ExitStack() as logs,
     ):
-        machine = _machine(plan, folder)
+        machine = _machine(plan, directory)
         # A terminal that is the guest's has no room for progress.
         watch = QUIET if request.interactive else progress
         task = logs.enter_context(watch.task('Booting', None))
         run = Run(plan, _logs(request.console, logs), task)
         run.watch(machine)
-        return run.result(machine, folder)
+        return run.result(machine, directory)
 
 
-def _machine(plan: BootPlan, folder: pathlib.Path) -> qemu.Machine:
-    uuid = str(uuid_.uuid4())
-    overlay = folder / 'disk.qcow2'
+def _machine(plan: BootPlan, directory: pathlib.Path) -> qemu.Machine:
+    identity = str(uuid.uuid4())
+    overlay = directory / 'disk.qcow2'
     qemu.make_disk(plan.root.path, overlay, plan.disk)
     return qemu.Machine(
         emulator=plan.emulator,
@@ -273,8 +273,8 @@ def _machine(plan: BootPlan, folder: pathlib.Path) -> qemu.Machine:
         ramdisk=plan.ramdisk,
         disk=overlay,
         source=plan.root.path,
-        seed=qemu.make_seed(folder, uuid),
-        uuid=uuid,
+        seed=qemu.make_seed(directory, identity),
+        uuid=identity,
         memory=plan.request.memory,
         cpus=plan.request.cpus,
         append=plan.request.append,
@@ -318,7 +318,7 @@ def _refuse_full(session: session_.Session) -> None:
     if session.full:
         raise errors.NoSpaceError(
             'there is no room left for what the guest writes',
-            hint='name a folder with more by --work-directory',
+            hint='name a directory with more by --work-directory',
         )
 
 
@@ -474,15 +474,15 @@ class Run:
                 return one.lines, one is self._screen
         return max((one.lines for one in consoles), key=len), False
 
-    def result(self, machine: qemu.Machine, folder: pathlib.Path) -> Booted:
+    def result(self, machine: qemu.Machine, directory: pathlib.Path) -> Booted:
         """Tell what became of it, and look at what it left on the disk."""
         before = self._plan.root.superblock.size
-        found = qemu.superblock_of(machine.disk, machine.source, folder)
+        found = qemu.superblock_of(machine.disk, machine.source, directory)
         alive = self._result in ALIVE
         if alive and found and found.needs_recovery and found.size <= before:
             # The kernel does not listen to SysRq.
             found = (
-                qemu.replayed(machine.disk, machine.source, folder) or found
+                qemu.replayed(machine.disk, machine.source, directory) or found
             )
         lines, screen = self._lines()
         return Booted(

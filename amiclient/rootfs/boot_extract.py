@@ -15,7 +15,8 @@ import pathlib
 import posixpath
 
 from amiclient import errors
-from amiclient.ext import reader as reader_
+from amiclient.ext import reader as ext_reader
+from amiclient.ext.reader import Reader
 from amiclient.rootfs import boot_files
 from amiclient.rootfs.boot_files import BootFiles
 from amiclient.rootfs import identify
@@ -79,9 +80,9 @@ def completed(
     with scratch.directory(
         work_directory,
         source.root,
-        f'{shown}: there is no folder to take its kernel out to',
-    ) as folder:
-        taken = take(chosen, folder, ramdisk=wanted.ramdisk)
+        f'{shown}: there is not a directory to take its kernel out to',
+    ) as directory:
+        taken = take(chosen, directory, ramdisk=wanted.ramdisk)
         notes = [f'{shown}: kernel {chosen.version} was found in it']
         if root.superblock.needs_recovery:
             notes.append(
@@ -121,26 +122,26 @@ class Taken:
 
 def take(
     boot_files: BootFiles,
-    folder: pathlib.Path,
+    directory: pathlib.Path,
     *,
     ramdisk: bool = True,
 ) -> Taken:
     """Write a kernel and its ramdisk to files that only we may read.
 
-    :param folder: where to; they have the names that they have there.
+    :param directory: where to; they have the names that they have there.
     :param ramdisk: whether the ramdisk is wanted.
     :raises SourceError: if they are not what they were taken for.
     :raises NoSpaceError: if there is no room for them.
     """
     image = boot_files.image
-    with reader_.opened(image) as reader:
+    with ext_reader.opened(image) as reader:
         if boot_files.unified:
-            kernel, initrd = _take_apart(reader, boot_files, folder)
+            kernel, initrd = _take_apart(reader, boot_files, directory)
         else:
-            kernel = _copied(reader, boot_files.kernel, folder)
+            kernel = _copied(reader, boot_files.kernel, directory)
             initrd = None
             if ramdisk and boot_files.ramdisk is not None:
-                initrd = _copied(reader, boot_files.ramdisk, folder)
+                initrd = _copied(reader, boot_files.ramdisk, directory)
     with _blamed(image, boot_files.kernel):
         found = identify.identify_kernel(kernel)
     if initrd is None or not ramdisk:
@@ -150,7 +151,7 @@ def take(
 
 
 def _copied(
-    reader: reader_.Reader, path: str, folder: pathlib.Path
+    reader: Reader, path: str, directory: pathlib.Path
 ) -> pathlib.Path:
     node = reader.find(path)
     if node is None or not node.is_file:
@@ -158,15 +159,15 @@ def _copied(
             f'{path} is not in the root filesystem any more',
             hint='leave it alone while it is read',
         )
-    target = folder / manifest.stem(posixpath.basename(path))
+    target = directory / manifest.stem(posixpath.basename(path))
     _write(target, reader.chunks(node), node.size)
     return target
 
 
 def _take_apart(
-    reader: reader_.Reader,
+    reader: Reader,
     boot_files: BootFiles,
-    folder: pathlib.Path,
+    directory: pathlib.Path,
 ) -> tuple[pathlib.Path, pathlib.Path | None]:
     node = reader.find(boot_files.kernel)
     found = uki.sections(reader.head(boot_files.kernel, uki.HEAD) or b'')
@@ -180,7 +181,7 @@ def _take_apart(
         place = found.get(name)
         if place is None:
             continue
-        target = folder / manifest.stem(f'{prefix}-{boot_files.version}')
+        target = directory / manifest.stem(f'{prefix}-{boot_files.version}')
         pieces = reader.span(node, place.offset, place.size)
         _write(target, pieces, place.size)
         made.append(target)
@@ -210,10 +211,10 @@ def _write(target: pathlib.Path, pieces: Iterator[bytes], size: int) -> None:
         raise _no_room(target.parent, size) from error
 
 
-def _no_room(folder: pathlib.Path, size: int) -> errors.NoSpaceError:
+def _no_room(directory: pathlib.Path, size: int) -> errors.NoSpaceError:
     return errors.NoSpaceError(
         f'no room for a kernel or ramdisk of {units.format_size(size)}',
-        subject=folder,
+        subject=directory,
         hint='make room there, or choose another --work-directory',
     )
 

@@ -18,7 +18,8 @@ import struct
 
 from amiclient import errors
 from amiclient.ext.inodes import Inode
-from amiclient.ext import reader as reader_
+from amiclient.ext import reader as ext_reader
+from amiclient.ext.reader import Reader
 from amiclient.source import uki
 
 #: What the names of kernels begin with, in /boot; the first one counts where
@@ -107,11 +108,11 @@ def find(
     :param boot: another one, with a filesystem that belongs on /boot.
     :raises DamagedError: if a filesystem makes no sense.
     """
-    with reader_.opened(image) as reader:
+    with ext_reader.opened(image) as reader:
         finder = _Finder(reader, image, '/boot', _BOOTS)
         found = list(finder.all())
     if boot is not None:
-        with reader_.opened(boot) as reader:
+        with ext_reader.opened(boot) as reader:
             other = _Finder(reader, boot, '', _BOOTS_THERE, finder)
             found += other.all()
     return _newest_first(found)
@@ -178,7 +179,7 @@ class _Finder:
 
     def __init__(
         self,
-        reader: reader_.Reader,
+        reader: Reader,
         image: pathlib.Path,
         home: str,
         boots: tuple[str, ...],
@@ -188,19 +189,19 @@ class _Finder:
         self._image = image
         self._home = home
         self._boots = boots
-        #: The folders of modules, by the version, and what goes by it.
+        #: The directories of modules, by the version, and what goes by it.
         self._modules: dict[str, str] = {}
         self._bases: dict[str, str] = {}
         if root is not None:
             self._bases = root._bases
             return
-        for folder in _MODULES[::-1]:
-            for name in reader.names(folder):
+        for directory in _MODULES[::-1]:
+            for name in reader.names(directory):
                 if name[:1].isdigit():
-                    self._modules[name] = f'{folder}/{name}'
-        for version, folder in self._modules.items():
+                    self._modules[name] = f'{directory}/{name}'
+        for version, directory in self._modules.items():
             # Arch's package says by what name its files go in /boot.
-            base = reader.head(f'{folder}/pkgbase', 256) or b''
+            base = reader.head(f'{directory}/pkgbase', 256) or b''
             self._bases[version] = base.decode('utf-8', 'replace').strip()
 
     def all(self) -> Iterator[BootFiles]:
@@ -243,10 +244,10 @@ class _Finder:
     def _read(self) -> list[dict[str, list[str]]]:
         found = []
         for boot in self._boots:
-            folder = f'{boot}/loader/entries'
-            for name in self._reader.names(folder):
+            directory = f'{boot}/loader/entries'
+            for name in self._reader.names(directory):
                 if name.lower().endswith('.conf') and not _NOT.search(name):
-                    path = f'{folder}/{name}'
+                    path = f'{directory}/{name}'
                     data = self._reader.head(path, uki.ENTRY_SIZE)
                     found.append(uki.parse_entry(data or b''))
         return found
@@ -296,25 +297,26 @@ class _Finder:
                 yield self._made(version, node, ramdisk, 'boot')
 
     def _with_modules(self) -> Iterator[BootFiles]:
-        for version, folder in self._modules.items():
+        for version, directory in self._modules.items():
             for name in ('vmlinuz', 'Image', 'Image.gz'):
-                node = self._kernel(f'{folder}/{name}')
+                node = self._kernel(f'{directory}/{name}')
                 if node is None:
                     continue
                 ramdisk = self._ramdisk(
-                    f'{folder}/{each}' for each in ('initramfs.img', 'initrd')
+                    f'{directory}/{each}'
+                    for each in ('initramfs.img', 'initrd')
                 ) or self._beside((version, self._bases[version]))
                 yield self._made(version, node, ramdisk, 'modules')
 
     def _links(self) -> Iterator[BootFiles]:
         for kernel, ramdisk in _LINKS:
-            for folder in dict.fromkeys((self._home, '')):
-                node = self._kernel(f'{folder}/{kernel}')
+            for directory in dict.fromkeys((self._home, '')):
+                node = self._kernel(f'{directory}/{kernel}')
                 if node is None or _NOT.search(node.path):
                     continue
                 version = self._version(node, node.path)
                 found = self._beside((version,)) or self._ramdisk(
-                    (f'{folder}/{ramdisk}',)
+                    (f'{directory}/{ramdisk}',)
                 )
                 yield self._made(version, node, found, 'link')
 
@@ -329,11 +331,11 @@ class _Finder:
                 yield self._of_sections(node, name, found)
 
     def _may_be_unified(self) -> Iterator[str]:
-        folders = [f'{boot}/EFI/Linux' for boot in self._boots]
-        for folder in (*folders, *self._modules.values()):
-            for name in self._reader.names(folder):
+        directories = [f'{boot}/EFI/Linux' for boot in self._boots]
+        for directory in (*directories, *self._modules.values()):
+            for name in self._reader.names(directory):
                 if name.lower().endswith('.efi'):
-                    yield f'{folder}/{name}'
+                    yield f'{directory}/{name}'
         for fields in self._read:
             for key in uki.ENTRY_KEYS:
                 for path in fields.get(key, ()):

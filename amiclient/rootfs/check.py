@@ -13,7 +13,7 @@ import pathlib
 import time
 
 from amiclient import errors
-from amiclient.ext import reader as reader_
+from amiclient.ext import reader as ext_reader
 from amiclient.ext import superblock
 from amiclient import findings
 from amiclient.rootfs import boot_extract
@@ -128,7 +128,7 @@ def apply(
     """
     if ramdisk is not None:
         identify.identify_ramdisk(ramdisk)
-    with reader_.opened(root) as reader:
+    with ext_reader.opened(root) as reader:
         return _apply(
             check_context.Case(
                 reader=reader,

@@ -19,7 +19,7 @@ from amiclient.ext.reader import Reader
 from amiclient import findings
 from amiclient.rootfs import identify
 from amiclient.rootfs import ramdisk_formats
-from amiclient.source import fstab as fstab_
+from amiclient.source import fstab as mounts
 
 #: What looks at a case and tells what it finds.
 Rule = Callable[['Case'], Iterator[findings.Finding]]
@@ -28,7 +28,7 @@ Rule = Callable[['Case'], Iterator[findings.Finding]]
 _SMALL = 256 << 10
 _LARGE = 32 << 20
 
-#: Files of a folder that are looked at.
+#: Files of a directory that are looked at.
 _FILES = 1000
 
 #: What the kernel tries to start, in this order.
@@ -95,21 +95,21 @@ class Case:
                 return name
         return None
 
-    def inside(self, folder: str) -> Iterator[Inode]:
-        """Go through what is in a folder, links not followed."""
-        for name in self.reader.names(folder)[:_FILES]:
-            found = self.reader.find(f'{folder}/{name}', follow=False)
+    def inside(self, directory: str) -> Iterator[Inode]:
+        """Go through what is in a directory, links not followed."""
+        for name in self.reader.names(directory)[:_FILES]:
+            found = self.reader.find(f'{directory}/{name}', follow=False)
             if found is not None:
                 yield found
 
-    def filled(self, folder: str, *endings: str) -> list[str]:
-        """Name the files in a folder that have content.
+    def filled(self, directory: str, *endings: str) -> list[str]:
+        """Name the files in a directory that have content.
 
         :param endings: of their names; any if none is given.
         """
         return [
             found.path
-            for found in self.inside(folder)
+            for found in self.inside(directory)
             if found.is_file
             and found.size
             and (not endings or found.path.endswith(endings))
@@ -124,7 +124,7 @@ class Case:
 
     def unit(self, unit: str) -> bool:
         """Tell whether there is a unit of systemd."""
-        return self.exists(*(f'{folder}/{unit}' for folder in _UNITS))
+        return self.exists(*(f'{directory}/{unit}' for directory in _UNITS))
 
     def yaml(self, name: str) -> dict[str, Any]:
         """Read a YAML file that holds a mapping; else nothing."""
@@ -167,9 +167,9 @@ class Case:
         return bool(found and found.path.endswith('/systemd'))
 
     @functools.cached_property
-    def fstab(self) -> tuple[fstab_.Entry, ...]:
+    def fstab(self) -> tuple[mounts.Entry, ...]:
         """What is mounted, by /etc/fstab."""
-        return fstab_.parse(self.text('/etc/fstab') or '')
+        return mounts.parse(self.text('/etc/fstab') or '')
 
     @functools.cached_property
     def has_cloud_init(self) -> bool:
@@ -183,17 +183,17 @@ class Case:
 
     @functools.cached_property
     def modules(self) -> str | None:
-        """The folder with the modules of the kernel, if it is there."""
+        """The directory with the modules of the kernel, if it is there."""
         if self.kernel is None:
             return None
         release = self.kernel.release
-        for folder in ('/lib/modules', '/usr/lib/modules'):
-            names = self.reader.names(folder)
+        for directory in ('/lib/modules', '/usr/lib/modules'):
+            names = self.reader.names(directory)
             if release is None and len(names) == 1:
                 # Not every kernel says which one it is.
                 release = names[0]
             if release in names:
-                return f'{folder}/{release}'
+                return f'{directory}/{release}'
         return None
 
     @functools.cached_property

@@ -21,7 +21,7 @@ from amiclient.progress import QUIET
 from amiclient import scratch
 from amiclient.source import bundle
 from amiclient.source import filesystem
-from amiclient.source import manifest as manifest_
+from amiclient.source import manifest
 from amiclient.source import opening
 from amiclient import sparse
 
@@ -69,10 +69,10 @@ def extract(
     """
     source.image()
     busy.refuse_busy(source.root)
-    stem = manifest_.stem(source.name or _without_suffix(name))
-    folder = directory or _default(stem)
-    with atomic.directory_for(folder):
-        return _write_all(source, stem, folder, progress)
+    stem = manifest.stem(source.name or _without_suffix(name))
+    place = directory or _default(stem)
+    with atomic.directory_for(place):
+        return _write_all(source, stem, place, progress)
 
 
 def _default(stem: str) -> pathlib.Path:
@@ -80,12 +80,15 @@ def _default(stem: str) -> pathlib.Path:
 
     The source itself does, and so may what it is an archive of.
     """
-    folder = pathlib.Path(stem)
-    if not folder.exists() or (
-        folder.is_dir()
-        and ((folder / manifest_.NAME).exists() or not any(folder.iterdir()))
+    directory = pathlib.Path(stem)
+    if not directory.exists() or (
+        directory.is_dir()
+        and (
+            (directory / manifest.NAME).exists()
+            or not any(directory.iterdir())
+        )
     ):
-        return folder
+        return directory
     return pathlib.Path(f'{stem}{_BESIDE}')
 
 
@@ -115,7 +118,7 @@ def home(
 def _write_all(
     source: bundle.Source,
     stem: str,
-    folder: pathlib.Path,
+    directory: pathlib.Path,
     progress: Progress,
 ) -> Extracted:
     origins = {
@@ -124,12 +127,12 @@ def _write_all(
         'ramdisk': source.ramdisk,
     }
     found = {noun: path for noun, path in origins.items() if path}
-    scratch.check_room(folder, _needed(source, folder, found))
-    with contextlib.ExitStack() as stack, scratch.full_disk(folder):
+    scratch.check_room(directory, _needed(source, directory, found))
+    with contextlib.ExitStack() as stack, scratch.full_disk(directory):
         outputs: dict[str, atomic.Output] = {}
-        parts: dict[str, manifest_.Part] = {}
+        parts: dict[str, manifest.Part] = {}
         for noun, path in found.items():
-            target = folder / f'{stem}{_SUFFIXES[noun]}'
+            target = directory / f'{stem}{_SUFFIXES[noun]}'
             output = stack.enter_context(atomic.Output(target))
             rest = _behind(source) if noun == 'image' else 0
             if noun != 'image' or not _moved(source, output):
@@ -140,26 +143,26 @@ def _write_all(
             parts[noun] = _part(
                 source, noun, output, stem, progress, shorter=rest > 0
             )
-        manifest = stack.enter_context(atomic.Output(folder / manifest_.NAME))
-        text = manifest_.dump(manifest_.Manifest(**parts))
-        manifest.path.write_bytes(text.encode('utf-8', 'surrogateescape'))
+        listing = stack.enter_context(atomic.Output(directory / manifest.NAME))
+        text = manifest.dump(manifest.Manifest(**parts))
+        listing.path.write_bytes(text.encode('utf-8', 'surrogateescape'))
         # The manifest says that the others are whole: it is the last one.
-        _keep((*outputs.values(), manifest), progress)
-    return _result(folder, outputs, manifest.target)
+        _keep((*outputs.values(), listing), progress)
+    return _result(directory, outputs, listing.target)
 
 
 def _result(
-    folder: pathlib.Path,
+    directory: pathlib.Path,
     outputs: Mapping[str, atomic.Output],
-    manifest: pathlib.Path,
+    listing: pathlib.Path,
 ) -> Extracted:
     paths = {noun: output.target for noun, output in outputs.items()}
     return Extracted(
-        directory=folder,
+        directory=directory,
         image=paths['image'],
         kernel=paths.get('kernel'),
         ramdisk=paths.get('ramdisk'),
-        manifest=manifest,
+        manifest=listing,
     )
 
 
@@ -181,8 +184,8 @@ def _is_there(output: atomic.Output, progress: Progress) -> bool:
     same = (
         target.is_file()
         and target.stat().st_size == output.path.stat().st_size
-        and manifest_.sha512(target, progress=progress)
-        == manifest_.sha512(output.path, progress=progress)
+        and manifest.sha512(target, progress=progress)
+        == manifest.sha512(output.path, progress=progress)
     )
     if not same:
         raise errors.AmiError(
@@ -192,18 +195,18 @@ def _is_there(output: atomic.Output, progress: Progress) -> bool:
     return True
 
 
-def _is_movable(source: bundle.Source, folder: pathlib.Path) -> bool:
-    """Tell whether the root filesystem need not be copied to a folder."""
-    return source.own and source.root.stat().st_dev == folder.stat().st_dev
+def _is_movable(source: bundle.Source, directory: pathlib.Path) -> bool:
+    """Tell whether the root filesystem need not be copied to a directory."""
+    return source.own and source.root.stat().st_dev == directory.stat().st_dev
 
 
 def _needed(
     source: bundle.Source,
-    folder: pathlib.Path,
+    directory: pathlib.Path,
     found: Mapping[str, pathlib.Path],
 ) -> int:
-    """Tell the bytes that a folder has to have room for."""
-    movable = _is_movable(source, folder)
+    """Tell the bytes that a directory has to have room for."""
+    movable = _is_movable(source, directory)
     return sum(
         _taken(path)
         for noun, path in found.items()
@@ -279,10 +282,10 @@ def _part(
     progress: Progress,
     *,
     shorter: bool,
-) -> manifest_.Part:
+) -> manifest.Part:
     before = source.part(noun)
     size = output.path.stat().st_size
-    sha512 = manifest_.sha512(output.path, progress=progress)
+    sha512 = manifest.sha512(output.path, progress=progress)
     if before is not None and before.sha512 == sha512:
         return dataclasses.replace(before, file=output.target.name)
     if before is not None and shorter:
@@ -291,7 +294,7 @@ def _part(
             before, file=output.target.name, size=size, sha512=sha512
         )
     origin = source.kernel if noun == 'kernel' else source.ramdisk
-    return manifest_.Part(
+    return manifest.Part(
         file=output.target.name,
         size=size,
         sha512=sha512,

@@ -8,7 +8,8 @@ import re
 
 from amiclient import errors
 from amiclient.ext import plan
-from amiclient.ext import reader as reader_
+from amiclient.ext import reader as ext_reader
+from amiclient.ext.reader import Reader
 from amiclient.rootfs import boot_files
 from amiclient.rootfs import identify
 from amiclient.rootfs import kernel_formats
@@ -48,13 +49,13 @@ def read_release(image: pathlib.Path) -> Release:
     :raises SourceError: if there is no ext filesystem.
     """
     try:
-        with reader_.opened(image) as reader:
+        with ext_reader.opened(image) as reader:
             return release_in(reader)
     except errors.DamagedError:
         return Release(None, None)
 
 
-def release_in(reader: reader_.Reader) -> Release:
+def release_in(reader: Reader) -> Release:
     """Tell the same of a filesystem that is open already.
 
     :raises DamagedError: if it makes no sense.
@@ -158,7 +159,7 @@ def inspect(source: bundle.Source, name: pathlib.Path) -> Inspected:
     block = image.superblock
     request = plan.ShrinkRequest(image=image)
     with errors.about(name):
-        with reader_.opened(source.root) as reader:
+        with ext_reader.opened(source.root) as reader:
             target = plan.aim(request, reader.layout)
             release = release_in(reader)
             found = architecture(reader)
@@ -211,7 +212,7 @@ def _brought(
     )
 
 
-def architecture(reader: reader_.Reader) -> str | None:
+def architecture(reader: Reader) -> str | None:
     """Tell which machine the programs of a root filesystem are for.
 
     :returns: as Nova calls it; None if there is none, or none that is known.
@@ -231,7 +232,7 @@ def kernel_architecture(image: pathlib.Path) -> str | None:
     :raises SourceError: if there is no ext filesystem.
     """
     try:
-        with reader_.opened(image) as reader:
+        with ext_reader.opened(image) as reader:
             found = architecture(reader)
     except errors.DamagedError:
         # For e2fsck to say.

@@ -257,10 +257,10 @@ def _not_clean(case: check_context.Case) -> Found:
 def _future(case: check_context.Case) -> Found:
     latest = case.now + _SKEW
     late = ['the superblock'] * (case.reader.superblock.written > latest)
-    for folder in ('/', '/etc', '/usr', '/var', '/var/lib'):
+    for directory in ('/', '/etc', '/usr', '/var', '/var/lib'):
         late += [
             node.path
-            for node in case.inside(folder)
+            for node in case.inside(directory)
             if max(node.mtime, node.ctime) > latest
         ]
     if late:

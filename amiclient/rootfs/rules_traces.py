@@ -44,9 +44,9 @@ def _some(paths: list[str]) -> str:
     return errors.some(paths, _SHOWN)
 
 
-def _remove(paths: list[str], *, folders: bool = False) -> str:
+def _remove(paths: list[str], *, directories: bool = False) -> str:
     words = ' '.join(shlex.quote(path) for path in paths[:_LISTED])
-    return f'rm {"-r " if folders else ""}{words}'
+    return f'rm {"-r " if directories else ""}{words}'
 
 
 def _machine_id(case: check_context.Case) -> Found:
@@ -71,8 +71,8 @@ def _machine_id(case: check_context.Case) -> Found:
 def _host_keys(case: check_context.Case) -> Found:
     found = [
         path
-        for folder in ('/etc/ssh', '/etc/dropbear')
-        for path in case.filled(folder, '_key')
+        for directory in ('/etc/ssh', '/etc/dropbear')
+        for path in case.filled(directory, '_key')
         if '_host_' in path
     ]
     if found:
@@ -127,8 +127,8 @@ def _cloud_init_data(case: check_context.Case) -> Found:
 def _leases(case: check_context.Case) -> Found:
     found = [
         path
-        for folder, endings in _LEASES
-        for path in case.filled(folder, *endings)
+        for directory, endings in _LEASES
+        for path in case.filled(directory, *endings)
     ]
     if found:
         yield findings.Finding(
