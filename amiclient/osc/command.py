@@ -293,8 +293,10 @@ class _Base(command.Command):
     def _guarded(self, run: Callable[[], int]) -> int:
         from amiclient import atomic
         from amiclient import interrupts
+        from amiclient import jobs
         from amiclient.osc import output
 
+        jobs.save_address_space()
         try:
             with (
                 atomic.usable(),
