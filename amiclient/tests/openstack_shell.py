@@ -72,6 +72,10 @@ class Tokens:
         self._auth_url = auth_url
         self._known: dict[str, access.AccessInfo] = {}
 
+    def forget(self) -> None:
+        """Have users log in again, for the catalog of services has changed."""
+        self._known.clear()
+
     @contextlib.contextmanager
     def used(self) -> Iterator[None]:
         """Have them used, instead of others that would be as good."""
@@ -89,7 +93,7 @@ class Tokens:
             return self._known[key]
 
         def invalidate(plugin: identity.BaseIdentityPlugin) -> bool:
-            self._known.clear()
+            self.forget()
             return forget(plugin)
 
         with (

@@ -54,6 +54,8 @@ class TestCompression(upload.UploadCase):
 
     def announce(self, url: str) -> None:
         """Have Keystone know of a compute service."""
+        # At the end as well, when it is gone.
+        self.addCleanup(self.embedded.tokens.forget)
         identity = self.embedded.connection('admin').identity
         service = identity.create_service(type=_SERVED, name='nova')
         self.addCleanup(identity.delete_service, service)
@@ -63,6 +65,7 @@ class TestCompression(upload.UploadCase):
             region_id='RegionOne',
             url=url,
         )
+        self.embedded.tokens.forget()
 
     def compression(self) -> str:
         """Upload; tell how Glance then has it."""
