@@ -235,6 +235,8 @@ def _call(connection: socket.socket) -> int:
     prelude = environment.pop(PRELUDE, '')
     os.environ.clear()
     os.environ.update(environment)
+    # Found out while things were imported, by another TMPDIR.
+    tempfile.tempdir = None
     time.tzset()
     os.chdir(folder)
     sys.argv = ['openstack', *arguments]
