@@ -405,6 +405,6 @@ class _Opener:
             scratch.directory(
                 place,
                 self._path,
-                f'{self._shown}: there is no folder to unpack it in',
+                f'{self._shown}: there is no directory to unpack it in',
             )
         )

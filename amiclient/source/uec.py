@@ -280,7 +280,7 @@ def _check_size(
         raise errors.NoSpaceError(
             f'{what}, and {folder.parent} has room for '
             f'{units.format_size(room)}',
-            hint='name a folder with room by --work-directory',
+            hint='name a directory with room by --work-directory',
         )
 
 

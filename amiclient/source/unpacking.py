@@ -198,5 +198,5 @@ def _check_room(folder: pathlib.Path, name: str, size: int) -> None:
             f'{units.format_size(size)}, and {folder.parent} has '
             f'{units.format_size(room)} left',
             subject=name,
-            hint='name a folder with room by --work-directory',
+            hint='name a directory with room by --work-directory',
         )
