@@ -286,7 +286,7 @@ class TestFolderFor(base.TestCase):
 
     def test_no_directory(self) -> None:
         self.folder.touch()
-        self.assertIn('is no directory', self.refused())
+        self.assertIn('is not a directory', self.refused())
 
     @unittest.skipIf(os.geteuid(), 'only root can make things of others')
     def test_planted(self) -> None:
