@@ -229,7 +229,8 @@ def aim(request: ShrinkRequest, layout: Layout) -> Target:
     moved = min(used, measured.moved(bound) * found.block_size)
     if not goal.drop_journal:
         # A hole until it is moved, and again when all is done.
-        moved += journal
+        # A damaged one may claim any size, which is for e2fsck to say.
+        moved += min(journal, found.block_count * found.block_size)
     return Target(goal, bound, used + moved, moved)
 
 
