@@ -152,7 +152,7 @@ class TestManyFiles(BuildCase):
     def test_memory(self) -> None:
         # What does not depend on the number of files is made before.
         self.build(self.files(4))
-        count = 10000
+        count = 20000
         tracemalloc.start()
         self.addCleanup(tracemalloc.stop)
         self.build(self.files(count))
