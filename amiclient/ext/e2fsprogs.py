@@ -315,7 +315,7 @@ class Toolbox:
             # (E2IMAGE_CHECK_ZERO_FLAG in misc/e2image.c).
             places = [target.absolute().parent] if target else []
             given = tuple(paths.values())
-            return process.run(
+            result = process.run(
                 [*words, *made],
                 access=confinement.Access(
                     reads=() if writes else given,
@@ -337,6 +337,13 @@ class Toolbox:
                 # Nobody reads all that e2fsck says of what it mends.
                 drop=writes and most < process.MOST,
             )
+        if writes:
+            for path in paths:
+                self._written_to(path)
+        return result
+
+    def _written_to(self, path: pathlib.Path) -> None:
+        """Learn that a program has written to a filesystem."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -348,31 +355,11 @@ class Recorder(Toolbox):
 
     written: list[sparse.Run] = dataclasses.field(default_factory=list)
 
-    def _run(
-        self,
-        argv: Sequence[str | pathlib.Path],
-        *,
-        ok: Iterable[int] = (0,),
-        writes: bool = False,
-        target: pathlib.Path | None = None,
-        input: bytes | None = None,
-        most: int = process.MOST,
-    ) -> process.Result:
-        result = super()._run(
-            argv,
-            ok=ok,
-            writes=writes,
-            target=target,
-            input=input,
-            most=most,
-        )
-        for path in argv:
-            if writes and isinstance(path, pathlib.Path):
-                with sparse.opened(path, os.O_RDONLY) as descriptor:
-                    size = os.fstat(descriptor).st_size
-                    found = sparse.data_in(descriptor, 0, size)
-                    self.written[:] = sparse.merge([*self.written, *found])
-        return result
+    def _written_to(self, path: pathlib.Path) -> None:
+        with sparse.opened(path, os.O_RDONLY) as descriptor:
+            size = os.fstat(descriptor).st_size
+            found = sparse.data_in(descriptor, 0, size)
+            self.written[:] = sparse.merge([*self.written, *found])
 
 
 def _opened(path: pathlib.Path, stack: contextlib.ExitStack) -> str:

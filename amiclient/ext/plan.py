@@ -230,7 +230,7 @@ def aim(request: ShrinkRequest, layout: Layout) -> Target:
     if not goal.drop_journal:
         # A hole until it is moved, and again when all is done.
         # A damaged one may claim any size, which is for e2fsck to say.
-        moved += min(journal, found.block_count * found.block_size)
+        moved += min(journal, found.size)
     return Target(goal, bound, used + moved, moved)
 
 
