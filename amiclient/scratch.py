@@ -379,21 +379,35 @@ def check_room(directory: pathlib.Path, needed: int) -> None:
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         free = room(directory) + reclaimable(directory)
         if free < needed:
-            raise _no_space(
+            raise _no_copy(
                 directory,
-                f': {units.format_size(needed)} are needed, '
+                figures=f': {units.format_size(needed)} are needed, '
                 f'{units.format_size(free)} are free',
             )
 
 
+def _no_copy(
+    directory: pathlib.Path, _: OSError | None = None, figures: str = ''
+) -> errors.NoSpaceError:
+    return errors.NoSpaceError(
+        f'no room for the copy{figures}',
+        subject=directory,
+        hint='make room there, or write the result elsewhere with --output',
+    )
+
+
 @contextlib.contextmanager
-def full_disk(*directories: pathlib.Path) -> Iterator[None]:
+def full_disk(
+    *directories: pathlib.Path,
+    lack: Callable[[pathlib.Path, OSError], errors.NoSpaceError] = _no_copy,
+) -> Iterator[None]:
     """Say it in plain words if the disk gets full meanwhile.
 
     Likewise if a file would become larger than it may.
 
     :param directories: what is written to; the one with the least room
         is blamed.
+    :param lack: makes the error of a full one, of what the system says.
     :raises NoSpaceError: if one of them is full.
     :raises TooLargeError: if a file in one of them may not become larger.
     """
@@ -404,7 +418,7 @@ def full_disk(*directories: pathlib.Path) -> Iterator[None]:
             raise _too_large(directories) from error
         if error.errno not in errors.FULL:
             raise
-        raise _no_space(min(directories, key=room), '') from error
+        raise lack(min(directories, key=room), error) from error
     except process.ProgramFailed as error:
         if error.result.status == -signal.SIGXFSZ:
             raise _too_large(directories) from error
@@ -431,7 +445,7 @@ def refuse_full(*directories: pathlib.Path) -> None:
     """
     for directory in directories:
         if room(directory) < _HARDLY:
-            raise _no_space(directory, '')
+            raise _no_copy(directory)
 
 
 @contextlib.contextmanager
@@ -450,14 +464,6 @@ def _too_large(
     known = [one for one in directories if one.parent not in directories]
     where = ', '.join(map(str, dict.fromkeys(known)))
     return errors.too_large(where)
-
-
-def _no_space(directory: pathlib.Path, figures: str) -> errors.NoSpaceError:
-    return errors.NoSpaceError(
-        f'no room for the copy{figures}',
-        subject=directory,
-        hint='make room there, or write the result elsewhere with --output',
-    )
 
 
 def candidates(

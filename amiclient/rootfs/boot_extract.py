@@ -9,7 +9,6 @@ there is neither.
 from collections.abc import Iterator
 import contextlib
 import dataclasses
-import errno
 import os
 import pathlib
 import posixpath
@@ -196,19 +195,15 @@ def _write(target: pathlib.Path, pieces: Iterator[bytes], size: int) -> None:
         )
     if size > scratch.room(target.parent):
         raise _no_room(target.parent, size)
-    try:
+    with scratch.full_disk(
+        target.parent, lack=lambda full, _: _no_room(full, size)
+    ):
         fd = os.open(
             target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
         )
         with os.fdopen(fd, 'wb') as file:
             for piece in pieces:
                 file.write(piece)
-    except OSError as error:
-        if error.errno == errno.EFBIG:
-            raise errors.too_large(target.parent) from error
-        if error.errno not in errors.FULL:
-            raise
-        raise _no_room(target.parent, size) from error
 
 
 def _no_room(directory: pathlib.Path, size: int) -> errors.NoSpaceError:

@@ -21,7 +21,6 @@ ends with its process, however that ends.
 
 from collections.abc import Iterator
 import contextlib
-import errno
 import os
 import pathlib
 import stat
@@ -409,18 +408,14 @@ def full_told(directory: pathlib.Path, hint: str = _ANOTHER) -> Iterator[None]:
     :raises NoSpaceError: if it is.
     :raises TooLargeError: if a file may not become larger.
     """
-    try:
+
+    def lack(full: pathlib.Path, error: OSError) -> errors.NoSpaceError:
+        return errors.NoSpaceError(
+            error.strerror or '', subject=full, hint=f'make room, or {hint}'
+        )
+
+    with scratch.full_disk(directory, lack=lack):
         yield
-    except OSError as error:
-        if error.errno == errno.EFBIG:
-            raise errors.too_large(directory) from error
-        if error.errno not in errors.FULL:
-            raise
-        raise errors.NoSpaceError(
-            error.strerror or '',
-            subject=directory,
-            hint=f'make room, or {hint}',
-        ) from error
 
 
 def refuse_full(
