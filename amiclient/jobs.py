@@ -47,6 +47,29 @@ def save_address_space() -> None:
         mallopt(_ARENA_MAX, 1)
 
 
+def start(
+    work: Callable[[], _T], name: str
+) -> tuple[threading.Thread, 'futures.Future[_T]']:
+    """Do something in a thread that does not keep the program from ending.
+
+    What hangs in the network is left to itself, and ends with the program.
+
+    :param name: of the thread.
+    :returns: the thread; and what it returned or raised, in time.
+    """
+    done: futures.Future[_T] = futures.Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:  # noqa: BLE001 (result() raises it)
+            done.set_exception(error)
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    return thread, done
+
+
 def run(jobs: Mapping[str, Job[_T]]) -> dict[str, _T]:
     """Do several jobs, each in a thread of its own.
 
@@ -80,19 +103,14 @@ def beside(
     :param cancel: is set when either side fails, and ends the other.
     :returns: its ``result()`` waits, and raises what the job raised.
     """
-    done: futures.Future[_T] = futures.Future()
 
-    def work() -> None:
-        try:
-            done.set_result(job(cancel))
-        except BaseException as error:  # noqa: BLE001 (result() raises it)
-            done.set_exception(error)
+    def follow(done: 'futures.Future[_T]') -> None:
+        if done.exception() is not None:
             cancel.set()
 
-    # A daemon, so that a request that hangs does not keep the program from
-    # ending.
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
+    thread, done = start(lambda: job(cancel), 'job')
+    # Others give up once what failed is on record: run() tells it from them.
+    done.add_done_callback(follow)
     try:
         yield done
     finally:

@@ -16,11 +16,10 @@ origin: scheme, host and port (RFC 6454, section 4).
 """
 
 from collections.abc import Callable, Iterator
+from concurrent import futures
 import contextlib
 import contextvars
 import http
-import queue
-import threading
 import time
 from typing import Any, TypeVar
 import urllib.parse
@@ -32,6 +31,7 @@ from urllib3 import exceptions as urllib3_exceptions
 from urllib3 import util
 
 from amiclient import errors
+from amiclient import jobs
 
 #: Bytes of an answer, unpacked. A thousand images, the most that Glance puts
 #: into one, have 4 MiB as a rule.
@@ -146,28 +146,14 @@ def _until(
 
     :param end: the time, by time.monotonic(), to wait until.
     """
-    done: queue.SimpleQueue[tuple[_T | None, BaseException | None]] = (
-        queue.SimpleQueue()
-    )
-
-    def run() -> None:
-        try:
-            done.put((work(), None))
-        except BaseException as error:  # noqa: BLE001 (raised below)
-            done.put((None, error))
-
-    # What hangs is left to itself: it ends with the program.
-    threading.Thread(target=run, name='asker', daemon=True).start()
+    _, done = jobs.start(work, 'asker')
     left = None if end is None else max(0.0, end - time.monotonic())
-    try:
-        result, error = done.get(timeout=left)
-    except queue.Empty:
+    # Not by result(): what is done may raise a TimeoutError of its own.
+    if not futures.wait([done], left).done:
         raise requests.exceptions.ReadTimeout(
             TimeoutError('timed out'), request=request
-        ) from None
-    if error is not None:
-        raise error
-    return result  # type: ignore[return-value]
+        )
+    return done.result()
 
 
 def _fill(response: requests.Response, end: float | None) -> None:

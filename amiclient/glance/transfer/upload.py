@@ -31,6 +31,7 @@ from amiclient.glance import model
 from amiclient.glance import retry
 from amiclient.glance import sessions
 from amiclient.glance.transfer import image_data
+from amiclient import jobs
 from amiclient.progress import Progress
 from amiclient.progress import Task
 
@@ -194,23 +195,10 @@ def deliver(
     :raises Exception: whatever ``put`` raises, but for failed connections.
     """
     body = Body(payload)
-    answer: requests.Response | BaseException | None = None
-
-    def run() -> None:
-        nonlocal answer
-        try:
-            answer = put(body)
-        except BaseException as error:  # noqa: BLE001 (raised below)
-            answer = error
-        finally:
-            body.sent.put(None)
-
-    # A daemon, so that a request that hangs after all was given up does not
-    # keep the program from ending.
-    sender = threading.Thread(target=run, name='sender', daemon=True)
     hasher = hashlib.sha512()
     hashed = 0
-    sender.start()
+    sender, done = jobs.start(lambda: put(body), 'sender')
+    done.add_done_callback(lambda _: body.sent.put(None))
     last = time.monotonic()
     try:
         while True:
@@ -220,7 +208,6 @@ def deliver(
             except queue.Empty:
                 late = time.monotonic() - last > patience
                 if late and hashed == payload.size:
-                    answer = keystone_exceptions.ConnectTimeout('timed out')
                     break
                 continue
             if chunk is None:
@@ -233,10 +220,15 @@ def deliver(
     finally:
         body.stop()
         sender.join(_GRACE)
+    answer: requests.Response | BaseException
+    if done.done():
+        answer = done.exception() or done.result()
+    else:
+        answer = keystone_exceptions.ConnectTimeout('timed out')
     if not isinstance(
         answer, requests.Response | keystone_exceptions.ConnectionError
     ):
-        raise answer or errors.TransferError('the upload fell silent')
+        raise answer
     return Outcome(
         answer=answer,
         count=body.count,
