@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 
-from amiclient.tests.cloud import Cloud
+from amiclient.tests.cloud.cloud import Cloud
 from benchmarks import figures
 from benchmarks import listing
 from benchmarks import loading

@@ -14,7 +14,7 @@ import random
 import sqlite3
 import uuid
 
-from amiclient.tests.cloud import Cloud
+from amiclient.tests.cloud.cloud import Cloud
 from benchmarks import measure
 
 CHECK = 'ami list --check'

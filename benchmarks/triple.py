@@ -17,7 +17,7 @@ import subprocess
 import openstack
 from openstack import connection as connection_
 
-from amiclient.tests.cloud import Cloud
+from amiclient.tests.cloud.cloud import Cloud
 from benchmarks import measure
 
 BY_HAND = 'by hand'

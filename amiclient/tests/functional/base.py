@@ -12,9 +12,9 @@ import fixtures as fixtures_
 from testtools import content
 
 from amiclient.tests import base
-from amiclient.tests import fixtures
-from amiclient.tests import openstack_server
-from amiclient.tests import openstack_shell
+from amiclient.tests.cloud import fixture as fixtures
+from amiclient.tests.cloud import forkserver as openstack_server
+from amiclient.tests.cloud import shell as openstack_shell
 
 #: `python -m openstackclient.shell` is the command, without its path.
 COMMAND = (sys.executable, '-W', 'ignore', '-m', 'openstackclient.shell')
@@ -25,7 +25,7 @@ Finished = openstack_shell.Finished
 class TestCase(base.TestCase):
     """A test that has a cloud, and a member of a project of it.
 
-    ``self.cloud`` is an :class:`amiclient.tests.cloud.Cloud`,
+    ``self.cloud`` is an :class:`amiclient.tests.cloud.cloud.Cloud`,
     ``self.embedded`` the fixture it comes from.
     """
 

@@ -15,7 +15,7 @@ import pathlib
 import fixtures
 
 from amiclient.glance import retry
-from amiclient.tests import faults
+from amiclient.tests.faults import proxy as faults
 from amiclient.tests.functional import upload
 
 MIB = 2**20

@@ -13,7 +13,7 @@ import shutil
 import tarfile
 
 from amiclient.rootfs import check
-from amiclient.tests import faults
+from amiclient.tests.faults import proxy as faults
 from amiclient.tests.functional import faulty
 
 KINDS = ('kernel', 'ramdisk', 'image')

@@ -22,8 +22,8 @@ import time
 import fixtures
 
 import amiclient
+from amiclient.tests.cloud import forkserver as openstack_server
 from amiclient.tests.functional import base
-from amiclient.tests import openstack_server
 
 _ROOT = pathlib.Path(amiclient.__file__).parents[1]
 

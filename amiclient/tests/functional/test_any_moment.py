@@ -13,11 +13,11 @@ import signal
 
 from testtools import content
 
-from amiclient.tests import exttree
+from amiclient.tests.disks import triple
 from amiclient.tests.functional import base
 from amiclient.tests.functional import moments
 from amiclient.tests.functional import upload
-from amiclient.tests import triple
+from amiclient.tests.oracle import exttree
 from amiclient.tests.unit.ext import shrinking
 
 _MIB = 2**20

@@ -8,11 +8,11 @@ import shutil
 import signal
 
 from amiclient import process
-from amiclient.tests import exttree
+from amiclient.tests.cloud import forkserver as openstack_server
+from amiclient.tests.disks import triple
+from amiclient.tests.faults import stuck
 from amiclient.tests.functional import base
-from amiclient.tests import openstack_server
-from amiclient.tests import stuck
-from amiclient.tests import triple
+from amiclient.tests.oracle import exttree
 
 
 class TestAtOnce(base.TestCase):

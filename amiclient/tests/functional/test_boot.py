@@ -13,9 +13,9 @@ import time
 import fixtures
 
 from amiclient import process
+from amiclient.tests.disks import guest
+from amiclient.tests.faults import small_disk
 from amiclient.tests.functional import base
-from amiclient.tests import guest
-from amiclient.tests import small_disk
 
 COLUMNS = [
     'result',

@@ -4,10 +4,10 @@
 
 import os
 
-from amiclient.tests import archives
-from amiclient.tests import exttree
+from amiclient.tests.disks import archives
+from amiclient.tests.disks import triple
 from amiclient.tests.functional import base
-from amiclient.tests import triple
+from amiclient.tests.oracle import exttree
 
 COLUMNS = ['output', 'size', 'files', 'filesystem', 'uuid']
 

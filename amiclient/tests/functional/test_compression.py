@@ -9,8 +9,8 @@ import threading
 from typing import Any
 
 from amiclient import process
-from amiclient.tests import exttree
 from amiclient.tests.functional import upload
+from amiclient.tests.oracle import exttree
 
 _SERVED = 'compute'
 

@@ -4,8 +4,8 @@
 
 import json
 
-from amiclient.tests import exttree
 from amiclient.tests.functional import upload
+from amiclient.tests.oracle import exttree
 from amiclient.tests.unit.rootfs import checks
 from amiclient.tests.unit.rootfs import images
 from amiclient.tests.unit.rootfs import samples

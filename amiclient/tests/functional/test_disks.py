@@ -7,9 +7,9 @@ import pathlib
 
 from amiclient.ext import superblock
 from amiclient import process
-from amiclient.tests import disks
-from amiclient.tests import exttree
+from amiclient.tests.disks import disks
 from amiclient.tests.functional import upload
+from amiclient.tests.oracle import exttree
 from amiclient.tests.unit.rootfs import samples
 
 MIB = disks.MIB

@@ -5,8 +5,8 @@
 import email.utils
 import time
 
-from amiclient.tests import faults
-from amiclient.tests import faults_actions as acts
+from amiclient.tests.faults import actions as acts
+from amiclient.tests.faults import proxy as faults
 from amiclient.tests.functional import faulty
 
 #: What Glance 33 says when a quota of Keystone's unified limits is used up.

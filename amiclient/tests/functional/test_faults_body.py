@@ -4,7 +4,7 @@
 
 import time
 
-from amiclient.tests import faults_actions as acts
+from amiclient.tests.faults import actions as acts
 from amiclient.tests.functional import faulty
 
 

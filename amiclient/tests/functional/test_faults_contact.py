@@ -8,8 +8,8 @@ import socket
 import time
 
 from amiclient import process
-from amiclient.tests import faults
-from amiclient.tests import faults_actions as acts
+from amiclient.tests.faults import actions as acts
+from amiclient.tests.faults import proxy as faults
 from amiclient.tests.functional import faulty
 
 

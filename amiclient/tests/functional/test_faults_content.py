@@ -5,7 +5,7 @@
 import hashlib
 from typing import Any
 
-from amiclient.tests import faults_actions as acts
+from amiclient.tests.faults import actions as acts
 from amiclient.tests.functional import faulty
 
 

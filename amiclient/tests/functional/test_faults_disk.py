@@ -13,11 +13,11 @@ from unittest import mock
 import fixtures
 
 from amiclient import scratch
+from amiclient.tests.cloud import forkserver as openstack_server
+from amiclient.tests.disks import triple
+from amiclient.tests.faults import small_disk
 from amiclient.tests.functional import base
 from amiclient.tests.functional import upload
-from amiclient.tests import openstack_server
-from amiclient.tests import small_disk
-from amiclient.tests import triple
 from amiclient.tests.unit.ext import shrinking
 
 _MIB = 2**20

@@ -5,9 +5,9 @@
 import os
 import pathlib
 
-from amiclient.tests import faults
-from amiclient.tests import faults_actions
-from amiclient.tests import faults_downloads as acts
+from amiclient.tests.faults import actions as faults_actions
+from amiclient.tests.faults import downloads as acts
+from amiclient.tests.faults import proxy as faults
 from amiclient.tests.functional import faulty_downloads
 
 

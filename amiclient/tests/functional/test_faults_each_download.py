@@ -6,9 +6,9 @@ import itertools
 import time
 from typing import Any
 
-from amiclient.tests import faults
-from amiclient.tests import faults_actions
-from amiclient.tests import faults_downloads as acts
+from amiclient.tests.faults import actions as faults_actions
+from amiclient.tests.faults import downloads as acts
+from amiclient.tests.faults import proxy as faults
 from amiclient.tests.functional import faulty
 from amiclient.tests.functional import faulty_downloads
 from amiclient.tests.functional import test_faults_contact

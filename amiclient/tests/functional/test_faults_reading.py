@@ -7,12 +7,12 @@ import pathlib
 import re
 
 from amiclient import process
-from amiclient.tests import failing_disk
-from amiclient.tests import faults_actions
+from amiclient.tests.disks import triple
+from amiclient.tests.faults import actions as faults_actions
+from amiclient.tests.faults import failing_disk
+from amiclient.tests.faults import stuck
 from amiclient.tests.functional import base
 from amiclient.tests.functional import upload
-from amiclient.tests import stuck
-from amiclient.tests import triple
 
 _MIB = 2**20
 

@@ -7,8 +7,8 @@ import pathlib
 import re
 import shlex
 
+from amiclient.tests.disks import triple
 from amiclient.tests.functional import health
-from amiclient.tests import triple
 
 
 class TestAccess(health.HealthCase):

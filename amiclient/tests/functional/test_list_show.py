@@ -4,8 +4,8 @@
 
 import uuid
 
+from amiclient.tests.faults import stuck
 from amiclient.tests.functional import base
-from amiclient.tests import stuck
 
 
 class TestCase(base.TestCase):

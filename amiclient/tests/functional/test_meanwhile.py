@@ -4,7 +4,7 @@
 
 from collections.abc import Callable
 
-from amiclient.tests import faults_actions as actions
+from amiclient.tests.faults import actions
 from amiclient.tests.functional import faulty
 
 CREATION = {'method': 'POST', 'path': '^/v2/images$'}

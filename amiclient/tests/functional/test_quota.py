@@ -9,9 +9,9 @@ from typing import ClassVar
 
 import fixtures
 
-from amiclient.tests.cloud import Cloud
+from amiclient.tests.cloud.cloud import Cloud
+from amiclient.tests.disks import triple
 from amiclient.tests.functional import base
-from amiclient.tests import triple
 
 #: MiB for all images, and images.
 LIMITS = {

@@ -2,8 +2,8 @@
 
 """A Glance that sends its clients to another place."""
 
-from amiclient.tests import faults
-from amiclient.tests import faults_actions as actions
+from amiclient.tests.faults import actions
+from amiclient.tests.faults import proxy as faults
 from amiclient.tests.functional import faulty
 
 

@@ -15,13 +15,13 @@ import time
 
 import amiclient
 from amiclient import process
+from amiclient.tests.cloud import forkserver as openstack_server
+from amiclient.tests.disks import guest
+from amiclient.tests.faults import stuck
 from amiclient.tests.functional import base
-from amiclient.tests.functional import runbook_inputs
-from amiclient.tests import guest
-from amiclient.tests import openstack_server
-from amiclient.tests import runbook
-from amiclient.tests import runbook_run
-from amiclient.tests import stuck
+from amiclient.tests.runbook import inputs as runbook_inputs
+from amiclient.tests.runbook import page as runbook
+from amiclient.tests.runbook import run as runbook_run
 
 _PAGES = pathlib.Path(amiclient.__file__).parent.parent / 'doc/source/user'
 

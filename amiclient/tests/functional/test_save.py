@@ -9,8 +9,8 @@ import shutil
 import stat
 import tarfile
 
+from amiclient.tests.faults import small_disk
 from amiclient.tests.functional import upload
-from amiclient.tests import small_disk
 
 PATCH = {'Content-Type': 'application/openstack-images-v2.1-json-patch'}
 

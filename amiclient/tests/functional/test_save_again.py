@@ -10,8 +10,8 @@ import pathlib
 import tarfile
 
 from amiclient.source import uec
+from amiclient.tests.faults import small_disk
 from amiclient.tests.functional import test_save
-from amiclient.tests import small_disk
 
 NOBODY = '00000000-0000-4000-8000-000000000000'
 

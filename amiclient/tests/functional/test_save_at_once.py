@@ -6,9 +6,9 @@ import os
 import pathlib
 import signal
 
+from amiclient.tests.cloud import forkserver as openstack_server
+from amiclient.tests.faults import stuck
 from amiclient.tests.functional import test_save
-from amiclient.tests import openstack_server
-from amiclient.tests import stuck
 
 _NAME = 'web_1.tar.gz'
 

@@ -8,10 +8,10 @@ import signal
 import fixtures
 
 from amiclient import process
-from amiclient.tests import exttree
+from amiclient.tests.disks import triple
+from amiclient.tests.faults import stuck
 from amiclient.tests.functional import base
-from amiclient.tests import stuck
-from amiclient.tests import triple
+from amiclient.tests.oracle import exttree
 
 COLUMNS = [
     'image',

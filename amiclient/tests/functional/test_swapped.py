@@ -6,9 +6,9 @@ from collections.abc import Callable
 import os
 import pathlib
 
-from amiclient.tests import faults_actions as actions
+from amiclient.tests.disks import triple
+from amiclient.tests.faults import actions
 from amiclient.tests.functional import faulty
-from amiclient.tests import triple
 
 #: The request by which something is created, once all is planned.
 CREATION = {'method': 'POST', 'path': '^/v2/images$'}

@@ -5,8 +5,8 @@
 import os
 import pty
 
+from amiclient.tests.cloud import forkserver as openstack_server
 from amiclient.tests.functional import base
-from amiclient.tests import openstack_server
 
 _EVIL = 'web\x1b]0;owned\x07\x1b[2J\u202etxt'
 _SAFE = 'web\\x1b]0;owned\\x07\\x1b[2J\\u202etxt'

@@ -8,8 +8,8 @@ import uuid
 from amiclient.ext import superblock
 from amiclient.osc import options
 from amiclient import process
-from amiclient.tests import exttree
 from amiclient.tests.functional import upload
+from amiclient.tests.oracle import exttree
 
 
 class TestUpload(upload.UploadCase):

@@ -6,11 +6,11 @@ import os
 import signal
 import time
 
-from amiclient.tests import faults_actions
+from amiclient.tests.cloud import forkserver as openstack_server
+from amiclient.tests.disks import triple
+from amiclient.tests.faults import actions as faults_actions
+from amiclient.tests.faults import stuck
 from amiclient.tests.functional import upload
-from amiclient.tests import openstack_server
-from amiclient.tests import stuck
-from amiclient.tests import triple
 
 #: Seconds after which what should have happened has not.
 

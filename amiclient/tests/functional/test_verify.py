@@ -13,8 +13,8 @@ from amiclient.glance.verify.verify import RULES
 from amiclient import process
 from amiclient.rootfs import check
 from amiclient import scratch
+from amiclient.tests.disks import triple
 from amiclient.tests.functional import health
-from amiclient.tests import triple
 from amiclient.tests.unit.rootfs import checks
 from amiclient.tests.unit.rootfs import images
 from amiclient.tests.unit.rootfs import samples

@@ -9,7 +9,7 @@ import pathlib
 import shlex
 
 from amiclient import process
-from amiclient.tests import disks
+from amiclient.tests.disks import disks
 from amiclient.tests.functional import test_verify
 
 QCOW2 = ('--image-format', 'qcow2')

@@ -11,10 +11,10 @@ import tarfile
 
 import amiclient
 from amiclient import process
-from amiclient.tests import disks
+from amiclient.tests.disks import disks
+from amiclient.tests.disks import guest
 from amiclient.tests.functional import base
-from amiclient.tests.functional import runbook_inputs
-from amiclient.tests import guest
+from amiclient.tests.runbook import inputs as runbook_inputs
 
 MIB = 2**20
 

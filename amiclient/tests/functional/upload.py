@@ -8,8 +8,8 @@ import tempfile
 import fixtures
 
 from amiclient.osc import options
+from amiclient.tests.disks import triple
 from amiclient.tests.functional import base
-from amiclient.tests import triple
 from amiclient import units
 
 _HEADROOM = '2M'

@@ -11,10 +11,10 @@ from typing import Any
 
 from amiclient import process
 from amiclient.tests import base
-from amiclient.tests import exttree
-from amiclient.tests import shapes
-from amiclient.tests import shapes_content as content
-from amiclient.tests import shapes_tree
+from amiclient.tests.oracle import exttree
+from amiclient.tests.shapes import content
+from amiclient.tests.shapes import shapes
+from amiclient.tests.shapes import tree as shapes_tree
 
 _TYPES = {
     'file': stat.S_IFREG,

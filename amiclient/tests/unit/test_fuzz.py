@@ -3,8 +3,8 @@
 """A short run of the fuzzer, of seeds that stay the same."""
 
 from amiclient.tests import base
-from amiclient.tests import fuzz
-from amiclient.tests import fuzz_run
+from amiclient.tests.fuzz import fuzzer as fuzz
+from amiclient.tests.fuzz import run as fuzz_run
 from amiclient.tests.unit.ext import shrinking
 
 #: One seed a test, so that several workers share them.

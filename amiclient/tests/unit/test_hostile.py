@@ -18,12 +18,12 @@ from amiclient.rootfs import inspect
 from amiclient.source import probe
 from amiclient import sparse
 from amiclient.tests import base
-from amiclient.tests import fuzz_mutate
-from amiclient.tests import fuzz_run
-from amiclient.tests import fuzz_targets as targets
-from amiclient.tests import hostile
-from amiclient.tests import hostile_patch
-from amiclient.tests import hostile_seeds as seeds
+from amiclient.tests.fuzz import mutate as fuzz_mutate
+from amiclient.tests.fuzz import run as fuzz_run
+from amiclient.tests.fuzz import targets
+from amiclient.tests.hostile import corpus as hostile
+from amiclient.tests.hostile import patch as hostile_patch
+from amiclient.tests.hostile import seeds
 from amiclient.tests.unit.ext import shrinking
 from amiclient.tests.unit.rootfs import samples
 

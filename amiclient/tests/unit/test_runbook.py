@@ -7,9 +7,9 @@ import textwrap
 
 import amiclient
 from amiclient.tests import base
-from amiclient.tests import runbook
-from amiclient.tests import runbook_output
-from amiclient.tests import runbook_run
+from amiclient.tests.runbook import output as runbook_output
+from amiclient.tests.runbook import page as runbook
+from amiclient.tests.runbook import run as runbook_run
 
 ONE = '0b1f7c52-1c4e-4a52-9f0e-0d4b6f3f8a11'
 TWO = '9c1d52a4-77aa-4d5d-8f4b-6a8f9d1b2c22'

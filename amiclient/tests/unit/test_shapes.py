@@ -7,10 +7,10 @@ import pathlib
 
 from amiclient import process
 from amiclient.tests import base
-from amiclient.tests import exttree
-from amiclient.tests import exttree_disk as disk
-from amiclient.tests import shapes
-from amiclient.tests import shapes_broken as broken
+from amiclient.tests.oracle import disk
+from amiclient.tests.oracle import exttree
+from amiclient.tests.shapes import broken
+from amiclient.tests.shapes import shapes
 
 
 class ShapesTest(base.TestCase):

@@ -10,7 +10,7 @@ from amiclient.ext import reader as reader_
 from amiclient.ext import superblock
 from amiclient import process
 from amiclient.tests import base
-from amiclient.tests import triple
+from amiclient.tests.disks import triple
 
 MIB = 2**20
 UUID = '11111111-2222-4333-8444-555555555555'

@@ -14,7 +14,7 @@ from amiclient import errors
 from amiclient.source import bundle
 from amiclient.source import manifest
 from amiclient.tests import base
-from amiclient.tests import triple
+from amiclient.tests.disks import triple
 from amiclient.tests.unit.rootfs import samples
 
 MIB = 2**20

@@ -30,10 +30,10 @@ from amiclient.progress import Progress
 from amiclient.progress import QUIET
 from amiclient.progress import Task
 from amiclient.source import probe
-from amiclient.tests import exttree
-from amiclient.tests import exttree_disk as disk
-from amiclient.tests import shapes
-from amiclient.tests import shapes_tree as tree
+from amiclient.tests.oracle import disk
+from amiclient.tests.oracle import exttree
+from amiclient.tests.shapes import shapes
+from amiclient.tests.shapes import tree
 
 #: Set it to run what takes minutes too.
 SLOW = bool(os.environ.get('AMICLIENT_SLOW_TESTS'))

@@ -10,8 +10,8 @@ from amiclient.ext import layout as layout_
 from amiclient.ext import superblock
 from amiclient import sparse
 from amiclient.tests import base
-from amiclient.tests import exttree
-from amiclient.tests import exttree_disk as disk
+from amiclient.tests.oracle import disk
+from amiclient.tests.oracle import exttree
 from amiclient.tests.unit.ext import shrinking
 
 #: One of each geometry.

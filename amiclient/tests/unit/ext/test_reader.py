@@ -9,8 +9,8 @@ import pathlib
 from amiclient import errors
 from amiclient.ext import reader
 from amiclient.tests import base
-from amiclient.tests import exttree
-from amiclient.tests import shapes_tree
+from amiclient.tests.oracle import exttree
+from amiclient.tests.shapes import tree as shapes_tree
 from amiclient.tests.unit.rootfs import images
 
 

@@ -13,7 +13,7 @@ from amiclient.ext import search
 from amiclient.ext import superblock
 from amiclient import process
 from amiclient.tests import base
-from amiclient.tests import exttree
+from amiclient.tests.oracle import exttree
 from amiclient.tests.unit.ext import shrinking
 
 _MIB = 1 << 20

@@ -11,9 +11,9 @@ from amiclient import errors
 from amiclient.ext import shrink
 from amiclient import process
 from amiclient.tests import base
-from amiclient.tests import exttree
-from amiclient.tests import shapes
-from amiclient.tests import shapes_broken as broken
+from amiclient.tests.oracle import exttree
+from amiclient.tests.shapes import broken
+from amiclient.tests.shapes import shapes
 from amiclient.tests.unit.ext import shrinking
 
 _REPAIRABLE = sorted(

@@ -12,7 +12,7 @@ import time
 from amiclient import errors
 from amiclient.ext import shrink
 from amiclient.tests import base
-from amiclient.tests import exttree
+from amiclient.tests.oracle import exttree
 from amiclient.tests.unit.ext import shrinking
 
 _MIB = 1 << 20

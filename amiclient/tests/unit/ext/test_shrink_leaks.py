@@ -13,9 +13,9 @@ from amiclient import errors
 from amiclient.ext import search
 from amiclient import process
 from amiclient.tests import base
-from amiclient.tests import exttree
-from amiclient.tests import exttree_disk as disk
-from amiclient.tests import shapes
+from amiclient.tests.oracle import disk
+from amiclient.tests.oracle import exttree
+from amiclient.tests.shapes import shapes
 from amiclient.tests.unit.ext import shrinking
 from amiclient import units
 

@@ -15,8 +15,8 @@ from amiclient.ext import shrink
 from amiclient import process
 from amiclient import scratch
 from amiclient.tests import base
-from amiclient.tests import exttree
-from amiclient.tests import shapes
+from amiclient.tests.oracle import exttree
+from amiclient.tests.shapes import shapes
 from amiclient.tests.unit.ext import shrinking
 
 _MIB = 1 << 20

@@ -17,8 +17,8 @@ from amiclient.ext import shrink
 from amiclient.ext import superblock
 from amiclient import process
 from amiclient.tests import base
-from amiclient.tests import exttree
-from amiclient.tests import shapes
+from amiclient.tests.oracle import exttree
+from amiclient.tests.shapes import shapes
 from amiclient.tests.unit.ext import shrinking
 
 #: Whatever makes it, and the usual recipe, waits 11 seconds each time.

@@ -9,7 +9,7 @@ from amiclient import errors
 from amiclient.ext import shrink
 from amiclient import process
 from amiclient.tests import base
-from amiclient.tests import exttree
+from amiclient.tests.oracle import exttree
 from amiclient.tests.unit.ext import shrinking
 from amiclient import units
 

@@ -10,7 +10,7 @@ from amiclient.ext.search import Track
 from amiclient.ext import shrink
 from amiclient import process
 from amiclient.tests import base
-from amiclient.tests import exttree
+from amiclient.tests.oracle import exttree
 from amiclient.tests.unit.ext import shrinking
 
 _TOOLS = e2fsprogs.Toolbox(1_700_000_000)

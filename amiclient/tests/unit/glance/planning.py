@@ -12,7 +12,7 @@ from amiclient.glance.upload import plan
 from amiclient.glance.upload import request
 from amiclient import progress
 from amiclient.tests import base
-from amiclient.tests import triple
+from amiclient.tests.disks import triple
 
 
 class PlanCase(base.TestCase):

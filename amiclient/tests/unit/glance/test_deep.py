@@ -22,7 +22,7 @@ from amiclient import process
 from amiclient import progress
 from amiclient.rootfs import check
 from amiclient.tests import base
-from amiclient.tests import disks
+from amiclient.tests.disks import disks
 from amiclient.tests.unit.glance import records
 from amiclient.tests.unit.rootfs import images
 

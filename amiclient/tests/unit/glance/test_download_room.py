@@ -9,7 +9,7 @@ import fixtures
 
 from amiclient import errors
 from amiclient import scratch
-from amiclient.tests import small_disk
+from amiclient.tests.faults import small_disk
 from amiclient.tests.unit.glance import downloads
 from amiclient.tests.unit.glance import test_download
 

@@ -13,7 +13,7 @@ from amiclient.glance.upload import preflight
 from amiclient.glance.upload import request
 from amiclient import progress
 from amiclient.tests import base
-from amiclient.tests import triple
+from amiclient.tests.disks import triple
 from amiclient.tests.unit.glance import planning
 from amiclient.tests.unit.glance import records
 from amiclient.tests.unit.rootfs import samples

@@ -24,9 +24,9 @@ from amiclient.source import resolve
 from amiclient.source import shrink as shrink_
 from amiclient import sparse
 from amiclient.tests import base
-from amiclient.tests import disks
-from amiclient.tests import exttree
-from amiclient.tests import triple
+from amiclient.tests.disks import disks
+from amiclient.tests.disks import triple
+from amiclient.tests.oracle import exttree
 
 MIB = disks.MIB
 

@@ -12,7 +12,7 @@ import fixtures
 from amiclient import errors
 from amiclient.rootfs import ramdisk_formats
 from amiclient.tests import base
-from amiclient.tests import bombs
+from amiclient.tests.hostile import bombs
 from amiclient.tests.unit.rootfs import samples
 
 _NAMES = ['.', 'bin', 'bin/sh.static', 'usr/lib/modules/1/virtio-blk.ko.xz']

@@ -11,8 +11,8 @@ import fixtures
 from amiclient import errors
 from amiclient.source import streams
 from amiclient.source import uec
-from amiclient.tests import archives
-from amiclient.tests import exttree
+from amiclient.tests.disks import archives
+from amiclient.tests.oracle import exttree
 from amiclient.tests.unit.source import test_build
 
 FILES = {b'/etc/passwd', b'/usr/bin/x'}

@@ -21,10 +21,10 @@ from amiclient.source import resolve
 from amiclient.source import streams
 from amiclient.source import unpacking
 from amiclient.tests import base
-from amiclient.tests import bombs
-from amiclient.tests import disks
-from amiclient.tests import exttree
-from amiclient.tests import triple
+from amiclient.tests.disks import disks
+from amiclient.tests.disks import triple
+from amiclient.tests.hostile import bombs
+from amiclient.tests.oracle import exttree
 
 MIB = 2**20
 

@@ -18,10 +18,10 @@ from amiclient.ext import reader
 from amiclient import process
 from amiclient.source import build as build_
 from amiclient import sparse
-from amiclient.tests import archives
 from amiclient.tests import base
-from amiclient.tests import exttree
-from amiclient.tests import exttree_disk
+from amiclient.tests.disks import archives
+from amiclient.tests.oracle import disk as exttree_disk
+from amiclient.tests.oracle import exttree
 from amiclient import units
 
 MIB = 2**20

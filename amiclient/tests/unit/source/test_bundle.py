@@ -22,7 +22,7 @@ from amiclient.source import manifest
 from amiclient.source import resolve
 from amiclient.source import uec
 from amiclient.tests import base
-from amiclient.tests import exttree
+from amiclient.tests.oracle import exttree
 from amiclient.tests.unit.source import test_streams
 
 MIB = 2**20

@@ -13,7 +13,7 @@ import fixtures
 from amiclient import process
 from amiclient.source import resolve
 from amiclient.tests import base
-from amiclient.tests import triple
+from amiclient.tests.disks import triple
 from amiclient.tests.unit.source import test_streams
 
 

@@ -11,7 +11,7 @@ import fixtures
 
 from amiclient.source import build
 from amiclient.source import directory
-from amiclient.tests import exttree
+from amiclient.tests.oracle import exttree
 from amiclient.tests.unit.source import test_build
 
 _BUILD = (

@@ -19,7 +19,7 @@ from amiclient.rootfs import boot_files
 from amiclient.source import disk as disk_
 from amiclient.source import resolve
 from amiclient.tests import base
-from amiclient.tests import disks
+from amiclient.tests.disks import disks
 from amiclient.tests.unit.rootfs import images
 from amiclient.tests.unit.rootfs import samples
 

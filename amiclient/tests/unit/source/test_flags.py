@@ -13,7 +13,7 @@ import fixtures
 
 from amiclient import process
 from amiclient.source import attributes
-from amiclient.tests import archives
+from amiclient.tests.disks import archives
 from amiclient.tests.unit.source import test_build
 
 _EXTENTS = 0x80000

@@ -12,7 +12,7 @@ from amiclient import errors
 from amiclient.source import block
 from amiclient.source import partitions
 from amiclient.tests import base
-from amiclient.tests import disks
+from amiclient.tests.disks import disks
 
 MIB = disks.MIB
 

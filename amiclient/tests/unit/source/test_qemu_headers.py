@@ -14,7 +14,7 @@ from amiclient import process
 from amiclient.source import qemu_headers
 from amiclient.source import qemu_image
 from amiclient.tests import base
-from amiclient.tests import hostile_patch
+from amiclient.tests.hostile import patch as hostile_patch
 
 SIZE = 24 << 20
 

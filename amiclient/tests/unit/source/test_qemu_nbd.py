@@ -26,9 +26,9 @@ from amiclient import process
 from amiclient.source import qemu_nbd
 from amiclient.source import resolve
 from amiclient.tests import base
-from amiclient.tests import disks
-from amiclient.tests import exttree
-from amiclient.tests import triple
+from amiclient.tests.disks import disks
+from amiclient.tests.disks import triple
+from amiclient.tests.oracle import exttree
 
 MIB = disks.MIB
 

@@ -11,8 +11,8 @@ import tarfile
 
 from amiclient import errors
 from amiclient.source import build
-from amiclient.tests import archives
-from amiclient.tests import exttree
+from amiclient.tests.disks import archives
+from amiclient.tests.oracle import exttree
 from amiclient.tests.unit.source import test_build
 from amiclient import units
 

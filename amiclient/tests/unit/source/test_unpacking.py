@@ -20,8 +20,8 @@ from amiclient.source import shrink as shrink_
 from amiclient.source import unpacking
 from amiclient import sparse
 from amiclient.tests import base
-from amiclient.tests import exttree
-from amiclient.tests import triple
+from amiclient.tests.disks import triple
+from amiclient.tests.oracle import exttree
 
 MIB = 2**20
 

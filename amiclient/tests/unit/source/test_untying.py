@@ -12,8 +12,8 @@ from amiclient import process
 from amiclient.source import fstab
 from amiclient.source import resolve
 from amiclient.tests import base
-from amiclient.tests import disks
-from amiclient.tests import exttree
+from amiclient.tests.disks import disks
+from amiclient.tests.oracle import exttree
 
 MIB = disks.MIB
 

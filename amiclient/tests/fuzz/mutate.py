@@ -12,8 +12,8 @@ import random
 import struct
 import tempfile
 
-from amiclient.tests import exttree_disk as disk
-from amiclient.tests import hostile_patch
+from amiclient.tests.hostile import patch as hostile_patch
+from amiclient.tests.oracle import disk
 from amiclient.tests.unit.rootfs import samples
 
 #: Fields of the superblock that decide anything: offset and bytes.

@@ -2,10 +2,10 @@
 
 """The server side of the embedded cloud: configuration, databases, serving.
 
-:mod:`amiclient.tests.cloud` runs this module in a process for each server, in
-the interpreter where Keystone and Glance are installed::
+:mod:`amiclient.tests.cloud.cloud` runs this module in a process for each
+server, in the interpreter where Keystone and Glance are installed::
 
-    python -m amiclient.tests.cloud_server keystone|glance FOLDER [--make]
+    python -m amiclient.tests.cloud.server keystone|glance FOLDER [--make]
 """
 
 import argparse

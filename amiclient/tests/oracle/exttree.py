@@ -17,8 +17,8 @@ import hashlib
 import os
 import stat
 
-from amiclient.tests import exttree_disk as disk
-from amiclient.tests import exttree_parts as parts
+from amiclient.tests.oracle import disk
+from amiclient.tests.oracle import parts
 
 TreeError = disk.TreeError
 

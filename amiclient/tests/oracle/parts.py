@@ -5,7 +5,7 @@
 from collections.abc import Iterator
 import struct
 
-from amiclient.tests import exttree_disk as disk
+from amiclient.tests.oracle import disk
 
 _MAGIC = b'\x00\x00\x02\xea'
 

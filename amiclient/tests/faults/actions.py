@@ -2,7 +2,7 @@
 
 """What can happen to a request on its way through a faulty proxy.
 
-Each function makes an action for :meth:`amiclient.tests.faults.Proxy.rule`.
+Each function makes an action for the proxy's ``rule()``.
 Where one takes a share, that is how much of the request's body has passed
 when it happens: 0 for none, 1 for all of it.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 import requests
 
-from amiclient.tests import faults
+from amiclient.tests.faults import proxy as faults
 
 #: Seconds after which what should have happened has not.
 _LATE = 120

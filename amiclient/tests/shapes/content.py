@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What goes into the filesystems of :mod:`amiclient.tests.shapes`.
+"""What goes into the filesystems of :mod:`amiclient.tests.shapes.shapes`.
 
 Everything is made with mke2fs and debugfs, so that no rights are needed, and
 from seeded random data, so that it is the same each time.
@@ -15,8 +15,8 @@ import stat
 import struct
 
 from amiclient import process
-from amiclient.tests import exttree
-from amiclient.tests import exttree_disk as disk
+from amiclient.tests.oracle import disk
+from amiclient.tests.oracle import exttree
 
 #: What e2fsprogs take for the current time.
 NOW = 1700000000

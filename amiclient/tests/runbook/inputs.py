@@ -8,9 +8,9 @@ import shutil
 import tarfile
 
 from amiclient import process
-from amiclient.tests import disks
-from amiclient.tests import guest
-from amiclient.tests import triple
+from amiclient.tests.disks import disks
+from amiclient.tests.disks import guest
+from amiclient.tests.disks import triple
 from amiclient.tests.unit.rootfs import samples
 
 _MIB = 2**20

@@ -6,9 +6,9 @@ import os
 import pathlib
 
 from amiclient import process
-from amiclient.tests import exttree
-from amiclient.tests import exttree_disk as disk
-from amiclient.tests import shapes_content as content
+from amiclient.tests.oracle import disk
+from amiclient.tests.oracle import exttree
+from amiclient.tests.shapes import content
 
 #: What was only in the journal, in the shape 'needs-recovery'.
 JOURNALED = b'/fresh/journaled'

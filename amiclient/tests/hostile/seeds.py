@@ -9,9 +9,9 @@ import random
 import tempfile
 
 from amiclient import process
-from amiclient.tests import exttree_disk as disk
-from amiclient.tests import shapes_broken as broken
-from amiclient.tests import shapes_content as content
+from amiclient.tests.oracle import disk
+from amiclient.tests.shapes import broken
+from amiclient.tests.shapes import content
 from amiclient.tests.unit.rootfs import samples
 
 _UUID = '5eed5eed-0000-4000-8000-5eed5eed5eed'

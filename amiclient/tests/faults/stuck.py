@@ -14,10 +14,10 @@ import time
 
 import fixtures
 
-from amiclient.tests import cloud
-from amiclient.tests import faults
-from amiclient.tests import faults_actions
-from amiclient.tests import openstack_server
+from amiclient.tests.cloud import cloud
+from amiclient.tests.cloud import forkserver as openstack_server
+from amiclient.tests.faults import actions as faults_actions
+from amiclient.tests.faults import proxy as faults
 
 #: Seconds after which what should have happened has not.
 LATE = 120

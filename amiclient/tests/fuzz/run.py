@@ -28,8 +28,8 @@ from typing import NoReturn
 
 from amiclient import errors
 from amiclient import process
-from amiclient.tests import exttree
-from amiclient.tests import shapes_content as content
+from amiclient.tests.oracle import exttree
+from amiclient.tests.shapes import content
 
 #: Seconds that one input may take, of a processor and by the clock. What a
 #: processor has to share with others takes many times as long by that.

@@ -16,10 +16,10 @@ import tempfile
 from typing import Any, Literal
 
 from amiclient import process
-from amiclient.tests import exttree
-from amiclient.tests import shapes_broken as broken
-from amiclient.tests import shapes_content as content
-from amiclient.tests import shapes_tree as tree
+from amiclient.tests.oracle import exttree
+from amiclient.tests.shapes import broken
+from amiclient.tests.shapes import content
+from amiclient.tests.shapes import tree
 
 _UUID = 'f0a1c3de-5b77-4c1e-9a60-2d1e8b7c9f10'
 _MIB = 1 << 20

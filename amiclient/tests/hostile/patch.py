@@ -15,9 +15,9 @@ import stat
 import struct
 from typing import Any
 
-from amiclient.tests import exttree
-from amiclient.tests import exttree_disk as disk
-from amiclient.tests import exttree_parts as parts
+from amiclient.tests.oracle import disk
+from amiclient.tests.oracle import exttree
+from amiclient.tests.oracle import parts
 
 _METADATA_CSUM = 0x400
 _CSUM_SEED = 0x2000

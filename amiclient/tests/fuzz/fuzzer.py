@@ -18,13 +18,12 @@ import os
 import pathlib
 import random
 import shutil
-import sys
 import time
 
-from amiclient.tests import fuzz_mutate as mutate
-from amiclient.tests import fuzz_run
-from amiclient.tests import fuzz_targets as targets
-from amiclient.tests import hostile_seeds as seeds
+from amiclient.tests.fuzz import mutate
+from amiclient.tests.fuzz import run as fuzz_run
+from amiclient.tests.fuzz import targets
+from amiclient.tests.hostile import seeds
 
 #: One input in so many is a kernel or ramdisk.
 _PARTS = 4
@@ -180,7 +179,3 @@ def main() -> int:
     for name in sorted(ledger.count):
         print(f'{name:24} {ledger.count[name]}')
     return 1 if ledger.count['failures'] else 0
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -4,8 +4,8 @@
 
 It lives in one folder, listens on free ports of the loopback interface and
 runs with the interpreter that runs this module. The functional tests use it
-as a fixture (:class:`amiclient.tests.fixtures.EmbeddedCloud`); on the command
-line it is::
+as a fixture (:class:`amiclient.tests.cloud.fixture.EmbeddedCloud`); on the
+command line it is::
 
     python -m amiclient.tests.cloud start FOLDER
     python -m amiclient.tests.cloud stop FOLDER
@@ -32,8 +32,8 @@ import sys
 import tempfile
 import time
 
-from amiclient.tests import cloud_accounts
-from amiclient.tests import cloud_server
+from amiclient.tests.cloud import accounts as cloud_accounts
+from amiclient.tests.cloud import server as cloud_server
 
 USERS = cloud_accounts.USERS
 
@@ -44,7 +44,7 @@ STOP_TIMEOUT = 60.0
 #: How often to choose ports: until a server listens, somebody else may.
 _TRIES = 3
 
-_SERVER = (sys.executable, '-m', 'amiclient.tests.cloud_server')
+_SERVER = (sys.executable, '-m', 'amiclient.tests.cloud.server')
 
 #: What Glance has of images.
 _TABLES = (
@@ -421,7 +421,3 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -5,7 +5,7 @@
 It passes everything through, both ways, until it is told otherwise: a test
 adds rules, each of which says which requests it is for, how many of them,
 and what is to happen instead. The actions are in
-:mod:`amiclient.tests.faults_actions`.
+:mod:`amiclient.tests.faults.actions`.
 """
 
 from collections.abc import Callable, Iterator

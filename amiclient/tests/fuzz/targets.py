@@ -21,7 +21,7 @@ from amiclient.rootfs import inspect
 from amiclient.rootfs import ramdisk_formats
 from amiclient.source import bundle
 from amiclient.source import probe
-from amiclient.tests import fuzz_run
+from amiclient.tests.fuzz import run as fuzz_run
 
 _CLOUD = 'http://cloud.example:9292'
 

@@ -12,8 +12,8 @@ import signal
 import subprocess
 import sys
 
-from amiclient.tests import runbook
-from amiclient.tests import runbook_output
+from amiclient.tests.runbook import output as runbook_output
+from amiclient.tests.runbook import page as runbook
 
 #: Seconds that one command may take, unless it takes a network.
 LATE = 600

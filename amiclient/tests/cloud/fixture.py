@@ -12,9 +12,9 @@ import tempfile
 
 import fixtures
 
-from amiclient.tests.cloud import Cloud
-from amiclient.tests.cloud import CloudFailed
-from amiclient.tests import openstack_shell
+from amiclient.tests.cloud.cloud import Cloud
+from amiclient.tests.cloud.cloud import CloudFailed
+from amiclient.tests.cloud import shell as openstack_shell
 
 #: Names the folder of a cloud that runs already, to be used instead of one
 #: that is made for the run: handy while writing a test.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the proxy of :mod:`amiclient.tests.faults` can do to a download.
+"""What the proxy of :mod:`amiclient.tests.faults.proxy` can do to a download.
 
 Where one takes a share, that is how much of the answer's body has passed when
 it happens: 0 for none, 1 for all of it.
@@ -11,7 +11,7 @@ import socket
 
 import requests
 
-from amiclient.tests import faults
+from amiclient.tests.faults import proxy as faults
 
 
 def give(

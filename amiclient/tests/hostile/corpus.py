@@ -2,7 +2,7 @@
 
 """Damaged and hostile filesystems, each made for one reason.
 
-None is stored: each is a sound one of :mod:`amiclient.tests.hostile_seeds`, to
+None is stored: each is a sound one of :mod:`amiclient.tests.hostile.seeds`, to
 which something was done. Checksums are computed anew, so that the damage gets
 through to who has to cope with it.
 """
@@ -12,8 +12,8 @@ import dataclasses
 import pathlib
 import struct
 
-from amiclient.tests import hostile_patch
-from amiclient.tests import hostile_seeds as seeds
+from amiclient.tests.hostile import patch as hostile_patch
+from amiclient.tests.hostile import seeds
 
 Damage = Callable[[hostile_patch.Patch], None]
 
