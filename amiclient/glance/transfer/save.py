@@ -105,7 +105,7 @@ def save(
     collector = _Collector(proxy, records, request.patience, progress)
     if request.format == 'uec':
         directory = request.directory or pathlib.Path()
-        return _Archive(collector, directory, progress).make()
+        return _UecArchive(collector, directory, progress).make()
     directory = request.directory or pathlib.Path(collector.stem)
     # If this fails, what has come stays, for the next run to go on with.
     with (
@@ -368,7 +368,7 @@ def _write(path: pathlib.Path, data: bytes) -> None:
         output.keep()
 
 
-class _Archive:
+class _UecArchive:
     """One archive, that is there or is to be made.
 
     :param directory: the directory that it is in, or will be.

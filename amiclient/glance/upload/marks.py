@@ -67,7 +67,7 @@ _PROC = pathlib.Path('/proc')
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class UploadRun:
     """A process, among all those of all hosts.
 
     :param host: tells hosts apart, and says nothing else of them; empty if
@@ -141,7 +141,7 @@ class Run:
 
     def _is_here(self) -> bool:
         """Tell whether its process would be one of those that we see."""
-        here = Run.this()
+        here = UploadRun.this()
         place = self.host, self.boot, self.space
         return all(place) and place == (here.host, here.boot, here.space)
 
@@ -172,7 +172,7 @@ def is_alive(record: model.ImageRecord) -> bool:
 
 def is_left(record: model.ImageRecord) -> bool:
     """Tell whether a run that has ended left its mark on an image."""
-    run = Run.parse(str(record.properties.get(PROPERTY, '')))
+    run = UploadRun.parse(str(record.properties.get(PROPERTY, '')))
     return run is not None and run.ended(record)
 
 

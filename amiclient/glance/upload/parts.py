@@ -179,11 +179,11 @@ def _wanted(
     settings: request.Settings,
     *,
     strict: bool,
-) -> reuse.Wanted:
+) -> reuse.Requirements:
     asked = dict(traits.properties)
     if traits.architecture is not None:
         asked.setdefault('architecture', traits.architecture)
-    return reuse.Wanted(
+    return reuse.Requirements(
         formats=(part.kind.value, part.kind.value),
         visibility=settings.visibility,
         owner=settings.owner,

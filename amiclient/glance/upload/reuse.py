@@ -49,7 +49,7 @@ Digest = Callable[[str], str]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Wanted:
+class Requirements:
     """What an image must be to do for a new one.
 
     What is None is not asked for.
@@ -144,7 +144,7 @@ def holds(image: model.ImageRecord, digest: Digest) -> bool:
 
 
 def find(
-    catalog: client.Catalog, wanted: Wanted, size: int, digest: Digest
+    catalog: client.Catalog, wanted: Requirements, size: int, digest: Digest
 ) -> tuple[model.ImageRecord | None, tuple[request.Other, ...]]:
     """Find an image that can do for one that is to be uploaded.
 
@@ -172,7 +172,7 @@ def find(
 
 
 def unfit(
-    image: model.ImageRecord, wanted: Wanted, project: str | None
+    image: model.ImageRecord, wanted: Requirements, project: str | None
 ) -> str | None:
     """Tell why an image with the right content will not do.
 
@@ -183,7 +183,7 @@ def unfit(
 
 
 def _objections(
-    image: model.ImageRecord, wanted: Wanted, project: str | None
+    image: model.ImageRecord, wanted: Requirements, project: str | None
 ) -> Iterator[str]:
     if image.status != 'active':
         yield f'is {image.status}'
@@ -205,7 +205,7 @@ def _objections(
 
 
 def _unseen(
-    image: model.ImageRecord, wanted: Wanted, project: str | None
+    image: model.ImageRecord, wanted: Requirements, project: str | None
 ) -> Iterator[str]:
     visibility = wanted.visibility or _DEFAULT_VISIBILITY
     there, needed = _rank(image.visibility), _rank(visibility)
@@ -218,7 +218,7 @@ def _unseen(
         yield f'belongs to the project {image.owner}'
 
 
-def _unlike(image: model.ImageRecord, wanted: Wanted) -> Iterator[str]:
+def _unlike(image: model.ImageRecord, wanted: Requirements) -> Iterator[str]:
     min_disk = wanted.min_disk
     if min_disk is None and wanted.min_ram is not None:
         min_disk = units.gib(image.size or 0)
@@ -349,7 +349,7 @@ def look(
     elif creation.payload.pack:
         sizes = (1, creation.size + _SLACK)
     formats = (new.disk_format, new.container_format)
-    wanted = Wanted(
+    wanted = Requirements(
         formats=formats,
         visibility=settings.visibility,
         exactly_visible=settings.visibility is not None,

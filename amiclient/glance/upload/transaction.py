@@ -94,7 +94,7 @@ class Transaction:
         made = _Made(id=new.id or '', name=new.name, marked=marked)
         self._made.append(made)
         if marked:
-            mark = {marks.PROPERTY: str(marks.Run.this())}
+            mark = {marks.PROPERTY: str(marks.UploadRun.this())}
             new = dataclasses.replace(
                 new, properties={**new.properties, **mark}
             )
@@ -123,7 +123,7 @@ class Transaction:
         )
         changes: dict[str, Any] = dict.fromkeys(record.properties)
         changes.update(new.properties)
-        changes[marks.PROPERTY] = str(marks.Run.this())
+        changes[marks.PROPERTY] = str(marks.UploadRun.this())
         changes.update(
             name=new.name,
             disk_format=new.disk_format,

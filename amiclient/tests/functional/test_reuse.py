@@ -186,14 +186,14 @@ class TestKernel(upload.UploadCase):
         # It is active, but the run that made it may still remove it.
         self.openstack(
             *('image', 'set', '--property'),
-            f'{marks.PROPERTY}={marks.Run.this()}',
+            f'{marks.PROPERTY}={marks.UploadRun.this()}',
             self.first['id'],
         )
         self.assertPassedOver('belongs to an upload that is not complete')
 
     def test_of_a_run_that_was_killed(self) -> None:
         ended = subprocess.Popen(['true'])
-        run = marks.Run.of(ended.pid)
+        run = marks.UploadRun.of(ended.pid)
         ended.wait()
         self.openstack(
             *('image', 'set', '--property', f'{marks.PROPERTY}={run}'),

@@ -10,9 +10,9 @@ from amiclient.tests import base
 from amiclient.tests.unit.glance import records
 
 
-def run(**changes: object) -> marks.Run:
+def run(**changes: object) -> marks.UploadRun:
     """Describe this process, but for some."""
-    return marks.Run(**{**vars(marks.Run.this()), **changes})
+    return marks.UploadRun(**{**vars(marks.UploadRun.this()), **changes})
 
 
 class MarkCase(base.TestCase):
@@ -24,7 +24,9 @@ class MarkCase(base.TestCase):
 
 
 class TestRun(MarkCase):
-    def assertEnded(self, ended: bool, other: marks.Run, **times) -> None:
+    def assertEnded(
+        self, ended: bool, other: marks.UploadRun, **times
+    ) -> None:
         created = times.get('created', self.now)
         record = records.record(
             status=times.get('status', 'queued'),
@@ -34,8 +36,8 @@ class TestRun(MarkCase):
         self.assertEqual(ended, other.ended(record))
 
     def test_there_and_back(self) -> None:
-        this = marks.Run.this()
-        self.assertEqual(this, marks.Run.parse(str(this)))
+        this = marks.UploadRun.this()
+        self.assertEqual(this, marks.UploadRun.parse(str(this)))
         self.assertEqual(os.getpid(), this.pid)
         # What Glance takes for the value of a property.
         self.assertLessEqual(len(str(this)), 255)
@@ -45,11 +47,11 @@ class TestRun(MarkCase):
         marks._host.cache_clear()
         name = 'the-name-of-a-host'
         with mock.patch('platform.node', autospec=True, return_value=name):
-            self.assertNotIn(name, str(marks.Run.this()))
+            self.assertNotIn(name, str(marks.UploadRun.this()))
 
     def test_what_is_no_mark(self) -> None:
         for text in ('', 'x', 'host=1 boot=2 space=3 pid=x born=5', 'pid=1'):
-            self.assertIsNone(marks.Run.parse(text))
+            self.assertIsNone(marks.UploadRun.parse(text))
 
     def test_this_one_lives(self) -> None:
         self.assertEnded(False, run())
@@ -58,7 +60,7 @@ class TestRun(MarkCase):
 
     def test_a_process_that_ended(self) -> None:
         child = subprocess.Popen(['sleep', '60'])
-        other = marks.Run.of(child.pid)
+        other = marks.UploadRun.of(child.pid)
         self.assertEnded(False, other)
         child.kill()
         # A zombie until somebody asks for it.
@@ -97,7 +99,7 @@ class TestRun(MarkCase):
         dead = run(pid=2**22 + 1)
         with mock.patch('os.readlink', autospec=True, return_value='1'):
             self.assertEnded(False, dead)
-            self.assertEqual('', marks.Run.this().space)
+            self.assertEqual('', marks.UploadRun.this().space)
 
     def test_in_another_container(self) -> None:
         self.assertEnded(False, run(space='1', pid=2**22 + 1))

@@ -15,7 +15,7 @@ from amiclient.glance.upload import transaction
 from amiclient.tests import base
 from amiclient.tests.unit.glance import records
 
-LEFT = str(marks.Run(**{**vars(marks.Run.this()), 'born': '1'}))
+LEFT = str(marks.UploadRun(**{**vars(marks.UploadRun.this()), 'born': '1'}))
 
 
 class MarkCase(base.TestCase):
@@ -49,7 +49,8 @@ class TestMark(MarkCase):
             made.commit()
         sent = self.catalog.create.call_args.args[0]
         self.assertEqual(
-            {'x': 'y', marks.PROPERTY: str(marks.Run.this())}, sent.properties
+            {'x': 'y', marks.PROPERTY: str(marks.UploadRun.this())},
+            sent.properties,
         )
         self.catalog.update.assert_called_once_with(
             record.id,
@@ -129,7 +130,7 @@ class TestMark(MarkCase):
         self.assertEqual('x86_64', changes['architecture'])
         # What it had of its old run goes.
         self.assertIsNone(changes['os_type'])
-        self.assertEqual(str(marks.Run.this()), changes[marks.PROPERTY])
+        self.assertEqual(str(marks.UploadRun.this()), changes[marks.PROPERTY])
         self.catalog.create.assert_not_called()
 
     def test_what_was_widened_is_narrowed(self) -> None:
@@ -157,7 +158,7 @@ class TestOrphans(MarkCase):
 
     def test_found(self) -> None:
         left = self.left()
-        alive = self.left(**{marks.PROPERTY: str(marks.Run.this())})
+        alive = self.left(**{marks.PROPERTY: str(marks.UploadRun.this())})
         strange = records.kernel(status='queued')
         self.assertEqual((left,), self.find(strange, left, alive))
         self.catalog.images.assert_called_once_with(
@@ -194,7 +195,9 @@ class TestOrphans(MarkCase):
         self.catalog.delete.assert_not_called()
 
     def test_adopted_by_another_run_meanwhile(self) -> None:
-        self.remove(self.left(), **{marks.PROPERTY: str(marks.Run.this())})
+        self.remove(
+            self.left(), **{marks.PROPERTY: str(marks.UploadRun.this())}
+        )
         self.catalog.delete.assert_not_called()
         self.assertIn('was changed meanwhile, and stays', self.log.output)
 
@@ -251,7 +254,7 @@ class TestOrphans(MarkCase):
         left = self.left(status='active')
         self.catalog.update.side_effect = errors.CloudError('no')
         self.assertEqual(left, marks.clear(self.catalog, left))
-        alive = records.kernel(**{marks.PROPERTY: str(marks.Run.this())})
+        alive = records.kernel(**{marks.PROPERTY: str(marks.UploadRun.this())})
         self.catalog.update.reset_mock()
         self.assertEqual(alive, marks.clear(self.catalog, alive))
         self.catalog.update.assert_not_called()

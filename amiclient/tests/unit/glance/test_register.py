@@ -152,7 +152,7 @@ class TestExecute(TestCase):
         kernel, ramdisk, ami = (
             call.args[0] for call in self.cloud.create.call_args_list
         )
-        mark = {marks.PROPERTY: str(marks.Run.this())}
+        mark = {marks.PROPERTY: str(marks.UploadRun.this())}
         self.assertEqual(
             {'kernel_id': kernel.id, 'ramdisk_id': ramdisk.id, **mark},
             ami.properties,

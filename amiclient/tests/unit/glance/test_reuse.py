@@ -10,7 +10,7 @@ from amiclient.tests.unit.glance import records
 from amiclient.tests.unit.glance import wire
 
 DATA = b'kernel'
-KERNEL = reuse.Wanted(formats=('aki', 'aki'), owner='p1')
+KERNEL = reuse.Requirements(formats=('aki', 'aki'), owner='p1')
 
 
 def digest(algorithm: str) -> str:
@@ -95,7 +95,7 @@ class TestFind(wire.CatalogTest):
             ({'visibility': 'private'}, 'is private, not shared'),
             ({'owner': 'p2'}, 'belongs to the project p2'),
             (
-                {marks.PROPERTY: str(marks.Run.this())},
+                {marks.PROPERTY: str(marks.UploadRun.this())},
                 'belongs to an upload that is not complete',
             ),
         ):
@@ -109,7 +109,7 @@ class TestFind(wire.CatalogTest):
             for there in order:
                 found, _ = self.find(
                     self.image(visibility=there),
-                    wanted=reuse.Wanted(
+                    wanted=reuse.Requirements(
                         formats=('aki', 'aki'), owner='p1', visibility=wanted
                     ),
                 )
@@ -127,7 +127,9 @@ class TestUnfit(base.TestCase):
         record = records.record(**{'size': 2**30 + 1, **attributes})
         return reuse.unfit(
             record,
-            reuse.Wanted(formats=('ami', 'ami'), foreign=False, **wanted),
+            reuse.Requirements(
+                formats=('ami', 'ami'), foreign=False, **wanted
+            ),
             'project',
         )
 
