@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Sizes as users write and read them.
+"""Sizes as users write and read them, and the options that are sizes.
 
 The suffixes are those of qemu-img and resize2fs: K, M, G, T are powers of
 1024, and so are KiB and so on; kB, MB, GB and TB are decimal.
 """
 
+import dataclasses
 import re
 from typing import NamedTuple
 
@@ -76,6 +77,29 @@ def inodes(headroom: int) -> int:
 
 #: Nothing is left free.
 NO_HEADROOM = Headroom()
+
+#: Journals without a size of their own.
+KEEP = 'keep'
+NONE = 'none'
+
+
+@dataclasses.dataclass(frozen=True)
+class FilesystemOptions:
+    """What a user wants of a filesystem that is shrunk or built.
+
+    :param headroom: free space to leave in it.
+    :param journal: ``keep`` for the one that it has, or that mke2fs would
+        make; ``none``; or the bytes of a new one.
+    :param repair: whether e2fsck may repair more than preening does.
+    """
+
+    headroom: Headroom = NO_HEADROOM
+    journal: str | int = KEEP
+    repair: bool = False
+
+
+#: Of who says nothing.
+DEFAULTS = FilesystemOptions()
 
 
 def parse_headroom(text: str) -> Headroom:

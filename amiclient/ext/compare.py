@@ -22,7 +22,7 @@ from amiclient.ext import reader
 from amiclient.ext.reader import Reader
 
 
-class Entry(NamedTuple):
+class FileMetadata(NamedTuple):
     """A file in a filesystem.
 
     :param number: of its inode.
@@ -66,12 +66,12 @@ def differences(one: pathlib.Path, other: pathlib.Path) -> list[str]:
     return [repr(os.fsdecode(name)) for name in sorted(found)]
 
 
-def walk(image: pathlib.Path) -> dict[bytes, Entry]:
+def walk(image: pathlib.Path) -> dict[bytes, FileMetadata]:
     """List all files of a filesystem, by their paths.
 
     :raises DamagedError: if it cannot be read.
     """
-    found: dict[bytes, Entry] = {}
+    found: dict[bytes, FileMetadata] = {}
     with reader.opened(image) as files:
         waiting = [(b'', reader.ROOT)]
         seen = {reader.ROOT}
@@ -81,7 +81,7 @@ def walk(image: pathlib.Path) -> dict[bytes, Entry]:
                 inode = files.layout.inode(child)
                 full = path + b'/' + name
                 size = 0 if inode.is_directory else inode.size
-                found[full] = Entry(
+                found[full] = FileMetadata(
                     child, inode.mode, inode.uid, inode.gid, size
                 )
                 # A damaged one may hold itself.

@@ -26,10 +26,6 @@ from amiclient import scratch
 from amiclient import sparse
 from amiclient import units
 
-#: What has no number of MiB: the journal stays as large as it is, or goes.
-KEEP = 'keep'
-NONE = 'none'
-
 
 @dataclasses.dataclass(frozen=True)
 class ShrinkRequest:
@@ -37,9 +33,6 @@ class ShrinkRequest:
 
     :param image: the filesystem to shrink.
     :param output: where the result shall go; None to replace the file.
-    :param headroom: free space to leave in it.
-    :param journal: ``keep``, ``none``, or the bytes of a new one.
-    :param repair: let e2fsck fix what it would not fix without being asked.
     :param in_place: resize the file itself, as always with a block device.
     :param own: whether the file is a temporary one that may be spoiled: then
         a shrink in place may be given up half way.
@@ -49,9 +42,7 @@ class ShrinkRequest:
 
     image: RootImage
     output: pathlib.Path | None = None
-    headroom: units.Headroom = units.NO_HEADROOM
-    journal: str | int = KEEP
-    repair: bool = False
+    options: units.FilesystemOptions = units.DEFAULTS
     in_place: bool = False
     own: bool = False
     durable: bool = True
@@ -202,7 +193,7 @@ def aim(request: ShrinkRequest, layout: Layout) -> Target:
     goal = dataclasses.replace(
         goal,
         drop_orphans=bool(orphans),
-        orphans=0 if request.journal == NONE else orphans,
+        orphans=0 if request.options.journal == units.NONE else orphans,
         # A device may be another host's as well.
         drop_mmp=found.has_mmp
         and not (request.image.is_device and _in_place(request)),
@@ -348,22 +339,24 @@ def _goal(
     size = found.block_size
     # Percent are of what is there after a shrink: of a large filesystem, most
     # that is in use are inode tables that go away.
-    headroom = -(-request.headroom.of(measured.need() * size) // size)
+    wanted = request.options.journal
+    headroom = request.options.headroom.of(measured.need() * size)
+    headroom = -(-headroom // size)
     device = request.image.is_device and request.output is None
     limit = request.image.size // size if device else None
-    if request.journal == NONE:
+    if wanted == units.NONE:
         goal = search.Goal(headroom, bool(journal), 0, limit)
         return goal, -(journal // size)
-    if isinstance(request.journal, int):
-        mib = journal_in_mib(request.journal, size)
+    if isinstance(wanted, int):
+        mib = journal_in_mib(wanted, size)
         if mib is None:
             raise errors.UsageError(
-                f'a journal of {request.journal} bytes is impossible here',
+                f'a journal of {wanted} bytes is impossible here',
                 hint='it takes a whole number of MiB, and from '
                 f'{superblock.SMALLEST_JOURNAL} to '
                 f'{superblock.LARGEST_JOURNAL} blocks of {size} bytes',
             )
-        growth = (request.journal - journal) // size
+        growth = (wanted - journal) // size
         return search.Goal(headroom, bool(journal), mib, limit), growth
     return search.Goal(headroom, False, 0, limit), 0
 

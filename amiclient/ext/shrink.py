@@ -233,10 +233,10 @@ def _in_place(
     if not request.own:
         tools = dataclasses.replace(tools, interruptible=False)
     recover = planned.recover or not tools.check(path)
-    if recover and not request.repair:
+    if recover and not request.options.repair:
         with scratch.workshop(planned.folder) as folder:
             repair.refuse_damaged(path, folder / _METADATA, _tools(planned))
-    repair.mend(path, tools, recover=recover, repair=request.repair)
+    repair.mend(path, tools, recover=recover, repair=request.options.repair)
     state = locks.state(path)
     with Layout.opened(path) as layout:
         target = aim(request, layout)
@@ -371,7 +371,7 @@ def _clean_source(
         tools,
         checked=planned.checked,
         recover=planned.recover,
-        repair=planned.request.repair,
+        repair=planned.request.options.repair,
         progress=progress,
     )
 

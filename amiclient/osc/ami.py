@@ -121,7 +121,7 @@ class UploadAmi(command.ShowOne):
             ramdisk=part('ramdisk'),
             image_format=parsed_args.image_format or source.image_format,
             shrink=options.shrinks(parsed_args, finished=source.finished),
-            headroom=parsed_args.headroom or options.DEFAULT_HEADROOM,
+            options=options.filesystem(parsed_args),
             traits=options.traits(parsed_args),
             settings=options.settings(
                 parsed_args, self.project_id(parsed_args)

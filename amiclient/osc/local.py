@@ -271,7 +271,11 @@ class BuildImage(command.ShowOne):
         from amiclient.osc import columns
         from amiclient.source import build
 
-        request = options.fill(build.BuildRequest, parsed_args)
+        request = options.fill(
+            build.BuildRequest,
+            parsed_args,
+            options=options.filesystem(parsed_args),
+        )
         done = build.execute(
             build.plan(request), progress=self.watch(parsed_args)
         )

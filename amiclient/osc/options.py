@@ -154,6 +154,19 @@ def add_shrink(parser: Parser, *, headroom: str) -> None:
     )
 
 
+def filesystem(parsed_args: argparse.Namespace) -> units.FilesystemOptions:
+    """Gather what :func:`add_room` and :func:`add_shrink` add, where they do.
+
+    What is uploaded unmodified gets no headroom.
+    """
+    found = fill(units.FilesystemOptions, parsed_args)
+    if not getattr(parsed_args, 'shrink', True):
+        return dataclasses.replace(found, headroom=units.NO_HEADROOM)
+    if 'headroom' in parsed_args and parsed_args.headroom is None:
+        return dataclasses.replace(found, headroom=DEFAULT_HEADROOM)
+    return found
+
+
 def add_run(parser: Parser) -> None:
     """Add what decides how a long command behaves."""
     add_dry_run(parser)

@@ -11,7 +11,6 @@ import typing
 
 from amiclient.osc import options
 from amiclient.osc import values
-from amiclient import units
 
 if typing.TYPE_CHECKING:
     import pathlib
@@ -149,14 +148,6 @@ def choice(
     return options.fill(
         resolve.Choice,
         parsed_args,
-        headroom=_headroom(parsed_args),
+        options=options.filesystem(parsed_args),
         home=home,
     )
-
-
-def _headroom(parsed_args: argparse.Namespace) -> units.Headroom:
-    """Tell what a shrink that follows will leave free; none without one."""
-    if 'headroom' in parsed_args and getattr(parsed_args, 'shrink', True):
-        found: units.Headroom | None = parsed_args.headroom
-        return found or options.DEFAULT_HEADROOM
-    return units.NO_HEADROOM

@@ -131,7 +131,7 @@ class VerifyAmi(Check):
                     '--allow-backing-file': choice.allow_backing_file,
                     '--headroom': parsed_args.headroom is not None,
                     '--journal': parsed_args.journal != 'keep',
-                    '--repair': choice.repair,
+                    '--repair': parsed_args.repair,
                 },
                 'applies to the source of --against only',
                 hint='add --against SOURCE; this command changes nothing in '
@@ -141,7 +141,5 @@ class VerifyAmi(Check):
         return against.Local(
             path=parsed_args.against,
             name=parsed_args.against,
-            headroom=parsed_args.headroom or options.DEFAULT_HEADROOM,
-            journal=parsed_args.journal,
             choice=choice,
         )

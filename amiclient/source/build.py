@@ -56,9 +56,7 @@ class BuildRequest:
     :param source: a directory, or a tar archive that may be compressed.
     :param output: where the filesystem shall go.
     :param size: bytes that it shall have; as few as possible if None.
-    :param headroom: free space to leave in it.
     :param label: of the filesystem.
-    :param journal: ``keep`` for one as mke2fs makes it, ``none``, or bytes.
     :param overrides: a file that says what files are to be like.
     :param owner: user and group that everything is to belong to.
     :param durable: false if it need not survive a power failure.
@@ -68,9 +66,8 @@ class BuildRequest:
     source: pathlib.Path
     output: pathlib.Path
     size: int | None = None
-    headroom: units.Headroom = units.NO_HEADROOM
     label: str | None = None
-    journal: str | int = 'keep'
+    options: units.FilesystemOptions = units.DEFAULTS
     overrides: pathlib.Path | None = None
     owner: tuple[int, int] | None = None
     durable: bool = True
@@ -121,17 +118,17 @@ def plan(request: BuildRequest) -> BuildPlan:
     """
     e2fsprogs.require()
     groups.encoded_label(request.label)
-    groups.journal_blocks(request.journal)
+    groups.journal_blocks(request.options.journal)
     for name, given in (
         ('--size', request.size),
-        ('--journal', request.journal),
+        ('--journal', request.options.journal),
     ):
         if isinstance(given, int):
             units.require_whole(name, given, placement.BLOCK, _BLOCKS)
     largest = placement.largest()
     for name, wanted in (
         ('--size', request.size or 0),
-        ('--headroom', request.headroom.size),
+        ('--headroom', request.options.headroom.size),
     ):
         if wanted > largest:
             raise errors.UsageError(
@@ -229,7 +226,7 @@ def temporary_image(
     request = BuildRequest(
         source,
         folder / 'root.img',
-        headroom=headroom,
+        options=units.FilesystemOptions(headroom),
         durable=False,
         rooted=True,
     )
@@ -269,8 +266,7 @@ def _make(
         wish = groups.Wish(
             label=request.label,
             size=request.size,
-            headroom=request.headroom,
-            journal=request.journal,
+            options=request.options,
             time=planned.time,
         )
         try:

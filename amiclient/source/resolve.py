@@ -64,14 +64,13 @@ class Choice:
         None for the one that is found.
     :param allow_backing_file: whether a disk image may name other files that
         hold a part of it.
-    :param repair: whether e2fsck may mend more than preening does where a
-        filesystem that was taken out of a disk is not in order.
     :param fix: whether to mend what ties a root filesystem to the disk that
         it was on. Then a filesystem that is taken as it is is copied, too.
     :param report: whether to tell of that, where it is not mended. The rules
         of ``ami check`` do so themselves.
-    :param headroom: what a shrink will leave free in it: what is made of
-        files gets inodes for that.
+    :param options: of a shrink that follows. What is made of files gets inodes
+        for its headroom; what is taken out of a disk is repaired if they say
+        so.
     :param work_directory: where to make what is temporary; None for the
         usual places.
     :param home: where a root filesystem that is taken out of a disk is made
@@ -80,10 +79,9 @@ class Choice:
 
     partition: int | None = None
     allow_backing_file: bool = False
-    repair: bool = False
     fix: bool = False
     report: bool = True
-    headroom: units.Headroom = units.NO_HEADROOM
+    options: units.FilesystemOptions = units.DEFAULTS
     work_directory: pathlib.Path | None = None
     home: pathlib.Path | None = None
 
@@ -239,7 +237,7 @@ class _Opener:
         root = build.temporary_image(
             self._path,
             folder,
-            headroom=self._choice.headroom,
+            headroom=self._choice.options.headroom,
             stream=stream,
             progress=self._progress,
         )
@@ -276,7 +274,7 @@ class _Opener:
                 source.root,
                 e2fsprogs.Toolbox.of(found),
                 recover=found.needs_recovery or found.orphans,
-                repair=self._choice.repair,
+                repair=self._choice.options.repair,
                 name=self._path,
             )
         notes = fstab.mend_in(source.root, name)
@@ -296,7 +294,7 @@ class _Opener:
                 root.superblock,
                 target,
                 name=source.root,
-                repair=self._choice.repair,
+                repair=self._choice.options.repair,
                 progress=self._progress,
             )
         return dataclasses.replace(source, root=target, own=True, probe=None)
@@ -385,7 +383,7 @@ class _Opener:
             part.superblock,
             target,
             name=self._path,
-            repair=self._choice.repair,
+            repair=self._choice.options.repair,
             progress=self._progress,
         )
 

@@ -19,7 +19,6 @@ from amiclient.source import bundle
 from amiclient.source import probe
 from amiclient.source import resolve
 from amiclient import sparse
-from amiclient import units
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,9 +32,6 @@ class Request:
     source: pathlib.Path
     choice: resolve.Choice
     output: pathlib.Path | None = None
-    headroom: units.Headroom = units.NO_HEADROOM
-    journal: str | int = 'keep'
-    repair: bool = False
     in_place: bool = False
 
 
@@ -105,9 +101,7 @@ def planned(
         wanted = shrink.ShrinkRequest(
             image=_root(source, request),
             output=request.output,
-            headroom=request.headroom,
-            journal=request.journal,
-            repair=request.repair,
+            options=choice.options,
             in_place=request.in_place,
             work_directory=choice.work_directory,
         )

@@ -2,14 +2,19 @@
 
 """What every test case starts from."""
 
+from collections.abc import Mapping
+import dataclasses
 import locale
 import os
 import pathlib
 import random
 import signal
+from typing import Any
 
 import fixtures
 import testtools
+
+from amiclient import units
 
 
 class TestCase(testtools.TestCase):
@@ -35,6 +40,14 @@ class TestCase(testtools.TestCase):
     def tmp(self) -> pathlib.Path:
         """A fresh, empty folder that goes away with the test."""
         return pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+
+
+def with_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Make one value of the options of a filesystem that are given singly."""
+    names = {each.name for each in dataclasses.fields(units.FilesystemOptions)}
+    ours = {name: given[name] for name in names & given.keys()}
+    rest = {name: given[name] for name in given.keys() - names}
+    return {**rest, 'options': units.FilesystemOptions(**ours)}
 
 
 class Signals(fixtures.Fixture):

@@ -50,7 +50,7 @@ def most_blocks(names: Collection[bytes]) -> int:
     return leaves + 2 + leaves // _NODE_LIMIT
 
 
-class Directory:
+class DirectoryBlocks:
     """One directory, laid out: how many blocks it takes, and what is in them.
 
     :param number: of its inode.

@@ -61,16 +61,13 @@ class Wish:
 
     :param label: None for no label.
     :param size: bytes of the whole; as few as possible if None.
-    :param headroom: what is to be free.
-    :param journal: ``keep`` for one as mke2fs makes it, ``none``, or bytes.
     :param time: when it is made, in seconds since 1970; None for the newest
         time in it.
     """
 
     label: str | None = None
     size: int | None = None
-    headroom: units.Headroom = units.NO_HEADROOM
-    journal: str | int = 'keep'
+    options: units.FilesystemOptions = units.DEFAULTS
     time: int | None = None
 
 
@@ -109,7 +106,7 @@ class Groups:
     """The block groups of a filesystem that has its final size.
 
     :param space: what is taken.
-    :param geometry: the size of everything.
+    :param placed: the size of everything.
     :param inode_count: inodes in use, with the reserved ones.
     :param directories: numbers of the inodes that are directories.
     :param seed: of the checksums.
@@ -118,34 +115,34 @@ class Groups:
     def __init__(
         self,
         space: placement.Space,
-        geometry: placement.Geometry,
+        placed: placement.Placement,
         inode_count: int,
         directories: Iterable[int],
         seed: int,
     ) -> None:
-        self.geometry = geometry
+        self.placed = placed
         self.table = space.table
         self._seed = seed
         self._inode_count = inode_count
-        self._used = _used(space, geometry)
-        self._directories = [0] * geometry.groups
+        self._used = _used(space, placed)
+        self._directories = [0] * placed.groups
         for number in directories:
-            self._directories[(number - 1) // geometry.inodes] += 1
+            self._directories[(number - 1) // placed.inodes] += 1
         self.free_blocks = 0
         self.bitmaps: list[tuple[int, bytes]] = []
         self.descriptors = b''.join(
-            self._group(number) for number in range(geometry.groups)
+            self._group(number) for number in range(placed.groups)
         )
 
     @property
     def free_inodes(self) -> int:
         """How many inodes are not in use."""
-        return self.geometry.inodes * self.geometry.groups - self._inode_count
+        return self.placed.inodes * self.placed.groups - self._inode_count
 
     def _group(self, number: int) -> bytes:
-        geometry = self.geometry
-        first = number * geometry.per_group
-        count = min(geometry.per_group, geometry.blocks - first)
+        placed = self.placed
+        first = number * placed.per_group
+        count = min(placed.per_group, placed.blocks - first)
         blocks = _bitmap(
             (max(0, start - first), min(count, end - first))
             for start, end in self._used
@@ -154,20 +151,20 @@ class Groups:
         free = count - int.from_bytes(blocks, 'little').bit_count()
         self.free_blocks += free
         blocks = _filled(blocks, count)
-        per_group = geometry.inodes
+        per_group = placed.inodes
         in_use = min(max(0, self._inode_count - number * per_group), per_group)
         inodes = _filled(_bitmap([(0, in_use)] if in_use else []), per_group)
-        where = geometry.bitmaps[number]
+        where = placed.bitmaps[number]
         self.bitmaps += zip(where, (blocks, inodes), strict=True)
         block_check = checksums.crc32c(
-            self._seed, blocks[: geometry.per_group // 8]
+            self._seed, blocks[: placed.per_group // 8]
         )
         inode_check = checksums.crc32c(self._seed, inodes[: per_group // 8])
         unused = per_group - in_use
         data = layout.DESCRIPTOR.pack(
             where[0],
             where[1],
-            geometry.tables[number],
+            placed.tables[number],
             free,
             unused,
             self._directories[number],
@@ -202,7 +199,7 @@ class Groups:
 
         :param group: that it is for.
         """
-        geometry = self.geometry
+        placed = self.placed
         data = bytearray(1024)
         low, high = identity.time & 0xFFFFFFFF, identity.time >> 32 & 0xFF
         reserved = self.table - self.descriptor_blocks
@@ -213,17 +210,17 @@ class Groups:
             '<13IHhHHHHIIIIHHIHHIII16s16s',
             data,
             0,
-            geometry.inodes * geometry.groups,
-            geometry.blocks,
-            min(geometry.blocks // _ROOT_PART, geometry.blocks // 2),
+            placed.inodes * placed.groups,
+            placed.blocks,
+            min(placed.blocks // _ROOT_PART, placed.blocks // 2),
             self.free_blocks,
             self.free_inodes,
             0,
             2,
             2,
-            geometry.per_group,
-            geometry.per_group,
-            geometry.inodes,
+            placed.per_group,
+            placed.per_group,
+            placed.inodes,
             0,
             low,
             0,
@@ -270,7 +267,7 @@ class Groups:
     @property
     def descriptor_blocks(self) -> int:
         """Blocks of group descriptors that are in use."""
-        return -(-self.geometry.groups // placement.DESCRIPTORS_PER_BLOCK)
+        return -(-self.placed.groups // placement.DESCRIPTORS_PER_BLOCK)
 
     def reserved_descriptors(self) -> tuple[dict[int, bytes], bytes, int]:
         """Make what makes up the resize inode.
@@ -280,13 +277,13 @@ class Groups:
             blocks there are in all, without that one.
         """
         used = self.descriptor_blocks
-        backups = placement.backups(self.geometry.groups)
+        backups = placement.backups(self.placed.groups)
         pointers = [0] * _POINTERS
         blocks = {}
         for index in range(used, self.table):
             # The first data block is 0, so the table begins in block 1.
             pointers[index % _POINTERS] = 1 + index
-            starts = [group * self.geometry.per_group for group in backups]
+            starts = [group * self.placed.per_group for group in backups]
             others = [start + 1 + index for start in starts]
             blocks[1 + index] = struct.pack(f'<{len(others)}I', *others).ljust(
                 placement.BLOCK, b'\0'
@@ -331,7 +328,7 @@ def journal_blocks(journal: str | int) -> int | None:
     :returns: None for as many as mke2fs would choose.
     :raises UsageError: if it is too small, or too large.
     """
-    if journal == 'keep':
+    if journal == units.KEEP:
         return None
     if isinstance(journal, str):
         return 0
@@ -420,7 +417,7 @@ def _summary(path: bytes, node: nodes.Node) -> bytes:
 
 
 def _used(
-    space: placement.Space, geometry: placement.Geometry
+    space: placement.Space, placed: placement.Placement
 ) -> list[tuple[int, int]]:
     used = []
     position = 0
@@ -428,8 +425,8 @@ def _used(
         used.append((position, start))
         position = start + count
     used.append((position, space.end))
-    for group in placement.backups(geometry.groups):
-        start = group * geometry.per_group
+    for group in placement.backups(placed.groups):
+        start = group * placed.per_group
         if start >= space.end:
             used.append((start, start + 1 + space.table))
     return [run for run in used if run[0] < run[1]]

@@ -206,12 +206,12 @@ class Space:
         group, offset = divmod(self.end, self.per_group)
         if offset == 0 and has_backup(group):
             self.end += 1 + self.table
-        next_ = _BACKUPS[bisect.bisect_right(_BACKUPS, group)]
-        return next_ * self.per_group - self.end
+        following = _BACKUPS[bisect.bisect_right(_BACKUPS, group)]
+        return following * self.per_group - self.end
 
 
 @dataclasses.dataclass(frozen=True)
-class Geometry:
+class Placement:
     """The size of everything.
 
     :param inodes: that each group has.
@@ -239,7 +239,7 @@ class Geometry:
 
 def settle(
     space: Space, inode_count: int, *, headroom: int, size: int | None
-) -> Geometry:
+) -> Placement:
     """Place what belongs to groups, and find out how many there are.
 
     :param space: everything else is in there; groups come in addition.
@@ -255,7 +255,7 @@ def settle(
         per_group = -(-per_group // INODES_PER_BLOCK) * INODES_PER_BLOCK
         trial = space.copy()
         if per_group <= _MOST_INODES_PER_GROUP:
-            geometry = _placed(trial, groups, per_group)
+            placed = _placed(trial, groups, per_group)
             needed = _with_room(trial, headroom)
             smallest = (groups - 1) * space.per_group
             if smallest:
@@ -267,7 +267,7 @@ def settle(
                 if size is not None and blocks > size:
                     raise TooSmallError(blocks)
                 space.end, space.free = trial.end, trial.free
-                return dataclasses.replace(geometry, blocks=blocks)
+                return dataclasses.replace(placed, blocks=blocks)
             groups = max(groups + 1, blocks // space.per_group)
         else:
             groups += 1
@@ -337,11 +337,11 @@ def _with_room(space: Space, blocks: int) -> int:
     return beyond.end
 
 
-def _placed(space: Space, groups: int, per_group: int) -> Geometry:
+def _placed(space: Space, groups: int, per_group: int) -> Placement:
     count = per_group // INODES_PER_BLOCK
     bitmaps = [(space.take_one(), space.take_one()) for _ in range(groups)]
     tables = [space.take_together(count) for _ in range(groups)]
-    return Geometry(
+    return Placement(
         0, per_group, space.per_group, tuple(bitmaps), tuple(tables)
     )
 

@@ -163,12 +163,12 @@ class Writer:
             node.body = node.digest = node.target = b''
         indirect = self.space.take_one()
         journal = self._journal(wish, inode_count, identity, written)
-        geometry = self._settled(wish, inode_count)
+        placed = self._settled(wish, inode_count)
         for number, data in self._attribute_blocks(seed):
             self.put(number, data)
         final = groups.Groups(
             self.space,
-            geometry,
+            placed,
             inode_count,
             (node.number for node in members if node.is_directory),
             seed,
@@ -183,7 +183,7 @@ class Writer:
             final, indirect, time
         )
         self._write_inodes(
-            geometry,
+            placed,
             seed,
             heapq.merge(
                 sorted(written.items()),
@@ -195,7 +195,7 @@ class Writer:
         )
         self._write_groups(final, identity, journal)
         return Made(
-            geometry.blocks * placement.BLOCK,
+            placed.blocks * placement.BLOCK,
             inode_count - placement.RESERVED_INODES - added,
             identity.uuid,
         )
@@ -263,7 +263,7 @@ class Writer:
     def _directory(
         self, node: nodes.Node, identity: groups.Identity, seed: int
     ) -> tuple[int, int]:
-        found = directories.Directory(
+        found = directories.DirectoryBlocks(
             node.number,
             node.parent,
             node.children,
@@ -309,7 +309,7 @@ class Writer:
         identity: groups.Identity,
         written: dict[int, bytes],
     ) -> groups.Journal | None:
-        blocks = groups.journal_blocks(wish.journal)
+        blocks = groups.journal_blocks(wish.options.journal)
         if blocks is None:
             trial = self.space
             self.space = trial.copy()
@@ -335,10 +335,10 @@ class Writer:
 
     def _settled(
         self, wish: groups.Wish, inode_count: int
-    ) -> placement.Geometry:
+    ) -> placement.Placement:
         trial = self.space.copy()
         used = placement.settle(trial, inode_count, headroom=0, size=None)
-        headroom = wish.headroom.of(used.blocks * placement.BLOCK)
+        headroom = wish.options.headroom.of(used.blocks * placement.BLOCK)
         headroom = -(-headroom // placement.BLOCK)
         promised = inode_count + units.inodes(headroom * placement.BLOCK)
         if wish.size is None:
@@ -380,7 +380,7 @@ class Writer:
 
     def _write_inodes(
         self,
-        geometry: placement.Geometry,
+        placed: placement.Placement,
         seed: int,
         written: Iterable[tuple[int, bytes]],
     ) -> None:
@@ -393,8 +393,8 @@ class Writer:
         def flush() -> None:
             if batch:
                 records.seal(batch, first, seed)
-                group, index = divmod(first - 1, geometry.inodes)
-                start = geometry.tables[group] * placement.BLOCK
+                group, index = divmod(first - 1, placed.inodes)
+                start = placed.tables[group] * placement.BLOCK
                 self.write(start + index * records.SIZE, bytes(batch))
 
         for number, data in written:
@@ -402,7 +402,7 @@ class Writer:
             if (
                 number != first + count
                 or count == _BATCH
-                or not (number - 1) % geometry.inodes
+                or not (number - 1) % placed.inodes
             ):
                 flush()
                 first, batch = number, bytearray()
@@ -415,16 +415,16 @@ class Writer:
         identity: groups.Identity,
         journal: groups.Journal | None,
     ) -> None:
-        geometry = final.geometry
+        placed = final.placed
         for number, data in final.bitmaps:
             self.put(number, data)
-        for group in (0, *placement.backups(geometry.groups)):
-            first = group * geometry.per_group * placement.BLOCK
+        for group in (0, *placement.backups(placed.groups)):
+            first = group * placed.per_group * placement.BLOCK
             block = final.superblock(identity, journal, group)
             # Before the first one, there is room for a boot sector.
             self.write(first + (0 if group else 1024), block)
             self.write(first + placement.BLOCK, final.descriptors)
-        os.truncate(self.descriptor, geometry.blocks * placement.BLOCK)
+        os.truncate(self.descriptor, placed.blocks * placement.BLOCK)
 
 
 def _divide(
@@ -447,11 +447,11 @@ def _divide(
     size = None if wish.size is None else wish.size // placement.BLOCK
     blocks = space.end + inode_count // placement.INODES_PER_BLOCK
     more = _expected(tree)
-    journal = groups.journal_blocks(wish.journal)
+    journal = groups.journal_blocks(wish.options.journal)
     if journal is None:
         journal = placement.default_journal(max(blocks + more, size or 0))
-    headroom = wish.headroom.of((blocks + more + journal) * placement.BLOCK)
-    headroom //= placement.BLOCK
+    size_with_none = (blocks + more + journal) * placement.BLOCK
+    headroom = wish.options.headroom.of(size_with_none) // placement.BLOCK
     spare = units.inodes(max(headroom, size or 0) * placement.BLOCK)
     per_group = placement.blocks_per_group(
         space,

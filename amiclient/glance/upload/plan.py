@@ -253,7 +253,9 @@ def _check_request(asked: request.UploadRequest) -> None:
                 f'there is no {part} that could be called {name!r}',
                 hint=f'leave out --{part}-name',
             )
-    if not asked.shrink and (asked.repair or asked.journal != 'keep'):
+    if not asked.shrink and (
+        asked.options.repair or asked.options.journal != units.KEEP
+    ):
         raise errors.UsageError(
             'a filesystem that is sent as it is keeps its journal and damage',
             hint='leave out --no-shrink, or --journal and --repair',

@@ -80,9 +80,6 @@ class UploadRequest:
         for a compressed one in a bare container, or
         ``auto`` for raw only if the cloud takes no ami.
     :param shrink: false to send the filesystem as it is.
-    :param headroom: free space to leave in it.
-    :param journal: ``keep``, ``none`` or bytes.
-    :param repair: whether e2fsck may fix more than preening does.
     :param min_disk: GiB; None for what the filesystem takes.
     :param min_ram: MiB; None for what the source brings along, or 0.
     :param work_directory: where the copy is made; None for the usual places.
@@ -100,11 +97,7 @@ class UploadRequest:
     ramdisk_traits: Traits = dataclasses.field(default_factory=Traits)
     image_format: str = 'ami'
     shrink: bool = True
-    headroom: units.Headroom = dataclasses.field(
-        default_factory=units.Headroom
-    )
-    journal: str | int = 'keep'
-    repair: bool = False
+    options: units.FilesystemOptions = units.DEFAULTS
     min_disk: int | None = None
     min_ram: int | None = None
     work_directory: pathlib.Path | None = None

@@ -343,8 +343,9 @@ def look(
         return (), ()
     sizes = (creation.size, creation.size)
     if shrunk is not None and (creation.payload.pack or not exact):
-        journal = asked.journal if isinstance(asked.journal, int) else 0
-        headroom = asked.headroom.of(shrunk.image.superblock.in_use)
+        journal = asked.options.journal
+        journal = journal if isinstance(journal, int) else 0
+        headroom = asked.options.headroom.of(shrunk.image.superblock.in_use)
         sizes = (1, shrunk.size_before + headroom + journal + _SLACK)
     elif creation.payload.pack:
         sizes = (1, creation.size + _SLACK)

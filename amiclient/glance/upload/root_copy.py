@@ -64,9 +64,7 @@ def plan(
         return None
     wanted = shrink.ShrinkRequest(
         image=root,
-        headroom=request.headroom,
-        journal=request.journal,
-        repair=request.repair,
+        options=request.options,
         in_place=True,
         own=True,
         durable=False,

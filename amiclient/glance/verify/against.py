@@ -31,7 +31,6 @@ from amiclient.source import manifest
 from amiclient.source import probe
 from amiclient.source import resolve
 from amiclient.source import uec
-from amiclient import units
 
 #: How the file itself, as it is, is compared.
 _SAME = 'the bytes of'
@@ -51,8 +50,6 @@ class Local:
     :param ramdisk: the same.
     :param saved: what its manifest says of the image's file, which was
         compared with that; None if there is no manifest.
-    :param headroom: free space that was left. :param journal: ``keep``,
-        ``none``, or the bytes of a new one.
     """
 
     path: pathlib.Path
@@ -61,8 +58,6 @@ class Local:
     kernel: pathlib.Path | None = None
     ramdisk: pathlib.Path | None = None
     saved: manifest.Part | None = None
-    headroom: units.Headroom = units.NO_HEADROOM
-    journal: str | int = 'keep'
 
     @property
     def title(self) -> str:
@@ -208,9 +203,7 @@ class Comparison:
             shrink.ShrinkRequest(
                 image=root,
                 output=self.directory / 'shrunk',
-                headroom=local.headroom,
-                journal=local.journal,
-                repair=local.choice.repair,
+                options=local.choice.options,
                 durable=False,
             ),
             progress=self.progress,
@@ -262,7 +255,7 @@ def _options(choice: resolve.Choice) -> Iterator[str]:
         yield '--allow-backing-file'
     if choice.fix:
         yield '--fix'
-    if choice.repair:
+    if choice.options.repair:
         yield '--repair'
 
 

@@ -22,6 +22,7 @@ from amiclient.rootfs import ramdisk_formats
 from amiclient.source import bundle
 from amiclient.source import probe
 from amiclient.tests.fuzz import run as fuzz_run
+from amiclient import units
 
 _CLOUD = 'http://cloud.example:9292'
 
@@ -90,7 +91,7 @@ def _request(
     return shrink.ShrinkRequest(
         image=probe.open_root(path),
         output=folder / 'result',
-        repair=repair,
+        options=units.FilesystemOptions(repair=repair),
         durable=False,
     )
 

@@ -30,6 +30,7 @@ from amiclient.progress import Progress
 from amiclient.progress import QUIET
 from amiclient.progress import Task
 from amiclient.source import probe
+from amiclient.tests import base
 from amiclient.tests.oracle import disk
 from amiclient.tests.oracle import exttree
 from amiclient.tests.shapes import shapes
@@ -81,7 +82,8 @@ def request(image: pathlib.Path, **rest: Any) -> shrink.ShrinkRequest:
     No result of a test has to survive a power failure, unless it says so.
     """
     return shrink.ShrinkRequest(
-        image=probe.open_root(image), **{'durable': False, **rest}
+        image=probe.open_root(image),
+        **{'durable': False, **base.with_options(rest)},
     )
 
 
@@ -317,7 +319,7 @@ class Watch:
 #: arguments: image, and what to call shrink.ShrinkRequest with, as JSON.
 _CHILD = """
 import contextlib, json, pathlib, resource, signal, sys
-from amiclient import errors, interrupts, progress
+from amiclient import errors, interrupts, progress, units
 from amiclient.ext import shrink
 from amiclient.source import probe
 
@@ -344,6 +346,8 @@ for key in ('output', 'work_directory'):
     if key in rest:
         rest[key] = pathlib.Path(rest[key])
 limit, stays = rest.pop('limit'), rest.pop('stays')
+journal = rest.pop('journal', units.KEEP)
+rest['options'] = units.FilesystemOptions(journal=journal)
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 before = peak()

@@ -55,7 +55,7 @@ class BuildCase(base.TestCase):
                 )
             tree.put(path, node)
         wish.setdefault('journal', 'none')
-        writer.finish(tree, groups.Wish(**wish))
+        writer.finish(tree, groups.Wish(**base.with_options(wish)))
 
     def grow(self) -> None:
         process.run(['resize2fs', self.path, '1G'], access=None)
@@ -129,7 +129,9 @@ class TestFreeInodes(BuildCase):
             output = self.path.with_name('small.img')
             root = probe.open_root(self.path)
             request = shrink.ShrinkRequest(
-                root, output, units.Headroom(wanted * _MIB)
+                root,
+                output,
+                units.FilesystemOptions(units.Headroom(wanted * _MIB)),
             )
             shrink.execute(shrink.plan(request))
             found = superblock.read(output)

@@ -65,7 +65,7 @@ class PlanCase(base.TestCase):
             work_directory=self.folder,
         )
         return plan.plan(
-            dataclasses.replace(wanted, **changes),
+            dataclasses.replace(wanted, **base.with_options(changes)),
             self.catalog,
             exact=exact,
             progress=progress.QUIET,

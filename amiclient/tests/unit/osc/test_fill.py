@@ -20,6 +20,7 @@ from amiclient.source import build
 from amiclient.source import resolve
 from amiclient.source import shrink
 from amiclient.tests import base
+from amiclient import units
 
 #: Commands, what they make, and its fields that no option is named like:
 #: commands give them, or they are for others than commands.
@@ -28,15 +29,16 @@ _FILLED = (
     (
         ami.UploadAmi,
         request.UploadRequest,
-        {'kernel_traits', 'own', 'ramdisk_traits', 'seen', 'settings'}
-        | {'traits'},
+        {'kernel_traits', 'options', 'own', 'ramdisk_traits', 'seen'}
+        | {'settings', 'traits'},
     ),
     (ami.UploadAmi, request.Settings, {'owner', 'patience'}),
     (ami.UploadAmi, request.Traits, set()),
-    (ami.UploadAmi, resolve.Choice, {'home', 'report'}),
+    (ami.UploadAmi, units.FilesystemOptions, set()),
+    (ami.UploadAmi, resolve.Choice, {'home', 'options', 'report'}),
     (ami_change.SetAmi, update.ChangeRequest, {'patience'}),
     (boot.BootImage, run.BootRequest, set()),
-    (local.BuildImage, build.BuildRequest, {'durable', 'rooted'}),
+    (local.BuildImage, build.BuildRequest, {'durable', 'options', 'rooted'}),
     (local.CheckSource, check.Request, {'name', 'now', 'version'}),
     (local.ShrinkImage, shrink.Request, {'choice', 'source'}),
     (

@@ -125,9 +125,12 @@ class TestVerify(TestCase):
     def test_as_an_upload_has_it(self) -> None:
         found = self.local('--against', 'a.img')
         self.assertEqual(pathlib.Path('a.img'), found.path)
-        self.assertEqual(64 * 2**20, found.headroom.size)
+        self.assertEqual(64 * 2**20, found.choice.options.headroom.size)
         self.assertEqual(
-            0, self.local('--against', 'a', '--headroom', '0').headroom.size
+            0,
+            self.local(
+                '--against', 'a', '--headroom', '0'
+            ).choice.options.headroom.size,
         )
 
 

@@ -37,7 +37,9 @@ class BuildCase(base.TestCase):
         self.output.parent.mkdir()
 
     def build(self, source: pathlib.Path, **options) -> build_.Built:
-        request = build_.BuildRequest(source, self.output, **options)
+        request = build_.BuildRequest(
+            source, self.output, **base.with_options(options)
+        )
         built = build_.execute(build_.plan(request))
         self.assertEqual(self.output.stat().st_size, built.size)
         return built
