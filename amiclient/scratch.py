@@ -185,7 +185,7 @@ class File(_Temporary):
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
 
-class Directory(_Temporary):
+class PrivateDirectory(_Temporary):
     """A directory that only we may look into.
 
     :param directory: the directory that it is in.
@@ -452,7 +452,7 @@ def refuse_full(*directories: pathlib.Path) -> None:
 def workshop(directory: pathlib.Path) -> Iterator[pathlib.Path]:
     """Provide a private directory for temporary files."""
     with explained(directory):
-        made = Directory(directory)
+        made = PrivateDirectory(directory)
     with made:
         yield made.path
 
@@ -527,7 +527,7 @@ def directory(
     """
     place = roomiest(chosen, source, lack)
     sweep(place)
-    with Directory(place) as made, named(made.path, place):
+    with PrivateDirectory(place) as made, named(made.path, place):
         yield made.path
 
 

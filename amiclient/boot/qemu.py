@@ -292,11 +292,11 @@ def make_disk(source: pathlib.Path, target: pathlib.Path, size: int) -> None:
     """
     # Absolute, for qemu-img takes what is before a colon for a protocol, and
     # the path of the backing file to be relative to the target.
-    bytes_ = str(-(-size // SECTOR) * SECTOR)
+    room = str(-(-size // SECTOR) * SECTOR)
     process.run(
         [
             'qemu-img', 'create', '-q', '-f', 'qcow2', '-F', 'raw',
-            '-b', source.absolute(), target, bytes_,
+            '-b', source.absolute(), target, room,
         ],
         access=confinement.Access(reads=(source,), writes=(target,)),
     )  # fmt: skip

@@ -19,7 +19,7 @@ import uuid
 from amiclient.boot import causes
 from amiclient.boot import console
 from amiclient.boot import qemu
-from amiclient.boot import session as session_
+from amiclient.boot import session
 from amiclient import confinement
 from amiclient import errors
 from amiclient.ext import layout
@@ -257,7 +257,7 @@ def execute(plan: BootPlan, *, progress: Progress = QUIET) -> Booted:
         # A terminal that is the guest's has no room for progress.
         watch = QUIET if request.interactive else progress
         task = logs.enter_context(watch.task('Booting', None))
-        run = Run(plan, _logs(request.console, logs), task)
+        run = BootRun(plan, _logs(request.console, logs), task)
         run.watch(machine)
         return run.result(machine, directory)
 
@@ -304,25 +304,25 @@ def _logs(
 ) -> dict[str, BinaryIO]:
     if path is None:
         return {}
-    virtual = path.with_name(f'{path.name}.{session_.VIRTUAL}')
+    virtual = path.with_name(f'{path.name}.{session.VIRTUAL}')
     return {
         name: stack.enter_context(one.open('wb', buffering=0))
         for name, one in (
-            (session_.SERIAL, path),
-            (session_.VIRTUAL, virtual),
+            (session.SERIAL, path),
+            (session.VIRTUAL, virtual),
         )
     }
 
 
-def _refuse_full(session: session_.Session) -> None:
-    if session.full:
+def _refuse_full(guest: session.Session) -> None:
+    if guest.full:
         raise errors.NoSpaceError(
             'there is no room left for what the guest writes',
             hint='name a directory with more by --work-directory',
         )
 
 
-class Run:
+class BootRun:
     """A guest that boots, and what is learned of it.
 
     :param logs: where what comes on the consoles goes.
@@ -342,7 +342,7 @@ class Run:
         self._seconds = 0.0
         self._consoles = {
             name: console.Console(plan.request.until)
-            for name in (session_.SERIAL, session_.VIRTUAL)
+            for name in (session.SERIAL, session.VIRTUAL)
         }
         # Nobody sees that from outside, so what is waited for is not there.
         self._screen = console.Console(plan.request.until)
@@ -354,42 +354,42 @@ class Run:
 
         :raises ProgramError: if QEMU fails.
         """
-        with session_.started(machine) as session:
+        with session.started(machine) as guest:
             begin = self._heard = time.monotonic()
             if self._plan.request.interactive:
-                self._attend(session)
+                self._attend(guest)
             else:
-                self._wait(session, begin + self._plan.request.timeout)
+                self._wait(guest, begin + self._plan.request.timeout)
             self._seconds = time.monotonic() - begin
             if self._result == 'booted':
-                self._finish_line(session)
+                self._finish_line(guest)
             self._cause = self._find_cause()
             if self._result in ALIVE:
-                for name, data in session.settle():
+                for name, data in guest.settle():
                     self._log(name, data)
-            session.quit()
-            if session.program.status:
+            guest.quit()
+            if guest.program.status:
                 raise errors.ProgramError(
                     f'{machine.emulator.program} failed: '
-                    f'{session.program.tail()}'
+                    f'{guest.program.tail()}'
                 )
 
-    def _wait(self, session: session_.Session, end: float) -> None:
+    def _wait(self, guest: session.Session, end: float) -> None:
         final, glance = None, 0.0
         while not self._result:
             now = time.monotonic()
             if now >= glance:
                 glance = now + _GLANCE
                 if self._plan.emulator.video:
-                    session.look()
+                    guest.look()
             left = min(end, final or end, glance) - now
-            for name, data in session.read(left):
+            for name, data in guest.read(left):
                 self._take(name, data)
-            _refuse_full(session)
+            _refuse_full(guest)
             now = time.monotonic()
             if self._matched is not None:
                 self._result = 'booted'
-            elif session.ended:
+            elif guest.ended:
                 self._result = 'ended'
             elif now > end:
                 self._result = 'timeout'
@@ -398,35 +398,35 @@ class Run:
             elif final is None and self._signs.final:
                 final = now + _LAST_WORDS
 
-    def _finish_line(self, session: session_.Session) -> None:
+    def _finish_line(self, guest: session.Session) -> None:
         """Read the rest of the line that was waited for."""
         end = time.monotonic() + _LINE
-        while (left := end - time.monotonic()) > 0 and not session.ended:
-            for name, data in session.read(left):
+        while (left := end - time.monotonic()) > 0 and not guest.ended:
+            for name, data in guest.read(left):
                 self._take(name, data)
 
-    def _attend(self, session: session_.Session) -> None:
+    def _attend(self, guest: session.Session) -> None:
         """Let the user talk to the guest."""
-        with session_.attached() as terminal:
-            session.listen(terminal.descriptor)
+        with session.attached() as terminal:
+            guest.listen(terminal.descriptor)
             while not self._result:
-                for name, data in session.read(_HOUR):
+                for name, data in guest.read(_HOUR):
                     if name == str(terminal.descriptor):
-                        session.write(terminal.read())
+                        guest.write(terminal.read())
                         continue
                     self._take(name, data)
-                    if name == session_.SERIAL:
+                    if name == session.SERIAL:
                         terminal.write(data)
-                _refuse_full(session)
+                _refuse_full(guest)
                 if terminal.left:
                     self._result = 'left'
-                elif session.ended:
+                elif guest.ended:
                     # The user may have switched it off.
                     seen = self._matched is not None
                     self._result = 'booted' if seen else 'ended'
 
     def _take(self, name: str, data: bytes) -> None:
-        if name == session_.SCREEN:
+        if name == session.SCREEN:
             self._screen.feed(data)
             return
         self._heard = time.monotonic()

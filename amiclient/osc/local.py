@@ -73,7 +73,7 @@ class ShrinkImage(command.ShowOne):
                 hint='add --output FILE',
             )
         request = options.fill(
-            shrink.Request,
+            shrink.ShrinkSourceRequest,
             parsed_args,
             source=parsed_args.image,
             choice=sources.choice(parsed_args),
@@ -156,7 +156,7 @@ class CheckSource(verify.Check):
         self.refuse_unknown(parsed_args, check.RULES)
         sources.refuse_version(parsed_args)
         request = options.fill(
-            check.Request,
+            check.CheckRequest,
             parsed_args,
             name=parsed_args.source,
             version=parsed_args.kernel_version,

@@ -115,7 +115,7 @@ def triple(
         named = getattr(parsed_args, noun, None) is not None
         return not (named or getattr(parsed_args, f'no_{noun}', False))
 
-    wanted = boot_extract.Wanted(
+    wanted = boot_extract.BootSelection(
         kernel=is_open('kernel'),
         ramdisk=is_open('ramdisk'),
         version=parsed_args.kernel_version,

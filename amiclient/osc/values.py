@@ -8,7 +8,7 @@ import os
 import pathlib
 import re
 import typing
-import uuid as uuid_
+from uuid import UUID
 
 from amiclient import errors
 from amiclient import units
@@ -78,7 +78,7 @@ _DIGITS = 100
 def uuid(text: str) -> str:
     """Take the ID of an image."""
     try:
-        return str(uuid_.UUID(text))
+        return str(UUID(text))
     except ValueError as error:
         raise errors.UsageError(f'{text!r} is not a UUID') from error
 

@@ -27,7 +27,7 @@ from amiclient import units
 
 
 @dataclasses.dataclass(frozen=True)
-class Wanted:
+class BootSelection:
     """What is to be looked for.
 
     :param kernel: whether the kernel is still open; so ``ramdisk``.
@@ -46,7 +46,7 @@ class Wanted:
 @contextlib.contextmanager
 def completed(
     source: bundle.Source,
-    wanted: Wanted,
+    wanted: BootSelection,
     *,
     name: pathlib.Path,
     work_directory: pathlib.Path | None = None,
@@ -108,7 +108,7 @@ _LIMIT = 1 << 30
 
 
 @dataclasses.dataclass(frozen=True)
-class Taken:
+class ExtractedBoot:
     """A kernel and a ramdisk that are in files now.
 
     :param kernel: the file, and what it holds; so ``ramdisk``, of which
@@ -124,7 +124,7 @@ def take(
     directory: pathlib.Path,
     *,
     ramdisk: bool = True,
-) -> Taken:
+) -> ExtractedBoot:
     """Write a kernel and its ramdisk to files that only we may read.
 
     :param directory: where to; they have the names that they have there.
@@ -144,9 +144,9 @@ def take(
     with _blamed(image, boot_files.kernel):
         found = identify.identify_kernel(kernel)
     if initrd is None or not ramdisk:
-        return Taken(found, None)
+        return ExtractedBoot(found, None)
     with _blamed(image, boot_files.ramdisk or ''):
-        return Taken(found, identify.identify_ramdisk(initrd))
+        return ExtractedBoot(found, identify.identify_ramdisk(initrd))
 
 
 def _copied(

@@ -46,7 +46,7 @@ RULES = frozenset({*_RULES, _BLANK, _UNREADABLE, _BAD_KERNEL})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Request:
+class CheckRequest:
     """How a source is to be checked.
 
     :param name: what the user called it.
@@ -68,7 +68,7 @@ class Request:
 
 
 def check(
-    source: bundle.Source, request: Request
+    source: bundle.Source, request: CheckRequest
 ) -> tuple[findings.Finding, ...]:
     """Apply all rules to a source.
 
@@ -143,10 +143,10 @@ def apply(
 
 
 def _completed(
-    source: bundle.Source, request: Request
+    source: bundle.Source, request: CheckRequest
 ) -> contextlib.AbstractContextManager[bundle.Source]:
     """Add the kernel that is in it, unless another one is given."""
-    wanted = boot_extract.Wanted(
+    wanted = boot_extract.BootSelection(
         kernel=request.kernel is None,
         ramdisk=request.ramdisk is None,
         version=request.version,

@@ -167,7 +167,7 @@ class Case:
         return bool(found and found.path.endswith('/systemd'))
 
     @functools.cached_property
-    def fstab(self) -> tuple[mounts.Entry, ...]:
+    def fstab(self) -> tuple[mounts.FstabEntry, ...]:
         """What is mounted, by /etc/fstab."""
         return mounts.parse(self.text('/etc/fstab') or '')
 

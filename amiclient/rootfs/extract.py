@@ -130,7 +130,7 @@ def _write_all(
     scratch.check_room(directory, _needed(source, directory, found))
     with contextlib.ExitStack() as stack, scratch.full_disk(directory):
         outputs: dict[str, atomic.Output] = {}
-        parts: dict[str, manifest.Part] = {}
+        parts: dict[str, manifest.ManifestPart] = {}
         for noun, path in found.items():
             target = directory / f'{stem}{_SUFFIXES[noun]}'
             output = stack.enter_context(atomic.Output(target))
@@ -282,7 +282,7 @@ def _part(
     progress: Progress,
     *,
     shorter: bool,
-) -> manifest.Part:
+) -> manifest.ManifestPart:
     before = source.part(noun)
     size = output.path.stat().st_size
     sha512 = manifest.sha512(output.path, progress=progress)
@@ -294,7 +294,7 @@ def _part(
             before, file=output.target.name, size=size, sha512=sha512
         )
     origin = source.kernel if noun == 'kernel' else source.ramdisk
-    return manifest.Part(
+    return manifest.ManifestPart(
         file=output.target.name,
         size=size,
         sha512=sha512,

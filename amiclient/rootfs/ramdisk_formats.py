@@ -242,7 +242,7 @@ def files_in(path: pathlib.Path) -> Listing:
 
 
 def _list(path: pathlib.Path, found: set[str]) -> None:
-    bound = _Bound(found)
+    bound = _ReadLimit(found)
     with opening.opened(path, wanted='an initramfs') as file:
         offset: int | None = 0
         while offset is not None:
@@ -250,20 +250,20 @@ def _list(path: pathlib.Path, found: set[str]) -> None:
             head = file.read(probe.MAGIC_SIZE)
             if head.startswith(_MAGIC):
                 file.seek(offset)
-                archive = _Archive(bound.kept(_blocks(file.read)), offset)
+                archive = _CpioReader(bound.kept(_blocks(file.read)), offset)
                 archive.list(found, once=True)
                 offset = _next_archive(file, archive.position, bound)
                 continue
             kind = probe.compression(head)
             if kind is not None and kind != 'lzop':
                 with _decompressed(file, kind, offset, str(path)) as pieces:
-                    archive = _Archive(bound.kept(pieces), 0)
+                    archive = _CpioReader(bound.kept(pieces), 0)
                     archive.list(found, once=False)
             # What follows the main archive is nothing that is needed here.
             break
 
 
-class _Bound:
+class _ReadLimit:
     """What is read at most, of all archives together."""
 
     def __init__(self, found: set[str]) -> None:
@@ -336,7 +336,9 @@ def _until_damaged(read: Callable[[int], bytes]) -> Iterator[bytes]:
         return
 
 
-def _next_archive(file: BinaryIO, offset: int, bound: _Bound) -> int | None:
+def _next_archive(
+    file: BinaryIO, offset: int, bound: _ReadLimit
+) -> int | None:
     """Find the archive that follows, behind zeros."""
     file.seek(offset)
     for data in bound.kept(_blocks(file.read)):
@@ -346,7 +348,7 @@ def _next_archive(file: BinaryIO, offset: int, bound: _Bound) -> int | None:
     return None
 
 
-class _Archive:
+class _CpioReader:
     """cpio archives in the newc format, read once from begin to end.
 
     :param pieces: their bytes.

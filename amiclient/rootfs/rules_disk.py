@@ -56,7 +56,7 @@ _PACKAGE = re.compile(r'[a-z0-9][a-z0-9+.-]+')
 _PLAIN = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]*')
 
 
-def _root(case: check_context.Case) -> fstab.Entry | None:
+def _root(case: check_context.Case) -> fstab.FstabEntry | None:
     for entry in case.fstab:
         if entry.path == '/':
             return entry
@@ -146,7 +146,7 @@ def _leftover(case: check_context.Case) -> Found:
         )
 
 
-def _is_device(case: check_context.Case, entry: fstab.Entry) -> bool:
+def _is_device(case: check_context.Case, entry: fstab.FstabEntry) -> bool:
     if entry.is_device:
         return True
     # A file, which is there or not.

@@ -21,8 +21,11 @@ from amiclient.ext import superblock
 from amiclient import locks
 from amiclient.progress import Progress
 from amiclient.source import disk
-from amiclient.source import manifest as manifest_
-from amiclient.source import probe as probe_
+from amiclient.source import manifest
+from amiclient.source.manifest import Manifest
+from amiclient.source.manifest import ManifestPart
+from amiclient.source import probe
+from amiclient.source.probe import Probe
 from amiclient.source import uec
 
 #: Inodes in use in a filesystem with no files: the reserved ones and that of
@@ -58,14 +61,14 @@ class Source:
     ramdisk: pathlib.Path | None = None
     name: str | None = None
     finished: bool = False
-    manifest: manifest_.Manifest | None = None
+    manifest: Manifest | None = None
     notes: tuple[str, ...] = ()
     own: bool = False
     boot: pathlib.Path | None = None
     format: str | None = None
     partition: int | None = None
     partitions: tuple[disk.Partition, ...] = ()
-    probe: probe_.Probe | None = dataclasses.field(
+    probe: Probe | None = dataclasses.field(
         default=None, compare=False, repr=False
     )
     seen: Mapping[pathlib.Path, locks.State] = dataclasses.field(
@@ -91,10 +94,10 @@ class Source:
         :raises SourceError: as :func:`amiclient.source.probe.open_root` does.
         """
         if self.probe is None:
-            return probe_.open_root(self.root)
+            return probe.open_root(self.root)
         return self.probe.root_image()
 
-    def part(self, noun: str) -> manifest_.Part | None:
+    def part(self, noun: str) -> ManifestPart | None:
         """Tell what the manifest says of a part."""
         return self.manifest.parts.get(noun) if self.manifest else None
 
@@ -118,9 +121,7 @@ def refuse_within(
         atomic.refuse_within(target, source, hint=hint)
 
 
-def verified(
-    path: pathlib.Path, *, progress: Progress
-) -> manifest_.Manifest | None:
+def verified(path: pathlib.Path, *, progress: Progress) -> Manifest | None:
     """Read an archive to its end, and compare it with its manifest.
 
     :returns: the manifest; None if there is none.
@@ -137,7 +138,7 @@ def verified(
 
 def is_saved(path: pathlib.Path) -> bool:
     """Tell whether a directory has a manifest."""
-    return (path / manifest_.NAME).exists()
+    return (path / manifest.NAME).exists()
 
 
 def saved(path: pathlib.Path, *, progress: Progress) -> Source:
@@ -145,38 +146,38 @@ def saved(path: pathlib.Path, *, progress: Progress) -> Source:
 
     :raises SourceError: if they are not.
     """
-    manifest = manifest_.read(path)
+    found = manifest.read(path)
     paths, seen = {}, {}
-    for noun, part in manifest.parts.items():
+    for noun, part in found.parts.items():
         paths[noun] = path.parent / part.file
         with contextlib.suppress(OSError):
             seen[paths[noun]] = locks.state(paths[noun])
         _verify(paths[noun], part, noun, progress)
-    return dataclasses.replace(_with_manifest(paths, manifest), seen=seen)
+    return dataclasses.replace(_with_manifest(paths, found), seen=seen)
 
 
 def _with_manifest(
-    paths: Mapping[str, pathlib.Path], manifest: manifest_.Manifest
+    paths: Mapping[str, pathlib.Path], found: Manifest
 ) -> Source:
     return Source(
         root=paths['image'],
         kernel=paths.get('kernel'),
         ramdisk=paths.get('ramdisk'),
-        name=manifest.image.name,
+        name=found.image.name,
         # What was extracted from a source was in no cloud yet.
-        finished=manifest.image.id is not None,
-        manifest=manifest,
+        finished=found.image.id is not None,
+        manifest=found,
         format='saved AMI',
     )
 
 
 def _verify(
     path: pathlib.Path,
-    part: manifest_.Part,
+    part: ManifestPart,
     noun: str,
     progress: Progress,
 ) -> None:
-    sha512 = manifest_.sha512(
+    sha512 = manifest.sha512(
         path,
         wanted=f'the {noun} of a saved triple',
         description=f'Checking {noun}',
@@ -185,7 +186,7 @@ def _verify(
     _compare(errors.shown(path), part, path.stat().st_size, sha512)
 
 
-def _compare(name: str, part: manifest_.Part, size: int, sha512: str) -> None:
+def _compare(name: str, part: ManifestPart, size: int, sha512: str) -> None:
     hint = 'save the triple again, or name its files one by one'
     if size != part.size:
         raise errors.SourceError(
@@ -221,10 +222,8 @@ def unpacked(found: uec.Unpacked, name: str) -> Source:
     )
 
 
-def _compare_all(
-    name: str, found: uec.Unpacked, manifest: manifest_.Manifest
-) -> None:
-    for noun, part in manifest.parts.items():
+def _compare_all(name: str, found: uec.Unpacked, wanted: Manifest) -> None:
+    for noun, part in wanted.parts.items():
         if noun not in found.sizes:
             raise errors.SourceError(
                 f'damaged: the {noun} of its manifest is missing',

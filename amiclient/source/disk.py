@@ -23,7 +23,7 @@ from amiclient.source.block import RawMedium
 from amiclient.source import filesystem
 from amiclient.source import fstab
 from amiclient.source import opening
-from amiclient.source import partitions as partitions_
+from amiclient.source import partitions
 from amiclient.source import probe
 from amiclient.source import qemu_nbd
 from amiclient import units
@@ -151,9 +151,9 @@ class Partition:
     @property
     def typed_root(self) -> bool:
         """Whether the partition table says that it is the root filesystem."""
-        return self.type in partitions_.GPT_ROOTS
+        return self.type in partitions.GPT_ROOTS
 
-    def is_named(self, entry: fstab.Entry) -> bool:
+    def is_named(self, entry: fstab.FstabEntry) -> bool:
         """Tell whether an entry of fstab names this partition."""
         if entry.tag is None:
             # /dev/sda2, /dev/nvme0n1p2: of whichever disk it was.
@@ -236,7 +236,7 @@ class Disk:
         )
 
     def boot(
-        self, root: Partition, mounted: fstab.Entry | None
+        self, root: Partition, mounted: fstab.FstabEntry | None
     ) -> Partition | None:
         """Find the filesystem that belongs on /boot, if it is another one.
 
@@ -254,7 +254,7 @@ class Disk:
         return found[0] if len(found) == 1 else None
 
     def loaders(
-        self, root: Partition, mounted: Sequence[fstab.Entry]
+        self, root: Partition, mounted: Sequence[fstab.FstabEntry]
     ) -> tuple[Partition, ...]:
         """Find the FAT filesystems that kernels may be on, the surest first.
 
@@ -303,8 +303,8 @@ class Disk:
         return None
 
 
-def _listed(partitions: Sequence[Partition]) -> str:
-    listed = errors.some([str(each) for each in partitions], 8, between=' | ')
+def _listed(found: Sequence[Partition]) -> str:
+    listed = errors.some([str(each) for each in found], 8, between=' | ')
     return listed or 'there are none'
 
 
@@ -350,10 +350,10 @@ def opened(
 
 
 def _look(medium: Medium, kind: str) -> Disk:
-    table = partitions_.read(medium)
+    table = partitions.read(medium)
     whole = _partition(
         medium,
-        partitions_.Entry(
+        partitions.PartitionEntry(
             number=0,
             start=0,
             size=medium.size,
@@ -372,7 +372,7 @@ def _look(medium: Medium, kind: str) -> Disk:
     return Disk(medium, f'{kind} disk, {table.kind}', found, notes)
 
 
-def _partition(medium: Medium, entry: partitions_.Entry) -> Partition:
+def _partition(medium: Medium, entry: partitions.PartitionEntry) -> Partition:
     block, volume, is_root, is_boot = None, None, False, False
     if entry.end > medium.size or not entry.size:
         what = 'beyond the end of the disk'
@@ -384,7 +384,7 @@ def _partition(medium: Medium, entry: partitions_.Entry) -> Partition:
         what, block = f'{what} that is longer than its partition', None
     if block is not None:
         try:
-            reader = Reader(filesystem.Layout(medium, entry.start, block))
+            reader = Reader(filesystem.DiskLayout(medium, entry.start, block))
         except errors.DamagedError:
             what = 'a damaged ext2, ext3 or ext4 filesystem'
         else:

@@ -21,7 +21,7 @@ import time
 
 from amiclient import confinement
 from amiclient import errors
-from amiclient.ext import reader as reader_
+from amiclient.ext import reader
 from amiclient import process
 from amiclient.progress import Progress
 from amiclient import scratch
@@ -77,7 +77,7 @@ _Path = tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Taken:
+class BootFilesystem:
     """What belongs on /boot, taken out of a disk.
 
     :param image: a filesystem; None if there is none.
@@ -97,7 +97,7 @@ def take(
     *,
     name: str,
     progress: Progress,
-) -> Taken:
+) -> BootFilesystem:
     """Take the kernels and ramdisks of the first partition that has any.
 
     :param parts: with FAT filesystems.
@@ -113,7 +113,9 @@ def take(
                 process.find(program)
         except errors.ProgramError as error:
             # So it would be with the next one.
-            return Taken(notes=(f'{shown} is not looked into: {error}',))
+            return BootFilesystem(
+                notes=(f'{shown} is not looked into: {error}',)
+            )
         try:
             image = _taken(disk, part, folder, shown, notes, progress)
         except (errors.ProgramError, errors.SourceError) as error:
@@ -121,8 +123,8 @@ def take(
             notes.append(f'{shown} is not looked into: {why}')
             continue
         if image is not None:
-            return Taken(image, part.number, tuple(notes))
-    return Taken(notes=tuple(notes))
+            return BootFilesystem(image, part.number, tuple(notes))
+    return BootFilesystem(notes=tuple(notes))
 
 
 def is_needed(root: pathlib.Path) -> bool:
@@ -130,8 +132,8 @@ def is_needed(root: pathlib.Path) -> bool:
 
     :returns: false if it has both a kernel and a ramdisk in its /boot.
     """
-    with reader_.opened(root) as reader:
-        names = reader.names('/boot')
+    with reader.opened(root) as tree:
+        names = tree.names('/boot')
     return not all(
         any(name.startswith(known) for name in names)
         for known in (KERNELS, RAMDISKS)

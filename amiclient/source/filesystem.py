@@ -11,16 +11,16 @@ import pathlib
 
 from amiclient import errors
 from amiclient.ext import e2fsprogs
-from amiclient.ext import layout as layout_
-from amiclient.ext import repair as repair_
-from amiclient.ext import superblock as superblock_
+from amiclient.ext import layout
+from amiclient.ext.repair import mend
+from amiclient.ext import superblock
 from amiclient.progress import Progress
 from amiclient import scratch
 from amiclient.source import block
 from amiclient import sparse
 
 
-class Layout(layout_.Layout):
+class DiskLayout(layout.Layout):
     """The block groups of a filesystem within a disk.
 
     :param medium: the disk.
@@ -31,12 +31,12 @@ class Layout(layout_.Layout):
         self,
         medium: block.Medium,
         start: int,
-        superblock: superblock_.Superblock,
+        found: superblock.Superblock,
     ) -> None:
         self._medium = medium
         self._start = start
         # Nothing here reads by it.
-        super().__init__(-1, superblock)
+        super().__init__(-1, found)
 
     def read(self, offset: int, count: int) -> bytes:
         """Read bytes of the filesystem, fewer only where the disk ends.
@@ -61,7 +61,7 @@ class Layout(layout_.Layout):
 def take(
     medium: block.Medium,
     start: int,
-    found: superblock_.Superblock,
+    found: superblock.Superblock,
     target: pathlib.Path,
     *,
     name: pathlib.Path,
@@ -94,10 +94,10 @@ def take(
             _copy(medium, start, descriptor, whole, folder, progress)
             in_order = False
         else:
-            layout = Layout(medium, start, found)
+            groups = DiskLayout(medium, start, found)
             used = sparse.subtract(
-                sparse.bytes_of(layout.in_use(), found.block_size),
-                list(layout.unused_inode_bytes()),
+                sparse.bytes_of(groups.in_use(), found.block_size),
+                list(groups.unused_inode_bytes()),
             )
             _copy(medium, start, descriptor, used, folder, progress)
             with progress.task('Checking'):
@@ -108,10 +108,10 @@ def take(
                 # Then nothing is certain, the bitmaps least of all.
                 _copy(medium, start, descriptor, whole, folder, progress)
         # The boot sector of another disk: see the design notes.
-        os.pwrite(descriptor, bytes(superblock_.OFFSET), 0)
+        os.pwrite(descriptor, bytes(superblock.OFFSET), 0)
     if not in_order:
         with progress.task('Repairing'):
-            repair_.mend(
+            mend(
                 target,
                 e2fsprogs.Toolbox.of(found),
                 recover=True,
@@ -122,11 +122,11 @@ def take(
 
 def clear_unused(path: pathlib.Path) -> None:
     """Make a filesystem what Layout.copy_in_use() would make of it."""
-    found = superblock_.read(path)
+    found = superblock.read(path)
     with sparse.opened(path, os.O_RDWR) as descriptor:
-        layout = layout_.Layout(descriptor, found)
-        unused = list(layout.unused_inode_bytes())
-        used = sparse.bytes_of(layout.in_use(), found.block_size)
+        groups = layout.Layout(descriptor, found)
+        unused = list(groups.unused_inode_bytes())
+        used = sparse.bytes_of(groups.in_use(), found.block_size)
         os.truncate(descriptor, found.size)
         sparse.clear(descriptor, sparse.complement(used, found.size))
         sparse.clear(descriptor, unused)

@@ -13,7 +13,8 @@ import pathlib
 import re
 
 from amiclient import errors
-from amiclient.ext import reader as reader_
+from amiclient.ext import reader
+from amiclient.ext.reader import Reader
 from amiclient.ext import rewrite
 from amiclient.ext.superblock import Superblock
 
@@ -52,7 +53,7 @@ _HOW = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class FstabEntry:
     """One line.
 
     :param spec: what is mounted, such as ``UUID=...``.
@@ -99,12 +100,12 @@ class Entry:
         )
 
 
-def parse(text: str) -> tuple[Entry, ...]:
+def parse(text: str) -> tuple[FstabEntry, ...]:
     """Read the lines; those that make no sense are passed over."""
     return tuple(filter(None, map(_entry, text.splitlines())))
 
 
-def _entry(line: str) -> Entry | None:
+def _entry(line: str) -> FstabEntry | None:
     fields = line.split()
     if len(fields) < 2 or fields[0].startswith('#'):
         return None
@@ -113,7 +114,7 @@ def _entry(line: str) -> Entry | None:
     )
     kind, options = (*rest[:2], *('auto', 'defaults')[len(rest[:2]) :])
     path = path if path == '/' else path.rstrip('/')
-    return Entry(spec, path, kind, tuple(options.split(',')))
+    return FstabEntry(spec, path, kind, tuple(options.split(',')))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +127,7 @@ class Tie:
     """
 
     number: int
-    entry: Entry
+    entry: FstabEntry
     mended: str
 
     def __str__(self) -> str:
@@ -169,8 +170,8 @@ def report(image: pathlib.Path, name: str) -> tuple[str, ...]:
     :param name: what to call it.
     :returns: what the user should know.
     """
-    with reader_.opened(image) as reader:
-        found = ties(_read(reader), reader.superblock)
+    with reader.opened(image) as tree:
+        found = ties(_read(tree), tree.superblock)
     if not found:
         return ()
     listed = _listed(found)
@@ -178,13 +179,13 @@ def report(image: pathlib.Path, name: str) -> tuple[str, ...]:
     return (f'{note}; {_HOW}',)
 
 
-def boot_mounts(image: pathlib.Path) -> tuple[Entry, ...]:
+def boot_mounts(image: pathlib.Path) -> tuple[FstabEntry, ...]:
     """Tell what a root filesystem mounts where boot loaders look.
 
     :returns: what is on /boot first, if that is not within.
     """
-    with reader_.opened(image) as reader:
-        entries = parse(_read(reader))
+    with reader.opened(image) as tree:
+        entries = parse(_read(tree))
     return tuple(
         entry
         for path in _BOOTS
@@ -193,9 +194,9 @@ def boot_mounts(image: pathlib.Path) -> tuple[Entry, ...]:
     )
 
 
-def _read(reader: reader_.Reader) -> str:
+def _read(tree: Reader) -> str:
     # Any byte is a character, and comes back as it was.
-    return (reader.read_file(_PATH, _LIMIT) or b'').decode('latin-1')
+    return (tree.read_file(_PATH, _LIMIT) or b'').decode('latin-1')
 
 
 def mend_in(image: pathlib.Path, name: str) -> tuple[str, ...]:
@@ -206,8 +207,8 @@ def mend_in(image: pathlib.Path, name: str) -> tuple[str, ...]:
     :returns: what was done.
     :raises UnsupportedError: if the file cannot be read or changed.
     """
-    with reader_.opened(image) as reader:
-        node = reader.find(_PATH)
+    with reader.opened(image) as tree:
+        node = tree.find(_PATH)
         if node is None:
             return ()
         if not node.is_file:
@@ -216,8 +217,8 @@ def mend_in(image: pathlib.Path, name: str) -> tuple[str, ...]:
             raise _unmendable(
                 name, f'it is encrypted, or has more than {_LIMIT} bytes'
             )
-        text = reader.read(node, _LIMIT).decode('latin-1')
-        found = ties(text, reader.superblock)
+        text = tree.read(node, _LIMIT).decode('latin-1')
+        found = ties(text, tree.superblock)
     if not found:
         return ()
     try:

@@ -77,7 +77,7 @@ _STEM = 150
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Part:
+class ManifestPart:
     """One file, and what the image was that it holds the data of.
 
     :param file: its name, in the manifest's folder.
@@ -107,12 +107,12 @@ class Part:
 class Manifest:
     """A triple; what is None, there is none of."""
 
-    image: Part
-    kernel: Part | None = None
-    ramdisk: Part | None = None
+    image: ManifestPart
+    kernel: ManifestPart | None = None
+    ramdisk: ManifestPart | None = None
 
     @property
-    def parts(self) -> Mapping[str, Part]:
+    def parts(self) -> Mapping[str, ManifestPart]:
         """The parts that there are, by their nouns."""
         found = {
             'image': self.image,
@@ -229,7 +229,7 @@ class _Reader:
             hint='save the triple again',
         )
 
-    def part(self, noun: str, content: Any) -> Part:
+    def part(self, noun: str, content: Any) -> ManifestPart:
         if not isinstance(content, dict):
             raise self.wrong(noun, 'is no object')
         values: dict[str, Any] = {
@@ -256,7 +256,7 @@ class _Reader:
             properties.values()
         ):
             raise self.wrong(f'{noun}.properties', 'are not all texts')
-        return Part(
+        return ManifestPart(
             **values,
             tags=tuple(tags),
             properties=travelling(properties),

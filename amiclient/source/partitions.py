@@ -62,7 +62,7 @@ _GPT_NAMES = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Entry:
+class PartitionEntry:
     """What a table says of one partition.
 
     :param number: as the kernel counts.
@@ -96,7 +96,7 @@ class Table:
     """
 
     kind: str
-    entries: tuple[Entry, ...]
+    entries: tuple[PartitionEntry, ...]
     notes: tuple[str, ...] = ()
 
 
@@ -189,11 +189,13 @@ def _is_table(sector: bytes) -> bool:
 
 def _mbr(
     medium: block.Medium, head: bytes, primary: list[Slot]
-) -> Iterator[Entry]:
+) -> Iterator[PartitionEntry]:
     disk = int.from_bytes(head[440:444], 'little')
 
-    def entry(number: int, kind: int, start: int, count: int) -> Entry:
-        return Entry(
+    def entry(
+        number: int, kind: int, start: int, count: int
+    ) -> PartitionEntry:
+        return PartitionEntry(
             number=number,
             start=start * _SECTOR,
             size=count * _SECTOR,
@@ -283,14 +285,16 @@ def _gpt(
     return Table('gpt', tuple(_gpt_entries(data, width, size)), notes)
 
 
-def _gpt_entries(data: bytes, width: int, size: int) -> Iterator[Entry]:
+def _gpt_entries(
+    data: bytes, width: int, size: int
+) -> Iterator[PartitionEntry]:
     for index in range(len(data) // width):
         offset = index * width
         kind = uuid.UUID(bytes_le=data[offset : offset + 16])
         if not kind.int:
             continue
         first, last = struct.unpack_from('<QQ', data, offset + 32)
-        yield Entry(
+        yield PartitionEntry(
             number=index + 1,
             start=first * size,
             size=max(0, last - first + 1) * size,

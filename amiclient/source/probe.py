@@ -26,7 +26,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 from amiclient import errors
 from amiclient.ext import layout
-from amiclient.ext import superblock as superblock_
+from amiclient.ext import superblock
+from amiclient.ext.superblock import Superblock
 from amiclient import locks
 from amiclient.source import frames
 from amiclient.source import opening
@@ -206,7 +207,7 @@ class Content:
     """
 
     found: Found
-    superblock: superblock_.Superblock | None = None
+    superblock: Superblock | None = None
     damage: errors.DamagedError | None = None
 
     @property
@@ -267,7 +268,7 @@ class Probe(Content):
         """
         found = self.head[510:512] == partitions.SIGNATURE
         found = found or self.head.startswith(partitions.GPT_MAGIC, 512)
-        return superblock_.OFFSET if found else 0
+        return superblock.OFFSET if found else 0
 
     def root_image(self) -> layout.RootImage:
         """Take it for a root filesystem, if it is one.
@@ -381,13 +382,13 @@ def classify(
     """
     if found := _before(head):
         return Content(found)
-    data = head[superblock_.OFFSET : superblock_.OFFSET + superblock_.SIZE]
+    data = head[superblock.OFFSET : superblock.OFFSET + superblock.SIZE]
     if _is_journal(data):
         return Content(JOURNAL)
     damage: errors.DamagedError | None = None
     try:
-        block = superblock_.parse(data, name)
-    except superblock_.NotExtError:
+        block = superblock.parse(data, name)
+    except superblock.NotExtError:
         pass
     except errors.DamagedError as error:
         # Its magic number is two bytes only: it may be something else.
@@ -561,7 +562,7 @@ def _text(head: bytes) -> Found | None:
 def _is_journal(data: bytes) -> bool:
     """Tell an external journal, whose superblock has little else in it."""
     incompat = int.from_bytes(data[0x60:0x64], 'little')
-    device = bool(incompat & superblock_.INCOMPAT_JOURNAL_DEV)
+    device = bool(incompat & superblock.INCOMPAT_JOURNAL_DEV)
     return data[0x38:0x3A] == b'\x53\xef' and device
 
 

@@ -18,7 +18,7 @@ from amiclient import errors
 from amiclient.ext import busy
 from amiclient.ext import e2fsprogs
 from amiclient.ext import layout
-from amiclient.ext import repair as repair_
+from amiclient.ext import repair
 from amiclient.ext import superblock
 from amiclient import locks
 from amiclient.progress import Progress
@@ -27,7 +27,7 @@ from amiclient import scratch
 from amiclient.source import block
 from amiclient.source import build
 from amiclient.source import bundle
-from amiclient.source import disk as disk_
+from amiclient.source import disk
 from amiclient.source import esp
 from amiclient.source import filesystem
 from amiclient.source import fstab
@@ -270,7 +270,7 @@ class _Opener:
             source = self._copied(source)
         elif source.partition is None:
             found = superblock.read(source.root)
-            repair_.mend(
+            repair.mend(
                 source.root,
                 e2fsprogs.Toolbox.of(found),
                 recover=found.needs_recovery or found.orphans,
@@ -303,17 +303,17 @@ class _Opener:
         path, image = source.root, self._home() / 'root.img'
         busy.refuse_busy(path)
         before = locks.state(path)
-        with disk_.opened(
+        with disk.opened(
             path,
             kind,
             self._place(),
             name=self._shown,
             allow_backing_file=self._choice.allow_backing_file,
             beside=self._path.resolve().parent if source.own else None,
-        ) as disk:
-            root = disk.root(self._choice.partition)
-            self._take(disk, root, image)
-            boot = self._boot(disk, root, image)
+        ) as whole:
+            root = whole.root(self._choice.partition)
+            self._take(whole, root, image)
+            boot = self._boot(whole, root, image)
         if locks.state(path) != before:
             raise errors.BusyError(
                 'was changed while its root filesystem was taken out',
@@ -329,40 +329,40 @@ class _Opener:
             root=image,
             boot=boot.image,
             own=True,
-            format=known or disk.format,
+            format=known or whole.format,
             partition=root.number,
             partitions=tuple(
                 dataclasses.replace(each, is_boot=True)
                 if each.number == boot.number
                 else each
-                for each in disk.partitions
+                for each in whole.partitions
             ),
-            notes=(*source.notes, *disk.notes, *boot.notes),
+            notes=(*source.notes, *whole.notes, *boot.notes),
         )
 
     def _boot(
-        self, disk: disk_.Disk, root: disk_.Partition, image: pathlib.Path
-    ) -> esp.Taken:
+        self, whole: disk.Disk, root: disk.Partition, image: pathlib.Path
+    ) -> esp.BootFilesystem:
         """Take what belongs on /boot, if that is not in the root."""
         mounted = fstab.boot_mounts(image)
         entry = next((e for e in mounted if e.path == '/boot'), None)
-        boot = disk.boot(root, entry)
+        boot = whole.boot(root, entry)
         name = self._shown
         if boot is not None and boot.superblock is not None:
             target = self._place() / 'boot.img'
-            self._take(disk, boot, target)
-            return esp.Taken(target, boot.number)
+            self._take(whole, boot, target)
+            return esp.BootFilesystem(target, boot.number)
         if boot is not None and boot.fat is None:
             note = (
                 f'{name}: what belongs on /boot is on partition '
                 f'{boot.number}, {boot.what}, which is not looked into'
             )
-            return esp.Taken(notes=(note,))
-        parts = disk.loaders(root, mounted)
+            return esp.BootFilesystem(notes=(note,))
+        parts = whole.loaders(root, mounted)
         if not parts or not (boot is not None or esp.is_needed(image)):
-            return esp.Taken()
+            return esp.BootFilesystem()
         taken = esp.take(
-            disk, parts, self._place(), name=name, progress=self._progress
+            whole, parts, self._place(), name=name, progress=self._progress
         )
         if boot is None or taken.image is not None or taken.notes:
             return taken
@@ -370,15 +370,15 @@ class _Opener:
             f'{name}: what belongs on /boot is on partition {boot.number}, '
             f'{boot.what}, in which no kernel was found'
         )
-        return esp.Taken(notes=(note,))
+        return esp.BootFilesystem(notes=(note,))
 
     def _take(
-        self, disk: disk_.Disk, part: disk_.Partition, target: pathlib.Path
+        self, whole: disk.Disk, part: disk.Partition, target: pathlib.Path
     ) -> None:
         if part.superblock is None:
             return
         filesystem.take(
-            disk.medium,
+            whole.medium,
             part.start,
             part.superblock,
             target,

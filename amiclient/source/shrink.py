@@ -22,7 +22,7 @@ from amiclient import sparse
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Request:
+class ShrinkSourceRequest:
     """What a user wants; see :class:`amiclient.ext.shrink.ShrinkRequest`.
 
     :param output: where the result shall go; None to replace the source,
@@ -45,7 +45,7 @@ class Planned:
     """
 
     plan: shrink.ShrinkPlan
-    request: Request
+    request: ShrinkSourceRequest
     source: resolve.Source
 
     @property
@@ -58,7 +58,7 @@ class Planned:
 
 @contextlib.contextmanager
 def planned(
-    request: Request, *, exact: bool, progress: Progress
+    request: ShrinkSourceRequest, *, exact: bool, progress: Progress
 ) -> Iterator[Planned]:
     """Take a source, and plan how to shrink its root filesystem.
 
@@ -119,7 +119,9 @@ def planned(
         yield Planned(plan, request, source)
 
 
-def _root(source: resolve.Source, request: Request) -> layout.RootImage:
+def _root(
+    source: resolve.Source, request: ShrinkSourceRequest
+) -> layout.RootImage:
     try:
         return source.image()
     except errors.SourceError as error:

@@ -398,7 +398,7 @@ def _by_program(kind: str, data: bytes, name: str) -> bytes:
     return output
 
 
-class Reader(Protocol):
+class Readable(Protocol):
     """What can be read from the beginning to the end."""
 
     def read(self, count: int, /) -> bytes:
@@ -415,7 +415,7 @@ class Stream:
 
     def __init__(
         self,
-        reader: Reader,
+        reader: Readable,
         name: str,
         raw: BinaryIO,
         kind: str | None = None,
@@ -574,7 +574,7 @@ def opened(
 
 def _reader(
     file: BinaryIO, kind: str | None, name: str, stack: contextlib.ExitStack
-) -> Reader:
+) -> Readable:
     file.seek(0)
     if kind is None:
         return file

@@ -115,7 +115,7 @@ def fill(
     :raises SourceError: if it is damaged, cut short, no archive of files, or
         has something in it that a filesystem cannot have.
     """
-    _Archive(stream, tree, task).run()
+    _TarReader(stream, tree, task).run()
 
 
 def reader(stream: streams.Stream) -> tarfile.TarFile:
@@ -223,7 +223,7 @@ def _is_number(field: bytes | bytearray) -> bool:
     return field[0] >= 0x80 or not digits.strip(b'01234567')
 
 
-class _Archive:
+class _TarReader:
     def __init__(
         self,
         stream: streams.Stream,

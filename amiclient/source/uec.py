@@ -25,7 +25,8 @@ from amiclient import errors
 from amiclient.progress import Progress
 from amiclient.progress import Task
 from amiclient import scratch
-from amiclient.source import manifest as manifest_
+from amiclient.source import manifest
+from amiclient.source.manifest import Manifest
 from amiclient.source import opening
 from amiclient.source import probe
 from amiclient.source import streams
@@ -69,7 +70,7 @@ class Unpacked:
     sizes: dict[str, int]
     sha512: dict[str, str]
     name: str
-    manifest: manifest_.Manifest | None
+    manifest: Manifest | None
 
 
 def is_tar(path: pathlib.Path) -> bool:
@@ -93,7 +94,7 @@ def role(name: str) -> str | None:
         None for anything else.
     """
     last = name.rpartition('/')[2]
-    if last == manifest_.NAME:
+    if last == manifest.NAME:
         return 'manifest'
     if '-loader' in last or '-floppy' in last:
         # For clouds that cannot be given a kernel; it boots nothing itself.
@@ -153,7 +154,7 @@ def unpack_stream(
                 continue
             found.names[kind] = member.name
             if kind == 'manifest':
-                found.manifest = data.read(manifest_.LIMIT + 1)
+                found.manifest = data.read(manifest.LIMIT + 1)
                 found.roles = _roles(found.manifest)
                 continue
             place = folder if kind in wanted else None
@@ -198,24 +199,24 @@ class _Found:
                 subject=name,
                 hint='unpack it, and name the files',
             )
-        manifest = None
+        parsed = None
         if self.manifest is not None:
             shown = f'{name}: {errors.shown(self.names["manifest"])}'
-            manifest = manifest_.parse(self.manifest, shown)
+            parsed = manifest.parse(self.manifest, shown)
         stem = self.names['image'].rpartition('/')[2].removesuffix('.img')
         return Unpacked(
             self.paths,
             self.sizes,
             self.sha512,
             stem.removesuffix('-blank'),
-            manifest,
+            parsed,
         )
 
 
 def _roles(data: bytes) -> dict[str, str]:
     """Tell the roles of files by a manifest, if it is one of ours."""
     try:
-        parts = manifest_.parse(data, manifest_.NAME).parts
+        parts = manifest.parse(data, manifest.NAME).parts
     except errors.SourceError:
         # Whether that is an error, all of the archive tells.
         return {}

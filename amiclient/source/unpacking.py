@@ -83,7 +83,7 @@ def unpack(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Bound:
+class _UnpackLimit:
     """How much is unpacked at most.
 
     :param end: bytes of what is in it, by its own word.
@@ -102,7 +102,7 @@ class _Bound:
         return self.end + self.kept
 
 
-def _bound(stream: streams.Stream) -> _Bound:
+def _bound(stream: streams.Stream) -> _UnpackLimit:
     """Refuse what is no source, before all of it is unpacked.
 
     :returns: where to end with what is one.
@@ -113,16 +113,16 @@ def _bound(stream: streams.Stream) -> _Bound:
     what, block = content.phrase, content.superblock
     if what.endswith((' compressed file', '-compressed file')):
         # What is compressed does not get smaller by being compressed again.
-        return _Bound(stream.packed * _AGAIN, _KEPT, 'compressed file')
+        return _UnpackLimit(stream.packed * _AGAIN, _KEPT, 'compressed file')
     if what.endswith(' disk image'):
         size = qemu_headers.disk_size(head)
         if content.found.disk == 'vhdx':
             start = stream.peek(qemu_headers.VHDX_HEAD)
             size = qemu_headers.vhdx_size(start, name) + _VHDX_BLOCK
         if size is None or size > _MOST:
-            return _Bound(_MOST, 0, 'disk image')
+            return _UnpackLimit(_MOST, 0, 'disk image')
         # Snapshots are in there, too.
-        return _Bound(2 * size, _KEPT, 'disk image')
+        return _UnpackLimit(2 * size, _KEPT, 'disk image')
     if block is None and not what.endswith(' disk'):
         raise errors.SourceError(
             f'compressed; in it is {what}: only ext2, ext3 and ext4 '
@@ -149,10 +149,12 @@ def _bound(stream: streams.Stream) -> _Bound:
                 hint='get a whole copy of it',
             )
     what = 'filesystem' if block is not None and not disk else 'disk'
-    return _Bound(size or _MOST, _KEPT, what, strict=False)
+    return _UnpackLimit(size or _MOST, _KEPT, what, strict=False)
 
 
-def _left(stream: streams.Stream, bound: _Bound, size: int) -> tuple[str, ...]:
+def _left(
+    stream: streams.Stream, bound: _UnpackLimit, size: int
+) -> tuple[str, ...]:
     """Read on for a while, for checksums are at the very end.
 
     :param size: bytes that were unpacked.

@@ -341,8 +341,10 @@ def _add(error: BaseException, words: str) -> None:
         error.add_note(again)
 
 
-def _part(record: model.ImageRecord, file: str, sha512: str) -> manifests.Part:
-    return manifests.Part(
+def _part(
+    record: model.ImageRecord, file: str, sha512: str
+) -> manifests.ManifestPart:
+    return manifests.ManifestPart(
         file=file,
         size=download.check(record),
         sha512=sha512,
@@ -474,7 +476,7 @@ class _UecArchive:
         with (
             contextlib.suppress(errors.NoSpaceError, errors.TooLargeError),
             staging.full_told(self._directory, _ANOTHER),
-            scratch.Directory(directory) as made,
+            scratch.PrivateDirectory(directory) as made,
         ):
             found = uec.unpack(
                 self._path, made.path, progress=self._progress, wanted=wanted

@@ -20,7 +20,8 @@ from amiclient.glance.upload import request
 from amiclient.glance.upload import reuse
 from amiclient import locks
 from amiclient.progress import Progress
-from amiclient.rootfs import identify as identify_
+from amiclient.rootfs.identify import identify_kernel
+from amiclient.rootfs.identify import identify_ramdisk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,11 +74,11 @@ def identify_file(kind: model.Kind, path: pathlib.Path) -> PartFile:
     :raises SourceError: if it is not, saying what it is.
     """
     if kind is model.Kind.AKI:
-        kernel = identify_.identify_kernel(path)
+        kernel = identify_kernel(path)
         return PartFile(
             kind, path, kernel.size, kernel.state, kernel.architecture
         )
-    ramdisk = identify_.identify_ramdisk(path)
+    ramdisk = identify_ramdisk(path)
     return PartFile(kind, path, ramdisk.size, ramdisk.state)
 
 

@@ -318,7 +318,7 @@ def adopt(request: UploadRequest, source: bundle.Source) -> UploadRequest:
     )
 
 
-def _traits(given: Traits, part: manifest.Part) -> Traits:
+def _traits(given: Traits, part: manifest.ManifestPart) -> Traits:
     before = dict(part.properties)
     if given.architecture is not None:
         before.pop('architecture', None)

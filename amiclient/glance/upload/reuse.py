@@ -232,9 +232,9 @@ def _unlike(image: model.ImageRecord, wanted: Requirements) -> Iterator[str]:
         found: Any = image.properties.get(key)
         # A link that is empty is none.
         if bool(found) if text is None else found != text:
-            is_ = f'is {found!r}' if found else 'is not set'
+            state = f'is {found!r}' if found else 'is not set'
             but = '' if text is None else f', not {text!r}'
-            yield f'its {key} {is_}{but}'
+            yield f'its {key} {state}{but}'
 
 
 def still(

@@ -57,7 +57,7 @@ class Local:
     choice: resolve.Choice
     kernel: pathlib.Path | None = None
     ramdisk: pathlib.Path | None = None
-    saved: manifest.Part | None = None
+    saved: manifest.ManifestPart | None = None
 
     @property
     def title(self) -> str:

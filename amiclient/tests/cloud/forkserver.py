@@ -326,8 +326,8 @@ def _tell(connection: socket.socket, line: str) -> None:
 
 
 if __name__ == '__main__':
-    with socket.socket(socket.AF_UNIX) as socket_:
-        socket_.bind(sys.argv[1])
-        socket_.listen()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(sys.argv[1])
+        listener.listen()
         _load()
-        sys.exit(_serve(socket_))
+        sys.exit(_serve(listener))

@@ -8,11 +8,11 @@ import subprocess
 import sys
 from typing import Any
 
-import fixtures as fixtures_
+import fixtures
 from testtools import content
 
 from amiclient.tests import base
-from amiclient.tests.cloud import fixture as fixtures
+from amiclient.tests.cloud import fixture
 from amiclient.tests.cloud import forkserver as openstack_server
 from amiclient.tests.cloud import shell as openstack_shell
 
@@ -34,10 +34,10 @@ class TestCase(base.TestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.embedded = self.useFixture(fixtures.EmbeddedCloud())
+        self.embedded = self.useFixture(fixture.EmbeddedCloud())
         self.cloud = self.embedded.cloud
         for name, value in self.cloud.environment(self.user).items():
-            self.useFixture(fixtures_.EnvironmentVariable(name, value))
+            self.useFixture(fixtures.EnvironmentVariable(name, value))
         self.addOnException(self._on_failure)
 
     def _on_failure(self, exc_info: Any) -> None:

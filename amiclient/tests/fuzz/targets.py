@@ -10,7 +10,7 @@ import shutil
 import requests_mock
 
 from amiclient import errors
-from amiclient.ext import reader as reader_
+from amiclient.ext import reader
 from amiclient.ext import shrink
 from amiclient.ext import superblock
 from amiclient.rootfs import boot_extract
@@ -49,8 +49,8 @@ def _open_root(path: pathlib.Path, folder: pathlib.Path) -> str | None:
 
 
 def _read_file(path: pathlib.Path, folder: pathlib.Path) -> str | None:
-    with reader_.opened(path) as reader:
-        data = reader.read_file('/boot/vmlinuz', 1 << 16)
+    with reader.opened(path) as tree:
+        data = tree.read_file('/boot/vmlinuz', 1 << 16)
     if data is not None and len(data) > 1 << 16:
         return 'more was read than was allowed'
     return None
@@ -65,7 +65,9 @@ def _release(path: pathlib.Path, folder: pathlib.Path) -> str | None:
 
 
 def _check(path: pathlib.Path, folder: pathlib.Path) -> str | None:
-    found = check.check(bundle.Source(root=path), check.Request(name=path))
+    found = check.check(
+        bundle.Source(root=path), check.CheckRequest(name=path)
+    )
     unknown = {finding.rule for finding in found} - check.RULES
     return f'unknown rules: {unknown}' if unknown else None
 

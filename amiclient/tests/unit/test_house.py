@@ -118,6 +118,17 @@ def unconfined(tree: ast.AST) -> list[int]:
     ]
 
 
+def aliases(tree: ast.AST) -> list[str]:
+    """Name the imports that only an underscore tells from something else."""
+    return [
+        alias.asname
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+        if alias.asname and alias.asname.endswith('_')
+    ]
+
+
 def mapped(page: str) -> set[str]:
     """Name the files and directories that the contributors' map has."""
     found = set()
@@ -193,6 +204,14 @@ class TestHouse(base.TestCase):
                 wrong.append(f'{path} has {lines} lines, more than {limit}')
         self.assertEqual([], wrong)
 
+    def test_no_alias_with_an_underscore(self) -> None:
+        wrong = [
+            f'{path} imports a module as {name}'
+            for path in _PACKAGE.rglob('*.py')
+            for name in aliases(ast.parse(path.read_text()))
+        ]
+        self.assertEqual([], wrong)
+
     def test_map(self) -> None:
         page = _PACKAGE.parent / 'doc/source/contributor/index.rst'
         found = mapped(page.read_text())
@@ -222,6 +241,7 @@ class TestHouse(base.TestCase):
             '    process.run(["ls"], access=given)\n'
             '    process.run(["ls"], access=None)\n'
             '    process.background(["ls"])\n'
+            '    import uuid as uuid_, json as text\n'
         )
         names = imports(tree)
         self.assertEqual(
@@ -235,3 +255,4 @@ class TestHouse(base.TestCase):
         self.assertEqual([], offending(names, ('amiclient.gl', 'open')))
         self.assertEqual(['system'], calls(tree))
         self.assertEqual([7, 8], unconfined(tree))
+        self.assertEqual(['uuid_'], aliases(tree))

@@ -26,7 +26,7 @@ import pathlib, sys, time
 from amiclient import scratch
 folder = pathlib.Path(sys.argv[1])
 with scratch.File(folder, 'root.img') as file:
-    with scratch.Directory(folder) as made:
+    with scratch.PrivateDirectory(folder) as made:
         file.path.write_bytes(bytes(50000))
         (made.path / 'copy').write_bytes(bytes(100000))
         print(file.path.name, made.path.name, flush=True)
@@ -147,7 +147,7 @@ class TestFile(_Case):
         self.patch(os, 'open', opened)
         for kind in (
             lambda: scratch.File(self.folder, 'x'),
-            lambda: scratch.Directory(self.folder),
+            lambda: scratch.PrivateDirectory(self.folder),
         ):
             self.assertRaises(KeyboardInterrupt, kind)
             self.assertEqual([], self.names())
@@ -202,7 +202,7 @@ class TestExposed(_Case):
         self.assertEqual(2, len(self.names()))
 
     def test_folder_swapped(self) -> None:
-        with scratch.Directory(self.folder) as made:
+        with scratch.PrivateDirectory(self.folder) as made:
             (name,) = self.names()
             (self.folder / name).rename(self.folder / 'moved')
             (self.folder / name).mkdir()

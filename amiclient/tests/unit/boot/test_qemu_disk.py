@@ -6,7 +6,7 @@ import json
 import pathlib
 
 from amiclient.boot import qemu
-from amiclient.ext import reader as reader_
+from amiclient.ext import reader
 from amiclient.ext import superblock
 from amiclient import process
 from amiclient.tests import base
@@ -98,6 +98,6 @@ class TestSeed(base.TestCase):
         self.assertEqual({}, self.read(path, 'vendor_data.json'))
 
     def read(self, path: pathlib.Path, name: str) -> dict[str, object]:
-        with reader_.opened(path) as reader:
-            found = reader.read_file(f'/openstack/latest/{name}')
+        with reader.opened(path) as tree:
+            found = tree.read_file(f'/openstack/latest/{name}')
         return dict(json.loads(found))

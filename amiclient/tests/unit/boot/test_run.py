@@ -59,7 +59,7 @@ class TestRun(base.TestCase):
 
     def run_(
         self, *said: tuple[str, bytes], architecture: str = 'x86_64'
-    ) -> run.Run:
+    ) -> run.BootRun:
         self.session = Session(*said)
         self.patch(run, 'time', self.session)
         self.patch(
@@ -70,7 +70,7 @@ class TestRun(base.TestCase):
             emulator=qemu.emulator(architecture),
         )
         with progress.QUIET.task('Booting', None) as task:
-            made = run.Run(plan, {}, task)
+            made = run.BootRun(plan, {}, task)
             made.watch(None)
         return made
 

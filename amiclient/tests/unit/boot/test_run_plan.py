@@ -125,7 +125,7 @@ class TestPlan(PlanCase):
         self.refused(errors.UsageError, append='x' * 4000)
 
     def saved(self, **properties: str) -> None:
-        part = manifest.Part(
+        part = manifest.ManifestPart(
             file='root.img', size=1, sha512='0' * 128,
             disk_format='ami', container_format='ami', properties=properties,
         )  # fmt: skip

@@ -7,7 +7,7 @@ import pathlib
 
 from amiclient import errors
 from amiclient.ext import geometry
-from amiclient.ext import layout as layout_
+from amiclient.ext import layout
 from amiclient.ext import superblock
 from amiclient import process
 from amiclient import sparse
@@ -36,8 +36,8 @@ _ROOMY = 1024
 
 def _measure(image: pathlib.Path) -> geometry.Geometry:
     with sparse.opened(image, os.O_RDONLY) as descriptor:
-        layout = layout_.Layout(descriptor, superblock.read(image))
-        return geometry.measure(layout)
+        groups = layout.Layout(descriptor, superblock.read(image))
+        return geometry.measure(groups)
 
 
 @shrinking.for_each(*_KINDS)

@@ -6,7 +6,7 @@ import itertools
 import os
 
 from amiclient import errors
-from amiclient.ext import layout as layout_
+from amiclient.ext import layout
 from amiclient.ext import superblock
 from amiclient import sparse
 from amiclient.tests import base
@@ -87,7 +87,7 @@ class TestRuns(base.TestCase):
                 if self.random.random() < 0.2:
                     data = self.random.choice((b'\0', b'\xff')) * 128
                 want = {n for n in range(bits) if data[n // 8] >> n % 8 & 1}
-                found = layout_._runs(data, bits)
+                found = layout._runs(data, bits)
                 self.check_form(found)
                 self.assertEqual(want, self.numbers(found))
 
@@ -102,9 +102,9 @@ class TestLayout(base.TestCase):
         image = shrinking.shape(name, self.folder)
         found = superblock.read(image)
         with sparse.opened(image, os.O_RDONLY) as descriptor:
-            layout = layout_.Layout(descriptor, found)
-            free, used = layout.free(), layout.in_use()
-            metadata = layout.metadata()
+            groups = layout.Layout(descriptor, found)
+            free, used = groups.free(), groups.in_use()
+            metadata = groups.metadata()
         self.assertEqual(
             found.block_count, sparse.count(free) + sparse.count(used)
         )
@@ -121,14 +121,14 @@ class TestLayout(base.TestCase):
         image = shrinking.shape(name, self.folder)
         found = superblock.read(image)
         with sparse.opened(image, os.O_RDONLY) as descriptor:
-            layout = layout_.Layout(descriptor, found)
+            groups = layout.Layout(descriptor, found)
             used = {
                 group.number * found.inodes_per_group + index + 1
-                for group in layout.groups
-                for first, end in layout.inode_runs(group)
+                for group in groups.groups
+                for first, end in groups.inode_runs(group)
                 for index in range(first, end)
             }
-            unused = list(layout.unused_inode_bytes())
+            unused = list(groups.unused_inode_bytes())
         self.assertEqual(found.used_inodes, len(used))
         reachable = set(exttree.inode_numbers(image).values())
         self.assertEqual(set(), reachable - used)
@@ -152,11 +152,11 @@ class TestDamage(base.TestCase):
         self.image = shrinking.small(self.tmp())
         self.found = superblock.read(self.image)
 
-    def layout(self) -> layout_.Layout:
+    def layout(self) -> layout.Layout:
         with sparse.opened(self.image, os.O_RDONLY) as descriptor:
-            layout = layout_.Layout(descriptor, self.found)
-            layout.in_use()
-            return layout
+            groups = layout.Layout(descriptor, self.found)
+            groups.in_use()
+            return groups
 
     def test_descriptors_that_lead_nowhere(self) -> None:
         for garbage in (b'\xff' * 64, bytes(64)):

@@ -8,7 +8,7 @@ from amiclient.boot import run
 from amiclient.glance.change import update
 from amiclient.glance.transfer import save
 from amiclient.glance.upload import request
-from amiclient.glance.verify import verify as verify_
+from amiclient.glance.verify.verify import VerifyRequest
 from amiclient.osc import ami
 from amiclient.osc import ami_change
 from amiclient.osc import boot
@@ -39,11 +39,11 @@ _FILLED = (
     (ami_change.SetAmi, update.ChangeRequest, {'patience'}),
     (boot.BootImage, run.BootRequest, set()),
     (local.BuildImage, build.BuildRequest, {'durable', 'options', 'rooted'}),
-    (local.CheckSource, check.Request, {'name', 'now', 'version'}),
-    (local.ShrinkImage, shrink.Request, {'choice', 'source'}),
+    (local.CheckSource, check.CheckRequest, {'name', 'now', 'version'}),
+    (local.ShrinkImage, shrink.ShrinkSourceRequest, {'choice', 'source'}),
     (
         verify.VerifyAmi,
-        verify_.VerifyRequest,
+        VerifyRequest,
         {'is_deep', 'local', 'patience'},
     ),
 )

@@ -14,7 +14,7 @@ from osc_lib import exceptions as osc_exceptions
 
 from amiclient import errors
 from amiclient.osc import command
-from amiclient.osc import output as output_
+from amiclient.osc import output
 from amiclient.tests import base
 
 _EVIL = 'web\x1b]0;owned\x07\n\u202etxt'
@@ -77,25 +77,25 @@ def run(kind, formatter, stream):
 
 
 class TestOutput(base.TestCase):
-    def assertSafe(self, output):
-        left = [c for c in output if not c.isprintable() and c != '\n']
-        self.assertEqual([], left, output)
+    def assertSafe(self, printed):
+        left = [c for c in printed if not c.isprintable() and c != '\n']
+        self.assertEqual([], left, printed)
 
     def test_tables_are_safe_wherever_they_go(self):
         for kind in (Show, List):
             for stream in (io.StringIO(), Screen()):
-                output = run(kind, 'table', stream)
-                self.assertSafe(output)
-                self.assertIn(_SAFE, output)
+                printed = run(kind, 'table', stream)
+                self.assertSafe(printed)
+                self.assertIn(_SAFE, printed)
 
     def test_every_format_is_safe_on_a_terminal(self):
         for kind in (Show, List):
             for formatter in ('value', 'csv', 'yaml', 'json', 'shell'):
                 if (kind, formatter) in ((Show, 'csv'), (List, 'shell')):
                     continue
-                output = run(kind, formatter, Screen())
-                self.assertSafe(output)
-                self.assertNotIn('\nowned', output)
+                printed = run(kind, formatter, Screen())
+                self.assertSafe(printed)
+                self.assertNotIn('\nowned', printed)
 
     def test_values_in_a_pipe_are_as_they_are(self):
         self.assertIn(_EVIL, run(List, 'value', io.StringIO()))
@@ -110,7 +110,7 @@ class TestOutput(base.TestCase):
             self.assertEqual({_EVIL: _EVIL}, found['properties'])
 
     def test_numbers_and_nothing_stay(self):
-        row = output_.safe((5, None, True, ('a\n', 1), {'k\n': ['v\t']}))
+        row = output.safe((5, None, True, ('a\n', 1), {'k\n': ['v\t']}))
         self.assertEqual((5, None, True, ('a\\n', 1), {'k\\n': ['v\\t']}), row)
 
     def test_columns_keep_their_kind_and_lines(self):
@@ -118,7 +118,7 @@ class TestOutput(base.TestCase):
             def human_readable(self):
                 return '\n'.join(self._value)
 
-        (made,) = output_.safe((Lines(['a\x1b', 'b']),))
+        (made,) = output.safe((Lines(['a\x1b', 'b']),))
         self.assertIsInstance(made, Lines)
         self.assertEqual('a\\x1b\nb', made.human_readable())
 

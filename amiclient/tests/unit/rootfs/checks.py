@@ -112,7 +112,7 @@ class CheckCase(base.TestCase):
             ramdisk=drivers and self.file('initrd', ramdisk(drivers)),
             manifest=_manifest(command_line),
         )  # fmt: skip
-        found = check.check(source, check.Request(name=image, **rest))
+        found = check.check(source, check.CheckRequest(name=image, **rest))
         self.assertLessEqual({f.rule for f in found}, check.RULES)
         for finding in found:
             self.assertFalse(finding.message.endswith('.'), finding)
@@ -146,7 +146,7 @@ def _manifest(command_line: str | None) -> manifest.Manifest | None:
     if command_line is None:
         return None
     return manifest.Manifest(
-        manifest.Part(
+        manifest.ManifestPart(
             file='x.img', size=1, sha512='', disk_format='ami',
             container_format='ami',
             properties={'os_command_line': command_line},

@@ -32,7 +32,7 @@ class TestCompletion(base.TestCase):
         """Tell what is added, by noun: its name; and what is said of it."""
         with boot_extract.completed(
             source,
-            boot_extract.Wanted(**wanted),
+            boot_extract.BootSelection(**wanted),
             name=pathlib.Path('system.img'),
             work_directory=self.work,
         ) as complete:
@@ -56,7 +56,7 @@ class TestCompletion(base.TestCase):
         source = self.source()
         with boot_extract.completed(
             source,
-            boot_extract.Wanted(),
+            boot_extract.BootSelection(),
             name=pathlib.Path('system.img'),
             work_directory=self.work,
         ) as complete:

@@ -18,10 +18,10 @@ from amiclient import errors
 from amiclient.ext.layout import Layout
 from amiclient import process
 from amiclient import progress
-from amiclient.rootfs import extract as extract_
+from amiclient.rootfs import extract
 from amiclient.source import manifest
 from amiclient.source import resolve
-from amiclient.source import shrink as shrink_
+from amiclient.source import shrink
 from amiclient import sparse
 from amiclient.tests import base
 from amiclient.tests.disks import disks
@@ -54,11 +54,11 @@ class TestCopies(base.TestCase):
             file.write(_SECRET * 1000)
         self.target = self.folder / 'out'
 
-    def extract(self, path: pathlib.Path, **choice: Any) -> extract_.Extracted:
+    def extract(self, path: pathlib.Path, **choice: Any) -> extract.Extracted:
         chosen = resolve.Choice(home=self.folder, **choice)
         before = {*os.listdir(self.folder)}
         with resolve.opened(path, chosen) as source:
-            found = extract_.extract(source, path, self.target)
+            found = extract.extract(source, path, self.target)
         process.run(['e2fsck', '-f', '-n', found.image], access=None)
         self.assertEqual({*before, 'out'}, {*os.listdir(self.folder)})
         self.assertEqual(
@@ -77,7 +77,7 @@ class TestCopies(base.TestCase):
         process.run(['gzip', '-k', '-1', self.root], access=None)
         return disk, self.root.with_name(f'{self.root.name}.gz')
 
-    def assertTaken(self, found: extract_.Extracted) -> bytes:
+    def assertTaken(self, found: extract.Extracted) -> bytes:
         self.assertEqual(
             exttree.read_tree(self.root), exttree.read_tree(found.image)
         )
@@ -127,7 +127,7 @@ class TestCopies(base.TestCase):
             packed.write_bytes(gzip.compress(self.root.read_bytes(), 1))
             for path in (self.root, packed):
                 with resolve.opened(path) as source:
-                    found = extract_.extract(source, path, self.target)
+                    found = extract.extract(source, path, self.target)
                     self.assertEqual(
                         rest != kept, 'behind' in ''.join(source.notes)
                     )
@@ -138,7 +138,7 @@ class TestCopies(base.TestCase):
     def test_what_is_behind_a_saved_one(self) -> None:
         content = self.root.read_bytes()
         self.root.write_bytes(content + b'more')
-        part = manifest.Part(
+        part = manifest.ManifestPart(
             file=self.root.name,
             size=len(content) + 4,
             sha512=manifest.sha512(self.root, progress=progress.QUIET),
@@ -150,7 +150,7 @@ class TestCopies(base.TestCase):
         saved = self.folder / manifest.NAME
         saved.write_text(manifest.dump(manifest.Manifest(image=part)))
         with resolve.opened(self.folder) as source:
-            found = extract_.extract(source, self.folder, self.target)
+            found = extract.extract(source, self.folder, self.target)
         self.assertEqual(sha(content), sha(found.image.read_bytes()))
         # It is what it was, but for that.
         sha512 = manifest.sha512(found.image, progress=progress.QUIET)
@@ -187,7 +187,7 @@ class TestCopies(base.TestCase):
             (self.folder / 'new', self.folder),
             (self.folder / 'not' / 'there', None),
         ):
-            self.assertEqual(expected, extract_.home(self.root, directory))
+            self.assertEqual(expected, extract.home(self.root, directory))
 
     def elsewhere(self) -> str:
         """Make a folder on another filesystem, for as long as the test."""
@@ -218,9 +218,9 @@ class TestPlaces(base.TestCase):
         return sorted(self.source.rglob('*'))
 
     def extract(self, path: pathlib.Path) -> pathlib.Path:
-        home = extract_.home(path, None)
+        home = extract.home(path, None)
         with resolve.opened(path, resolve.Choice(home=home)) as source:
-            return extract_.extract(source, path).directory
+            return extract.extract(source, path).directory
 
     def test_default(self) -> None:
         beside = pathlib.Path('rootfs-ami')
@@ -251,20 +251,20 @@ class TestPlaces(base.TestCase):
 
     def test_within(self) -> None:
         for directory in ('rootfs', 'rootfs/new/er', 'link', 'link/new'):
-            self.refused(extract_.home, self.source, pathlib.Path(directory))
+            self.refused(extract.home, self.source, pathlib.Path(directory))
             self.refused(self.shrink, pathlib.Path(directory) / 'root.img')
         os.chdir(self.source)
-        self.refused(extract_.home, pathlib.Path(), None)
+        self.refused(extract.home, pathlib.Path(), None)
         os.chdir('..')
         self.assertEqual(self.before, self.names())
 
     def shrink(self, output: pathlib.Path) -> None:
-        request = shrink_.Request(
+        request = shrink.ShrinkSourceRequest(
             source=self.source,
             choice=resolve.Choice(work_directory=self.tmp()),
             output=output,
         )
-        with shrink_.planned(request, exact=False, progress=progress.QUIET):
+        with shrink.planned(request, exact=False, progress=progress.QUIET):
             self.fail('it was planned')
 
     def refused(self, function, *words: object) -> None:

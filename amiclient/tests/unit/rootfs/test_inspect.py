@@ -7,7 +7,7 @@ import tarfile
 
 from amiclient.osc import columns
 from amiclient.rootfs import extract
-from amiclient.rootfs import inspect as inspect_
+from amiclient.rootfs import inspect
 from amiclient.source import resolve
 from amiclient.tests import base
 from amiclient.tests.unit.rootfs import checks
@@ -42,10 +42,10 @@ class TestKernelsBeside(base.TestCase):
                 archive.add(self.folder / name, name)
         return path
 
-    def inspect(self, path: pathlib.Path) -> tuple[inspect_.Inspected, str]:
+    def inspect(self, path: pathlib.Path) -> tuple[inspect.Inspected, str]:
         choice = resolve.Choice(work_directory=self.work)
         with resolve.opened(path, choice) as source:
-            found = inspect_.inspect(source, path)
+            found = inspect.inspect(source, path)
         row = dict(zip(*columns.one(columns.INSPECTED, found), strict=True))
         self.assertIsInstance(row['kernels'], columns.Kernels)
         return found, row['kernels'].human_readable()

@@ -235,7 +235,7 @@ class TestCheck(checks.CheckCase):
             errors.SourceError,
             check.check,
             checks.bundle.Source(root=path),
-            check.Request(name=path),
+            check.CheckRequest(name=path),
         )
 
     def test_what_is_no_kernel(self) -> None:

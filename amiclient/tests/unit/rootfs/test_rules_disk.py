@@ -212,9 +212,9 @@ class TestFstab(base.TestCase):
         )
         self.assertEqual(
             (
-                fstab.Entry('LABEL=a b', '/mnt/x y', 'ext4',
+                fstab.FstabEntry('LABEL=a b', '/mnt/x y', 'ext4',
                             ('ro', 'noatime')),
-                fstab.Entry('/dev/sda1', '/', 'auto', ('defaults',)),
+                fstab.FstabEntry('/dev/sda1', '/', 'auto', ('defaults',)),
             ),
             found,
         )  # fmt: skip

@@ -16,7 +16,7 @@ import fixtures
 from amiclient import errors
 from amiclient.ext import reader
 from amiclient import process
-from amiclient.source import build as build_
+from amiclient.source import build
 from amiclient import sparse
 from amiclient.tests import base
 from amiclient.tests.disks import archives
@@ -36,11 +36,11 @@ class BuildCase(base.TestCase):
         self.output = self.folder / 'out' / 'root.img'
         self.output.parent.mkdir()
 
-    def build(self, source: pathlib.Path, **options) -> build_.Built:
-        request = build_.BuildRequest(
+    def build(self, source: pathlib.Path, **options) -> build.Built:
+        request = build.BuildRequest(
             source, self.output, **base.with_options(options)
         )
-        built = build_.execute(build_.plan(request))
+        built = build.execute(build.plan(request))
         self.assertEqual(self.output.stat().st_size, built.size)
         return built
 
@@ -464,7 +464,7 @@ class TestOrdinaryUser(BuildCase):
         self.assertEqual(data, other.read_bytes())
 
     def as_nobody(self, code: str, *words: object):
-        root = pathlib.Path(build_.__file__).parents[2]
+        root = pathlib.Path(build.__file__).parents[2]
         options = {
             'user': 65534,
             'group': 65534,

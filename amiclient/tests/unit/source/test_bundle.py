@@ -240,7 +240,7 @@ class TestSaved(BundleCase):
             strict=True,
         ):
             (self.folder / name).write_bytes(data)
-            parts[noun] = manifest.Part(
+            parts[noun] = manifest.ManifestPart(
                 file=name,
                 size=len(data),
                 sha512=hashlib.sha512(data).hexdigest(),

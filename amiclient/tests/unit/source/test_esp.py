@@ -12,11 +12,13 @@ import struct
 
 import fixtures
 
-from amiclient.ext import reader as reader_
+from amiclient.ext import reader
 from amiclient import process
 from amiclient.rootfs import boot_extract
 from amiclient.rootfs import boot_files
-from amiclient.source import disk as disk_
+from amiclient.source.disk import fat_volume
+from amiclient.source.disk import FatVolume
+from amiclient.source.disk import opened as open_disk
 from amiclient.source import resolve
 from amiclient.tests import base
 from amiclient.tests.disks import disks
@@ -132,9 +134,9 @@ class TestFound(LoaderCase):
         with self.opened(disk) as source:
             assert source.boot
             process.run(['e2fsck', '-f', '-n', source.boot], access=None)
-            with reader_.opened(source.boot) as reader:
-                self.assertEqual(('Linux',), reader.names('/EFI'))
-                self.assertEqual((), reader.names('/loader'))
+            with reader.opened(source.boot) as tree:
+                self.assertEqual(('Linux',), tree.names('/EFI'))
+                self.assertEqual((), tree.names('/loader'))
 
     def test_kinds(self) -> None:
         for size, bits in ((2, 12), (4, 16), (34, 32)):
@@ -464,7 +466,7 @@ class TestNames(LoaderCase):
             (32, 34, 'BOOT'),
         ):
             path = self.fat({}, size=size, label=label, bits=bits)
-            volume = disk_.fat_volume(path.read_bytes()[:512])
+            volume = fat_volume(path.read_bytes()[:512])
             told = process.run(
                 ['blkid', '-p', '-o', 'export', path], access=None
             ).text
@@ -475,17 +477,17 @@ class TestNames(LoaderCase):
             self.assertIn(label, told.replace('\\', ''))
 
     def test_none(self) -> None:
-        self.assertIsNone(disk_.fat_volume(b''))
-        self.assertIsNone(disk_.fat_volume(bytes(512)))
-        self.assertIsNone(disk_.fat_volume(b'\xeb\x3c\x90mkfs.fat'.ljust(512)))
+        self.assertIsNone(fat_volume(b''))
+        self.assertIsNone(fat_volume(bytes(512)))
+        self.assertIsNone(fat_volume(b'\xeb\x3c\x90mkfs.fat'.ljust(512)))
         data = bytearray(self.fat({}, label='NO NAME').read_bytes()[:512])
-        found = disk_.fat_volume(data)
-        self.assertEqual(disk_.FatVolume('abcd-1234', ''), found)
+        found = fat_volume(data)
+        self.assertEqual(FatVolume('abcd-1234', ''), found)
         data[38] = 0x28
-        self.assertEqual(found, disk_.fat_volume(data))
+        self.assertEqual(found, fat_volume(data))
         data[38] = 0
-        self.assertEqual(disk_.FatVolume('', ''), disk_.fat_volume(data))
+        self.assertEqual(FatVolume('', ''), fat_volume(data))
         # And an entry that names nothing names nobody.
         disk = self.usual(bytes(data), fstab='UUID= /boot vfat\n')
-        with disk_.opened(disk, 'raw', self.work, name='it') as opened:
+        with open_disk(disk, 'raw', self.work, name='it') as opened:
             self.assertEqual('', opened.partitions[0].label)

@@ -10,7 +10,7 @@ from amiclient import errors
 from amiclient.source import manifest
 from amiclient.tests import base
 
-PART = manifest.Part(
+PART = manifest.ManifestPart(
     file='web.img',
     size=5,
     sha512='ab' * 64,
@@ -26,7 +26,7 @@ PART = manifest.Part(
     tags=('blue', 'ü'),
     properties={'foo': 'bar', 'os_type': 'linux'},
 )
-KERNEL = manifest.Part(
+KERNEL = manifest.ManifestPart(
     file='web-vmlinuz',
     size=2**40,
     sha512='0' * 128,

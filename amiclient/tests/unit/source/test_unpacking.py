@@ -16,7 +16,7 @@ from amiclient import process
 from amiclient import progress
 from amiclient import scratch
 from amiclient.source import resolve
-from amiclient.source import shrink as shrink_
+from amiclient.source import shrink
 from amiclient.source import unpacking
 from amiclient import sparse
 from amiclient.tests import base
@@ -138,15 +138,15 @@ class TestUnpacking(base.TestCase):
         before = self.root.read_bytes()
         for path in (self.packed(self.root), self.root):
             output = self.folder / 'output'
-            request = shrink_.Request(
+            request = shrink.ShrinkSourceRequest(
                 source=path,
                 choice=resolve.Choice(work_directory=self.work),
                 output=output,
             )
-            with shrink_.planned(
+            with shrink.planned(
                 request, exact=False, progress=progress.QUIET
             ) as planned:
-                done = shrink_.execute(planned, progress=progress.QUIET)
+                done = shrink.execute(planned, progress=progress.QUIET)
             self.assertEqual(path, done.image)
             self.assertEqual(output, done.output)
             self.assertEqual(done.size, output.stat().st_size)
@@ -164,17 +164,17 @@ class TestUnpacking(base.TestCase):
             access=None,
         )
         path = self.packed(self.root)
-        request = shrink_.Request(
+        request = shrink.ShrinkSourceRequest(
             source=path,
             choice=resolve.Choice(work_directory=self.work),
             output=self.folder / 'output',
         )
 
         def run() -> None:
-            with shrink_.planned(
+            with shrink.planned(
                 request, exact=False, progress=progress.QUIET
             ) as planned:
-                shrink_.execute(planned, progress=progress.QUIET)
+                shrink.execute(planned, progress=progress.QUIET)
 
         told = str(self.assertRaises(errors.DamagedError, run))
         self.assertTrue(told.startswith(f'{path}: '), told)
@@ -192,7 +192,7 @@ class TestUnpacking(base.TestCase):
     def test_shrunk_without_another_copy(self) -> None:
         """What was unpacked is what gets the name of the output."""
         output = self.work / 'output'
-        request = shrink_.Request(
+        request = shrink.ShrinkSourceRequest(
             source=self.packed(self.root),
             choice=resolve.Choice(work_directory=self.work),
             output=output,
@@ -206,11 +206,11 @@ class TestUnpacking(base.TestCase):
                 lambda *words: (copied.append(1), real(*words)),
             )
         )
-        with shrink_.planned(
+        with shrink.planned(
             request, exact=False, progress=progress.QUIET
         ) as planned:
             inode = planned.source.root.stat().st_ino
-            shrink_.execute(planned, progress=progress.QUIET)
+            shrink.execute(planned, progress=progress.QUIET)
         self.assertEqual(inode, output.stat().st_ino)
         self.assertEqual([], copied)
         self.assertEqual(

@@ -6,7 +6,7 @@ import os
 import pathlib
 
 from amiclient import errors
-from amiclient.ext import reader as reader_
+from amiclient.ext import reader
 from amiclient.ext import superblock
 from amiclient import process
 from amiclient.source import fstab
@@ -55,8 +55,8 @@ class TestUntying(base.TestCase):
         return path
 
     def fstab(self, image: pathlib.Path) -> str:
-        with reader_.opened(image) as reader:
-            data = reader.read_file('/etc/fstab')
+        with reader.opened(image) as tree:
+            data = tree.read_file('/etc/fstab')
         assert data is not None
         return data.decode('latin-1')
 
@@ -137,8 +137,8 @@ class TestUntying(base.TestCase):
 
     def check_mended(self, image: pathlib.Path, text: str) -> None:
         """Mend it; nothing else must be touched."""
-        with reader_.opened(image) as reader:
-            node = reader.find('/etc/fstab')
+        with reader.opened(image) as tree:
+            node = tree.find('/etc/fstab')
         before = exttree.read_tree(image)
         (note,) = fstab.mend_in(image, 'it')
         self.assertEqual('it: /etc/fstab was mended: / on /dev/sda1', note)
@@ -171,8 +171,8 @@ class TestUntying(base.TestCase):
                 image = self.image(
                     text, '-b', size, '-O', 'inline_data', '-I', '256'
                 )
-                with reader_.opened(image) as reader:
-                    node = reader.find('/etc/fstab')
+                with reader.opened(image) as tree:
+                    node = tree.find('/etc/fstab')
                     self.assertTrue(node is not None and node.is_inline)
                 self.check_mended(image, text)
 
