@@ -44,8 +44,8 @@ def main() -> int:
     tables: dict[str, _Figures] = {}
     with tempfile.TemporaryDirectory(
         prefix='benchmark-', dir=arguments.work_directory
-    ) as folder:
-        work = pathlib.Path(folder)
+    ) as directory:
+        work = pathlib.Path(directory)
         described = machine.describe(work)
         for part in arguments.part or _PARTS:
             begin, others = time.monotonic(), machine.others()
@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--work-directory',
         type=pathlib.Path,
-        help='a folder for copies and payloads (default: the usual one)',
+        help='a directory for copies and payloads (default: the usual one)',
     )
     parser.add_argument(
         '--part',
@@ -303,10 +303,10 @@ def _memory(series: measure.Series, gib: int) -> _Figures:
 def _loading(
     arguments: argparse.Namespace, work: pathlib.Path
 ) -> dict[str, _Figures]:
-    folder = work / 'loading'
-    folder.mkdir()
+    directory = work / 'loading'
+    directory.mkdir()
     series = loading.compare(
-        folder,
+        directory,
         env=_environment(work),
         rounds=arguments.rounds * _LOADING,
     )

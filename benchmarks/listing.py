@@ -51,7 +51,7 @@ def seed(cloud: Cloud, *, amis: int = AMIS, others: int = 0) -> None:
     :param amis: how many AMIs, each with a kernel and a ramdisk of its own.
     :param others: how many images of other kinds.
     """
-    with sqlite3.connect(cloud.folder / 'keystone.db') as keystone:
+    with sqlite3.connect(cloud.directory / 'keystone.db') as keystone:
         (owner,) = keystone.execute(
             "SELECT id FROM project WHERE name = 'demo'"
         ).fetchone()
@@ -60,7 +60,7 @@ def seed(cloud: Cloud, *, amis: int = AMIS, others: int = 0) -> None:
     # As they come in the course of months.
     chance.shuffle(made)
     begin = datetime.datetime(2026, 1, 1)
-    database = sqlite3.connect(cloud.folder / 'glance.db', timeout=60)
+    database = sqlite3.connect(cloud.directory / 'glance.db', timeout=60)
     with database:
         for number, image in enumerate(made):
             at = str(begin + datetime.timedelta(minutes=number)) + '.000000'

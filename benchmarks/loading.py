@@ -3,8 +3,8 @@
 """What the plugin costs every ``openstack`` call that is not its own.
 
 The same interpreter runs the same command with the same packages; only the
-folder that holds this project, installed as pip installs it, is in the module
-path or is not.
+directory that holds this project, installed as pip installs it, is in the
+module path or is not.
 """
 
 from collections.abc import Mapping
@@ -71,7 +71,7 @@ def compare(
 ) -> measure.Series:
     """Measure with and without, in turns.
 
-    :param work: an empty folder.
+    :param work: an empty directory.
     """
     others, ours = _shadow(work / 'others'), _install(work / 'ours')
     paths = {WITHOUT: f'{others}', WITH: f'{others}:{ours}'}
@@ -93,31 +93,31 @@ def _python() -> tuple[str, ...]:
     return sys.executable, '-I', '-S'
 
 
-def _shadow(folder: pathlib.Path) -> pathlib.Path:
-    """Make a folder with all packages that are installed, but for ours."""
-    folder.mkdir()
+def _shadow(directory: pathlib.Path) -> pathlib.Path:
+    """Make a directory with all packages that are installed, but for ours."""
+    directory.mkdir()
     for installed in map(pathlib.Path, site.getsitepackages()):
         for path in installed.iterdir() if installed.is_dir() else ():
-            link = folder / path.name
+            link = directory / path.name
             if 'amiclient' not in path.name and not link.exists():
                 link.symlink_to(path)
-    return folder
+    return directory
 
 
-def _install(folder: pathlib.Path) -> pathlib.Path:
-    """Make a folder with our package as pip would install it."""
+def _install(directory: pathlib.Path) -> pathlib.Path:
+    """Make a directory with our package as pip would install it."""
     shutil.copytree(
         _PACKAGE,
-        folder / 'amiclient',
+        directory / 'amiclient',
         ignore=shutil.ignore_patterns('tests', '__pycache__'),
     )
-    compileall.compile_dir(folder, quiet=1)
-    metadata = folder / 'python_amiclient.dist-info'
+    compileall.compile_dir(directory, quiet=1)
+    metadata = directory / 'python_amiclient.dist-info'
     metadata.mkdir()
     ours = importlib.metadata.distribution('python-amiclient')
     for name in ('METADATA', 'entry_points.txt'):
         (metadata / name).write_text(ours.read_text(name) or '')
-    return folder
+    return directory
 
 
 def _load_times(path: str, env: Mapping[str, str]) -> list[float]:

@@ -26,7 +26,7 @@ _PACKAGES = (
 def describe(work: pathlib.Path) -> dict[str, str]:
     """Tell what the figures depend on.
 
-    :param work: the folder of the copies.
+    :param work: the directory of the copies.
     """
     memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
     return {

@@ -49,7 +49,7 @@ def compare(
     The first round warms caches up, of files and of modules, and is dropped.
 
     :param cloud: one that runs, with no images in it.
-    :param work: a folder with room for two copies of what is in use in the
+    :param work: a directory with room for two copies of what is in use in the
         image.
     """
     connection = openstack.connect(

@@ -125,12 +125,14 @@ def _mounted() -> Iterator[tuple[int, str]]:
 
 def _loops(status: os.stat_result) -> Iterator[tuple[str, int]]:
     # The loop devices, and their partitions, whose backing file this is.
-    for folder in sorted(_BLOCK.glob('loop*')):
+    for directory in sorted(_BLOCK.glob('loop*')):
         try:
-            name = (folder / 'loop' / 'backing_file').read_text().rstrip('\n')
+            name = (
+                (directory / 'loop' / 'backing_file').read_text().rstrip('\n')
+            )
             if not os.path.samestat(os.stat(name), status):
                 continue
-            for device in (folder, *sorted(folder.glob('loop*p*'))):
+            for device in (directory, *sorted(directory.glob('loop*p*'))):
                 number = _device((device / 'dev').read_text().strip())
                 yield f'/dev/{device.name}', number
         except OSError:

@@ -367,7 +367,7 @@ def _opened(path: pathlib.Path, stack: contextlib.ExitStack) -> str:
     # of the I/O manager (ext2fs_open2() in lib/ext2fs/openfs.c).
     if '?' not in str(path):
         return str(path.absolute())
-    # A target that is to be made has a name of our own, in such a folder.
+    # A target that is to be made has a name of our own, in such a directory.
     if not path.exists():
         path.touch(mode=0o600)
     descriptor = stack.enter_context(sparse.opened(path, os.O_RDONLY))

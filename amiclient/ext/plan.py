@@ -58,7 +58,7 @@ class ShrinkPlan:
     :param recover: whether a journal must be replayed, or deleted files
         cleaned up, before anything else.
     :param checked: whether e2fsck was seen to have no objection.
-    :param folder: where temporary files go.
+    :param directory: where temporary files go.
     :param block_count: blocks that the result will have: exactly, if the
         shrink was tried out, else the lower bound.
     :param in_use: bytes that will be in use in the result, known as exactly.
@@ -70,7 +70,7 @@ class ShrinkPlan:
     output: pathlib.Path
     in_place: bool
     recover: bool
-    folder: pathlib.Path
+    directory: pathlib.Path
     filesystem: str
     block_size: int
     block_count: int
@@ -150,7 +150,7 @@ def prepare(request: ShrinkRequest) -> ShrinkPlan:
         output=output,
         in_place=in_place,
         recover=recover,
-        folder=_folder(request, output, in_place),
+        directory=_directory(request, output, in_place),
         filesystem=found.filesystem,
         block_size=found.block_size,
         block_count=target.bound,
@@ -162,13 +162,13 @@ def prepare(request: ShrinkRequest) -> ShrinkPlan:
     _refuse_unwritable(planned)
     # A copy, if only of the metadata, begins with the size of the source.
     scratch.refuse_too_large(
-        planned.folder if in_place else output.parent,
+        planned.directory if in_place else output.parent,
         max(found.size, target.bound * found.block_size),
     )
-    if _same_disk(planned.folder, output.parent):
-        scratch.check_room(planned.folder, room + work)
+    if _same_disk(planned.directory, output.parent):
+        scratch.check_room(planned.directory, room + work)
     else:
-        scratch.check_room(planned.folder, work)
+        scratch.check_room(planned.directory, work)
         scratch.check_room(output.parent, room)
     return planned
 
@@ -374,8 +374,10 @@ def journal_in_mib(size: int, block_size: int) -> int | None:
 
 def _refuse_unwritable(planned: ShrinkPlan) -> None:
     """Make sure that the result will get its name, as far as that is known."""
-    output, folder = planned.output, planned.output.parent
-    atomic.refuse_fixed(output, planned.folder if planned.in_place else folder)
+    output, directory = planned.output, planned.output.parent
+    atomic.refuse_fixed(
+        output, planned.directory if planned.in_place else directory
+    )
     if planned.in_place:
         if not os.access(output, os.W_OK):
             raise errors.SourceError(
@@ -386,11 +388,11 @@ def _refuse_unwritable(planned: ShrinkPlan) -> None:
         return
     if planned.request.output is None:
         atomic.refuse_foreign(output)
-    with scratch.explained(folder):
-        status = folder.stat()
-        if not os.access(folder, os.W_OK | os.X_OK):
+    with scratch.explained(directory):
+        status = directory.stat()
+        if not os.access(directory, os.W_OK | os.X_OK):
             # In the words that the system has for it.
-            scratch.File(folder, output.name).__exit__()
+            scratch.File(directory, output.name).__exit__()
     us = (status.st_uid, 0)
     if status.st_mode & stat.S_ISVTX and os.geteuid() not in us:
         with contextlib.suppress(FileNotFoundError):
@@ -412,14 +414,14 @@ def _same_disk(one: pathlib.Path, other: pathlib.Path) -> bool:
         return True
 
 
-def _folder(
+def _directory(
     request: ShrinkRequest, output: pathlib.Path, in_place: bool
 ) -> pathlib.Path:
     if request.work_directory is not None:
         places = scratch.candidates(request.work_directory, output)
         return places[0]
     if request.image.is_device and in_place:
-        # The device's own folder is in memory.
+        # The device's own directory is in memory.
         places = scratch.candidates(None, request.image.path)
         if places:
             return places[0]

@@ -79,7 +79,7 @@ class CleanSource:
 @contextlib.contextmanager
 def clean_source(
     image: RootImage,
-    folder: pathlib.Path,
+    directory: pathlib.Path,
     tools: Toolbox,
     *,
     checked: bool,
@@ -95,14 +95,14 @@ def clean_source(
     bitmaps alone, data would be lost whose allocation is only in the journal
     yet.
 
-    :param folder: where a full copy is made.
+    :param directory: where a full copy is made.
     :param checked: whether it is known not to be needed.
     :param recover: whether it is known to be needed.
     :param repair: whether e2fsck may mend more than preening does.
     :raises DamagedError: if it is damaged beyond what it may mend.
     """
     if recover:
-        with scratch.workshop(folder) as room:
+        with scratch.workshop(directory) as room:
             mended = room / 'full'
             _copy_everything(image, mended, tools.cancel, progress)
             with progress.task('Repairing'):

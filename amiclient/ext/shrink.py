@@ -113,14 +113,14 @@ def _rehearse(planned: ShrinkPlan, progress: Progress) -> ShrinkPlan:
     tools = _tools(planned)
     with (
         errors.about(planned.image.path),
-        scratch.workshop(planned.folder) as folder,
-        scratch.full_disk(planned.folder),
+        scratch.workshop(planned.directory) as directory,
+        scratch.full_disk(planned.directory),
         _clean_source(planned, tools, progress) as source,
         progress.task('Trying the shrink out'),
     ):
         source.wait()
         target = aim(planned.request, source.layout)
-        track = _try_out(target, source.path, folder, tools)
+        track = _try_out(target, source.path, directory, tools)
         if target.goal.drop_mmp:
             tools.add_mmp(track.path, 0)
             track.forget()
@@ -149,11 +149,11 @@ def execute(
     """
     busy.refuse_busy(planned.image.path)
     planned.image.refuse_changed()
-    for folder in {planned.folder, planned.output.parent}:
-        scratch.sweep(folder)
+    for directory in {planned.directory, planned.output.parent}:
+        scratch.sweep(directory)
     with (
         errors.about(planned.image.path),
-        scratch.full_disk(planned.folder, planned.output.parent),
+        scratch.full_disk(planned.directory, planned.output.parent),
     ):
         if planned.in_place:
             return _in_place(planned, progress, cancel)
@@ -198,16 +198,18 @@ def _on_copy(
 
         def metadata() -> pathlib.Path:
             source.wait()
-            folder = stack.enter_context(scratch.workshop(planned.folder))
-            tools.copy_metadata(source.path, folder / _METADATA)
-            return folder / _METADATA
+            directory = stack.enter_context(
+                scratch.workshop(planned.directory)
+            )
+            tools.copy_metadata(source.path, directory / _METADATA)
+            return directory / _METADATA
 
         try:
             track = _search(target, fresh, metadata, tools, progress)
         except errors.CancelledError:
             raise
         except errors.AmiError:
-            scratch.refuse_full(planned.folder, planned.output.parent)
+            scratch.refuse_full(planned.directory, planned.output.parent)
             # A source that is not in order, or not what it was, explains any
             # failure.
             source.wait()
@@ -234,16 +236,16 @@ def _in_place(
         tools = dataclasses.replace(tools, interruptible=False)
     recover = planned.recover or not tools.check(path)
     if recover and not request.options.repair:
-        with scratch.workshop(planned.folder) as folder:
-            repair.refuse_damaged(path, folder / _METADATA, _tools(planned))
+        with scratch.workshop(planned.directory) as directory:
+            repair.refuse_damaged(path, directory / _METADATA, _tools(planned))
     repair.mend(path, tools, recover=recover, repair=request.options.repair)
     state = locks.state(path)
     with Layout.opened(path) as layout:
         target = aim(request, layout)
-    with scratch.workshop(planned.folder) as folder:
+    with scratch.workshop(planned.directory) as directory:
         with progress.task('Trying the shrink out'):
             recorder = e2fsprogs.Recorder.of(planned.image.superblock)
-            trial = _try_out(target, path, folder, recorder)
+            trial = _try_out(target, path, directory, recorder)
         if not request.own:
             # Not everybody knows of locks. What was tried out with something
             # else would destroy it.
@@ -256,7 +258,7 @@ def _in_place(
                 track = search.replay(path, trial.steps, tools)
             with (
                 progress.task('Verifying'),
-                Layout.opened(folder / _METADATA) as before,
+                Layout.opened(directory / _METADATA) as before,
             ):
                 _finish(before, track)
             result = _result(planned, target, track)
@@ -287,11 +289,11 @@ _METADATA = 'metadata'
 def _try_out(
     target: Target,
     path: pathlib.Path,
-    folder: pathlib.Path,
+    directory: pathlib.Path,
     tools: Toolbox,
 ) -> Track:
     """Search on a copy of the metadata, where moving data costs little."""
-    metadata, trial = folder / _METADATA, folder / 'trial'
+    metadata, trial = directory / _METADATA, directory / 'trial'
     tools.copy_metadata(path, metadata)
 
     def fresh() -> pathlib.Path:
@@ -299,8 +301,8 @@ def _try_out(
         return trial
 
     def another() -> pathlib.Path:
-        sparse.copy(metadata, folder / 'another')
-        return folder / 'another'
+        sparse.copy(metadata, directory / 'another')
+        return directory / 'another'
 
     return _search(target, fresh, another, tools, QUIET)
 
@@ -367,7 +369,7 @@ def _clean_source(
 ) -> contextlib.AbstractContextManager[repair.CleanSource]:
     return repair.clean_source(
         planned.image,
-        planned.folder,
+        planned.directory,
         tools,
         checked=planned.checked,
         recover=planned.recover,

@@ -123,7 +123,7 @@ def _leftover(case: check_context.Case) -> Found:
         if entry.path == '/' or not _is_device(case, entry):
             continue
         if entry.is_on(case.reader.superblock):
-            # A subfolder or another place of the same filesystem.
+            # A subdirectory or another place of the same filesystem.
             continue
         what = 'swap' if entry.type == 'swap' else entry.path
         waits = not {'nofail', 'noauto'} & {*entry.options}

@@ -209,7 +209,7 @@ def execute(
 
 def temporary_image(
     source: pathlib.Path,
-    folder: pathlib.Path,
+    place: pathlib.Path,
     *,
     headroom: units.Headroom = units.NO_HEADROOM,
     stream: streams.Stream | None = None,
@@ -218,14 +218,14 @@ def temporary_image(
     """Make a filesystem that is only needed for a while.
 
     :param source: a directory or tar archive with a root filesystem.
-    :param folder: where to make it.
+    :param place: where to make it.
     :param headroom: what a shrink will leave in it.
     :param stream: of the archive, if it is open already.
     :returns: the filesystem.
     """
     request = BuildRequest(
         source,
-        folder / 'root.img',
+        place / 'root.img',
         options=units.FilesystemOptions(headroom),
         durable=False,
         rooted=True,

@@ -2,10 +2,10 @@
 
 """A source that may bring a kernel and a ramdisk along.
 
-What a user names as a source may be more than a root filesystem: a folder
+What a user names as a source may be more than a root filesystem: a directory
 that ``ami save`` or ``ami extract`` wrote, its manifest, or a UEC tarball.
-So may one whose files are not in a filesystem yet: a folder or an archive of
-them. Here each becomes a root filesystem in a file, with what is known
+So may one whose files are not in a filesystem yet: a directory or an archive
+of them. Here each becomes a root filesystem in a file, with what is known
 besides.
 """
 

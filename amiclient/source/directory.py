@@ -100,12 +100,12 @@ class _Entry:
     """A file that was come across.
 
     :param path: within the source; empty for the source itself.
-    :param folder: the directory that it is in, open until the next one comes.
+    :param parent: the directory that it is in, open until the next one comes.
     :param is_mounted: whether it is what is mounted there.
     """
 
     path: bytes
-    folder: int
+    parent: int
     name: bytes
     status: os.stat_result
     is_mounted: bool
@@ -155,11 +155,11 @@ class _Place:
 
     def look(self, path: bytes) -> _Entry:
         above, _, last = path.rpartition(b'/')
-        folder, name = self.opened(above), last or b'.'
-        mount = mount_id(folder, name)
+        parent, name = self.opened(above), last or b'.'
+        mount = mount_id(parent, name)
         is_mounted = mount != self._mount
         try:
-            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
         except PermissionError:
             if not is_mounted:
                 raise
@@ -167,20 +167,20 @@ class _Place:
             status = _HIDDEN
         if mount is None:
             is_mounted = status.st_dev != self._device
-        return _Entry(path, folder, name, status, is_mounted)
+        return _Entry(path, parent, name, status, is_mounted)
 
     def opened(self, path: bytes) -> int:
         wanted = path + b'/' if path else b''
         while not wanted.startswith(self._open[-1][0]):
             os.close(self._open.pop()[1])
-        here, folder = self._open[-1]
+        here, parent = self._open[-1]
         for name in wanted[len(here) :].split(b'/')[:-1]:
-            inner = os.open(name, _OPEN | os.O_DIRECTORY, dir_fd=folder)
+            inner = os.open(name, _OPEN | os.O_DIRECTORY, dir_fd=parent)
             if len(self._open) >= _MOST_OPEN:
                 os.close(self._open.pop()[1])
-            here, folder = here + name + b'/', inner
-            self._open.append((here, folder))
-        return folder
+            here, parent = here + name + b'/', inner
+            self._open.append((here, parent))
+        return parent
 
 
 class _Taking:
@@ -216,17 +216,17 @@ class _Taking:
                 return
             self._seen[identity] = path
         with self._told(path):
-            node = self._node(path, status, entry.folder, entry.name)
+            node = self._node(path, status, entry.parent, entry.name)
             if is_directory:
                 inner = os.open(
-                    entry.name, _OPEN | os.O_DIRECTORY, dir_fd=entry.folder
+                    entry.name, _OPEN | os.O_DIRECTORY, dir_fd=entry.parent
                 )
                 try:
                     node.flags = attributes.read_flags(inner, directory=True)
                 finally:
                     os.close(inner)
             if node.is_symlink:
-                node.target = os.readlink(entry.name, dir_fd=entry.folder)
+                node.target = os.readlink(entry.name, dir_fd=entry.parent)
         if node.is_file:
             self._file(entry, node)
         else:
@@ -236,7 +236,7 @@ class _Taking:
         path, status = entry.path, entry.status
         with contextlib.ExitStack() as stack:
             with self._told(path):
-                descriptor = os.open(entry.name, _OPEN, dir_fd=entry.folder)
+                descriptor = os.open(entry.name, _OPEN, dir_fd=entry.parent)
                 stack.callback(os.close, descriptor)
                 if not os.path.samestat(os.fstat(descriptor), status):
                     raise _changed(self._tree.name, path)
@@ -267,7 +267,7 @@ class _Taking:
         self,
         path: bytes,
         status: os.stat_result,
-        folder: int,
+        parent: int,
         name: bytes,
     ) -> nodes.Node:
         # What was read or changed when is up to this machine, not to the
@@ -278,14 +278,14 @@ class _Taking:
             gid=status.st_gid,
             mtime=status.st_mtime_ns,
             device=(os.major(status.st_rdev), os.minor(status.st_rdev)),
-            xattrs=self._xattrs(path, folder, name),
+            xattrs=self._xattrs(path, parent, name),
         )
 
     def _xattrs(
-        self, path: bytes, folder: int, name: bytes
+        self, path: bytes, parent: int, name: bytes
     ) -> dict[bytes, bytes]:
         # There are no calls that take a name within an open directory.
-        where = b'/proc/self/fd/%d/%s' % (folder, name)
+        where = b'/proc/self/fd/%d/%s' % (parent, name)
         try:
             found = os.listxattr(where, follow_symlinks=False)
             values = {

@@ -312,7 +312,7 @@ def _listed(found: Sequence[Partition]) -> str:
 def opened(
     path: pathlib.Path,
     kind: str,
-    folder: pathlib.Path,
+    directory: pathlib.Path,
     *,
     name: str,
     allow_backing_file: bool = False,
@@ -321,7 +321,7 @@ def opened(
     """Open a disk, and look at what is on it.
 
     :param kind: its format, as :class:`~amiclient.source.probe.Found` has it.
-    :param folder: private, for temporary files.
+    :param directory: private, for temporary files.
     :param name: what to call it in errors.
     :param allow_backing_file: whether other files may hold a part of it.
     :param beside: as with :func:`amiclient.source.qemu_nbd.opened`.
@@ -340,7 +340,7 @@ def opened(
                 qemu_nbd.opened(
                     path,
                     kind,
-                    folder,
+                    directory,
                     name=name,
                     allow_backing_file=allow_backing_file,
                     beside=beside,

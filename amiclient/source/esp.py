@@ -70,7 +70,7 @@ _DEEPEST = 16
 _ENTRIES = ('loader', 'entries')
 _UNIFIED = ('EFI', 'Linux')
 
-#: What is in the copy, in the private folder.
+#: What is in the copy, in the private directory.
 _COPY = 'fat.img'
 
 _Path = tuple[str, ...]
@@ -93,7 +93,7 @@ class BootFilesystem:
 def take(
     disk: Disk,
     parts: Sequence[Partition],
-    folder: pathlib.Path,
+    directory: pathlib.Path,
     *,
     name: str,
     progress: Progress,
@@ -101,7 +101,7 @@ def take(
     """Take the kernels and ramdisks of the first partition that has any.
 
     :param parts: with FAT filesystems.
-    :param folder: private, where ``boot.img`` is made.
+    :param directory: private, where ``boot.img`` is made.
     :param name: what to call the disk.
     :raises NoSpaceError: if there is no room for them.
     """
@@ -117,7 +117,7 @@ def take(
                 notes=(f'{shown} is not looked into: {error}',)
             )
         try:
-            image = _taken(disk, part, folder, shown, notes, progress)
+            image = _taken(disk, part, directory, shown, notes, progress)
         except (errors.ProgramError, errors.SourceError) as error:
             why = errors.safe(str(error))
             notes.append(f'{shown} is not looked into: {why}')
@@ -143,7 +143,7 @@ def is_needed(root: pathlib.Path) -> bool:
 def _taken(
     disk: Disk,
     part: Partition,
-    folder: pathlib.Path,
+    directory: pathlib.Path,
     shown: str,
     notes: list[str],
     progress: Progress,
@@ -152,11 +152,11 @@ def _taken(
         raise errors.UnsupportedError(
             f'it has more than {units.format_size(_LARGEST)}'
         )
-    place = folder / 'loader'
+    place = directory / 'loader'
     with contextlib.ExitStack() as stack:
         place.mkdir(mode=0o700)
         stack.callback(shutil.rmtree, place)
-        stack.enter_context(scratch.full_disk(folder))
+        stack.enter_context(scratch.full_disk(directory))
         with (
             sparse.opened(
                 place / _COPY, os.O_RDWR | os.O_CREAT | os.O_EXCL
@@ -183,7 +183,7 @@ def _taken(
             return None
         (place / _COPY).unlink()
         request = build.BuildRequest(
-            copier.tree, folder / 'boot.img', owner=(0, 0), durable=False
+            copier.tree, directory / 'boot.img', owner=(0, 0), durable=False
         )
         return build.execute(build.plan(request), progress=progress).output
 
@@ -191,9 +191,9 @@ def _taken(
 class _Copier:
     """Copies what belongs to kernels out of a FAT filesystem.
 
-    :param place: a folder with a copy of it, and for what comes out.
+    :param place: a directory with a copy of it, and for what comes out.
     :param size: its bytes.
-    :ivar tree: the folder that has the files then.
+    :ivar tree: the directory that has the files then.
     :ivar damaged: what cannot be read.
     """
 
@@ -238,10 +238,10 @@ class _Copier:
     def _entries(self) -> Iterator[_Path]:
         return self._files(_ENTRIES, '.conf')
 
-    def _files(self, folder: _Path, suffix: str) -> Iterator[_Path]:
-        for name in self._names(folder):
+    def _files(self, directory: _Path, suffix: str) -> Iterator[_Path]:
+        for name in self._names(directory):
             if name.lower().endswith(suffix):
-                yield (*folder, name)
+                yield (*directory, name)
 
     def _at_top(self) -> Iterator[_Path]:
         for name in self._names(()):
@@ -250,10 +250,10 @@ class _Copier:
                 yield (name,)
 
     def _names(self, path: _Path) -> tuple[str, ...]:
-        """List a folder, whatever the case of its name; files and folders.
+        """List a directory, whatever the case of its name.
 
-        :returns: names, those of folders with a slash at the end; nothing if
-            it is not there.
+        :returns: names, those of directories with a slash at the end; nothing
+            if it is not there.
         """
         path = _folded(path)
         if path not in self._listings:
@@ -269,10 +269,10 @@ class _Copier:
         lines = self._run('mdir', '-a', '-b', _shown(path)).text.splitlines()
         found = []
         for line in lines:
-            is_folder = line.endswith('/')
+            is_directory = line.endswith('/')
             name = line.removesuffix('/').rpartition('/')[2]
             if _NAME.fullmatch(name):
-                found.append(f'{name}/' if is_folder else name)
+                found.append(f'{name}/' if is_directory else name)
         return tuple(sorted(found))
 
     def _copy(self, path: _Path) -> bool:
@@ -284,8 +284,8 @@ class _Copier:
         if made is None:
             return False
         target = self.tree.joinpath(*path)
-        # An entry may write its name in another way than the folder. Where
-        # that is damaged, something may be both a file and a folder.
+        # An entry may write its name in another way than the directory. Where
+        # that is damaged, something may be both a file and a directory.
         with contextlib.suppress(FileExistsError, NotADirectoryError):
             target.parent.mkdir(parents=True, exist_ok=True)
             target.hardlink_to(made)

@@ -79,10 +79,10 @@ def take(
     :raises DamagedError: if it is damaged beyond what e2fsck may mend.
     :raises NoSpaceError: if there is no room for it.
     """
-    folder = target.parent
+    directory = target.parent
     with (
         errors.about(name),
-        scratch.full_disk(folder),
+        scratch.full_disk(directory),
         sparse.opened(
             target, os.O_RDWR | os.O_CREAT | os.O_EXCL
         ) as descriptor,
@@ -91,7 +91,7 @@ def take(
         whole = [(0, found.size)]
         if found.needs_recovery:
             # What the journal holds tells of blocks that the bitmaps do not.
-            _copy(medium, start, descriptor, whole, folder, progress)
+            _copy(medium, start, descriptor, whole, directory, progress)
             in_order = False
         else:
             groups = DiskLayout(medium, start, found)
@@ -99,14 +99,14 @@ def take(
                 sparse.bytes_of(groups.in_use(), found.block_size),
                 list(groups.unused_inode_bytes()),
             )
-            _copy(medium, start, descriptor, used, folder, progress)
+            _copy(medium, start, descriptor, used, directory, progress)
             with progress.task('Checking'):
                 in_order = not found.orphans and e2fsprogs.Toolbox.of(
                     found
                 ).check(target)
             if not in_order:
                 # Then nothing is certain, the bitmaps least of all.
-                _copy(medium, start, descriptor, whole, folder, progress)
+                _copy(medium, start, descriptor, whole, directory, progress)
         # The boot sector of another disk: see the design notes.
         os.pwrite(descriptor, bytes(superblock.OFFSET), 0)
     if not in_order:
@@ -137,12 +137,12 @@ def _copy(
     start: int,
     target: int,
     runs: list[sparse.Run],
-    folder: pathlib.Path,
+    directory: pathlib.Path,
     progress: Progress,
 ) -> None:
     total = sparse.count(runs)
     if len(runs) > 1:
         # Of a whole filesystem, nobody knows how much is zeros.
-        scratch.check_room(folder, total)
+        scratch.check_room(directory, total)
     with progress.task('Copying', total) as task:
         block.copy_runs(medium, start, target, runs, task=task)

@@ -67,7 +67,7 @@ _STAY_BEGINNINGS = (
 
 _SHA512 = re.compile(r'[0-9a-f]{128}')
 
-#: In the names of files: what separates folders, or moves a cursor.
+#: In the names of files: what separates directories, or moves a cursor.
 _UNSAFE = re.compile(r'[/\\]|[^\S ]')
 
 _ZEROS = bytes(sparse.CHUNK)
@@ -80,7 +80,7 @@ _STEM = 150
 class ManifestPart:
     """One file, and what the image was that it holds the data of.
 
-    :param file: its name, in the manifest's folder.
+    :param file: its name, in the manifest's directory.
     :param size: bytes.
     :param sha512: in hex.
     :param id: the image's, where it came from; None if from no cloud.

@@ -257,7 +257,7 @@ def _split(runs: Iterable[sparse.Run]) -> Iterator[sparse.Run]:
 def opened(
     path: pathlib.Path,
     kind: str,
-    folder: pathlib.Path,
+    directory: pathlib.Path,
     *,
     name: str,
     allow_backing_file: bool = False,
@@ -266,10 +266,10 @@ def opened(
     """Read the disk in a disk image.
 
     :param kind: its format, as QEMU calls it.
-    :param folder: private, for a socket.
+    :param directory: private, for a socket.
     :param name: what to call it in errors.
     :param allow_backing_file: whether other files may hold a part of it.
-    :param beside: the folder that their names start from, if the image is a
+    :param beside: the directory that their names start from, if the image is a
         copy of one that is there.
     :raises SourceError: if it cannot be read, or may not.
     :raises ProgramError: if qemu-nbd is missing.
@@ -278,7 +278,7 @@ def opened(
         node, files = _node(
             path, kind, name, allow_backing_file, beside, stack
         )
-        place = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        place = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         stack.callback(os.close, place)
         # The path of a socket must not have more than 107 bytes.
         address = f'/proc/{os.getpid()}/fd/{place}/nbd'

@@ -3,8 +3,8 @@
 """The one door for sources: whatever holds a root filesystem.
 
 A filesystem is taken as it is. From anything else (a disk with partitions, a
-compressed file, an archive, a folder) its root filesystem is made in a
-temporary folder, which goes away at the end.
+compressed file, an archive, a directory) its root filesystem is made in a
+temporary directory, which goes away at the end.
 """
 
 from collections.abc import Iterator
@@ -155,7 +155,7 @@ class _Opener:
         self._choice = choice
         self._progress = progress
         self._stack = stack
-        self._folder: pathlib.Path | None = None
+        self._directory: pathlib.Path | None = None
 
     def open(self) -> Source:
         """Take the source for what it is."""
@@ -224,19 +224,19 @@ class _Opener:
         )
 
     def _archive(self, stream: streams.Stream) -> Source:
-        folder = self._made(self._choice.work_directory)
+        directory = self._made(self._choice.work_directory)
         stream.remember()
-        found = uec.unpack_stream(stream, folder, progress=self._progress)
+        found = uec.unpack_stream(stream, directory, progress=self._progress)
         if found is not None:
             return bundle.unpacked(found, self._shown)
-        return self._files(folder, stream if stream.rewind() else None)
+        return self._files(directory, stream if stream.rewind() else None)
 
     def _files(
-        self, folder: pathlib.Path, stream: streams.Stream | None
+        self, directory: pathlib.Path, stream: streams.Stream | None
     ) -> Source:
         root = build.temporary_image(
             self._path,
-            folder,
+            directory,
             headroom=self._choice.options.headroom,
             stream=stream,
             progress=self._progress,
@@ -320,7 +320,7 @@ class _Opener:
                 subject=self._shown,
                 hint='end whatever writes to it first',
             )
-        if self._folder in path.parents:
+        if self._directory in path.parents:
             # It may take much room, which is needed now.
             path.unlink()
         known = None if source.format == _COMPRESSED else source.format
@@ -388,9 +388,9 @@ class _Opener:
         )
 
     def _place(self) -> pathlib.Path:
-        if self._folder is None:
-            self._folder = self._made(self._choice.work_directory)
-        return self._folder
+        if self._directory is None:
+            self._directory = self._made(self._choice.work_directory)
+        return self._directory
 
     def _home(self) -> pathlib.Path:
         home = self._choice.home

@@ -108,19 +108,21 @@ def role(name: str) -> str | None:
 
 def unpack(
     path: pathlib.Path,
-    folder: pathlib.Path | None,
+    directory: pathlib.Path | None,
     *,
     progress: Progress,
     wanted: Container[str] = _ROLES,
 ) -> Unpacked | None:
     """Unpack a UEC tarball, as :func:`unpack_stream` does."""
     with streams.opened(path, wanted='an archive') as stream:
-        return unpack_stream(stream, folder, progress=progress, wanted=wanted)
+        return unpack_stream(
+            stream, directory, progress=progress, wanted=wanted
+        )
 
 
 def unpack_stream(
     stream: streams.Stream,
-    folder: pathlib.Path | None,
+    directory: pathlib.Path | None,
     *,
     progress: Progress,
     wanted: Container[str] = _ROLES,
@@ -128,12 +130,12 @@ def unpack_stream(
     """Unpack a UEC tarball.
 
     :param stream: of the archive.
-    :param folder: where to; it should be empty, and private. If None,
+    :param directory: where to; it should be empty, and private. If None,
         everything is only read, to the end.
     :param wanted: the roles of what goes there; all else is only read.
     :returns: None if it is none.
     :raises SourceError: if it is damaged, or has two of a kind.
-    :raises NoSpaceError: if the folder has no room for what is in it.
+    :raises NoSpaceError: if the directory has no room for what is in it.
     """
     found = _Found()
     with _opened(stream) as archive:
@@ -157,7 +159,7 @@ def unpack_stream(
                 found.manifest = data.read(manifest.LIMIT + 1)
                 found.roles = _roles(found.manifest)
                 continue
-            place = folder if kind in wanted else None
+            place = directory if kind in wanted else None
             _check_size(stream.name, member, kind, place)
             target = place and place / _file_name(member.name, kind)
             with (
@@ -267,19 +269,19 @@ def _check_size(
     name: str,
     member: tarfile.TarInfo,
     kind: str,
-    folder: pathlib.Path | None,
+    directory: pathlib.Path | None,
 ) -> None:
     limit = _LIMITS.get(kind)
     what = f'{name}: the {kind} in it has {member.size} bytes'
     if limit is not None and member.size > limit:
         raise errors.SourceError(f'{what}; no more than {limit} are taken')
-    if folder is None:
+    if directory is None:
         return
     # As if there were no holes, for nobody knows before.
-    room = max(0, scratch.room(folder) - _RESERVE)
+    room = max(0, scratch.room(directory) - _RESERVE)
     if member.size > room:
         raise errors.NoSpaceError(
-            f'{what}, and {folder.parent} has room for '
+            f'{what}, and {directory.parent} has room for '
             f'{units.format_size(room)}',
             hint='name a directory with room by --work-directory',
         )

@@ -192,12 +192,12 @@ def _left(
     return (note,)
 
 
-def _check_room(folder: pathlib.Path, name: str, size: int) -> None:
-    room = scratch.room(folder)
+def _check_room(directory: pathlib.Path, name: str, size: int) -> None:
+    room = scratch.room(directory)
     if room < _RESERVE + _STEP:
         raise errors.NoSpaceError(
             f'it is being unpacked, has come to '
-            f'{units.format_size(size)}, and {folder.parent} has '
+            f'{units.format_size(size)}, and {directory.parent} has '
             f'{units.format_size(room)} left',
             subject=name,
             hint='name a directory with room by --work-directory',

@@ -18,7 +18,7 @@ from amiclient import units
 
 
 class TestCase(testtools.TestCase):
-    """A test whose folders go away, and whose random data is the same.
+    """A test whose directories go away, and whose random data is the same.
 
     The environment is the tester's but for what would make a test depend on
     it: the variables of a cloud and of proxies, and a umask of one's own.
@@ -38,7 +38,7 @@ class TestCase(testtools.TestCase):
         self.useFixture(Signals())
 
     def tmp(self) -> pathlib.Path:
-        """A fresh, empty folder that goes away with the test."""
+        """A fresh, empty directory that goes away with the test."""
         return pathlib.Path(self.useFixture(fixtures.TempDir()).path)
 
 

@@ -240,8 +240,8 @@ class Tree:
             node.children, node.links = self.root.children, 1
             self.root = node
             return
-        folder = self._folder(names[:-1])
-        here = folder.get(names[-1])
+        directory = self._directory(names[:-1])
+        here = directory.get(names[-1])
         if isinstance(here, Packed):
             here = here.whole()
         if here is node:
@@ -256,13 +256,13 @@ class Tree:
         if self._names > _FILES:
             raise PathError(f'there are more than {_FILES} files')
         node.links += 1
-        folder[names[-1]] = node.packed()
+        directory[names[-1]] = node.packed()
         if here is not None:
             here.links -= 1
             if not here.links and here.is_file:
                 self.released.append(here)
 
-    def _folder(self, names: list[bytes]) -> dict[bytes, Node | Packed]:
+    def _directory(self, names: list[bytes]) -> dict[bytes, Node | Packed]:
         node = self.root
         for index, name in enumerate(names):
             child = node.children.get(name)

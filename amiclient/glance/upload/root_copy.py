@@ -142,7 +142,7 @@ def plan_packing(
     if request.image_format != 'qcow2':
         return None
     directory = (
-        shrunk.folder
+        shrunk.directory
         if shrunk is not None
         else scratch.roomiest(
             request.work_directory,
@@ -167,8 +167,8 @@ def _shrunk(
     # What is shrunk in place is temporary itself, and goes away with whoever
     # made it.
     if not planned.in_place:
-        scratch.sweep(planned.folder)
-        directory = stack.enter_context(scratch.workshop(planned.folder))
+        scratch.sweep(planned.directory)
+        directory = stack.enter_context(scratch.workshop(planned.directory))
         planned = dataclasses.replace(planned, output=directory / 'root.img')
     try:
         shrunk = shrink.execute(planned, progress=progress, cancel=cancel)

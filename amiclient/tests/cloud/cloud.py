@@ -2,17 +2,17 @@
 
 """A small real cloud: Keystone and Glance on sqlite and a file store.
 
-It lives in one folder, listens on free ports of the loopback interface and
+It lives in one directory, listens on free ports of the loopback interface and
 runs with the interpreter that runs this module. The functional tests use it
 as a fixture (:class:`amiclient.tests.cloud.fixture.EmbeddedCloud`); on the
 command line it is::
 
-    python -m amiclient.tests.cloud start FOLDER
-    python -m amiclient.tests.cloud stop FOLDER
-    python -m amiclient.tests.cloud run [FOLDER] -- COMMAND ...
+    python -m amiclient.tests.cloud start DIRECTORY
+    python -m amiclient.tests.cloud stop DIRECTORY
+    python -m amiclient.tests.cloud run [DIRECTORY] -- COMMAND ...
 
 A stopped cloud keeps its images and can be started again. ``run`` without a
-folder takes a new one, and leaves it behind only if the command fails.
+directory takes a new one, and leaves it behind only if the command fails.
 """
 
 import argparse
@@ -58,7 +58,7 @@ _TABLES = (
 _OPENRC = """\
 # Source this file: `openstack` then talks to the embedded cloud, as the
 # member {user} of the project {user}. Others: --os-cloud {others}
-export OS_CLIENT_CONFIG_FILE={folder}/clouds.yaml
+export OS_CLIENT_CONFIG_FILE={directory}/clouds.yaml
 export OS_CLOUD={user}
 export NO_PROXY=127.0.0.1,localhost
 export no_proxy=127.0.0.1,localhost
@@ -74,25 +74,25 @@ class CloudFailed(Exception):
 
 
 class Cloud:
-    """A cloud in a folder, running or not.
+    """A cloud in a directory, running or not.
 
-    :param folder: where everything of it is, or is to be.
+    :param directory: where everything of it is, or is to be.
     :param limits: quotas of each project, by Glance's names.
     """
 
     def __init__(
         self,
-        folder: pathlib.Path,
+        directory: pathlib.Path,
         *,
         limits: Mapping[str, int] | None = None,
     ) -> None:
-        self.folder = folder.resolve()
+        self.directory = directory.resolve()
         self._limits = dict(limits or {})
-        self.logs = self.folder / 'log'
-        self.store = self.folder / 'images'
-        self.clouds_yaml = self.folder / 'clouds.yaml'
-        self.openrc = self.folder / 'openrc'
-        self._state_file = self.folder / 'cloud.json'
+        self.logs = self.directory / 'log'
+        self.store = self.directory / 'images'
+        self.clouds_yaml = self.directory / 'clouds.yaml'
+        self.openrc = self.directory / 'openrc'
+        self._state_file = self.directory / 'cloud.json'
 
     @property
     def auth_url(self) -> str:
@@ -164,7 +164,7 @@ class Cloud:
         try:
             # Databases and keys are made or mended unless they are as the
             # last run left them.
-            made = self.folder / 'made.json'
+            made = self.directory / 'made.json'
             wanted = json.dumps([self.state, cloud_server.versions()])
             fresh = not made.exists() or made.read_text() != wanted
             for name in ('keystone', 'glance'):
@@ -198,14 +198,14 @@ class Cloud:
                 if not _wait(lambda pid=pid: _gone(pid), STOP_TIMEOUT):
                     raise CloudFailed(f'{name} (process {pid}) does not end')
         for name in ('glance', 'keystone'):
-            (self.folder / f'{name}.pid').unlink(missing_ok=True)
+            (self.directory / f'{name}.pid').unlink(missing_ok=True)
 
     def remove_images(self) -> None:
         """Remove every image of every project, protected or not.
 
         By the database, for Glance takes a tenth of a second for each.
         """
-        path = self.folder / 'glance.db'
+        path = self.directory / 'glance.db'
         with (
             contextlib.closing(
                 sqlite3.connect(path, timeout=STOP_TIMEOUT)
@@ -227,7 +227,7 @@ class Cloud:
 
     def _settle(self) -> None:
         """Choose ports, those of the last time if they are free."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.logs.mkdir(exist_ok=True)
         try:
             state = self.state
@@ -237,7 +237,7 @@ class Cloud:
         for name in ('keystone', 'glance'):
             state[name] = str(_free_port(int(state.get(name, 0))))
         _write_private(self._state_file, json.dumps(state))
-        cloud_server.write(self.folder, state)
+        cloud_server.write(self.directory, state)
         clouds = {
             user.name: {
                 'region_name': 'RegionOne',
@@ -254,7 +254,7 @@ class Cloud:
             _OPENRC.format(
                 user=USERS[0].name,
                 others=', '.join(user.name for user in USERS[1:]),
-                folder=self.folder,
+                directory=self.directory,
                 bin=pathlib.Path(sys.executable).parent,
             )
         )
@@ -267,13 +267,13 @@ class Cloud:
         }
         return {
             **kept,
-            'OS_KEYSTONE_CONFIG_DIR': str(self.folder / 'keystone'),
-            'OS_GLANCE_CONFIG_DIR': str(self.folder / 'glance'),
+            'OS_KEYSTONE_CONFIG_DIR': str(self.directory / 'keystone'),
+            'OS_GLANCE_CONFIG_DIR': str(self.directory / 'glance'),
             'PYTHONWARNINGS': 'ignore',
         }
 
     def _serve(self, name: str, *, tied: bool, make: bool) -> None:
-        command = [*_SERVER, name, str(self.folder)]
+        command = [*_SERVER, name, str(self.directory)]
         if tied:
             command += ['--tied', str(os.getpid())]
         if make:
@@ -287,7 +287,7 @@ class Cloud:
                 env=self._environ(),
                 start_new_session=True,
             )
-        (self.folder / f'{name}.pid').write_text(
+        (self.directory / f'{name}.pid').write_text(
             f'{process.pid} {_born(process.pid)}'
         )
         # It goes on when this object is gone; stop() goes by the id.
@@ -296,7 +296,7 @@ class Cloud:
     def _pid(self, name: str) -> int | None:
         """The process id of a server; None if it does not run."""
         try:
-            text = (self.folder / f'{name}.pid').read_text()
+            text = (self.directory / f'{name}.pid').read_text()
         except FileNotFoundError:
             return None
         pid, born = text.split()
@@ -367,15 +367,15 @@ def _answers(port: int, path: str) -> bool:
         connection.close()
 
 
-def run(folder: pathlib.Path | None, command: list[str]) -> int:
+def run(directory: pathlib.Path | None, command: list[str]) -> int:
     """Run a command with a cloud in its environment.
 
-    :param folder: the cloud's; a new one if None, kept if anything fails.
+    :param directory: the cloud's; a new one if None, kept if anything fails.
     :param command: the program and its arguments.
     :returns: its exit status.
     """
-    temporary = folder is None
-    cloud = Cloud(folder or pathlib.Path(tempfile.mkdtemp(prefix='cloud-')))
+    temporary = directory is None
+    cloud = Cloud(directory or pathlib.Path(tempfile.mkdtemp(prefix='cloud-')))
     status = 1
     try:
         cloud.start(tied=True)
@@ -385,7 +385,7 @@ def run(folder: pathlib.Path | None, command: list[str]) -> int:
     finally:
         cloud.stop()
         if temporary and not status:
-            shutil.rmtree(cloud.folder)
+            shutil.rmtree(cloud.directory)
         elif temporary:
             print(f'The logs are in {cloud.logs}', file=sys.stderr)
     return status
@@ -398,9 +398,11 @@ def main() -> int:
     for name in ('start', 'stop', 'run'):
         action = actions.add_parser(name)
         action.add_argument(
-            'folder', type=pathlib.Path, nargs='?' if name == 'run' else None
+            'directory',
+            type=pathlib.Path,
+            nargs='?' if name == 'run' else None,
         )
-    # argparse would take the command's first word for the folder.
+    # argparse would take the command's first word for the directory.
     words, command = sys.argv[1:], []
     if '--' in words:
         split = words.index('--')
@@ -409,8 +411,8 @@ def main() -> int:
     if arguments.action == 'run':
         if not command:
             parser.error('there is no command after --')
-        return run(arguments.folder, command)
-    cloud = Cloud(arguments.folder)
+        return run(arguments.directory, command)
+    cloud = Cloud(arguments.directory)
     try:
         if arguments.action == 'start':
             cloud.start()

@@ -16,7 +16,7 @@ from amiclient.tests.cloud.cloud import Cloud
 from amiclient.tests.cloud.cloud import CloudFailed
 from amiclient.tests.cloud import shell as openstack_shell
 
-#: Names the folder of a cloud that runs already, to be used instead of one
+#: Names the directory of a cloud that runs already, to be used instead of one
 #: that is made for the run: handy while writing a test.
 VARIABLE = 'AMICLIENT_TEST_CLOUD'
 
@@ -36,8 +36,10 @@ class _Shared:
                 self._wait_for_turn(pathlib.Path(lent))
                 self.cloud = Cloud(pathlib.Path(lent))
                 return self.cloud
-            folder = pathlib.Path(tempfile.mkdtemp(prefix='amiclient-cloud-'))
-            cloud = Cloud(folder)
+            directory = pathlib.Path(
+                tempfile.mkdtemp(prefix='amiclient-cloud-')
+            )
+            cloud = Cloud(directory)
             try:
                 # Nobody else would end it if this process were killed.
                 cloud.start(tied=True)
@@ -47,12 +49,12 @@ class _Shared:
             self.cloud = cloud
         return self.cloud
 
-    def _wait_for_turn(self, folder: pathlib.Path) -> None:
+    def _wait_for_turn(self, directory: pathlib.Path) -> None:
         """Let one process at a time have a cloud: tests remove all images.
 
         What is locked is so until this process ends.
         """
-        self._lock = (folder / 'tests.lock').open('w')
+        self._lock = (directory / 'tests.lock').open('w')
         fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def _end(self) -> None:
@@ -64,7 +66,7 @@ class _Shared:
             shutil.rmtree(self.cloud.store, ignore_errors=True)
             print(f'The logs are in {self.cloud.logs}', file=sys.stderr)
         else:
-            shutil.rmtree(self.cloud.folder, ignore_errors=True)
+            shutil.rmtree(self.cloud.directory, ignore_errors=True)
 
 
 _shared = _Shared()

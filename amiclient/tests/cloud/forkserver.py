@@ -33,7 +33,7 @@ import time
 import amiclient
 
 #: Before fixtures have it elsewhere.
-_FOLDER = tempfile.gettempdir()
+_DIRECTORY = tempfile.gettempdir()
 
 #: A variable that names a file of Python, which a command runs first.
 PRELUDE = 'AMICLIENT_TEST_PRELUDE'
@@ -142,10 +142,10 @@ class Server:
     """The process that forks."""
 
     def __init__(self) -> None:
-        self._folder = pathlib.Path(
-            tempfile.mkdtemp(prefix='amiclient-os-', dir=_FOLDER)
+        self._directory = pathlib.Path(
+            tempfile.mkdtemp(prefix='amiclient-os-', dir=_DIRECTORY)
         )
-        self._address = str(self._folder / 'socket')
+        self._address = str(self._directory / 'socket')
         self._process = subprocess.Popen(
             [sys.executable, '-W', 'ignore', '-m', __name__, self._address],
             stdin=subprocess.PIPE,
@@ -164,14 +164,14 @@ class Server:
     def close(self) -> None:
         """End it."""
         self._process.communicate()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self._directory, ignore_errors=True)
 
-    def install(self, folder: pathlib.Path) -> None:
+    def install(self, directory: pathlib.Path) -> None:
         """Make an ``openstack`` that may be called from anywhere.
 
-        :param folder: where.
+        :param directory: where.
         """
-        command = folder / 'openstack'
+        command = directory / 'openstack'
         command.write_text(
             _CLIENT.format(python=sys.executable, address=self._address)
         )
@@ -227,7 +227,7 @@ def _call(connection: socket.socket) -> int:
     os.setsid()
     _, files, _, _ = socket.recv_fds(connection, 1, 3)
     with connection.makefile() as stream:
-        arguments, environment, folder = json.load(stream)
+        arguments, environment, directory = json.load(stream)
     connection.close()
     for number, file in enumerate(files):
         os.dup2(file, number)
@@ -238,7 +238,7 @@ def _call(connection: socket.socket) -> int:
     # Found out while things were imported, by another TMPDIR.
     tempfile.tempdir = None
     time.tzset()
-    os.chdir(folder)
+    os.chdir(directory)
     sys.argv = ['openstack', *arguments]
     if prelude:
         runpy.run_path(prelude)

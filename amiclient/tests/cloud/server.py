@@ -5,7 +5,7 @@
 :mod:`amiclient.tests.cloud.cloud` runs this module in a process for each
 server, in the interpreter where Keystone and Glance are installed::
 
-    python -m amiclient.tests.cloud.server keystone|glance FOLDER [--make]
+    python -m amiclient.tests.cloud.server keystone|glance DIRECTORY [--make]
 """
 
 import argparse
@@ -44,7 +44,7 @@ _HEAVY = {
 }
 
 #: A second writer waits this many seconds for the first.
-_DATABASE = 'sqlite:///{folder}/{name}.db?timeout=60'
+_DATABASE = 'sqlite:///{directory}/{name}.db?timeout=60'
 
 _KEYSTONE = """\
 [DEFAULT]
@@ -65,10 +65,10 @@ backend = dogpile.cache.memory
 expiration = 86400
 
 [fernet_tokens]
-key_repository = {folder}/keystone/fernet-keys
+key_repository = {directory}/keystone/fernet-keys
 
 [credential]
-key_repository = {folder}/keystone/credential-keys
+key_repository = {directory}/keystone/credential-keys
 
 [identity]
 # As cheap as they may be: the passwords are random, and here only.
@@ -91,18 +91,18 @@ sqlite_synchronous = false
 default_backend = main
 
 [main]
-filesystem_store_datadir = {folder}/images/main
+filesystem_store_datadir = {directory}/images/main
 filesystem_store_chunk_size = 1048576
 
 [second]
-filesystem_store_datadir = {folder}/images/second
+filesystem_store_datadir = {directory}/images/second
 filesystem_store_chunk_size = 1048576
 
 [os_glance_staging_store]
-filesystem_store_datadir = {folder}/images/staging
+filesystem_store_datadir = {directory}/images/staging
 
 [os_glance_tasks_store]
-filesystem_store_datadir = {folder}/images/tasks
+filesystem_store_datadir = {directory}/images/tasks
 
 [keystone_authtoken]
 www_authenticate_uri = {auth_url}
@@ -115,7 +115,7 @@ user_domain_id = default
 project_domain_id = default
 
 [oslo_concurrency]
-lock_path = {folder}/glance/lock
+lock_path = {directory}/glance/lock
 
 [paste_deploy]
 flavor = keystone
@@ -187,25 +187,25 @@ _SCHEMA = {
 }
 
 
-def write(folder: pathlib.Path, state: dict[str, str]) -> None:
+def write(directory: pathlib.Path, state: dict[str, str]) -> None:
     """Write the configuration of both servers.
 
-    :param folder: the cloud's folder.
+    :param directory: the cloud's directory.
     :param state: ports, and the password of all users.
     """
     for part in ('main', 'second', 'staging', 'tasks'):
-        (folder / 'images' / part).mkdir(parents=True, exist_ok=True)
-    (folder / 'keystone').mkdir(exist_ok=True)
-    (folder / 'glance' / 'lock').mkdir(parents=True, exist_ok=True)
+        (directory / 'images' / part).mkdir(parents=True, exist_ok=True)
+    (directory / 'keystone').mkdir(exist_ok=True)
+    (directory / 'glance' / 'lock').mkdir(parents=True, exist_ok=True)
     limited = json.loads(state.get('limits', '{}')) != {}
     texts = {
         'keystone/keystone.conf': _KEYSTONE.format(
-            folder=folder,
-            database=_DATABASE.format(folder=folder, name='keystone'),
+            directory=directory,
+            database=_DATABASE.format(directory=directory, name='keystone'),
         ),
         'glance/glance-api.conf': _GLANCE.format(
-            folder=folder,
-            database=_DATABASE.format(folder=folder, name='glance'),
+            directory=directory,
+            database=_DATABASE.format(directory=directory, name='glance'),
             port=state['glance'],
             auth_url=f'http://127.0.0.1:{state["keystone"]}/v3',
             password=state['password'],
@@ -220,7 +220,7 @@ def write(folder: pathlib.Path, state: dict[str, str]) -> None:
             password=state['password'],
         )
     for name, text in texts.items():
-        path = folder / name
+        path = directory / name
         path.touch(mode=0o600)
         path.write_text(text)
 
@@ -238,12 +238,12 @@ def _installed(package: str, name: str) -> pathlib.Path:
     raise FileNotFoundError(f'{package} was installed without {name}')
 
 
-def make_keystone(folder: pathlib.Path) -> None:
+def make_keystone(directory: pathlib.Path) -> None:
     """Make or mend Keystone's database and keys."""
     from keystone.cmd import cli
 
-    state = json.loads((folder / 'cloud.json').read_text())
-    config = ['--config-file', str(folder / 'keystone' / 'keystone.conf')]
+    state = json.loads((directory / 'cloud.json').read_text())
+    config = ['--config-file', str(directory / 'keystone' / 'keystone.conf')]
     url = f'http://127.0.0.1:{state["keystone"]}/v3'
     us = ['--keystone-user', str(os.getuid())]
     us += ['--keystone-group', str(os.getgid())]
@@ -264,20 +264,20 @@ def make_keystone(folder: pathlib.Path) -> None:
         _fork(cli.main, ['keystone-manage', *config, *command])
 
 
-def make_glance(folder: pathlib.Path) -> None:
+def make_glance(directory: pathlib.Path) -> None:
     """Make or mend Glance's database."""
     from glance.cmd import manage
 
-    config = folder / 'glance' / 'glance-api.conf'
+    config = directory / 'glance' / 'glance-api.conf'
     sys.argv = ['glance-manage', '--config-file', str(config), 'db', 'sync']
     sys.exit(manage.main())
 
 
-def serve(name: str, folder: pathlib.Path) -> None:
+def serve(name: str, directory: pathlib.Path) -> None:
     """Become a server; returns when it has ended."""
     import pyuwsgi
 
-    state = json.loads((folder / 'cloud.json').read_text())
+    state = json.loads((directory / 'cloud.json').read_text())
     processes, threads = _WORKERS[name]
     _write_in_turn()
     _check_schemas_once()
@@ -379,20 +379,20 @@ def main() -> None:
     """Run one server; prepare for it before, if that is asked for."""
     parser = argparse.ArgumentParser()
     parser.add_argument('name', choices=tuple(_WORKERS))
-    parser.add_argument('folder', type=pathlib.Path)
+    parser.add_argument('directory', type=pathlib.Path)
     parser.add_argument('--make', action='store_true')
     parser.add_argument('--tied', type=int, metavar='PARENT')
     arguments = parser.parse_args()
     if arguments.tied is not None:
         _tie(arguments.tied)
-    name, folder = arguments.name, arguments.folder
+    name, directory = arguments.name, arguments.directory
     for module in _HEAVY[name]:
         importlib.import_module(module)
     if arguments.make:
-        _write_ahead(folder / f'{name}.db')
+        _write_ahead(directory / f'{name}.db')
         make = {'keystone': make_keystone, 'glance': make_glance}[name]
-        _fork(make, folder)
-    serve(name, folder)
+        _fork(make, directory)
+    serve(name, directory)
 
 
 if __name__ == '__main__':

@@ -142,7 +142,7 @@ def fat(
 ) -> pathlib.Path:
     """Make a FAT filesystem.
 
-    :param tree: a folder with what is to be in it.
+    :param tree: a directory with what is to be in it.
     :param size: MiB.
     :param bits: of FAT12, FAT16 or FAT32.
     """

@@ -113,7 +113,7 @@ class Guest:
 
 
 def make(
-    folder: pathlib.Path,
+    directory: pathlib.Path,
     *,
     size: int = 24 * 2**20,
     modules: Iterable[str] = MODULES,
@@ -123,7 +123,7 @@ def make(
 
     At that prompt, a line is a shell command; ``poweroff -f`` is one.
 
-    :param folder: where to make its three files; the kernel is a link.
+    :param directory: where to make its three files; the kernel is a link.
     :param size: of the root filesystem, in bytes.
     :param modules: what the initramfs loads.
     :param files: text files for the root filesystem, by their names; they
@@ -131,12 +131,12 @@ def make(
     :raises NotInstalledError: if a package is missing; it says which.
     """
     source = kernel()
-    link = folder / 'vmlinuz'
+    link = directory / 'vmlinuz'
     link.symlink_to(source)
-    initramfs = folder / 'initrd.img'
+    initramfs = directory / 'initrd.img'
     release = source.name.removeprefix('vmlinuz-')
     initramfs.write_bytes(ramdisk(release, modules))
-    return Guest(root(folder, size=size, files=files), link, initramfs)
+    return Guest(root(directory, size=size, files=files), link, initramfs)
 
 
 def kernel() -> pathlib.Path:
@@ -160,13 +160,13 @@ def kernel() -> pathlib.Path:
 
 
 def root(
-    folder: pathlib.Path,
+    directory: pathlib.Path,
     *,
     size: int = 24 * 2**20,
     files: Mapping[str, str] | None = None,
 ) -> pathlib.Path:
     """Make the root filesystem alone. See :func:`make`."""
-    tree = folder / 'tree'
+    tree = directory / 'tree'
     for name in ('dev', 'proc', 'sys', 'mnt', 'tmp', 'etc'):
         (tree / name).mkdir(parents=True)
     contents = {
@@ -186,7 +186,7 @@ def root(
     (tree / 'etc' / 'mtab').symlink_to('/proc/mounts')
     for path in (tree, *tree.rglob('*')):
         os.utime(path, (0, 0), follow_symlinks=False)
-    path = folder / 'root.img'
+    path = directory / 'root.img'
     build.execute(
         build.plan(
             build.BuildRequest(
@@ -212,13 +212,16 @@ def ramdisk(release: str, modules: Iterable[str] = MODULES) -> bytes:
         'init': _INIT.encode(),
     }
     links = {f'bin/{applet}': b'busybox' for applet in _applets()}
-    folders = {'dev', 'proc', 'sys', 'root'}
+    directories = {'dev', 'proc', 'sys', 'root'}
     for name in contents:
         parents = pathlib.PurePath(name).parents
-        folders.update(str(path) for path in parents if path.name)
+        directories.update(str(path) for path in parents if path.name)
     return cpio(
         [
-            *((name, stat.S_IFDIR | 0o755, b'') for name in sorted(folders)),
+            *(
+                (name, stat.S_IFDIR | 0o755, b'')
+                for name in sorted(directories)
+            ),
             *(
                 (n, stat.S_IFREG | 0o755, d)
                 for n, d in sorted(contents.items())

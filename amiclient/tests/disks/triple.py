@@ -10,7 +10,7 @@ from amiclient.tests.unit.rootfs import samples
 
 
 def root(
-    folder: pathlib.Path,
+    directory: pathlib.Path,
     *,
     size: int = 16 * 2**20,
     data: int = 0,
@@ -21,11 +21,11 @@ def root(
     :param size: bytes.
     :param data: bytes of random data in a file of its own.
     """
-    etc = folder / 'tree' / 'etc'
+    etc = directory / 'tree' / 'etc'
     etc.mkdir(parents=True, exist_ok=True)
     (etc / 'os-release').write_text('ID=debian\nVERSION_ID="12"\n')
     (etc.parent / 'data').write_bytes(random.Random(data).randbytes(data))
-    path = folder / name
+    path = directory / name
     with path.open('wb') as file:
         file.truncate(size)
     process.run(
@@ -35,15 +35,15 @@ def root(
     return path
 
 
-def kernel(folder: pathlib.Path) -> pathlib.Path:
+def kernel(directory: pathlib.Path) -> pathlib.Path:
     """Make a kernel for x86_64."""
-    path = folder / 'vmlinuz'
+    path = directory / 'vmlinuz'
     path.write_bytes(samples.bzimage())
     return path
 
 
-def ramdisk(folder: pathlib.Path) -> pathlib.Path:
+def ramdisk(directory: pathlib.Path) -> pathlib.Path:
     """Make a ramdisk."""
-    path = folder / 'initrd'
+    path = directory / 'initrd'
     path.write_bytes(samples.initramfs())
     return path

@@ -40,8 +40,8 @@ _RELEASEDIR, _INTERRUPT, _BATCH_FORGET = 29, 36, 42
 
 _SILENT = (_FORGET, _BATCH_FORGET, _INTERRUPT)
 
-#: The nodes: the folder is always 1.
-_FOLDER, _FILE = 1, 2
+#: The nodes: the directory is always 1.
+_DIRECTORY, _FILE = 1, 2
 
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV = 1, 2, 4
 
@@ -63,11 +63,11 @@ class FailingDisk(fixtures.Fixture):
         self._bad = bad
 
     def _setUp(self) -> None:
-        folder = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
-        self.path = folder / self._backing.name
+        directory = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        self.path = directory / self._backing.name
         words = [f'{first}-{end}' for first, end in self._bad]
         self._server = subprocess.Popen(
-            [sys.executable, '-m', __name__, folder, self._backing, *words],
+            [sys.executable, '-m', __name__, directory, self._backing, *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -81,7 +81,7 @@ class FailingDisk(fixtures.Fixture):
             raise CannotMount(why.rpartition('\n')[2])
         if self.own == 'host':
             self.addCleanup(
-                subprocess.run, ['umount', '--lazy', folder], check=False
+                subprocess.run, ['umount', '--lazy', directory], check=False
             )
 
     def command(self, argv: Sequence[object]) -> list[object]:
@@ -160,7 +160,7 @@ class _Server:
                 '<IIIIHHIIHHI28x', 7, 31, ahead, 0, 12, 9, 1 << 16, 1, 0, 0, 0
             )
         if code == _LOOKUP:
-            if node != _FOLDER or body.rstrip(b'\0') != self._name:
+            if node != _DIRECTORY or body.rstrip(b'\0') != self._name:
                 raise OSError(errno.ENOENT, '')
             return struct.pack('<QQQQII', _FILE, 0, 60, 60, 0, 0) + self._attr(
                 _FILE
@@ -184,7 +184,7 @@ class _Server:
     def _attr(self, node: int) -> bytes:
         status = os.fstat(self._file)
         mode, size = stat.S_IFREG | 0o444, status.st_size
-        if node == _FOLDER:
+        if node == _DIRECTORY:
             mode, size = stat.S_IFDIR | 0o555, 0
         seconds, rest = divmod(status.st_mtime_ns, 10**9)
         return struct.pack(
@@ -205,7 +205,7 @@ class _Server:
         return os.pread(self._file, size, offset)
 
 
-def _mounted(folder: str) -> tuple[int, str]:
+def _mounted(directory: str) -> tuple[int, str]:
     """Mount, on the host or else in a namespace; tell the device and which."""
     libc = ctypes.CDLL(None, use_errno=True)
     user, group = os.getuid(), os.getgid()
@@ -227,7 +227,11 @@ def _mounted(folder: str) -> tuple[int, str]:
     flags = _MS_RDONLY | _MS_NOSUID | _MS_NODEV
     _checked(
         libc.mount(
-            b'failing', os.fsencode(folder), b'fuse', flags, options.encode()
+            b'failing',
+            os.fsencode(directory),
+            b'fuse',
+            flags,
+            options.encode(),
         )
     )
     return device, where
@@ -240,10 +244,10 @@ def _checked(result: int) -> None:
 
 
 def main() -> None:
-    """Serve: ``failing_disk FOLDER FILE FIRST-END ...``."""
-    folder, backing, *bad = sys.argv[1:]
+    """Serve: ``failing_disk DIRECTORY FILE FIRST-END ...``."""
+    directory, backing, *bad = sys.argv[1:]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    device, where = _mounted(folder)
+    device, where = _mounted(directory)
     print(where, flush=True)
     ranges = [tuple(int(n) for n in word.split('-')) for word in bad]
     _Server(device, pathlib.Path(backing), ranges).serve()

@@ -19,7 +19,7 @@ class SmallDisk(fixtures.Fixture):
 
     :param test: the test that wants it.
     :param size: bytes.
-    :param root: the folder in which it is mounted; that of temporary files
+    :param root: the directory in which it is mounted; that of temporary files
         if None.
     """
 
@@ -39,8 +39,8 @@ class SmallDisk(fixtures.Fixture):
             self._test.skipTest(f'cannot mount: {self._problem}')
 
     def _setUp(self) -> None:
-        folder = self.useFixture(fixtures.TempDir(self._root))
-        self.path = pathlib.Path(folder.path)
+        directory = self.useFixture(fixtures.TempDir(self._root))
+        self.path = pathlib.Path(directory.path)
         self._problem = self._mount('-t', 'tmpfs', '-o', f'size={self._size}')
         if not self._problem:
             self.addCleanup(

@@ -34,10 +34,10 @@ import os, signal, sys
 
 todo = [True]
 
-def hook(event, arguments, folder={folder!r}, start={start!r}):
+def hook(event, arguments, directory={directory!r}, start={start!r}):
     if event == 'open' and todo:
         try:
-            names = os.listdir(folder)
+            names = os.listdir(directory)
         except PermissionError:
             # A thread that is confined.
             return
@@ -54,7 +54,7 @@ class Endless(fixtures.Fixture):
 
     :param name: what it is called; the real one is hidden as long as this is
         in use.
-    :param place: a folder where it may put things.
+    :param place: a directory where it may put things.
     """
 
     def __init__(self, name: str, place: pathlib.Path) -> None:
@@ -64,13 +64,13 @@ class Endless(fixtures.Fixture):
 
     def _setUp(self) -> None:
         made = self.useFixture(fixtures.TempDir(self._place))
-        folder = pathlib.Path(made.path)
+        directory = pathlib.Path(made.path)
         # Whatever is confined can make no mark but this.
         self._seconds = f'3600.{time.time_ns()}'
-        program = folder / self._name
+        program = directory / self._name
         program.write_text(_ENDLESS.format(seconds=self._seconds))
         program.chmod(0o755)
-        path = f'{folder}{os.pathsep}{os.environ["PATH"]}'
+        path = f'{directory}{os.pathsep}{os.environ["PATH"]}'
         self.useFixture(fixtures.EnvironmentVariable('PATH', path))
 
     def wait(self, process: openstack_server.Forked) -> None:
@@ -102,21 +102,21 @@ class Stopping(fixtures.Fixture):
     Those that are started while it is in use stop once: where they open
     anything after that file is there.
 
-    :param folder: where the file is to be. :param start: of its name.
-    :param place: a folder where it may put things.
+    :param directory: where the file is to be. :param start: of its name.
+    :param place: a directory where it may put things.
     """
 
     def __init__(
-        self, folder: pathlib.Path, start: str, place: pathlib.Path
+        self, directory: pathlib.Path, start: str, place: pathlib.Path
     ) -> None:
         super().__init__()
-        self._text = _STOPPING.format(folder=str(folder), start=start)
+        self._text = _STOPPING.format(directory=str(directory), start=start)
         self._place = str(place)
 
     def _setUp(self) -> None:
         made = self.useFixture(fixtures.TempDir(self._place))
-        folder = pathlib.Path(made.path)
-        path = folder / 'prelude.py'
+        directory = pathlib.Path(made.path)
+        path = directory / 'prelude.py'
         path.write_text(self._text)
         self.useFixture(
             fixtures.EnvironmentVariable(openstack_server.PRELUDE, str(path))
@@ -150,7 +150,7 @@ class Way(fixtures.Fixture):
     It is that of commands that are run while this is in use. ``proxy`` is
     what they talk to.
 
-    :param place: a folder where it may put things.
+    :param place: a directory where it may put things.
     """
 
     def __init__(self, to: cloud.Cloud, place: pathlib.Path) -> None:

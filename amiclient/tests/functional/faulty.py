@@ -42,7 +42,7 @@ class FaultCase(upload.UploadCase):
         self.glance = self.useFixture(faults.Proxy(self.cloud.image_url))
         self.keystone = self.useFixture(faults.Proxy(self.cloud.auth_url))
         self._retry_soon()
-        self.clouds = self.folder / 'clouds.yaml'
+        self.clouds = self.directory / 'clouds.yaml'
         self.route(
             auth_url=self.keystone.url + '/v3', image_url=self.glance.url
         )

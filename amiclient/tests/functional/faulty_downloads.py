@@ -20,7 +20,7 @@ KINDS = ('kernel', 'ramdisk', 'image')
 
 
 class DownloadCase(faulty.FaultCase):
-    """A test that has an AMI in the cloud, and a folder to save it to."""
+    """A test that has an AMI in the cloud, and a directory to save it to."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -36,7 +36,7 @@ class DownloadCase(faulty.FaultCase):
             kernel_id=self.ids['kernel'],
             ramdisk_id=self.ids['ramdisk'],
         )
-        self.target = self.folder / 'saved'
+        self.target = self.directory / 'saved'
         save = ('ami', 'save', 'web', '--directory', self.target)
         self.commands = {
             'directory': save,
@@ -127,7 +127,7 @@ class DownloadCase(faulty.FaultCase):
         What is kept of others has a name with a dot.
         """
         whole = [self.files[name].read_bytes() for name in KINDS]
-        found = [p for p in self.folder.glob('saved/*') if p.name[0] != '.']
+        found = [p for p in self.directory.glob('saved/*') if p.name[0] != '.']
         self.assertLess(len(found), len(KINDS))
         for path in found:
             self.assertIn(path.read_bytes(), whole, path.name)

@@ -103,7 +103,7 @@ class HealthCase(base.TestCase):
 
     def sql(self, statement, *values) -> None:
         """Change Glance's database."""
-        path = self.cloud.folder / 'glance.db'
+        path = self.cloud.directory / 'glance.db'
         database = sqlite3.connect(path, timeout=60)
         with database:
             database.execute(statement, values)

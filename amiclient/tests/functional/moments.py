@@ -84,15 +84,15 @@ class Ended:
 class Runner(fixtures.Fixture):
     """Runs ``openstack``, and interrupts it.
 
-    :param folder: where what it says is kept.
+    :param directory: where what it says is kept.
     :ivar shortest: the seconds of the shortest run of a command that is
         loaded already and came to its end; what else runs on the machine can
         only make it longer.
     """
 
-    def __init__(self, folder: pathlib.Path) -> None:
+    def __init__(self, directory: pathlib.Path) -> None:
         super().__init__()
-        self._folder = folder
+        self._directory = directory
         self.shortest = math.inf
 
     def _setUp(self) -> None:
@@ -111,7 +111,7 @@ class Runner(fixtures.Fixture):
         :param after: seconds after its start.
         :param when: what is so by then, unless it comes to its end before.
         """
-        paths = [self._folder / 'stdout', self._folder / 'stderr']
+        paths = [self._directory / 'stdout', self._directory / 'stderr']
         with paths[0].open('wb') as stdout, paths[1].open('wb') as stderr:
             begin = time.monotonic()
             child = self._server.start(

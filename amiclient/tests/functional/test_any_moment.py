@@ -32,7 +32,7 @@ _COUNT = 100
 _SOME = 100 if shrinking.SLOW else 12
 _FEW = 30 if shrinking.SLOW else 4
 
-#: What a temporary file or folder is called.
+#: What a temporary file or directory is called.
 _TEMPORARY = re.compile(r'\.(.+\.)?amiclient-[0-9a-f]{8}')
 
 
@@ -51,8 +51,8 @@ class TestShrink(_Case):
         super().setUp()
         self.runner = self.useFixture(moments.Runner(self.tmp()))
         self.pristine = triple.root(self.tmp(), size=_SIZE, data=_DATA)
-        self.folder = self.tmp()
-        self.image = self.folder / 'root.img'
+        self.directory = self.tmp()
+        self.image = self.directory / 'root.img'
         self.old = shrinking.digest(self.pristine)
 
     def fresh(self) -> None:
@@ -75,7 +75,7 @@ class TestShrink(_Case):
         self.assertFalse(ended.traced)
         if 'Traceback' not in ended.stderr:
             self.assertLessEqual(ended.stderr.count('\n'), 2)
-        self.assertEqual(['root.img'], os.listdir(self.folder))
+        self.assertEqual(['root.img'], os.listdir(self.directory))
         found = shrinking.digest(self.image)
         self.assertIn(found, (self.old, self.new))
         if ended.status == 0:
@@ -84,7 +84,7 @@ class TestShrink(_Case):
 
     def is_left(self) -> bool:
         """Tell whether there is more than the image."""
-        return len(os.listdir(self.folder)) > 1
+        return len(os.listdir(self.directory)) > 1
 
     def test_replacing(self) -> None:
         words = ('ami', 'shrink', self.image)
@@ -128,7 +128,7 @@ class TestShrink(_Case):
         def check(ended: moments.Ended) -> str:
             self.assertTrue(ended.is_fair())
             self.assertFalse(ended.traced)
-            self.assertEqual(['root.img'], os.listdir(self.folder))
+            self.assertEqual(['root.img'], os.listdir(self.directory))
             self.assertTrue(shrinking.is_sound(self.image))
             self.assertEqual(tree, exttree.read_tree(self.image))
             size = self.image.stat().st_size
@@ -150,7 +150,7 @@ class TestShrink(_Case):
         def check(ended: moments.Ended) -> str:
             found = shrinking.digest(self.image)
             self.assertIn(found, (self.old, self.new))
-            left = set(os.listdir(self.folder)) - {'root.img'}
+            left = set(os.listdir(self.directory)) - {'root.img'}
             for name in left:
                 self.assertTrue(_TEMPORARY.fullmatch(name), name)
             # Not more than this run's own: the one before was cleaned up.
@@ -171,7 +171,7 @@ class TestShrink(_Case):
         self.assertTrue(self.is_left())
         self.fresh()
         ended = self.runner.warm(*words)
-        self.assertEqual(['root.img'], os.listdir(self.folder))
+        self.assertEqual(['root.img'], os.listdir(self.directory))
         self.assertEqual(self.new, shrinking.digest(self.image))
         self.assertIn('of a run that was killed', ended.stderr)
         self.assertEqual(1, ended.stderr.count('\n'), ended.stderr)
@@ -182,9 +182,9 @@ class TestUpload(_Case, upload.UploadCase):
     def setUp(self) -> None:
         super().setUp()
         self.root = triple.root(
-            self.folder, size=_SIZE, data=_DATA, name='big.img'
+            self.directory, size=_SIZE, data=_DATA, name='big.img'
         )
-        self.runner = self.useFixture(moments.Runner(self.folder))
+        self.runner = self.useFixture(moments.Runner(self.directory))
         self.before = shrinking.digest(self.root)
         self.words = ('ami', 'upload', self.root, *self.parts, *self.less)
         for _ in range(3):

@@ -18,10 +18,10 @@ from amiclient.tests.oracle import exttree
 class TestAtOnce(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
+        self.directory = self.tmp()
         self.place = self.tmp()
         self.root = triple.root(self.place, size=64 * 2**20, data=2**20)
-        self.root = self.root.rename(self.folder / 'root.img')
+        self.root = self.root.rename(self.directory / 'root.img')
         self.archive = self.place / 'tree.tar'
         shutil.make_archive(
             str(self.archive.with_suffix('')), 'tar', self.place / 'tree'
@@ -36,10 +36,10 @@ class TestAtOnce(base.TestCase):
         return running
 
     def stopped(
-        self, folder: pathlib.Path, start: str, *words: object
+        self, directory: pathlib.Path, start: str, *words: object
     ) -> openstack_server.Forked:
         """Start a command; it stops once such a file is there."""
-        with stuck.Stopping(folder, start, self.place) as stopping:
+        with stuck.Stopping(directory, start, self.place) as stopping:
             running = self.start_openstack('ami', *words)
             # A stopped process gets no other signal than this.
             self.addCleanup(running.send_signal, signal.SIGCONT)
@@ -52,7 +52,7 @@ class TestAtOnce(base.TestCase):
         self.assertEqual(130, running.returncode, stderr)
 
     def refused(self, word: str, *words: object) -> None:
-        names = sorted(self.folder.iterdir())
+        names = sorted(self.directory.iterdir())
         finished = self.run_openstack('ami', *words)
         self.assertEqual((1, ''), (finished.status, finished.stdout), words)
         self.assertEqual(
@@ -60,7 +60,7 @@ class TestAtOnce(base.TestCase):
             'or end it\n',
             finished.stderr,
         )
-        self.assertEqual(names, sorted(self.folder.iterdir()))
+        self.assertEqual(names, sorted(self.directory.iterdir()))
         self.assertEqual(self.before, self.root.read_bytes())
 
     def writers(self) -> list[tuple[object, ...]]:
@@ -74,10 +74,10 @@ class TestAtOnce(base.TestCase):
     def readers(self) -> list[tuple[object, ...]]:
         return [
             ('shrink', self.root, '--dry-run'),
-            ('shrink', self.root, '--output', self.folder / 'other.img'),
+            ('shrink', self.root, '--output', self.directory / 'other.img'),
             ('inspect', self.root),
             ('check', self.root, '--ignore', 'no-kernel'),
-            ('extract', self.root, '--directory', self.folder / 'files'),
+            ('extract', self.root, '--directory', self.directory / 'files'),
             ('upload', self.root, '--no-kernel'),
             ('upload', self.root, '--no-kernel', '--no-shrink'),
             ('boot', self.root, '--kernel', triple.kernel(self.place)),
@@ -112,7 +112,7 @@ class TestAtOnce(base.TestCase):
         self.openstack('ami', 'shrink', self.root, '--in-place')
 
     def test_while_a_saved_one_is_read(self) -> None:
-        saved = self.folder / 'saved'
+        saved = self.directory / 'saved'
         self.openstack('ami', 'extract', self.root, '--directory', saved,
                        stderr=None)  # fmt: skip
         self.root = saved / 'root.img'
@@ -126,7 +126,7 @@ class TestAtOnce(base.TestCase):
         self.end(running)
 
     def test_while_what_it_is_in_is_read(self) -> None:
-        packed = self.folder / 'root.img.gz'
+        packed = self.directory / 'root.img.gz'
         shutil.copy(self.archive, packed)
         running = self.held('inspect', packed, program='e2fsck')
         finished = self.run_openstack(
@@ -137,9 +137,9 @@ class TestAtOnce(base.TestCase):
 
     def check_output(self, *words: object) -> None:
         """Two that make one file: the last one wins, and it is whole."""
-        output = self.folder / 'made.img'
+        output = self.directory / 'made.img'
         words = (*words, '--output', output)
-        running = self.stopped(self.folder, f'.{output.name}.', *words)
+        running = self.stopped(self.directory, f'.{output.name}.', *words)
         self.openstack('ami', *words)
         first = output.stat().st_ino
         running.send_signal(signal.SIGCONT)
@@ -149,10 +149,10 @@ class TestAtOnce(base.TestCase):
         process.run(['e2fsck', '-f', '-n', output], access=None)
         self.assertIn(b'/etc/os-release', exttree.read_tree(output))
         self.assertEqual(
-            ['made.img', 'root.img'], sorted(os.listdir(self.folder))
+            ['made.img', 'root.img'], sorted(os.listdir(self.directory))
         )
         # What one is about to replace, nobody else may replace or read.
-        running = self.stopped(self.folder, f'.{output.name}.', *words)
+        running = self.stopped(self.directory, f'.{output.name}.', *words)
         for others in (words, ('inspect', output)):
             finished = self.run_openstack('ami', *others)
             self.assertEqual(1, finished.status)

@@ -40,8 +40,8 @@ _NO_VIRTIO_CONSOLE = ('virtio_pci', 'virtio_blk', 'ext4')
 _FAILS = '#!/bin/sh\necho "the application is broken" >/dev/ttyS0\nexit 3\n'
 
 
-def emulators(folder: pathlib.Path) -> list[int]:
-    """Find the emulators that have a file in a folder open, or named."""
+def emulators(directory: pathlib.Path) -> list[int]:
+    """Find the emulators that have a file in a directory open, or named."""
     found = []
     for path in pathlib.Path('/proc').glob('[0-9]*/cmdline'):
         try:
@@ -50,7 +50,7 @@ def emulators(folder: pathlib.Path) -> list[int]:
             # It has ended meanwhile.
             continue
         if words[0].endswith(b'qemu-system-x86_64') and any(
-            os.fsencode(folder) in word for word in words
+            os.fsencode(directory) in word for word in words
         ):
             found.append(int(path.parent.name))
     return found
@@ -62,9 +62,9 @@ class BootCase(base.TestCase):
         # Local commands need none of this.
         for name in ('OS_CLOUD', 'OS_CLIENT_CONFIG_FILE'):
             self.useFixture(fixtures.EnvironmentVariable(name))
-        self.folder = self.tmp()
+        self.directory = self.tmp()
         self.work = self.tmp()
-        self.console = self.folder / 'console'
+        self.console = self.directory / 'console'
 
     def words(self, made: guest.Guest, *more: object) -> tuple[object, ...]:
         return (
@@ -74,7 +74,7 @@ class BootCase(base.TestCase):
         )  # fmt: skip
 
     def assert_clean(self) -> None:
-        self.assertEqual([], emulators(self.folder))
+        self.assertEqual([], emulators(self.directory))
         self.assertEqual([], list(self.work.iterdir()))
 
     def failed(self, made: guest.Guest, *more: object) -> base.Finished:
@@ -90,7 +90,7 @@ class BootCase(base.TestCase):
 
 class TestBoot(BootCase):
     def test_boots_and_grows(self) -> None:
-        made = guest.make(self.folder)
+        made = guest.make(self.directory)
         before = made.root.read_bytes()
         told = self.openstack_json(
             *self.words(made, '--disk', '64M', '--console', self.console)
@@ -118,7 +118,7 @@ class TestBoot(BootCase):
 
     def test_does_not_grow(self) -> None:
         init = "#!/bin/sh\nprintf 'ready, steady' >/dev/ttyS0\nexec sleep 99\n"
-        made = guest.make(self.folder, files={'sbin/init': init})
+        made = guest.make(self.directory, files={'sbin/init': init})
         finished = self.run_openstack(
             *self.words(made, '--until', r'^ready, \w+y', '--append', 'quiet'),
             '-f', 'value', '-c', 'matched', '-c', 'root_size',
@@ -131,7 +131,7 @@ class TestBoot(BootCase):
         self.assertEqual(1, finished.stderr.count('\n'), finished.stderr)
 
     def test_no_driver(self) -> None:
-        made = guest.make(self.folder, modules=('virtio_pci',))
+        made = guest.make(self.directory, modules=('virtio_pci',))
         finished = self.failed(made, '--append', 'quiet')
         self.assertEqual('failed\nNone\nno-driver\n', finished.stdout)
         # Where initramfs-tools says it: on no console that Nova keeps.
@@ -141,7 +141,7 @@ class TestBoot(BootCase):
         self.assertIn('virtio_blk', lines[-1])
 
     def test_no_root(self) -> None:
-        made = guest.make(self.folder, modules=_NO_VIRTIO_CONSOLE)
+        made = guest.make(self.directory, modules=_NO_VIRTIO_CONSOLE)
         finished = self.failed(
             made, '--append', 'root=/dev/vdz', '--console', self.console
         )
@@ -153,7 +153,7 @@ class TestBoot(BootCase):
         self.assertNotIn('ALERT!', said)
 
     def test_no_init(self) -> None:
-        made = guest.make(self.folder, modules=_NO_VIRTIO_CONSOLE)
+        made = guest.make(self.directory, modules=_NO_VIRTIO_CONSOLE)
         process.run(
             ['debugfs', '-w', '-R', 'rm /sbin/init', made.root], access=None
         )
@@ -162,7 +162,7 @@ class TestBoot(BootCase):
         self.assertIn('run-init: /bin/init: No such file', finished.stderr)
 
     def test_panic(self) -> None:
-        made = guest.make(self.folder, files={'sbin/init': _FAILS})
+        made = guest.make(self.directory, files={'sbin/init': _FAILS})
         finished = self.failed(made, '--append', 'quiet')
         self.assertEqual('failed\nNone\npanic\n', finished.stdout)
         self.assertTrue(finished.stderr.startswith('the last lines of the'))
@@ -171,7 +171,7 @@ class TestBoot(BootCase):
 
     def test_ends(self) -> None:
         init = '#!/bin/sh\necho bye >/dev/ttyS0\npoweroff -f\n'
-        made = guest.make(self.folder, files={'sbin/init': init})
+        made = guest.make(self.directory, files={'sbin/init': init})
         finished = self.failed(made, '--append', 'quiet')
         self.assertEqual('ended\nNone\nNone\n', finished.stdout)
         self.assertIn('    bye\n', finished.stderr)
@@ -185,7 +185,7 @@ class TestEnds(BootCase):
         super().setUp()
         # They would go on for long, however fast they are.
         init = '#!/bin/sh\nexec sleep 9999\n'
-        self.made = guest.make(self.folder, files={'sbin/init': init})
+        self.made = guest.make(self.directory, files={'sbin/init': init})
 
     def start(self, *more: object):
         child = self.start_openstack(
@@ -196,12 +196,12 @@ class TestEnds(BootCase):
             self.assertIsNone(child.poll(), child)
             self.assertLess(time.monotonic(), end)
             time.sleep(0.02)
-        (number,) = emulators(self.folder)
+        (number,) = emulators(self.directory)
         return child, number
 
     def assert_gone(self, number: int) -> None:
         end = time.monotonic() + _LATE
-        while number in emulators(self.folder):
+        while number in emulators(self.directory):
             self.assertLess(time.monotonic(), end)
             time.sleep(0.02)
 
@@ -240,7 +240,7 @@ class TestEnds(BootCase):
             '#!/bin/sh\nmount -o remount,rw /\n'
             'dd if=/dev/urandom of=/big bs=1M count=8\nsync\n'
         )
-        writing = self.folder / 'writing'
+        writing = self.directory / 'writing'
         writing.mkdir()
         made = guest.make(writing, files={'sbin/init': init})
         finished = self.run_openstack(*self.words(made, '--append', 'quiet'))
@@ -265,11 +265,11 @@ class TestEnds(BootCase):
 class TestInteractive(BootCase):
     def setUp(self) -> None:
         super().setUp()
-        self.made = guest.make(self.folder)
+        self.made = guest.make(self.directory)
 
     def fork(self) -> None:
         """Run the command with a terminal of its own."""
-        output = self.folder / 'output'
+        output = self.directory / 'output'
         words = self.words(
             self.made, '--interactive', '--append', 'quiet',
             '-f', 'value', '-c', 'result', '-c', 'root_size',
@@ -313,7 +313,7 @@ class TestInteractive(BootCase):
         self.assertEqual(0, os.waitstatus_to_exitcode(status), self.said)
         size = 2 * self.made.root.stat().st_size
         self.assertEqual(
-            f'left\n{size}\n', (self.folder / 'output').read_text()
+            f'left\n{size}\n', (self.directory / 'output').read_text()
         )
         self.assert_clean()
 
@@ -324,7 +324,7 @@ class TestInteractive(BootCase):
         self.wait_for(None)
         _, status = os.waitpid(self.pid, 0)
         self.assertEqual(0, os.waitstatus_to_exitcode(status), self.said)
-        said = (self.folder / 'output').read_text()
+        said = (self.directory / 'output').read_text()
         self.assertTrue(said.startswith('booted\n'), said)
         self.assert_clean()
 
@@ -338,16 +338,16 @@ class TestInteractive(BootCase):
 
 class TestWholeWay(base.TestCase):
     def test_what_comes_back_from_the_cloud_boots(self) -> None:
-        folder = self.tmp()
+        directory = self.tmp()
         # On a disk with room, as a user would have it.
-        made = guest.make(folder, size=256 * MIB)
+        made = guest.make(directory, size=256 * MIB)
         sent = self.openstack_json(
             'ami', 'upload', made.root, '--name', 'guest',
             '--kernel', made.kernel, '--ramdisk', made.ramdisk,
             '--headroom', '4M',
         )  # fmt: skip
         self.assertLess(sent['size'], 64 * MIB)
-        saved = folder / 'saved'
+        saved = directory / 'saved'
         self.openstack('ami', 'save', sent['id'], '--directory', saved)
         told = self.openstack_json(
             'ami', 'boot', saved, '--disk', '1G', '--append', 'quiet'
@@ -359,17 +359,17 @@ class TestWholeWay(base.TestCase):
 
     def test_command_line_of_the_image(self) -> None:
         """As in the cloud: it takes the place of all that Nova says."""
-        folder = self.tmp()
-        made = guest.make(folder, size=64 * MIB)
+        directory = self.tmp()
+        made = guest.make(directory, size=64 * MIB)
         line = 'root=/dev/vda console=ttyS0 quiet'
         sent = self.openstack_json(
             'ami', 'upload', made.root, '--name', 'guest',
             '--kernel', made.kernel, '--ramdisk', made.ramdisk,
             '--property', f'os_command_line={line}',
         )  # fmt: skip
-        saved = folder / 'saved'
+        saved = directory / 'saved'
         self.openstack('ami', 'save', sent['id'], '--directory', saved)
-        console = folder / 'console'
+        console = directory / 'console'
         finished = self.run_openstack(
             'ami', 'boot', saved, '--append', 'mine=1', '--console', console,
             '--disk', '512M', '-f', 'value', '-c', 'result',
@@ -388,8 +388,8 @@ class TestWholeWay(base.TestCase):
 class TestSources(BootCase):
     def test_kernel_in_the_source(self) -> None:
         """A root filesystem with all that it takes; boots into its kernel."""
-        made = guest.make(self.folder)
-        tree = self.folder / 'rootfs'
+        made = guest.make(self.directory)
+        tree = self.directory / 'rootfs'
         (tree / 'boot').mkdir(parents=True)
         (tree / 'etc').mkdir()
         release = made.kernel.resolve().name.removeprefix('vmlinuz-')
@@ -398,7 +398,7 @@ class TestSources(BootCase):
             (f'initrd.img-{release}', made.ramdisk),
         ):
             (tree / 'boot' / name).write_bytes(path.read_bytes())
-        archive = self.folder / 'root.tar'
+        archive = self.directory / 'root.tar'
         process.run(['tar', '-cf', archive, '-C', tree, '.'], access=None)
         finished = self.run_openstack(
             'ami', 'boot', archive, '--work-directory', self.work,
@@ -411,7 +411,7 @@ class TestSources(BootCase):
     def test_fix(self) -> None:
         """What an upload would mend is mended in what is booted."""
         made = guest.make(
-            self.folder,
+            self.directory,
             files={
                 'etc/fstab': 'UUID=C2AF-1C3B /boot/efi vfat defaults 0 1\n',
                 'sbin/init': '#!/bin/sh\nexec >/dev/ttyS0\ncat /etc/fstab\n'
@@ -437,7 +437,7 @@ class TestSources(BootCase):
         self.assert_clean()
 
     def test_refused(self) -> None:
-        made = guest.make(self.folder)
+        made = guest.make(self.directory)
         for words, said in (
             ((made.root,), 'kernel'),
             ((made.root, '--kernel', made.ramdisk), 'initramfs'),

@@ -15,9 +15,9 @@ COLUMNS = ['output', 'size', 'files', 'filesystem', 'uuid']
 class TestBuild(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
+        self.directory = self.tmp()
         self.source = archives.archive(
-            self.folder / 'export.tar',
+            self.directory / 'export.tar',
             [
                 archives.member('.dockerenv'),
                 (
@@ -29,7 +29,7 @@ class TestBuild(base.TestCase):
         )
 
     def test_build(self) -> None:
-        output = self.folder / 'root.img'
+        output = self.directory / 'root.img'
         built = self.openstack_json(
             'ami', 'build', self.source, '--output', output, '--label', 'it'
         )
@@ -41,7 +41,7 @@ class TestBuild(base.TestCase):
         self.assertEqual(len(found) - 3, built['files'])
 
     def test_refused(self) -> None:
-        output = self.folder / 'root.img'
+        output = self.directory / 'root.img'
         data = self.source.read_bytes()
         self.source.write_bytes(data[: len(data) // 2])
         finished = self.run_openstack(
@@ -49,10 +49,10 @@ class TestBuild(base.TestCase):
         )
         self.assertEqual((1, ''), (finished.status, finished.stdout))
         self.assertIn('cut short', finished.stderr)
-        self.assertEqual(['export.tar'], os.listdir(self.folder))
+        self.assertEqual(['export.tar'], os.listdir(self.directory))
 
     def test_upload(self) -> None:
-        kernel = triple.kernel(self.folder)
+        kernel = triple.kernel(self.directory)
         for source in (self.source, self.unpacked()):
             done = self.openstack_json(
                 'ami',
@@ -72,7 +72,7 @@ class TestBuild(base.TestCase):
             self.assertEqual('debian', record['properties'].get('os_distro'))
 
     def unpacked(self):
-        folder = self.folder / 'system'
-        (folder / 'etc').mkdir(parents=True)
-        (folder / 'etc' / 'os-release').write_text('ID=debian\n')
-        return folder
+        directory = self.directory / 'system'
+        (directory / 'etc').mkdir(parents=True)
+        (directory / 'etc' / 'os-release').write_text('ID=debian\n')
+        return directory

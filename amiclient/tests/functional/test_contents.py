@@ -41,7 +41,7 @@ class ContentsCase(upload.UploadCase):
         super().setUp()
         self.files = {**checks.SOUND, **_boot(OLD), **_boot(NEW)}
         self.source = images.image(
-            self.folder, self.files, name='system.img', options=_OPTIONS,
+            self.directory, self.files, name='system.img', options=_OPTIONS,
             size=96 << 20,
         )  # fmt: skip
         self.note = f'{self.source}: kernel {NEW} was found in it\n'
@@ -56,7 +56,7 @@ class ContentsCase(upload.UploadCase):
         """Make the same system without kernels."""
         files = {k: v for k, v in self.files.items() if 'boot/' not in k}
         return images.image(
-            self.folder, files, name='bare.img', options=_OPTIONS
+            self.directory, files, name='bare.img', options=_OPTIONS
         )
 
 
@@ -133,7 +133,7 @@ class TestInspect(ContentsCase):
             told['kernels'][0],
         )
         shrunk = self.openstack_json(
-            'ami', 'shrink', self.source, '--output', self.folder / 'small'
+            'ami', 'shrink', self.source, '--output', self.directory / 'small'
         )
         self.assertEqual(shrunk['lower_bound'], told['minimum_size'])
         self.assertLessEqual(told['minimum_size'], shrunk['size'])
@@ -143,7 +143,7 @@ class TestInspect(ContentsCase):
         self.assertIn(f'{OLD}: /boot/vmlinuz-{OLD}, /boot/initrd', told)
 
     def test_archive(self) -> None:
-        path = self.folder / 'tree'
+        path = self.directory / 'tree'
         images.write(path, _boot(NEW))
         images.write(path, {'etc/os-release': b'ID=arch\n', 'sbin/x': b''})
         told = self.openstack_json('ami', 'inspect', path)
@@ -184,13 +184,13 @@ class TestCheck(ContentsCase):
         )  # fmt: skip
 
     def source_kernel(self):
-        path = self.folder / 'kernel'
+        path = self.directory / 'kernel'
         path.write_bytes(self.content('kernel'))
         return path
 
     def test_files(self) -> None:
         """That a filesystem made of them has no room is no finding."""
-        path = self.folder / 'tree'
+        path = self.directory / 'tree'
         images.write(path, self.files)
         (path / 'etc/fstab').write_text('/dev/vda / ext4 defaults 0 1\n')
         self.assertEqual([], self.check(path))
@@ -209,7 +209,7 @@ class TestExtract(ContentsCase):
         )
 
     def test_there_and_back(self) -> None:
-        target = self.folder / 'out'
+        target = self.directory / 'out'
         told = self.extract('--directory', target)
         self.assertEqual(EXTRACTED, list(told))
         self.assertEqual(
@@ -231,7 +231,7 @@ class TestExtract(ContentsCase):
         self.assertNothingLeft()
 
     def test_again(self) -> None:
-        target = self.folder / 'out'
+        target = self.directory / 'out'
         told = self.extract('--directory', target)
         before = {p: p.stat().st_ino for p in target.iterdir()}
         self.assertEqual(told, self.extract('--directory', target))
@@ -240,7 +240,7 @@ class TestExtract(ContentsCase):
         )
 
     def test_nothing_is_overwritten(self) -> None:
-        target = self.folder / 'out'
+        target = self.directory / 'out'
         target.mkdir()
         (target / 'system-initrd').write_bytes(b'mine')
         said = self.run_openstack(
@@ -252,7 +252,7 @@ class TestExtract(ContentsCase):
         self.assertEqual(b'mine', (target / 'system-initrd').read_bytes())
 
     def test_nothing_is_left_of_a_failure(self) -> None:
-        target = self.folder / 'out'
+        target = self.directory / 'out'
         said = self.run_openstack(
             'ami', 'extract', self.kernel, '--directory', target
         )
@@ -262,6 +262,6 @@ class TestExtract(ContentsCase):
     def test_without_a_kernel(self) -> None:
         bare = self.unboot()
         told = self.openstack_json(
-            'ami', 'extract', bare, '--directory', self.folder / 'out'
+            'ami', 'extract', bare, '--directory', self.directory / 'out'
         )
         self.assertEqual((None, None), (told['kernel'], told['ramdisk']))

@@ -18,7 +18,7 @@ MIB = disks.MIB
 class TestDisks(upload.UploadCase):
     def setUp(self) -> None:
         super().setUp()
-        tree = self.folder / 'boot-tree'
+        tree = self.directory / 'boot-tree'
         tree.mkdir()
         for version in ('6.1.0-9', '6.1.0-10'):
             for name, data in (
@@ -27,12 +27,12 @@ class TestDisks(upload.UploadCase):
             ):
                 path = tree / f'{name}-{version}'
                 path.write_bytes(data + (b'' if '10' in version else b'old'))
-        boot = self.folder / 'boot'
+        boot = self.directory / 'boot'
         with boot.open('wb') as file:
             file.truncate(8 * MIB)
         process.run(['mke2fs', '-q', '-F', '-d', tree, boot], access=None)
         self.disk = disks.make(
-            self.folder / 'machine.raw',
+            self.directory / 'machine.raw',
             [
                 disks.Part(2, type='U'),
                 disks.Part(8, boot),
@@ -82,14 +82,14 @@ class TestDisks(upload.UploadCase):
 
     def test_unified_kernel(self) -> None:
         """Kernel and ramdisk come from the EFI system partition."""
-        tree = self.folder / 'esp-tree'
+        tree = self.directory / 'esp-tree'
         (tree / 'EFI' / 'Linux').mkdir(parents=True)
         (tree / 'EFI' / 'Linux' / 'a.efi').write_bytes(
             samples.unified('6.1.0-10')
         )
-        esp = disks.fat(self.folder / 'esp', tree)
+        esp = disks.fat(self.directory / 'esp', tree)
         disk = disks.make(
-            self.folder / 'machine',
+            self.directory / 'machine',
             [
                 disks.Part(4, esp, type=disks.ESP),
                 disks.Part(16, self.root, type=disks.ROOT),
@@ -161,7 +161,7 @@ class TestDisks(upload.UploadCase):
         # The same again is there already.
         self.assertIn(told['id'], self.upload(*words)['reused'])
         saved = self.openstack_json(
-            'ami', 'save', told['id'], '--directory', self.folder / 'saved'
+            'ami', 'save', told['id'], '--directory', self.directory / 'saved'
         )
         again = self.openstack_json('ami', 'upload', saved['directory'])
         self.assertIn(told['id'], again['reused'])
@@ -193,7 +193,7 @@ class TestDisks(upload.UploadCase):
 
     def test_several(self) -> None:
         disk = disks.make(
-            self.folder / 'two.raw',
+            self.directory / 'two.raw',
             [disks.Part(16, self.root), disks.Part(16, self.root)],
             label='dos',
         )
@@ -205,7 +205,7 @@ class TestDisks(upload.UploadCase):
 
     def test_shrink_into_a_file(self) -> None:
         image = disks.convert(self.disk, 'vmdk')
-        output = self.folder / 'small.img'
+        output = self.directory / 'small.img'
         told = self.openstack_json('ami', 'shrink', image, '--output', output)
         self.assertEqual(str(image), told['image'])
         self.assertEqual(str(output), told['output'])
@@ -213,12 +213,12 @@ class TestDisks(upload.UploadCase):
         self.assertEqual(
             exttree.read_tree(self.root), exttree.read_tree(output)
         )
-        plain = self.folder / 'plain.img'
+        plain = self.directory / 'plain.img'
         self.openstack_json('ami', 'shrink', self.root, '--output', plain)
         self.assertEqual(
             superblock.read(plain).block_count,
             superblock.read(output).block_count,
         )
-        left = {each.name for each in self.folder.iterdir()}
+        left = {each.name for each in self.directory.iterdir()}
         self.assertEqual([], [name for name in left if 'amiclient-' in name])
         self.assertIn('disk image', self.refused('ami', 'shrink', image))

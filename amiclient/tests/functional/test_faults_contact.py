@@ -87,7 +87,7 @@ class TestCertificate(ContactCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.pem = self.folder / 'server.pem'
+        self.pem = self.directory / 'server.pem'
         process.run(
             [
                 'openssl',
@@ -96,12 +96,12 @@ class TestCertificate(ContactCase):
                 *('-newkey', 'rsa:2048', '-nodes', '-days', '2'),
                 *('-subj', '/CN=127.0.0.1', '-addext'),
                 'subjectAltName=IP:127.0.0.1',
-                *('-keyout', self.pem, '-out', self.folder / 'ca.pem'),
+                *('-keyout', self.pem, '-out', self.directory / 'ca.pem'),
             ],
             access=None,
         )
         with self.pem.open('ab') as file:
-            file.write((self.folder / 'ca.pem').read_bytes())
+            file.write((self.directory / 'ca.pem').read_bytes())
 
     def proxy(self, server: str) -> faults.Proxy:
         return self.useFixture(faults.Proxy(server, str(self.pem)))
@@ -112,7 +112,7 @@ class TestCertificate(ContactCase):
         self.route(
             auth_url=self.keystone.url + '/v3',
             image_url=glance.url,
-            cacert=str(self.folder / 'ca.pem'),
+            cacert=str(self.directory / 'ca.pem'),
         )
         return glance
 

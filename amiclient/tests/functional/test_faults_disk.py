@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Disks that are full, and folders that cannot be written to."""
+"""Disks that are full, and directories that cannot be written to."""
 
 import contextlib
 import gzip
@@ -51,10 +51,10 @@ class _Case(upload.UploadCase):
     def setUp(self) -> None:
         super().setUp()
         self.root = triple.root(
-            self.folder, size=64 * _MIB, data=20 * _MIB, name='big.img'
+            self.directory, size=64 * _MIB, data=20 * _MIB, name='big.img'
         )
         self.before = shrinking.digest(self.root)
-        self.prelude = self.folder / 'prelude.py'
+        self.prelude = self.directory / 'prelude.py'
         self.prelude.touch()
 
     def failed(self, finished: base.Finished) -> str:
@@ -75,24 +75,26 @@ class _Case(upload.UploadCase):
         with fixtures.EnvironmentVariable(name, str(self.prelude)):
             return self.spawn_openstack(*words)
 
-    def use(self, folder: pathlib.Path) -> None:
-        """Make a folder $TMPDIR."""
-        self.useFixture(fixtures.EnvironmentVariable('TMPDIR', str(folder)))
+    def use(self, directory: pathlib.Path) -> None:
+        """Make a directory $TMPDIR."""
+        self.useFixture(fixtures.EnvironmentVariable('TMPDIR', str(directory)))
         self.useFixture(
-            fixtures.MockPatchObject(tempfile, 'tempdir', str(folder))
+            fixtures.MockPatchObject(tempfile, 'tempdir', str(directory))
         )
 
 
 class TestFull(_Case):
     def disk(self, size: int) -> small_disk.SmallDisk:
-        return self.useFixture(small_disk.SmallDisk(self, size, self.folder))
+        return self.useFixture(
+            small_disk.SmallDisk(self, size, self.directory)
+        )
 
     @contextlib.contextmanager
     def filling(self, disk: small_disk.SmallDisk):
         """Fill a disk as soon as it was found to have room."""
 
-        def check(folder: pathlib.Path, needed: int) -> None:
-            check_room(folder, needed)
+        def check(directory: pathlib.Path, needed: int) -> None:
+            check_room(directory, needed)
             disk.fill()
 
         check_room = scratch.check_room
@@ -162,7 +164,7 @@ class TestFull(_Case):
         self.patch(scratch, '_SMALL', disk.path)
         source = disk.path / 'root.img'
         subprocess.run(
-            ['cp', '--sparse=always', triple.root(self.folder), source],
+            ['cp', '--sparse=always', triple.root(self.directory), source],
             check=True,
         )
         disk.fill(leave=65536)
@@ -194,7 +196,7 @@ class TestFull(_Case):
         self.assertEqual([], os.listdir(disk.path))
 
     def test_unpacking(self) -> None:
-        packed = self.folder / 'packed.img.gz'
+        packed = self.directory / 'packed.img.gz'
         packed.write_bytes(gzip.compress(self.root.read_bytes(), 1))
         disk = self.disk(8 * _MIB)
         for command in ('check', 'inspect', 'upload'):
@@ -220,7 +222,7 @@ class TestFull(_Case):
         limit = _LIMIT.format(8 * _MIB)
         self.work = self.tmp()
         self.use(self.work)
-        output = self.folder / 'output'
+        output = self.directory / 'output'
         for words in (
             ('ami', 'shrink', self.root, '--output', output),
             ('ami', 'shrink', self.root, '--output', output, '--dry-run'),
@@ -230,22 +232,24 @@ class TestFull(_Case):
             ('ami', 'upload', self.root, *self.parts),
             ('ami', 'upload', self.root, *self.parts, '--dry-run'),
             ('ami', 'upload', self.root, *self.parts,
-             '--work-directory', self.folder),
+             '--work-directory', self.directory),
         ):  # fmt: skip
-            names = sorted(os.listdir(self.folder))
+            names = sorted(os.listdir(self.directory))
             text = self.failed(self.within(limit, *words))
-            place = self.folder if str(self.folder) in text else self.work
+            place = (
+                self.directory if str(self.directory) in text else self.work
+            )
             self.assertEqual(
                 f'{place}: files are limited to {8 * _MIB} bytes here; raise '
                 'the limit: ulimit -f unlimited\n',
                 text,
             )
-            self.assertEqual(names, sorted(os.listdir(self.folder)))
+            self.assertEqual(names, sorted(os.listdir(self.directory)))
             self.assertEqual([], os.listdir(self.work))
 
 
 class TestForbidden(_Case):
-    """Modes of files and folders, and disks that are read-only."""
+    """Modes of files and directories, and disks that are read-only."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -276,7 +280,7 @@ class TestForbidden(_Case):
             text = self.failed(self.within(_OBEYING, 'ami', *words))
             self.assertIn(f'{self.closed}: permission denied', text)
 
-    def test_folder_of_the_result(self) -> None:
+    def test_directory_of_the_result(self) -> None:
         self.locked.chmod(0o555)
         self.addCleanup(self.locked.chmod, 0o700)
         for words in (
@@ -311,7 +315,7 @@ class TestForbidden(_Case):
 
     def test_read_only_disk(self) -> None:
         disk = self.useFixture(
-            small_disk.SmallDisk(self, 64 * _MIB, self.folder)
+            small_disk.SmallDisk(self, 64 * _MIB, self.directory)
         )
         source = disk.path / 'root.img'
         subprocess.run(
@@ -329,7 +333,7 @@ class TestForbidden(_Case):
         )
         self.assertIn('cannot be written to', text)
         # To read from it is all that the others do.
-        output = self.folder / 'output'
+        output = self.directory / 'output'
         self.openstack('ami', 'shrink', source, '--output', output)
         self.use(disk.path)
         self.openstack('ami', 'upload', source, *self.parts)

@@ -67,7 +67,7 @@ class TestBreaks(DirectoryCase):
         self.assertLess(shown['downloaded'], total)
 
     def test_an_archive_for_good(self) -> None:
-        """What stays is in a hidden folder."""
+        """What stays is in a hidden directory."""
         self.break_(acts.reset(0.5), times=None)
         self.target.mkdir()
         words = ('--format', 'uec', '--timeout', 5)

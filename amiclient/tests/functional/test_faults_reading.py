@@ -23,9 +23,9 @@ class TestBadSectors(upload.UploadCase):
     def setUp(self) -> None:
         super().setUp()
         self.root = triple.root(
-            self.folder, size=32 * _MIB, data=8 * _MIB, name='big.img'
+            self.directory, size=32 * _MIB, data=8 * _MIB, name='big.img'
         )
-        content = (self.folder / 'tree' / 'data').read_bytes()
+        content = (self.directory / 'tree' / 'data').read_bytes()
         wanted = content[4 * _MIB : 4 * _MIB + 4096]
         # In the middle of a file.
         self.spot = self.root.read_bytes().find(wanted)
@@ -62,7 +62,7 @@ class TestBadSectors(upload.UploadCase):
 
     def test_shrink(self) -> None:
         path = self.failing(self.root, self.spot)
-        output = self.folder / 'output'
+        output = self.directory / 'output'
         text = self.failed(path, 'shrink', path, '--output', output)
         self.assertIn(self.page(self.spot), text)
         self.assertFalse(output.exists())
@@ -82,7 +82,7 @@ class TestBadSectors(upload.UploadCase):
         size = int(re.search(r'^Block size: +(\d+)', found, re.MULTILINE)[1])
         spot = int(re.search(r'Inode table at (\d+)', found)[1]) * size
         path = self.failing(self.root, spot)
-        output = self.folder / 'output'
+        output = self.directory / 'output'
         text = self.failed(path, 'shrink', path, '--output', output)
         where = int(re.search(r'at byte (\d+):', text)[1])
         self.assertEqual(spot // 4096, where // 4096)
@@ -103,7 +103,7 @@ class TestBadSectors(upload.UploadCase):
             device = self.disk.loop()
         except failing_disk.CannotMount as error:
             self.skipTest(f'no loop devices: {error}')
-        output = self.folder / 'output'
+        output = self.directory / 'output'
         self.failed(device, 'shrink', device, '--output', output)
         self.assertFalse(output.exists())
         self.failed(device, 'upload', device, *self.parts, '--no-shrink')
@@ -116,7 +116,7 @@ class TestChanging(upload.UploadCase):
         super().setUp()
         # More than the buffers of sockets hold.
         self.root = triple.root(
-            self.folder, size=32 * _MIB, data=24 * _MIB, name='big.img'
+            self.directory, size=32 * _MIB, data=24 * _MIB, name='big.img'
         )
 
     def refused_once_sent(self, path, change, *words: object) -> str:
@@ -124,7 +124,7 @@ class TestChanging(upload.UploadCase):
 
         :param path: the file.
         """
-        way = self.useFixture(stuck.Way(self.cloud, self.folder))
+        way = self.useFixture(stuck.Way(self.cloud, self.directory))
         size = path.stat().st_size
         act = faults_actions.meanwhile(0.1, change)
         way.proxy.rule(act, method='PUT', path='/file$', length=size)

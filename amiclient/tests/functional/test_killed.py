@@ -24,9 +24,11 @@ class TestKilled(upload.UploadCase):
     def setUp(self) -> None:
         super().setUp()
         # More than the buffers of sockets hold.
-        self.root = triple.root(self.folder, size=12 * 2**20, data=6 * 2**20)
+        self.root = triple.root(
+            self.directory, size=12 * 2**20, data=6 * 2**20
+        )
         self.words = ('ami', 'upload', self.root, *self.parts, *self.less)
-        self.way = self.useFixture(stuck.Way(self.cloud, self.folder))
+        self.way = self.useFixture(stuck.Way(self.cloud, self.directory))
 
     def found(self) -> dict[str, tuple[str, str]]:
         """Tell format and status of all images, by their ids."""
@@ -130,7 +132,7 @@ class TestKilled(upload.UploadCase):
 
     def test_in_between(self) -> None:
         # Kernel and ramdisk are there, and the filesystem is being shrunk.
-        with stuck.Endless('resize2fs', self.folder) as resize2fs:
+        with stuck.Endless('resize2fs', self.directory) as resize2fs:
             process = self.start_openstack(*self.words)
             resize2fs.wait(process)
         self.await_states(('ari', 'active'), ('ami', 'queued'))

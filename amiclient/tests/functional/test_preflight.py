@@ -89,7 +89,7 @@ class TestRules(upload.UploadCase):
         self.assertEqual(bytes(1024), came.read_bytes()[:1024])
 
     def test_a_ramdisk_that_is_active_but_empty(self) -> None:
-        empty = self.folder / 'r0'
+        empty = self.directory / 'r0'
         empty.touch()
         ramdisk = self.register(empty, 'ari')
         self.assertEqual('active', self.get(ramdisk)['status'])

@@ -28,9 +28,9 @@ class _Limited(fixtures.Fixture):
     cloud: ClassVar[Cloud]
 
     def _setUp(self) -> None:
-        folder = pathlib.Path(tempfile.mkdtemp(prefix='amiclient-limits-'))
-        self.addCleanup(shutil.rmtree, folder)
-        self.cloud = Cloud(folder, limits=LIMITS)
+        directory = pathlib.Path(tempfile.mkdtemp(prefix='amiclient-limits-'))
+        self.addCleanup(shutil.rmtree, directory)
+        self.cloud = Cloud(directory, limits=LIMITS)
         self.addCleanup(self.cloud.stop)
         self.cloud.start(tied=True)
 
@@ -41,9 +41,9 @@ class TestQuota(base.TestCase):
         cloud = self.useFixture(_Limited()).cloud
         for name, value in cloud.environment().items():
             self.useFixture(fixtures.EnvironmentVariable(name, value))
-        self.folder = self.tmp()
-        self.kernel = triple.kernel(self.folder)
-        self.ramdisk = triple.ramdisk(self.folder)
+        self.directory = self.tmp()
+        self.kernel = triple.kernel(self.directory)
+        self.ramdisk = triple.ramdisk(self.directory)
 
     def upload(self, root, *words, **options) -> str:
         return self.openstack(
@@ -68,13 +68,13 @@ class TestQuota(base.TestCase):
     def test_refused_before_anything_is_created(self) -> None:
         # One cloud for all of it: to start it takes longer than this.
         large = triple.root(
-            self.folder, size=32 << 20, data=10 << 20, name='large.img'
+            self.directory, size=32 << 20, data=10 << 20, name='large.img'
         )
         text = self.refused(large)
         self.assertIn('the quota image_size_total is 8 MiB: 0 are', text)
         self.assertIn('ask for more quota', text)
         self.assertEqual(0, self.images())
-        small = triple.root(self.folder, name='small.img', data=1 << 20)
+        small = triple.root(self.directory, name='small.img', data=1 << 20)
         self.upload(small)
         self.assertEqual(3, self.images())
         # Nothing new is needed, so nothing is too much.

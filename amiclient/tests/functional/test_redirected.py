@@ -36,7 +36,13 @@ class TestElsewhere(faulty.FaultCase):
             (('ami', 'delete', shown['id']), 'DELETE', one),
             (self.commands['kernel'], 'GET', '^/v2/schemas/'),
             (
-                ('ami', 'save', shown['id'], '--directory', self.folder / 's'),
+                (
+                    'ami',
+                    'save',
+                    shown['id'],
+                    '--directory',
+                    self.directory / 's',
+                ),
                 'GET',
                 '/file$',
             ),

@@ -34,7 +34,7 @@ _KEPT = ('AMICLIENT_SLOW_TESTS', 'VIRTUAL_ENV')
 
 class TestRunbooks(base.TestCase):
     def run_page(self, name: str) -> None:
-        """Execute a page, in an empty folder."""
+        """Execute a page, in an empty directory."""
         slow = 'AMICLIENT_SLOW_TESTS' in os.environ
         page = runbook.read(_PAGES / f'{name}.rst', slow=slow)
         home = self.tmp()
@@ -46,8 +46,8 @@ class TestRunbooks(base.TestCase):
         if missing and ('loop' in missing or not os.environ.get('CI')):
             self.skipTest(f'{name} needs {", ".join(missing)}')
         self.assertEqual([], missing)
-        self.folder = home / 'work'
-        self.folder.mkdir()
+        self.directory = home / 'work'
+        self.directory.mkdir()
         (home / 'tmp').mkdir()
         environment = {
             **{k: os.environ[k] for k in _KEPT if k in os.environ},
@@ -63,7 +63,7 @@ class TestRunbooks(base.TestCase):
         try:
             runbook_run.run(
                 page,
-                self.folder,
+                self.directory,
                 environment,
                 calls=self.calls(),
                 limit=1800 if slow else runbook_run.LATE,
@@ -80,51 +80,51 @@ class TestRunbooks(base.TestCase):
         """Tell what pages call by which name."""
         return {
             'another one': lambda: self.kill_an_upload('other'),
-            'cirros': lambda: runbook_inputs.cirros(self.folder),
-            'debian': lambda: runbook_inputs.debian(self.folder),
-            'demo': lambda: runbook_inputs.demo(self.folder),
+            'cirros': lambda: runbook_inputs.cirros(self.directory),
+            'debian': lambda: runbook_inputs.debian(self.directory),
+            'demo': lambda: runbook_inputs.demo(self.directory),
             'killed upload': lambda: self.kill_an_upload('debian'),
             'large parts': lambda: runbook_inputs.parts(
-                self.folder, 96 * 2**20
+                self.directory, 96 * 2**20
             ),
-            'next kernel': lambda: runbook_inputs.next_kernel(self.folder),
-            'parts': lambda: runbook_inputs.parts(self.folder),
-            'server': lambda: runbook_inputs.server(self.folder),
+            'next kernel': lambda: runbook_inputs.next_kernel(self.directory),
+            'parts': lambda: runbook_inputs.parts(self.directory),
+            'server': lambda: runbook_inputs.server(self.directory),
             'volume': self.make_volume,
             'without driver': lambda: runbook_inputs.without_driver(
-                self.folder
+                self.directory
             ),
         }
 
     def make_volume(self) -> None:
         """Make a logical volume, as far as its path and content go."""
-        folder = pathlib.Path('/dev/vg0')
+        directory = pathlib.Path('/dev/vg0')
         loop = process.run(
             [
                 'losetup',
                 '--find',
                 '--show',
-                runbook_inputs.volume(self.folder),
+                runbook_inputs.volume(self.directory),
             ],
             access=None,
         ).text.strip()
         self.addCleanup(
             process.run, ['losetup', '--detach', loop], access=None
         )
-        folder.mkdir()
-        self.addCleanup(shutil.rmtree, folder)
-        (folder / 'web-ami').symlink_to(loop)
+        directory.mkdir()
+        self.addCleanup(shutil.rmtree, directory)
+        (directory / 'web-ami').symlink_to(loop)
 
     def kill_an_upload(self, name: str) -> None:
         """Leave behind what an upload leaves that is killed while it sends."""
-        kernel = self.folder / 'vmlinuz-6.1.0-30'
-        ramdisk = self.folder / 'initrd.img-6.1.0-30'
+        kernel = self.directory / 'vmlinuz-6.1.0-30'
+        ramdisk = self.directory / 'initrd.img-6.1.0-30'
         with stuck.Way(self.cloud, self.tmp()) as way:
             pause = way.hold(0.5, but=(kernel, ramdisk))
             upload = self.start_openstack(
                 'ami',
                 'upload',
-                self.folder / 'debian.img',
+                self.directory / 'debian.img',
                 '--name',
                 name,
                 '--kernel',

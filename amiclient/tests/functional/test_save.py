@@ -42,7 +42,7 @@ class SaveCase(upload.UploadCase):
         stored = self.get(self.shown['id'])
         self.shown['sha512'] = stored['os_hash_value']
         self.shown['size'] = stored['size']
-        self.target = self.folder / 'saved'
+        self.target = self.directory / 'saved'
 
     def save(self, *words: object, **options):
         return self.openstack_json('ami', 'save', 'web/1', *words, **options)
@@ -88,9 +88,9 @@ class TestDirectory(SaveCase):
             self.assertNotIn(name, properties)
 
     def test_no_room(self) -> None:
-        """It is known before, and not even a folder is left."""
+        """It is known before, and not even a directory is left."""
         disk = self.useFixture(
-            small_disk.SmallDisk(self, 4 * 2**20, self.folder)
+            small_disk.SmallDisk(self, 4 * 2**20, self.directory)
         )
         for words, place in (
             (('--directory', disk.path / 'new'), disk.path / 'new'),
@@ -133,9 +133,9 @@ class TestDirectory(SaveCase):
         line = self.refused('ami', 'save', 'web/1', '--directory', self.target)
         self.assertIn('web_1-initrd is there already, and is not', line)
 
-    def test_no_such_folder(self) -> None:
+    def test_no_such_directory(self) -> None:
         line = self.refused(
-            'ami', 'save', 'web/1', '--directory', '/nosuch/folder'
+            'ami', 'save', 'web/1', '--directory', '/nosuch/directory'
         )
         self.assertIn('/nosuch: no such directory', line)
 
@@ -317,7 +317,7 @@ class TestCollecting(SaveCase):
         self.assertEqual([self.place.name], os.listdir(self.target))
 
     def test_a_planted_link(self) -> None:
-        theirs = self.folder / 'theirs'
+        theirs = self.directory / 'theirs'
         theirs.mkdir()
         self.place.symlink_to(theirs)
         self.refused_place('is a symbolic link')

@@ -119,7 +119,7 @@ class TestArchive(AgainCase):
 
     def test_no_room_for_a_second(self) -> None:
         disk = self.useFixture(
-            small_disk.SmallDisk(self, 8 * 2**20, self.folder)
+            small_disk.SmallDisk(self, 8 * 2**20, self.directory)
         )
         path = disk.path / self.path.name
         path.write_bytes(self.before)
@@ -222,7 +222,7 @@ class TestLeft(AgainCase):
 
     def test_no_room_for_what_is_fetched(self) -> None:
         disk = self.useFixture(
-            small_disk.SmallDisk(self, 4 * 2**20, self.folder)
+            small_disk.SmallDisk(self, 4 * 2**20, self.directory)
         )
         self.target = disk.path
         path = self.part('-vmlinuz', 2**30)

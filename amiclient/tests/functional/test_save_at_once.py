@@ -27,7 +27,7 @@ class TestAtOnce(test_save.SaveCase):
     def stopped(self) -> openstack_server.Forked:
         """Start to save it; it stops while it packs."""
         with stuck.Stopping(
-            self.target, f'.{_NAME}.', self.folder
+            self.target, f'.{_NAME}.', self.directory
         ) as stopping:
             running = self.start_openstack(*self.words)
             # A stopped process gets no other signal than this.

@@ -33,22 +33,24 @@ class TestShrink(base.TestCase):
         # Local commands need none of this.
         for name in ('OS_CLOUD', 'OS_CLIENT_CONFIG_FILE'):
             self.useFixture(fixtures.EnvironmentVariable(name))
-        self.folder = self.tmp()
-        self.root = triple.root(self.folder, size=64 * 2**20, data=5 * 2**20)
+        self.directory = self.tmp()
+        self.root = triple.root(
+            self.directory, size=64 * 2**20, data=5 * 2**20
+        )
         self.before = self.root.read_bytes()
 
     def refused(self, *words: object) -> str:
-        names = sorted(self.folder.iterdir())
+        names = sorted(self.directory.iterdir())
         finished = self.run_openstack('ami', 'shrink', *words)
         self.assertEqual(1, finished.status, finished)
         self.assertEqual('', finished.stdout)
         self.assertEqual(1, finished.stderr.count('\n'), finished.stderr)
-        self.assertEqual(names, sorted(self.folder.iterdir()))
+        self.assertEqual(names, sorted(self.directory.iterdir()))
         self.assertEqual(self.before, self.root.read_bytes())
         return finished.stderr
 
     def test_output(self) -> None:
-        output = self.folder / 'small.img'
+        output = self.directory / 'small.img'
         told = self.openstack_json(
             'ami', 'shrink', self.root, '--output', output
         )
@@ -80,7 +82,8 @@ class TestShrink(base.TestCase):
         planned = self.openstack_json('ami', 'shrink', self.root, '--dry-run')
         self.assertEqual(self.before, self.root.read_bytes())
         self.assertEqual(
-            ['root.img', 'tree'], sorted(p.name for p in self.folder.iterdir())
+            ['root.img', 'tree'],
+            sorted(p.name for p in self.directory.iterdir()),
         )
         done = self.openstack_json('ami', 'shrink', self.root)
         self.assertEqual(COLUMNS, list(planned))
@@ -88,7 +91,7 @@ class TestShrink(base.TestCase):
             self.assertEqual(done[key], planned[key], key)
 
     def test_options(self) -> None:
-        output = self.folder / 'small.img'
+        output = self.directory / 'small.img'
         words = ('ami', 'shrink', self.root, '--output', output)
         least = self.openstack_json(*words, '--journal', 'none')
         roomy = self.openstack_json(
@@ -102,8 +105,8 @@ class TestShrink(base.TestCase):
         text = self.root.with_name('notes')
         text.write_text('no filesystem\n' * 1000)
         self.assertIn('notes', self.refused(text))
-        self.assertIn('nosuch', self.refused(self.folder / 'nosuch'))
-        self.refused(self.root, '--output', self.folder / 'no' / 'such')
+        self.assertIn('nosuch', self.refused(self.directory / 'nosuch'))
+        self.refused(self.root, '--output', self.directory / 'no' / 'such')
         self.refused(self.root, '--output', self.root)
         with self.root.open('r+b'):
             self.assertIn('open for writing', self.refused(self.root))
@@ -113,13 +116,14 @@ class TestShrink(base.TestCase):
         resize2fs = self.useFixture(stuck.Endless('resize2fs', self.tmp()))
         child = self.start_openstack('ami', 'shrink', self.root)
         resize2fs.wait(child)
-        self.assertEqual(1, len(list(self.folder.glob('.*'))))
+        self.assertEqual(1, len(list(self.directory.glob('.*'))))
         os.kill(child.pid, signal.SIGINT)
         stdout, stderr = child.communicate(timeout=stuck.LATE)
         self.assertEqual((130, ''), (child.returncode, stdout))
         self.assertEqual('interrupted\n', stderr)
         self.assertEqual(
-            ['root.img', 'tree'], sorted(p.name for p in self.folder.iterdir())
+            ['root.img', 'tree'],
+            sorted(p.name for p in self.directory.iterdir()),
         )
         self.assertEqual(before.st_ino, self.root.stat().st_ino)
         self.assertEqual(before.st_mtime_ns, self.root.stat().st_mtime_ns)

@@ -31,14 +31,14 @@ class SwapCase(faulty.FaultCase):
         return self.refused(*words)
 
     def other(self) -> pathlib.Path:
-        """Make another folder; what is in ``self.work`` counts as left."""
-        path = self.folder / 'others'
+        """Make another directory; what is in ``self.work`` counts as left."""
+        path = self.directory / 'others'
         path.mkdir(exist_ok=True)
         return path
 
     def replace(self, path: pathlib.Path) -> None:
         """Give another file the name of one, with as many bytes."""
-        other = self.folder / 'other'
+        other = self.directory / 'other'
         other.write_bytes(self.random.randbytes(path.stat().st_size))
         os.replace(other, path)
 
@@ -75,7 +75,7 @@ class TestTriple(SwapCase):
 
     def test_link_swapped(self) -> None:
         secret = triple.root(self.other(), data=2**20)
-        link, other = self.folder / 'link', self.folder / 'link2'
+        link, other = self.directory / 'link', self.directory / 'link2'
         link.symlink_to(self.root)
         other.symlink_to(secret)
         text = self.refuse_when(
@@ -123,7 +123,7 @@ class TestTriple(SwapCase):
 
     def test_access_time_is_no_change(self) -> None:
         self.glance.rule(
-            actions.meanwhile(0, lambda: os.utime(self.folder)), **CREATION
+            actions.meanwhile(0, lambda: os.utime(self.directory)), **CREATION
         )
         self.succeed('image')
 

@@ -27,7 +27,7 @@ class TestUmask(test_save.SaveCase):
             # The kernel and the ramdisk are there already.
             self.assertEqual(before + 1, len(self.images()))
             self.image.delete(f'/images/{self.newest()}')
-            target = self.folder / f'saved-{umask:o}'
+            target = self.directory / f'saved-{umask:o}'
             self.assertDone(
                 umask, 'ami', 'save', 'web/1', '--directory', target
             )

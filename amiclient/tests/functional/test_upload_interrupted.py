@@ -21,9 +21,11 @@ class TestInterrupted(upload.UploadCase):
     def setUp(self) -> None:
         super().setUp()
         # More than the buffers of sockets hold.
-        self.root = triple.root(self.folder, size=12 * 2**20, data=6 * 2**20)
+        self.root = triple.root(
+            self.directory, size=12 * 2**20, data=6 * 2**20
+        )
         self.words = ('ami', 'upload', self.root, *self.parts, *self.less)
-        self.way = self.useFixture(stuck.Way(self.cloud, self.folder))
+        self.way = self.useFixture(stuck.Way(self.cloud, self.directory))
 
     def await_status(self, *statuses: str, kind: str = 'ami') -> dict:
         """Wait for an image to come to one of some states."""
@@ -38,7 +40,7 @@ class TestInterrupted(upload.UploadCase):
 
     def shrinking(self) -> openstack_server.Forked:
         """Start an upload that does not come to the end of shrinking."""
-        resize2fs = self.useFixture(stuck.Endless('resize2fs', self.folder))
+        resize2fs = self.useFixture(stuck.Endless('resize2fs', self.directory))
         process_ = self.start_openstack(*self.words)
         resize2fs.wait(process_)
         self.await_status('queued')

@@ -85,7 +85,7 @@ class TestRefused(upload.UploadCase):
         )
         text = self.refused('ami', 'upload', self.root, *self.parts, '--fix')
         self.assertIn('/etc/fstab cannot be mended: it is not a reg', text)
-        output = self.folder / 'small.img'
+        output = self.directory / 'small.img'
         for words in (
             ('shrink', self.root, '--output', output),
             ('extract', self.root, '--directory', output),
@@ -110,7 +110,7 @@ class TestRefused(upload.UploadCase):
         clouds['clouds']['demo']['image_endpoint_override'] = (
             'http://127.0.0.1:1'
         )
-        path = self.folder / 'clouds.yaml'
+        path = self.directory / 'clouds.yaml'
         path.write_text(yaml.safe_dump(clouds))
         self.useFixture(
             fixtures.EnvironmentVariable('OS_CLIENT_CONFIG_FILE', str(path))

@@ -32,8 +32,8 @@ class VerifyCase(health.HealthCase):
     """A test that has a real triple, and a place for copies."""
 
     def setUp(self) -> None:
-        self.folder = pathlib.Path(tempfile.mkdtemp())
-        self.addCleanup(shutil.rmtree, self.folder)
+        self.directory = pathlib.Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.directory)
         super().setUp()
         self.work = self.tmp()
         self.useFixture(fixtures.EnvironmentVariable('TMPDIR', str(self.work)))
@@ -41,10 +41,10 @@ class VerifyCase(health.HealthCase):
         for name in ('_LARGE', '_SMALL'):
             self.patch(scratch, name, self.work)
         self.addCleanup(self.assertNothingLeft)
-        self.root = triple.root(self.folder, data=2**20)
+        self.root = triple.root(self.directory, data=2**20)
 
     def content(self, noun) -> bytes:
-        path: pathlib.Path = getattr(triple, noun)(self.folder)
+        path: pathlib.Path = getattr(triple, noun)(self.directory)
         return path.read_bytes()
 
     def assertNothingLeft(self) -> None:
@@ -90,7 +90,7 @@ class TestDeep(VerifyCase):
             'r', 'ari', data=checks.ramdisk(checks.DRIVERS)
         )
         return images.image(
-            self.folder,
+            self.directory,
             {**checks.SOUND, **files},
             options=checks.OPTIONS,
             size=96 << 20,
@@ -111,7 +111,7 @@ class TestDeep(VerifyCase):
 
     def test_as_check_has_it(self) -> None:
         root = self.system(**{'etc/fstab': b'/dev/sdz9 / ext4 ro 0 1\n'})
-        kernel, ramdisk = self.folder / 'kernel', self.folder / 'ramdisk'
+        kernel, ramdisk = self.directory / 'kernel', self.directory / 'ramdisk'
         kernel.write_bytes(self.content('kernel'))
         ramdisk.write_bytes(checks.ramdisk(checks.DRIVERS))
         finished = self.run_openstack(
@@ -204,7 +204,7 @@ class TestDeep(VerifyCase):
         self.assertEqual({'journal'}, found.keys())
 
     def test_another_format(self) -> None:
-        path = self.folder / 'root.qcow2'
+        path = self.directory / 'root.qcow2'
         process.run(
             ['qemu-img', 'convert', '-O', 'qcow2', self.root, path],
             access=None,
@@ -233,7 +233,7 @@ class TestDeep(VerifyCase):
             ['debugfs', '-w', '-R', 'clri <2>', self.root], access=None
         )
         for kind, name in (('qcow2', 'qcow2'), ('vpc', 'vhd')):
-            path = self.folder / f'root.{name}'
+            path = self.directory / f'root.{name}'
             process.run(
                 ['qemu-img', 'convert', '-O', kind, self.root, path],
                 access=None,
@@ -295,7 +295,7 @@ class TestAgainst(VerifyCase):
 
     def test_what_was_saved(self) -> None:
         ami = self.upload()
-        saved = self.folder / 'saved'
+        saved = self.directory / 'saved'
         self.openstack('ami', 'save', ami, '--directory', saved, stderr=None)
         found = self.verify(ami, '--against', saved)
         self.assertEqual({'same'}, found.keys())
@@ -317,7 +317,7 @@ class TestAgainst(VerifyCase):
         self.assertEqual({'same', 'no-hash'}, found.keys())
 
     def test_a_source_that_is_not_there(self) -> None:
-        nowhere = self.folder / 'nowhere'
+        nowhere = self.directory / 'nowhere'
         finished = self.run_openstack(
             'ami', 'verify', self.ami, '--deep', '--against', nowhere
         )

@@ -50,11 +50,11 @@ class TestSaved(AgainstCase):
     """What ``ami save`` wrote of an AMI that is a disk image."""
 
     def save(self, ami, *words) -> pathlib.Path:
-        folder = self.folder / f'saved-{len(words)}'
+        directory = self.directory / f'saved-{len(words)}'
         told = self.openstack_json(
-            'ami', 'save', ami, '--directory', folder, *words, stderr=None
+            'ami', 'save', ami, '--directory', directory, *words, stderr=None
         )
-        return pathlib.Path(told['image'] if words else folder)
+        return pathlib.Path(told['image'] if words else directory)
 
     def test_qcow2(self) -> None:
         ami = self.upload(*QCOW2)
@@ -150,7 +150,7 @@ class TestTaken(AgainstCase):
 
     def tied(self) -> None:
         """Tie the root filesystem to a disk."""
-        table = self.folder / 'fstab'
+        table = self.directory / 'fstab'
         table.write_text('UUID=C2AF-1C3B /boot/efi vfat defaults 0 1\n')
         process.run(
             ['debugfs', '-w', '-R', f'write {table} /etc/fstab', self.root],
@@ -190,11 +190,11 @@ class TestTaken(AgainstCase):
 
     def test_partition(self) -> None:
         ami = self.upload()
-        other = self.folder / 'other'
+        other = self.directory / 'other'
         other.write_bytes(self.root.read_bytes())
         process.run(['debugfs', '-w', '-R', 'rm /data', other], access=None)
         disk = disks.make(
-            self.folder / 'two.raw',
+            self.directory / 'two.raw',
             [disks.Part(16, other), disks.Part(16, self.root)],
         )
         finished = self.run_openstack('ami', 'verify', ami, '--against', disk)
@@ -207,7 +207,7 @@ class TestTaken(AgainstCase):
 
     def test_backing_file(self) -> None:
         ami = self.upload()
-        layer = self.folder / 'layer.qcow2'
+        layer = self.directory / 'layer.qcow2'
         process.run(
             [
                 *('qemu-img', 'create', '-q', '-f', 'qcow2'),
@@ -224,7 +224,7 @@ class TestTaken(AgainstCase):
         process.run(['xz', '-1', '--keep', self.root], access=None)
         self.assertSame(ami, f'{self.root}.xz')
         disk = disks.make(
-            self.folder / 'disk.raw', [disks.Part(16, self.root)]
+            self.directory / 'disk.raw', [disks.Part(16, self.root)]
         )
         self.assertSame(ami, disks.convert(disk, 'vmdk'))
 

@@ -29,7 +29,7 @@ LABEL=boot /boot ext4 defaults 0 2
 class TestWholeWay(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
+        self.directory = self.tmp()
 
     def go(
         self,
@@ -45,7 +45,7 @@ class TestWholeWay(base.TestCase):
         self.assertEqual('active', sent['status'])
         self.assertIsNotNone(sent['kernel_id'])
         self.assertIsNotNone(sent['ramdisk_id'])
-        saved = self.folder / 'saved'
+        saved = self.directory / 'saved'
         self.openstack('ami', 'save', sent['id'], '--directory', saved)
         told = self.openstack_json(
             *('ami', 'boot', saved, '--disk', '1G', '--append', 'quiet'),
@@ -64,14 +64,14 @@ class TestWholeWay(base.TestCase):
         self.go(archive, '--headroom', '64M', login='demo login:')
 
     def test_archive_as_mmdebstrap_makes_it(self) -> None:
-        runbook_inputs.debian(self.folder)
-        self.go(self.folder / 'debian.tar')
+        runbook_inputs.debian(self.directory)
+        self.go(self.directory / 'debian.tar')
 
     def test_qcow2_with_gpt_and_a_boot_partition(self) -> None:
         made = guest.make(
-            self.folder, size=48 * MIB, files={'etc/fstab': _FSTAB}
+            self.directory, size=48 * MIB, files={'etc/fstab': _FSTAB}
         )
-        tree = self.folder / 'boot-tree'
+        tree = self.directory / 'boot-tree'
         tree.mkdir()
         release = guest.kernel().name.removeprefix('vmlinuz-')
         for name, path in (
@@ -79,14 +79,14 @@ class TestWholeWay(base.TestCase):
             (f'initrd.img-{release}', made.ramdisk),
         ):
             (tree / name).write_bytes(path.read_bytes())
-        boot = self.folder / 'boot.img'
+        boot = self.directory / 'boot.img'
         boot.touch()
         os.truncate(boot, 64 * MIB)
         process.run(
             ['mke2fs', '-q', '-F', '-L', 'boot', '-d', tree, boot], access=None
         )
         disk = disks.make(
-            self.folder / 'machine.raw',
+            self.directory / 'machine.raw',
             [
                 disks.Part(1, type=disks.ESP),
                 disks.Part(64, boot),
@@ -97,8 +97,8 @@ class TestWholeWay(base.TestCase):
         self.go(disks.convert(disk, 'qcow2', '-c'))
 
     def test_uec_tarball(self) -> None:
-        made = guest.make(self.folder)
-        archive = self.folder / 'guest-uec.tar.gz'
+        made = guest.make(self.directory)
+        archive = self.directory / 'guest-uec.tar.gz'
         with tarfile.open(archive, 'w:gz', dereference=True) as file:
             for name, path in (
                 ('guest.img', made.root),
@@ -109,17 +109,17 @@ class TestWholeWay(base.TestCase):
         self.go(archive)
 
     def test_archive_as_docker_export_makes_it(self) -> None:
-        made = guest.make(self.folder)
-        tree = self.folder / 'container'
+        made = guest.make(self.directory)
+        tree = self.directory / 'container'
         tree.mkdir()
         process.run(
             ['debugfs', '-R', f'rdump / {tree}', made.root], access=None
         )
         (tree / 'lost+found').rmdir()
         (tree / '.dockerenv').touch(mode=0o755)
-        archive = self.folder / 'container.tar'
+        archive = self.directory / 'container.tar'
         with tarfile.open(archive, 'w') as file:
-            # Without a folder for all, and without a leading dot.
+            # Without a directory for all, and without a leading dot.
             for path in sorted(tree.iterdir()):
                 file.add(path, path.name, filter=_by_root)
         self.go(archive, '--kernel', made.kernel, '--ramdisk', made.ramdisk)

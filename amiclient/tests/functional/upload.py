@@ -20,10 +20,10 @@ class UploadCase(base.TestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
-        self.root = triple.root(self.folder, size=6 * 2**20, data=2 * 2**20)
-        self.kernel = triple.kernel(self.folder)
-        self.ramdisk = triple.ramdisk(self.folder)
+        self.directory = self.tmp()
+        self.root = triple.root(self.directory, size=6 * 2**20, data=2 * 2**20)
+        self.kernel = triple.kernel(self.directory)
+        self.ramdisk = triple.ramdisk(self.directory)
         # Where copies are made, to see that none is left behind.
         self.work = self.tmp()
         self.useFixture(fixtures.EnvironmentVariable('TMPDIR', str(self.work)))
@@ -82,7 +82,7 @@ class UploadCase(base.TestCase):
         return image_id
 
     def download(self, image_id) -> pathlib.Path:
-        path = self.folder / image_id
+        path = self.directory / image_id
         path.write_bytes(self.image.get(f'/images/{image_id}/file').content)
         return path
 

@@ -3,10 +3,10 @@
 """A fuzzer: sound input is damaged at random, and must do no harm.
 
 ``python -m amiclient.tests.fuzz --seconds 600 --seed 1 --directory DIR`` goes
-on where it was in that folder, counts in ``state.json`` what it has tried, and
-keeps every input that did harm as ``failures/SEED-INDEX.img``, with the story
-in ``SEED-INDEX.txt``. ``--only SEED-INDEX`` tries one again. An input depends
-on these two numbers only, and on the time where it has a journal.
+on where it was in that directory, counts in ``state.json`` what it has tried,
+and keeps every input that did harm as ``failures/SEED-INDEX.img``, with the
+story in ``SEED-INDEX.txt``. ``--only SEED-INDEX`` tries one again. An input
+depends on these two numbers only, and on the time where it has a journal.
 """
 
 import argparse
@@ -48,18 +48,18 @@ class Fuzzer:
     """Makes inputs and tries them.
 
     :param seed: where all randomness comes from.
-    :param folder: for what is made.
+    :param directory: for what is made.
     :param names: which of the sound filesystems are damaged.
     """
 
     def __init__(
         self,
         seed: int,
-        folder: pathlib.Path,
+        directory: pathlib.Path,
         names: tuple[str, ...] = tuple(seeds.SEEDS),
     ) -> None:
         self._seed = seed
-        self._folder = folder
+        self._directory = directory
         self._names = names
         self._sound: dict[str, mutate.Sound] = {}
         self._parts = mutate.parts()
@@ -74,7 +74,7 @@ class Fuzzer:
             return Input(index, f'{name}: {how}', data, wanted)
         name = rng.choice(self._names)
         if name not in self._sound:
-            image = seeds.make(name, self._folder)
+            image = seeds.make(name, self._directory)
             self._sound[name] = mutate.Sound(image)
         data, how = mutate.damage(self._sound[name], rng)
         wanted |= targets.BROWSERS
@@ -86,7 +86,7 @@ class Fuzzer:
 
     def attempt(self, made: Input) -> fuzz_run.Report:
         """Try an input."""
-        room = self._folder / 'room'
+        room = self._directory / 'room'
         shutil.rmtree(room, ignore_errors=True)
         (room / 'input').mkdir(parents=True)
         (room / 'space').mkdir()
@@ -96,13 +96,13 @@ class Fuzzer:
 
 
 class Ledger:
-    """What was tried, kept in a folder."""
+    """What was tried, kept in a directory."""
 
-    def __init__(self, folder: pathlib.Path, seed: int) -> None:
-        self._folder = folder
+    def __init__(self, directory: pathlib.Path, seed: int) -> None:
+        self._directory = directory
         self._seed = seed
-        self._file = folder / 'state.json'
-        self._failures = folder / 'failures'
+        self._file = directory / 'state.json'
+        self._failures = directory / 'failures'
         self._failures.mkdir(parents=True, exist_ok=True)
         self.state: dict[str, dict[str, int]] = {}
         if self._file.exists():
@@ -137,10 +137,10 @@ class Ledger:
 
 
 def go(
-    seed: int, seconds: float, ledger: Ledger, folder: pathlib.Path
+    seed: int, seconds: float, ledger: Ledger, directory: pathlib.Path
 ) -> Iterator[tuple[Input, fuzz_run.Report]]:
     """Try inputs, one after the other, until the time is over."""
-    fuzzer = Fuzzer(seed, folder)
+    fuzzer = Fuzzer(seed, directory)
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         made = fuzzer.make(ledger.count['inputs'])
@@ -162,17 +162,17 @@ def main() -> int:
     )
     parser.add_argument('--only', help='SEED-INDEX of an input to try again')
     wanted = parser.parse_args()
-    with fuzz_run.scratch() as folder:
+    with fuzz_run.scratch() as directory:
         if wanted.only:
             seed, index = map(int, wanted.only.split('-'))
-            fuzzer = Fuzzer(seed, folder)
+            fuzzer = Fuzzer(seed, directory)
             made = fuzzer.make(index)
             report = fuzzer.attempt(made)
             print(made.about, *report.results.items(), sep='\n')
             print(*report.findings, sep='\n')
             return 1 if report.findings else 0
         ledger = Ledger(wanted.directory, wanted.seed)
-        for made, report in go(wanted.seed, wanted.seconds, ledger, folder):
+        for made, report in go(wanted.seed, wanted.seconds, ledger, directory):
             for finding in report.findings:
                 print(f'{wanted.seed}-{made.index}: {made.about}')
                 print('   ', finding.strip().splitlines()[-1], flush=True)

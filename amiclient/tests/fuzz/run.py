@@ -3,9 +3,9 @@
 """Running the package on hostile input, and watching what it does.
 
 The work is done in a forked process with limits of time and memory and a
-folder of its own; what must never happen is looked for afterwards. A finding
-is a line of text; a run without findings either succeeded or was refused with
-an error for people.
+directory of its own; what must never happen is looked for afterwards. A
+finding is a line of text; a run without findings either succeeded or was
+refused with an error for people.
 """
 
 from collections.abc import Callable, Iterator
@@ -65,25 +65,25 @@ class Late(BaseException):
     """It took too long."""
 
 
-#: What is done with an input, in a fresh folder; text that is returned is a
+#: What is done with an input, in a fresh directory; text that is returned is a
 #: finding.
 Target = Callable[[pathlib.Path, pathlib.Path], str | None]
 
 
 def run(
-    data: pathlib.Path, targets: dict[str, Target], folder: pathlib.Path
+    data: pathlib.Path, targets: dict[str, Target], directory: pathlib.Path
 ) -> Report:
     """Run targets on one input.
 
     :param data: the input; whether it stays as it is is checked.
     :param targets: by name.
-    :param folder: for the work, an existing one that is empty.
+    :param directory: for the work, an existing one that is empty.
     """
     report = Report()
     before = data.read_bytes(), sorted(os.listdir(data.parent))
-    work = folder / 'work'
+    work = directory / 'work'
     work.mkdir()
-    around = sorted(os.listdir(folder))
+    around = sorted(os.listdir(directory))
     started = time.monotonic()
     reader, writer = os.pipe()
     child = os.fork()
@@ -106,8 +106,8 @@ def run(
     if usage.ru_maxrss * 1024 > max(_PROGRAMS, _resident() + MEMORY):
         report.findings.append('a program took too much memory')
     if (data.read_bytes(), sorted(os.listdir(data.parent))) != before:
-        report.findings.append('the input, or its folder, was changed')
-    if sorted(os.listdir(folder)) != around:
+        report.findings.append('the input, or its directory, was changed')
+    if sorted(os.listdir(directory)) != around:
         report.findings.append('something was written outside')
     return report
 
@@ -217,12 +217,12 @@ def _one(
 
 
 @contextlib.contextmanager
-def scratch(folder: pathlib.Path | None = None) -> Iterator[pathlib.Path]:
-    """Provide a folder that goes away, in memory if that is possible."""
+def scratch(directory: pathlib.Path | None = None) -> Iterator[pathlib.Path]:
+    """Provide a directory that goes away, in memory if that is possible."""
     memory = '/dev/shm'
-    if folder is None and os.access(memory, os.W_OK):
-        folder = pathlib.Path(memory)
-    made = tempfile.mkdtemp(prefix='amiclient-fuzz-', dir=folder)
+    if directory is None and os.access(memory, os.W_OK):
+        directory = pathlib.Path(memory)
+    made = tempfile.mkdtemp(prefix='amiclient-fuzz-', dir=directory)
     try:
         yield pathlib.Path(made)
     finally:
@@ -270,8 +270,8 @@ def judge(source: pathlib.Path, result: pathlib.Path) -> str | None:
     )
     if verdict.status or 'backup' in verdict.text:
         return f'e2fsck objects to the result: {verdict.text[-800:]}'
-    with tempfile.TemporaryDirectory(dir=result.parent) as folder:
-        mended = pathlib.Path(folder, 'mended')
+    with tempfile.TemporaryDirectory(dir=result.parent) as directory:
+        mended = pathlib.Path(directory, 'mended')
         shutil.copyfile(source, mended)
         first = process.run(
             ['e2fsck', '-fy', '-E', 'fixes_only', mended],

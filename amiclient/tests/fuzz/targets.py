@@ -27,28 +27,28 @@ from amiclient import units
 _CLOUD = 'http://cloud.example:9292'
 
 
-def _superblock(path: pathlib.Path, folder: pathlib.Path) -> None:
+def _superblock(path: pathlib.Path, directory: pathlib.Path) -> None:
     found = superblock.read(path)
     # Whatever is computed from it must be there to be computed.
     for field in ('size', 'in_use', 'group_count', 'inode_blocks', 'features'):
         getattr(found, field)
 
 
-def _identify(path: pathlib.Path, folder: pathlib.Path) -> str | None:
+def _identify(path: pathlib.Path, directory: pathlib.Path) -> str | None:
     phrase = probe.identify(path)
     if not phrase.isprintable() or len(phrase) > 100:
         return f'an odd phrase: {phrase!r}'
     return None
 
 
-def _open_root(path: pathlib.Path, folder: pathlib.Path) -> str | None:
+def _open_root(path: pathlib.Path, directory: pathlib.Path) -> str | None:
     found = probe.open_root(path)
     if found.superblock.size > found.size:
         return 'a filesystem larger than its file was taken'
     return None
 
 
-def _read_file(path: pathlib.Path, folder: pathlib.Path) -> str | None:
+def _read_file(path: pathlib.Path, directory: pathlib.Path) -> str | None:
     with reader.opened(path) as tree:
         data = tree.read_file('/boot/vmlinuz', 1 << 16)
     if data is not None and len(data) > 1 << 16:
@@ -56,7 +56,7 @@ def _read_file(path: pathlib.Path, folder: pathlib.Path) -> str | None:
     return None
 
 
-def _release(path: pathlib.Path, folder: pathlib.Path) -> str | None:
+def _release(path: pathlib.Path, directory: pathlib.Path) -> str | None:
     found = inspect.read_release(path)
     for value in (found.distro, found.version):
         if value is not None and not (value.isprintable() and value.isascii()):
@@ -64,7 +64,7 @@ def _release(path: pathlib.Path, folder: pathlib.Path) -> str | None:
     return None
 
 
-def _check(path: pathlib.Path, folder: pathlib.Path) -> str | None:
+def _check(path: pathlib.Path, directory: pathlib.Path) -> str | None:
     found = check.check(
         bundle.Source(root=path), check.CheckRequest(name=path)
     )
@@ -72,13 +72,13 @@ def _check(path: pathlib.Path, folder: pathlib.Path) -> str | None:
     return f'unknown rules: {unknown}' if unknown else None
 
 
-def _inspect(path: pathlib.Path, folder: pathlib.Path) -> None:
+def _inspect(path: pathlib.Path, directory: pathlib.Path) -> None:
     inspect.inspect(bundle.Source(root=path), path)
 
 
-def _take(path: pathlib.Path, folder: pathlib.Path) -> str | None:
+def _take(path: pathlib.Path, directory: pathlib.Path) -> str | None:
     for number, found in enumerate(boot_files.find(path)):
-        target = folder / f'taken{number}'
+        target = directory / f'taken{number}'
         target.mkdir()
         try:
             boot_extract.take(found, target)
@@ -88,56 +88,56 @@ def _take(path: pathlib.Path, folder: pathlib.Path) -> str | None:
 
 
 def _request(
-    path: pathlib.Path, folder: pathlib.Path, *, repair: bool
+    path: pathlib.Path, directory: pathlib.Path, *, repair: bool
 ) -> shrink.ShrinkRequest:
     return shrink.ShrinkRequest(
         image=probe.open_root(path),
-        output=folder / 'result',
+        output=directory / 'result',
         options=units.FilesystemOptions(repair=repair),
         durable=False,
     )
 
 
-def _shrink(path: pathlib.Path, folder: pathlib.Path) -> str | None:
-    return _shrunk(path, folder, repair=False)
+def _shrink(path: pathlib.Path, directory: pathlib.Path) -> str | None:
+    return _shrunk(path, directory, repair=False)
 
 
-def _repair(path: pathlib.Path, folder: pathlib.Path) -> str | None:
-    return _shrunk(path, folder, repair=True)
+def _repair(path: pathlib.Path, directory: pathlib.Path) -> str | None:
+    return _shrunk(path, directory, repair=True)
 
 
 def _shrunk(
-    path: pathlib.Path, folder: pathlib.Path, *, repair: bool
+    path: pathlib.Path, directory: pathlib.Path, *, repair: bool
 ) -> str | None:
     try:
-        planned = shrink.plan(_request(path, folder, repair=repair))
+        planned = shrink.plan(_request(path, directory, repair=repair))
         shrink.execute(planned)
     except errors.AmiError as error:
-        if wrong := _left_behind(folder):
+        if wrong := _left_behind(directory):
             raise AssertionError(wrong) from error
         raise
-    return _left_behind(folder, 'result') or fuzz_run.judge(
-        path, folder / 'result'
+    return _left_behind(directory, 'result') or fuzz_run.judge(
+        path, directory / 'result'
     )
 
 
-def _exact(path: pathlib.Path, folder: pathlib.Path) -> str | None:
+def _exact(path: pathlib.Path, directory: pathlib.Path) -> str | None:
     planned = shrink.plan(
-        _request(path, folder, repair=False), check=True, exact=True
+        _request(path, directory, repair=False), check=True, exact=True
     )
     if planned.block_count * planned.block_size < planned.lower_bound:
         return 'smaller than the lower bound'
-    return _left_behind(folder)
+    return _left_behind(directory)
 
 
-def _command(path: pathlib.Path, folder: pathlib.Path) -> str | None:
-    result = folder / 'result'
+def _command(path: pathlib.Path, directory: pathlib.Path) -> str | None:
+    result = directory / 'result'
     try:
         wrong = _run(
             'ami', 'shrink', '--output', str(result), '-f', 'json', str(path)
         )
     except errors.AmiError as error:
-        if left := _left_behind(folder):
+        if left := _left_behind(directory):
             raise AssertionError(left) from error
         raise
     return wrong or fuzz_run.judge(path, result)
@@ -159,18 +159,18 @@ def _answers(wire: requests_mock.Mocker) -> None:
     wire.get(f'{_CLOUD}/v2/images', json={'images': []})
 
 
-def _upload(path: pathlib.Path, folder: pathlib.Path) -> str | None:
+def _upload(path: pathlib.Path, directory: pathlib.Path) -> str | None:
     with requests_mock.Mocker() as wire:
         _answers(wire)
         wrong = _run(
             '--os-auth-type', 'none', '--os-endpoint', _CLOUD, 'ami', 'upload',
             '--no-kernel', '--no-ramdisk', '--dry-run', '--work-directory',
-            str(folder), '-f', 'json', str(path),
+            str(directory), '-f', 'json', str(path),
         )  # fmt: skip
         asked = {request.method for request in wire.request_history}
     if asked - {'GET'}:
         return f'a dry run did more than look: {asked}'
-    return wrong or _left_behind(folder)
+    return wrong or _left_behind(directory)
 
 
 def _run(*words: str) -> str | None:
@@ -192,18 +192,18 @@ def _run(*words: str) -> str | None:
     return None
 
 
-def _left_behind(folder: pathlib.Path, *wanted: str) -> str | None:
-    left = sorted(child.name for child in folder.iterdir())
+def _left_behind(directory: pathlib.Path, *wanted: str) -> str | None:
+    left = sorted(child.name for child in directory.iterdir())
     return None if left == list(wanted) else f'left behind: {left}'
 
 
-def _kernel(path: pathlib.Path, folder: pathlib.Path) -> str | None:
+def _kernel(path: pathlib.Path, directory: pathlib.Path) -> str | None:
     found = identify.identify_kernel(path)
     words = [str(x) for x in dataclasses.astuple(found)[1:]]
     return None if ' '.join(words).isprintable() else f'odd: {words}'
 
 
-def _ramdisk(path: pathlib.Path, folder: pathlib.Path) -> None:
+def _ramdisk(path: pathlib.Path, directory: pathlib.Path) -> None:
     ramdisk_formats.files_in(path)
     identify.identify_ramdisk(path)
 

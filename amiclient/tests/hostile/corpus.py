@@ -37,13 +37,13 @@ class Hostile:
     expected: str = 'damaged'
 
 
-def make(name: str, folder: pathlib.Path) -> pathlib.Path:
+def make(name: str, directory: pathlib.Path) -> pathlib.Path:
     """Make one.
 
-    :param folder: an existing one.
+    :param directory: an existing one.
     """
     found = CORPUS[name]
-    image = seeds.make(found.seed, folder).rename(folder / f'{name}.img')
+    image = seeds.make(found.seed, directory).rename(directory / f'{name}.img')
     with hostile_patch.Patch(image) as patch:
         found.damage(patch)
     return image
@@ -129,7 +129,7 @@ def _indirect_loop(patch: hostile_patch.Patch) -> None:
 
 
 def _directory_loop(patch: hostile_patch.Patch) -> None:
-    """Have a folder contain the one that it is in."""
+    """Have a directory contain the one that it is in."""
     inner, outer = patch.number(b'/deep/er'), patch.number(b'/deep')
     for block, (kind, number) in patch.owned().items():
         if kind == 'directory' and number == inner:
@@ -260,7 +260,7 @@ CORPUS: Mapping[str, Hostile] = {
         _all(*(_descriptor(n, 0x12, 'H', 7) for n in range(6))),
     ),
     # Inodes and trees.
-    'root-is-no-folder': Hostile('plain', _inode(_ROOT, 0x0, 'H', 0o100644)),
+    'root-is-a-file': Hostile('plain', _inode(_ROOT, 0x0, 'H', 0o100644)),
     'root-is-gone': Hostile('plain', _inode(_ROOT, 0x0, 'HHI', 0, 0, 0)),
     'journal-garbage': Hostile('plain', _garbage_journal),
     'journal-short': Hostile(

@@ -92,15 +92,15 @@ SEEDS: Mapping[str, Seed] = {
 }  # fmt: skip
 
 
-def make(name: str, folder: pathlib.Path) -> pathlib.Path:
+def make(name: str, directory: pathlib.Path) -> pathlib.Path:
     """Make one, the same each time.
 
-    :param folder: an existing one.
+    :param directory: an existing one.
     :returns: the image in it.
     """
     seed = SEEDS[name]
-    image = folder / f'{name}.img'
-    with tempfile.TemporaryDirectory(dir=folder) as work:
+    image = directory / f'{name}.img'
+    with tempfile.TemporaryDirectory(dir=directory) as work:
         job = content.Job(image, pathlib.Path(work), random.Random(name))
         tree = job.work / 'tree'
         _fill(tree, job.random)

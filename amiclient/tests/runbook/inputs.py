@@ -50,77 +50,77 @@ _DEMO = {
 }
 
 
-def parts(folder: pathlib.Path, size: int = 4 * _MIB) -> None:
+def parts(directory: pathlib.Path, size: int = 4 * _MIB) -> None:
     """Make a root filesystem on a disk with room, its kernel and ramdisk.
 
     :param size: bytes of what is in the filesystem.
     """
-    triple.root(folder, size=256 * _MIB, data=size, name='debian.img')
-    shutil.rmtree(folder / 'tree')
+    triple.root(directory, size=256 * _MIB, data=size, name='debian.img')
+    shutil.rmtree(directory / 'tree')
     kernel = samples.bzimage()
-    (folder / 'vmlinuz-6.1.0-30').write_bytes(kernel)
-    (folder / 'initrd.img-6.1.0-30').write_bytes(samples.initramfs())
+    (directory / 'vmlinuz-6.1.0-30').write_bytes(kernel)
+    (directory / 'initrd.img-6.1.0-30').write_bytes(samples.initramfs())
 
 
-def next_kernel(folder: pathlib.Path) -> None:
+def next_kernel(directory: pathlib.Path) -> None:
     """Make the files that a newer package of the kernel brings."""
     kernel = samples.bzimage(release=b'6.1.0-31-amd64 (x@y) #1\0')
-    (folder / 'vmlinuz-6.1.0-31').write_bytes(kernel)
+    (directory / 'vmlinuz-6.1.0-31').write_bytes(kernel)
     ramdisk = samples.initramfs(b'newer')
-    (folder / 'initrd.img-6.1.0-31').write_bytes(ramdisk)
+    (directory / 'initrd.img-6.1.0-31').write_bytes(ramdisk)
 
 
-def cirros(folder: pathlib.Path) -> None:
+def cirros(directory: pathlib.Path) -> None:
     """Make kernel and ramdisk of a CirrOS."""
     name = 'cirros-0.6.2-x86_64'
     ramdisk = gzip.compress(samples.initramfs(), mtime=0)
-    (folder / f'{name}-initrd').write_bytes(ramdisk)
-    (folder / f'{name}-vmlinuz').write_bytes(samples.bzimage())
+    (directory / f'{name}-initrd').write_bytes(ramdisk)
+    (directory / f'{name}-vmlinuz').write_bytes(samples.bzimage())
 
 
-def server(folder: pathlib.Path) -> None:
+def server(directory: pathlib.Path) -> None:
     """Make the disk of a machine with an EFI partition and swap space."""
-    root = _bootable(folder, 'root', {'etc/fstab': _FSTAB})
+    root = _bootable(directory, 'root', {'etc/fstab': _FSTAB})
     disk = disks.make(
-        folder / 'disk',
+        directory / 'disk',
         [
             disks.Part(1, type=disks.ESP),
             disks.Part(64, image=root, type=disks.ROOT),
             disks.Part(16, type='S'),
         ],
     )
-    _qcow2(disk, folder / 'server.qcow2')
+    _qcow2(disk, directory / 'server.qcow2')
     root.unlink()
 
 
-def volume(folder: pathlib.Path) -> pathlib.Path:
+def volume(directory: pathlib.Path) -> pathlib.Path:
     """Make the filesystem of a machine that runs, as a snapshot has it."""
-    root = _bootable(folder, 'root', {'etc/fstab': _GROWN})
+    root = _bootable(directory, 'root', {'etc/fstab': _GROWN})
     process.run(
         ['debugfs', '-w', '-R', 'feature +needs_recovery', root], access=None
     )
     return root
 
 
-def debian(folder: pathlib.Path) -> None:
+def debian(directory: pathlib.Path) -> None:
     """Make an archive as mmdebstrap makes one, of a much smaller system."""
-    _archive(folder, _tree(folder, _DEBIAN))
+    _archive(directory, _tree(directory, _DEBIAN))
 
 
-def demo(folder: pathlib.Path) -> None:
+def demo(directory: pathlib.Path) -> None:
     """Make that of a system with systemd, open to all on its console."""
-    tree = _tree(folder, _DEMO)
+    tree = _tree(directory, _DEMO)
     # It boots by the same script, which is where systemd would be.
     (tree / 'sbin/init').rename(tree / _SYSTEMD)
     (tree / 'sbin/init').symlink_to(f'/{_SYSTEMD}')
-    _archive(folder, tree)
+    _archive(directory, tree)
 
 
-def _tree(folder: pathlib.Path, files: dict[str, str]) -> pathlib.Path:
+def _tree(directory: pathlib.Path, files: dict[str, str]) -> pathlib.Path:
     root = _bootable(
-        folder, 'root', files, modules=(*guest.MODULES, 'virtio_scsi')
+        directory, 'root', files, modules=(*guest.MODULES, 'virtio_scsi')
     )
-    tree = folder / 'tree'
+    tree = directory / 'tree'
     tree.mkdir()
     process.run(['debugfs', '-R', f'rdump / {tree}', root], access=None)
     root.unlink()
@@ -128,23 +128,23 @@ def _tree(folder: pathlib.Path, files: dict[str, str]) -> pathlib.Path:
     return tree
 
 
-def _archive(folder: pathlib.Path, tree: pathlib.Path) -> None:
-    with tarfile.open(folder / 'debian.tar', 'w') as archive:
+def _archive(directory: pathlib.Path, tree: pathlib.Path) -> None:
+    with tarfile.open(directory / 'debian.tar', 'w') as archive:
         archive.add(tree, '.', filter=_roots)
     shutil.rmtree(tree)
 
 
-def without_driver(folder: pathlib.Path) -> None:
+def without_driver(directory: pathlib.Path) -> None:
     """Make a system whose ramdisk lacks a driver, and one that has it."""
-    root = _bootable(folder, 'root', {'etc/fstab': _GROWN}, boot=False)
-    root.rename(folder / 'web.img')
+    root = _bootable(directory, 'root', {'etc/fstab': _GROWN}, boot=False)
+    root.rename(directory / 'web.img')
     release = guest.kernel().name.removeprefix('vmlinuz-')
     for name, modules in (
         ('initrd.img', ('virtio_pci', 'virtio_console')),
         ('initrd-with-virtio', guest.MODULES),
     ):
-        (folder / name).write_bytes(guest.ramdisk(release, modules))
-    shutil.copy(guest.kernel(), folder / 'vmlinuz')
+        (directory / name).write_bytes(guest.ramdisk(release, modules))
+    shutil.copy(guest.kernel(), directory / 'vmlinuz')
 
 
 def _roots(member: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -154,7 +154,7 @@ def _roots(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def _bootable(
-    folder: pathlib.Path,
+    directory: pathlib.Path,
     label: str,
     files: dict[str, str],
     *,
@@ -167,21 +167,21 @@ def _bootable(
     :param boot: whether kernel and ramdisk are in it.
     :param modules: what the ramdisk loads.
     """
-    made = guest.make(folder, size=64 * _MIB, files=files, modules=modules)
+    made = guest.make(directory, size=64 * _MIB, files=files, modules=modules)
     release = guest.kernel().name.removeprefix('vmlinuz-')
     known = f'lib/modules/{release}'
     contents = {
         f'{known}/{path.name}': path
         for path in sorted(pathlib.Path('/', known).glob('modules.*'))
     }
-    folders = ['lib/modules', known]
+    directories = ['lib/modules', known]
     if boot:
-        folders.append('boot')
+        directories.append('boot')
         contents[f'boot/vmlinuz-{release}'] = made.kernel
         contents[f'boot/initrd.img-{release}'] = made.ramdisk
-    script = folder / 'script'
+    script = directory / 'script'
     script.write_text(
-        ''.join(f'mkdir {name}\n' for name in folders)
+        ''.join(f'mkdir {name}\n' for name in directories)
         + ''.join(f'write {path} {name}\n' for name, path in contents.items())
     )
     process.run(['debugfs', '-w', '-f', script, made.root], access=None)

@@ -44,7 +44,7 @@ def missing(page: runbook.Page, path: str) -> list[str]:
 class Shell:
     """A bash that is given one command after the other.
 
-    :param folder: where it begins; and where its files are, in a folder
+    :param directory: where it begins; and where its files are, in a directory
         beside that one.
     :param environment: all of its variables.
     :param limit: seconds that one command may take.
@@ -52,19 +52,19 @@ class Shell:
 
     def __init__(
         self,
-        folder: pathlib.Path,
+        directory: pathlib.Path,
         environment: Mapping[str, str],
         *,
         limit: float = LATE,
     ) -> None:
         self._limit = limit
-        self._files = folder.parent / f'{folder.name}.shell'
+        self._files = directory.parent / f'{directory.name}.shell'
         self._files.mkdir()
         self._answers, answer = os.pipe()
         self._process = subprocess.Popen(
             ['bash', '--noprofile', '--norc'],
             stdin=subprocess.PIPE,
-            cwd=folder,
+            cwd=directory,
             env={**environment, 'ANSWER': str(answer)},
             pass_fds=[answer],
             start_new_session=True,
@@ -103,22 +103,22 @@ class Shell:
         os.close(self._answers)
 
 
-def search_path(folder: pathlib.Path) -> str:
+def search_path(directory: pathlib.Path) -> str:
     """Make the PATH of a user of this Python's environment.
 
-    :param folder: gets what is not installed: ``sudo``, which root does not
+    :param directory: gets what is not installed: ``sudo``, which root does not
         need; and ``openstack``, if it is not beside Python.
     """
     python = pathlib.Path(sys.executable)
-    folder.mkdir()
+    directory.mkdir()
     if not os.geteuid():
-        _script(folder / 'sudo', 'exec "$@"')
+        _script(directory / 'sudo', 'exec "$@"')
     if not (python.parent / 'openstack').exists():
         _script(
-            folder / 'openstack',
+            directory / 'openstack',
             f'exec {python} -m openstackclient.shell "$@"',
         )
-    parts = [str(folder), str(python.parent), os.environ['PATH']]
+    parts = [str(directory), str(python.parent), os.environ['PATH']]
     return ':'.join([*parts, '/usr/sbin', '/sbin'])
 
 
@@ -129,7 +129,7 @@ def _script(path: pathlib.Path, line: str) -> None:
 
 def run(
     page: runbook.Page,
-    folder: pathlib.Path,
+    directory: pathlib.Path,
     environment: Mapping[str, str],
     *,
     calls: Mapping[str, Callable[[], object]],
@@ -138,7 +138,7 @@ def run(
 ) -> None:
     """Execute a page.
 
-    :param folder: empty; where the reader is.
+    :param directory: empty; where the reader is.
     :param environment: the variables that the reader has.
     :param calls: the functions that the page may name.
     :param limit: seconds that one command may take.
@@ -150,7 +150,7 @@ def run(
     """
     ids = runbook_output.Ids()
     changes: list[tuple[runbook.Command, list[str]]] = []
-    shell = Shell(folder, environment, limit=limit)
+    shell = Shell(directory, environment, limit=limit)
     try:
         for step in page.steps:
             where = f'{page.path}:{step.line}'

@@ -41,7 +41,7 @@ class Job:
     """A filesystem in the making.
 
     :param image: its file.
-    :param work: a folder for what is to be copied into it.
+    :param work: a directory for what is to be copied into it.
     :param random: where all randomness comes from.
     """
 
@@ -53,7 +53,7 @@ class Job:
         """Make a file to be copied.
 
         :param size: bytes.
-        :returns: its name, in the folder in which debugfs is run.
+        :returns: its name, in the directory in which debugfs is run.
         """
         name = f'payload{self.random.getrandbits(64):016x}'
         (self.work / name).write_bytes(self.random.randbytes(size))
@@ -250,14 +250,14 @@ def spread(job: Job, *, parts: int = 4, files: int = 24) -> None:
             count = (group - marked) * per_group
             commands.append(f'setb {start or 1} {count}')
             marked = group
-        commands += _folder(job, f'part{group}', files)
+        commands += _directory(job, f'part{group}', files)
         at += files + 1
     job.debugfs(commands)
     dress(job)
     job.settle()
 
 
-def _folder(job: Job, name: str, files: int) -> Iterator[str]:
+def _directory(job: Job, name: str, files: int) -> Iterator[str]:
     yield f'mkdir {name}'
     yield f'cd {name}'
     for index in range(files):

@@ -2,7 +2,7 @@
 
 """Filesystems of every shape that there are plans to shrink.
 
-``make('bigalloc', folder)`` makes one, the same each time, in a few seconds
+``make('bigalloc', directory)`` makes one, the same each time, in a few seconds
 at most, without any rights. Those with the tag 'slow' are large.
 """
 
@@ -74,13 +74,13 @@ class Shape:
 def make(name: str, directory: pathlib.Path) -> pathlib.Path:
     """Make the filesystem of that name.
 
-    :param directory: an existing folder.
-    :returns: the image, in the folder.
+    :param directory: an existing directory.
+    :returns: the image, in the directory.
     """
     shape = SHAPES[name]
     image = directory / f'{name}.img'
-    with tempfile.TemporaryDirectory(dir=directory) as folder:
-        job = content.Job(image, pathlib.Path(folder), random.Random(name))
+    with tempfile.TemporaryDirectory(dir=directory) as work:
+        job = content.Job(image, pathlib.Path(work), random.Random(name))
         source = job.work / 'tree'
         source.mkdir()
         if not shape.is_empty:
@@ -123,8 +123,8 @@ def plant_secret(
     :param secret: what to look for later; shorter than a block.
     :param blocks: how many blocks of 4 KiB to fill with it.
     """
-    with tempfile.TemporaryDirectory(dir=image.parent) as folder:
-        job = content.Job(image, pathlib.Path(folder), random.Random(0))
+    with tempfile.TemporaryDirectory(dir=image.parent) as work:
+        job = content.Job(image, pathlib.Path(work), random.Random(0))
         times = 4096 // len(secret)
         page = (secret * times).ljust(4096, b'.')
         (job.work / 'secret').write_bytes(page * blocks)
@@ -138,9 +138,9 @@ def settled_tree(image: pathlib.Path) -> dict[bytes, exttree.Entry]:
     That is what it holds when its journal has been replayed and e2fsck has
     mended what there is to mend, on a full copy.
     """
-    with tempfile.TemporaryDirectory(dir=image.parent) as folder:
+    with tempfile.TemporaryDirectory(dir=image.parent) as work:
         job = content.Job(
-            pathlib.Path(folder, 'copy'), image.parent, random.Random(0)
+            pathlib.Path(work, 'copy'), image.parent, random.Random(0)
         )
         broken.copy(image, job.image)
         job.settle()

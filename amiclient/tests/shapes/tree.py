@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""A folder with everything in it that `mke2fs -d` can copy."""
+"""A directory with everything in it that `mke2fs -d` can copy."""
 
 from collections.abc import Callable
 import os
@@ -9,9 +9,9 @@ import random
 import stat
 
 
-def sample(folder: pathlib.Path, rng: random.Random) -> None:
-    """Fill an existing, empty folder."""
-    root = os.fsencode(folder)
+def sample(directory: pathlib.Path, rng: random.Random) -> None:
+    """Fill an existing, empty directory."""
+    root = os.fsencode(directory)
 
     def put(name: bytes, size: int) -> None:
         with open(os.path.join(root, name), 'wb') as file:
@@ -29,7 +29,7 @@ def sample(folder: pathlib.Path, rng: random.Random) -> None:
         b'deep',
     ):
         os.mkdir(os.path.join(root, name))
-    (folder / 'etc/os-release').write_text('ID=debian\nVERSION_ID="12"\n')
+    (directory / 'etc/os-release').write_text('ID=debian\nVERSION_ID="12"\n')
     put(b'boot/vmlinuz', 600_000)
     put(b'boot/initrd.img', 1_500_000)
     for name in (

@@ -23,15 +23,15 @@ from amiclient.tests import base
 class TestOutput(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
-        self.target = self.folder / 'target'
+        self.directory = self.tmp()
+        self.target = self.directory / 'target'
 
     def names(self) -> list[str]:
-        return sorted(os.listdir(self.folder))
+        return sorted(os.listdir(self.directory))
 
     def test_kept(self) -> None:
         with atomic.Output(self.target) as output:
-            self.assertEqual(self.folder, output.path.parent)
+            self.assertEqual(self.directory, output.path.parent)
             self.assertEqual(0o100600, output.path.stat().st_mode)
             output.path.write_bytes(b'all of it')
             self.assertFalse(self.target.exists())
@@ -118,7 +118,7 @@ class TestOutput(base.TestCase):
         self.assertEqual((0o100600, 0), (status.st_mode, status.st_uid))
 
     def test_symbolic_link_is_replaced(self) -> None:
-        other = self.folder / 'other'
+        other = self.directory / 'other'
         other.write_bytes(b'of somebody else')
         self.target.symlink_to(other)
         with atomic.Output(self.target) as output:
@@ -129,15 +129,15 @@ class TestOutput(base.TestCase):
         self.assertEqual(b'ours', self.target.read_bytes())
 
     def test_special_files_are_not_replaced(self) -> None:
-        fifo, link = self.folder / 'fifo', self.folder / 'link'
+        fifo, link = self.directory / 'fifo', self.directory / 'link'
         os.mkfifo(fifo)
         link.symlink_to(fifo)
-        ready = self.folder / 'ready'
+        ready = self.directory / 'ready'
         ready.touch()
         for target, words in (
             (fifo, 'not a regular file'),
             (link, 'not a regular file'),
-            (self.folder, 'a directory'),
+            (self.directory, 'a directory'),
         ):
             for replace in (
                 lambda target=target: atomic.Output(target),
@@ -148,16 +148,16 @@ class TestOutput(base.TestCase):
         self.assertTrue(fifo.is_fifo() and link.is_symlink())
         self.assertEqual(['fifo', 'link', 'ready'], self.names())
 
-    def test_folder_that_cannot_be_read(self) -> None:
+    def test_directory_that_cannot_be_read(self) -> None:
         # Like a drop box: mode 0300, for who is not root.
-        refusal = PermissionError(errno.EACCES, 'no', str(self.folder))
+        refusal = PermissionError(errno.EACCES, 'no', str(self.directory))
         with atomic.Output(self.target) as output:
             self.patch(atomic, 'sync', mock.Mock(side_effect=[None, refusal]))
             output.keep()
         self.assertEqual(['target'], self.names())
 
     def test_like_another(self) -> None:
-        like = self.folder / 'like'
+        like = self.directory / 'like'
         like.write_bytes(b'')
         if os.geteuid() == 0:
             os.chown(like, 1234, 4321)
@@ -179,7 +179,7 @@ class TestOutput(base.TestCase):
         self.assertEqual(names, os.listxattr(self.target))
 
     def test_like_another_without_attributes(self) -> None:
-        like = self.folder / 'like'
+        like = self.directory / 'like'
         like.write_bytes(b'')
         error = OSError(errno.EOPNOTSUPP, 'not here')
         with (
@@ -192,7 +192,7 @@ class TestOutput(base.TestCase):
     def test_failing_to_be_like_another(self) -> None:
         with atomic.Output(self.target) as output:
             self.assertRaises(
-                FileNotFoundError, output.keep, self.folder / 'nosuch'
+                FileNotFoundError, output.keep, self.directory / 'nosuch'
             )
         self.assertEqual([], self.names())
 
@@ -212,15 +212,15 @@ class TestOutput(base.TestCase):
 
     def test_long_name(self) -> None:
         for name in ('x' * 255, '\U0001f427' * 63, '\udcff' * 255):
-            target = self.folder / name
+            target = self.directory / name
             with atomic.Output(target) as output:
                 output.keep()
             self.assertEqual([name], self.names())
             target.unlink()
 
-    def test_no_folder(self) -> None:
+    def test_no_directory(self) -> None:
         for target, words in (
-            (self.folder / 'no' / 'target', 'no such directory'),
+            (self.directory / 'no' / 'target', 'no such directory'),
             (pathlib.Path(__file__) / 'target', 'not a directory'),
         ):
             error = self.assertRaises(errors.AmiError, atomic.Output, target)
@@ -229,63 +229,63 @@ class TestOutput(base.TestCase):
     def test_told(self) -> None:
         for number in (errno.EACCES, errno.EPERM, errno.EROFS):
             try:
-                with scratch.explained(self.folder):
+                with scratch.explained(self.directory):
                     raise OSError(number, os.strerror(number))
             except errors.AmiError as error:
                 self.assertIn(
-                    f'{self.folder}: {os.strerror(number)}', str(error)
+                    f'{self.directory}: {os.strerror(number)}', str(error)
                 )
         try:
-            with scratch.explained(self.folder):
+            with scratch.explained(self.directory):
                 raise OSError(errno.EIO, 'broken')
         except OSError as error:
             self.assertEqual(errno.EIO, error.errno)
 
     def test_room(self) -> None:
-        found = os.statvfs(self.folder)
+        found = os.statvfs(self.directory)
         self.assertLessEqual(
-            scratch.room(self.folder), found.f_blocks * found.f_frsize
+            scratch.room(self.directory), found.f_blocks * found.f_frsize
         )
-        self.assertGreater(scratch.room(self.folder), 0)
+        self.assertGreater(scratch.room(self.directory), 0)
 
 
-class TestFolderFor(base.TestCase):
+class TestDirectoryFor(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
         self.place = self.tmp()
-        self.folder = self.place / 'results'
+        self.directory = self.place / 'results'
 
     def fail(self, *names: str) -> None:
-        with atomic.directory_for(self.folder):
+        with atomic.directory_for(self.directory):
             for name in names:
-                (self.folder / name).touch()
+                (self.directory / name).touch()
             raise ZeroDivisionError
 
     def test_made(self) -> None:
-        with atomic.directory_for(self.folder):
+        with atomic.directory_for(self.directory):
             pass
-        with atomic.directory_for(self.folder):
+        with atomic.directory_for(self.directory):
             pass
-        self.assertTrue(self.folder.is_dir())
+        self.assertTrue(self.directory.is_dir())
 
     def test_failed(self) -> None:
         self.assertRaises(ZeroDivisionError, self.fail)
         self.assertEqual([], os.listdir(self.place))
         # There is something to go on with.
         self.assertRaises(ZeroDivisionError, self.fail, 'part')
-        self.assertEqual(['part'], os.listdir(self.folder))
+        self.assertEqual(['part'], os.listdir(self.directory))
 
     def test_there_before(self) -> None:
-        self.folder.mkdir()
+        self.directory.mkdir()
         self.assertRaises(ZeroDivisionError, self.fail)
-        self.assertTrue(self.folder.is_dir())
+        self.assertTrue(self.directory.is_dir())
 
     def refused(self) -> str:
         error = self.assertRaises(errors.AmiError, self.fail)
         return str(error)
 
     def test_no_directory(self) -> None:
-        self.folder.touch()
+        self.directory.touch()
         self.assertIn('is not a directory', self.refused())
 
     @unittest.skipIf(os.geteuid(), 'only root can make things of others')
@@ -294,20 +294,20 @@ class TestFolderFor(base.TestCase):
         own = self.tmp()
         for mode, refused in ((0o1777, True), (0o755, False)):
             self.place.chmod(mode)
-            self.folder.mkdir()
-            os.chown(self.folder, 1234, 1234)
+            self.directory.mkdir()
+            os.chown(self.directory, 1234, 1234)
             if refused:
                 self.assertIn('belongs to somebody else', self.refused())
             else:
                 self.assertRaises(ZeroDivisionError, self.fail)
-            self.folder.rmdir()
-            self.folder.symlink_to(own)
-            os.lchown(self.folder, 1234, 1234)
+            self.directory.rmdir()
+            self.directory.symlink_to(own)
+            os.lchown(self.directory, 1234, 1234)
             if refused:
                 self.assertIn('belongs to somebody else', self.refused())
             else:
                 self.assertRaises(ZeroDivisionError, self.fail)
-            self.folder.unlink()
+            self.directory.unlink()
 
 
 class TestState(base.TestCase):
@@ -422,8 +422,8 @@ class TestFixed(base.TestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
-        self.path = self.folder / 'file'
+        self.directory = self.tmp()
+        self.path = self.directory / 'file'
         self.path.write_text('old')
 
     def set(self, letter: str, path: pathlib.Path) -> None:
@@ -437,7 +437,7 @@ class TestFixed(base.TestCase):
 
     def refused(self, path: pathlib.Path, letter: str, word: str) -> None:
         self.set(letter, path)
-        before = sorted(self.folder.iterdir())
+        before = sorted(self.directory.iterdir())
         made = self.tmp() / 'made'
         made.touch()
         for call in (
@@ -447,7 +447,7 @@ class TestFixed(base.TestCase):
             error = self.assertRaises(errors.UsageError, call)
             self.assertIn(f'{path} is {word}', str(error))
             self.assertIn(f'chattr -{letter} {path}', str(error))
-        self.assertEqual(before, sorted(self.folder.iterdir()))
+        self.assertEqual(before, sorted(self.directory.iterdir()))
         self.assertEqual('old', self.path.read_text())
 
     def test_immutable_file(self) -> None:
@@ -457,17 +457,17 @@ class TestFixed(base.TestCase):
         self.refused(self.path, 'a', 'append-only')
 
     def test_immutable_directory(self) -> None:
-        self.refused(self.folder, 'i', 'immutable')
+        self.refused(self.directory, 'i', 'immutable')
 
     def test_directory_to_be_added_to(self) -> None:
         # A temporary file could be made in it, but not be removed.
-        self.refused(self.folder, 'a', 'append-only')
+        self.refused(self.directory, 'a', 'append-only')
 
-    def test_folder_for(self) -> None:
-        self.set('i', self.folder)
+    def test_directory_for(self) -> None:
+        self.set('i', self.directory)
         with (
             testtools.ExpectedException(errors.UsageError, '.* is immutable'),
-            atomic.directory_for(self.folder),
+            atomic.directory_for(self.directory),
         ):
             pass
 

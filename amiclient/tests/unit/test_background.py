@@ -92,13 +92,13 @@ class TestBackground(base.TestCase):
             self.assert_ends(pid)
 
     def test_killed_before_it_was_tied(self) -> None:
-        folder = self.tmp()
-        mark, slow = folder / 'mark', folder / 'setpriv'
+        directory = self.tmp()
+        mark, slow = directory / 'mark', directory / 'setpriv'
         slow.write_text(
             _SLOW_SETPRIV.format(mark=mark, setpriv=process.find('setpriv'))
         )
         slow.chmod(0o755)
-        path = os.pathsep.join((str(folder), os.environ['PATH']))
+        path = os.pathsep.join((str(directory), os.environ['PATH']))
         self.useFixture(fixtures.EnvironmentVariable('PATH', path))
         parent, pid = self.parent()
         self.addCleanup(mark.touch)

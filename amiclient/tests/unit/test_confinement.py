@@ -50,8 +50,8 @@ class ConfinedCase(base.TestCase):
         super().setUp()
         if not confinement.version():
             self.skipTest('there is no Landlock here')
-        self.folder = self.tmp()
-        self.secret = self.folder / 'secret'
+        self.directory = self.tmp()
+        self.secret = self.directory / 'secret'
         self.secret.write_text('secret\n')
 
     def cat(self, *paths: object, **access: object) -> process.Result:
@@ -67,9 +67,9 @@ class ConfinedCase(base.TestCase):
         # Below /root, say, in a process that may do more than its user.
         if not os.access(python, os.X_OK):
             self.skipTest(f'this user cannot run {python}')
-        folder = self.tmp()
-        (folder / 'python').symlink_to(python)
-        path = os.pathsep.join((str(folder), os.environ['PATH']))
+        directory = self.tmp()
+        (directory / 'python').symlink_to(python)
+        path = os.pathsep.join((str(directory), os.environ['PATH']))
         with fixtures.EnvironmentVariable('PATH', path):
             result = process.run(
                 ['python', '-I', '-S', '-c', _TRY, *calls],
@@ -84,7 +84,7 @@ class TestFiles(ConfinedCase):
         self.assertIn('Permission denied', self.cat(self.secret).stderr)
         found = self.cat(self.secret, reads=(self.secret,))
         self.assertEqual('secret\n', found.text)
-        other = self.folder / 'other'
+        other = self.directory / 'other'
         other.write_text('other')
         found = self.cat(self.secret, other, reads=(self.secret,))
         self.assertEqual('secret\n', found.text)
@@ -101,31 +101,31 @@ class TestFiles(ConfinedCase):
             self.assertEqual('', self.cat(path).text, path)
 
     def test_by_a_link(self) -> None:
-        link = self.folder / 'link'
+        link = self.directory / 'link'
         link.symlink_to(self.secret)
         self.assertEqual('secret\n', self.cat(link, reads=(link,)).text)
         # What a link in a directory leads to is not in it.
-        inside = self.folder / 'inside'
+        inside = self.directory / 'inside'
         inside.mkdir()
         link.rename(inside / 'link')
         found = self.cat(inside / 'link', reads=(inside,))
         self.assertEqual('', found.text)
 
     def test_writing(self) -> None:
-        made = self.folder / 'made'
+        made = self.directory / 'made'
         for access, error in (
             ({}, 'EACCES'),
             ({'reads': (self.secret,)}, 'EACCES'),
-            ({'reads': (self.folder,)}, 'EACCES'),
+            ({'reads': (self.directory,)}, 'EACCES'),
             ({'writes': (self.secret,)}, ''),
-            ({'writes': (self.folder,)}, ''),
+            ({'writes': (self.directory,)}, ''),
         ):
             calls = (
                 f"open({str(self.secret)!r}, 'a')",
                 f'os.truncate({str(self.secret)!r}, 0)',
             )
             self.assertEqual([error] * 2, self.tried(*calls, **access))
-        # What is not there is made, for its folder shall not be open.
+        # What is not there is made, for its directory shall not be open.
         call = f"open({str(made)!r}, 'w')"
         self.assertEqual([''], self.tried(call, writes=(made,)))
         self.assertEqual(0o600, made.stat().st_mode & 0o7777)
@@ -133,7 +133,7 @@ class TestFiles(ConfinedCase):
         self.assertEqual(['EACCES'], self.tried(beside, writes=(made,)))
 
     def test_odd_umask(self) -> None:
-        made = self.folder / 'made'
+        made = self.directory / 'made'
         os.umask(0o777)
         self.cat(writes=(made,))
         self.assertEqual(0o600, made.stat().st_mode & 0o7777)
@@ -160,7 +160,7 @@ class TestFiles(ConfinedCase):
 
     def test_descriptors_instead_of_paths(self) -> None:
         """Where a path leads through our own process, it is handed on."""
-        descriptor = os.open(self.folder, os.O_RDONLY)
+        descriptor = os.open(self.directory, os.O_RDONLY)
         self.addCleanup(os.close, descriptor)
         path = f'/proc/{os.getpid()}/fd/{descriptor}/secret'
         self.assertEqual('', self.cat(path).text)
@@ -179,7 +179,7 @@ class TestFiles(ConfinedCase):
         self.assertNotIn('PATH=', found.text)
 
     def test_a_program_from_elsewhere(self) -> None:
-        own = self.folder / 'bin' / 'own'
+        own = self.directory / 'bin' / 'own'
         own.parent.mkdir()
         own.write_text('#!/bin/sh\nread -r word < "$1" && echo "$word"\n')
         own.chmod(0o755)
@@ -228,7 +228,7 @@ class TestNetwork(ConfinedCase):
         )
 
     def test_connections(self) -> None:
-        path = str(self.folder / 'socket')
+        path = str(self.directory / 'socket')
         with (
             socket.create_server(('127.0.0.1', 0)) as server,
             socket.socket(socket.AF_UNIX) as other,
@@ -246,7 +246,7 @@ class TestNetwork(ConfinedCase):
                 self.assertRaises(BlockingIOError, one.accept)
 
     def test_a_socket_to_listen_on(self) -> None:
-        path = str(self.folder / 'socket')
+        path = str(self.directory / 'socket')
         call = f'socket.socket(socket.AF_UNIX).bind({path!r})'
         self.assertEqual(['EACCES'], self.tried(call))
         self.assertEqual(
@@ -254,7 +254,7 @@ class TestNetwork(ConfinedCase):
             self.tried(
                 call,
                 f'open({str(self.secret)!r})',
-                sockets=self.folder,
+                sockets=self.directory,
             ),
         )
 

@@ -26,7 +26,7 @@ _TYPES = {
 
 
 class KnownTreeTest(base.TestCase):
-    """What mke2fs copied from a folder, against what lstat(2) says of it."""
+    """What mke2fs copied from a directory, against what lstat(2) says."""
 
     def _check(self, *options: str, size: str = '64M') -> None:
         source = self.tmp() / 'source'
@@ -42,9 +42,9 @@ class KnownTreeTest(base.TestCase):
         tree = exttree.read_tree(image)
         root, inodes = os.fsencode(source), {}
         found = {b'/', b'/lost+found'}
-        for folder, folders, files in os.walk(root):
-            for name in folders + files:
-                path = os.path.join(folder, name)
+        for directory, directories, files in os.walk(root):
+            for name in directories + files:
+                path = os.path.join(directory, name)
                 inside = path[len(root) :]
                 found.add(inside)
                 self._compare(path, tree[inside])
@@ -70,7 +70,7 @@ class KnownTreeTest(base.TestCase):
         except OSError as error:
             if error.errno != errno.ENOTSUP:
                 raise
-            # The temporary folder is on a filesystem without attributes.
+            # The temporary directory is on a filesystem without attributes.
             return {}
         return {b'user.test': b'value \0\xff'}
 
@@ -229,7 +229,7 @@ _CHANGES: dict[str, tuple[tuple[str, ...], dict[bytes, set[str]]]] = {
     'a new name': (
         ('ln /var/fifo /new',), {b'/new': {'new'}, b'/var/fifo': {'names'}},
     ),
-    'a new folder': (('mkdir /new',), {b'/new': {'new'}, b'/': {'links'}}),
+    'a new directory': (('mkdir /new',), {b'/new': {'new'}, b'/': {'links'}}),
     'a lost file': (('rm /boot/vmlinuz',), {b'/boot/vmlinuz': {'lost'}}),
     # Both have one block and the same size.
     'swapped': (

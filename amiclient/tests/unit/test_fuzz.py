@@ -15,8 +15,8 @@ _INPUTS = 12
 @shrinking.for_each(*_SEEDS)
 class TestFuzz(base.TestCase):
     def check_seed(self, seed: str) -> None:
-        with fuzz_run.scratch() as folder:
-            fuzzer = fuzz.Fuzzer(int(seed), folder)
+        with fuzz_run.scratch() as directory:
+            fuzzer = fuzz.Fuzzer(int(seed), directory)
             for index in range(_INPUTS):
                 made = fuzzer.make(index)
                 report = fuzzer.attempt(made)
@@ -44,19 +44,19 @@ class TestFuzzer(base.TestCase):
         return ' '.join(report.findings)
 
     def test_what_must_not_happen_is_found(self) -> None:
-        def crash(path, folder):
+        def crash(path, directory):
             raise ZeroDivisionError
 
-        def write(path, folder):
+        def write(path, directory):
             path.write_bytes(b'other')
 
-        def litter(path, folder):
-            (folder.parent.parent / 'litter').touch()
+        def litter(path, directory):
+            (directory.parent.parent / 'litter').touch()
 
-        def leave(path, folder):
-            (folder.parent / 'left').touch()
+        def leave(path, directory):
+            (directory.parent / 'left').touch()
 
-        def grow(path, folder):
+        def grow(path, directory):
             self.assertEqual(400 << 20, len(b'x' * (400 << 20)))
 
         for target, words in (
@@ -67,12 +67,12 @@ class TestFuzzer(base.TestCase):
             (grow, 'MiB of memory'),
         ):
             self.assertIn(words, self.findings(target))
-        self.assertEqual('', self.findings(lambda path, folder: None))
+        self.assertEqual('', self.findings(lambda path, directory: None))
 
     def test_what_takes_too_long_is_found(self) -> None:
         self.patch(fuzz_run, 'SECONDS', 1)
 
-        def spin(path, folder):
+        def spin(path, directory):
             while True:
                 pass
 

@@ -143,15 +143,15 @@ class TestEndless(HostileCase):
 
 class TestContents(HostileCase):
     def release(self, *commands: str, size: int = 0) -> inspect.Release:
-        folder = self.tmp()
-        path = seeds.make('plain', folder)
-        (folder / 'file').write_bytes(b'ID=debian\n'.ljust(size, b'#'))
+        directory = self.tmp()
+        path = seeds.make('plain', directory)
+        (directory / 'file').write_bytes(b'ID=debian\n'.ljust(size, b'#'))
         process.run(
             ['debugfs', '-w', '-f', '-', path],
             input='\n'.join(
                 ['rm /etc/os-release', 'rm /usr/lib/os-release', *commands]
             ).encode() + b'\n',
-            cwd=folder,
+            cwd=directory,
             access=None,
         )  # fmt: skip
         self.attempt(path, release=targets.BROWSERS['release'])
@@ -224,14 +224,14 @@ class TestBombs(HostileCase):
         self.assertIn('not an initramfs', results['ramdisk'])
 
     def test_every_length_of_a_kernel_and_ramdisk(self) -> None:
-        folder = self.tmp()
+        directory = self.tmp()
         for name, data in fuzz_mutate.parts().items():
             for size in (*range(0, 600, 37), len(data) // 2, len(data) - 1):
-                path = folder / 'part'
+                path = directory / 'part'
                 path.write_bytes(data[:size])
                 for target in ('kernel', 'ramdisk', 'identify'):
                     try:
-                        wrong = targets.READERS[target](path, folder)
+                        wrong = targets.READERS[target](path, directory)
                     except errors.AmiError as error:
                         self.assertTrue(str(error).isprintable(), name)
                     else:

@@ -31,8 +31,8 @@ except errors.BusyError as error:
 class _HoldingTest(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
-        self.path = self.folder / 'file'
+        self.directory = self.tmp()
+        self.path = self.directory / 'file'
         self.path.write_text('old')
 
     def start(
@@ -69,9 +69,9 @@ class TestLocks(_HoldingTest):
         self.assertEqual('held', self.other('changing'))
 
     def test_by_another_name(self) -> None:
-        link = self.folder / 'link'
+        link = self.directory / 'link'
         link.symlink_to(self.path)
-        hard = self.folder / 'hard'
+        hard = self.directory / 'hard'
         hard.hardlink_to(self.path)
         with locks.changing(link):
             for path in (self.path, link, hard):
@@ -84,7 +84,7 @@ class TestLocks(_HoldingTest):
             self.assertIn('is being changed by', self.other('reading'))
 
     def test_one_that_was_replaced(self) -> None:
-        other = self.folder / 'other'
+        other = self.directory / 'other'
         other.write_text('new')
         with locks.changing(self.path):
             other.replace(self.path)
@@ -133,9 +133,9 @@ class TestLocks(_HoldingTest):
             timer.join()
 
     def test_what_cannot_be_held(self) -> None:
-        fifo = self.folder / 'fifo'
+        fifo = self.directory / 'fifo'
         os.mkfifo(fifo)
-        for path in (fifo, self.folder, self.folder / 'nosuch'):
+        for path in (fifo, self.directory, self.directory / 'nosuch'):
             with locks.changing(path), locks.reading(path):
                 self.assertEqual('held', self.other('changing', path))
 
@@ -146,7 +146,7 @@ class TestOutput(_HoldingTest):
     def refused(self, word: str) -> None:
         error = self.assertRaises(errors.BusyError, atomic.Output, self.path)
         self.assertIn(f'{self.path} is being {word} by', str(error))
-        self.assertEqual([self.path], list(self.folder.iterdir()))
+        self.assertEqual([self.path], list(self.directory.iterdir()))
 
     def test_what_is_in_use(self) -> None:
         for how, word in (('reading', 'read'), ('changing', 'changed')):
@@ -172,7 +172,7 @@ class TestOutput(_HoldingTest):
         self.assertEqual('', self.path.read_text())
 
     def test_published(self) -> None:
-        made = self.folder / 'made'
+        made = self.directory / 'made'
         made.write_text('new')
         child, _ = self.start('reading', self.path)
         self.assertRaises(errors.BusyError, atomic.publish, made, self.path)
@@ -181,7 +181,7 @@ class TestOutput(_HoldingTest):
         self.assertEqual('new', self.path.read_text())
 
     def test_a_link_is_replaced_itself(self) -> None:
-        link = self.folder / 'link'
+        link = self.directory / 'link'
         link.symlink_to(self.path)
         child, _ = self.start('changing', self.path)
         with atomic.Output(link) as output:

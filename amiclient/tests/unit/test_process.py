@@ -46,11 +46,11 @@ class TestFind(base.TestCase):
         self.assertTrue(process.find('e2fsck').endswith('sbin/e2fsck'))
 
     def test_users_choice_comes_first(self) -> None:
-        folder = self.tmp()
-        own = folder / 'e2fsck'
+        directory = self.tmp()
+        own = directory / 'e2fsck'
         own.write_text('#!/bin/sh\n')
         own.chmod(0o755)
-        self.useFixture(shrinking.variable('PATH', f'{folder}:/usr/bin'))
+        self.useFixture(shrinking.variable('PATH', f'{directory}:/usr/bin'))
         self.assertEqual(str(own), process.find('e2fsck'))
 
 
@@ -137,10 +137,10 @@ class TestRun(base.TestCase):
             data, self.sh('sleep 0.3; cat', input=data, cancel=event).stdout
         )
 
-    def test_folder(self) -> None:
-        folder = self.tmp()
-        result = process.run(['pwd', '-P'], cwd=folder, access=None)
-        self.assertEqual(f'{folder.resolve()}\n', result.text)
+    def test_directory(self) -> None:
+        directory = self.tmp()
+        result = process.run(['pwd', '-P'], cwd=directory, access=None)
+        self.assertEqual(f'{directory.resolve()}\n', result.text)
 
     def test_paths_and_odd_words(self) -> None:
         words = ['a b', '$HOME', '`id`', '*', '-n', "'", 'ä\udcff']
@@ -171,8 +171,8 @@ class TestEnding(base.TestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
-        self.mark = self.folder / 'mark'
+        self.directory = self.tmp()
+        self.mark = self.directory / 'mark'
         self.event = threading.Event()
 
     def run_program(self, script: str, **rest: object) -> process.Result:

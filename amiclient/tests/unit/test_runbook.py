@@ -162,7 +162,7 @@ class RunTest(base.TestCase):
         )
         self.assertIn(why, str(error))
 
-    def test_one_shell_in_one_folder(self) -> None:
+    def test_one_shell_in_one_directory(self) -> None:
         called, _ = self.run_page("""
             .. runbook: setup
 
@@ -224,10 +224,10 @@ class RunTest(base.TestCase):
         self.fails('.. code-block:: console\n\n   $ exit 0\n', 'has ended')
 
     def test_no_end(self) -> None:
-        folder = self.tmp() / 'work'
-        folder.mkdir()
+        directory = self.tmp() / 'work'
+        directory.mkdir()
         environment = {'PATH': runbook_run.search_path(self.tmp() / 'bin')}
-        shell = runbook_run.Shell(folder, environment, limit=0.2)
+        shell = runbook_run.Shell(directory, environment, limit=0.2)
         self.addCleanup(shell.close)
         error = self.assertRaises(
             runbook_run.RunbookFailed, shell.run, 'sleep 100'

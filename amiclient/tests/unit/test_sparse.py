@@ -34,9 +34,9 @@ class _Task:
 class TestCopyRuns(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
-        self.source = self.folder / 'source'
-        self.target = self.folder / 'target'
+        self.directory = self.tmp()
+        self.source = self.directory / 'source'
+        self.target = self.directory / 'target'
         self.task = _Task()
 
     def sparse(self, size: int, *runs: tuple[int, int]) -> bytes:
@@ -186,13 +186,13 @@ class TestClone(base.TestCase):
     """Reflinks, where the filesystem of the tests can do that."""
 
     def test_both_ways_are_the_same(self) -> None:
-        folder = self.tmp()
-        image = shrinking.small(folder)
+        directory = self.tmp()
+        image = shrinking.small(directory)
         shrinking.overwrite(image, 20 * _MIB, shrinking.SECRET)
         self.assertTrue(shrinking.holds(image))
         results = []
         for clone in (_clone, _no_clone):
-            target = folder / clone.__name__
+            target = directory / clone.__name__
             target.touch()
             with mock.patch.object(sparse, 'clone', clone):
                 with Layout.opened(image) as layout:
@@ -204,8 +204,8 @@ class TestClone(base.TestCase):
         self.assertEqual(1, len(set(results)))
 
     def test_shares_or_says_so(self) -> None:
-        folder = self.tmp()
-        source, target = folder / 'source', folder / 'target'
+        directory = self.tmp()
+        source, target = directory / 'source', directory / 'target'
         source.write_bytes(self.random.randbytes(_MIB))
         target.touch()
         with (
@@ -217,12 +217,12 @@ class TestClone(base.TestCase):
         self.assertEqual(want, target.read_bytes())
 
     def test_journal_content_is_left_out(self) -> None:
-        folder = self.tmp()
-        image = shrinking.small(folder)
+        directory = self.tmp()
+        image = shrinking.small(directory)
         for number in shrinking.journal_blocks(image):
             shrinking.overwrite(image, number * 1024, shrinking.SECRET)
         blocks = shrinking.journal_blocks(image)
-        target = folder / 'target'
+        target = directory / 'target'
         target.touch()
         with Layout.opened(image) as layout:
             layout.copy_in_use(

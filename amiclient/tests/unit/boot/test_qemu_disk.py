@@ -19,11 +19,11 @@ UUID = '11111111-2222-4333-8444-555555555555'
 class TestDisk(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
+        self.directory = self.tmp()
         # qemu-img would take what is before a colon for a protocol.
-        (self.folder / 'a:b, c').mkdir()
-        self.root = triple.root(self.folder / 'a:b, c')
-        self.disk = self.folder / 'disk.qcow2'
+        (self.directory / 'a:b, c').mkdir()
+        self.root = triple.root(self.directory / 'a:b, c')
+        self.disk = self.directory / 'disk.qcow2'
 
     def make(self, size: int = 64 * MIB) -> dict[str, object]:
         qemu.make_disk(self.root, self.disk, size)
@@ -46,7 +46,7 @@ class TestDisk(base.TestCase):
 
     def test_superblock(self) -> None:
         self.make()
-        found = qemu.superblock_of(self.disk, self.root, self.folder)
+        found = qemu.superblock_of(self.disk, self.root, self.directory)
         self.assertEqual(superblock.read(self.root), found)
 
     def test_superblock_of_the_layer(self) -> None:
@@ -55,17 +55,17 @@ class TestDisk(base.TestCase):
         process.run([
             'qemu-io', '-f', 'qcow2', '-c', 'write -P 0 0 4096', self.disk
         ], access=None)  # fmt: skip
-        found = qemu.superblock_of(self.disk, self.root, self.folder)
+        found = qemu.superblock_of(self.disk, self.root, self.directory)
         self.assertIsNone(found)
         self.assertEqual(before, self.root.read_bytes())
 
     def test_what_is_only_in_the_journal(self) -> None:
-        other = self.folder / 'other.img'
+        other = self.directory / 'other.img'
         other.write_bytes(self.root.read_bytes())
         process.run(['tune2fs', '-L', 'grown', other], access=None)
         size = superblock.read(other).block_size
         number = superblock.OFFSET // size
-        block = self.folder / 'block'
+        block = self.directory / 'block'
         block.write_bytes(
             other.read_bytes()[number * size : (number + 1) * size]
         )
@@ -75,14 +75,14 @@ class TestDisk(base.TestCase):
             access=None,
         )
         self.make()
-        found = qemu.superblock_of(self.disk, self.root, self.folder)
+        found = qemu.superblock_of(self.disk, self.root, self.directory)
         self.assertTrue(found.needs_recovery)
         self.assertEqual('', found.label)
-        names = sorted(self.folder.iterdir())
-        replayed = qemu.replayed(self.disk, self.root, self.folder)
+        names = sorted(self.directory.iterdir())
+        replayed = qemu.replayed(self.disk, self.root, self.directory)
         self.assertFalse(replayed.needs_recovery)
         self.assertEqual('grown', replayed.label)
-        self.assertEqual(names, sorted(self.folder.iterdir()))
+        self.assertEqual(names, sorted(self.directory.iterdir()))
 
 
 class TestSeed(base.TestCase):

@@ -25,16 +25,16 @@ _GUESSED = dataclasses.replace(causes.named('no-driver'), guessed=True)
 class PlanCase(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
-        self.bin = self.folder / 'bin'
+        self.directory = self.tmp()
+        self.bin = self.directory / 'bin'
         self.bin.mkdir()
         for name in ('qemu-system-x86_64', 'qemu-img', 'setpriv'):
             self.program(name)
-        self.root = triple.root(self.folder)
+        self.root = triple.root(self.directory)
         self.source = bundle.Source(
             root=self.root,
-            kernel=triple.kernel(self.folder),
-            ramdisk=triple.ramdisk(self.folder),
+            kernel=triple.kernel(self.directory),
+            ramdisk=triple.ramdisk(self.directory),
         )
 
     def program(self, name: str, script: str = '') -> None:
@@ -61,7 +61,7 @@ class TestPlan(PlanCase):
 
     def test_another_kernel(self) -> None:
         """What an upload would make of the same options."""
-        other = self.folder / 'other'
+        other = self.directory / 'other'
         other.write_bytes(samples.bzimage())
         plan = self.plan(kernel=other)
         self.assertEqual(other, plan.kernel)
@@ -70,7 +70,7 @@ class TestPlan(PlanCase):
         self.assertIsNone(self.plan(kernel=other).ramdisk)
 
     def test_another_ramdisk(self) -> None:
-        other = self.folder / 'other'
+        other = self.directory / 'other'
         other.write_bytes(samples.initramfs())
         plan = self.plan(ramdisk=other)
         self.assertEqual(self.source.kernel, plan.kernel)
@@ -145,8 +145,8 @@ class TestPlan(PlanCase):
         words = self.refused(errors.UsageError)
         self.assertIn('os_command_line', words)
 
-    def test_console_that_is_a_folder(self) -> None:
-        for text in ('.', '..', '/', str(self.folder)):
+    def test_console_that_is_a_directory(self) -> None:
+        for text in ('.', '..', '/', str(self.directory)):
             words = self.refused(errors.UsageError, console=pathlib.Path(text))
             self.assertEqual(
                 f'--console {text}: a directory; name a file in it', words
@@ -155,13 +155,13 @@ class TestPlan(PlanCase):
     def test_console_within_the_source(self) -> None:
         words = self.refused(
             errors.UsageError,
-            source=self.folder,
-            console=self.folder / 'new' / 'console',
+            source=self.directory,
+            console=self.directory / 'new' / 'console',
         )
         self.assertIn('console is within the source; ', words)
         # Beside what was saved, there may be others.
-        (self.folder / manifest.NAME).touch()
-        self.plan(source=self.folder, console=self.folder / 'console')
+        (self.directory / manifest.NAME).touch()
+        self.plan(source=self.directory, console=self.directory / 'console')
 
     def test_qemu_is_missing(self) -> None:
         for name in ('qemu-system-x86_64', 'qemu-img'):

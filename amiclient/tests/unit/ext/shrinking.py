@@ -99,23 +99,23 @@ def shrunk(
     return shrink.execute(planned, progress=progress, cancel=cancel)
 
 
-def shape(name: str, folder: pathlib.Path) -> pathlib.Path:
+def shape(name: str, directory: pathlib.Path) -> pathlib.Path:
     """Make one of the shapes, or copy it where it was made before."""
-    image = folder / f'{name}.img'
+    image = directory / f'{name}.img'
     process.run(['cp', '--sparse=always', _made(name), image], access=None)
     return image
 
 
 @functools.cache
 def _made(name: str) -> pathlib.Path:
-    return shapes.make(name, _folder())
+    return shapes.make(name, _directory())
 
 
 @functools.cache
-def _folder() -> pathlib.Path:
-    folder = tempfile.mkdtemp(prefix='amiclient-shapes-', dir=memory())
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return pathlib.Path(folder)
+def _directory() -> pathlib.Path:
+    directory = tempfile.mkdtemp(prefix='amiclient-shapes-', dir=memory())
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return pathlib.Path(directory)
 
 
 def memory() -> str | None:
@@ -132,7 +132,7 @@ def memory() -> str | None:
 
 
 def small(
-    folder: pathlib.Path,
+    directory: pathlib.Path,
     *,
     size: int = 24 * _MIB,
     features: str = 'has_journal',
@@ -148,7 +148,7 @@ def small(
     :param data: bytes of random data in one more file.
     """
     made = _small(size, features, data, tuple(options))
-    image = folder / name
+    image = directory / name
     process.run(['cp', '--sparse=always', made, image], access=None)
     return image
 
@@ -157,9 +157,9 @@ def small(
 def _small(
     size: int, features: str, data: int, options: tuple[str, ...]
 ) -> pathlib.Path:
-    image = _folder() / f'small-{_small.cache_info().misses}.img'
-    with tempfile.TemporaryDirectory(dir=_folder()) as folder:
-        source = pathlib.Path(folder, 'tree')
+    image = _directory() / f'small-{_small.cache_info().misses}.img'
+    with tempfile.TemporaryDirectory(dir=_directory()) as directory:
+        source = pathlib.Path(directory, 'tree')
         source.mkdir()
         tree.sample(source, random.Random(1))
         if data:

@@ -88,13 +88,13 @@ class TestFewBlocks(BuildCase):
         self.assertLess(found.blocks_per_group, placement.PER_GROUP)
         self.assertEqual(3, found.group_count)
         self.assertLess(found.free_blocks, found.block_count // 20)
-        folder = self.tmp()
+        directory = self.tmp()
         process.run(
-            ['debugfs', '-R', f'rdump / {folder}', self.path],
+            ['debugfs', '-R', f'rdump / {directory}', self.path],
             access=None,
         )
         for number in range(700):
-            data = (folder / f'f{number}').read_bytes()
+            data = (directory / f'f{number}').read_bytes()
             self.assertEqual(b'%d' % number * 9000, data)
         self.grow()
 

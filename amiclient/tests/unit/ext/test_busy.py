@@ -22,10 +22,10 @@ _MIB = 1 << 20
 class _BusyTest(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
-        self.image = shrinking.small(self.folder, features='extent')
-        self.output = self.folder / 'output'
-        self.names = sorted(os.listdir(self.folder))
+        self.directory = self.tmp()
+        self.image = shrinking.small(self.directory, features='extent')
+        self.output = self.directory / 'output'
+        self.names = sorted(os.listdir(self.directory))
 
     def refused(self, path: pathlib.Path, *words: object) -> None:
         before = shrinking.digest(self.image)
@@ -39,7 +39,7 @@ class _BusyTest(base.TestCase):
                 for word in (path, *words):
                     self.assertIn(str(word), str(error))
         self.assertEqual(before, shrinking.digest(self.image))
-        self.assertEqual(self.names, sorted(os.listdir(self.folder)))
+        self.assertEqual(self.names, sorted(os.listdir(self.directory)))
 
     def attach(self, *options: str) -> pathlib.Path:
         """Make a loop device of the image."""
@@ -123,7 +123,7 @@ class TestBusy(_BusyTest):
         planned = shrink.plan(shrinking.request(self.image))
         with self.image.open('r+b'):
             self.assertRaises(errors.BusyError, shrink.execute, planned)
-        self.assertEqual(self.names, sorted(os.listdir(self.folder)))
+        self.assertEqual(self.names, sorted(os.listdir(self.directory)))
 
 
 class TestDevices(_BusyTest):

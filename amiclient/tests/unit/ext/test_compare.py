@@ -12,9 +12,9 @@ from amiclient.tests import base
 class TestCompare(base.TestCase):
     def setUp(self):
         super().setUp()
-        self.folder = self.tmp()
+        self.directory = self.tmp()
         self.work = self.tmp()
-        self.tree = self.folder / 'tree'
+        self.tree = self.directory / 'tree'
         (self.tree / 'etc' / 'deep').mkdir(parents=True)
         (self.tree / 'empty').touch()
         (self.tree / 'etc' / 'deep' / 'big').write_bytes(
@@ -28,7 +28,7 @@ class TestCompare(base.TestCase):
         self.one = self.make('one')
 
     def make(self, name, *words):
-        path = self.folder / name
+        path = self.directory / name
         with path.open('wb') as file:
             file.truncate(16 * 2**20)
         words = words or ('-t', 'ext4')
@@ -91,7 +91,7 @@ class TestCompare(base.TestCase):
         )
 
     def test_what_is_no_filesystem(self):
-        other = self.folder / 'other'
+        other = self.directory / 'other'
         other.write_bytes(bytes(4096))
         self.assertRaises(
             errors.AmiError,

@@ -44,18 +44,18 @@ def _measure(image: pathlib.Path) -> geometry.Geometry:
 class TestGeometry(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
+        self.directory = self.tmp()
 
     def make(self, kind: str) -> geometry.Geometry:
         features, *options = _KINDS[kind]
         self.image = shrinking.small(
-            self.folder, features=features, options=options
+            self.directory, features=features, options=options
         )
         return _measure(self.image)
 
     def resized(self, blocks: int) -> int:
         """Tell the blocks after resizing a copy to a number of blocks."""
-        target = self.folder / 'copy'
+        target = self.directory / 'copy'
         process.run(['cp', '--sparse=always', self.image, target], access=None)
         process.run(['resize2fs', '-f', target, str(blocks)], access=None)
         self.assertTrue(shrinking.is_sound(target))
@@ -90,8 +90,8 @@ class TestGeometry(base.TestCase):
             )
             count = measured.groups(size)
             self.assertEqual(size, self.resized(size))
-            after = _measure(self.folder / 'copy')
-            used = size - superblock.read(self.folder / 'copy').free_blocks
+            after = _measure(self.directory / 'copy')
+            used = size - superblock.read(self.directory / 'copy').free_blocks
             self.assertEqual(
                 used - found.first_data_block,
                 after.data + after.overhead(count),
@@ -101,7 +101,7 @@ class TestGeometry(base.TestCase):
     def check_lower_bound(self, kind: str) -> None:
         measured = self.make(kind)
         bound = measured.need()
-        target = self.folder / 'copy'
+        target = self.directory / 'copy'
         # Nothing that resize2fs can do gets below.
         for blocks in (bound - 1, bound - 20, bound // 2):
             process.run(

@@ -96,10 +96,10 @@ class TestRuns(base.TestCase):
 class TestLayout(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
+        self.directory = self.tmp()
 
     def check_free_blocks(self, name: str) -> None:
-        image = shrinking.shape(name, self.folder)
+        image = shrinking.shape(name, self.directory)
         found = superblock.read(image)
         with sparse.opened(image, os.O_RDONLY) as descriptor:
             groups = layout.Layout(descriptor, found)
@@ -118,7 +118,7 @@ class TestLayout(base.TestCase):
             want, found.block_count)))  # fmt: skip
 
     def check_inodes(self, name: str) -> None:
-        image = shrinking.shape(name, self.folder)
+        image = shrinking.shape(name, self.directory)
         found = superblock.read(image)
         with sparse.opened(image, os.O_RDONLY) as descriptor:
             groups = layout.Layout(descriptor, found)

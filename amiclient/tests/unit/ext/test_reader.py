@@ -16,15 +16,15 @@ from amiclient.tests.unit.rootfs import images
 
 class TestReader(base.TestCase):
     def sample(self, *options: str, edit: tuple[str, ...] = ()):
-        folder = self.tmp()
-        tree = folder / 'tree'
+        directory = self.tmp()
+        tree = directory / 'tree'
         tree.mkdir()
         shapes_tree.sample(tree, self.random)
         (tree / 'crowd').mkdir()
         for i in range(300):
             (tree / f'crowd/a file with a long name, number {i}').touch()
         return images.image(
-            folder, {}, options=('-d', str(tree), *options), edit=edit,
+            directory, {}, options=('-d', str(tree), *options), edit=edit,
             size=64 << 20,
         )  # fmt: skip
 
@@ -34,9 +34,9 @@ class TestReader(base.TestCase):
         with reader.opened(image) as opened:
             todo = ['/']
             while todo:
-                folder = todo.pop()
-                for name in opened.names(folder):
-                    path = f'{folder.rstrip("/")}/{name}'
+                directory = todo.pop()
+                for name in opened.names(directory):
+                    path = f'{directory.rstrip("/")}/{name}'
                     node = opened.find(path, follow=False)
                     self.assertEqual(path, node.path)
                     value: object = None
@@ -216,12 +216,12 @@ class TestReader(base.TestCase):
             self.assertEqual(b'hello', opened.read_file('l20'))
 
     def test_links_do_not_lead_out(self) -> None:
-        folder = self.tmp()
-        (folder / 'secret').write_bytes(b'outside')
+        directory = self.tmp()
+        (directory / 'secret').write_bytes(b'outside')
         image = images.image(
-            folder,
+            directory,
             {
-                'etc/secret': images.Link(str(folder / 'secret')),
+                'etc/secret': images.Link(str(directory / 'secret')),
                 'etc/proc': images.Link('/proc/self/environ'),
             },
         )
@@ -267,7 +267,7 @@ class TestReader(base.TestCase):
             with reader.opened(image) as opened:
                 found = opened.blocks(opened.find('f'))
                 size = opened.superblock.block_size
-                # A hole, a link and a folder have none that say it all.
+                # A hole, a link and a directory have none that say it all.
                 for name in ('empty', 'l', '/'):
                     node = opened.find(name, follow=False)
                     self.assertIsNone(opened.blocks(node), name)

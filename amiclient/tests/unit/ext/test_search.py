@@ -24,13 +24,13 @@ _ALL = search.Goal(headroom=0, drop_journal=False, journal=0)
 class TestSearch(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
+        self.directory = self.tmp()
         self.image = shrinking.small(
-            self.folder, size=64 * _MIB, options=('-g', '2048')
+            self.directory, size=64 * _MIB, options=('-g', '2048')
         )
 
     def copy(self, name: str = 'copy') -> pathlib.Path:
-        target = self.folder / name
+        target = self.directory / name
         process.run(['cp', '--sparse=always', self.image, target], access=None)
         return target
 

@@ -17,7 +17,7 @@ _COMPARING = 'Comparing with resize2fs -M'
 class TestByHand(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
+        self.directory = self.tmp()
         self.tasks: list[str] = []
 
     def shrink(self, image: pathlib.Path) -> shrink.Shrunk:
@@ -25,7 +25,7 @@ class TestByHand(base.TestCase):
             begun = staticmethod(self.tasks.append)
 
         return shrinking.shrunk(
-            image, output=self.folder / 'output', progress=Watch()
+            image, output=self.directory / 'output', progress=Watch()
         )
 
     def check_no_chance(self, image: pathlib.Path) -> None:
@@ -40,15 +40,15 @@ class TestByHand(base.TestCase):
 
     def test_no_chance(self) -> None:
         for name in ('small-groups', 'fragmented', 'meta-bg-1k'):
-            self.check_no_chance(shrinking.shape(name, self.folder))
+            self.check_no_chance(shrinking.shape(name, self.directory))
 
     def test_chance(self) -> None:
-        done = self.shrink(shrinking.shape('small-1k', self.folder))
+        done = self.shrink(shrinking.shape('small-1k', self.directory))
         self.assertGreater(done.size, done.lower_bound)
         self.assertIn(_COMPARING, self.tasks)
 
     def test_within_a_block(self) -> None:
-        done = self.shrink(shrinking.shape('ext4-4k', self.folder))
+        done = self.shrink(shrinking.shape('ext4-4k', self.directory))
         bound = done.lower_bound // done.block_size
         self.assertEqual(bound + 1, done.block_count)
         self.assertNotIn(_COMPARING, self.tasks)

@@ -25,10 +25,10 @@ class TestRequests(base.TestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
-        self.image = shrinking.small(self.folder)
+        self.directory = self.tmp()
+        self.image = shrinking.small(self.directory)
         self.before = shrinking.digest(self.image)
-        self.names = sorted(os.listdir(self.folder))
+        self.names = sorted(os.listdir(self.directory))
 
     def refused(
         self, kind: type[errors.AmiError], *words: object, **rest: object
@@ -39,17 +39,19 @@ class TestRequests(base.TestCase):
             self.assertIn(str(word), str(error))
         self.assertNotIn('\n', str(error))
         self.assertEqual(self.before, shrinking.digest(self.image))
-        self.assertEqual(self.names, sorted(os.listdir(self.folder)))
+        self.assertEqual(self.names, sorted(os.listdir(self.directory)))
 
     def test_output_and_in_place(self) -> None:
         self.refused(
             errors.UsageError, '--in-place', '--output',
-            output=self.folder / 'output', in_place=True,
+            output=self.directory / 'output', in_place=True,
         )  # fmt: skip
 
     def test_output_is_a_directory(self) -> None:
-        folder = self.tmp()
-        self.refused(errors.UsageError, folder, 'directory', output=folder)
+        directory = self.tmp()
+        self.refused(
+            errors.UsageError, directory, 'directory', output=directory
+        )
 
     def test_output_is_the_source(self) -> None:
         self.refused(
@@ -70,39 +72,39 @@ class TestRequests(base.TestCase):
         )
 
     def test_output_in_no_directory(self) -> None:
-        missing = self.folder / 'no' / 'such'
+        missing = self.directory / 'no' / 'such'
         request = shrinking.request(self.image, output=missing)
         error = self.assertRaises(errors.AmiError, self._do, request)
         self.assertIn(f'{missing.parent}: no such directory', str(error))
-        self.assertEqual(self.names, sorted(os.listdir(self.folder)))
+        self.assertEqual(self.names, sorted(os.listdir(self.directory)))
         inside = self.image / 'output'
         request = shrinking.request(self.image, output=inside)
         error = self.assertRaises(errors.AmiError, self._do, request)
         self.assertIn('not a directory', str(error))
 
     def test_output_in_a_directory_that_is_read_only(self) -> None:
-        folder = self.tmp()
+        directory = self.tmp()
         if os.geteuid() == 0:
             try:
                 process.run(
-                    ['mount', '-t', 'tmpfs', '-o', 'ro', 't', folder],
+                    ['mount', '-t', 'tmpfs', '-o', 'ro', 't', directory],
                     access=None,
                 )
             except errors.ProgramError as error:
                 self.skipTest(f'cannot mount: {error}')
-            self.addCleanup(process.run, ['umount', folder], access=None)
+            self.addCleanup(process.run, ['umount', directory], access=None)
         else:
-            folder.chmod(0o500)
-            self.addCleanup(folder.chmod, 0o700)
-        request = shrinking.request(self.image, output=folder / 'output')
+            directory.chmod(0o500)
+            self.addCleanup(directory.chmod, 0o700)
+        request = shrinking.request(self.image, output=directory / 'output')
         error = self.assertRaises(errors.AmiError, self._do, request)
-        self.assertIn(str(folder), str(error))
+        self.assertIn(str(directory), str(error))
         self.assertNotIn('\n', str(error))
-        self.assertEqual([], os.listdir(folder))
+        self.assertEqual([], os.listdir(directory))
 
     def test_source_with_two_names(self) -> None:
-        (self.folder / 'second').hardlink_to(self.image)
-        self.names = sorted(os.listdir(self.folder))
+        (self.directory / 'second').hardlink_to(self.image)
+        self.names = sorted(os.listdir(self.directory))
         self.refused(errors.UsageError, self.image, 'hard link')
         # Either of these leaves both names with the same file.
         output = self.tmp() / 'output'
@@ -115,7 +117,7 @@ class TestRequests(base.TestCase):
         for size in (0, 1000, 512 * 1024, 3 * _MIB // 2):
             self.refused(
                 errors.UsageError, 'journal', journal=size,
-                output=self.folder / 'output',
+                output=self.directory / 'output',
             )  # fmt: skip
 
     def test_cut_short_after_a_look_at_it(self) -> None:
@@ -137,8 +139,8 @@ class TestResults(base.TestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
-        self.image = shrinking.small(self.folder)
+        self.directory = self.tmp()
+        self.image = shrinking.small(self.directory)
         self.tree = exttree.read_tree(self.image)
 
     def check(self, done: shrink.Shrunk) -> None:
@@ -148,7 +150,7 @@ class TestResults(base.TestCase):
             [], exttree.diff_trees(self.tree, exttree.read_tree(done.output))
         )
         self.assertEqual(
-            [], [n for n in os.listdir(self.folder) if n.startswith('.')]
+            [], [n for n in os.listdir(self.directory) if n.startswith('.')]
         )
 
     def test_replaced(self) -> None:
@@ -237,7 +239,7 @@ class TestResults(base.TestCase):
 
         image = shrinking.shape('small-1k', self.tmp())
         shrinking.shrunk(image, output=output, progress=Watch())
-        # What is compared with the way by hand is in a folder.
+        # What is compared with the way by hand is in a directory.
         self.assertEqual({(False, 0o100600), (False, 0o40700)}, modes)
 
     def test_work_directory(self) -> None:
@@ -252,32 +254,32 @@ class TestResults(base.TestCase):
 
     def test_odd_names(self) -> None:
         for name in ('a b?c=d', 'ä\udcff', '-n', "it's"):
-            folder = self.tmp()
-            image = folder / name
+            directory = self.tmp()
+            image = directory / name
             self.image.rename(image)
-            output = folder / f'{name}.out'
+            output = directory / f'{name}.out'
             done = shrinking.shrunk(image, output=output)
             self.assertEqual(output, done.output)
             # The test's own programs need names that are even.
-            plain = output.rename(folder / 'plain')
+            plain = output.rename(directory / 'plain')
             self.check(dataclasses.replace(done, output=plain))
             image.rename(self.image)
 
     def test_relative_names(self) -> None:
         before = os.getcwd()
         self.addCleanup(os.chdir, before)
-        os.chdir(self.folder)
+        os.chdir(self.directory)
         done = shrinking.shrunk(
             pathlib.Path(self.image.name), output=pathlib.Path('output')
         )
         self.check(done)
-        self.assertTrue((self.folder / 'output').is_file())
+        self.assertTrue((self.directory / 'output').is_file())
 
     def test_bytes_behind_the_filesystem(self) -> None:
         with self.image.open('ab') as file:
             file.write(b'more' * 500_000)
         size = self.image.stat().st_size
-        done = shrinking.shrunk(self.image, output=self.folder / 'output')
+        done = shrinking.shrunk(self.image, output=self.directory / 'output')
         self.check(done)
         self.assertEqual(size, self.image.stat().st_size)
         self.assertFalse(shrinking.holds(done.output, b'more' * 10))
@@ -293,8 +295,8 @@ class TestResults(base.TestCase):
 class TestInPlace(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
-        self.image = shrinking.small(self.folder)
+        self.directory = self.tmp()
+        self.image = shrinking.small(self.directory)
 
     def test_in_place(self) -> None:
         tree = exttree.read_tree(self.image)
@@ -311,17 +313,17 @@ class TestInPlace(base.TestCase):
         self.assertEqual(
             [], exttree.diff_trees(tree, exttree.read_tree(self.image))
         )
-        self.assertEqual(['small.img'], sorted(os.listdir(self.folder)))
+        self.assertEqual(['small.img'], sorted(os.listdir(self.directory)))
 
     def test_as_small_as_on_a_copy(self) -> None:
-        output = self.folder / 'output'
+        output = self.directory / 'output'
         copied = shrinking.shrunk(self.image, output=output)
         done = shrinking.shrunk(self.image, in_place=True)
         self.assertEqual(copied.size, done.size)
 
     def test_refused_leaves_it_alone(self) -> None:
         image = shrinking.small(
-            self.folder, features='has_journal,stable_inodes', name='stable'
+            self.directory, features='has_journal,stable_inodes', name='stable'
         )
         before = shrinking.digest(image)
         error = self.assertRaises(

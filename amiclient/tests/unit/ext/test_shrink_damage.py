@@ -26,8 +26,8 @@ class TestRecovery(base.TestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
-        self.image = shrinking.shape('needs-recovery', self.folder)
+        self.directory = self.tmp()
+        self.image = shrinking.shape('needs-recovery', self.directory)
         self.want = shapes.settled_tree(self.image)
 
     def check(self, path: pathlib.Path) -> None:
@@ -39,12 +39,12 @@ class TestRecovery(base.TestCase):
             'needs_recovery', shrinking.header(path)['Filesystem features']
         )
         self.assertEqual(
-            [], [n for n in os.listdir(self.folder) if n.startswith('.')]
+            [], [n for n in os.listdir(self.directory) if n.startswith('.')]
         )
 
     def test_output(self) -> None:
         before = shrinking.digest(self.image)
-        output = self.folder / 'output'
+        output = self.directory / 'output'
         request = shrinking.request(self.image, output=output)
         planned = shrink.plan(request, exact=True)
         done = shrink.execute(planned)
@@ -61,7 +61,7 @@ class TestRecovery(base.TestCase):
         self.check(self.image)
 
     def test_without_a_journal_in_the_end(self) -> None:
-        output = self.folder / 'output'
+        output = self.directory / 'output'
         shrinking.shrunk(self.image, output=output, journal='none')
         self.check(output)
 
@@ -105,11 +105,11 @@ class TestPreening(base.TestCase):
     """Damage that preening mends is mended, on a copy."""
 
     def check_mended(self, name: str) -> None:
-        folder = self.tmp()
-        image = shrinking.shape(name, folder)
+        directory = self.tmp()
+        image = shrinking.shape(name, directory)
         before, want = shrinking.digest(image), shapes.settled_tree(image)
         self.assertFalse(shrinking.is_sound(image) and name == 'scratched')
-        output = folder / 'output'
+        output = directory / 'output'
         shrinking.shrunk(image, output=output)
         self.assertTrue(shrinking.is_sound(output))
         self.assertEqual('clean', shrinking.header(output)['Filesystem state'])
@@ -127,10 +127,10 @@ class TestRepair(base.TestCase):
     """Damage beyond preening is refused, unless repair is asked for."""
 
     def check_repair(self, name: str) -> None:
-        folder = self.tmp()
-        image = shrinking.shape(name, folder)
+        directory = self.tmp()
+        image = shrinking.shape(name, directory)
         before = shrinking.digest(image)
-        for rest in ({}, {'output': folder / 'output'}, {'in_place': True}):
+        for rest in ({}, {'output': directory / 'output'}, {'in_place': True}):
             error = self.assertRaises(
                 errors.DamagedError, shrinking.shrunk, image, **rest
             )
@@ -138,10 +138,10 @@ class TestRepair(base.TestCase):
             self.assertIn('use --repair', str(error))
             self.assertNotIn('\n', str(error))
             self.assertEqual(before, shrinking.digest(image))
-            self.assertEqual([image.name], os.listdir(folder))
+            self.assertEqual([image.name], os.listdir(directory))
         want = shapes.settled_tree(image)
         log = self.useFixture(fixtures.FakeLogger())
-        output = folder / 'output'
+        output = directory / 'output'
         request = shrinking.request(image, output=output, repair=True)
         planned = shrink.plan(request, exact=True)
         self.assertEqual(before, shrinking.digest(image))

@@ -54,12 +54,12 @@ class TestEconomy(base.TestCase):
         return found
 
     def shrink(self, **options: Any) -> shrink.Shrunk:
-        folder = self.tmp()
-        image = shrinking.small(folder, size=64 * _MIB, data=4 * _MIB)
+        directory = self.tmp()
+        image = shrinking.small(directory, size=64 * _MIB, data=4 * _MIB)
         found = superblock.read(image)
         self.assertGreater(found.group_count, 1)
         planned = shrink.plan(
-            shrinking.request(image, output=folder / 'output', **options)
+            shrinking.request(image, output=directory / 'output', **options)
         )
         with (
             mock.patch.object(

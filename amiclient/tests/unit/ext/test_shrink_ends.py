@@ -23,11 +23,11 @@ _SECONDS = 180
 class _EndsTest(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
+        self.directory = self.tmp()
         self.image = shrinking.small(
-            self.folder, size=48 * _MIB, data=6 * _MIB
+            self.directory, size=48 * _MIB, data=6 * _MIB
         )
-        self.names = sorted(os.listdir(self.folder))
+        self.names = sorted(os.listdir(self.directory))
         self.before = shrinking.digest(self.image)
         self.status = self.image.stat()
 
@@ -71,7 +71,7 @@ class TestSignals(_EndsTest):
     def check_ctrl_c(self, moment: str) -> None:
         child = self.end(moment, signal.SIGINT)
         self.assertEqual(130, child.returncode, child.stderr.read())
-        self.assertEqual(self.names, sorted(os.listdir(self.folder)))
+        self.assertEqual(self.names, sorted(os.listdir(self.directory)))
         self.untouched()
 
     def check_terminate(self, moment: str) -> None:
@@ -82,7 +82,7 @@ class TestSignals(_EndsTest):
         self.untouched()
 
     def check_kill(self, moment: str) -> None:
-        output = self.folder / 'output'
+        output = self.directory / 'output'
         child = self.end(moment, signal.SIGKILL, output=output)
         self.assertEqual(-signal.SIGKILL, child.returncode)
         self.assertFalse(output.exists())
@@ -100,7 +100,7 @@ class TestSignalsInPlace(_EndsTest):
         tree = exttree.read_tree(self.image)
         child = self.end(moment, signal.SIGINT, in_place=True)
         self.assertEqual(130, child.returncode, child.stderr.read())
-        self.assertEqual(self.names, sorted(os.listdir(self.folder)))
+        self.assertEqual(self.names, sorted(os.listdir(self.directory)))
         if moment == 'Trying the shrink out':
             self.untouched()
         # What had begun was ended: whatever size, it is in order.
@@ -116,8 +116,8 @@ class TestSignalsInPlace(_EndsTest):
 class TestJournalToBeReplayed(_EndsTest):
     def setUp(self) -> None:
         super().setUp()
-        self.image = shrinking.shape('needs-recovery', self.folder)
-        self.names = sorted(os.listdir(self.folder))
+        self.image = shrinking.shape('needs-recovery', self.directory)
+        self.names = sorted(os.listdir(self.directory))
         self.before = shrinking.digest(self.image)
         self.status = self.image.stat()
 
@@ -125,7 +125,7 @@ class TestJournalToBeReplayed(_EndsTest):
         for moment in ('Copying', 'Repairing'):
             child = self.end(moment, signal.SIGTERM)
             self.assertEqual(143, child.returncode, child.stderr.read())
-            self.assertEqual(self.names, sorted(os.listdir(self.folder)))
+            self.assertEqual(self.names, sorted(os.listdir(self.directory)))
             self.untouched()
 
 
@@ -141,14 +141,14 @@ class TestCancel(_EndsTest):
                     event.set()
                     since.append(time.monotonic())
 
-        output = self.folder / 'output'
+        output = self.directory / 'output'
         planned = shrink.plan(shrinking.request(self.image, output=output))
         self.assertRaises(
             errors.CancelledError, shrink.execute, planned,
             progress=Watch(), cancel=event,
         )  # fmt: skip
         self.assertLess(time.monotonic() - since[0], 60)
-        self.assertEqual(self.names, sorted(os.listdir(self.folder)))
+        self.assertEqual(self.names, sorted(os.listdir(self.directory)))
         self.untouched()
 
 
@@ -187,7 +187,7 @@ class TestChangedMeanwhile(_EndsTest):
         )
         self.assertIn(str(self.image), str(error))
         self.assertNotIn('\n', str(error))
-        self.assertEqual(self.names, sorted(os.listdir(self.folder)))
+        self.assertEqual(self.names, sorted(os.listdir(self.directory)))
 
     def test_written_to(self) -> None:
         for moment in ('Copying', 'Verifying'):

@@ -30,9 +30,9 @@ class TestSecrets(base.TestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
+        self.directory = self.tmp()
         self.image = shrinking.small(
-            self.folder, features='has_journal,inline_data',
+            self.directory, features='has_journal,inline_data',
             options=('-I', '1024'),
         )  # fmt: skip
 
@@ -52,7 +52,7 @@ class TestSecrets(base.TestCase):
             )
 
     def _plant_in_inode(self) -> None:
-        secret = self.folder / 'secret'
+        secret = self.directory / 'secret'
         secret.write_bytes(shrinking.SECRET)
         for command in (f'write {secret} hidden', 'rm hidden'):
             process.run(
@@ -70,7 +70,7 @@ class TestSecrets(base.TestCase):
     def check_output(self, spot: str) -> None:
         self.plant(spot)
         for rest in ({}, {'headroom': _ROOMY}, {'journal': 'none'}):
-            output = self.folder / 'output'
+            output = self.directory / 'output'
             shrinking.shrunk(self.image, output=output, **rest)
             self.assertTrue(shrinking.is_sound(output))
             self.assertEqual(spot == 'boot', shrinking.holds(output))
@@ -103,10 +103,10 @@ class TestJournalThatMovesAlong(base.TestCase):
     """The journal stays, but not what it holds."""
 
     def test_old_transactions(self) -> None:
-        folder = self.tmp()
+        directory = self.tmp()
         take = search.Track.take
-        for rest in ({'output': folder / 'output'}, {'in_place': True}):
-            image = shrinking.shape('no-flex-bg', folder)
+        for rest in ({'output': directory / 'output'}, {'in_place': True}):
+            image = shrinking.shape('no-flex-bg', directory)
             old = shrinking.journal_blocks(image)
             size = disk.Filesystem(image).block_size
             for number in old[::5]:
@@ -126,23 +126,23 @@ class TestJournalThatMovesAlong(base.TestCase):
 class TestFreeBlocks(base.TestCase):
     def test_secret_where_the_result_has_its_free_blocks(self) -> None:
         # All that is free, wherever it is, holds a secret.
-        folder = self.tmp()
-        image = shrinking.small(folder)
+        directory = self.tmp()
+        image = shrinking.small(directory)
         size = disk.Filesystem(image).block_size
         for first, end in shrinking.free_runs(image):
             for number in range(first, end):
                 shrinking.overwrite(image, number * size, shrinking.SECRET)
         self.assertTrue(shrinking.is_sound(image))
-        output = folder / 'output'
+        output = directory / 'output'
         shrinking.shrunk(image, output=output, headroom=_ROOMY)
         self.assertFalse(shrinking.holds(output))
         shrinking.shrunk(image, headroom=_ROOMY, in_place=True)
         self.assertFalse(shrinking.holds(image))
 
     def test_result_takes_no_more_than_it_holds(self) -> None:
-        folder = self.tmp()
-        image = shrinking.small(folder, size=128 * _MIB)
-        output = folder / 'output'
+        directory = self.tmp()
+        image = shrinking.small(directory, size=128 * _MIB)
+        output = directory / 'output'
         done = shrinking.shrunk(
             image, output=output, headroom=units.Headroom(size=60 * _MIB)
         )
@@ -155,8 +155,8 @@ class TestDeterminism(base.TestCase):
     """The same input makes the same bytes, whenever and wherever."""
 
     def check(self, image: pathlib.Path, **rest: object) -> None:
-        folder = self.tmp()
-        first = folder / 'first'
+        directory = self.tmp()
+        first = directory / 'first'
         shrinking.shrunk(image, output=first, **rest)
         # Time stamps count seconds.
         now = int(time.time())
@@ -164,7 +164,7 @@ class TestDeterminism(base.TestCase):
             time.sleep(0.02)
         elsewhere = self.tmp() / 'a rather different name'
         process.run(['cp', '--sparse=always', image, elsewhere], access=None)
-        second = folder / 'second'
+        second = directory / 'second'
         shrinking.shrunk(elsewhere, output=second, **rest)
         self.assertEqual(shrinking.digest(first), shrinking.digest(second))
 
@@ -202,12 +202,12 @@ class TestTimes(base.TestCase):
     """Time stamps are those of the source, though resize2fs touches them."""
 
     def test_times_of_inodes_that_move(self) -> None:
-        folder = self.tmp()
-        image = shrinking.shape('small-1k', folder)
+        directory = self.tmp()
+        image = shrinking.shape('small-1k', directory)
         before = exttree.read_tree(image)
         numbers = exttree.inode_numbers(image)
         # What resize2fs does on its own.
-        plain = folder / 'plain'
+        plain = directory / 'plain'
         process.run(['cp', '--sparse=always', image, plain], access=None)
         process.run(['resize2fs', '-M', plain], access=None)
         moved = {
@@ -225,7 +225,7 @@ class TestTimes(base.TestCase):
         self.assertGreater(len(moved), 20)
         self.assertGreater(len(touched), 20)
         # And what is left of it.
-        output = folder / 'output'
+        output = directory / 'output'
         shrinking.shrunk(image, output=output)
         found = exttree.read_tree(output)
         renumbered = exttree.inode_numbers(output)
@@ -239,10 +239,10 @@ class TestTimes(base.TestCase):
             )  # fmt: skip
 
     def test_hard_links_stay_together(self) -> None:
-        folder = self.tmp()
-        image = shrinking.shape('small-1k', folder)
-        shrinking.shrunk(image, output=folder / 'output')
-        numbers = exttree.inode_numbers(folder / 'output')
+        directory = self.tmp()
+        image = shrinking.shape('small-1k', directory)
+        shrinking.shrunk(image, output=directory / 'output')
+        numbers = exttree.inode_numbers(directory / 'output')
         groups = {
             entry.names
             for entry in exttree.read_tree(image).values()
@@ -253,11 +253,11 @@ class TestTimes(base.TestCase):
             self.assertEqual(1, len({numbers[name] for name in names}))
 
     def test_superblock_says_nothing_of_the_day(self) -> None:
-        folder = self.tmp()
-        image = shrinking.small(folder)
-        shrinking.shrunk(image, output=folder / 'output')
+        directory = self.tmp()
+        image = shrinking.small(directory)
+        shrinking.shrunk(image, output=directory / 'output')
         old = shrinking.header(image)
-        new = shrinking.header(folder / 'output')
+        new = shrinking.header(directory / 'output')
         for key in ('Filesystem created', 'Last mount time', 'Last checked',
                     'Last write time', 'Mount count'):  # fmt: skip
             self.assertEqual(old[key], new[key], key)

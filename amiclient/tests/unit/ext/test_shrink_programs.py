@@ -23,7 +23,7 @@ _MIB = 1 << 20
 _WRAPPER = """#!/bin/sh
 call=1
 # Two may run at the same time.
-until mkdir {folder}/{name}.calls/$call 2>/dev/null; do
+until mkdir {directory}/{name}.calls/$call 2>/dev/null; do
     call=$((call + 1))
 done
 if [ $call -eq {turn} ]; then
@@ -36,15 +36,15 @@ exec {real} "$@"
 _KILLED = '{real} "$@" & sleep {seconds}; kill -KILL $! $$'
 
 #: Says so, and hangs.
-_HANGS = ': >{folder}/hangs; exec sleep 1000'
+_HANGS = ': >{directory}/hangs; exec sleep 1000'
 
 
 class TestPrograms(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
+        self.directory = self.tmp()
         self.image = shrinking.small(
-            self.folder, size=64 * _MIB, data=16 * _MIB
+            self.directory, size=64 * _MIB, data=16 * _MIB
         )
         self.before = shrinking.digest(self.image)
         self.programs = self.tmp()
@@ -55,12 +55,14 @@ class TestPrograms(base.TestCase):
 
         :param turn: at which call; 0 for never.
         """
-        real, folder = f'/usr/sbin/{name}', self.programs
-        path = folder / name
+        real, directory = f'/usr/sbin/{name}', self.programs
+        path = directory / name
         path.write_text(
             _WRAPPER.format(
-                folder=folder, name=name, turn=turn, real=real,
-                instead=instead.format(real=real, folder=folder, seconds=0.02),
+                directory=directory, name=name, turn=turn, real=real,
+                instead=instead.format(
+                    real=real, directory=directory, seconds=0.02
+                ),
             )
         )  # fmt: skip
         self.calls(name).mkdir()
@@ -90,7 +92,7 @@ class TestPrograms(base.TestCase):
         self.assertNotIn('\n', str(error))
         self.assertEqual(self.before, shrinking.digest(self.image))
         self.assertEqual([], os.listdir(self.output.parent))
-        self.assertEqual(['small.img'], sorted(os.listdir(self.folder)))
+        self.assertEqual(['small.img'], sorted(os.listdir(self.directory)))
         return str(error)
 
     def test_killed(self) -> None:
@@ -110,7 +112,7 @@ class TestPrograms(base.TestCase):
         self.assertIn('SIGKILL', self.failed(output=None, in_place=True))
         self.unwrap('resize2fs')
         self.wrap('resize2fs', 'exit 1', 0)
-        copy = self.folder / 'copy'
+        copy = self.directory / 'copy'
         process.run(['cp', self.image, copy], access=None)
         shrinking.shrunk(copy, in_place=True)
         copy.unlink()
@@ -152,11 +154,13 @@ class TestPrograms(base.TestCase):
         self.patch(process, '_SBIN', ())
         wanted = ['e2fsck', 'tune2fs', 'debugfs', 'e2image', 'resize2fs']
         for missing in wanted:
-            folder = self.tmp()
+            directory = self.tmp()
             for name in wanted:
                 if name != missing:
-                    os.symlink(pathlib.Path('/usr/sbin') / name, folder / name)
-            with shrinking.variable('PATH', str(folder)):
+                    os.symlink(
+                        pathlib.Path('/usr/sbin') / name, directory / name
+                    )
+            with shrinking.variable('PATH', str(directory)):
                 text = self.failed()
             self.assertIn(f'{missing} was not found', text)
             self.assertIn('install the package e2fsprogs', text)

@@ -28,9 +28,9 @@ class TestRoom(base.TestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
+        self.directory = self.tmp()
         self.image = shrinking.small(
-            self.folder, size=64 * _MIB, data=20 * _MIB
+            self.directory, size=64 * _MIB, data=20 * _MIB
         )
         self.before = shrinking.digest(self.image)
 
@@ -61,7 +61,9 @@ class TestRoom(base.TestCase):
         self.assertEqual([], os.listdir(where))
 
     def test_room_is_enough(self) -> None:
-        request = shrinking.request(self.image, output=self.folder / 'output')
+        request = shrinking.request(
+            self.image, output=self.directory / 'output'
+        )
         planned = shrink.plan(request)
         # But for what a filesystem that is shrunk needs above what it holds.
         where = self.disk(planned.room + 2 * _MIB)
@@ -150,8 +152,8 @@ class TestRoom(base.TestCase):
 
     def test_two_disks(self) -> None:
         # Each is asked for what it is to hold, and no more.
-        image = shrinking.shape('needs-recovery', self.folder)
-        request = shrinking.request(image, output=self.folder / 'output')
+        image = shrinking.shape('needs-recovery', self.directory)
+        request = shrinking.request(image, output=self.directory / 'output')
         whole = shrink.plan(request).room
         result, work = self.disk(whole), self.disk(whole)
         done = shrinking.shrunk(
@@ -193,9 +195,9 @@ class TestRoom(base.TestCase):
         self.assertEqual([], os.listdir(output.parent))
         self.assertEqual(self.before, shrinking.digest(self.image))
 
-    def too_large(self, folder: pathlib.Path, limit: int) -> str:
+    def too_large(self, directory: pathlib.Path, limit: int) -> str:
         return (
-            f'TooLargeError {folder}: files are limited to {limit} bytes '
+            f'TooLargeError {directory}: files are limited to {limit} bytes '
             'here; raise the limit: ulimit -f unlimited\n'
         )
 
@@ -212,14 +214,14 @@ class TestRoom(base.TestCase):
             )
             stdout, stderr = child.communicate(timeout=60)
             self.assertEqual('', stderr)
-            folder = rest.get('output', self.image).parent
+            directory = rest.get('output', self.image).parent
             lines = stdout.splitlines(keepends=True)
             self.assertEqual('Planned\n', lines[0])
-            self.assertEqual(self.too_large(folder, limit), lines[-1])
+            self.assertEqual(self.too_large(directory, limit), lines[-1])
             self.assertEqual(self.before, shrinking.digest(self.image))
             self.assertEqual(
                 [] if 'output' in rest else ['small.img'],
-                sorted(os.listdir(folder)),
+                sorted(os.listdir(directory)),
             )
 
 
@@ -265,10 +267,10 @@ class TestManyGroups(base.TestCase):
     """Groups at the end of a huge filesystem that hold nothing."""
 
     def check(self, **rest: object) -> None:
-        folder = self.tmp()
-        image = shrinking.small(folder, **rest)
+        directory = self.tmp()
+        image = shrinking.small(directory, **rest)
         before = shrinking.digest(image)
-        output = folder / 'output'
+        output = directory / 'output'
         planned = shrink.plan(
             shrinking.request(image, output=output), exact=True
         )
@@ -295,18 +297,18 @@ class TestManyGroups(base.TestCase):
             )  # fmt: skip
 
     def test_something_at_the_very_end(self) -> None:
-        folder = self.tmp()
+        directory = self.tmp()
         image = shrinking.small(
-            folder, size=320 * _MIB, options=('-g', '512', '-N', '32768'),
+            directory, size=320 * _MIB, options=('-g', '512', '-N', '32768'),
         )  # fmt: skip
-        payload = folder / 'payload'
+        payload = directory / 'payload'
         payload.write_bytes(self.random.randbytes(3000))
         last = shrinking.free_runs(image)[-1][1] - 100
         for command in (f'setb 50 {last - 50}', f'write {payload} last',
                         f'freeb 50 {last - 50}'):  # fmt: skip
             process.run(['debugfs', '-w', '-R', command, image], access=None)
         process.run(['e2fsck', '-f', '-y', image], ok=(0, 1), access=None)
-        output = folder / 'output'
+        output = directory / 'output'
         done = shrinking.shrunk(image, output=output)
         self.assertLessEqual(done.size, done.lower_bound * 1.01)
         self.assertEqual([], shrinking.differences(image, output))
@@ -319,10 +321,10 @@ class TestCost(base.TestCase):
 
     def costs(self, size: int) -> tuple[float, float]:
         """Tell the seconds, and those of processor time, that one takes."""
-        folder = self.tmp()
+        directory = self.tmp()
         # With the journal that mke2fs chooses: that of 1 TiB has 1 GiB.
         image = shrinking.small(
-            folder, size=size, data=300 * _MIB, options=('-b', '4096')
+            directory, size=size, data=300 * _MIB, options=('-b', '4096')
         )
         # The best of some: what else runs can only make it worse.
         found = [self.cost(image) for _ in range(5)]

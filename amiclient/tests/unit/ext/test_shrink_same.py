@@ -26,12 +26,12 @@ _NOBODY = 65534
 class TestSame(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
-        self.image = shrinking.small(self.folder, data=2 << 20)
+        self.directory = self.tmp()
+        self.image = shrinking.small(self.directory, data=2 << 20)
         self.expected = self.shrink()
 
     def shrink(self, name: str = 'out.img', **options) -> str:
-        output = self.folder / name
+        output = self.directory / name
         shrinking.shrunk(self.image, output=output, **options)
         return shrinking.digest(output)
 
@@ -44,8 +44,8 @@ class TestSame(base.TestCase):
         self.assertEqual(self.expected, self.shrink())
 
     def test_elsewhere(self) -> None:
-        for name, folder in (('TMPDIR', self.tmp()), ('HOME', self.tmp())):
-            self.variable(name, str(folder))
+        for name, directory in (('TMPDIR', self.tmp()), ('HOME', self.tmp())):
+            self.variable(name, str(directory))
         self.assertEqual(
             self.expected,
             self.shrink('another name', work_directory=self.tmp()),
@@ -67,7 +67,7 @@ class TestSame(base.TestCase):
         self.assertEqual(self.expected, self.shrink())
 
     def test_of_a_copy_in_place_of_the_file(self) -> None:
-        copy = self.folder / 'copy.img'
+        copy = self.directory / 'copy.img'
         shutil.copyfile(self.image, copy)
         shrinking.shrunk(copy)
         self.assertEqual(self.expected, shrinking.digest(copy))
@@ -116,7 +116,7 @@ class TestSame(base.TestCase):
     ) -> int:
         """Do something as an ordinary user; tell the exit status.
 
-        :param place: a folder of that user.
+        :param place: a directory of that user.
         """
         child = os.fork()
         if not child:
@@ -145,11 +145,13 @@ class TestEpoch(base.TestCase):
 
     def test_the_superblock_has_it(self) -> None:
         self.epoch('1500000000')
-        folder = self.tmp()
-        image = shrinking.small(folder)
-        shrinking.shrunk(image, output=folder / 'out')
-        self.assertEqual(1500000000, superblock.read(folder / 'out').written)
-        header = shrinking.header(folder / 'out')
+        directory = self.tmp()
+        image = shrinking.small(directory)
+        shrinking.shrunk(image, output=directory / 'out')
+        self.assertEqual(
+            1500000000, superblock.read(directory / 'out').written
+        )
+        header = shrinking.header(directory / 'out')
         self.assertIn('2017', header['Last write time'])
         # What was there before stays what it was.
         before = shrinking.header(image)
@@ -178,13 +180,13 @@ class TestEpoch(base.TestCase):
             self.assertNotIn('\n', str(error))
 
     def test_refused_before_anything_is_done(self) -> None:
-        folder = self.tmp()
-        image = shrinking.small(folder)
+        directory = self.tmp()
+        image = shrinking.small(directory)
         self.epoch('soon')
         self.assertRaises(
             errors.UsageError,
             shrinking.shrunk,
             image,
-            output=folder / 'out',
+            output=directory / 'out',
         )
-        self.assertFalse((folder / 'out').exists())
+        self.assertFalse((directory / 'out').exists())

@@ -108,26 +108,26 @@ def _outcome(name: str) -> Outcome | Exception:
     """Shrink a shape, once."""
     with tempfile.TemporaryDirectory(
         prefix='amiclient-shape-', dir=shrinking.memory()
-    ) as folder:
+    ) as directory:
         try:
-            return _shrink(name, pathlib.Path(folder))
+            return _shrink(name, pathlib.Path(directory))
         except Exception as error:  # noqa: BLE001 - it is raised by each test
             return error
 
 
-def _shrink(name: str, folder: pathlib.Path) -> Outcome:
-    image = shapes.make(name, folder)
+def _shrink(name: str, directory: pathlib.Path) -> Outcome:
+    image = shapes.make(name, directory)
     planted = name not in (*_UNSETTLED, *_FULL)
     if planted:
         shapes.plant_secret(image, shrinking.SECRET)
         planted = shrinking.holds(image)
     before = _state(image)
-    output = folder / 'output'
+    output = directory / 'output'
     planned = shrink.plan(shrinking.request(image, output=output), exact=True)
     done = shrink.execute(planned)
     after = _state(image)
-    left = sorted(os.listdir(folder))
-    copy = folder / 'copy'
+    left = sorted(os.listdir(directory))
+    copy = directory / 'copy'
     process.run(['cp', '--sparse=always', image, copy], access=None)
     process.run(['e2fsck', '-f', '-y', copy], ok=range(3), access=None)
     want = exttree.read_tree(copy)
@@ -287,9 +287,9 @@ class TestShapes4(_ShapesTest):
 @shrinking.for_each(*_REFUSED)
 class TestRefusedShapes(base.TestCase):
     def check_refused(self, name: str) -> None:
-        folder = self.tmp()
-        image = shapes.make(name, folder)
-        output = folder / 'output'
+        directory = self.tmp()
+        image = shapes.make(name, directory)
+        output = directory / 'output'
         before = _state(image)
         for options in ({'output': output}, {}):
             for act in (shrinking.shrunk, self._dry_run):
@@ -299,7 +299,7 @@ class TestRefusedShapes(base.TestCase):
                 self.assertNotIn('\n', str(error))
                 self.assertIn(str(image), str(error))
                 self.assertEqual(before, _state(image))
-                self.assertEqual([image.name], os.listdir(folder))
+                self.assertEqual([image.name], os.listdir(directory))
 
     def _dry_run(self, image: pathlib.Path, **rest: object) -> None:
         shrink.plan(shrinking.request(image, **rest), exact=True)

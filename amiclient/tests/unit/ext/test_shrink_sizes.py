@@ -19,11 +19,11 @@ _MIB = 1 << 20
 class TestJournal(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
+        self.directory = self.tmp()
         self.image = shrinking.small(
-            self.folder, size=64 * _MIB, options=('-J', 'size=4')
+            self.directory, size=64 * _MIB, options=('-J', 'size=4')
         )
-        self.output = self.folder / 'output'
+        self.output = self.directory / 'output'
 
     def shrink(self, **rest: object) -> shrink.Shrunk:
         planned = shrink.plan(
@@ -62,7 +62,7 @@ class TestJournal(base.TestCase):
 
     def test_made_where_there_was_none(self) -> None:
         self.image = shrinking.small(
-            self.folder, features='extent', size=64 * _MIB
+            self.directory, features='extent', size=64 * _MIB
         )
         self.shrink()
         self.assertEqual(0, self.journal())
@@ -85,8 +85,8 @@ class TestJournal(base.TestCase):
 class TestHeadroom(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
-        self.output = self.folder / 'output'
+        self.directory = self.tmp()
+        self.output = self.directory / 'output'
 
     def check(self, image: pathlib.Path, text: str, **rest: object) -> None:
         headroom = units.parse_headroom(text)
@@ -127,7 +127,9 @@ class TestHeadroom(base.TestCase):
 
     def test_lower_bound(self) -> None:
         # On its way it has fewer groups, and so less room for descriptors.
-        image = shrinking.small(self.folder, size=192 * _MIB, data=40 * _MIB)
+        image = shrinking.small(
+            self.directory, size=192 * _MIB, data=40 * _MIB
+        )
         for text in ('100M', '200M', '200%'):
             self.check(image, text)
 
@@ -142,30 +144,30 @@ class TestHeadroom(base.TestCase):
             ('has_journal,sparse_super2', ('-g', '1024', '-N', '4096')),
         ):
             image = shrinking.small(
-                self.folder, size=96 * _MIB, features=features,
+                self.directory, size=96 * _MIB, features=features,
                 options=options,
             )  # fmt: skip
             for text in ('20M', '150%'):
                 self.check(image, text)
 
     def test_size(self) -> None:
-        image = shrinking.small(self.folder, size=128 * _MIB)
+        image = shrinking.small(self.directory, size=128 * _MIB)
         for text in ('100K', '1M', '12M', '40M'):
             self.check(image, text)
 
     def test_percentage(self) -> None:
-        image = shrinking.small(self.folder, size=128 * _MIB)
+        image = shrinking.small(self.directory, size=128 * _MIB)
         for text in ('1%', '7.5%', '100%'):
             self.check(image, text)
 
     def test_without_a_journal(self) -> None:
-        image = shrinking.small(self.folder, size=128 * _MIB)
+        image = shrinking.small(self.directory, size=128 * _MIB)
         self.check(image, '12M', journal='none')
 
     def test_it_is_really_there(self) -> None:
-        image = shrinking.small(self.folder, size=64 * _MIB)
+        image = shrinking.small(self.directory, size=64 * _MIB)
         self.check(image, '6M')
-        payload = self.folder / 'payload'
+        payload = self.directory / 'payload'
         payload.write_bytes(self.random.randbytes(6 * _MIB - 64 * 1024))
         process.run(
             ['debugfs', '-w', '-R', f'write {payload} more', self.output],
@@ -178,7 +180,7 @@ class TestHeadroom(base.TestCase):
         error = self.assertRaises(
             errors.UsageError,
             self.check,
-            shrinking.small(self.folder),
+            shrinking.small(self.directory),
             '99999T',
         )
         self.assertIn('choose a smaller --headroom', str(error))
@@ -187,6 +189,6 @@ class TestHeadroom(base.TestCase):
         # What is promised is free, even if it takes more than before.
         for features in ('has_journal', 'extent'):
             image = shrinking.small(
-                self.folder, features=features, size=24 * _MIB
+                self.directory, features=features, size=24 * _MIB
             )
             self.check(image, '24M')

@@ -19,10 +19,10 @@ _TOOLS = e2fsprogs.Toolbox(1_700_000_000)
 @shrinking.for_each('small-1k', 'inode-128')
 class TestRestore(base.TestCase):
     def check_restored(self, name: str) -> None:
-        folder = self.tmp()
-        image = shrinking.shape(name, folder)
+        directory = self.tmp()
+        image = shrinking.shape(name, directory)
         self._date(image)
-        target = folder / 'target'
+        target = directory / 'target'
         process.run(['cp', '--sparse=always', image, target], access=None)
         blocks = int(shrinking.header(image)['Block count']) // 2
         moved = _TOOLS.resize(target, blocks)
@@ -42,8 +42,8 @@ class TestRestore(base.TestCase):
             (number, name)
             for name, number in exttree.inode_numbers(image).items()
         )[1].decode()
-        folder = name.rpartition('/')[0]
-        for path, seconds in ((name, -5), (folder, 2**31 - 1)):
+        directory = name.rpartition('/')[0]
+        for path, seconds in ((name, -5), (directory, 2**31 - 1)):
             for field in ('mtime', 'ctime'):
                 low = seconds & 0xFFFFFFFF
                 command = f'sif {path} {field}_lo {low}'
@@ -58,16 +58,16 @@ class TestRestore(base.TestCase):
                     ['debugfs', '-w', '-R', command, image], access=None
                 )
         # Epoch bits that it had before make it another century.
-        seconds = exttree.read_tree(image)[folder.encode()].mtime // 10**9
+        seconds = exttree.read_tree(image)[directory.encode()].mtime // 10**9
         self.assertEqual(2**31 - 1, seconds % 2**32)
 
 
 class TestNothingToDo(base.TestCase):
     def test_same(self) -> None:
-        folder = self.tmp()
-        image = shrinking.small(folder)
+        directory = self.tmp()
+        image = shrinking.small(directory)
         before = shrinking.digest(image)
-        target = folder / 'target'
+        target = directory / 'target'
         process.run(['cp', '--sparse=always', image, target], access=None)
         self.assertEqual(0, _restore(image, target, {}))
         self.assertEqual(before, shrinking.digest(target))

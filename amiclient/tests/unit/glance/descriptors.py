@@ -9,13 +9,13 @@ import pathlib
 _DESCRIPTORS = pathlib.Path('/proc/self/fd')
 
 
-def below(folder: pathlib.Path) -> int:
-    """Tell how many descriptors lead to a folder, or to what is in it.
+def below(directory: pathlib.Path) -> int:
+    """Tell how many descriptors lead to a directory, or to what is in it.
 
     All there are could not be compared: those of other tests are closed when
     their garbage is collected, or their threads end.
     """
-    root = folder.resolve()
+    root = directory.resolve()
     found = 0
     for name in os.listdir(_DESCRIPTORS):
         # That of the listing itself is gone.

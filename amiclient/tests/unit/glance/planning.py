@@ -20,10 +20,10 @@ class PlanCase(base.TestCase):
 
     def setUp(self):
         super().setUp()
-        self.folder = self.tmp()
-        self.root = triple.root(self.folder)
-        self.kernel = triple.kernel(self.folder)
-        self.ramdisk = triple.ramdisk(self.folder)
+        self.directory = self.tmp()
+        self.root = triple.root(self.directory)
+        self.kernel = triple.kernel(self.directory)
+        self.ramdisk = triple.ramdisk(self.directory)
         self.catalog = mock.create_autospec(client.Catalog, instance=True)
         self.schema = {
             'properties': {
@@ -62,7 +62,7 @@ class PlanCase(base.TestCase):
             source=self.root,
             kernel=str(self.kernel),
             ramdisk=str(self.ramdisk),
-            work_directory=self.folder,
+            work_directory=self.directory,
         )
         return plan.plan(
             dataclasses.replace(wanted, **base.with_options(changes)),

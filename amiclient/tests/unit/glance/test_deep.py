@@ -44,8 +44,8 @@ class _Fetcher(deep.Fetcher):
 class TestFormats(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
-        self.root = images.image(self.folder, {'etc/os-release': b'ID=x\n'})
+        self.directory = self.tmp()
+        self.root = images.image(self.directory, {'etc/os-release': b'ID=x\n'})
 
     def look(self, path: pathlib.Path, format: str) -> list[findings.Finding]:
         image = records.record(
@@ -61,7 +61,7 @@ class TestFormats(base.TestCase):
         return [each for each in found if each.rule not in check.RULES]
 
     def convert(self, kind: str, *options: str) -> pathlib.Path:
-        path = self.folder / f'disk.{kind}'
+        path = self.directory / f'disk.{kind}'
         argv = ['qemu-img', 'convert', '-O', kind, *options, self.root, path]
         process.run(argv, access=None)
         return path
@@ -87,7 +87,7 @@ class TestFormats(base.TestCase):
             self.assertIn(f'(no {format} disk image)', found.message)
 
     def test_a_backing_file(self) -> None:
-        path = self.folder / 'other.qcow2'
+        path = self.directory / 'other.qcow2'
         options = ('-o', f'backing_file={self.root},backing_fmt=raw')
         argv = ['qemu-img', 'create', '-q', '-f', 'qcow2', *options, path]
         process.run(argv, access=None)
@@ -110,7 +110,7 @@ class TestFormats(base.TestCase):
     def test_partitions(self) -> None:
         """Which one is booted is up to the kernel command line."""
         whole = disks.make(
-            self.folder / 'whole', [disks.Part(16, self.root)], label='dos'
+            self.directory / 'whole', [disks.Part(16, self.root)], label='dos'
         )
         self.root = whole
         (found,) = self.look(self.convert('qcow2'), 'qcow2')

@@ -36,8 +36,8 @@ def flip(data: bytes) -> bytes:
 class DownloadTest(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
-        self.target = self.folder / 'web.img'
+        self.directory = self.tmp()
+        self.target = self.directory / 'web.img'
         self.data = self.random.randbytes(SIZE)
         self.watcher = uploads.Watcher()
 
@@ -72,7 +72,7 @@ class DownloadTest(base.TestCase):
         self.assertEqual(len(self.data), found.size)
         if downloaded is not None:
             self.assertEqual(downloaded, found.downloaded)
-        self.assertEqual(['web.img'], os.listdir(self.folder))
+        self.assertEqual(['web.img'], os.listdir(self.directory))
 
     def assertAgain(self, found: download.Fetched) -> None:
         """About half was fetched in vain: what a reset takes is chance."""
@@ -90,7 +90,7 @@ class DownloadTest(base.TestCase):
             return sum(stop - start for start, stop in runs)
 
     def parts(self) -> list[pathlib.Path]:
-        return sorted(self.folder.glob('.web.img.*.part'))
+        return sorted(self.directory.glob('.web.img.*.part'))
 
 
 class TestFetch(DownloadTest):
@@ -166,7 +166,7 @@ class TestFetch(DownloadTest):
             message = self.refuse(errors.CloudError, shelf)
             self.assertIn(f'is {status}, not active', message)
             self.assertEqual([], shelf.asked)
-        self.assertEqual([], os.listdir(self.folder))
+        self.assertEqual([], os.listdir(self.directory))
 
 
 class TestThere(DownloadTest):
@@ -209,7 +209,7 @@ class TestThere(DownloadTest):
 
     def part(self, shelf: Any, data: bytes) -> pathlib.Path:
         digest = shelf.image['os_hash_value'][:16]
-        path = self.folder / f'.web.img.{stub.IMAGE}-{digest}.part'
+        path = self.directory / f'.web.img.{stub.IMAGE}-{digest}.part'
         path.write_bytes(data)
         return path
 
@@ -234,7 +234,7 @@ class TestThere(DownloadTest):
 
     def test_a_part_of_another_image(self) -> None:
         shelf = self.shelf()
-        other = self.folder / f'.web.img.{"9" * 36}-0000.part'
+        other = self.directory / f'.web.img.{"9" * 36}-0000.part'
         other.write_bytes(self.data[:MIB])
         self.fetch(shelf)
         self.assertEqual([None], shelf.asked)
@@ -243,7 +243,7 @@ class TestThere(DownloadTest):
     def test_a_part_without_a_hash(self) -> None:
         none = dict.fromkeys(('os_hash_algo', 'os_hash_value', 'checksum'))
         shelf = self.shelf(**none)
-        path = self.folder / f'.web.img.{stub.IMAGE}-{SIZE}.part'
+        path = self.directory / f'.web.img.{stub.IMAGE}-{SIZE}.part'
         path.write_bytes(bytes(MIB))
         self.assertFetched(self.fetch(shelf), SIZE)
         self.assertEqual([None], shelf.asked)
@@ -364,7 +364,7 @@ class TestBreaks(DownloadTest):
         shelf = self.shelf(*[downloads.say(503, b'<p>not now</p>')] * 9)
         message = self.refuse(errors.CloudError, shelf)
         self.assertIn('not now (HTTP 503) (tried 5 times in ', message)
-        self.assertEqual([], os.listdir(self.folder))
+        self.assertEqual([], os.listdir(self.directory))
 
     def test_gone(self) -> None:
         broken = downloads.give(until=0.5, end=downloads.close)
@@ -372,14 +372,14 @@ class TestBreaks(DownloadTest):
             shelf = self.shelf(broken, downloads.say(status, b'No image'))
             message = self.refuse(errors.NotFoundError, shelf)
             self.assertIn(f'No image (HTTP {status})', message)
-            self.assertEqual([], os.listdir(self.folder))
+            self.assertEqual([], os.listdir(self.directory))
 
     def test_refused(self) -> None:
         for status in (400, 401, 403):
             shelf = self.shelf(*[downloads.say(status, b'no')] * 3)
             self.refuse(errors.CloudError, shelf)
             self.assertEqual(1, len(shelf.asked))
-        self.assertEqual([], os.listdir(self.folder))
+        self.assertEqual([], os.listdir(self.directory))
 
     def test_token_expired(self) -> None:
         broken = downloads.give(until=0.5, end=downloads.reset)
@@ -394,7 +394,7 @@ class TestBreaks(DownloadTest):
         shelf = self.shelf(*[step] * 9)
         message = self.refuse(errors.TransferError, shelf)
         self.assertIn(f'the cloud gave {MIB} bytes, not {SIZE}', message)
-        self.assertEqual([], os.listdir(self.folder))
+        self.assertEqual([], os.listdir(self.directory))
 
     def test_more_than_there_is(self) -> None:
         record = self.shelf().record
@@ -402,7 +402,7 @@ class TestBreaks(DownloadTest):
         for step in (downloads.whole, downloads.chunked):
             shelf = self.shelf(*[step] * 9)
             self.refuse(errors.TransferError, shelf, record=record)
-            self.assertEqual([], os.listdir(self.folder))
+            self.assertEqual([], os.listdir(self.directory))
 
     def test_something_else(self) -> None:
         """A text instead of data, which says that all is well."""
@@ -426,7 +426,7 @@ class TestBreaks(DownloadTest):
         message = self.refuse(errors.TransferError, shelf)
         self.assertIn('what came is not what image', message)
         self.assertEqual(2, len(shelf.asked))
-        self.assertEqual([], os.listdir(self.folder))
+        self.assertEqual([], os.listdir(self.directory))
 
     def test_cancelled(self) -> None:
         cancel = threading.Event()
@@ -461,14 +461,14 @@ class TestBreaks(DownloadTest):
         self.assertFalse(self.target.exists())
 
 
-class TestFolder(DownloadTest):
+class TestDirectory(DownloadTest):
     def test_missing(self) -> None:
-        self.target = self.folder / 'nosuch' / 'web.img'
+        self.target = self.directory / 'nosuch' / 'web.img'
         message = self.refuse(errors.AmiError, self.shelf())
         self.assertIn('nosuch: no such directory', message)
 
     def test_long_names(self) -> None:
-        self.target = self.folder / ('ä' * 125)
+        self.target = self.directory / ('ä' * 125)
         self.fetch(self.shelf())
         self.assertSame(self.data)
 

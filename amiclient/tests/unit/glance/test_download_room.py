@@ -26,7 +26,7 @@ class TestRoom(test_download.DownloadTest):
         message = self.refuse(errors.NoSpaceError, shelf)
         self.assertIn('has room for 1.0 MiB: web.img needs 6.0 MiB', message)
         self.assertEqual([], shelf.asked)
-        self.assertEqual([], os.listdir(self.folder))
+        self.assertEqual([], os.listdir(self.directory))
 
     def test_the_disk_fills_up(self) -> None:
         """What came is removed."""
@@ -44,6 +44,6 @@ class TestRoom(test_download.DownloadTest):
         self.addCleanup(resource.setrlimit, kind, limits)
         resource.setrlimit(kind, (2 * MIB, limits[1]))
         message = self.refuse(errors.TooLargeError, self.shelf())
-        self.assertIn(f'{self.folder}: files are limited to', message)
+        self.assertIn(f'{self.directory}: files are limited to', message)
         resource.setrlimit(kind, limits)
         self.assertFetched(self.fetch(self.shelf()), SIZE - 2 * MIB)

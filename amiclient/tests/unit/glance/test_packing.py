@@ -29,25 +29,25 @@ _OTHER_THAN_ZLIB = 1 << 3
 class TestPack(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
-        self.source = self.folder / 'root.img'
+        self.directory = self.tmp()
+        self.source = self.directory / 'root.img'
         self.source.write_bytes(self.random.randbytes(1 << 16) * 32)
 
     def pack(self, *, zstd: bool) -> pathlib.Path:
-        folder = self.tmp()
+        directory = self.tmp()
         packed = root_copy.pack(
             model.Payload(
-                self.source, 1 << 21, pack=model.Packing(folder, zstd=zstd)
+                self.source, 1 << 21, pack=model.Packing(directory, zstd=zstd)
             ),
-            folder,
+            directory,
             own=False,
             progress=progress.QUIET,
             cancel=None,
         )
         self.assertIsNone(packed.pack)
         self.assertEqual(packed.path.stat().st_size, packed.size)
-        self.assertEqual([packed.path.name], os.listdir(folder))
-        back = self.folder / 'back'
+        self.assertEqual([packed.path.name], os.listdir(directory))
+        back = self.directory / 'back'
         argv = ['qemu-img', 'convert', '-O', 'raw', packed.path, back]
         process.run(argv, access=None)
         self.assertEqual(self.source.read_bytes(), back.read_bytes())

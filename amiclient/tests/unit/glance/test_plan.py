@@ -80,9 +80,9 @@ class TestPlan(planning.PlanCase):
         self.assertEqual(made.ami.payload.path, done.output)
 
     def test_a_plan_writes_nothing(self):
-        before = sorted(self.folder.iterdir())
+        before = sorted(self.directory.iterdir())
         self.plan(exact=True)
-        self.assertEqual(before, sorted(self.folder.iterdir()))
+        self.assertEqual(before, sorted(self.directory.iterdir()))
 
     def test_without_shrinking_the_source_is_sent(self):
         with self.root.open('ab') as file:
@@ -193,7 +193,7 @@ class TestReuse(planning.PlanCase):
 
 
 class TestRoom(planning.PlanCase):
-    def test_the_next_folder_is_tried(self):
+    def test_the_next_directory_is_tried(self):
         real = shrink.plan
         tried = []
 
@@ -208,7 +208,7 @@ class TestRoom(planning.PlanCase):
         self.assertEqual(2, len({*tried}))
         self.assertEqual(tried[-1], made.shrink.output.parent)
 
-    def test_no_folder_has_room(self):
+    def test_no_directory_has_room(self):
         error = errors.NoSpaceError('no room', hint='--output')
         with mock.patch.object(
             shrink, 'plan', autospec=True, side_effect=error

@@ -157,7 +157,9 @@ class TestRefusedByContent(planning.PlanCase):
         self.assertEqual([], self.catalog.mock_calls)
 
     def test_a_work_directory_that_is_none(self):
-        self.refused(errors.UsageError, work_directory=self.folder / 'nosuch')
+        self.refused(
+            errors.UsageError, work_directory=self.directory / 'nosuch'
+        )
 
 
 class TestRefusedByCloud(planning.PlanCase):

@@ -248,10 +248,10 @@ class TestArchitecture(planning.PlanCase):
 
     def programs(self, machine: int, *, wide: bool = True) -> None:
         """Make the root filesystem one for a machine."""
-        path = self.folder / 'tree' / 'sbin' / 'init'
+        path = self.directory / 'tree' / 'sbin' / 'init'
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(samples.elf(machine=machine, wide=wide))
-        triple.root(self.folder)
+        triple.root(self.directory)
 
     def test_nothing_tells(self) -> None:
         found, (note,) = self.planned()

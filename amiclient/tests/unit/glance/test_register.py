@@ -36,8 +36,8 @@ class TestCase(base.TestCase):
     def setUp(self):
         super().setUp()
         self.log = self.useFixture(fixtures.FakeLogger())
-        self.folder = self.tmp()
-        self.copy = self.folder / 'copy.img'
+        self.directory = self.tmp()
+        self.copy = self.directory / 'copy.img'
         self.events = []
         self.cloud = mock.create_autospec(client.Catalog, instance=True)
         self.cloud.within.return_value = self.cloud
@@ -92,7 +92,7 @@ class TestCase(base.TestCase):
         def creation(name, kind):
             new = model.NewImage(name, kind.value, kind.value)
             return request.Creation(
-                kind, new, model.Payload(self.folder / name, 1000)
+                kind, new, model.Payload(self.directory / name, 1000)
             )
 
         return request.RegisterPlan(
@@ -105,7 +105,7 @@ class TestCase(base.TestCase):
                 output=self.copy,
                 in_place=False,
                 recover=False,
-                folder=self.folder,
+                directory=self.directory,
                 filesystem='ext4',
                 block_size=4096,
                 block_count=3 * 256,
@@ -329,7 +329,7 @@ class TestPart(TestCase):
         return request.Creation(
             model.Kind.AKI,
             model.NewImage('vmlinuz', 'aki', 'aki'),
-            model.Payload(self.folder / 'vmlinuz', 1000),
+            model.Payload(self.directory / 'vmlinuz', 1000),
         )
 
     def execute_part(self, step, **settings):

@@ -92,9 +92,9 @@ class TestLook(planning.PlanCase):
     def test_a_dry_run_knows(self) -> None:
         image = self.root_image()
         self.there.append(image)
-        before = sorted(self.folder.iterdir())
+        before = sorted(self.directory.iterdir())
         self.assertEqual(image, self.plan(exact=True).ami.record)
-        self.assertEqual(before, sorted(self.folder.iterdir()))
+        self.assertEqual(before, sorted(self.directory.iterdir()))
 
     def test_other_bytes_of_the_same_size(self) -> None:
         self.there.append(self.root_image(data=bytes(len(self.data))))

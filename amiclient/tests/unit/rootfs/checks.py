@@ -88,7 +88,7 @@ class CheckCase(base.TestCase):
         :param patch: bytes to write into the image, and where.
         :param command_line: as a manifest has it.
         """
-        folder = self.tmp()
+        directory = self.tmp()
         gone = tuple(without)
         there = {
             path: content
@@ -96,7 +96,11 @@ class CheckCase(base.TestCase):
             if not path.startswith(gone)
         }
         image = images.image(
-            folder, there, options=(*OPTIONS, *options), size=size, edit=edit
+            directory,
+            there,
+            options=(*OPTIONS, *options),
+            size=size,
+            edit=edit,
         )
         if patch is not None:
             with image.open('r+b') as file:
@@ -156,7 +160,12 @@ def _manifest(command_line: str | None) -> manifest.Manifest | None:
 
 def ramdisk(drivers: Iterable[str], *more: str) -> bytes:
     """An initramfs with some drivers."""
-    folder = f'usr/lib/modules/{RELEASE}/kernel/drivers'
+    directory = f'usr/lib/modules/{RELEASE}/kernel/drivers'
     return samples.cpio(
-        ['.', 'init.sh', *(f'{folder}/{driver}' for driver in drivers), *more]
+        [
+            '.',
+            'init.sh',
+            *(f'{directory}/{driver}' for driver in drivers),
+            *more,
+        ]
     )

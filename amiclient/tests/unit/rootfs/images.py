@@ -27,14 +27,14 @@ class Program:
 
 
 #: What a path is: a file with this content, one that may be run, a link, or
-#: an empty folder.
+#: an empty directory.
 Content = bytes | Program | Link | None
 
 Files = Mapping[str, Content]
 
 
 def image(
-    folder: pathlib.Path,
+    directory: pathlib.Path,
     files: Files,
     *,
     options: Iterable[str] = ('-t', 'ext4'),
@@ -44,16 +44,16 @@ def image(
 ) -> pathlib.Path:
     """Make a filesystem.
 
-    :param folder: where to.
+    :param directory: where to.
     :param files: by their paths.
     :param options: for mke2fs.
     :param size: bytes.
     :param edit: commands for debugfs.
     """
-    path = folder / name
+    path = directory / name
     with path.open('wb') as file:
         file.truncate(size)
-    with tempfile.TemporaryDirectory(dir=folder) as tree:
+    with tempfile.TemporaryDirectory(dir=directory) as tree:
         write(pathlib.Path(tree), files)
         subprocess.run(
             ['/usr/sbin/mke2fs', '-q', '-F', '-d', tree, *options, path],
@@ -71,7 +71,7 @@ def image(
 
 
 def write(tree: pathlib.Path, files: Files) -> None:
-    """Write files into a folder."""
+    """Write files into a directory."""
     for name, content in files.items():
         path = tree / name.lstrip('/')
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -101,11 +101,11 @@ def cpio(
     archive = b''
     for number, name in enumerate([*names, 'TRAILER!!!'], 1):
         last = name == 'TRAILER!!!'
-        folder = '.' not in name.rpartition('/')[2]
-        content = b'' if last or folder else data
+        directory = '.' not in name.rpartition('/')[2]
+        content = b'' if last or directory else data
         encoded = name.encode() + b'\0'
         fields = (
-            number, 0o040755 if folder else 0o100644, 0, 0, 1, 0,
+            number, 0o040755 if directory else 0o100644, 0, 0, 1, 0,
             len(content), 0, 0, 0, 0, len(encoded), 0,
         )  # fmt: skip
         header = magic + b''.join(b'%08x' % field for field in fields)
@@ -123,8 +123,8 @@ def microcode() -> bytes:
     """An archive with microcode, padded as early archives are."""
     name = 'kernel/x86/microcode/GenuineIntel.bin'
     parts = name.split('/')
-    folders = ['/'.join(parts[:i]) for i in range(1, len(parts))]
-    archive = cpio([*folders, name], data=b'\x01' * 3000)
+    directories = ['/'.join(parts[:i]) for i in range(1, len(parts))]
+    archive = cpio([*directories, name], data=b'\x01' * 3000)
     return archive + bytes(-len(archive) % 512)
 
 

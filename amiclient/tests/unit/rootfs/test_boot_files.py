@@ -21,9 +21,9 @@ INITRD = samples.initramfs()
 class TestFind(base.TestCase):
     def find(self, files: images.Files, boot: images.Files | None = None):
         """Tell version, kernel, ramdisk and source of what is found."""
-        folder = self.tmp()
-        root = images.image(folder, files)
-        other = boot and images.image(folder, boot, name='boot.img')
+        directory = self.tmp()
+        root = images.image(directory, files)
+        other = boot and images.image(directory, boot, name='boot.img')
         return [
             (each.version, each.kernel, each.ramdisk, each.source)
             for each in boot_files.find(root, other)
@@ -177,14 +177,14 @@ class TestFind(base.TestCase):
 
     def test_modules_alone(self) -> None:
         version = '6.5.6-300.fc39.x86_64'
-        folder = f'/usr/lib/modules/{version}'
+        directory = f'/usr/lib/modules/{version}'
         found = self.found_one(
             {
-                f'{folder}/vmlinuz': kernel(version),
-                f'{folder}/initramfs.img': INITRD,
+                f'{directory}/vmlinuz': kernel(version),
+                f'{directory}/initramfs.img': INITRD,
             }
         )
-        paths = f'{folder}/vmlinuz', f'{folder}/initramfs.img'
+        paths = f'{directory}/vmlinuz', f'{directory}/initramfs.img'
         self.assertEqual((version, *paths, 'modules'), found)
 
     def test_links_alone(self) -> None:

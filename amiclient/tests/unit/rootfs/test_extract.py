@@ -45,22 +45,22 @@ def _refuse(*_: Any, **__: Any) -> None:
 class TestCopies(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
-        self.root = triple.root(self.folder, size=24 * MIB, data=2 * MIB)
+        self.directory = self.tmp()
+        self.root = triple.root(self.directory, size=24 * MIB, data=2 * MIB)
         with self.root.open('r+b') as file:
             file.seek(22 * MIB)
             self.assertEqual(bytes(MIB), file.read(MIB))
             file.seek(22 * MIB)
             file.write(_SECRET * 1000)
-        self.target = self.folder / 'out'
+        self.target = self.directory / 'out'
 
     def extract(self, path: pathlib.Path, **choice: Any) -> extract.Extracted:
-        chosen = resolve.Choice(home=self.folder, **choice)
-        before = {*os.listdir(self.folder)}
+        chosen = resolve.Choice(home=self.directory, **choice)
+        before = {*os.listdir(self.directory)}
         with resolve.opened(path, chosen) as source:
             found = extract.extract(source, path, self.target)
         process.run(['e2fsck', '-f', '-n', found.image], access=None)
-        self.assertEqual({*before, 'out'}, {*os.listdir(self.folder)})
+        self.assertEqual({*before, 'out'}, {*os.listdir(self.directory)})
         self.assertEqual(
             {found.image.name, found.manifest.name},
             {*os.listdir(self.target)},
@@ -73,7 +73,9 @@ class TestCopies(base.TestCase):
 
     def sources(self) -> tuple[pathlib.Path, pathlib.Path]:
         """A disk, and a filesystem that has to be unpacked."""
-        disk = disks.make(self.folder / 'x.disk', [disks.Part(24, self.root)])
+        disk = disks.make(
+            self.directory / 'x.disk', [disks.Part(24, self.root)]
+        )
         process.run(['gzip', '-k', '-1', self.root], access=None)
         return disk, self.root.with_name(f'{self.root.name}.gz')
 
@@ -121,7 +123,7 @@ class TestCopies(base.TestCase):
         debugfs = 'debugfs', '-w', '-R', 'feature needs_recovery'
         process.run([*debugfs, self.root], access=None)
         content = self.root.read_bytes()
-        packed = self.folder / 'packed'
+        packed = self.directory / 'packed'
         for rest, kept in ((b'more', b''), (bytes(8), bytes(8))):
             self.root.write_bytes(content + rest)
             packed.write_bytes(gzip.compress(self.root.read_bytes(), 1))
@@ -147,10 +149,10 @@ class TestCopies(base.TestCase):
             id='7f5b',
             properties={'os_command_line': 'quiet'},
         )
-        saved = self.folder / manifest.NAME
+        saved = self.directory / manifest.NAME
         saved.write_text(manifest.dump(manifest.Manifest(image=part)))
-        with resolve.opened(self.folder) as source:
-            found = extract.extract(source, self.folder, self.target)
+        with resolve.opened(self.directory) as source:
+            found = extract.extract(source, self.directory, self.target)
         self.assertEqual(sha(content), sha(found.image.read_bytes()))
         # It is what it was, but for that.
         sha512 = manifest.sha512(found.image, progress=progress.QUIET)
@@ -180,20 +182,20 @@ class TestCopies(base.TestCase):
 
     def test_home(self) -> None:
         self.addCleanup(os.chdir, os.getcwd())
-        os.chdir(self.folder)
+        os.chdir(self.directory)
         for directory, expected in (
             (None, pathlib.Path()),
-            (self.folder, self.folder),
-            (self.folder / 'new', self.folder),
-            (self.folder / 'not' / 'there', None),
+            (self.directory, self.directory),
+            (self.directory / 'new', self.directory),
+            (self.directory / 'not' / 'there', None),
         ):
             self.assertEqual(expected, extract.home(self.root, directory))
 
     def elsewhere(self) -> str:
-        """Make a folder on another filesystem, for as long as the test."""
+        """Make a directory on another filesystem, for as long as the test."""
         place = '/dev/shm'
         if not os.access(place, os.W_OK) or (
-            os.stat(place).st_dev == self.folder.stat().st_dev
+            os.stat(place).st_dev == self.directory.stat().st_dev
         ):
             self.skipTest('there is no other filesystem')
         return self.useFixture(fixtures.TempDir(place)).path
@@ -204,9 +206,9 @@ class TestPlaces(base.TestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
+        self.directory = self.tmp()
         self.addCleanup(os.chdir, os.getcwd())
-        os.chdir(self.folder)
+        os.chdir(self.directory)
         self.source = pathlib.Path('rootfs')
         for name in ('etc', 'sbin', 'tmp'):
             (self.source / name).mkdir(parents=True)
@@ -244,7 +246,7 @@ class TestPlaces(base.TestCase):
         self.assertEqual(self.before, self.names())
 
     def test_default_of_a_file_without_suffix(self) -> None:
-        root = triple.root(self.folder, size=24 * MIB)
+        root = triple.root(self.directory, size=24 * MIB)
         root.rename('disk')
         found = self.extract(pathlib.Path('disk'))
         self.assertEqual(pathlib.Path('disk-ami'), found)

@@ -14,10 +14,10 @@ from amiclient.tests.unit.source import test_streams
 class TestKernels(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
+        self.directory = self.tmp()
 
     def file(self, content: bytes) -> pathlib.Path:
-        path = self.folder / 'vmlinuz'
+        path = self.directory / 'vmlinuz'
         path.write_bytes(content)
         return path
 
@@ -214,10 +214,13 @@ class TestKernels(base.TestCase):
 
     def test_no_file(self) -> None:
         self.assertEqual(
-            'a directory, not a Linux kernel', self.refused_path(self.folder)
+            'a directory, not a Linux kernel',
+            self.refused_path(self.directory),
         )
-        self.assertEqual('no such file', self.refused_path(self.folder / 'no'))
-        fifo = self.folder / 'fifo'
+        self.assertEqual(
+            'no such file', self.refused_path(self.directory / 'no')
+        )
+        fifo = self.directory / 'fifo'
         os.mkfifo(fifo)
         self.assertEqual('a FIFO, not a Linux kernel', self.refused_path(fifo))
         self.assertEqual(

@@ -15,10 +15,10 @@ from amiclient.tests.unit.source import test_streams
 class TestRamdisks(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
+        self.directory = self.tmp()
 
     def file(self, content: bytes) -> pathlib.Path:
-        path = self.folder / 'initrd.img'
+        path = self.directory / 'initrd.img'
         path.write_bytes(content)
         return path
 
@@ -80,7 +80,7 @@ class TestRamdisks(base.TestCase):
             self.assertFalse(os.path.exists('/bin/cpio'))
             return
         for name in ('init', 'a', 'bb', 'ccc'):
-            (self.folder / name).write_bytes(
+            (self.directory / name).write_bytes(
                 self.random.randbytes(self.random.randrange(9999))
             )
         names = b'.\ninit\na\nbb\nccc\n'
@@ -89,7 +89,8 @@ class TestRamdisks(base.TestCase):
         ):  # fmt: skip
             content = subprocess.run(
                 ['cpio', '--create', '--quiet', f'--format={how}'],
-                input=names, cwd=self.folder, capture_output=True, check=True,
+                input=names, cwd=self.directory, capture_output=True,
+                check=True,
             ).stdout  # fmt: skip
             for kind in ('none', 'gzip', 'zstd'):
                 packed = content
@@ -157,7 +158,7 @@ class TestRamdisks(base.TestCase):
             )
 
     def test_something_else(self) -> None:
-        path = self.folder / 'initrd.img'
+        path = self.directory / 'initrd.img'
         test_probe.mkfs(path, '-t', 'ext4')
         self.assertEqual(
             'an ext4 filesystem, not an initramfs', self.refused_path(path)
@@ -185,10 +186,12 @@ class TestRamdisks(base.TestCase):
 
     def test_no_file(self) -> None:
         self.assertEqual(
-            'a directory, not an initramfs', self.refused_path(self.folder)
+            'a directory, not an initramfs', self.refused_path(self.directory)
         )
-        self.assertEqual('no such file', self.refused_path(self.folder / 'no'))
-        fifo = self.folder / 'fifo'
+        self.assertEqual(
+            'no such file', self.refused_path(self.directory / 'no')
+        )
+        fifo = self.directory / 'fifo'
         os.mkfifo(fifo)
         self.assertEqual('a FIFO, not an initramfs', self.refused_path(fifo))
 

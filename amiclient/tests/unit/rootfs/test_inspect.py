@@ -20,15 +20,15 @@ _RELEASE = '6.6.1-virt'
 class TestKernelsBeside(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
+        self.directory = self.tmp()
         self.work = self.tmp()
 
     def uec(
         self, files: images.Files, kernel: bytes | None = None
     ) -> pathlib.Path:
         """Make a UEC tarball."""
-        image = images.image(self.folder, files, name='small.img')
-        path = self.folder / 'small.tar.gz'
+        image = images.image(self.directory, files, name='small.img')
+        path = self.directory / 'small.tar.gz'
         beside = {
             'small-vmlinuz': kernel or samples.bzimage(
                 release=_RELEASE.encode() + b' x\0'
@@ -38,8 +38,8 @@ class TestKernelsBeside(base.TestCase):
         with tarfile.open(path, 'w:gz') as archive:
             archive.add(image, image.name)
             for name, data in beside.items():
-                (self.folder / name).write_bytes(data)
-                archive.add(self.folder / name, name)
+                (self.directory / name).write_bytes(data)
+                archive.add(self.directory / name, name)
         return path
 
     def inspect(self, path: pathlib.Path) -> tuple[inspect.Inspected, str]:
@@ -71,7 +71,7 @@ class TestKernelsBeside(base.TestCase):
     def test_of_a_manifest(self) -> None:
         path = self.uec({'etc/os-release': b'ID=x\n'})
         with resolve.opened(path) as source:
-            done = extract.extract(source, path, self.folder / 'out')
+            done = extract.extract(source, path, self.directory / 'out')
         _, text = self.inspect(done.directory)
         self.assertEqual(
             f'{_RELEASE}: small-vmlinuz, small-initrd (of the manifest)', text

@@ -21,14 +21,14 @@ FILES = {b'/etc/passwd', b'/usr/bin/x'}
 class ArchiveCase(test_build.BuildCase):
     def setUp(self) -> None:
         super().setUp()
-        self.source = self.folder / 's'
+        self.source = self.directory / 's'
         for name in ('etc/passwd', 'usr/bin/x'):
             path = self.source / name
             path.parent.mkdir(parents=True)
             path.write_text(name)
 
     def pack(self, name: str, *options: object) -> pathlib.Path:
-        path = self.folder / name
+        path = self.directory / name
         words = ['tar', '-C', self.source, '-cf', path, *options]
         subprocess.run([*words, 'etc', 'usr'], check=True)
         return path
@@ -71,7 +71,7 @@ class TestMakes(ArchiveCase):
 
     def test_listed(self) -> None:
         for format in ('gnu', 'posix'):
-            listed = f'--listed-incremental={self.folder / format}'
+            listed = f'--listed-incremental={self.directory / format}'
             options = [f'--format={format}', listed]
             self.assert_taken(self.pack('a.tar', *options))
             (self.source / 'etc' / format).write_text('new')
@@ -120,7 +120,7 @@ class TestMakes(ArchiveCase):
         header = tarfile.TarInfo('x')
         header.type, header.size = tarfile.XHDTYPE, 12
         one = header.tobuf() + b'12 path=abc\n'.ljust(512, b'\0')
-        path = self.folder / 'a.tar'
+        path = self.directory / 'a.tar'
         path.write_bytes(one * 2000)
         self.assertIn('too many headers of one file', self.refused(path))
 
@@ -128,7 +128,7 @@ class TestMakes(ArchiveCase):
 class TestEnds(ArchiveCase):
     def test_another_archive(self) -> None:
         data = self.pack('a.tar').read_bytes()
-        path = self.folder / 'two.tar'
+        path = self.directory / 'two.tar'
         for between in (b'', bytes(3 << 20)):
             path.write_bytes(data + between + data)
             self.assertIn('another archive follows', self.refused(path))

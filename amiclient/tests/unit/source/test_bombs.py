@@ -46,9 +46,9 @@ COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
 class BombCase(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
+        self.directory = self.tmp()
         self.work = self.tmp()
-        self.root = triple.root(self.folder, size=8 * MIB, data=MIB // 4)
+        self.root = triple.root(self.directory, size=8 * MIB, data=MIB // 4)
         self.tree = exttree.read_tree(self.root)
         self.bound(seconds=0.0, kept=MIB)
 
@@ -57,7 +57,7 @@ class BombCase(base.TestCase):
             self.useFixture(fixtures.MockPatchObject(unpacking, name, value))
 
     def packed(self, data: bytes, kind: str = 'gzip') -> pathlib.Path:
-        path = self.folder / f'packed.{kind}'
+        path = self.directory / f'packed.{kind}'
         path.write_bytes(COMPRESSIONS[kind](data))
         return path
 
@@ -119,7 +119,7 @@ class TestBehind(BombCase):
 
     def test_100_gib(self) -> None:
         self.bound(seconds=0.5, kept=MIB)
-        path = bombs.zstd(self.folder / 'bomb', self.root.read_bytes(), 100)
+        path = bombs.zstd(self.directory / 'bomb', self.root.read_bytes(), 100)
         since = time.monotonic()
         self.assertEqual(1, len(self.taken(path)))
         self.assertLess(time.monotonic() - since, 20)
@@ -127,7 +127,7 @@ class TestBehind(BombCase):
     def test_disks(self) -> None:
         for table in ('gpt', 'dos'):
             disk = disks.make(
-                self.folder / table,
+                self.directory / table,
                 [disks.Part(8, self.root)],
                 label=table,
             )
@@ -138,12 +138,12 @@ class TestBehind(BombCase):
     def test_disk_to_its_end(self) -> None:
         """Zeros between the last partition and the end are of the disk."""
         disk = disks.make(
-            self.folder / 'disk', [disks.Part(8, self.root), disks.Part(40)]
+            self.directory / 'disk', [disks.Part(8, self.root), disks.Part(40)]
         )
         self.assertEqual((), self.taken(self.packed(disk.read_bytes())))
 
     def test_first_table_damaged(self) -> None:
-        disk = disks.make(self.folder / 'disk', [disks.Part(8, self.root)])
+        disk = disks.make(self.directory / 'disk', [disks.Part(8, self.root)])
         with disk.open('r+b') as file:
             file.seek(512)
             file.write(bytes(512))
@@ -154,7 +154,7 @@ class TestBehind(BombCase):
 class TestRefused(BombCase):
     def test_claims(self) -> None:
         """More than the file can hold, or than anybody has."""
-        image = self.folder / 'large'
+        image = self.directory / 'large'
         with image.open('wb') as file:
             file.truncate(1 << 42)
         process.run(
@@ -193,18 +193,18 @@ class TestRefused(BombCase):
         ):
             self.useFixture(fixtures.MockPatchObject(streams, name, value))
         disk = disks.make(
-            self.folder / 'disk', [disks.Part(8, self.root), disks.Part(40)]
+            self.directory / 'disk', [disks.Part(8, self.root), disks.Part(40)]
         )
         told = self.refused(self.packed(disk.read_bytes(), 'zstd'))
         self.assertIn('of zeros on end came out of', told)
         disk = disks.make(
-            self.folder / 'small', [disks.Part(8, self.root), disks.Part(8)]
+            self.directory / 'small', [disks.Part(8, self.root), disks.Part(8)]
         )
         self.assertEqual((), self.taken(self.packed(disk.read_bytes())))
 
     def test_no_filesystem(self) -> None:
         """Zeros and nothing else are told by their beginning."""
-        path = bombs.zstd(self.folder / 'bomb', b'', 100)
+        path = bombs.zstd(self.directory / 'bomb', b'', 100)
         since = time.monotonic()
         self.assertIn('nothing but zeros at its beginning', self.refused(path))
         self.assertLess(time.monotonic() - since, 20)
@@ -213,7 +213,7 @@ class TestRefused(BombCase):
         member = tarfile.TarInfo('usr')
         member.size = 100 * bombs.GIB
         head = member.tobuf(tarfile.GNU_FORMAT)
-        path = bombs.zstd(self.folder / 'bomb.tar.zst', head, 100)
+        path = bombs.zstd(self.directory / 'bomb.tar.zst', head, 100)
         since = time.monotonic()
         self.assertIn('is taken for one that is meant', self.refused(path))
         request = build.BuildRequest(path, self.work / 'out', size=64 * MIB)
@@ -225,7 +225,7 @@ class TestRefused(BombCase):
         self.assertLess(time.monotonic() - since, 60)
 
     def test_disk_images(self) -> None:
-        disk = disks.make(self.folder / 'disk', [disks.Part(8, self.root)])
+        disk = disks.make(self.directory / 'disk', [disks.Part(8, self.root)])
         self.useFixture(
             fixtures.MockPatchObject(unpacking, '_VHDX_BLOCK', 8 * MIB)
         )
@@ -237,10 +237,10 @@ class TestRefused(BombCase):
             self.assertIn('more than the disk image in it can have', told)
 
     def test_vhdx(self) -> None:
-        disk = disks.make(self.folder / 'disk', [disks.Part(8, self.root)])
+        disk = disks.make(self.directory / 'disk', [disks.Part(8, self.root)])
         data = disks.convert(disk, 'vhdx').read_bytes()
         since = time.monotonic()
-        path = bombs.zstd(self.folder / 'bomb', data, 100)
+        path = bombs.zstd(self.directory / 'bomb', data, 100)
         told = self.refused(path)
         self.assertIn('more than the disk image in it can have', told)
         self.assertLess(time.monotonic() - since, 20)

@@ -32,8 +32,8 @@ class BuildCase(base.TestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
-        self.output = self.folder / 'out' / 'root.img'
+        self.directory = self.tmp()
+        self.output = self.directory / 'out' / 'root.img'
         self.output.parent.mkdir()
 
     def build(self, source: pathlib.Path, **options) -> build.Built:
@@ -54,7 +54,7 @@ class BuildCase(base.TestCase):
         return str(error)
 
     def tar(self, members, **options) -> pathlib.Path:
-        return archives.archive(self.folder / 'in.tar', members, **options)
+        return archives.archive(self.directory / 'in.tar', members, **options)
 
     def assert_holds(self, wanted: dict[bytes, archives.Expected]) -> None:
         found = exttree.read_tree(self.output)
@@ -105,11 +105,11 @@ class TestFormats(BuildCase):
         self.assert_holds(archives.expected(source))
 
     def test_v7(self) -> None:
-        (self.folder / 'a').mkdir()
-        (self.folder / 'a' / 'b').write_bytes(b'old')
-        source = self.folder / 'v7.tar'
+        (self.directory / 'a').mkdir()
+        (self.directory / 'a' / 'b').write_bytes(b'old')
+        source = self.directory / 'v7.tar'
         subprocess.run(
-            ['tar', '-C', self.folder, '--format=v7', '-cf', source, 'a'],
+            ['tar', '-C', self.directory, '--format=v7', '-cf', source, 'a'],
             check=True,
         )
         self.build(source)
@@ -121,7 +121,7 @@ class TestFormats(BuildCase):
         plain = self.output.read_bytes()
         for program in ('gzip', 'bzip2', 'xz', 'zstd'):
             # Told by content: the name says nothing.
-            packed = self.folder / 'packed'
+            packed = self.directory / 'packed'
             with packed.open('wb') as file:
                 subprocess.run(
                     [program, '-c', source], stdout=file, check=True
@@ -136,14 +136,14 @@ class TestFormats(BuildCase):
 
 class TestSparse(BuildCase):
     def check(self, *options: str) -> None:
-        inside = self.folder / 'in'
+        inside = self.directory / 'in'
         inside.mkdir()
         with (inside / 'sparse').open('wb') as file:
             for offset in (5000, 3 * MIB + 1, 2**31 + 12345):
                 file.seek(offset)
                 file.write(self.random.randbytes(9000))
             file.truncate(2**31 + 100 * MIB)
-        source = self.folder / 'sparse.tar'
+        source = self.directory / 'sparse.tar'
         subprocess.run(
             ['tar', '-C', inside, '--sparse', *options, '-cf', source, '.'],
             check=True,
@@ -185,7 +185,7 @@ class TestSparse(BuildCase):
         self.check('--format=pax', '--sparse-version=1.0')
 
     def test_many_extents(self) -> None:
-        sparse = self.folder / 'd' / 'many'
+        sparse = self.directory / 'd' / 'many'
         sparse.parent.mkdir()
         with sparse.open('wb') as file:
             for number in range(1500):
@@ -266,7 +266,7 @@ class TestLists(BuildCase):
                 ),
             )
         ]
-        overrides = self.folder / 'overrides'
+        overrides = self.directory / 'overrides'
         overrides.write_text(
             f'./plain xattr.system.posix_acl_access=0x{value.hex()}\n'
             './again mode=0620\n'
@@ -316,7 +316,7 @@ class TestLists(BuildCase):
 
     def test_old_map_of_holes(self) -> None:
         """GNU tar's own format, whose map ends in empty places."""
-        tree = self.folder / 'tree'
+        tree = self.directory / 'tree'
         tree.mkdir()
         path = tree / 'sparse'
         with path.open('wb') as file:
@@ -325,7 +325,7 @@ class TestLists(BuildCase):
             file.write(b'data')
             file.truncate(2 << 20)
         for kind in ('gnu', 'oldgnu', 'pax'):
-            source = self.folder / f'{kind}.tar'
+            source = self.directory / f'{kind}.tar'
             process.run(
                 ['tar', '-S', f'--format={kind}', '-C', tree, '-cf', source,
                  '.'], access=None
@@ -449,7 +449,7 @@ class TestOrdinaryUser(BuildCase):
         data = self.output.read_bytes()
         # Whatever the umask is.
         os.chmod(source, 0o644)
-        os.chmod(self.folder, 0o755)
+        os.chmod(self.directory, 0o755)
         os.chmod(self.output.parent, 0o777)
         other = self.output.parent / 'other.img'
         done = self.as_nobody(

@@ -33,7 +33,7 @@ RAMDISK = b'ramdisk' * 1000
 class BundleCase(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
+        self.directory = self.tmp()
         self.work = self.tmp()
         self.image = self.random.randbytes(MIB) + bytes(8 * MIB) + b'end'
         self.name = 'cirros'
@@ -63,7 +63,7 @@ class BundleCase(base.TestCase):
                 info.size = len(data)
                 archive.addfile(info, io.BytesIO(data))
         data = file.getvalue()
-        path = self.folder / name
+        path = self.directory / name
         path.write_bytes(test_streams.pack(kind, data) if kind else data)
         return path
 
@@ -121,12 +121,12 @@ class TestArchives(BundleCase):
     def test_sparse_members(self) -> None:
         """As GNU tar -S writes them."""
         for name, data in self.contents().items():
-            path = self.folder / name
+            path = self.directory / name
             path.write_bytes(data)
             process.run(['fallocate', '--dig-holes', path], access=None)
-        path = self.folder / 'sparse.tar'
+        path = self.directory / 'sparse.tar'
         process.run(
-            ['tar', '-C', self.folder, '-cSf', path, *self.contents()],
+            ['tar', '-C', self.directory, '-cSf', path, *self.contents()],
             access=None,
         )
         self.assertLess(path.stat().st_size, 2 * MIB)
@@ -172,7 +172,7 @@ class TestArchives(BundleCase):
                 assert path
                 self.assertEqual(source.root.parent, path.parent)
             self.assertTrue(source.root.is_relative_to(self.work))
-        self.assertEqual(['uec.bin'], os.listdir(self.folder))
+        self.assertEqual(['uec.bin'], os.listdir(self.directory))
 
     def test_two_kernels(self) -> None:
         path = self.tar({**self.contents(), 'b-vmlinuz': KERNEL})
@@ -211,7 +211,7 @@ class TestArchives(BundleCase):
 
     def test_blank(self) -> None:
         """As CirrOS's: a filesystem that was made, and never filled."""
-        blank = self.folder / 'blank'
+        blank = self.directory / 'blank'
         for options in (['ext3'], ['ext4'], ['ext2', '-b', '1024']):
             blank.write_bytes(b'')
             os.truncate(blank, 24 * MIB)
@@ -239,7 +239,7 @@ class TestSaved(BundleCase):
             self.contents().items(),
             strict=True,
         ):
-            (self.folder / name).write_bytes(data)
+            (self.directory / name).write_bytes(data)
             parts[noun] = manifest.ManifestPart(
                 file=name,
                 size=len(data),
@@ -254,56 +254,58 @@ class TestSaved(BundleCase):
             )
         parts['image'] = dataclasses.replace(parts['image'], **changes)
         written = manifest.Manifest(**parts)
-        (self.folder / manifest.NAME).write_text(manifest.dump(written))
+        (self.directory / manifest.NAME).write_text(manifest.dump(written))
         return written
 
-    def test_a_folder_and_its_manifest(self) -> None:
+    def test_a_directory_and_its_manifest(self) -> None:
         written = self.write()
-        for path in (self.folder, self.folder / manifest.NAME):
+        for path in (self.directory, self.directory / manifest.NAME):
             with self.open(path) as source:
                 self.assertEqual(written, source.manifest)
-                self.assertEqual(self.folder / 'cirros.img', source.root)
-                self.assertEqual(self.folder / 'cirros-vmlinuz', source.kernel)
+                self.assertEqual(self.directory / 'cirros.img', source.root)
+                self.assertEqual(
+                    self.directory / 'cirros-vmlinuz', source.kernel
+                )
                 self.assertTrue(source.finished)
 
     def test_what_was_in_no_cloud(self) -> None:
         """Such as what was extracted: it is shrunk as any other."""
         self.write(id=None)
-        with self.open(self.folder) as source:
+        with self.open(self.directory) as source:
             self.assertFalse(source.finished)
 
     def test_blank(self) -> None:
         """As what was extracted of CirrOS: it is sent as it was there."""
-        blank = self.folder / 'blank'
+        blank = self.directory / 'blank'
         blank.write_bytes(bytes(24 * MIB))
         process.run(['mke2fs', '-q', '-F', '-t', 'ext3', blank], access=None)
         self.image = blank.read_bytes()
         blank.unlink()
         self.write(id=None)
-        for path in (self.folder, self.folder / manifest.NAME):
+        for path in (self.directory, self.directory / manifest.NAME):
             with self.open(path) as source:
                 self.assertTrue(source.finished)
                 self.assertIn('has no files', source.notes[0])
 
-    def test_a_folder_without(self) -> None:
-        message = self.refuse(self.folder)
+    def test_a_directory_without(self) -> None:
+        message = self.refuse(self.directory)
         self.assertIn('not a root filesystem', message)
-        (self.folder / 'etc').mkdir()
-        with self.open(self.folder) as source:
+        (self.directory / 'etc').mkdir()
+        with self.open(self.directory) as source:
             self.assertIn(b'/etc', exttree.read_tree(source.root))
 
     def test_altered(self) -> None:
         self.write(sha512='0' * 128)
-        message = self.refuse(self.folder)
+        message = self.refuse(self.directory)
         self.assertIn('cirros.img is not what the manifest says', message)
         self.write(size=5)
-        self.assertIn('not 5', self.refuse(self.folder))
+        self.assertIn('not 5', self.refuse(self.directory))
 
     def test_packed(self) -> None:
         for sha512, good in (('', True), ('0' * 128, False)):
             written = self.write(**({'sha512': sha512} if sha512 else {}))
-            members = [self.folder / manifest.NAME] + [
-                self.folder / part.file for part in written.parts.values()
+            members = [self.directory / manifest.NAME] + [
+                self.directory / part.file for part in written.parts.values()
             ]
             path = self.tmp() / 'x.tar.gz'
             uec.pack(members, path, progress=progress.QUIET)
@@ -314,7 +316,7 @@ class TestSaved(BundleCase):
                     self.assertEqual(written, source.manifest)
             else:
                 self.assertIn('the image in it is not what', self.refuse(path))
-        ramdisk = self.folder / 'cirros-initrd'
+        ramdisk = self.directory / 'cirros-initrd'
         some = [member for member in members if member != ramdisk]
         uec.pack(some, path, progress=progress.QUIET)
         self.assertIn('is not what', self.refuse(path))
@@ -326,8 +328,8 @@ class TestSaved(BundleCase):
         for name in ('vmlinuz-6', 'my-loader', 'initrd'):
             self.name = name
             written = self.write()
-            members = [self.folder / manifest.NAME] + [
-                self.folder / part.file for part in written.parts.values()
+            members = [self.directory / manifest.NAME] + [
+                self.directory / part.file for part in written.parts.values()
             ]
             path = self.tmp() / 'x.tar.gz'
             uec.pack(members, path, progress=progress.QUIET)
@@ -337,9 +339,9 @@ class TestSaved(BundleCase):
 
     def test_adopted(self) -> None:
         self.write(min_disk=7)
-        with self.open(self.folder) as source:
+        with self.open(self.directory) as source:
             wanted = request.UploadRequest(
-                source=self.folder,
+                source=self.directory,
                 kernel=str(source.kernel),
                 ramdisk='some image',
                 traits=request.Traits(

@@ -20,9 +20,9 @@ from amiclient.tests.unit.source import test_streams
 class TestCounts(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
+        self.directory = self.tmp()
         self.work = self.tmp()
-        self.root = triple.root(self.folder, size=8 << 20)
+        self.root = triple.root(self.directory, size=8 << 20)
 
     def opens(self, path: pathlib.Path) -> int:
         """Take a source, and tell how often its file was opened for that."""
@@ -45,7 +45,7 @@ class TestCounts(base.TestCase):
         self.assertEqual(1, self.opens(self.root))
 
     def test_compressed(self) -> None:
-        path = self.folder / 'packed'
+        path = self.directory / 'packed'
         path.write_bytes(test_streams.pack('gzip', self.root.read_bytes()))
         self.assertLessEqual(self.opens(path), 2)
 
@@ -59,7 +59,7 @@ class TestCounts(base.TestCase):
                 archive.addfile(info)
         self.useFixture(test_streams.NoModules())
         for data in (file.getvalue(), self.root.read_bytes()):
-            path = self.folder / 'packed'
+            path = self.directory / 'packed'
             path.write_bytes(test_streams.pack('zstd', data))
             with (
                 mock.patch.object(

@@ -27,10 +27,10 @@ _BUILD = (
 class TestMounts(test_build.BuildCase):
     def setUp(self) -> None:
         super().setUp()
-        self.source = self.folder / 'c'
-        host = self.folder / 'host'
+        self.source = self.directory / 'c'
+        host = self.directory / 'host'
         for name in ('c/etc', 'c/home', 'c/proc', 'host'):
-            (self.folder / name).mkdir(parents=True)
+            (self.directory / name).mkdir(parents=True)
         (self.source / 'etc' / 'own').write_bytes(b'own' * 1000)
         (self.source / 'etc' / 'resolv.conf').write_bytes(b'own')
         (host / 'key').write_bytes(b'secret')
@@ -43,7 +43,7 @@ class TestMounts(test_build.BuildCase):
         script = '\n'.join(('set -e', *lines, 'exec "$@"'))
         root = pathlib.Path(build.__file__).parents[2]
         options = {
-            'cwd': self.folder,
+            'cwd': self.directory,
             'env': {**os.environ, 'PYTHONPATH': str(root)},
             'capture_output': True,
             'text': True,
@@ -115,7 +115,7 @@ class TestMounts(test_build.BuildCase):
 class TestDepth(test_build.BuildCase):
     def nested(self, depth: int) -> pathlib.Path:
         """Make directories in each other, with a file behind each."""
-        source = self.folder / 'deep'
+        source = self.directory / 'deep'
         source.mkdir()
         here = os.open(source, os.O_RDONLY)
         for _ in range(depth):

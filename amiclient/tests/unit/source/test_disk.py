@@ -27,9 +27,9 @@ _SECRET = b'what was deleted long ago '
 class DiskCase(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
+        self.directory = self.tmp()
         self.work = self.tmp()
-        self.root = triple.root(self.folder, size=24 * MIB, data=2 * MIB)
+        self.root = triple.root(self.directory, size=24 * MIB, data=2 * MIB)
         self.tree = exttree.read_tree(self.root)
 
     def opened(self, path: pathlib.Path, **choice):
@@ -73,7 +73,7 @@ class DiskCase(base.TestCase):
         return path
 
     def disk(self, *parts: disks.Part, **options) -> pathlib.Path:
-        return disks.make(self.folder / 'disk', parts, **options)
+        return disks.make(self.directory / 'disk', parts, **options)
 
     def traditional(self) -> pathlib.Path:
         """Make one with a boot and a swap partition, and deleted data."""
@@ -130,7 +130,7 @@ class TestFormats(DiskCase):
         """Where what is in them would not tell."""
         boots = [self.other('vmlinuz-1'), self.other('vmlinuz-2')]
         found = superblock.read(boots[1])
-        etc = self.folder / 'tree' / 'etc'
+        etc = self.directory / 'tree' / 'etc'
         for spec in (
             f'UUID={found.uuid}',
             '/dev/sda2',
@@ -138,7 +138,7 @@ class TestFormats(DiskCase):
             f'/dev/disk/by-uuid/{found.uuid}',
         ):
             (etc / 'fstab').write_text(f'{spec} /boot/ ext2 defaults 0 2\n')
-            self.root = triple.root(self.folder, size=24 * MIB)
+            self.root = triple.root(self.directory, size=24 * MIB)
             path = self.disk(
                 disks.Part(4, boots[0]),
                 disks.Part(4, boots[1]),
@@ -151,7 +151,7 @@ class TestFormats(DiskCase):
                     b'/vmlinuz-2', exttree.read_tree(source.boot), spec
                 )
         (etc / 'fstab').write_text('/dev/sda4 /boot xfs defaults 0 2\n')
-        root = triple.root(self.folder, size=24 * MIB)
+        root = triple.root(self.directory, size=24 * MIB)
         disks.fill(path, [(root, 9 * MIB)])
         with self.opened(path) as source:
             self.assertIsNone(source.boot)
@@ -184,7 +184,7 @@ class TestFormats(DiskCase):
 
     def test_large_sectors(self) -> None:
         begin, end = disks.gpt(8192, [(disks.LINUX, 256, 6399)], 4096)
-        path = self.folder / 'disk'
+        path = self.directory / 'disk'
         path.write_bytes(b'')
         os.truncate(path, 32 * MIB)
         disks.fill(path, [(begin, 0), (self.root, MIB)])
@@ -266,7 +266,7 @@ class TestChoice(DiskCase):
             self.assertIn(remedy, told)
 
     def test_many_partitions(self) -> None:
-        path = self.folder / 'disk'
+        path = self.directory / 'disk'
         entries = [(disks.LINUX, 2048 + i, 2048 + i) for i in range(128)]
         begin, end = disks.gpt(8192, entries)
         path.write_bytes(begin.ljust(8192 * 512 - len(end), b'\0') + end)
@@ -297,10 +297,10 @@ class TestChoice(DiskCase):
         self.assertIn('longer than its partition', told)
 
     def test_compressed_something(self) -> None:
-        path = self.folder / 'kernel'
-        path.write_bytes(triple.kernel(self.folder).read_bytes())
+        path = self.directory / 'kernel'
+        path.write_bytes(triple.kernel(self.directory).read_bytes())
         process.run(['gzip', '-k', path], access=None)
-        told = self.refused(self.folder / 'kernel.gz')
+        told = self.refused(self.directory / 'kernel.gz')
         self.assertIn('a Linux kernel', told)
 
 
@@ -308,7 +308,7 @@ class TestEnclosed(DiskCase):
     """What an archive is around a disk is said, and what to do."""
 
     def tar(self, member: pathlib.Path, name: str, mode: str) -> pathlib.Path:
-        path = self.folder / 'enclosing'
+        path = self.directory / 'enclosing'
         with tarfile.open(path, mode) as archive:
             archive.add(member, name)
         return path
@@ -323,7 +323,7 @@ class TestEnclosed(DiskCase):
         )
 
     def test_virtual_machine(self) -> None:
-        disk = self.folder / 'disk.vmdk'
+        disk = self.directory / 'disk.vmdk'
         process.run([
             'qemu-img', 'convert', '-O', 'vmdk', '-o',
             'subformat=streamOptimized', self.root, disk,
@@ -332,22 +332,22 @@ class TestEnclosed(DiskCase):
         self.assertIn('in it: ova/disk1.vmdk;', self.refused(path))
 
     def test_in_a_directory(self) -> None:
-        folder = self.tmp()
-        (folder / 'README').write_bytes(b'read me' * 20000)
-        (folder / 'x.img').write_bytes(self.root.read_bytes())
+        directory = self.tmp()
+        (directory / 'README').write_bytes(b'read me' * 20000)
+        (directory / 'x.img').write_bytes(self.root.read_bytes())
         self.assertIn(
             'a directory with a disk image in it: x.img; give that',
-            self.refused(folder),
+            self.refused(directory),
         )
 
     def test_none(self) -> None:
-        folder = self.tmp()
+        directory = self.tmp()
         # It is told before all of it is read, and written into itself.
-        (folder / 'work').mkdir()
-        with (folder / 'huge').open('wb') as file:
+        (directory / 'work').mkdir()
+        with (directory / 'huge').open('wb') as file:
             file.truncate(1 << 40)
-        self.work = folder / 'work'
-        self.assertIn('it has none of bin, etc', self.refused(folder))
-        folder = self.tmp()
-        (folder / 'README').write_bytes(b'read me' * 20000)
-        self.assertIn('it has none of bin, etc', self.refused(folder))
+        self.work = directory / 'work'
+        self.assertIn('it has none of bin, etc', self.refused(directory))
+        directory = self.tmp()
+        (directory / 'README').write_bytes(b'read me' * 20000)
+        self.assertIn('it has none of bin, etc', self.refused(directory))

@@ -54,35 +54,35 @@ _OWN: images.Files = {
 _MACHINE = '3fa5a05d8e4c4f6f9d1b2a3c4d5e6f70'
 
 
-def _entry(version: str, folder: str) -> bytes:
+def _entry(version: str, directory: str) -> bytes:
     return (
         f'title Debian\nversion {version}\nmachine-id {_MACHINE}\n'
         'options root=UUID=1 ro\n'
-        f'linux {folder}/linux\n'
-        f'initrd {folder}/microcode {folder}/initrd.img-{version}\n'
+        f'linux {directory}/linux\n'
+        f'initrd {directory}/microcode {directory}/initrd.img-{version}\n'
     ).encode()
 
 
 class LoaderCase(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
+        self.directory = self.tmp()
         self.work = self.tmp()
 
     def fat(self, files: images.Files, name: str = 'fat', **options):
         tree = self.tmp()
         images.write(tree, files)
-        return disks.fat(self.folder / name, tree, **options)
+        return disks.fat(self.directory / name, tree, **options)
 
     def root(self, files: images.Files | None = None, fstab: str = ''):
         return images.image(
-            self.folder,
+            self.directory,
             {**_ROOT, 'etc/fstab': fstab.encode(), **(files or {})},
             size=8 * MIB,
         )
 
     def disk(self, *parts: disks.Part, **options) -> pathlib.Path:
-        return disks.make(self.folder / 'disk', parts, **options)
+        return disks.make(self.directory / 'disk', parts, **options)
 
     def usual(self, esp: pathlib.Path | bytes, **root) -> pathlib.Path:
         """Make a disk with an EFI system partition."""
@@ -99,9 +99,9 @@ class LoaderCase(base.TestCase):
         with self.opened(path) as source:
             found = boot_files.find(source.root, source.boot)
             for number, each in enumerate(found):
-                folder = self.tmp() / str(number)
-                folder.mkdir()
-                taken = boot_extract.take(each, folder)
+                directory = self.tmp() / str(number)
+                directory.mkdir()
+                taken = boot_extract.take(each, directory)
                 self.assertEqual(each.has_ramdisk, taken.ramdisk is not None)
             self.partitions = source.partitions
         self.assertEqual([], os.listdir(self.work))
@@ -153,14 +153,14 @@ class TestFound(LoaderCase):
         """Entries of Debian with systemd-boot, on /boot by its fstab."""
         files: dict[str, images.Content] = {}
         for version in ('6.1.0-9-amd64', '6.1.0-13-amd64'):
-            folder = f'/{_MACHINE}/{version}'
+            directory = f'/{_MACHINE}/{version}'
             files |= {
                 f'loader/entries/{_MACHINE}-{version}.conf': _entry(
-                    version, folder
+                    version, directory
                 ),
-                f'{folder}/linux': samples.bzimage(),
-                f'{folder}/microcode': samples.microcode(),
-                f'{folder}/initrd.img-{version}': samples.initramfs(),
+                f'{directory}/linux': samples.bzimage(),
+                f'{directory}/microcode': samples.microcode(),
+                f'{directory}/initrd.img-{version}': samples.initramfs(),
             }
         boot = self.fat(files)
         expected = [
@@ -254,7 +254,7 @@ class TestLeftAlone(LoaderCase):
     def test_boot_partition(self) -> None:
         """There is an ext2 one, and nothing but GRUB on the other."""
         boot = images.image(
-            self.folder,
+            self.directory,
             {name.removeprefix('boot/'): c for name, c in _OWN.items()},
             size=4 * MIB,
             name='boot',
@@ -281,15 +281,15 @@ class TestLeftAlone(LoaderCase):
 
     def test_no_kernel(self) -> None:
         self.assertEqual(([], []), self.found(self.usual(self.fat(_GRUB))))
-        with self.opened(self.folder / 'disk') as source:
+        with self.opened(self.directory / 'disk') as source:
             self.assertIsNone(source.boot)
         empty = self.fat({})
         self.assertEqual(([], []), self.found(self.usual(empty)))
         fstab = 'UUID=ABCD-1234 /boot vfat\n'
         _, notes = self.found(self.usual(empty, fstab=fstab))
         self.assertEqual(
-            [f'{self.folder}/disk: what belongs on /boot is on partition 1, '
-             'a FAT filesystem, in which no kernel was found'],
+            [f'{self.directory}/disk: what belongs on /boot is on partition '
+             '1, a FAT filesystem, in which no kernel was found'],
             notes,
         )  # fmt: skip
 
@@ -416,7 +416,7 @@ class TestDamaged(LoaderCase):
         self.assertEqual(
             [('6.2.2', '/EFI/Linux/good one.efi')], [f[:2] for f in found]
         )
-        # What mdir gives as a name is none of that folder.
+        # What mdir gives as a name is none of that directory.
         (note,) = notes
         self.assertIn('/EFI/Linux/g.efi.efi cannot be read (mdir', note)
 

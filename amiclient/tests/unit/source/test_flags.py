@@ -57,14 +57,14 @@ class TestFlags(test_build.BuildCase):
 
     def test_overrides(self) -> None:
         source = self.source(i='schg', a='uappnd')
-        file = self.folder / 'mtree'
+        file = self.directory / 'mtree'
         file.write_text('etc/i flags=none\netc/a flags=sappnd,nodump\n')
         self.build(source, overrides=file)
         self.assertEqual(0, self.flags('/etc/i'))
         self.assertEqual(0x60, self.flags('/etc/a'))
 
     def test_directory(self) -> None:
-        source = self.folder / 'source'
+        source = self.directory / 'source'
         (source / 'etc').mkdir(parents=True)
         (source / 'etc/plain').write_bytes(b'x')
         (source / 'etc/file').write_bytes(b'x')

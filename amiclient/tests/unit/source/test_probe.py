@@ -38,10 +38,10 @@ def mbr(start: int, sectors: int, kind: int = 0x83) -> bytes:
 class TestDetect(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
+        self.directory = self.tmp()
 
     def file(self, content: bytes, name: str = 'f') -> pathlib.Path:
-        path = self.folder / name
+        path = self.directory / name
         path.write_bytes(content)
         return path
 
@@ -59,7 +59,7 @@ class TestDetect(base.TestCase):
 
     def test_ext_filesystems(self) -> None:
         for kind in ('ext2', 'ext3', 'ext4'):
-            path = self.folder / kind
+            path = self.directory / kind
             mkfs(path, '-t', kind)
             self.assertEqual(f'an {kind} filesystem', probe.identify(path))
             root = probe.open_root(path)
@@ -69,7 +69,7 @@ class TestDetect(base.TestCase):
             self.assertFalse(root.is_device)
 
     def test_what_follows_a_filesystem_does_not_matter(self) -> None:
-        path = self.folder / 'f'
+        path = self.directory / 'f'
         mkfs(path, '-t', 'ext4')
         with path.open('ab') as file:
             file.write(b'x' * 5000)
@@ -77,7 +77,7 @@ class TestDetect(base.TestCase):
 
     def test_old_boot_sector(self) -> None:
         """It does not make a partitioned disk of a filesystem."""
-        path = self.folder / 'f'
+        path = self.directory / 'f'
         mkfs(path, '-t', 'ext4')
         for sector in (
             bytes(510) + b'\x55\xaa',
@@ -92,9 +92,9 @@ class TestDetect(base.TestCase):
 
     def test_disk_that_was_a_filesystem_once(self) -> None:
         """Its superblock is left, but the partition is what counts."""
-        path = self.folder / 'f'
+        path = self.directory / 'f'
         mkfs(path, '-t', 'ext4')
-        part = self.folder / 'part'
+        part = self.directory / 'part'
         mkfs(part, '-t', 'ext4', size=4 * _MIB)
         with path.open('r+b') as file:
             file.write(mbr(2048, 8192))
@@ -104,7 +104,7 @@ class TestDetect(base.TestCase):
         self.assertIn('partition', self.refused(path))
 
     def test_cut_short(self) -> None:
-        path = self.folder / 'f'
+        path = self.directory / 'f'
         mkfs(path, '-t', 'ext4')
         os.truncate(path, 5 * _MIB)
         self.assertEqual('an ext4 filesystem', probe.identify(path))
@@ -112,7 +112,7 @@ class TestDetect(base.TestCase):
         self.assertIn(f'takes {8 * _MIB} bytes, and {5 * _MIB}', str(error))
 
     def test_damaged_superblock(self) -> None:
-        path = self.folder / 'f'
+        path = self.directory / 'f'
         mkfs(path, '-t', 'ext4')
         with path.open('r+b') as file:
             file.seek(1024 + 0x18)
@@ -121,13 +121,13 @@ class TestDetect(base.TestCase):
         self.assertRaises(errors.DamagedError, probe.open_root, path)
 
     def test_external_journal(self) -> None:
-        path = self.folder / 'journal'
+        path = self.directory / 'journal'
         mkfs(path, '-O', 'journal_dev', '-b', '4096')
         self.assertEqual('an external journal device', probe.identify(path))
         self.assertIn('give the filesystem', self.refused(path))
 
     def test_swap(self) -> None:
-        path = self.folder / 'swap'
+        path = self.directory / 'swap'
         path.write_bytes(bytes(_MIB))
         path.chmod(0o600)
         subprocess.run(
@@ -147,7 +147,7 @@ class TestDetect(base.TestCase):
             ('vpc', 'a VHD disk image'),
             ('parallels', 'a Parallels disk image'),
         ):
-            path = self.folder / kind
+            path = self.directory / kind
             subprocess.run(
                 ['qemu-img', 'create', '-q', '-f', kind, str(path), '8M'],
                 check=True,
@@ -162,7 +162,7 @@ class TestDetect(base.TestCase):
 
     def test_fixed_vhd(self) -> None:
         """Its only mark is a footer."""
-        path = self.folder / 'f'
+        path = self.directory / 'f'
         subprocess.run(
             ['qemu-img', 'create', '-q', '-f', 'vpc',
              '-o', 'subformat=fixed', str(path), '8M'],
@@ -174,7 +174,7 @@ class TestDetect(base.TestCase):
 
     def test_qcow2_header_in_front_of_a_filesystem(self) -> None:
         """Whoever made that wants it to be taken for something else."""
-        path = self.folder / 'f'
+        path = self.directory / 'f'
         mkfs(path, '-t', 'ext4')
         with path.open('r+b') as file:
             file.write(b'QFI\xfb\x00\x00\x00\x03')
@@ -195,9 +195,10 @@ class TestDetect(base.TestCase):
 
     def test_archives(self) -> None:
         self.file(b'content')
-        path = self.folder / 'a.tar'
+        path = self.directory / 'a.tar'
         subprocess.run(
-            ['tar', '-cf', str(path), '-C', str(self.folder), 'f'], check=True
+            ['tar', '-cf', str(path), '-C', str(self.directory), 'f'],
+            check=True,
         )
         self.assertEqual('a tar archive', probe.identify(path))
         path = self.file(samples.initramfs())
@@ -218,7 +219,7 @@ class TestDetect(base.TestCase):
         self.assertTrue(uec.is_tar(path))
         with resolve.opened(path) as source:
             self.assertEqual('files', source.format)
-        target = self.folder / 'built'
+        target = self.directory / 'built'
         build.execute(build.plan(build.BuildRequest(path, target)))
 
     def test_partitioned_disks(self) -> None:
@@ -305,9 +306,9 @@ class TestDetect(base.TestCase):
         )
 
     def test_missing(self) -> None:
-        path = self.folder / 'no'
+        path = self.directory / 'no'
         self.assertEqual(f'{path}: no such file', self.refused(path))
-        link = self.folder / 'link'
+        link = self.directory / 'link'
         link.symlink_to(path)
         self.assertEqual(
             f'{link}: a link to what is not there', self.refused(link)
@@ -317,26 +318,26 @@ class TestDetect(base.TestCase):
         self.assertRaises(errors.SourceError, probe.identify, path)
 
     def test_directory(self) -> None:
-        self.assertEqual('a directory', probe.identify(self.folder))
+        self.assertEqual('a directory', probe.identify(self.directory))
         self.assertIn(
             ': a directory: only ext2, ext3 and ext4 filesystems are taken; '
             'make an ext4 filesystem of it',
-            self.refused(self.folder),
+            self.refused(self.directory),
         )
 
     def test_special_files_do_not_block(self) -> None:
-        fifo = self.folder / 'fifo'
+        fifo = self.directory / 'fifo'
         os.mkfifo(fifo)
         self.assertEqual('a FIFO', probe.identify(fifo))
         self.assertEqual(
             f'{fifo}: a FIFO, not a root filesystem image', self.refused(fifo)
         )
-        path = self.folder / 'socket'
-        folder = os.open(self.folder, os.O_PATH)
-        self.addCleanup(os.close, folder)
+        path = self.directory / 'socket'
+        directory = os.open(self.directory, os.O_PATH)
+        self.addCleanup(os.close, directory)
         with socket.socket(socket.AF_UNIX) as server:
             # The path of a socket must not have more than 107 bytes.
-            server.bind(f'/proc/self/fd/{folder}/socket')
+            server.bind(f'/proc/self/fd/{directory}/socket')
             self.assertIn('a socket', self.refused(path))
         zero = pathlib.Path('/dev/zero')
         self.assertEqual('a character device', probe.identify(zero))
@@ -352,12 +353,12 @@ class TestDetect(base.TestCase):
             self.assertIn('permission denied', self.refused(path))
 
     def test_loop_of_links(self) -> None:
-        path = self.folder / 'loop'
+        path = self.directory / 'loop'
         path.symlink_to(path)
         self.assertIn('cannot be read: Too many levels', self.refused(path))
 
     def test_names_that_would_break_a_line(self) -> None:
-        path = self.folder / os.fsdecode(b'a\nb\x1b[31m\xff.img')
+        path = self.directory / os.fsdecode(b'a\nb\x1b[31m\xff.img')
         self.assertTrue(
             self.refused(path).endswith(
                 'a\\nb\\x1b[31m\\xff.img: no such file'

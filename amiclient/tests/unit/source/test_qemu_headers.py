@@ -89,15 +89,15 @@ MEND = {'vpc': mend_vpc, 'vhdx': mend_vhdx}
 class HeaderCase(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
+        self.directory = self.tmp()
 
     def make(self, kind: str, *options: str) -> pathlib.Path:
-        path = self.folder / f'{len(os.listdir(self.folder))}'
+        path = self.directory / f'{len(os.listdir(self.directory))}'
         argv = ['qemu-img', 'create', '-q', '-u', '-f', kind]
         for option in options:
             argv += ['-o', option]
         # A data file is made as well, wherever this runs.
-        process.run([*argv, path, str(SIZE)], cwd=self.folder, access=None)
+        process.run([*argv, path, str(SIZE)], cwd=self.directory, access=None)
         return path
 
     def read(self, path: pathlib.Path, kind: str) -> qemu_image.Header:
@@ -123,13 +123,13 @@ class HeaderCase(base.TestCase):
 
 class TestHeaders(HeaderCase):
     def test_sound(self) -> None:
-        raw = self.folder / 'raw'
+        raw = self.directory / 'raw'
         raw.write_bytes(self.random.randbytes(3 << 20))
         os.truncate(raw, SIZE)
         for kind, choices in SOUND.items():
             for options in choices:
                 empty = self.make(kind, *options)
-                full = self.folder / 'full'
+                full = self.directory / 'full'
                 argv = ['qemu-img', 'convert', '-f', 'raw', '-O', kind]
                 for option in options:
                     argv += ['-o', option]
@@ -429,7 +429,7 @@ class TestMutants(HeaderCase):
 
     def setUp(self) -> None:
         super().setUp()
-        (self.folder / 'secret').write_bytes(b'secret' * 1024)
+        (self.directory / 'secret').write_bytes(b'secret' * 1024)
 
     def seeds(self, kind: str) -> list[pathlib.Path]:
         found = [self.make(kind)]
@@ -440,7 +440,7 @@ class TestMutants(HeaderCase):
             found.append(self.make(kind, 'data_file=secret'))
         if kind == 'vmdk':
             # What QEMU takes for a parent.
-            self.make(kind).rename(self.folder / 'secret')
+            self.make(kind).rename(self.directory / 'secret')
             for word in _WORDS[-6:-1]:
                 path = self.make(kind)
                 data = path.read_bytes().replace(b'#DDB\n', word, 1)
@@ -480,7 +480,7 @@ class TestMutants(HeaderCase):
                 *('--chardev', 'stdio,id=it', '--monitor', 'chardev=it'),
             ],
             input='\n'.join(map(json.dumps, commands)).encode(),
-            cwd=self.folder,
+            cwd=self.directory,
             access=None,
         )
         return result.text.splitlines()
@@ -493,7 +493,7 @@ class TestMutants(HeaderCase):
         for number in range(30 if kind == 'vhdx' else 200):
             data = bytearray(seeds[number % len(seeds)])
             self.mutate(rng, kind, data)
-            path = self.folder / f'mutant{number}'
+            path = self.directory / f'mutant{number}'
             path.write_bytes(data)
             try:
                 header = self.read(path, kind)

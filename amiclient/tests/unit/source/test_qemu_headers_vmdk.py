@@ -64,10 +64,10 @@ ddb.uuid.parent="00000000-0000-0000-0000-000000000000"
 class TestVmdk(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
+        self.directory = self.tmp()
 
     def make(self, *options: str) -> pathlib.Path:
-        path = self.folder / f'{len(os.listdir(self.folder))}.vmdk'
+        path = self.directory / f'{len(os.listdir(self.directory))}.vmdk'
         argv = ['qemu-img', 'create', '-q', '-f', 'vmdk']
         for option in options:
             argv += ['-o', option]
@@ -271,9 +271,9 @@ class TestVmdk(base.TestCase):
         node['file'] = {'driver': 'file', 'filename': str(path)}
         words = ['qemu-img', 'convert', '-O', 'raw']
         told = f'json:{json.dumps(node)}'
-        process.run([*words, told, self.folder / 'out'], access=None)
+        process.run([*words, told, self.directory / 'out'], access=None)
         del node['backing']
         told = f'json:{json.dumps(node)}'
-        run = (process.run, [*words, told, self.folder / 'out'])
+        run = (process.run, [*words, told, self.directory / 'out'])
         error = self.assertRaises(errors.ProgramError, *run, access=None)
         self.assertIn('nosuch', str(error))

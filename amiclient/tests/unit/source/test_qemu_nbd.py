@@ -48,10 +48,10 @@ sys.exit("qemu-nbd: Failed to blk_new_open 'x': Failed to get a lock")
 class HostileCase(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
+        self.directory = self.tmp()
         self.work = self.tmp()
-        self.secret = self.folder / 'secret'
-        root = triple.root(self.folder, size=8 * MIB)
+        self.secret = self.directory / 'secret'
+        root = triple.root(self.directory, size=8 * MIB)
         disks.make(self.secret, [disks.Part(8, root)])
         self.tree = exttree.read_tree(root)
 
@@ -74,7 +74,7 @@ class HostileCase(base.TestCase):
         return message
 
     def layer(self, name: str, backing, kind: str = 'raw') -> pathlib.Path:
-        path = self.folder / name
+        path = self.directory / name
         self.qemu(
             *('create', '-q', '-u', '-f', 'qcow2', '-F', kind),
             *('-b', backing, path, str(20 * MIB)),
@@ -94,7 +94,7 @@ class TestBackingFiles(HostileCase):
         path = self.layer('a', 'secret')
         node = {'driver': 'qcow2', 'backing': None}
         node['file'] = {'driver': 'file', 'filename': str(path)}
-        target = self.folder / 'out'
+        target = self.directory / 'out'
         self.qemu('convert', '-O', 'raw', f'json:{json.dumps(node)}', target)
         self.assertFalse(any(target.read_bytes()))
 
@@ -107,22 +107,22 @@ class TestBackingFiles(HostileCase):
     def test_beside_what_is_compressed(self) -> None:
         """Not beside the copy that is made of it."""
         self.layer('b', 'a', 'qcow2')
-        below = self.folder / 'below'
+        below = self.directory / 'below'
         below.mkdir()
         self.layer('a', 'below/c', 'qcow2')
         # From where that is itself.
         self.secret.rename(below / 'secret')
         self.layer('below/c', 'secret')
-        packed = self.folder / 'b.gz'
-        packed.write_bytes(gzip.compress((self.folder / 'b').read_bytes()))
+        packed = self.directory / 'b.gz'
+        packed.write_bytes(gzip.compress((self.directory / 'b').read_bytes()))
         link = self.tmp() / 'link'
         link.symlink_to(packed)
         for path in (packed, link):
             with self.opened(path, allow_backing_file=True) as source:
                 self.assertEqual(self.tree, exttree.read_tree(source.root))
-        (self.folder / 'a').unlink()
+        (self.directory / 'a').unlink()
         told = self.refused(packed, allow_backing_file=True)
-        self.assertIn(f'{self.folder / "a"}: no such file', told)
+        self.assertIn(f'{self.directory / "a"}: no such file', told)
         self.assertIn('it is a layer over a', self.refused(packed))
 
     def test_never_followed(self) -> None:
@@ -142,7 +142,7 @@ class TestBackingFiles(HostileCase):
         self.assertIn('have no end', told)
 
     def test_qed(self) -> None:
-        path = self.folder / 'a'
+        path = self.directory / 'a'
         words = ('create', '-q', '-f', 'qed', '-F', 'raw')
         self.qemu(*words, '-b', self.secret, path)
         self.assertIn('a layer over', self.refused(path))
@@ -155,10 +155,10 @@ class TestSwapped(HostileCase):
 
     def setUp(self) -> None:
         super().setUp()
-        own = triple.root(self.folder, size=8 * MIB, data=MIB, name='own')
+        own = triple.root(self.directory, size=8 * MIB, data=MIB, name='own')
         self.own = exttree.read_tree(own)
         self.assertNotEqual(self.tree, self.own)
-        self.disk = disks.make(self.folder / 'disk', [disks.Part(8, own)])
+        self.disk = disks.make(self.directory / 'disk', [disks.Part(8, own)])
 
     def swap(
         self, path: pathlib.Path, other: pathlib.Path
@@ -201,7 +201,7 @@ class TestSwapped(HostileCase):
 
 class TestOtherFiles(HostileCase):
     def test_data_file(self) -> None:
-        path, other = self.folder / 'a', self.folder / 'other'
+        path, other = self.directory / 'a', self.directory / 'other'
         self.qemu(
             *('create', '-q', '-f', 'qcow2', '-o', f'data_file={other}'),
             *(path, str(20 * MIB)),
@@ -211,7 +211,7 @@ class TestOtherFiles(HostileCase):
 
     def test_vmdk_descriptor(self) -> None:
         """Text that names extents; it looks like text, and is refused."""
-        path = self.folder / 'a'
+        path = self.directory / 'a'
         size = self.secret.stat().st_size // 512
         path.write_text(
             '# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\n'
@@ -227,11 +227,11 @@ class TestOtherFiles(HostileCase):
 
         It is refused, or else the data are the image's own.
         """
-        root = triple.root(self.folder, size=8 * MIB, data=MIB, name='own')
+        root = triple.root(self.directory, size=8 * MIB, data=MIB, name='own')
         tree = exttree.read_tree(root)
         self.assertNotEqual(self.tree, tree)
-        disk = disks.make(self.folder / 'disk', [disks.Part(8, root)])
-        path = self.folder / 'sparse'
+        disk = disks.make(self.directory / 'disk', [disks.Part(8, root)])
+        path = self.directory / 'sparse'
         self.qemu('convert', '-f', 'raw', '-O', 'vmdk', disk, path)
         data = path.read_bytes()
         refused = 0
@@ -277,7 +277,7 @@ class TestOtherFiles(HostileCase):
             self.assertIn('a layer over another image', self.refused(path))
 
     def test_encrypted(self) -> None:
-        path = self.folder / 'a'
+        path = self.directory / 'a'
         self.qemu('create', '-q', '-f', 'qcow2', path, str(MIB))
         with path.open('r+b') as file:
             file.seek(32)
@@ -318,7 +318,7 @@ class TestDamage(HostileCase):
             'driver': 'qcow2',
             'file': {'driver': 'file', 'filename': str(path)},
         }
-        place = os.open(self.folder, os.O_PATH)
+        place = os.open(self.directory, os.O_PATH)
         self.addCleanup(os.close, place)
         # The path of a socket must not have more than 107 bytes.
         sock = pathlib.Path(f'/proc/{os.getpid()}/fd/{place}/sock')
@@ -364,7 +364,7 @@ class TestDamage(HostileCase):
 
     def test_in_use_as_is_told_once_connected(self) -> None:
         path = disks.convert(self.secret, 'qcow2')
-        late = self.folder / 'bin/qemu-nbd'
+        late = self.directory / 'bin/qemu-nbd'
         late.parent.mkdir()
         late.write_text(_LATE.format(sys.executable))
         late.chmod(0o755)

@@ -58,7 +58,7 @@ class TestHostileArchives(test_build.BuildCase):
 
     def test_cut_short_and_damaged(self) -> None:
         data = self.tar(archives.plain_members()).read_bytes()
-        source = self.folder / 'bad.tar'
+        source = self.directory / 'bad.tar'
         end = len(data.rstrip(b'\0')) + 511 & ~511
         # Within a file, within a header, and between two files, where most
         # programs take what is there for the whole.
@@ -72,7 +72,7 @@ class TestHostileArchives(test_build.BuildCase):
 
     def test_random_damage(self) -> None:
         data = self.tar(archives.plain_members()).read_bytes()
-        source = self.folder / 'bad.tar'
+        source = self.directory / 'bad.tar'
         for _ in range(60):
             damaged = bytearray(data)
             for _ in range(self.random.randrange(1, 4)):
@@ -87,12 +87,12 @@ class TestHostileArchives(test_build.BuildCase):
     def test_headers_of_impossible_size(self) -> None:
         header = member('x', tarfile.XHDTYPE)
         header.size = 2**30
-        source = self.folder / 'huge.tar'
+        source = self.directory / 'huge.tar'
         source.write_bytes(header.tobuf() + bytes(10240))
         self.assertIn('impossible size', self.refused(source))
 
     def test_bomb(self) -> None:
-        source = self.folder / 'bomb.tar.gz'
+        source = self.directory / 'bomb.tar.gz'
         with tarfile.open(source, 'w:gz') as tar:
             header = member('zeros')
             header.size = 64 * MIB
@@ -134,18 +134,18 @@ class TestHostileArchives(test_build.BuildCase):
         text = self.refused(self.tar(layers))
         self.assertIn('docker save', text)
         self.assertIn('docker export', text)
-        other = self.folder / 'other'
+        other = self.directory / 'other'
         other.write_bytes(b'\x7fELF' + bytes(5000))
         self.assertIn('tar archive is needed', self.refused(other))
         other.write_bytes(bytes(10240))
         self.assertIn('zeros', self.refused(other))
-        self.assertIn('no such file', self.refused(self.folder / 'missing'))
+        self.assertIn('no such file', self.refused(self.directory / 'missing'))
 
 
 class TestDirectories(test_build.BuildCase):
     def setUp(self) -> None:
         super().setUp()
-        self.source = self.folder / 'tree'
+        self.source = self.directory / 'tree'
         self.source.mkdir()
         (self.source / 'bin').mkdir(mode=0o750)
         (self.source / 'bin' / 'su').write_bytes(b'su' * 3000)
@@ -195,7 +195,7 @@ class TestDirectories(test_build.BuildCase):
         }
 
     def test_overrides_and_owner(self) -> None:
-        file = self.folder / 'overrides'
+        file = self.directory / 'overrides'
         file.write_text(
             '#mtree\n/set uid=0 gid=7\n'
             './bin/su mode=0755 uid=5 time=77.5 sha256digest=00 \\\n'
@@ -215,7 +215,7 @@ class TestDirectories(test_build.BuildCase):
         self.assertEqual((3, 4), (found[b'/'].uid, found[b'/fifo'].gid))
 
     def test_overrides_that_make_no_sense(self) -> None:
-        file = self.folder / 'overrides'
+        file = self.directory / 'overrides'
         for line, words in (
             ('./missing mode=0644', 'line 2: ./missing is not there'),
             ('./missing type=char', 'has no device='),
@@ -239,7 +239,7 @@ class TestDirectories(test_build.BuildCase):
             self.source / 'bin',
         )  # fmt: skip
         self.assertIn('within the source; name another directory', str(error))
-        self.output = self.folder / 'out' / 'root.img'
+        self.output = self.directory / 'out' / 'root.img'
         for options, words in (
             ({'label': 'seventeen letters'}, 'more than 16 bytes'),
             ({'journal': MIB}, 'too small'),

@@ -29,9 +29,9 @@ MIB = 2**20
 class TestUnpacking(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
+        self.directory = self.tmp()
         self.work = self.tmp()
-        self.root = triple.root(self.folder, size=24 * MIB, data=2 * MIB)
+        self.root = triple.root(self.directory, size=24 * MIB, data=2 * MIB)
 
     def packed(self, path: pathlib.Path) -> pathlib.Path:
         target = path.with_name(f'{path.name}.gz')
@@ -66,7 +66,7 @@ class TestUnpacking(base.TestCase):
     def test_nothing_grows_by_being_written_to(self) -> None:
         """XFS gives a file more room then, and leaves it what a hole ends."""
         image = self.root.read_bytes()
-        tarball = self.folder / 'uec.tar'
+        tarball = self.directory / 'uec.tar'
         with tarfile.open(tarball, 'w') as archive:
             for name in ('x-vmlinuz', 'x.img'):
                 info = tarfile.TarInfo(name)
@@ -97,7 +97,9 @@ class TestUnpacking(base.TestCase):
         """It stops while there is still some, and says what it had come to."""
         path = self.packed(self.root)
         self.useFixture(
-            fixtures.MockPatchObject(scratch, 'room', lambda folder: 70 * MIB)
+            fixtures.MockPatchObject(
+                scratch, 'room', lambda directory: 70 * MIB
+            )
         )
         self.useFixture(fixtures.MockPatchObject(unpacking, '_STEP', MIB // 2))
         self.useFixture(
@@ -110,7 +112,7 @@ class TestUnpacking(base.TestCase):
 
     def test_something_else(self) -> None:
         """It is told after its first bytes, whatever follows."""
-        path = self.folder / 'other.gz'
+        path = self.directory / 'other.gz'
         with gzip.open(path, 'wb', 1) as file:
             file.write(b'hsqs' + bytes(1 << 16))
             for _ in range(64):
@@ -137,7 +139,7 @@ class TestUnpacking(base.TestCase):
         )
         before = self.root.read_bytes()
         for path in (self.packed(self.root), self.root):
-            output = self.folder / 'output'
+            output = self.directory / 'output'
             request = shrink.ShrinkSourceRequest(
                 source=path,
                 choice=resolve.Choice(work_directory=self.work),
@@ -167,7 +169,7 @@ class TestUnpacking(base.TestCase):
         request = shrink.ShrinkSourceRequest(
             source=path,
             choice=resolve.Choice(work_directory=self.work),
-            output=self.folder / 'output',
+            output=self.directory / 'output',
         )
 
         def run() -> None:

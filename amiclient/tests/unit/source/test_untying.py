@@ -37,17 +37,17 @@ UUID = '99999999-8888-7777-6666-555555555555'
 class TestUntying(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
+        self.directory = self.tmp()
         self.work = self.tmp()
 
     def image(self, text: str | None = FSTAB, *options: str) -> pathlib.Path:
-        etc = self.folder / 'tree' / 'etc'
+        etc = self.directory / 'tree' / 'etc'
         etc.mkdir(parents=True, exist_ok=True)
         (etc / 'os-release').write_text('ID=debian\n')
         if text is not None:
             (etc / 'fstab').write_bytes(text.encode('latin-1'))
             (etc / 'fstab').chmod(0o640)
-        path = self.folder / 'root.img'
+        path = self.directory / 'root.img'
         with path.open('wb') as file:
             file.truncate(8 * MIB)
         argv = ['mke2fs', '-q', '-F', '-t', 'ext4', '-U', UUID, *options]
@@ -91,7 +91,7 @@ class TestUntying(base.TestCase):
     def test_told_in_short(self) -> None:
         lines = [f'/dev/sda5 /mnt/{"x" * 1500}{n} ext4' for n in range(30)]
         image = self.image('\n'.join((*lines, '')))
-        disk = disks.make(self.folder / 'disk', [disks.Part(8, image)])
+        disk = disks.make(self.directory / 'disk', [disks.Part(8, image)])
         with self.opened(disk) as source:
             (note,) = source.notes
         self.assertLess(len(note), 3000)
@@ -100,7 +100,7 @@ class TestUntying(base.TestCase):
     def test_told(self) -> None:
         """Of what was taken out of a disk; elsewhere there are checks."""
         image = self.image()
-        disk = disks.make(self.folder / 'disk', [disks.Part(8, image)])
+        disk = disks.make(self.directory / 'disk', [disks.Part(8, image)])
         with self.opened(disk) as source:
             (note,) = source.notes
             self.assertIn('/boot/efi on UUID=ABCD-1234', note)
@@ -190,7 +190,7 @@ class TestUntying(base.TestCase):
         """What a link leads to is mended, as long as that is in there."""
         text = '/dev/sda1 / ext4\n'
         self.image(text)
-        etc = self.folder / 'tree' / 'etc'
+        etc = self.directory / 'tree' / 'etc'
         (etc / 'fstab').rename(etc / 'other')
         (etc / 'third').hardlink_to(etc / 'other')
         for target in ('other', '/etc/other', '../etc/./other'):
@@ -204,7 +204,7 @@ class TestUntying(base.TestCase):
     def test_cannot_be_mended(self) -> None:
         """An error, wherever it was asked for."""
         text = '/dev/sda1 / ext4\n'
-        etc = self.folder / 'tree' / 'etc'
+        etc = self.directory / 'tree' / 'etc'
         for commands, why in (
             (['sif /etc/fstab flags 0x80800'], 'it is encrypted'),
             (['sif /etc/fstab flags 0x180000'], 'sealed'),
@@ -232,7 +232,7 @@ class TestUntying(base.TestCase):
         text = line + '#' * (1024 - len(line) - 1) + '\n'
         image = self.image(text, '-b', '1024', '-m', '0')
         free = superblock.read(image).free_blocks
-        filler = self.folder / 'filler'
+        filler = self.directory / 'filler'
         filler.write_bytes(b'x' * (1024 * free))
         process.run(
             ['debugfs', '-w', '-R', f'write {filler} filler', image],

@@ -54,11 +54,11 @@ def _unexamined(
 class WallCase(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = self.tmp()
+        self.directory = self.tmp()
         self.private = self.tmp()
-        self.secret = self.folder / 'secret'
+        self.secret = self.directory / 'secret'
         self.secret.write_bytes(_SECRET)
-        self.image = self.folder / 'image.vmdk'
+        self.image = self.directory / 'image.vmdk'
 
     def extents(self, path: pathlib.Path) -> None:
         """Make an image that names a file as its data."""
@@ -92,7 +92,7 @@ class WallCase(base.TestCase):
 
     def private_disk(self) -> str:
         """Make a disk of the user's, with the secret in it; tell its CID."""
-        disk = self.folder / 'private.vmdk'
+        disk = self.directory / 'private.vmdk'
         process.run([
             'qemu-img', 'convert', '-f', 'raw', '-O', 'vmdk',
             self.secret, disk,
@@ -128,7 +128,7 @@ class Attacks:
             self.assertRaises(BlockingIOError, server.accept)
 
     def test_a_parent_behind_a_socket(self) -> None:
-        path = self.folder / 'socket'
+        path = self.directory / 'socket'
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(str(path))
             server.listen()
