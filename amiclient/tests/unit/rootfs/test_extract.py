@@ -19,6 +19,7 @@ from amiclient.ext.layout import Layout
 from amiclient import process
 from amiclient import progress
 from amiclient.rootfs import extract
+from amiclient.rootfs.extract import Extracted
 from amiclient.source import manifest
 from amiclient.source import resolve
 from amiclient.source import shrink
@@ -54,7 +55,7 @@ class TestCopies(base.TestCase):
             file.write(_SECRET * 1000)
         self.target = self.directory / 'out'
 
-    def extract(self, path: pathlib.Path, **choice: Any) -> extract.Extracted:
+    def extract(self, path: pathlib.Path, **choice: Any) -> Extracted:
         chosen = resolve.Choice(home=self.directory, **choice)
         before = {*os.listdir(self.directory)}
         with resolve.opened(path, chosen) as source:
@@ -79,7 +80,7 @@ class TestCopies(base.TestCase):
         process.run(['gzip', '-k', '-1', self.root], access=None)
         return disk, self.root.with_name(f'{self.root.name}.gz')
 
-    def assertTaken(self, found: extract.Extracted) -> bytes:
+    def assertTaken(self, found: Extracted) -> bytes:
         self.assertEqual(
             exttree.read_tree(self.root), exttree.read_tree(found.image)
         )
