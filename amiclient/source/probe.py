@@ -340,9 +340,7 @@ def _look(path: pathlib.Path, file: BinaryIO) -> Probe:
         content = Content(MBR)
     if head and not any(head):
         content = Content(Found(_zeros(file, size)))
-    packed = None
-    if not is_device:
-        packed = compression_in(file)
+    packed = None if is_device else compression_in(file)
     return Probe(
         content.found,
         content.superblock,

@@ -6,6 +6,7 @@ See "Structure of the code" in the contributors' documentation.
 """
 
 import ast
+import collections
 import pathlib
 import re
 
@@ -214,6 +215,16 @@ class TestHouse(base.TestCase):
             for name in aliases(ast.parse(path.read_text()))
         ]
         self.assertEqual([], wrong)
+
+    def test_class_names(self) -> None:
+        places = collections.defaultdict(list)
+        for path, tree in self.product().items():
+            for node in ast.walk(tree):
+                if isinstance(node, ast.ClassDef):
+                    places[node.name].append(str(path))
+        self.assertEqual(
+            {}, {name: found for name, found in places.items() if found[1:]}
+        )
 
     def test_one_word_for_a_directory(self) -> None:
         root = _PACKAGE.parent
