@@ -7,6 +7,7 @@ See "Structure of the code" in the contributors' documentation.
 
 import ast
 import collections
+import functools
 import pathlib
 import re
 
@@ -67,6 +68,15 @@ _STARTS = (
 _TEXTS = ('.py', '.rst', '.inc', '.yaml', '.sh')
 
 _CALLS = ('system', 'popen', 'fork', 'execv', 'execve', 'posix_spawn')
+
+
+@functools.cache
+def parsed() -> dict[pathlib.Path, ast.AST]:
+    """Parse all files, once for all tests."""
+    return {
+        path.relative_to(_PACKAGE): ast.parse(path.read_text())
+        for path in _PACKAGE.rglob('*.py')
+    }
 
 
 def imports(tree: ast.AST) -> set[str]:
@@ -152,9 +162,9 @@ class TestHouse(base.TestCase):
     def product(self) -> dict[pathlib.Path, ast.AST]:
         """Every file of the product, by its path within the package."""
         found = {
-            path.relative_to(_PACKAGE): ast.parse(path.read_text())
-            for path in _PACKAGE.rglob('*.py')
-            if path.relative_to(_PACKAGE).parts[0] != 'tests'
+            path: tree
+            for path, tree in parsed().items()
+            if path.parts[0] != 'tests'
         }
         self.assertIn(pathlib.Path(_DOOR), found)
         return found
@@ -211,8 +221,8 @@ class TestHouse(base.TestCase):
     def test_no_alias_with_an_underscore(self) -> None:
         wrong = [
             f'{path} imports a module as {name}'
-            for path in _PACKAGE.rglob('*.py')
-            for name in aliases(ast.parse(path.read_text()))
+            for path, tree in parsed().items()
+            for name in aliases(tree)
         ]
         self.assertEqual([], wrong)
 
