@@ -109,12 +109,18 @@ def find(
     :raises DamagedError: if a filesystem makes no sense.
     """
     with ext_reader.opened(image) as reader:
-        finder = _Finder(reader, image, '/boot', _BOOTS)
-        found = list(finder.all())
+        return find_in(reader, image, boot)
+
+
+def find_in(
+    reader: Reader, image: pathlib.Path, boot: pathlib.Path | None
+) -> tuple[BootFiles, ...]:
+    """Find them in a root filesystem that is open already."""
+    finder = _Finder(reader, image, '/boot', _BOOTS)
+    found = list(finder.all())
     if boot is not None:
-        with ext_reader.opened(boot) as reader:
-            other = _Finder(reader, boot, '', _BOOTS_THERE, finder)
-            found += other.all()
+        with ext_reader.opened(boot) as other:
+            found += _Finder(other, boot, '', _BOOTS_THERE, finder).all()
     return _newest_first(found)
 
 

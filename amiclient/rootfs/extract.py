@@ -144,8 +144,7 @@ def _write_all(
                 source, noun, output, stem, progress, shorter=rest > 0
             )
         listing = stack.enter_context(atomic.Output(directory / manifest.NAME))
-        text = manifest.dump(manifest.Manifest(**parts))
-        listing.path.write_bytes(text.encode('utf-8', 'surrogateescape'))
+        listing.path.write_bytes(manifest.dump(manifest.Manifest(**parts)))
         # The manifest says that the others are whole: it is the last one.
         _keep((*outputs.values(), listing), progress)
     return _result(directory, outputs, listing.target)

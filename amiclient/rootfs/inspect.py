@@ -158,12 +158,11 @@ def inspect(source: bundle.Source, name: pathlib.Path) -> Inspected:
     image = source.image()
     block = image.superblock
     request = plan.ShrinkRequest(image=image)
-    with errors.about(name):
-        with ext_reader.opened(source.root) as reader:
-            target = plan.aim(request, reader.layout)
-            release = release_in(reader)
-            found = architecture(reader)
-        inside = boot_files.find(source.root, source.boot)
+    with errors.about(name), ext_reader.opened(source.root) as reader:
+        target = plan.aim(request, reader.layout)
+        release = release_in(reader)
+        found = architecture(reader)
+        inside = boot_files.find_in(reader, source.root, source.boot)
     own = _own_kernel(source)
     if own is not None and found is None:
         # There may be no programs: CirrOS's are in its ramdisk.

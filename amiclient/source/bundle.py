@@ -93,9 +93,7 @@ class Source:
 
         :raises SourceError: as :func:`amiclient.source.probe.open_root` does.
         """
-        if self.probe is None:
-            return probe.open_root(self.root)
-        return self.probe.root_image()
+        return probe.open_root(self.root, self.probe)
 
     def part(self, noun: str) -> ManifestPart | None:
         """Tell what the manifest says of a part."""

@@ -148,12 +148,13 @@ def travelling(properties: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def dump(manifest: Manifest) -> str:
-    """Write a manifest; the same one always gives the same text."""
+def dump(manifest: Manifest) -> bytes:
+    """Write a manifest; the same one always gives the same bytes."""
     content: dict[str, Any] = {'format': _FORMAT, 'version': _VERSION}
     for noun, part in manifest.parts.items():
         content[noun] = dataclasses.asdict(part)
-    return json.dumps(content, indent=2, ensure_ascii=False) + '\n'
+    text = json.dumps(content, indent=2, ensure_ascii=False) + '\n'
+    return text.encode('utf-8', 'surrogateescape')
 
 
 def read(path: pathlib.Path) -> Manifest:

@@ -359,9 +359,14 @@ def identify(path: pathlib.Path) -> str:
     return look(path).phrase
 
 
-def open_root(path: pathlib.Path) -> layout.RootImage:
-    """Take a file for a root filesystem: see :meth:`Probe.root_image`."""
-    return look(path).root_image()
+def open_root(
+    path: pathlib.Path, found: Probe | None = None
+) -> layout.RootImage:
+    """Take a file for a root filesystem: see :meth:`Probe.root_image`.
+
+    :param found: what it is, if that was asked already.
+    """
+    return (found or look(path)).root_image()
 
 
 def classify(

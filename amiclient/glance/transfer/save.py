@@ -198,8 +198,7 @@ class _Collector:
             for noun, path in paths.items()
         }
         manifest = directory / manifests.NAME
-        data = manifests.dump(self.manifest(known))
-        _write(manifest, data.encode('utf-8', 'surrogateescape'))
+        _write(manifest, manifests.dump(self.manifest(known)))
         return Saved(
             directory=directory,
             image=paths['image'],

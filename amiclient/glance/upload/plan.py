@@ -52,7 +52,7 @@ def plan(
     :raises NoSpaceError: if there is no room for the copy.
     """
     _check_request(asked)
-    root = probe.open_root(asked.source)
+    root = probe.open_root(asked.source, asked.probe)
     kernel = parts.identify(model.Kind.AKI, asked.kernel)
     ramdisk = parts.identify(model.Kind.ARI, asked.ramdisk)
     for file in (root, kernel, ramdisk):

@@ -17,6 +17,7 @@ from amiclient.glance import retry
 from amiclient import locks
 from amiclient.source import bundle
 from amiclient.source import manifest
+from amiclient.source.probe import Probe
 from amiclient import units
 
 
@@ -84,6 +85,7 @@ class UploadRequest:
     :param min_ram: MiB; None for what the source brings along, or 0.
     :param work_directory: where the copy is made; None for the usual places.
     :param own: whether the source is a temporary file that may be changed.
+    :param probe: what the source was found to be; None if nobody looked.
     :param seen: by their paths, what :func:`amiclient.locks.state` said of
         files that were looked at before.
     """
@@ -102,6 +104,9 @@ class UploadRequest:
     min_ram: int | None = None
     work_directory: pathlib.Path | None = None
     own: bool = False
+    probe: Probe | None = dataclasses.field(
+        default=None, compare=False, repr=False
+    )
     seen: Mapping[pathlib.Path, locks.State] = dataclasses.field(
         default_factory=dict
     )
@@ -310,6 +315,7 @@ def adopt(request: UploadRequest, source: bundle.Source) -> UploadRequest:
         request,
         source=source.root,
         own=source.own,
+        probe=source.probe,
         traits=traits,
         **brought,
         min_disk=min_disk,

@@ -11,6 +11,8 @@ from amiclient.glance.upload import plan
 from amiclient.glance.upload import request
 from amiclient import locks
 from amiclient import progress
+from amiclient.source import probe
+from amiclient.source import resolve
 from amiclient.tests.unit.glance import planning
 from amiclient.tests.unit.glance import records
 
@@ -38,6 +40,13 @@ class TestPlan(planning.PlanCase):
         )
         self.assertEqual(self.kernel.stat().st_size, made.kernel.size)
         self.assertEqual((), made.warnings)
+
+    def test_source_is_not_looked_at_again(self):
+        with resolve.opened(self.root) as source:
+            found = source.probe
+        with mock.patch.object(probe, 'look', wraps=probe.look) as look:
+            self.assertEqual(self.plan(), self.plan(probe=found))
+        look.assert_called_once()
 
     def test_properties_come_from_the_content(self):
         made = self.plan()

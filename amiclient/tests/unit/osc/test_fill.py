@@ -29,7 +29,7 @@ _FILLED = (
     (
         ami.UploadAmi,
         request.UploadRequest,
-        {'kernel_traits', 'options', 'own', 'ramdisk_traits', 'seen'}
+        {'kernel_traits', 'options', 'own', 'probe', 'ramdisk_traits', 'seen'}
         | {'settings', 'traits'},
     ),
     (ami.UploadAmi, request.Settings, {'owner', 'patience'}),

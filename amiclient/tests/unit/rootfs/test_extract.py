@@ -151,7 +151,7 @@ class TestCopies(base.TestCase):
             properties={'os_command_line': 'quiet'},
         )
         saved = self.directory / manifest.NAME
-        saved.write_text(manifest.dump(manifest.Manifest(image=part)))
+        saved.write_bytes(manifest.dump(manifest.Manifest(image=part)))
         with resolve.opened(self.directory) as source:
             found = extract.extract(source, self.directory, self.target)
         self.assertEqual(sha(content), sha(found.image.read_bytes()))

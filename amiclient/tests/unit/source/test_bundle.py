@@ -254,7 +254,7 @@ class TestSaved(BundleCase):
             )
         parts['image'] = dataclasses.replace(parts['image'], **changes)
         written = manifest.Manifest(**parts)
-        (self.directory / manifest.NAME).write_text(manifest.dump(written))
+        (self.directory / manifest.NAME).write_bytes(manifest.dump(written))
         return written
 
     def test_a_directory_and_its_manifest(self) -> None:

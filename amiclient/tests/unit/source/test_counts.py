@@ -2,6 +2,7 @@
 
 """How often a source is opened, and programs are started, for one question."""
 
+from collections.abc import Callable
 import io
 import os
 import pathlib
@@ -11,6 +12,7 @@ from unittest import mock
 import fixtures
 
 from amiclient import process
+from amiclient.rootfs import inspect
 from amiclient.source import resolve
 from amiclient.tests import base
 from amiclient.tests.disks import triple
@@ -24,8 +26,12 @@ class TestCounts(base.TestCase):
         self.work = self.tmp()
         self.root = triple.root(self.directory, size=8 << 20)
 
-    def opens(self, path: pathlib.Path) -> int:
-        """Take a source, and tell how often its file was opened for that."""
+    def opens(
+        self,
+        path: pathlib.Path,
+        use: Callable[[resolve.Source], object] = resolve.Source.image,
+    ) -> int:
+        """Use a source, and tell how often its file was opened for that."""
         opened: list[str] = []
         for module in (os, io):
             real = module.open
@@ -38,11 +44,17 @@ class TestCounts(base.TestCase):
             self.useFixture(fixtures.MockPatchObject(module, 'open', counted))
         choice = resolve.Choice(work_directory=self.work)
         with resolve.opened(path, choice) as source:
-            source.image()
+            use(source)
         return opened.count(str(path))
 
     def test_plain(self) -> None:
         self.assertEqual(1, self.opens(self.root))
+
+    def test_inspect(self) -> None:
+        found = self.opens(
+            self.root, lambda source: inspect.inspect(source, self.root)
+        )
+        self.assertLessEqual(found, 2)
 
     def test_compressed(self) -> None:
         path = self.directory / 'packed'

@@ -54,7 +54,7 @@ class TestManifest(base.TestCase):
         return str(error)
 
     def test_there_and_back(self) -> None:
-        self.path.write_text(manifest.dump(self.written))
+        self.path.write_bytes(manifest.dump(self.written))
         self.assertEqual(self.written, manifest.read(self.path))
         self.assertTrue(manifest.is_one(self.path.read_bytes()[:512]))
 
