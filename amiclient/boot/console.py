@@ -123,7 +123,6 @@ class Screen:
 
 
 def _lines(dump: str) -> dict[int, str]:
-    """Read lines, by the rows that they begin in."""
     data = b''.join(
         int(word, 16).to_bytes(8, 'little') for word in _WORD.findall(dump)
     )

@@ -399,14 +399,12 @@ class BootRun:
                 final = now + _LAST_WORDS
 
     def _finish_line(self, guest: session.Session) -> None:
-        """Read the rest of the line that was waited for."""
         end = time.monotonic() + _LINE
         while (left := end - time.monotonic()) > 0 and not guest.ended:
             for name, data in guest.read(left):
                 self._take(name, data)
 
     def _attend(self, guest: session.Session) -> None:
-        """Let the user talk to the guest."""
         with session.attached() as terminal:
             guest.listen(terminal.descriptor)
             while not self._result:

@@ -216,7 +216,6 @@ def _no_room(directory: pathlib.Path, size: int) -> errors.NoSpaceError:
 
 @contextlib.contextmanager
 def _blamed(image: pathlib.Path, path: str) -> Iterator[None]:
-    """Say which file it was, in the image, that is of no use."""
     try:
         yield
     except errors.SourceError as error:

@@ -181,8 +181,6 @@ def choose(
 
 
 class _Finder:
-    """Looks into one filesystem."""
-
     def __init__(
         self,
         reader: Reader,
@@ -224,7 +222,6 @@ class _Finder:
         return BootFiles(version, node.path, ramdisk, how, self._image)
 
     def _kernel(self, path: str) -> Inode | None:
-        """Look at what may be a kernel, and resolve its path."""
         found = self._reader.find(path)
         if found is None or not found.is_file or found.size < _SMALLEST:
             return None
@@ -238,7 +235,6 @@ class _Finder:
         return None
 
     def _beside(self, suffixes: Iterable[str]) -> str | None:
-        """Find the ramdisk that belongs to a kernel, by its name."""
         return self._ramdisk(
             f'{self._home}/{name.format(suffix)}'
             for suffix in suffixes
@@ -365,7 +361,6 @@ class _Finder:
         return self._made(version, node, ramdisk, 'unified')
 
     def _version(self, node: Inode, name: str) -> str:
-        """Tell the version of a kernel: by its name, header or modules."""
         base = posixpath.basename(name)
         match = _KERNEL.fullmatch(base)
         text = match[2] if match else base
@@ -384,7 +379,6 @@ class _Finder:
 
 
 def _release(head: bytes) -> str | None:
-    """Read the release out of the header of a bzImage (boot.rst)."""
     if head[0x202:0x206] != b'HdrS':
         return None
     (pointer,) = struct.unpack_from('<H', head, 0x20E)

@@ -22,7 +22,6 @@ from amiclient.rootfs import identify
 from amiclient.rootfs import rules_boot
 from amiclient.rootfs import rules_cloud
 from amiclient.rootfs import rules_disk
-from amiclient.rootfs import rules_traces
 from amiclient.source import bundle
 
 #: Says that there are no files, and is found alone then.
@@ -38,7 +37,6 @@ _RULES: dict[str, check_context.Rule] = {
     **rules_boot.RULES,
     **rules_disk.RULES,
     **rules_cloud.RULES,
-    **rules_traces.RULES,
 }
 
 #: The names of all rules.
@@ -145,7 +143,6 @@ def apply(
 def _completed(
     source: bundle.Source, request: CheckRequest
 ) -> contextlib.AbstractContextManager[bundle.Source]:
-    """Add the kernel that is in it, unless another one is given."""
     wanted = boot_extract.BootSelection(
         kernel=request.kernel is None,
         ramdisk=request.ramdisk is None,
@@ -178,7 +175,12 @@ def _apply(case: check_context.Case) -> list[findings.Finding]:
     found: list[findings.Finding] = []
     for name, rule in _RULES.items():
         try:
-            found.extend(rule(case))
+            found.extend(
+                findings.Finding(
+                    each.severity, name, each.message, each.remedy
+                )
+                for each in rule(case)
+            )
         except errors.DamagedError as error:
             found.append(
                 findings.Finding(

@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import pathlib
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from amiclient.ext.inodes import Inode
 from amiclient.ext.reader import Reader
@@ -21,8 +21,19 @@ from amiclient.rootfs import identify
 from amiclient.rootfs import ramdisk_formats
 from amiclient.source import fstab as mounts
 
+
+class Problem(NamedTuple):
+    """What a rule finds, as in :class:`amiclient.findings.Finding`."""
+
+    severity: findings.Severity
+    message: str
+    remedy: str
+
+
+Found = Iterator[Problem]
+
 #: What looks at a case and tells what it finds.
-Rule = Callable[['Case'], Iterator[findings.Finding]]
+Rule = Callable[['Case'], Found]
 
 #: Bytes of a configuration file, and of a list of modules or packages.
 _SMALL = 256 << 10

@@ -166,7 +166,6 @@ def _result(
 
 
 def _keep(outputs: tuple[atomic.Output, ...], progress: Progress) -> None:
-    """Give all files their names, unless one of those is taken."""
     new = [output for output in outputs if not _is_there(output, progress)]
     for output in new:
         output.keep()
@@ -195,7 +194,6 @@ def _is_there(output: atomic.Output, progress: Progress) -> bool:
 
 
 def _is_movable(source: bundle.Source, directory: pathlib.Path) -> bool:
-    """Tell whether the root filesystem need not be copied to a directory."""
     return source.own and source.root.stat().st_dev == directory.stat().st_dev
 
 
@@ -204,7 +202,6 @@ def _needed(
     directory: pathlib.Path,
     found: Mapping[str, pathlib.Path],
 ) -> int:
-    """Tell the bytes that a directory has to have room for."""
     movable = _is_movable(source, directory)
     return sum(
         _taken(path)
@@ -214,7 +211,6 @@ def _needed(
 
 
 def _moved(source: bundle.Source, output: atomic.Output) -> bool:
-    """Take the root filesystem itself for the result, if nobody misses it."""
     if not _is_movable(source, output.target.parent):
         return False
     if not _keeps_all(source):
@@ -230,7 +226,6 @@ def _moved(source: bundle.Source, output: atomic.Output) -> bool:
 
 
 def _keeps_all(source: bundle.Source) -> bool:
-    """Tell whether what seems to be unused has to be kept."""
     block = source.image().superblock
     # What is only in the journal would be lost otherwise; and what was in a
     # cloud stays what it was, byte by byte.
@@ -250,7 +245,6 @@ def _behind(source: bundle.Source) -> int:
 def _copier(
     source: bundle.Source, noun: str
 ) -> Callable[[pathlib.Path, pathlib.Path, Progress], None]:
-    """Choose how a file is copied."""
     if noun != 'image':
         return lambda origin, target, _: _copy_file(origin, target)
     if _keeps_all(source):
@@ -304,13 +298,11 @@ def _part(
 
 
 def _taken(path: pathlib.Path) -> int:
-    """Tell the bytes of disk that a copy may take."""
     status = path.stat()
     return min(status.st_size, status.st_blocks * 512)
 
 
 def _without_suffix(name: pathlib.Path) -> str:
-    """Make a name of that of a file, such as ``disk.qcow2.xz``."""
     stem = name.name or name.resolve().name
     for _ in range(2):
         short, dot, suffix = stem.rpartition('.')

@@ -124,7 +124,6 @@ def identify_ramdisk(path: pathlib.Path) -> Ramdisk:
 
 
 def _inside(file: BinaryIO, name: str) -> str | None:
-    """Tell what a compressed file holds; None if it is not compressed."""
     file.seek(0)
     kind = probe.compression(file.read(probe.MAGIC_SIZE))
     if kind is None:

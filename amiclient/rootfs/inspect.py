@@ -189,7 +189,6 @@ def inspect(source: bundle.Source, name: pathlib.Path) -> Inspected:
 
 
 def _own_kernel(source: bundle.Source) -> identify.Kernel | None:
-    """Look at the kernel that came along; None if there is none."""
     if source.kernel is None:
         return None
     try:

@@ -168,7 +168,6 @@ def _walk(
 
 
 def _lengths(header: bytes) -> tuple[int, int] | None:
-    """Read the lengths of a file and of its name; None if that is damaged."""
     if len(header) < _HEADER or not header.startswith(_MAGIC):
         return None
     try:
@@ -339,7 +338,6 @@ def _until_damaged(read: Callable[[int], bytes]) -> Iterator[bytes]:
 def _next_archive(
     file: BinaryIO, offset: int, bound: _ReadLimit
 ) -> int | None:
-    """Find the archive that follows, behind zeros."""
     file.seek(offset)
     for data in bound.kept(_blocks(file.read)):
         rest = data.lstrip(b'\0')

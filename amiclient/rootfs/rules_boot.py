@@ -2,21 +2,24 @@
 
 """Rules about booting: kernel, drivers, init and console."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
+import functools
 import re
 
-from amiclient import findings
+from amiclient.findings import Severity
 from amiclient.rootfs import check_context
+from amiclient.rootfs.check_context import Case
+from amiclient.rootfs.check_context import Found
+from amiclient.rootfs.check_context import Problem
+from amiclient.rootfs.check_context import Rule
 from amiclient.rootfs import inspect
 from amiclient.rootfs import ramdisk_formats
-
-Found = Iterator[findings.Finding]
 
 #: What makes a line of /etc/inittab one that offers a login.
 _GETTY = re.compile(r'getty|respawn|askfirst|/bin/(login|sh)')
 
 
-def _no_init(case: check_context.Case) -> Found:
+def _no_init(case: Case) -> Found:
     if case.init is not None:
         return
     remedy = 'install systemd-sysv, sysvinit-core or another init'
@@ -30,52 +33,48 @@ def _no_init(case: check_context.Case) -> Found:
     else:
         why = 'there is neither /sbin/init nor /bin/sh that could be run: '
         what = 'the kernel panics'
-    yield findings.Finding('error', 'no-init', why + what, remedy)
+    yield Problem('error', why + what, remedy)
 
 
-def _no_os_release(case: check_context.Case) -> Found:
+def _no_os_release(case: Case) -> Found:
     if not case.exists('/etc/os-release', '/usr/lib/os-release'):
-        yield findings.Finding(
+        yield Problem(
             'warning',
-            'no-os-release',
             'there is no /etc/os-release, which says what system this is: '
             'os_distro and os_version are not set',
             'write /etc/os-release, with ID and VERSION_ID',
         )
 
 
-def _no_kernel(case: check_context.Case) -> Found:
+def _no_kernel(case: Case) -> Found:
     if case.kernel is None:
-        yield findings.Finding(
+        yield Problem(
             'note',
-            'no-kernel',
             'no kernel was found in it: an upload has to be given one, and '
             'what depends on the kernel was not checked',
             'give --kernel and --ramdisk',
         )
 
 
-def _architecture(case: check_context.Case) -> Found:
+def _architecture(case: Case) -> Found:
     machine = case.kernel.architecture if case.kernel else None
     programs = inspect.architecture(case.reader)
     if machine is None or programs is None:
         return
     if programs not in (machine, *inspect.ALSO_RUNS.get(machine, ())):
-        yield findings.Finding(
+        yield Problem(
             'error',
-            'architecture',
             f'the kernel is for {machine}, but the programs are for '
             f'{programs}',
             f'give the kernel of a {programs} system',
         )
 
 
-def _no_modules(case: check_context.Case) -> Found:
+def _no_modules(case: Case) -> Found:
     release = case.kernel.release if case.kernel else None
     if release and case.modules is None:
-        yield findings.Finding(
+        yield Problem(
             'warning',
-            'no-modules',
             f'there is no /lib/modules/{release}, so no driver can be loaded '
             'that is in neither the kernel nor the ramdisk',
             f'install the package of kernel {release}, or give the kernel '
@@ -83,11 +82,10 @@ def _no_modules(case: check_context.Case) -> Found:
         )
 
 
-def _ramdisk_unread(case: check_context.Case) -> Found:
+def _ramdisk_unread(case: Case) -> Found:
     if case.listing.end is not None:
-        yield findings.Finding(
+        yield Problem(
             'warning',
-            'ramdisk-unread',
             'the ramdisk unpacks to more than any should: after '
             f'{case.listing.end}, the rest was not looked at, so which '
             'drivers it has was not checked',
@@ -96,9 +94,13 @@ def _ramdisk_unread(case: check_context.Case) -> Found:
 
 
 def _driver(
-    case: check_context.Case, rule: str, names: tuple[str, ...], what: str,
-    severity: findings.Severity, *, later: bool = False,
-) -> Found:  # fmt: skip
+    case: Case,
+    names: Iterable[str],
+    what: str,
+    severity: Severity,
+    *,
+    later: bool = False,
+) -> Found:
     """Look for what must be there before the root filesystem is.
 
     :param names: modules, all of which it takes.
@@ -120,67 +122,40 @@ def _driver(
     if case.built_in is None:
         # It may be part of the kernel, which has no list of its own.
         severity = 'note' if severity == 'note' else 'warning'
-        yield findings.Finding(
+        yield Problem(
             severity,
-            rule,
             f'{words} is not in the ramdisk, and whether the kernel has it '
             f'built in cannot be told: {what}',
             'give the ramdisk that belongs to the kernel',
         )
         return
-    yield findings.Finding(
+    yield Problem(
         severity,
-        rule,
         f'{words} is missing from {where}: {what}',
         'add it to the ramdisk (/etc/initramfs-tools/modules, or dracut '
         '--add-drivers), and make that anew',
     )
 
 
-def _virtio_blk(case: check_context.Case) -> Found:
+def _virtio_blk(case: Case) -> Found:
     machine = case.kernel.architecture if case.kernel else None
     bus = 'virtio_ccw' if machine == 's390x' else 'virtio_pci'
-    yield from _driver(
-        case,
-        'virtio-blk',
-        ('virtio_blk', bus),
-        'the root disk is not found',
-        'error',
+    return _driver(
+        case, ('virtio_blk', bus), 'the root disk is not found', 'error'
     )
 
 
-def _ext4(case: check_context.Case) -> Found:
+def _ext4(case: Case) -> Found:
     own = case.reader.superblock.filesystem
     built_in = case.built_in or frozenset()
     if own in (built_in | ramdisk_formats.modules_in(case.early)):
-        return
-    yield from _driver(
-        case, 'ext4', ('ext4',), 'the root filesystem is not mounted', 'error'
+        return iter(())
+    return _driver(
+        case, ('ext4',), 'the root filesystem is not mounted', 'error'
     )
 
 
-def _virtio_net(case: check_context.Case) -> Found:
-    yield from _driver(
-        case,
-        'virtio-net',
-        ('virtio_net',),
-        'there is no network',
-        'error',
-        later=True,
-    )
-
-
-def _virtio_scsi(case: check_context.Case) -> Found:
-    yield from _driver(
-        case,
-        'virtio-scsi',
-        ('virtio_scsi',),
-        'it does not boot with hw_scsi_model=virtio-scsi',
-        'note',
-    )
-
-
-def _no_console(case: check_context.Case) -> Found:
+def _no_console(case: Case) -> Found:
     machine = case.kernel.architecture if case.kernel else None
     console = check_context.serial_console(
         machine or inspect.architecture(case.reader), case.command_line
@@ -190,17 +165,15 @@ def _no_console(case: check_context.Case) -> Found:
         what = 'what the kernel says does not get'
         if not offered:
             what = 'neither what the kernel says nor a login gets'
-        yield findings.Finding(
+        yield Problem(
             'warning',
-            'no-console',
             f'os_command_line has no console={console.name}, so {what} to '
             'the serial console',
             f'add console=tty0 console={console.name} to os_command_line',
         )
     elif not offered:
-        yield findings.Finding(
+        yield Problem(
             'warning',
-            'no-console',
             f'nothing offers a login at the serial console, {console.name}, '
             'so the console of a server stays silent',
             f'systemctl enable serial-getty@{console.name}.service'
@@ -209,9 +182,7 @@ def _no_console(case: check_context.Case) -> Found:
         )
 
 
-def _offers_login(
-    case: check_context.Case, console: check_context.SerialConsole
-) -> bool:
+def _offers_login(case: Case, console: check_context.SerialConsole) -> bool:
     if case.has_systemd:
         return any(
             _systemd_offers(case, console, name) for name in console.names
@@ -231,7 +202,7 @@ def _offers_login(
 
 
 def _systemd_offers(
-    case: check_context.Case, console: check_context.SerialConsole, name: str
+    case: Case, console: check_context.SerialConsole, name: str
 ) -> bool:
     unit = f'serial-getty@{name}.service'
     # systemd-getty-generator(8): it starts one on what the kernel has for
@@ -252,7 +223,7 @@ def _systemd_offers(
 
 
 #: By their names.
-RULES: dict[str, check_context.Rule] = {
+RULES: dict[str, Rule] = {
     'no-init': _no_init,
     'no-os-release': _no_os_release,
     'no-kernel': _no_kernel,
@@ -261,7 +232,18 @@ RULES: dict[str, check_context.Rule] = {
     'ramdisk-unread': _ramdisk_unread,
     'virtio-blk': _virtio_blk,
     'ext4': _ext4,
-    'virtio-net': _virtio_net,
-    'virtio-scsi': _virtio_scsi,
+    'virtio-net': functools.partial(
+        _driver,
+        names=('virtio_net',),
+        what='there is no network',
+        severity='error',
+        later=True,
+    ),
+    'virtio-scsi': functools.partial(
+        _driver,
+        names=('virtio_scsi',),
+        what='it does not boot with hw_scsi_model=virtio-scsi',
+        severity='note',
+    ),
     'no-console': _no_console,
 }

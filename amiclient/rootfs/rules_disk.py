@@ -2,16 +2,16 @@
 
 """Rules about the filesystem itself, and what is mounted of it."""
 
-from collections.abc import Iterator
 import re
 
-from amiclient import findings
-from amiclient.rootfs import check_context
+from amiclient.findings import Severity
+from amiclient.rootfs.check_context import Case
+from amiclient.rootfs.check_context import Found
+from amiclient.rootfs.check_context import Problem
+from amiclient.rootfs.check_context import Rule
 from amiclient.rootfs import rules_cloud
 from amiclient.source import fstab
 from amiclient import units
-
-Found = Iterator[findings.Finding]
 
 #: Free space that a guest needs to get to the point where it grows its root
 #: filesystem, in bytes; what uploads leave is more.
@@ -56,19 +56,18 @@ _PACKAGE = re.compile(r'[a-z0-9][a-z0-9+.-]+')
 _PLAIN = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]*')
 
 
-def _root(case: check_context.Case) -> fstab.FstabEntry | None:
+def _root(case: Case) -> fstab.FstabEntry | None:
     for entry in case.fstab:
         if entry.path == '/':
             return entry
     return None
 
 
-def _no_root(case: check_context.Case) -> Found:
+def _no_root(case: Case) -> Found:
     if _root(case) is not None:
         return
-    yield findings.Finding(
+    yield Problem(
         'error' if case.has_systemd else 'warning',
-        'fstab-no-root',
         '/etc/fstab has no entry for /: the kernel mounts it read-only, and '
         'nothing makes it writable',
         f"echo '{_good(case)} / {case.reader.superblock.filesystem} defaults "
@@ -76,35 +75,33 @@ def _no_root(case: check_context.Case) -> Found:
     )
 
 
-def _read_only(case: check_context.Case) -> Found:
+def _read_only(case: Case) -> Found:
     entry = _root(case)
     if entry is None:
         return
     modes = [o for o in entry.options if o in ('ro', 'rw', 'defaults')]
     if modes and modes[-1] == 'ro':
-        yield findings.Finding(
+        yield Problem(
             'error',
-            'fstab-read-only',
             '/etc/fstab has / mounted read-only: cloud-init cannot write, '
             'and nothing grows',
             'remove ro from the options of / in /etc/fstab',
         )
 
 
-def _root_device(case: check_context.Case) -> Found:
+def _root_device(case: Case) -> Found:
     entry = _root(case)
     if entry is None or entry.is_on(case.reader.superblock):
         return
-    yield findings.Finding(
+    yield Problem(
         'error',
-        'fstab-root-device',
         f'/etc/fstab has / on {entry.spec}, which will not exist: the root '
         f'disk is /dev/vda, with {_own(case)}',
         f"put {_good(case)} in the place of '{entry.spec}' in /etc/fstab",
     )
 
 
-def _good(case: check_context.Case) -> str:
+def _good(case: Case) -> str:
     block = case.reader.superblock
     # It goes into commands for a shell, and the label may be anything.
     if _PLAIN.fullmatch(block.label):
@@ -112,13 +109,13 @@ def _good(case: check_context.Case) -> str:
     return f'UUID={block.uuid}'
 
 
-def _own(case: check_context.Case) -> str:
+def _own(case: Case) -> str:
     block = case.reader.superblock
     label = f' and LABEL={block.label}' if block.label else ''
     return f'UUID={block.uuid}{label}'
 
 
-def _leftover(case: check_context.Case) -> Found:
+def _leftover(case: Case) -> Found:
     for entry in case.fstab:
         if entry.path == '/' or not _is_device(case, entry):
             continue
@@ -127,7 +124,7 @@ def _leftover(case: check_context.Case) -> Found:
             continue
         what = 'swap' if entry.type == 'swap' else entry.path
         waits = not {'nofail', 'noauto'} & {*entry.options}
-        severity: findings.Severity = 'note'
+        severity: Severity = 'note'
         outcome = 'nothing is mounted there'
         if waits:
             severity = 'warning' if entry.type == 'swap' else 'error'
@@ -136,9 +133,8 @@ def _leftover(case: check_context.Case) -> Found:
                 if entry.type == 'swap'
                 else 'booting waits for it, and ends in an emergency shell'
             )
-        yield findings.Finding(
+        yield Problem(
             severity,
-            'fstab-leftover',
             f'/etc/fstab has {what} on {entry.spec}, a disk or partition that '
             f'a server does not have: {outcome}',
             f"remove the line of '{entry.spec}' from /etc/fstab, or upload it "
@@ -146,7 +142,7 @@ def _leftover(case: check_context.Case) -> Found:
         )
 
 
-def _is_device(case: check_context.Case, entry: fstab.FstabEntry) -> bool:
+def _is_device(case: Case, entry: fstab.FstabEntry) -> bool:
     if entry.is_device:
         return True
     # A file, which is there or not.
@@ -158,13 +154,12 @@ def _is_device(case: check_context.Case, entry: fstab.FstabEntry) -> bool:
     )
 
 
-def _features(case: check_context.Case) -> Found:
+def _features(case: Case) -> Found:
     new = [f for f in case.reader.superblock.features if f in _NEW_FEATURES]
     if new:
         words = ', '.join(f'{f} ({_NEW_FEATURES[f]})' for f in new)
-        yield findings.Finding(
+        yield Problem(
             'warning',
-            'new-features',
             f'the filesystem has features that hosts and guests with older '
             f'e2fsprogs than these cannot grow: {words}',
             'make it anew with "openstack ami build", or with mke2fs -O '
@@ -172,7 +167,7 @@ def _features(case: check_context.Case) -> Found:
         )
 
 
-def _little_room(case: check_context.Case) -> Found:
+def _little_room(case: Case) -> Found:
     block = case.reader.superblock
     free = block.free_blocks * block.block_size
     short = []
@@ -187,20 +182,18 @@ def _little_room(case: check_context.Case) -> Found:
         if rules_cloud.resizes(case)
         else 'and nothing grows it early'
     )
-    yield findings.Finding(
+    yield Problem(
         'warning',
-        'little-room',
         f'{" and ".join(short)} are free: the guest runs out of space {how}',
         'upload it with a --headroom of 64M, which is the default, or add '
         'x-systemd.growfs to the options of / in /etc/fstab',
     )
 
 
-def _boot_sector(case: check_context.Case) -> Found:
+def _boot_sector(case: Case) -> Found:
     if case.head[510:512] == b'\x55\xaa':
-        yield findings.Finding(
+        yield Problem(
             'warning',
-            'boot-sector',
             'there is an old boot sector in front of the filesystem: Nova '
             'takes the image for a partitioned disk, and refuses it',
             'shrink it, by "openstack ami upload" without --no-shrink or by '
@@ -208,7 +201,7 @@ def _boot_sector(case: check_context.Case) -> Found:
         )
 
 
-def _boot_loader(case: check_context.Case) -> Found:
+def _boot_loader(case: Case) -> Found:
     names = dict.fromkeys(
         name for path, name in _LOADERS.items() if case.exists(path)
     )
@@ -224,9 +217,8 @@ def _boot_loader(case: check_context.Case) -> Found:
             and '\nStatus: install ok' in f'\n{rest}'
         ):
             packages.append(name)
-    yield findings.Finding(
+    yield Problem(
         'note',
-        'boot-loader',
         f'there is a boot loader ({", ".join(names)}), which is of no use '
         'where Nova loads the kernel, and may fail when a kernel is upgraded',
         f'apt-get purge {" ".join(sorted(packages))[:200]}'
@@ -235,26 +227,24 @@ def _boot_loader(case: check_context.Case) -> Found:
     )
 
 
-def _not_clean(case: check_context.Case) -> Found:
+def _not_clean(case: Case) -> Found:
     block = case.reader.superblock
     if block.needs_recovery:
-        yield findings.Finding(
+        yield Problem(
             'warning',
-            'not-clean',
             'the filesystem was not unmounted: what is only in its journal '
             'was not looked at',
             'shut the system down before its disk is copied',
         )
     elif not block.clean:
-        yield findings.Finding(
+        yield Problem(
             'warning',
-            'not-clean',
             'the filesystem has errors, by its own record',
             'mend a copy with e2fsck -f',
         )
 
 
-def _future(case: check_context.Case) -> Found:
+def _future(case: Case) -> Found:
     latest = case.now + _SKEW
     late = ['the superblock'] * (case.reader.superblock.written > latest)
     for directory in ('/', '/etc', '/usr', '/var', '/var/lib'):
@@ -264,9 +254,8 @@ def _future(case: check_context.Case) -> Found:
             if max(node.mtime, node.ctime) > latest
         ]
     if late:
-        yield findings.Finding(
+        yield Problem(
             'warning',
-            'future-times',
             f'time stamps are in the future, of {late[0]} and {len(late) - 1} '
             'more: make and certificates may be confused, and e2fsck '
             'complains',
@@ -275,7 +264,7 @@ def _future(case: check_context.Case) -> Found:
 
 
 #: By their names.
-RULES: dict[str, check_context.Rule] = {
+RULES: dict[str, Rule] = {
     'fstab-no-root': _no_root,
     'fstab-read-only': _read_only,
     'fstab-root-device': _root_device,

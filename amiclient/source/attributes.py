@@ -128,7 +128,6 @@ def chmod_acl(value: bytes, mode: int) -> bytes:
 
 
 def _shifted(value: bytes) -> list[tuple[int, int, int, int | None]]:
-    """Tell of each entry for which bits of a mode it stands, if for any."""
     if len(value) % 8 != 4:
         return []
     entries = list(struct.iter_unpack('<HHI', value[4:]))

@@ -312,10 +312,6 @@ def _fill(
 
 
 def _refuse_other(source: pathlib.Path) -> None:
-    """Refuse a directory that is no root filesystem; it may have anything.
-
-    :raises SourceError: if it is none.
-    """
     try:
         names = os.listdir(os.fsencode(source))
         if _ROOTS.isdisjoint(names):

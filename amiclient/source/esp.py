@@ -276,7 +276,6 @@ class _Copier:
         return tuple(sorted(found))
 
     def _copy(self, path: _Path) -> bool:
-        """Copy a file to where it belongs, and tell whether it is there."""
         folded = _folded(path)
         if folded not in self._copied and len(self._copied) < _MOST:
             self._copied[folded] = self._fetched(path)
@@ -344,7 +343,6 @@ class _Copier:
 
 
 def _named(entry: bytes) -> Iterator[tuple[str, _Path]]:
-    """Find what an entry of a boot loader names: kernel and ramdisks."""
     fields = uki.parse_entry(entry)
     for key in ('linux', 'initrd', *uki.ENTRY_KEYS):
         for value in fields.get(key, ()):

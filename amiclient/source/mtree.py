@@ -300,7 +300,6 @@ def _target(text: str) -> bytes:
 
 
 def _value(text: str) -> bytes:
-    """Read a value in the forms that getfattr(1) writes."""
     try:
         if text[:2] in ('0x', '0X'):
             return bytes.fromhex(text[2:])

@@ -261,7 +261,6 @@ def _chain_damaged(medium: block.Medium, why: str) -> errors.DamagedError:
 def _gpt(
     medium: block.Medium, sector: int, size: int, notes: tuple[str, ...]
 ) -> Table | None:
-    """Read one copy of a GPT; None if there is none that is in order."""
     if sector < 1:
         return None
     header = medium.read(sector * size, size)

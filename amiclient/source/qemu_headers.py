@@ -81,7 +81,6 @@ def _qcow(image: qemu_image.Image) -> qemu_image.Header:
 def _backing(
     image: qemu_image.Image, place: int, length: int, end: int
 ) -> bytes | None:
-    """Read the name of a backing file, which has to be before an offset."""
     if not place:
         return None
     image.require(1 <= length <= _NAME and place + length <= end)
@@ -374,7 +373,6 @@ def _regions(image: qemu_image.Image) -> dict[uuid.UUID, tuple[int, int]]:
 def _items(
     image: qemu_image.Image, offset: int, length: int
 ) -> dict[uuid.UUID, tuple[Any, ...]]:
-    """Read the metadata of a VHDX, as far as they are known."""
     data = image.read(offset, _TABLE)
     magic, count = struct.unpack_from('<8s2xH', data)
     image.require(magic == b'metadata' and count <= 2047)

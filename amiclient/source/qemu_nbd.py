@@ -200,7 +200,6 @@ class Client:
         raise self._failed('qemu-nbd does not tell its size')
 
     def _option(self, option: int, data: bytes) -> list[bytes]:
-        """Send an option, and take what is said to it until it is settled."""
         self._send(_OPTION.pack(b'IHAVEOPT', option, len(data)) + data)
         infos: list[bytes] = []
         while True:

@@ -158,7 +158,6 @@ class _Opener:
         self._directory: pathlib.Path | None = None
 
     def open(self) -> Source:
-        """Take the source for what it is."""
         source, found = self._opened(), self._found
         if source.root != self._path:
             if not source.own:
@@ -259,7 +258,6 @@ class _Opener:
         return dataclasses.replace(source, notes=(*source.notes, note))
 
     def untied(self, source: Source) -> Source:
-        """Mend what ties a root filesystem to a disk, or tell of it."""
         name = self._shown
         if not self._choice.fix:
             if source.partition is None or not self._choice.report:
@@ -343,7 +341,6 @@ class _Opener:
     def _boot(
         self, whole: disk.Disk, root: disk.Partition, image: pathlib.Path
     ) -> esp.BootFilesystem:
-        """Take what belongs on /boot, if that is not in the root."""
         mounted = fstab.boot_mounts(image)
         entry = next((e for e in mounted if e.path == '/boot'), None)
         boot = whole.boot(root, entry)

@@ -204,7 +204,6 @@ _DECODERS: dict[str, Callable[[], Decoder | None]] = {
 
 
 def _decoder(kind: str, file: BinaryIO, offset: int) -> Decoder | None:
-    """Choose what decompresses data; None if only a program can."""
     file.seek(frames.skipped(file, offset))
     if file.read(4) == frames.LZ4_LEGACY:
         # It has no end, so that it takes all of the file to tell one.

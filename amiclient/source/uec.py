@@ -216,7 +216,6 @@ class _Found:
 
 
 def _roles(data: bytes) -> dict[str, str]:
-    """Tell the roles of files by a manifest, if it is one of ours."""
     try:
         parts = manifest.parse(data, manifest.NAME).parts
     except errors.SourceError:
