@@ -205,7 +205,6 @@ class Signs:
         self._speaks = False
 
     def look(self, line: str) -> None:
-        """Take a line, or what there is of it."""
         if 'mounted' in self._seen and line and not _STAMP.match(line):
             self._speaks = True
         for name, pattern in _SIGNS.items():
@@ -215,7 +214,6 @@ class Signs:
             self._point = found[1]
 
     def add(self, other: 'Signs') -> 'Signs':
-        """Put what was seen on two consoles together."""
         both = Signs()
         both._seen = self._seen | other._seen
         both._point = self._point or other._point
@@ -229,7 +227,6 @@ class Signs:
 
     @property
     def cause(self) -> Cause | None:
-        """What the cause is, if there is a sign of one."""
         seen = set(self._seen)
         if 'mounted' in seen:
             seen -= _BEFORE
@@ -266,7 +263,6 @@ class Signs:
 
 
 def named(name: str) -> Cause:
-    """Find a cause by its name."""
     return _CAUSES[name]
 
 

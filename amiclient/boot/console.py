@@ -44,7 +44,6 @@ class Console:
         self.signs = causes.Signs()
 
     def feed(self, data: bytes) -> None:
-        """Take what came."""
         *finished, rest = _ENDS.split(self._open + self._decoder.decode(data))
         for line in finished:
             self._take(line)
@@ -58,7 +57,6 @@ class Console:
 
     @property
     def lines(self) -> list[str]:
-        """The last lines, without those that are empty."""
         last = clean(self._open)
         return [*self._lines, *([last] if last.strip() else [])]
 

@@ -72,7 +72,6 @@ class Channels:
 
     @property
     def all(self) -> tuple[int, ...]:
-        """All of them."""
         return (self.serial, self.virtual, self.control)
 
 

@@ -130,7 +130,6 @@ class Booted:
 
     @property
     def succeeded(self) -> bool:
-        """Whether it was as it should be."""
         return self.result in ALIVE
 
     def explanation(self, request: BootRequest) -> str:
@@ -157,7 +156,6 @@ class Booted:
 
     @property
     def grew(self) -> bool:
-        """Whether the root filesystem took more of the disk than before."""
         return (self.root_size or 0) > self.root_size_before
 
 

@@ -77,7 +77,6 @@ class Terminal:
         return bytes(found)
 
     def write(self, data: bytes) -> None:
-        """Show what the guest says."""
         while data:
             data = data[os.write(self.descriptor, data) :]
 
@@ -179,12 +178,11 @@ class Session:
         """Whether the machine is gone, and all it said was read."""
         return not self._open
 
-    def listen(self, *more: int) -> None:
-        """Let :meth:`read` tell of other descriptors, too."""
-        for descriptor in more:
-            self._selector.register(
-                descriptor, selectors.EVENT_READ, str(descriptor)
-            )
+    def listen(self, descriptor: int) -> None:
+        """Let :meth:`read` tell of another descriptor, too."""
+        self._selector.register(
+            descriptor, selectors.EVENT_READ, str(descriptor)
+        )
 
     def read(self, seconds: float) -> list[tuple[str, bytes]]:
         """Wait for what comes.
@@ -218,7 +216,6 @@ class Session:
             )
 
     def write(self, data: bytes) -> None:
-        """Type something on the serial line."""
         # Few bytes at a time, which the socket has room for. If the guest
         # does not read them, or is gone, they are lost, as on a real one.
         with contextlib.suppress(*_GONE):
@@ -270,10 +267,7 @@ class Session:
         self.program.wait(_PATIENCE)
 
     def close(self) -> None:
-        """Let go of the sockets."""
         self._selector.close()
-        for one in self._sockets.values():
-            one.close()
 
     def _receive(self, name: str) -> bytes:
         try:

@@ -90,12 +90,10 @@ class BootFiles:
 
     @property
     def unified(self) -> bool:
-        """Whether kernel and ramdisk are sections of one file."""
         return self.source == 'unified'
 
     @property
     def has_ramdisk(self) -> bool:
-        """Whether there is a ramdisk."""
         return self.ramdisk is not None
 
 

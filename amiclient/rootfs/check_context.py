@@ -84,7 +84,6 @@ class Case:
         return None if data is None else data.decode('utf-8', 'replace')
 
     def lines(self, name: str) -> list[str]:
-        """Read the lines of a text file without comments."""
         text = self.text(name) or ''
         lines = (line.strip() for line in text.splitlines())
         return [line for line in lines if line and not line.startswith('#')]
@@ -95,7 +94,6 @@ class Case:
         return None if data is None else data.decode('utf-8', 'replace')
 
     def exists(self, *names: str) -> bool:
-        """Tell whether there is one of some paths, links followed."""
         return any(self.reader.find(name) is not None for name in names)
 
     def program(self, *names: str) -> str | None:
@@ -134,7 +132,6 @@ class Case:
         return self.reader.target(found) == '/dev/null'
 
     def unit(self, unit: str) -> bool:
-        """Tell whether there is a unit of systemd."""
         return self.exists(*(f'{directory}/{unit}' for directory in _UNITS))
 
     def yaml(self, name: str) -> dict[str, Any]:
@@ -156,7 +153,6 @@ class Case:
 
     @property
     def told_init(self) -> str | None:
-        """The program that the command line has the kernel start."""
         words = (self.command_line or '').split()
         told = [word for word in words if word.startswith('init=')]
         return told[-1].removeprefix('init=') if told else None
@@ -173,13 +169,11 @@ class Case:
 
     @functools.cached_property
     def has_systemd(self) -> bool:
-        """Whether that is systemd."""
         found = self.init and self.reader.find(self.init)
         return bool(found and found.path.endswith('/systemd'))
 
     @functools.cached_property
     def fstab(self) -> tuple[mounts.FstabEntry, ...]:
-        """What is mounted, by /etc/fstab."""
         return mounts.parse(self.text('/etc/fstab') or '')
 
     @functools.cached_property
@@ -235,7 +229,6 @@ class Case:
 
     @property
     def early(self) -> frozenset[str]:
-        """The files of the ramdisk."""
         return self.listing.names
 
     @functools.cached_property
@@ -292,7 +285,6 @@ class SerialConsole:
 
     @property
     def name(self) -> str:
-        """What it is called first."""
         return self.names[0]
 
 

@@ -103,7 +103,6 @@ def _no_datasource(case: Case) -> Found:
 
 
 def resizes(case: Case) -> bool:
-    """Tell whether cloud-init grows the root filesystem."""
     if not case.has_cloud_init:
         return False
     found = settings(case)

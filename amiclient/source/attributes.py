@@ -227,7 +227,6 @@ _NO_FLAGS = (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 
 def read_flags(descriptor: int, *, directory: bool) -> int:
-    """Read the flags of an open file or directory."""
     try:
         data = fcntl.ioctl(descriptor, _GET_FLAGS, bytes(8))
     except OSError as error:

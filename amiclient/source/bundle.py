@@ -96,7 +96,6 @@ class Source:
         return probe.open_root(self.root, self.probe)
 
     def part(self, noun: str) -> ManifestPart | None:
-        """Tell what the manifest says of a part."""
         return self.manifest.parts.get(noun) if self.manifest else None
 
     @property
@@ -135,7 +134,6 @@ def verified(path: pathlib.Path, *, progress: Progress) -> Manifest | None:
 
 
 def is_saved(path: pathlib.Path) -> bool:
-    """Tell whether a directory has a manifest."""
     return (path / manifest.NAME).exists()
 
 

@@ -215,8 +215,8 @@ class _Taking:
                 self._tree.link(path, self._seen[identity])
                 return
             self._seen[identity] = path
-        with self._told(path):
-            node = self._node(path, status, entry.parent, entry.name)
+        with _told(self._tree.name, path):
+            node = self._node(entry)
             if is_directory:
                 inner = os.open(
                     entry.name, _OPEN | os.O_DIRECTORY, dir_fd=entry.parent
@@ -235,7 +235,7 @@ class _Taking:
     def _file(self, entry: _Entry, node: nodes.Node) -> None:
         path, status = entry.path, entry.status
         with contextlib.ExitStack() as stack:
-            with self._told(path):
+            with _told(self._tree.name, path):
                 descriptor = os.open(entry.name, _OPEN, dir_fd=entry.parent)
                 stack.callback(os.close, descriptor)
                 if not os.path.samestat(os.fstat(descriptor), status):
@@ -248,7 +248,7 @@ class _Taking:
                 ]
 
             def read(offset: int, count: int) -> bytes:
-                with self._told(path):
+                with _told(self._tree.name, path):
                     data = os.pread(descriptor, count, offset)
                 if len(data) < count:
                     raise _changed(self._tree.name, path)
@@ -263,13 +263,8 @@ class _Taking:
             ):
                 raise _changed(self._tree.name, path)
 
-    def _node(
-        self,
-        path: bytes,
-        status: os.stat_result,
-        parent: int,
-        name: bytes,
-    ) -> nodes.Node:
+    def _node(self, entry: _Entry) -> nodes.Node:
+        status = entry.status
         # What was read or changed when is up to this machine, not to the
         # content; it would make two builds differ.
         return nodes.Node(
@@ -278,14 +273,12 @@ class _Taking:
             gid=status.st_gid,
             mtime=status.st_mtime_ns,
             device=(os.major(status.st_rdev), os.minor(status.st_rdev)),
-            xattrs=self._xattrs(path, parent, name),
+            xattrs=self._xattrs(entry),
         )
 
-    def _xattrs(
-        self, path: bytes, parent: int, name: bytes
-    ) -> dict[bytes, bytes]:
+    def _xattrs(self, entry: _Entry) -> dict[bytes, bytes]:
         # There are no calls that take a name within an open directory.
-        where = b'/proc/self/fd/%d/%s' % (parent, name)
+        where = b'/proc/self/fd/%d/%s' % (entry.parent, entry.name)
         try:
             found = os.listxattr(where, follow_symlinks=False)
             values = {
@@ -298,10 +291,7 @@ class _Taking:
             if error.errno in (errno.EOPNOTSUPP, errno.ENODATA):
                 return {}
             raise
-        return self._tree.keep_known(path, values)
-
-    def _told(self, path: bytes) -> contextlib.AbstractContextManager[None]:
-        return _told(self._tree.name, path)
+        return self._tree.keep_known(entry.path, values)
 
 
 @contextlib.contextmanager

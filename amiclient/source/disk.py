@@ -154,7 +154,6 @@ class Partition:
         return self.type in partitions.GPT_ROOTS
 
     def is_named(self, entry: fstab.FstabEntry) -> bool:
-        """Tell whether an entry of fstab names this partition."""
         if entry.tag is None:
             # /dev/sda2, /dev/nvme0n1p2: of whichever disk it was.
             match = _DEVICE.fullmatch(entry.spec)

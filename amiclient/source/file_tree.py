@@ -113,7 +113,6 @@ class FileTree:
         self._put(path, node)
 
     def link(self, path: bytes, target: bytes) -> None:
-        """Give a file that is there already another name."""
         try:
             node = self.nodes.find(target)
         except nodes.PathError as error:
@@ -178,7 +177,6 @@ class FileTree:
         )
 
     def disk(self) -> str | None:
-        """Name the first file that is a disk, or a filesystem to be taken."""
         for path, size, head in self._heads:
             if _is_disk(bytes(head), size, self.name):
                 return errors.shown(path, _SHOWN)
@@ -230,7 +228,6 @@ class FileTree:
     def refused(
         self, path: bytes, why: str, hint: str | None = None
     ) -> errors.SourceError:
-        """Say what is wrong with a file."""
         return errors.SourceError(
             f'{errors.shown(path, _SHOWN) or "."}: {why}',
             subject=self.name,

@@ -45,7 +45,6 @@ class _Piece:
 
 
 def is_skippable(head: bytes) -> bool:
-    """Tell whether data begin with a skippable frame."""
     return head[1:4] == b'\x2a\x4d\x18' and head[0] >> 4 == 5
 
 

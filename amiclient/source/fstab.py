@@ -81,7 +81,6 @@ class FstabEntry:
         return None
 
     def is_on(self, superblock: Superblock) -> bool:
-        """Tell whether what is mounted is a certain root filesystem."""
         if self.tag is None:
             return self.spec in _ROOT_DISKS
         name, value = self.tag

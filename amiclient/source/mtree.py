@@ -114,7 +114,6 @@ def apply(overrides: Iterable[Override], tree: file_tree.FileTree) -> None:
 
 
 def give_to(uid: int, gid: int, tree: file_tree.FileTree) -> None:
-    """Give everything to one owner."""
     for _, node in tree.nodes.walk():
         node.uid, node.gid = uid, gid
 

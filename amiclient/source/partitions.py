@@ -83,7 +83,6 @@ class PartitionEntry:
 
     @property
     def end(self) -> int:
-        """The byte after its last."""
         return self.start + self.size
 
 

@@ -241,7 +241,6 @@ class Probe(Content):
 
     @property
     def is_directory(self) -> bool:
-        """Whether it is a directory."""
         return self.special == DIRECTORY.phrase
 
     @property

@@ -64,15 +64,12 @@ class Image:
         self.require(0 <= offset <= self.size - count, _CUT)
 
     def unpack(self, layout: str, offset: int) -> tuple[Any, ...]:
-        """Read numbers and bytes, as struct has them."""
         data = self.read(offset, struct.calcsize(layout))
         return struct.unpack(layout, data)
 
     def require(self, fact: object, why: str = _DAMAGED) -> None:
-        """Refuse it unless something is so."""
         if not fact:
             raise self.refused(why)
 
     def refused(self, why: str, *, hint: str = CONVERT) -> errors.SourceError:
-        """Say why it is not taken."""
         return errors.SourceError(why, subject=self._name, hint=hint)

@@ -203,11 +203,27 @@ _DECODERS: dict[str, Callable[[], Decoder | None]] = {
 }
 
 
-def _decoder(kind: str, file: BinaryIO, offset: int) -> Decoder | None:
+def _decoder(
+    kind: str, file: BinaryIO, name: str, offset: int = 0
+) -> Decoder | None:
+    """Choose what decompresses a file; None if only a program can.
+
+    :raises SourceError: if nothing can, or it takes more memory than that is
+        given.
+    """
+    if kind not in _DECODERS:
+        raise errors.SourceError(
+            f'{kind} compression is not known here',
+            subject=name,
+            hint='compress it with gzip, xz or zstd instead',
+        )
+    if kind in COMMANDS and (size := frames.window(file, offset)) > _WINDOW:
+        raise _window_error(name, f'{units.format_size(size)} of memory')
     file.seek(frames.skipped(file, offset))
     if file.read(4) == frames.LZ4_LEGACY:
         # It has no end, so that it takes all of the file to tell one.
         return None
+    file.seek(offset)
     return _DECODERS[kind]()
 
 
@@ -216,31 +232,12 @@ def can_stream(kind: str) -> bool:
     return kind in ('gzip', 'xz', 'lzma', 'bzip2')
 
 
-def check_window(file: BinaryIO, name: str, offset: int = 0) -> None:
-    """Refuse what zstd cannot unpack with the memory that it is given.
-
-    :param name: what to call the file in errors.
-    :raises SourceError: if it takes more.
-    """
-    size = frames.window(file, offset)
-    if size > _WINDOW:
-        raise _window_error(name, f'{units.format_size(size)} of memory')
-
-
 def _window_error(name: str, what: str) -> errors.SourceError:
     return errors.SourceError(
         f'it takes {what} to unpack, and zstd is given no more than '
         f'{units.format_size(_WINDOW)}',
         subject=name,
         hint='unpack it with zstd -d --long=31, and give what comes out',
-    )
-
-
-def _unknown(kind: str, name: str) -> errors.SourceError:
-    return errors.SourceError(
-        f'{kind} compression is not known here',
-        subject=name,
-        hint='compress it with gzip, xz or zstd instead',
     )
 
 
@@ -346,16 +343,11 @@ def chunks(
     kind = probe.compression_in(file, offset)
     if kind is None:
         raise errors.SourceError('not compressed', subject=name)
-    if kind not in _DECODERS:
-        raise _unknown(kind, name)
-    if kind in COMMANDS:
-        check_window(file, name, offset)
-    decoder = _decoder(kind, file, offset)
+    decoder = _decoder(kind, file, name, offset)
     if decoder is None:
         data = frames.prefix(file, limit, offset)
         yield _by_program(kind, data, name)[:limit]
         return
-    file.seek(offset)
     reader = _Members(file, kind, decoder, patient=False)
     done = 0
     while done < limit:
@@ -577,13 +569,8 @@ def _reader(
     file.seek(0)
     if kind is None:
         return file
-    if kind not in _DECODERS:
-        raise _unknown(kind, name)
-    if kind in COMMANDS:
-        check_window(file, name)
-    decoder = _decoder(kind, file, 0)
+    decoder = _decoder(kind, file, name)
     if decoder is not None:
-        file.seek(0)
         return _Members(file, kind, decoder)
     # A program does not see what is buffered. Nothing else may be read from
     # the file then: its buffer knows nothing of this.

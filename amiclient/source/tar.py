@@ -185,7 +185,6 @@ class _Member(tarfile.TarInfo):
     def frombuf(
         cls, buf: bytes | bytearray, encoding: str, errors: str
     ) -> Self:
-        """Read a header."""
         if len(buf) < probe.TAR_BLOCK:
             raise _DamagedError('it ends too early')
         if not any(buf):
@@ -236,7 +235,9 @@ class _TarReader:
         self._position = 0
 
     def run(self) -> None:
-        with self._opened() as archive:
+        with contextlib.ExitStack() as stack:
+            with self._told():
+                archive = stack.enter_context(reader(self._stream))
             for member in self._members(archive):
                 self._take(archive, member)
                 position = self._stream.position()
@@ -245,13 +246,6 @@ class _TarReader:
             with self._told():
                 refuse_more(archive, self._tree.name)
         _refuse_docker(self._tree)
-
-    @contextlib.contextmanager
-    def _opened(self) -> Iterator[tarfile.TarFile]:
-        with contextlib.ExitStack() as stack:
-            with self._told():
-                archive = stack.enter_context(reader(self._stream))
-            yield archive
 
     def _members(self, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         while True:
