@@ -368,9 +368,9 @@ class _Finder:
         release = _release(self._reader.head(node.path, 0x10000) or b'')
         if release:
             return release
-        for release_, base_ in self._bases.items():
-            if base_ == text or release_.endswith(f'-{text}'):
-                return release_
+        for known, own in self._bases.items():
+            if own == text or known.endswith(f'-{text}'):
+                return known
         if len(self._bases) == 1:
             return next(iter(self._bases))
         return text

@@ -2,8 +2,6 @@
 
 """A source as three files and a manifest, which an upload takes back."""
 
-from collections.abc import Callable
-from collections.abc import Mapping
 import contextlib
 import dataclasses
 import errno
@@ -15,7 +13,6 @@ from amiclient import atomic
 from amiclient import errors
 from amiclient.ext import busy
 from amiclient.ext import layout
-from amiclient.ext.layout import Layout
 from amiclient.progress import Progress
 from amiclient.progress import QUIET
 from amiclient import scratch
@@ -127,7 +124,13 @@ def _write_all(
         'ramdisk': source.ramdisk,
     }
     found = {noun: path for noun, path in origins.items() if path}
-    scratch.check_room(directory, _needed(source, directory, found))
+    movable = _is_movable(source, directory)
+    needed = sum(
+        _taken(path)
+        for noun, path in found.items()
+        if noun != 'image' or not movable
+    )
+    scratch.check_room(directory, needed)
     with contextlib.ExitStack() as stack, scratch.full_disk(directory):
         outputs: dict[str, atomic.Output] = {}
         parts: dict[str, manifest.ManifestPart] = {}
@@ -136,7 +139,7 @@ def _write_all(
             output = stack.enter_context(atomic.Output(target))
             rest = _behind(source) if noun == 'image' else 0
             if noun != 'image' or not _moved(source, output):
-                _copier(source, noun)(path, output.path, progress)
+                _copy(source, noun, path, output.path, progress)
             if rest:
                 os.truncate(output.path, output.path.stat().st_size - rest)
             outputs[noun] = output
@@ -146,29 +149,17 @@ def _write_all(
         listing = stack.enter_context(atomic.Output(directory / manifest.NAME))
         listing.path.write_bytes(manifest.dump(manifest.Manifest(**parts)))
         # The manifest says that the others are whole: it is the last one.
-        _keep((*outputs.values(), listing), progress)
-    return _result(directory, outputs, listing.target)
-
-
-def _result(
-    directory: pathlib.Path,
-    outputs: Mapping[str, atomic.Output],
-    listing: pathlib.Path,
-) -> Extracted:
+        whole = (*outputs.values(), listing)
+        for output in [one for one in whole if not _is_there(one, progress)]:
+            output.keep()
     paths = {noun: output.target for noun, output in outputs.items()}
     return Extracted(
         directory=directory,
         image=paths['image'],
         kernel=paths.get('kernel'),
         ramdisk=paths.get('ramdisk'),
-        manifest=listing,
+        manifest=listing.target,
     )
-
-
-def _keep(outputs: tuple[atomic.Output, ...], progress: Progress) -> None:
-    new = [output for output in outputs if not _is_there(output, progress)]
-    for output in new:
-        output.keep()
 
 
 def _is_there(output: atomic.Output, progress: Progress) -> bool:
@@ -195,19 +186,6 @@ def _is_there(output: atomic.Output, progress: Progress) -> bool:
 
 def _is_movable(source: bundle.Source, directory: pathlib.Path) -> bool:
     return source.own and source.root.stat().st_dev == directory.stat().st_dev
-
-
-def _needed(
-    source: bundle.Source,
-    directory: pathlib.Path,
-    found: Mapping[str, pathlib.Path],
-) -> int:
-    movable = _is_movable(source, directory)
-    return sum(
-        _taken(path)
-        for noun, path in found.items()
-        if noun != 'image' or not movable
-    )
 
 
 def _moved(source: bundle.Source, output: atomic.Output) -> bool:
@@ -242,29 +220,24 @@ def _behind(source: bundle.Source) -> int:
     return layout.behind(source.root, source.image().superblock)
 
 
-def _copier(
-    source: bundle.Source, noun: str
-) -> Callable[[pathlib.Path, pathlib.Path, Progress], None]:
-    if noun != 'image':
-        return lambda origin, target, _: _copy_file(origin, target)
-    if _keeps_all(source):
-        return lambda origin, target, _: sparse.copy(origin, target)
-    return _copy_in_use
-
-
-def _copy_in_use(
-    origin: pathlib.Path, target: pathlib.Path, progress: Progress
+def _copy(
+    source: bundle.Source,
+    noun: str,
+    origin: pathlib.Path,
+    target: pathlib.Path,
+    progress: Progress,
 ) -> None:
-    with Layout.opened(origin) as layout:
-        layout.copy_in_use(target, progress=progress)
-
-
-def _copy_file(origin: pathlib.Path, target: pathlib.Path) -> None:
-    with (
-        opening.opened(origin, wanted='a part of the source') as reader,
-        target.open('wb') as writer,
-    ):
-        shutil.copyfileobj(reader, writer, sparse.CHUNK)
+    if noun != 'image':
+        with (
+            opening.opened(origin, wanted='a part of the source') as reader,
+            target.open('wb') as writer,
+        ):
+            shutil.copyfileobj(reader, writer, sparse.CHUNK)
+    elif _keeps_all(source):
+        sparse.copy(origin, target)
+    else:
+        with layout.Layout.opened(origin) as groups:
+            groups.copy_in_use(target, progress=progress)
 
 
 def _part(
