@@ -294,7 +294,7 @@ def cut_short(size: int) -> errors.SourceError:
     """
     return errors.SourceError(
         f'the source ends at byte {size}, within its filesystem',
-        hint='it was cut short; get it again from where it came',
+        hint='it was cut short; download or copy it again',
     )
 
 

@@ -63,14 +63,14 @@ CAUSES = (
     ),
     Cause(
         'no-root',
-        'no root device: what it is told to mount is not there',
+        'no root device: the device that it has to mount does not exist',
         'Nova says root=/dev/vda; look for another name of it in --append, '
         'os_command_line, /etc/fstab and the ramdisk',
     ),
     Cause(
         'no-init',
         'there is no init that can be started',
-        'the root filesystem has to hold /sbin/init, and what that needs',
+        'the root filesystem has to hold /sbin/init, and what it needs',
     ),
     Cause(
         'emergency',
@@ -96,10 +96,10 @@ CAUSES = (
     ),
     Cause(
         'no-console',
-        'its root filesystem is mounted, but what runs there asks for nobody '
-        'on the serial console',
-        'it has to hold an init, and that to start a getty on ttyS0; '
-        '"openstack ami check" tells',
+        'its root filesystem is mounted, but nothing there offers a login on '
+        'the serial console',
+        'it needs an init that starts a getty on ttyS0; see "openstack ami '
+        'check"',
     ),
 )
 

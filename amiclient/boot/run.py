@@ -143,16 +143,14 @@ class Booted:
         more = (
             ''
             if 'console=' in request.append
-            else '; --append console=ttyS0 shows more of what it says'
+            else '; --append console=ttyS0 shows more messages'
         )
         if self.cause:
             return (
-                f'{wanted}, nor anything else any more; probably: '
+                f'{wanted}, nor any other output; probably: '
                 f'{self.cause.message}; {self.cause.remedy}{more}'
             )
-        return (
-            f'{wanted}; if it is only slow, give it more with --timeout{more}'
-        )
+        return f'{wanted}; if it is only slow, give a larger --timeout{more}'
 
     @property
     def grew(self) -> bool:
@@ -247,7 +245,7 @@ def execute(plan: BootPlan, *, progress: Progress = QUIET) -> Booted:
         scratch.directory(
             request.work_directory,
             request.source,
-            'there is not a directory for the disk of the guest',
+            'there is no directory for the disk of the guest',
         ) as directory,
         contextlib.ExitStack() as logs,
     ):

@@ -260,5 +260,5 @@ def measure(layout: Layout) -> Geometry:
 def _no_room() -> errors.DamagedError:
     return errors.DamagedError(
         'its block groups have no room but for their own metadata',
-        hint='mend a copy with e2fsck',
+        hint='repair a copy with e2fsck',
     )

@@ -164,7 +164,7 @@ class Layout:
         if len(data) < count * size:
             raise errors.DamagedError(
                 f'the file ends before block {first + count}',
-                hint='it was cut short; get it again from where it came',
+                hint='it was cut short; download or copy it again',
             )
         return data
 
@@ -267,7 +267,7 @@ class Layout:
         if len(data) < found.inode_size:
             raise errors.DamagedError(
                 f'there is no inode {number}, which is needed',
-                hint='mend a copy with e2fsck',
+                hint='repair a copy with e2fsck',
             )
         if number < found.first_inode:
             # Such as that of the journal, which several ask for.
@@ -344,7 +344,7 @@ class Layout:
             if len(taken) < len(self.groups):
                 raise errors.DamagedError(
                     'block groups share their metadata',
-                    hint='mend a copy with e2fsck',
+                    hint='repair a copy with e2fsck',
                 )
 
     def _own(self, group: Group, whole: bool = False) -> Iterator[sparse.Run]:
@@ -428,7 +428,7 @@ class Layout:
         if last >= found.block_count or not inode_table:
             raise errors.DamagedError(
                 f'the descriptor of block group {number} is damaged',
-                hint='mend a copy with e2fsck',
+                hint='repair a copy with e2fsck',
             )
         if not found.group_checksums:
             # Without checksums the flags mean nothing.

@@ -290,7 +290,7 @@ def _refuse(request: ShrinkRequest) -> None:
             f'cut short: the filesystem takes {found.size} bytes, '
             f'but there are only {request.image.size}',
             subject=path,
-            hint='get it again from where it came',
+            hint='download or copy it again',
         )
     if not request.own and not request.output:
         rest = behind(path, found)

@@ -382,4 +382,4 @@ def _zeros(count: int) -> Iterator[bytes]:
 
 
 def _damaged(what: str) -> errors.DamagedError:
-    return errors.DamagedError(what, hint='mend a copy with e2fsck')
+    return errors.DamagedError(what, hint='repair a copy with e2fsck')

@@ -79,14 +79,14 @@ def completed(
     with scratch.directory(
         work_directory,
         source.root,
-        f'{shown}: there is not a directory to take its kernel out to',
+        f'{shown}: there is no directory to copy its kernel to',
     ) as directory:
         taken = take(chosen, directory, ramdisk=wanted.ramdisk)
         notes = [f'{shown}: kernel {chosen.version} was found in it']
         if root.superblock.needs_recovery:
             notes.append(
                 f'{shown}: it was not unmounted, and its journal was not '
-                'looked into: a kernel that was installed last may be missing'
+                'read: a kernel that was installed last may be missing'
             )
         if wanted.ramdisk and taken.ramdisk is None:
             notes.append(
@@ -156,7 +156,7 @@ def _copied(
     if node is None or not node.is_file:
         raise errors.SourceError(
             f'{path} is not in the root filesystem any more',
-            hint='leave it alone while it is read',
+            hint='do not change it while it is read',
         )
     target = directory / manifest.stem(posixpath.basename(path))
     _write(target, reader.chunks(node), node.size)
@@ -172,8 +172,8 @@ def _take_apart(
     found = uki.sections(reader.head(boot_files.kernel, uki.HEAD) or b'')
     if node is None or '.linux' not in found:
         raise errors.SourceError(
-            f'{boot_files.kernel} is no unified kernel image any more',
-            hint='leave it alone while it is read',
+            f'{boot_files.kernel} is not a unified kernel image any more',
+            hint='do not change it while it is read',
         )
     made: list[pathlib.Path] = []
     for name, prefix in (('.linux', 'vmlinuz'), ('.initrd', 'initrd')):
@@ -220,7 +220,7 @@ def _blamed(image: pathlib.Path, path: str) -> Iterator[None]:
         yield
     except errors.SourceError as error:
         raise errors.SourceError(
-            f'{path} in it is of no use: {error.message}',
+            f'{path} in it cannot be used: {error.message}',
             subject=image,
             hint='name another with --kernel and --ramdisk',
         ) from error

@@ -188,7 +188,7 @@ def _apply(case: check_context.Case) -> list[findings.Finding]:
                     _UNREADABLE,
                     f'the rule {name} could not be tried, for the filesystem '
                     f'is damaged: {error.message}',
-                    'mend a copy with e2fsck -f',
+                    'repair a copy with e2fsck -f',
                 )
             )
     return found

@@ -67,7 +67,8 @@ def identify_kernel(path: pathlib.Path) -> Kernel:
         raise errors.SourceError(
             'an initramfs was given as kernel',
             subject=name,
-            hint='it goes with --ramdisk, or `openstack ami ramdisk upload`',
+            hint='give it with --ramdisk, or use `openstack ami ramdisk '
+            'upload`',
         )
     raise errors.SourceError(
         f'{probe.identify(path)}, not {_WANTED}', subject=name
@@ -116,7 +117,7 @@ def identify_ramdisk(path: pathlib.Path) -> Ramdisk:
         raise errors.SourceError(
             f'a Linux kernel ({kernel.name}) was given as ramdisk',
             subject=name,
-            hint='it goes with --kernel, or `openstack ami kernel upload`',
+            hint='give it with --kernel, or use `openstack ami kernel upload`',
         )
     if phrase is None:
         phrase = probe.identify(path)

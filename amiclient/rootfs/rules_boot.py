@@ -86,10 +86,10 @@ def _ramdisk_unread(case: Case) -> Found:
     if case.listing.end is not None:
         yield Problem(
             'warning',
-            'the ramdisk unpacks to more than any should: after '
-            f'{case.listing.end}, the rest was not looked at, so which '
-            'drivers it has was not checked',
-            'make the ramdisk anew, or give another one with --ramdisk',
+            'the ramdisk unpacks to more than an initramfs should: what comes '
+            f'after {case.listing.end} was not read, so its drivers were not '
+            'checked',
+            'make the ramdisk again, or give another one with --ramdisk',
         )
 
 
@@ -133,7 +133,7 @@ def _driver(
         severity,
         f'{words} is missing from {where}: {what}',
         'add it to the ramdisk (/etc/initramfs-tools/modules, or dracut '
-        '--add-drivers), and make that anew',
+        '--add-drivers), and make it again',
     )
 
 
@@ -162,9 +162,9 @@ def _no_console(case: Case) -> Found:
     )
     offered = _offers_login(case, console)
     if not console.heard:
-        what = 'what the kernel says does not get'
+        what = 'the messages of the kernel do not get'
         if not offered:
-            what = 'neither what the kernel says nor a login gets'
+            what = 'neither the messages of the kernel nor a login get'
         yield Problem(
             'warning',
             f'os_command_line has no console={console.name}, so {what} to '

@@ -40,9 +40,7 @@ def _no_cloud_init(case: Case) -> Found:
     if case.has_cloud_init or case.program(*_OTHERS):
         return
     if case.exists('/etc/cloud/cloud-init.disabled'):
-        message = (
-            'cloud-init is switched off by /etc/cloud/cloud-init.disabled'
-        )
+        message = 'cloud-init is disabled by /etc/cloud/cloud-init.disabled'
         remedy = 'rm /etc/cloud/cloud-init.disabled'
     else:
         message = 'there is no cloud-init'
@@ -97,7 +95,7 @@ def _no_datasource(case: Case) -> Found:
     elif identify.get('policy', '').split(',')[0] == 'disabled':
         yield Problem(
             'warning',
-            f'{_IDENTIFY} switches cloud-init off',
+            f'{_IDENTIFY} disables cloud-init',
             f'rm {_IDENTIFY}',
         )
 

@@ -233,14 +233,14 @@ def _not_clean(case: Case) -> Found:
         yield Problem(
             'warning',
             'the filesystem was not unmounted: what is only in its journal '
-            'was not looked at',
+            'was not read',
             'shut the system down before its disk is copied',
         )
     elif not block.clean:
         yield Problem(
             'warning',
             'the filesystem has errors, by its own record',
-            'mend a copy with e2fsck -f',
+            'repair a copy with e2fsck -f',
         )
 
 
@@ -259,7 +259,7 @@ def _future(case: Case) -> Found:
             f'time stamps are in the future, of {late[0]} and {len(late) - 1} '
             'more: make and certificates may be confused, and e2fsck '
             'complains',
-            'set the clock, and make the image anew',
+            'set the clock, and make the image again',
         )
 
 

@@ -328,7 +328,7 @@ def _not_a_root(name: str, disk: str | None, form: str) -> errors.SourceError:
         return errors.SourceError(
             f'it has none of {", ".join(sorted(map(bytes.decode, _ROOTS)))}',
             subject=what,
-            hint='name what has them at its top',
+            hint='give what has them at its top level',
         )
     return errors.SourceError(
         f'{what}, but {form} with a disk image in it: {disk}',

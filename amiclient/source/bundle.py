@@ -243,8 +243,8 @@ def blank(
     if in_use != block.first_inode - 1 + _LOST_FOUND:
         return source
     note = (
-        f'{name}: its root filesystem has no files: the ramdisk brings what '
-        'there is, and copies itself there; it is sent as it is'
+        f'{name}: its root filesystem has no files, because the ramdisk '
+        'copies itself there; it is not changed'
     )
     return dataclasses.replace(
         source, finished=True, notes=(*source.notes, note)

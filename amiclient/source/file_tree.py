@@ -98,7 +98,7 @@ class FileTree:
         end = 0
         for offset, length in ranges:
             if offset < end or length < 0 or offset + length > size:
-                raise self.refused(path, 'its map of holes makes no sense')
+                raise self.refused(path, 'its map of holes is invalid')
             end = offset + length
         self._take(path, records.SIZE + sum(length for _, length in ranges))
         if size >= _SMALLEST_DISK and len(self._heads) < _MOST_DISKS:
@@ -249,25 +249,27 @@ class FileTree:
                 f'{errors.shown(path, _SHOWN)}: what it holds takes more than '
                 f'{units.format_size(self._limit)}, {self._limited}',
                 subject=self.name,
-                hint='is it what it should be? Else make room, or choose a '
-                'larger --size',
+                hint='check that this is the right source; make room, or '
+                'choose a larger --size',
             )
 
     def _refuse_ids(self, path: bytes, node: nodes.Node) -> None:
         if not (0 <= node.uid <= _LARGEST_ID and 0 <= node.gid <= _LARGEST_ID):
-            raise self.refused(path, 'there can be no such owner')
+            raise self.refused(
+                path, 'its owner is not a valid user or group ID'
+            )
         if stat.S_ISCHR(node.mode) or stat.S_ISBLK(node.mode):
             major, minor = node.device
             # include/linux/kdev_t.h: 12 and 20 bits.
             if not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):
-                raise self.refused(path, 'there can be no such device')
+                raise self.refused(path, 'its device number is not valid')
         if node.is_symlink and not node.target:
-            raise self.refused(path, 'a symbolic link to nowhere')
+            raise self.refused(path, 'a symbolic link without a target')
         if len(node.target) > nodes.PATH_MAX:
             raise self.refused(
                 path,
-                'a symbolic link that leads too far: '
-                f'{nodes.PATH_MAX} bytes are the most',
+                'the target of a symbolic link is longer than '
+                f'{nodes.PATH_MAX} bytes',
             )
         if b'\0' in node.target:
             raise self.refused(path, 'a symbolic link with a NUL in it')

@@ -224,7 +224,7 @@ def mend_in(image: pathlib.Path, name: str) -> tuple[str, ...]:
         rewrite.rewrite(image, _PATH, mend(text, found).encode('latin-1'))
     except errors.UnsupportedError as error:
         raise _unmendable(name, error.message) from error
-    return (f'{name}: /etc/fstab was mended: {_listed(found)}',)
+    return (f'{name}: /etc/fstab was fixed: {_listed(found)}',)
 
 
 def _listed(found: Sequence[Tie]) -> str:
@@ -234,7 +234,7 @@ def _listed(found: Sequence[Tie]) -> str:
 
 def _unmendable(name: str, why: str) -> errors.UnsupportedError:
     return errors.UnsupportedError(
-        f'/etc/fstab cannot be mended: {why}',
+        f'/etc/fstab cannot be fixed: {why}',
         subject=name,
-        hint='mend it by hand, and leave out --fix',
+        hint='edit it by hand, and leave out --fix',
     )

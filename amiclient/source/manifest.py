@@ -191,7 +191,7 @@ def parse(data: bytes, name: str) -> Manifest:
         raise errors.SourceError(
             f'not JSON: {errors.shown(str(error))}',
             subject=name,
-            hint='save the triple anew, or name its files one by one',
+            hint='save the triple again, or name its files one by one',
         ) from error
     if not isinstance(content, dict) or content.get('format') != _FORMAT:
         raise errors.SourceError(
@@ -245,18 +245,18 @@ class _Reader:
             'hidden': content.get('hidden') is True,
         }
         if not _SHA512.fullmatch(values['sha512']):
-            raise self.wrong(f'{noun}.sha512', 'is no SHA-512')
+            raise self.wrong(f'{noun}.sha512', 'is not a SHA-512')
         for field in ('id', 'name', 'visibility'):
             if content.get(field) is not None:
                 values[field] = self._text(noun, content, field)
         tags = content.get('tags') or []
         if not isinstance(tags, list) or not _are_texts(tags):
-            raise self.wrong(f'{noun}.tags', 'is no list of texts')
+            raise self.wrong(f'{noun}.tags', 'is not a list of strings')
         properties = content.get('properties') or {}
         if not isinstance(properties, dict) or not _are_texts(
             properties.values()
         ):
-            raise self.wrong(f'{noun}.properties', 'are not all texts')
+            raise self.wrong(f'{noun}.properties', 'are not all strings')
         return ManifestPart(
             **values,
             tags=tuple(tags),
@@ -278,13 +278,15 @@ class _Reader:
     ) -> int:
         value = content.get(field, default)
         if type(value) is not int or not 0 <= value < 2**63:
-            raise self.wrong(f'{noun}.{field}', 'is no number of that kind')
+            raise self.wrong(f'{noun}.{field}', 'is not a valid number')
         return value
 
     def _file(self, noun: str, content: dict[str, Any]) -> str:
         name = self._text(noun, content, 'file')
         if name in ('.', '..') or '/' in name or '\0' in name:
-            raise self.wrong(f'{noun}.file', 'is no name of a file beside it')
+            raise self.wrong(
+                f'{noun}.file', 'is not the name of a file beside it'
+            )
         return name
 
 

@@ -97,7 +97,7 @@ def told(path: pathlib.Path, name: str | None = None) -> Iterator[None]:
     except (FileNotFoundError, NotADirectoryError) as error:
         what = 'no such file'
         if path.is_symlink():
-            what = 'a link to what is not there'
+            what = 'a link to a file that does not exist'
         raise errors.SourceError(what, subject=name) from error
     except PermissionError as error:
         raise errors.SourceError(

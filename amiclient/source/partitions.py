@@ -122,7 +122,7 @@ def read(medium: block.Medium) -> Table | None:
         raise errors.DamagedError(
             'both copies of its partition table (GPT) are damaged or missing',
             subject=medium.name,
-            hint='it may be cut short; get it again from where it came',
+            hint='it may be cut short; download or copy it again',
         )
     if not _is_table(head):
         return None
@@ -232,7 +232,9 @@ def _chain(medium: block.Medium, base: int) -> Iterator[tuple[int, int, int]]:
     while True:
         sector = medium.read(place * _SECTOR, _SECTOR)
         if len(sector) < _SECTOR or sector[510:512] != SIGNATURE:
-            raise _chain_damaged(medium, 'it leads to what is no table')
+            raise _chain_damaged(
+                medium, 'it leads to a sector without a table'
+            )
         if place in seen or len(seen) >= _LOGICAL:
             raise _chain_damaged(medium, 'it has no end')
         seen.add(place)

@@ -43,13 +43,13 @@ TAIL = 512
 
 _BUILD = 'make an ext4 filesystem of it with openstack ami build'
 _COPY_FILES = 'copy its files, and use openstack ami build on the copy'
-_UNPACK = 'unpack it, and use openstack ami build on what comes out'
+_UNPACK = 'unpack it, and use openstack ami build on the result'
 _CONVERT = 'if you trust it, convert it with qemu-img convert -O raw first'
 _PARTITION = 'copy the partition with the root filesystem out of it first'
 _LVM = 'activate its volume group and give the logical volume'
-_DOWNLOAD = 'look into it, a download may have failed'
-_KERNEL = 'a kernel goes with --kernel'
-_RAMDISK = 'a ramdisk goes with --ramdisk'
+_DOWNLOAD = 'look at it: a download may have failed'
+_KERNEL = 'give a kernel with --kernel'
+_RAMDISK = 'give a ramdisk with --ramdisk'
 
 #: Magic numbers of compression formats, those of the kernel's table in
 #: lib/decompress.c, but longer ones; and what undoes them.

@@ -24,7 +24,7 @@ from amiclient.source import probe
 from amiclient.source import qemu_image
 from amiclient.source import qemu_vmdk
 
-_REPAIR = 'have it repaired with qemu-img check -r all'
+_REPAIR = 'repair it with qemu-img check -r all'
 _KEY = 'convert it with qemu-img, which can be given the key'
 
 _SECTOR = qemu_image.SECTOR
@@ -69,7 +69,7 @@ def _qcow(image: qemu_image.Image) -> qemu_image.Header:
     magic, place, length, size, bits, entries, crypt, table = image.unpack(
         '>8sQI4xQBB2xIQ', 0
     )
-    image.require(magic == b'QFI\xfb\0\0\0\1', 'it is no qcow image')
+    image.require(magic == b'QFI\xfb\0\0\0\1', 'it is not a qcow image')
     image.require(9 <= bits <= 16 and 6 <= entries <= 13)
     image.require(1 < size <= qemu_image.LARGEST)
     if crypt:
@@ -93,7 +93,7 @@ def _qcow2(image: qemu_image.Image) -> qemu_image.Header:
     )
     image.require(
         magic == b'QFI\xfb' and version in (2, 3),
-        'it is no qcow2 image of version 2 or 3',
+        'it is not a qcow2 image of version 2 or 3',
     )
     image.require(9 <= bits <= 21 and size <= qemu_image.LARGEST)
     if crypt:
@@ -184,7 +184,7 @@ def _extensions(image: qemu_image.Image, place: int, end: int) -> str | None:
 def _qed(image: qemu_image.Image) -> qemu_image.Header:
     magic, cluster, tables, header, features = image.unpack('<4sIIIQ', 0)
     table, size, place, length = image.unpack('<QQII', 40)
-    image.require(magic == b'QED\0', 'it is no QED image')
+    image.require(magic == b'QED\0', 'it is not a QED image')
     image.require(
         cluster in (1 << bit for bit in range(12, 27))
         and tables in (1, 2, 4, 8, 16)
@@ -270,7 +270,7 @@ def _vdi(image: qemu_image.Image) -> qemu_image.Header:
     link, parent = image.unpack('<16s16s', 0x1A8)
     image.require(
         signature == b'\x7f\x10\xda\xbe' and version == 0x10001,
-        'it is no VDI image of version 1.1',
+        'it is not a VDI image of version 1.1',
     )
     image.require(kind in (1, 2) and not any(link + parent), qemu_image.PARENT)
     image.require(
@@ -306,7 +306,7 @@ _ITEMS = {
 
 
 def _vhdx(image: qemu_image.Image) -> qemu_image.Header:
-    image.require(image.read(0, 8) == b'vhdxfile', 'it is no VHDX image')
+    image.require(image.read(0, 8) == b'vhdxfile', 'it is not a VHDX image')
     headers = [_vhdx_header(image, copy * _TABLE) for copy in (1, 2)]
     _, log = max(filter(None, headers), default=(0, b''))
     image.require(log)

@@ -162,13 +162,13 @@ class Client:
             self._receive(_CHUNK_HEAD.size)
         )
         if magic != _CHUNK_MAGIC or handle not in pending:
-            raise self._failed('qemu-nbd answers what was not asked')
+            raise self._failed('qemu-nbd sent an unexpected reply')
         first, end = pending[handle]
         if kind == _CHUNK_DATA and 8 < length <= 8 + end - first:
             (offset,) = struct.unpack('>Q', self._receive(8))
             data = self._receive(length - 8)
             if not first <= offset <= end - len(data):
-                raise self._failed('qemu-nbd answers what was not asked')
+                raise self._failed('qemu-nbd sent an unexpected reply')
             yield offset, data
         elif kind & _CHUNK_ERROR and 6 <= length <= _TEXT:
             body = self._receive(length)
@@ -179,13 +179,13 @@ class Client:
         elif (kind, length) == (_CHUNK_HOLE, 12):
             self._receive(length)
         elif (kind, length) != (_CHUNK_NONE, 0):
-            raise self._failed('qemu-nbd answers what makes no sense')
+            raise self._failed('qemu-nbd sent an invalid reply')
         if flags & _DONE:
             del pending[handle]
 
     def _negotiate(self) -> int:
         if self._receive(16) != b'NBDMAGICIHAVEOPT':
-            raise self._failed('qemu-nbd speaks another language')
+            raise self._failed('qemu-nbd speaks another protocol')
         (flags,) = struct.unpack('>H', self._receive(2))
         both = _FIXED_NEWSTYLE | _NO_ZEROES
         if flags & both != both:
@@ -197,7 +197,7 @@ class Client:
         for info in infos:
             if len(info) >= 10 and info[:2] == b'\0\0':
                 return int.from_bytes(info[2:10], 'big')
-        raise self._failed('qemu-nbd does not tell its size')
+        raise self._failed('qemu-nbd does not tell the size')
 
     def _option(self, option: int, data: bytes) -> list[bytes]:
         self._send(_OPTION.pack(b'IHAVEOPT', option, len(data)) + data)
@@ -207,7 +207,7 @@ class Client:
                 self._receive(_OPTION_REPLY.size)
             )
             if magic != _OPTION_MAGIC or length > _TEXT:
-                raise self._failed('qemu-nbd speaks another language')
+                raise self._failed('qemu-nbd speaks another protocol')
             body = self._receive(length)
             if kind & _REP_ERROR:
                 words = body.decode('utf-8', 'replace')
@@ -324,7 +324,7 @@ def _connected(
         if ended:
             raise _why(server.tail(), name)
         if time.monotonic() > deadline:
-            raise errors.ProgramError('qemu-nbd does not begin')
+            raise errors.ProgramError('qemu-nbd does not start')
         time.sleep(0.01)
 
 
@@ -344,7 +344,7 @@ def _why(words: str, name: str) -> errors.AmiError:
     _, _, reason = words.rpartition("': ")
     if 'lock' in reason:
         return errors.BusyError(
-            'somebody else writes to it',
+            'another program writes to it',
             subject=name,
             hint='end the virtual machine that uses it',
         )
@@ -381,7 +381,7 @@ def _node(
             status = os.fstat(it.fileno())
             here = status.st_dev, status.st_ino
             if here in files or len(files) >= _LAYERS:
-                raise _refused(name, 'its backing files have no end')
+                raise _refused(name, 'its chain of backing files does not end')
             below = None
             if kind != 'raw':
                 header = qemu_headers.read(it, kind, shown)
@@ -429,7 +429,7 @@ def _below(
     if not allowed:
         raise errors.SourceError(words, subject=name, hint=_BACKED)
     if ':' in below.partition('/')[0] or '\0' in below:
-        raise _refused(name, f'{words}, which is no file name')
+        raise _refused(name, f'{words}, which is not a file name')
     backing = beside / below
     with opening.opened(backing, wanted='a disk image', devices=True) as file:
         # By its content, but raw if nothing says otherwise: there QEMU looks

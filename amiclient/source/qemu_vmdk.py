@@ -83,7 +83,7 @@ def read(image: qemu_image.Image) -> qemu_image.Header:
 
 def _sparse(image: qemu_image.Image, offset: int) -> _Sparse:
     head = _Sparse(*image.unpack(_SPARSE, offset))
-    image.require(head.magic == b'KDMV', 'it is no VMDK image of one file')
+    image.require(head.magic == b'KDMV', 'it is not a VMDK image of one file')
     image.require(
         head.capacity, 'it holds no data, but names other files that do'
     )

@@ -219,7 +219,7 @@ class _Opener:
                     root=path, own=True, format=_COMPRESSED, notes=notes
                 )
         raise errors.SourceError(
-            'compressed again and again', subject=self._shown
+            'compressed too many times', subject=self._shown
         )
 
     def _archive(self, stream: streams.Stream) -> Source:
@@ -252,8 +252,8 @@ class _Opener:
         if not rest:
             return source
         note = (
-            f'{self._shown}: the {rest} bytes behind its filesystem are not '
-            'zeros; they are no part of it, and are not taken along'
+            f'{self._shown}: the {rest} bytes after its filesystem are not '
+            'zeros; they are not part of it, and are left out'
         )
         return dataclasses.replace(source, notes=(*source.notes, note))
 

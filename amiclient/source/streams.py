@@ -213,7 +213,7 @@ def _decoder(
     """
     if kind not in _DECODERS:
         raise errors.SourceError(
-            f'{kind} compression is not known here',
+            f'{kind} compression is not supported',
             subject=name,
             hint='compress it with gzip, xz or zstd instead',
         )
@@ -234,10 +234,10 @@ def can_stream(kind: str) -> bool:
 
 def _window_error(name: str, what: str) -> errors.SourceError:
     return errors.SourceError(
-        f'it takes {what} to unpack, and zstd is given no more than '
+        f'it takes {what} to unpack, and zstd may use no more than '
         f'{units.format_size(_WINDOW)}',
         subject=name,
-        hint='unpack it with zstd -d --long=31, and give what comes out',
+        hint='unpack it with zstd -d --long=31, and give the result',
     )
 
 
@@ -372,7 +372,7 @@ def _by_program(kind: str, data: bytes, name: str) -> bytes:
         process.find(kind)
     except errors.ProgramError as error:
         raise errors.ProgramError(
-            f'{kind} is needed to look into it',
+            f'{kind} is needed to read it',
             subject=name,
             hint=f'install the package {kind}',
         ) from error
@@ -487,9 +487,9 @@ class Stream:
             and time.monotonic() - self._since > _ZEROS_SECONDS
         ):
             raise errors.SourceError(
-                f'{units.format_size(self._zeros)} of zeros on '
-                f'end came out of {units.format_size(self.packed)}, and that '
-                'is not all: it is taken for one that is meant to do harm',
+                f'{units.format_size(self.packed)} unpack to '
+                f'{units.format_size(self._zeros)} of zeros and more: it '
+                'seems to be made to do harm',
                 subject=self.name,
                 hint='if you trust it, unpack it yourself and give what '
                 'comes out',
@@ -530,14 +530,14 @@ class Stream:
             f'something that is not {self.kind} follows the '
             f'{self.kind}-compressed data',
             subject=self.name,
-            hint='get it again from where it came, or cut off what follows',
+            hint='download or copy it again, or cut off what follows',
         )
 
     def _damaged(self, why: str) -> errors.SourceError:
         return errors.SourceError(
             f'damaged or cut short: {why}',
             subject=self.name,
-            hint='get it again from where it came',
+            hint='download or copy it again',
         )
 
 

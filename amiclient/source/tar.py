@@ -175,7 +175,7 @@ class _DamagedError(tarfile.TarError):
 class _Member(tarfile.TarInfo):
     """A header that says what tarfile keeps to itself.
 
-    tarfile takes an archive for finished wherever a header makes no sense;
+    tarfile takes an archive for finished wherever a header is invalid;
     where it was cut between two files, that would be half a system.
     """
 
@@ -209,7 +209,9 @@ def _has_prefix(header: bytes | bytearray) -> bool:
     """
     if header[_MAGIC][:5] != b'ustar':
         if header[_STAR] == b'tar\0':
-            raise _DamagedError('star wrote such headers before it knew POSIX')
+            raise _DamagedError(
+                'its headers are those of an old version of star'
+            )
         return False
     # Go's wrote names into headers of GNU's format, too, until Go 1.8.
     return header[_MAGIC][5:] != b' ' or not all(
@@ -257,7 +259,7 @@ class _TarReader:
                 break
             yield member
         if not archive.tarinfo.ended:  # type: ignore[attr-defined]
-            raise self._damaged('it makes no sense in the middle')
+            raise self._damaged('invalid data in the middle')
 
     def _take(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         path = _bytes(member.name)
@@ -321,7 +323,7 @@ class _TarReader:
                     path,
                     'the archive has only what changed since another one: '
                     f'{errors.shown(record[1:], 200)} is missing',
-                    'take one of everything: tar --listed-incremental with '
+                    'make a full archive: tar --listed-incremental with '
                     '--level=0',
                 )
 
@@ -346,7 +348,7 @@ class _TarReader:
             )
         except ValueError as error:
             raise self._tree.refused(
-                path, f'its header makes no sense: {error}'
+                path, f'its header is invalid: {error}'
             ) from error
         node.flags = self._tree.flags(path, node, headers.get(_FLAGS, ''))
         return node
@@ -378,13 +380,13 @@ class _TarReader:
         except RecursionError as error:
             raise self._damaged('too many headers of one file') from error
         except NONSENSE as error:
-            raise self._damaged('a header makes no sense') from error
+            raise self._damaged('a header is invalid') from error
 
     def _damaged(self, why: str) -> SourceError:
         return SourceError(
             f'the archive is damaged or cut short: {why}',
             subject=self._tree.name,
-            hint='get it again from where it came',
+            hint='download or copy it again',
         )
 
 
@@ -446,6 +448,6 @@ def _refuse_docker(tree: file_tree.FileTree) -> None:
             'an archive of container layers, as docker save '
             'makes it, not of a root filesystem',
             subject=tree.name,
-            hint='make a container of the image, and take what docker export '
-            'writes of it',
+            hint='create a container from the image, and give the output of '
+            'docker export',
         )

@@ -133,10 +133,10 @@ def _bound(stream: streams.Stream) -> _UnpackLimit:
     size = max(disk, 0 if block is None else block.size)
     if size > _MOST:
         raise errors.SourceError(
-            f'it unpacks to {units.format_size(size)}, by its own '
-            f'word: more than {units.format_size(_MOST)}',
+            f'by its header, it unpacks to {units.format_size(size)}: more '
+            f'than {units.format_size(_MOST)}',
             subject=name,
-            hint='it must be damaged, or meant to fill disks',
+            hint='it is damaged, or made to fill disks',
         )
     if block is not None and not disk:
         held = stream.packed * streams.RATIOS.get(stream.kind or '', size)
@@ -171,23 +171,23 @@ def _left(
                 f'{units.format_size(bound.most)}, which is more than the '
                 f'{bound.what} in it can have',
                 subject=stream.name,
-                hint='it must be damaged, or meant to fill disks',
+                hint='it is damaged, or made to fill disks',
             )
         size += len(data)
         blank = blank and data == bytes(len(data))
         if time.monotonic() - since > _SECONDS:
             note = (
-                f'{stream.name}: it goes on for long behind the end of the '
-                f'{bound.what} in it, at {units.format_size(bound.end)}; that '
-                'was left out and not read to its end, so what checksums '
-                'there would tell of damage is not known'
+                f'{stream.name}: much data follows the end of the '
+                f'{bound.what} in it, at {units.format_size(bound.end)}; it '
+                'was left out and not read to its end, so the checksum there '
+                'was not verified'
             )
             return (note,)
     if blank:
         return ()
     note = (
         f'{stream.name}: {units.format_size(size - bound.end)} that follow '
-        f'the {bound.what} in it are not taken'
+        f'the {bound.what} in it are left out'
     )
     return (note,)
 
@@ -196,9 +196,8 @@ def _check_room(directory: pathlib.Path, name: str, size: int) -> None:
     room = scratch.room(directory)
     if room < _RESERVE + _STEP:
         raise errors.NoSpaceError(
-            f'it is being unpacked, has come to '
-            f'{units.format_size(size)}, and {directory.parent} has '
-            f'{units.format_size(room)} left',
+            f'{units.format_size(size)} of it are unpacked, and '
+            f'{directory.parent} has {units.format_size(room)} left',
             subject=name,
             hint='name a directory with room by --work-directory',
         )

@@ -149,8 +149,8 @@ class TestUpload(upload.UploadCase):
         with self.root.open('ab') as file:
             file.write(b'the rest of a larger device')
         warning = (
-            f'{self.root}: the 27 bytes behind its filesystem are not zeros; '
-            'they are no part of it, and are not taken along\n'
+            f'{self.root}: the 27 bytes after its filesystem are not zeros; '
+            'they are not part of it, and are left out\n'
         )
         told = self.upload('--no-shrink', stderr=warning)
         self.assertEqual(data, self.download(told['id']).read_bytes())

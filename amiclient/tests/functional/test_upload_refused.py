@@ -84,7 +84,7 @@ class TestRefused(upload.UploadCase):
             access=None,
         )
         text = self.refused('ami', 'upload', self.root, *self.parts, '--fix')
-        self.assertIn('/etc/fstab cannot be mended: it is not a reg', text)
+        self.assertIn('/etc/fstab cannot be fixed: it is not a reg', text)
         output = self.directory / 'small.img'
         for words in (
             ('shrink', self.root, '--output', output),

@@ -194,8 +194,8 @@ class TestKernels(base.TestCase):
             samples.microcode() + test_streams.pack('xz', samples.initramfs()),
         ):
             self.assertEqual(
-                'an initramfs was given as kernel; it goes with --ramdisk, '
-                'or `openstack ami ramdisk upload`',
+                'an initramfs was given as kernel; give it with '
+                '--ramdisk, or use `openstack ami ramdisk upload`',
                 self.refused(content),
             )
 

@@ -152,8 +152,8 @@ class TestRamdisks(base.TestCase):
              test_streams.pack('gzip', samples.arm64())),
         ):  # fmt: skip
             self.assertEqual(
-                f'a Linux kernel ({name}) was given as ramdisk; it goes with '
-                '--kernel, or `openstack ami kernel upload`',
+                f'a Linux kernel ({name}) was given as ramdisk; give it '
+                'with --kernel, or use `openstack ami kernel upload`',
                 self.refused(content),
             )
 

@@ -30,7 +30,7 @@ class TestCloudInit(checks.CheckCase):
 
     def test_switched_off(self) -> None:
         found = self.check({**_GROWS, 'etc/cloud/cloud-init.disabled': b''})
-        self.assertFound('no-cloud-init', 'warning', 'switched off', found)
+        self.assertFound('no-cloud-init', 'warning', 'disabled', found)
 
 
 class TestDatasource(checks.CheckCase):

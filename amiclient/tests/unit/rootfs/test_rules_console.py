@@ -45,7 +45,7 @@ class TestSystemd(ConsoleCase):
         """The generator follows the consoles of the kernel."""
         self.found(words='nor a login', command_line=_SCREEN)
         self.found(
-            self.wanted('ttyS0'), 'what the kernel says', command_line=_SCREEN
+            self.wanted('ttyS0'), 'messages of the', command_line=_SCREEN
         )
 
     def test_command_line_with_it(self) -> None:

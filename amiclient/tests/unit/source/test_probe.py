@@ -311,7 +311,7 @@ class TestDetect(base.TestCase):
         link = self.directory / 'link'
         link.symlink_to(path)
         self.assertEqual(
-            f'{link}: a link to what is not there', self.refused(link)
+            f'{link}: a link to a file that does not exist', self.refused(link)
         )
         below = self.file(b'x') / 'no'
         self.assertEqual(f'{below}: no such file', self.refused(below))

@@ -127,8 +127,8 @@ class TestBackingFiles(HostileCase):
 
     def test_never_followed(self) -> None:
         for name, words in (
-            ('json:{"driver":"file","filename":"secret"}', 'no file name'),
-            ('nbd://127.0.0.1/', 'no file name'),
+            ('json:{"driver":"file","filename":"secret"}', 'not a file name'),
+            ('nbd://127.0.0.1/', 'not a file name'),
             ('nosuch', 'no such file'),
         ):
             path = self.layer('a', name)
@@ -139,7 +139,7 @@ class TestBackingFiles(HostileCase):
         path = self.layer('a', 'b', 'qcow2')
         self.layer('b', 'a', 'qcow2')
         told = self.refused(path, allow_backing_file=True)
-        self.assertIn('have no end', told)
+        self.assertIn('does not end', told)
 
     def test_qed(self) -> None:
         path = self.directory / 'a'
@@ -334,7 +334,7 @@ class TestDamage(HostileCase):
             self.useFixture(
                 fixtures.MockPatchObject(resolve.busy, 'refuse_busy')
             )
-            self.assertIn('somebody else writes to it', self.refused(path))
+            self.assertIn('another program writes to it', self.refused(path))
 
     def has_leases(self, path: pathlib.Path) -> bool:
         """Tell whether it can be told here that nobody writes to a file."""
@@ -372,7 +372,7 @@ class TestDamage(HostileCase):
         self.patch(confinement, 'confine', lambda *_: [])
         path_ = os.pathsep.join((str(late.parent), os.environ['PATH']))
         self.useFixture(fixtures.EnvironmentVariable('PATH', path_))
-        self.assertIn('somebody else writes to it', self.refused(path))
+        self.assertIn('another program writes to it', self.refused(path))
 
     def test_on_a_device(self) -> None:
         path = disks.convert(self.secret, 'qcow2')

@@ -198,8 +198,7 @@ class TestCompression(base.TestCase):
                     errors.ProgramError, self.head, data, 99
                 )
             self.assertEqual(
-                f'f: {kind} is needed to look into it; install the package '
-                f'{kind}',
+                f'f: {kind} is needed to read it; install the package {kind}',
                 str(error),
             )
 

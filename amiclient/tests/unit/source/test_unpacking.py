@@ -61,7 +61,7 @@ class TestUnpacking(base.TestCase):
             # What came between is not kept.
             self.assertEqual(1, len(list(source.root.parent.glob('unp*'))))
         path = self.packed(self.packed(path))
-        self.assertIn('compressed again and again', self.refused(path))
+        self.assertIn('compressed too many times', self.refused(path))
 
     def test_nothing_grows_by_being_written_to(self) -> None:
         """XFS gives a file more room then, and leaves it what a hole ends."""
@@ -106,7 +106,7 @@ class TestUnpacking(base.TestCase):
             fixtures.MockPatchObject(unpacking, '_RESERVE', 100 * MIB)
         )
         told = self.refused(path)
-        self.assertIn('it is being unpacked, has come to', told)
+        self.assertIn('of it are unpacked, and', told)
         self.assertIn('70.0 MiB left', told)
         self.assertIn('--work-directory', told)
 

@@ -82,7 +82,7 @@ class TestUntying(base.TestCase):
             entry = after[b'/etc/fstab']
             self.assertEqual(0o640, entry.mode & 0o7777)
             (note,) = source.notes
-            self.assertIn('/etc/fstab was mended: / on UUID=1111', note)
+            self.assertIn('/etc/fstab was fixed: / on UUID=1111', note)
             self.assertIn('swap on /dev/sda5', note)
         self.assertEqual(FSTAB, self.fstab(image))
         self.assertEqual(before, exttree.read_tree(image))
@@ -141,7 +141,7 @@ class TestUntying(base.TestCase):
             node = tree.find('/etc/fstab')
         before = exttree.read_tree(image)
         (note,) = fstab.mend_in(image, 'it')
-        self.assertEqual('it: /etc/fstab was mended: / on /dev/sda1', note)
+        self.assertEqual('it: /etc/fstab was fixed: / on /dev/sda1', note)
         self.assertEqual(
             text.replace('/dev/sda1', f'UUID={UUID}'), self.fstab(image)
         )
@@ -223,7 +223,7 @@ class TestUntying(base.TestCase):
             error = self.assertRaises(
                 errors.UnsupportedError, fstab.mend_in, image, 'it'
             )
-            self.assertIn('it: /etc/fstab cannot be mended: ', str(error))
+            self.assertIn('it: /etc/fstab cannot be fixed: ', str(error))
             self.assertIn(why, str(error))
             (etc / 'fstab').write_text(text)
 
