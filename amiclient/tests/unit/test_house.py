@@ -226,6 +226,14 @@ class TestHouse(base.TestCase):
         ]
         self.assertEqual([], wrong)
 
+    def test_file_names(self) -> None:
+        names = collections.Counter(
+            (path.parts[:-1][:1], path.name)
+            for path in self.product()
+            if path.name != '__init__.py'
+        )
+        self.assertEqual([], [n for n, count in names.items() if count > 1])
+
     def test_class_names(self) -> None:
         places = collections.defaultdict(list)
         for path, tree in self.product().items():
