@@ -132,4 +132,4 @@ def _inside(file: BinaryIO, name: str) -> str | None:
     data = streams.head(file, ramdisk_formats.HEAD, name=name)
     if not data:
         return f'damaged {kind} data'
-    return f'{probe.describe(data)} compressed with {kind}'
+    return f'{probe.classify(data).phrase} compressed with {kind}'

@@ -113,7 +113,7 @@ def _old(name: str) -> BrokenError:
 
 def _followed(file: BinaryIO, offset: int, name: str) -> BrokenError:
     file.seek(offset)
-    phrase = probe.describe(file.read(HEAD))
+    phrase = probe.classify(file.read(HEAD)).phrase
     return BrokenError(
         f'early files that are followed by {phrase}, not by an initramfs',
         subject=name,

@@ -13,7 +13,7 @@ specifications, the UEFI specification, section 5.3 (GPT), the specifications
 of the compression formats.
 """
 
-from collections.abc import Iterator
+import codecs
 import dataclasses
 import errno
 import io
@@ -33,9 +33,8 @@ from amiclient.source import frames
 from amiclient.source import opening
 from amiclient.source import partitions
 
-#: How much of the beginning is looked at: btrfs and
-#: reiserfs keep their superblocks at 64 KiB, swap on 64 KiB pages its
-#: signature right before that.
+#: How much of the beginning is looked at: btrfs and reiserfs keep their
+#: superblocks at 64 KiB, swap on 64 KiB pages its signature right before that.
 HEAD = 0x10000 + 4096
 
 #: How much of the end is looked at: the footer of a VHD or DMG.
@@ -404,11 +403,6 @@ def classify(
     return Content(Found('unrecognised data'))
 
 
-def describe(data: bytes) -> str:
-    """Tell what data are of which only the beginning is at hand."""
-    return classify(data).phrase
-
-
 def examine(head: bytes, size: int, name: str) -> Content:
     """Tell what a part of a disk is, as :func:`classify` does."""
     if not any(head):
@@ -441,7 +435,7 @@ def _after(head: bytes, tail: bytes, size: int) -> Found | None:
         return Found('a DMG disk image', _CONVERT)
     if is_tar(head):
         return _TAR
-    if next(_partitions(head, size), None) is not None:
+    if _partitions(head, size):
         return MBR
     if head[:2] == b'MZ':
         return Found('an EFI or Windows program')
@@ -525,12 +519,11 @@ def _is_lzma_alone(head: bytes) -> bool:
     return dictionary >= 4096 and odd in (1, 3)
 
 
-def _partitions(head: bytes, size: int) -> Iterator[int]:
+def _partitions(head: bytes, size: int) -> list[int]:
     starts = [
         start * 512 for _, kind, start, _ in partitions.slots(head) if kind
     ]
-    if all(0 < start < size for start in starts):
-        yield from starts
+    return starts if all(0 < start < size for start in starts) else []
 
 
 def _search(table: _Table, head: bytes) -> Found | None:
@@ -541,7 +534,7 @@ def _search(table: _Table, head: bytes) -> Found | None:
 
 
 def _text(head: bytes) -> Found | None:
-    head = head.removeprefix(b'\xef\xbb\xbf')
+    head = head.removeprefix(codecs.BOM_UTF8)
     text = head.lstrip()[:512].lower()
     # A character may be cut in two where the head ends.
     decoded = head[:4096].decode('utf-8', 'replace').rstrip('\ufffd')
