@@ -132,7 +132,7 @@ class TestCopies(base.TestCase):
                 with resolve.opened(path) as source:
                     found = extract.extract(source, path, self.target)
                     self.assertEqual(
-                        rest != kept, 'behind' in ''.join(source.notes)
+                        rest != kept, 'are left out' in ''.join(source.notes)
                     )
                 data = found.image.read_bytes()
                 self.assertEqual(sha(content + kept), sha(data))

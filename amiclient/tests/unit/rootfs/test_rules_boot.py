@@ -148,7 +148,7 @@ class TestKernel(checks.CheckCase):
         self.useFixture(fixtures.MockPatchObject(ramdisk_formats, '_MOST', 10))
         found = self.check(drivers=('scsi/virtio_scsi.ko',))
         self.assertFound(
-            'ramdisk-unread', 'warning', 'after 10 bytes, the rest', found
+            'ramdisk-unread', 'warning', 'after 10 bytes was not', found
         )
         # Its drivers may be in there.
         self.assertNotIn('virtio-blk', found)

@@ -54,7 +54,7 @@ class TestDatasource(checks.CheckCase):
 
     def test_ds_identify(self) -> None:
         self.found({_IDENTIFY: b'datasource: NoCloud\n'}, 'NoCloud')
-        self.found({_IDENTIFY: b'# x\npolicy: disabled\n'}, 'switches')
+        self.found({_IDENTIFY: b'# x\npolicy: disabled\n'}, 'disables')
         found = self.check(
             {_IDENTIFY: b'policy: search,found=first,maybe=none\n'}
         )

@@ -95,7 +95,7 @@ class TestMakes(ArchiveCase):
         self.patched(path, (476, times), (508, b'tar\0'))
         self.assert_taken(path)
         self.patched(path, (257, bytes(8)))
-        self.assertIn('star wrote such', self.refused(path))
+        self.assertIn('old version of star', self.refused(path))
 
     def test_old_headers_have_nothing_more(self) -> None:
         path = self.pack('a.tar', '--format=v7')
@@ -195,6 +195,6 @@ class TestNames(ArchiveCase):
     def test_symbolic_link_that_is_too_long(self) -> None:
         link = archives.member('x', tarfile.SYMTYPE, linkname='x' * 4096)
         text = self.refused(self.tar([link]))
-        self.assertIn('4095 bytes are the most', text)
+        self.assertIn('longer than 4095 bytes', text)
         link.linkname = 'x' * 4095
         self.build(self.tar([link]))

@@ -124,7 +124,7 @@ class TestFollowed(FrameCase):
                 told = self.refused(pack(DATA) + rest)
                 self.assertIn(
                     f'{self.path}: something that is not {kind} follows the '
-                    f'{kind}-compressed data; get it again',
+                    f'{kind}-compressed data; download or',
                     told,
                 )
 
