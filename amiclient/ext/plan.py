@@ -296,7 +296,7 @@ def _refuse(request: ShrinkRequest) -> None:
         rest = behind(path, found)
         if rest:
             raise errors.UsageError(
-                f'the {rest} bytes behind its filesystem are not '
+                f'the {rest} bytes after its filesystem are not '
                 'zeros, and would be lost',
                 subject=path,
                 hint='use --output; or, if nobody needs them, run: truncate '

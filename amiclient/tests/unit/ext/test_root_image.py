@@ -53,7 +53,7 @@ class TestBehind(base.TestCase):
             errors.UsageError, shrink.plan,
             shrinking.request(self.image, **rest),
         )  # fmt: skip
-        self.assertIn('the 5 bytes behind its filesystem', str(error))
+        self.assertIn('the 5 bytes after its filesystem', str(error))
         self.assertIn(f'truncate --size {self.end} {self.image}', str(error))
         self.assertEqual(before, shrinking.digest(self.image))
 
@@ -64,7 +64,7 @@ class TestBehind(base.TestCase):
         self.refused(in_place=True)
         with resolve.opened(self.image) as source:
             (note,) = source.notes
-        self.assertIn(f'{self.image}: the 5 bytes behind', note)
+        self.assertIn(f'{self.image}: the 5 bytes after', note)
         output = self.image.with_name('output')
         done = shrinking.shrunk(self.image, output=output)
         self.assertEqual(done.size, output.stat().st_size)

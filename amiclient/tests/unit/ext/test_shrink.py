@@ -287,7 +287,7 @@ class TestResults(base.TestCase):
         error = self.assertRaises(
             errors.UsageError, shrinking.shrunk, self.image
         )
-        self.assertIn('the 2000000 bytes behind its filesystem', str(error))
+        self.assertIn('the 2000000 bytes after its filesystem', str(error))
         self.assertEqual(size, self.image.stat().st_size)
         self.assertTrue(shrinking.holds(self.image, b'more' * 10))
 

@@ -46,12 +46,14 @@ class TestBehind(TestCase):
             (local.ExtractSource, ('--directory', target)),
         ):
             self.assertIn(
-                'the 4 bytes behind its filesystem',
+                'the 4 bytes after its filesystem',
                 self.told(kind, self.image, *words),
             )
 
     def test_none(self) -> None:
-        self.assertNotIn('behind', self.told(local.CheckSource, self.image))
+        self.assertNotIn(
+            'bytes after', self.told(local.CheckSource, self.image)
+        )
 
 
 class TestRefused(TestCase):
