@@ -431,7 +431,7 @@ class TestSources(BootCase):
             said = self.console.read_text().replace('\r', '')
             self.assertIn(wanted, f'\n{said}')
             self.assertEqual(
-                bool(options), 'was mended: /boot/efi' in finished.stderr
+                bool(options), 'was fixed: /boot/efi' in finished.stderr
             )
         self.assertEqual(before, made.root.read_bytes())
         self.assert_clean()

@@ -215,7 +215,7 @@ class TestRefused(BombCase):
         head = member.tobuf(tarfile.GNU_FORMAT)
         path = bombs.zstd(self.directory / 'bomb.tar.zst', head, 100)
         since = time.monotonic()
-        self.assertIn('is taken for one that is meant', self.refused(path))
+        self.assertIn('seems to be made to do harm', self.refused(path))
         request = build.BuildRequest(path, self.work / 'out', size=64 * MIB)
         error = self.assertRaises(
             errors.NoSpaceError, lambda: build.execute(build.plan(request))

@@ -177,7 +177,7 @@ class TestPartitions(base.TestCase):
         self.extended()
         link = struct.pack('<B3xB3xII', 0, 5, 0xFFFFFFF0, 100)
         self.patch(self.ebr(1) + 446 + 16, link)
-        self.assertIn('no table', self.refused())
+        self.assertIn('without a table', self.refused())
 
     def test_nothing(self) -> None:
         for content in (b'', bytes(MIB), b'x' * MIB, bytes(510) + b'\x55\xaa'):

@@ -202,8 +202,8 @@ class TestHeaders(HeaderCase):
 
     def test_qcow2(self) -> None:
         for offset, new, words in (
-            (4, struct.pack('>I', 1), 'no qcow2 image of version 2 or 3'),
-            (4, struct.pack('>I', 4), 'no qcow2 image of version 2 or 3'),
+            (4, struct.pack('>I', 1), 'not a qcow2 image of version 2 or 3'),
+            (4, struct.pack('>I', 4), 'not a qcow2 image of version 2 or 3'),
             (20, struct.pack('>I', 8), DAMAGED),
             (20, struct.pack('>I', 22), DAMAGED),
             (24, struct.pack('>Q', 1 << 50), DAMAGED),
@@ -269,7 +269,7 @@ class TestHeaders(HeaderCase):
 
     def test_vdi(self) -> None:
         for offset, new, words in (
-            (0x44, struct.pack('<I', 1), 'no VDI image of version 1.1'),
+            (0x44, struct.pack('<I', 1), 'not a VDI image of version 1.1'),
             (0x48, struct.pack('<I', 512), DAMAGED),
             (0x4C, struct.pack('<I', 3), LAYER),
             (0x4C, struct.pack('<I', 4), LAYER),

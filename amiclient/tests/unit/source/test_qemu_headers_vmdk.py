@@ -168,8 +168,8 @@ class TestVmdk(base.TestCase):
     def test_header(self) -> None:
         damaged = 'its header is damaged'
         for offset, layout, value, words in (
-            (0, '4s', b'COWD', 'no VMDK image of one file'),
-            (0, '4s', b'# Di', 'no VMDK image of one file'),
+            (0, '4s', b'COWD', 'not a VMDK image of one file'),
+            (0, '4s', b'# Di', 'not a VMDK image of one file'),
             (4, '<I', 0, damaged),
             (4, '<I', 4, damaged),
             (8, '<I', 3 | 1 << 3, damaged),
