@@ -15,7 +15,7 @@ before.
 import dataclasses
 import json
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 from amiclient import confinement
 from amiclient import errors
@@ -57,8 +57,7 @@ _EMULATORS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Channels:
+class Channels(NamedTuple):
     """The descriptors of sockets that lead to a machine.
 
     :param serial: its first serial line.
@@ -69,10 +68,6 @@ class Channels:
     serial: int
     virtual: int
     control: int
-
-    @property
-    def all(self) -> tuple[int, ...]:
-        return (self.serial, self.virtual, self.control)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -320,7 +320,7 @@ def started(machine: qemu.Machine) -> Iterator[Session]:
             process.background(
                 qemu.arguments(machine, channels),
                 access=qemu.access(machine),
-                inherited=channels.all,
+                inherited=channels,
             )
         )
         for one in theirs:

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 import dataclasses
 import errno
 import fcntl
+import functools
+import operator
 import struct
 
 from amiclient import errors
@@ -212,9 +214,7 @@ _FLAGS = {
 }
 
 #: Those that are kept. Others say how a file is stored, not what it is like.
-KEPT = 0
-for _flag in _FLAGS.values():
-    KEPT |= _flag
+_KEPT = functools.reduce(operator.or_, _FLAGS.values())
 
 #: Those that only directories have (ext4.h, EXT4_REG_FLMASK).
 _OF_DIRECTORIES = 0x30000
@@ -238,7 +238,7 @@ def read_flags(descriptor: int, *, directory: bool) -> int:
 
 def kept_flags(flags: int, *, directory: bool) -> int:
     """Leave those that a file, or a directory, can have and that are kept."""
-    return flags & KEPT & (-1 if directory else ~_OF_DIRECTORIES)
+    return flags & _KEPT & (-1 if directory else ~_OF_DIRECTORIES)
 
 
 def parse_flags(text: str) -> tuple[int, Iterable[str]]:
