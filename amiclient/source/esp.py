@@ -213,9 +213,11 @@ class _Copier:
     def run(self) -> bool:
         """Copy it, and tell whether a kernel may be there."""
         kernels = 0
-        for path in (*self._unified(), *self._at_top()):
-            kernels += self._copy(path) and not _is_ramdisk(path)
-        for path in self._entries():
+        unified = self._files(_UNIFIED, '.efi')
+        for path in (*unified, *self._at_top()):
+            is_ramdisk = path[-1].startswith(RAMDISKS)
+            kernels += self._copy(path) and not is_ramdisk
+        for path in self._files(_ENTRIES, '.conf'):
             if self._copy(path):
                 entry = self._head(path, uki.ENTRY_SIZE)
                 for key, named in _named(entry):
@@ -231,12 +233,6 @@ class _Copier:
 
     def _is_unified(self, path: _Path) -> bool:
         return bool(uki.sections(self._head(path, uki.HEAD)))
-
-    def _unified(self) -> Iterator[_Path]:
-        return self._files(_UNIFIED, '.efi')
-
-    def _entries(self) -> Iterator[_Path]:
-        return self._files(_ENTRIES, '.conf')
 
     def _files(self, directory: _Path, suffix: str) -> Iterator[_Path]:
         for name in self._names(directory):
@@ -349,10 +345,6 @@ def _named(entry: bytes) -> Iterator[tuple[str, _Path]]:
             path = tuple(filter(None, value.split('/')))
             if 0 < len(path) <= _DEEPEST and all(map(_NAME.fullmatch, path)):
                 yield key, path
-
-
-def _is_ramdisk(path: _Path) -> bool:
-    return path[-1].startswith(RAMDISKS)
 
 
 def _folded(path: _Path) -> _Path:

@@ -205,89 +205,83 @@ def parse(data: bytes, name: str) -> Manifest:
             subject=name,
             hint='use that version, or a newer one',
         )
-    reader = _Reader(name)
     parts = {
-        noun: reader.part(noun, content[noun])
+        noun: _PartReader(name, noun, content[noun]).part()
         for noun in ('image', 'kernel', 'ramdisk')
         if content.get(noun) is not None
     }
     if 'image' not in parts:
-        raise reader.wrong('image', 'is missing')
+        raise _wrong(name, 'image is missing')
     files = [part.file for part in parts.values()]
     if len({*files, NAME}) <= len(files):
-        raise reader.wrong('file', 'is the same twice')
+        raise _wrong(name, 'file is the same twice')
     return Manifest(**parts)
 
 
-class _Reader:
-    def __init__(self, name: str) -> None:
+def _wrong(name: str, what: str) -> errors.SourceError:
+    return errors.SourceError(
+        f'damaged: {what}', subject=name, hint='save the triple again'
+    )
+
+
+class _PartReader:
+    def __init__(self, name: str, noun: str, content: Any) -> None:
         self._name = name
-
-    def wrong(self, field: str, what: str) -> errors.SourceError:
-        return errors.SourceError(
-            f'damaged: {field} {what}',
-            subject=self._name,
-            hint='save the triple again',
-        )
-
-    def part(self, noun: str, content: Any) -> ManifestPart:
+        self._noun = noun
         if not isinstance(content, dict):
-            raise self.wrong(noun, 'is no object')
-        values: dict[str, Any] = {
-            'disk_format': self._text(noun, content, 'disk_format'),
-            'container_format': self._text(noun, content, 'container_format'),
-            'file': self._file(noun, content),
-            'size': self._number(noun, content, 'size'),
-            'sha512': self._text(noun, content, 'sha512'),
-            'min_disk': self._number(noun, content, 'min_disk', 0),
-            'min_ram': self._number(noun, content, 'min_ram', 0),
-            'protected': content.get('protected') is True,
-            'hidden': content.get('hidden') is True,
-        }
-        if not _SHA512.fullmatch(values['sha512']):
-            raise self.wrong(f'{noun}.sha512', 'is not a SHA-512')
-        for field in ('id', 'name', 'visibility'):
-            if content.get(field) is not None:
-                values[field] = self._text(noun, content, field)
+            raise _wrong(name, f'{noun} is not an object')
+        self._content = content
+
+    def part(self) -> ManifestPart:
+        content = self._content
+        file, digest = self._text('file'), self._text('sha512')
+        if file in ('.', '..') or '/' in file or '\0' in file:
+            raise self._wrong('file', 'is not the name of a file beside it')
+        if not _SHA512.fullmatch(digest):
+            raise self._wrong('sha512', 'is not a SHA-512')
         tags = content.get('tags') or []
         if not isinstance(tags, list) or not _are_texts(tags):
-            raise self.wrong(f'{noun}.tags', 'is not a list of strings')
+            raise self._wrong('tags', 'is not a list of strings')
         properties = content.get('properties') or {}
         if not isinstance(properties, dict) or not _are_texts(
             properties.values()
         ):
-            raise self.wrong(f'{noun}.properties', 'are not all strings')
+            raise self._wrong('properties', 'are not all strings')
         return ManifestPart(
-            **values,
+            file=file,
+            size=self._number('size'),
+            sha512=digest,
+            disk_format=self._text('disk_format'),
+            container_format=self._text('container_format'),
+            id=self._optional('id'),
+            name=self._optional('name'),
+            min_disk=self._number('min_disk', 0),
+            min_ram=self._number('min_ram', 0),
+            visibility=self._optional('visibility'),
+            protected=content.get('protected') is True,
+            hidden=content.get('hidden') is True,
             tags=tuple(tags),
             properties=travelling(properties),
         )
 
-    def _text(self, noun: str, content: dict[str, Any], field: str) -> str:
-        value = content.get(field)
+    def _text(self, field: str) -> str:
+        value = self._content.get(field)
         if not isinstance(value, str) or not value:
-            raise self.wrong(f'{noun}.{field}', 'is no text')
+            raise self._wrong(field, 'is not a text')
         return value
 
-    def _number(
-        self,
-        noun: str,
-        content: dict[str, Any],
-        field: str,
-        default: int | None = None,
-    ) -> int:
-        value = content.get(field, default)
+    def _optional(self, field: str) -> str | None:
+        known = self._content.get(field) is not None
+        return self._text(field) if known else None
+
+    def _number(self, field: str, default: int | None = None) -> int:
+        value = self._content.get(field, default)
         if type(value) is not int or not 0 <= value < 2**63:
-            raise self.wrong(f'{noun}.{field}', 'is not a valid number')
+            raise self._wrong(field, 'is not a valid number')
         return value
 
-    def _file(self, noun: str, content: dict[str, Any]) -> str:
-        name = self._text(noun, content, 'file')
-        if name in ('.', '..') or '/' in name or '\0' in name:
-            raise self.wrong(
-                f'{noun}.file', 'is not the name of a file beside it'
-            )
-        return name
+    def _wrong(self, field: str, what: str) -> errors.SourceError:
+        return _wrong(self._name, f'{self._noun}.{field} {what}')
 
 
 def _are_texts(values: Any) -> bool:

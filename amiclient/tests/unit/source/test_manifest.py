@@ -105,7 +105,7 @@ class TestManifest(base.TestCase):
         self.assertIn('image is missing', self.refuse(content))
         for value in ([], 'x', 5):
             content['image'] = value
-            self.assertIn('image is no object', self.refuse(content))
+            self.assertIn('image is not an object', self.refuse(content))
 
     def test_the_same_file_twice(self) -> None:
         for name in (PART.file, manifest.NAME):
