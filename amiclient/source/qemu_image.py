@@ -15,7 +15,7 @@ from amiclient import errors
 
 CONVERT = 'if you trust it, convert it with qemu-img convert -O qcow2 first'
 
-PARENT = 'it is a layer over another image'
+PARENT = 'it has a backing file'
 _CUT = 'it is cut short'
 _DAMAGED = 'its header is damaged, or of no known kind'
 
@@ -30,7 +30,7 @@ class Header:
     """What the header of a disk image says.
 
     :param size: bytes of the disk in it.
-    :param backing: the name of the file that it is a layer over.
+    :param backing: the name of its backing file.
     :param backing_format: what that is, as QEMU calls it, if it is said.
     """
 

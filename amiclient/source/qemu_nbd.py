@@ -417,7 +417,7 @@ def _below(
     allowed: bool,
     beside: pathlib.Path,
 ) -> tuple[pathlib.Path, str] | None:
-    """Find the file that an image is a layer over.
+    """Find the backing file of an image.
 
     :returns: that and its format, if there is one.
     :raises SourceError: if there is one that may not be.
@@ -425,7 +425,7 @@ def _below(
     if header.backing is None:
         return None
     below = os.fsdecode(header.backing)
-    words = f'it is a layer over {errors.shown(below, 80)}'
+    words = f'it has the backing file {errors.shown(below, 80)}'
     if not allowed:
         raise errors.SourceError(words, subject=name, hint=_BACKED)
     if ':' in below.partition('/')[0] or '\0' in below:

@@ -142,7 +142,7 @@ def _descriptor(image: qemu_image.Image, head: _Sparse) -> str:
     _, named, parent = words.partition(b'parentFileNameHint')
     if named:
         parent = parent.partition(b'\n')[0].strip(b'=" \r')
-        raise image.refused(f'it is a layer over {_shown(parent)}')
+        raise image.refused(f'it has the backing file {_shown(parent)}')
     fields: dict[str, str] = {}
     for line in words.split(b'\n'):
         found = _line(os.fsdecode(line.removesuffix(b'\r')))

@@ -93,7 +93,7 @@ class TestFormats(base.TestCase):
         process.run(argv, access=None)
         (found,) = self.look(path, 'qcow2')
         self.assertEqual('not-a-filesystem', found.rule)
-        self.assertIn('a layer over', found.message)
+        self.assertIn('backing file', found.message)
 
     def test_damage(self) -> None:
         process.run(

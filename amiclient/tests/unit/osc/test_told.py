@@ -81,7 +81,7 @@ class TestRefused(TestCase):
         path = directory / 'layer.qcow2.gz'
         path.write_bytes(gzip.compress(layer.read_bytes()))
         self.assertIn(
-            f'{path}: it is a layer over /etc/passwd', self.refusal(path)
+            f'{path}: it has the backing file /etc/passwd', self.refusal(path)
         )
 
 

@@ -50,7 +50,7 @@ SOUND = {
 
 DAMAGED = 'its header is damaged, or of no known kind'
 CUT = 'it is cut short'
-LAYER = 'it is a layer over another image'
+LAYER = 'it has a backing file'
 ELSEWHERE = 'its data are in another file'
 
 

@@ -236,9 +236,9 @@ class TestVmdk(base.TestCase):
             ('RW 49152', 'RW 0', line),
             ('SPARSE', 'VMFSSPARSE', line),
             ('SPARSE', 'SESPARSE', line),
-            ('#DDB', 'parentFileNameHint="/x"', 'it is a layer over /x'),
+            ('#DDB', 'parentFileNameHint="/x"', 'it has the backing file /x'),
             ('#DDB', '# parentFileNameHint="nbd://x/"', 'over nbd://x/'),
-            ('#DDB', 'ddb.x="parentFileNameHint="', 'it is a layer over'),
+            ('#DDB', 'ddb.x="parentFileNameHint="', 'it has the backing file'),
             ('#DDB', f'parentFileNameHint="{"x" * 900}"', 'xxx...'),
         ):
             path = self.make()

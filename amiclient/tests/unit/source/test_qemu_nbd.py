@@ -86,7 +86,7 @@ class TestBackingFiles(HostileCase):
     def test_refused(self) -> None:
         path = self.layer('a', 'secret')
         told = self.refused(path)
-        self.assertIn('it is a layer over secret', told)
+        self.assertIn('it has the backing file secret', told)
         self.assertIn('--allow-backing-file', told)
 
     def test_not_opened_by_qemu_either(self) -> None:
@@ -123,7 +123,7 @@ class TestBackingFiles(HostileCase):
         (self.directory / 'a').unlink()
         told = self.refused(packed, allow_backing_file=True)
         self.assertIn(f'{self.directory / "a"}: no such file', told)
-        self.assertIn('it is a layer over a', self.refused(packed))
+        self.assertIn('it has the backing file a', self.refused(packed))
 
     def test_never_followed(self) -> None:
         for name, words in (
@@ -145,7 +145,7 @@ class TestBackingFiles(HostileCase):
         path = self.directory / 'a'
         words = ('create', '-q', '-f', 'qed', '-F', 'raw')
         self.qemu(*words, '-b', self.secret, path)
-        self.assertIn('a layer over', self.refused(path))
+        self.assertIn('backing file', self.refused(path))
         with self.opened(path, allow_backing_file=True) as source:
             self.assertEqual(self.tree, exttree.read_tree(source.root))
 
@@ -274,7 +274,7 @@ class TestOtherFiles(HostileCase):
             with path.open('r+b') as file:
                 file.seek(offset)
                 file.write(value)
-            self.assertIn('a layer over another image', self.refused(path))
+            self.assertIn('has a backing file', self.refused(path))
 
     def test_encrypted(self) -> None:
         path = self.directory / 'a'

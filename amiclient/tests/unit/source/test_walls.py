@@ -172,5 +172,5 @@ class TestHeadersAlone(Attacks, WallCase):
         # Nor is QEMU asked at all.
         self.patch(qemu_nbd.process, 'background', self.fail)
         error = self.assertRaises(errors.SourceError, self.read)
-        self.assertRegex(str(error), 'holds no data, but names|a layer over')
+        self.assertRegex(str(error), 'holds no data, but names|backing file')
         self.assertNotIn('\n', str(error))
