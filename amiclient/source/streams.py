@@ -491,8 +491,8 @@ class Stream:
                 f'{units.format_size(self._zeros)} of zeros and more: it '
                 'seems to be made to do harm',
                 subject=self.name,
-                hint='if you trust it, unpack it yourself and give what '
-                'comes out',
+                hint='if you trust it, unpack it yourself, and give what is '
+                'in it',
             )
 
     def peek(self, count: int) -> bytes:

@@ -37,7 +37,7 @@ class TestHostileArchives(test_build.BuildCase):
             ([member('d/' * 3000)], 'path is too long: 4095 bytes'),
             ([member('u', uid=2**32)], 'owner'),
             ([member('x', tarfile.CHRTYPE, devmajor=4096)], 'device'),
-            ([member('s', SYMLINK, linkname='')], 'nowhere'),
+            ([member('s', SYMLINK, linkname='')], 'without a target'),
             ([member('s', SYMLINK, linkname='x' * 99 + '\0y')], 'a NUL'),
             ([member('lost+found')], 'lost+found'),
             ([member('q', b'?')], 'unknown type'),
