@@ -11,7 +11,6 @@ from amiclient.osc import command
 from amiclient.osc import filters
 from amiclient.osc import options
 from amiclient.osc import sources
-from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
     from amiclient.glance.upload import request
@@ -28,57 +27,51 @@ class UploadAmi(command.ShowOne):
     """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        sources.add_source(parser)
-        sources.add_fix(parser)
-        parser.add_argument(
-            '--name',
-            metavar='<name>',
-            type=values.some,
-            help='Name of the new image (default: that of a saved AMI, or of '
-            'the source without its suffix)',
-        )
+        name = 'that of a saved AMI, or of the source without its suffix'
+        options.add(parser, sources.SOURCE | sources.FIX)
+        options.add(parser, options.new_name(name))
         options.add_parts(parser)
-        sources.add_kernel_version(parser)
-        parser.add_argument(
-            '--image-format',
-            choices=('ami', 'raw', 'qcow2', 'auto'),
-            help='Disk format of the root image (default: that of a saved '
-            'AMI, or ami). With raw and qcow2 (compressed), the container '
-            'format is bare; such images boot in the same way. auto is ami, '
-            'or raw if the cloud does not accept ami',
+        options.add(parser, sources.KERNEL_VERSION)
+        image_format = (
+            'Disk format of the root image (default: that of a saved AMI, or '
+            'ami). With raw and qcow2 (compressed), the container format is '
+            'bare; such images boot in the same way. auto is ami, or raw if '
+            'the cloud does not accept ami'
         )
+        formats = ('ami', 'raw', 'qcow2', 'auto')
         parser.add_argument(
-            '--no-shrink',
+            '--image-format', choices=formats, help=image_format
+        )
+        no_shrink = (
+            'Upload the filesystem unmodified. Remains of deleted files are '
+            'included. For more free space, use --headroom instead'
+        )
+        options.add(
+            parser,
+            {'--no-shrink': no_shrink},
             dest='shrink',
             action='store_false',
-            help='Upload the filesystem unmodified. Remains of deleted files '
-            'are included. For more free space, use --headroom instead',
         )
-        options.add_shrink(parser, headroom=options.UPLOAD_HEADROOM)
-        # Whether it was given decides on what is done with a saved AMI.
-        parser.set_defaults(headroom=None)
+        options.add_shrink(parser, upload=True)
         options.add_new_image(parser)
-        parser.add_argument(
-            '--linked',
-            action='store_true',
-            help='Make a kernel or ramdisk that is in the cloud already as '
-            'visible as the new image',
+        linked = (
+            'Make a kernel or ramdisk that is in the cloud already as visible '
+            'as the new image'
         )
-        options.add_minimums(
-            parser,
-            disk=' (default: the size of the root filesystem, rounded up)',
-            ram=' (default: that of a saved AMI, or 0)',
+        minimums = options.minimums(
+            ' (default: the size of the root filesystem, rounded up)',
+            ' (default: that of a saved AMI, or 0)',
         )
-        options.add_work_directory(
-            parser,
+        options.add(parser, {'--linked': linked} | minimums)
+        work = options.work_directory(
             'the shrunk copy',
-            default='the first of $TMPDIR, /var/tmp, the directory of the '
-            'source and /tmp with enough free space; the one with the most '
-            'free space if the size is not known before, as for a disk image '
-            'or a compressed source',
+            'the first of $TMPDIR, /var/tmp, the directory of the source and '
+            '/tmp with enough free space; the one with the most free space if '
+            'the size is not known before, as for a disk image or a '
+            'compressed source',
         )
-        options.add_network(parser)
-        options.add_run(parser)
+        options.add(parser, work | options.NETWORK)
+        options.add(parser, options.DRY_RUN | options.PROGRESS)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         from amiclient.glance.upload import plan
@@ -139,18 +132,18 @@ class ListAmi(command.Lister):
     """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument(
-            '--long', action='store_true', help='List additional fields'
-        )
-        parser.add_argument(
-            '--check',
-            action='store_true',
-            help='Show whether each AMI has the images that it needs to boot '
-            '(metadata only). Images with the disk format ami or with a '
-            'ramdisk, but without a kernel, are listed as well',
+        options.add(
+            parser,
+            {
+                '--long': 'List additional fields',
+                '--check': 'Show whether each AMI has the images that it '
+                'needs to boot (metadata only). Images with the disk format '
+                'ami or with a ramdisk, but without a kernel, are listed as '
+                'well',
+            },
         )
         filters.add(parser)
-        options.add_network(parser)
+        options.add(parser, options.NETWORK)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         from amiclient.glance import links
@@ -179,9 +172,8 @@ class ShowAmi(command.ShowOne):
     """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        options.add_image(parser, 'Image to show')
-        options.add_human_readable(parser)
-        options.add_network(parser)
+        options.add(parser, options.image('Image to show'))
+        options.add(parser, options.HUMAN_READABLE | options.NETWORK)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         from amiclient.glance import links
@@ -204,14 +196,15 @@ class SaveAmi(command.ShowOne):
     """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        options.add_image(parser, 'Image to save')
-        parser.add_argument(
-            '--directory',
-            metavar='<directory>',
-            type=values.path,
-            help='Directory to save to: new, empty, or from an earlier run '
+        directory = (
+            'Directory to save to: new, empty, or from an earlier run '
             '(default: one with the name of the AMI; the current one for an '
-            'archive)',
+            'archive)'
+        )
+        options.add(
+            parser,
+            options.image('Image to save')
+            | {'--directory <directory>': directory},
         )
         # cliff has --format as another name of -f, which is left as it is.
         group = parser.add_argument_group(
@@ -225,8 +218,7 @@ class SaveAmi(command.ShowOne):
             help='Save as files in a directory, or as one UEC archive '
             '(default: directory). For the format of the output, use -f',
         )
-        options.add_progress(parser)
-        options.add_network(parser)
+        options.add(parser, options.PROGRESS | options.NETWORK)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         from amiclient.glance.transfer import save

@@ -5,16 +5,19 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 import typing
+from typing import ClassVar
 
 from amiclient.osc import command
 from amiclient.osc import options
-from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
     from amiclient.glance.change import delete
+    from amiclient.glance.change import share
     from amiclient.glance.change import update
     from amiclient.glance import client
+    from amiclient import progress
 
 #: Options that are properties.
 _PROPERTIES = {
@@ -24,7 +27,33 @@ _PROPERTIES = {
 }
 
 
-class SetAmi(command.Action):
+class _Change(command.Action):
+    """A command that changes an AMI, and maybe what it links to."""
+
+    def plan(
+        self,
+        parsed_args: argparse.Namespace,
+        cloud: client.Catalog,
+        watch: progress.Progress,
+    ) -> update.ChangePlan:
+        raise NotImplementedError
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        from amiclient.glance.change import update
+
+        proxy, watch = self.proxy(), self.watch(parsed_args)
+        cloud = self.catalog(parsed_args)
+        planned = self.plan(parsed_args, cloud, watch)
+        self.warn(planned.warnings)
+        if parsed_args.dry_run:
+            self.say(planned.describe())
+        else:
+            update.execute(planned, cloud, proxy, progress=watch)
+            self.warn(planned.notes)
+        planned.check()
+
+
+class SetAmi(_Change):
     """Change an AMI, or link it to another kernel or ramdisk.
 
     A kernel or ramdisk that is a file is uploaded, unless the cloud already
@@ -38,75 +67,43 @@ class SetAmi(command.Action):
     """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        options.add_image(parser, 'Image to change')
-        parser.add_argument(
-            '--name', metavar='<name>', type=values.some, help='New name'
-        )
+        options.add(parser, options.image('Image to change'))
+        options.add(parser, {'--name <name>': 'New name'})
         _add_relink(parser)
         options.add_visibility(parser)
         options.add_protected(parser)
-        hidden = parser.add_mutually_exclusive_group()
-        hidden.add_argument(
-            '--hidden',
-            action='store_true',
-            default=None,
-            help='Hide the image from the default image list',
+        options.add_hidden(parser)
+        linked = (
+            'Change visibility, members, protection and hiding of the kernel '
+            'and the ramdisk, too'
         )
-        hidden.add_argument(
-            '--unhidden',
-            dest='hidden',
-            action='store_false',
-            help='Show the image in the default image list',
-        )
-        parser.add_argument(
-            '--linked',
-            action='store_true',
-            help='Change visibility, members, protection and hiding of the '
-            'kernel and the ramdisk, too',
-        )
+        options.add(parser, {'--linked': linked})
         options.add_property(parser, 'Property to set')
         options.add_tag(parser, 'Tag to add')
         for name, text in _PROPERTIES.items():
             option = name.replace('_', '-')
-            parser.add_argument(
-                f'--{option}',
-                metavar=f'<{option}>',
-                type=values.some,
-                help=text,
-            )
-        options.add_minimums(parser)
-        options.add_network(parser)
-        options.add_run(parser)
+            options.add(parser, {f'--{option} <{option}>': text})
+        options.add(parser, options.minimums() | options.NETWORK)
+        options.add(parser, options.DRY_RUN | options.PROGRESS)
 
-    def take_action(self, parsed_args: argparse.Namespace) -> None:
+    def plan(
+        self,
+        parsed_args: argparse.Namespace,
+        cloud: client.Catalog,
+        watch: progress.Progress,
+    ) -> update.ChangePlan:
         from amiclient.glance.change import update
 
-        wanted = _request(parsed_args)
-        proxy, watch = self.proxy(), self.watch(parsed_args)
-        cloud = self.catalog(parsed_args)
-        planned = update.plan(wanted, cloud, progress=watch)
-        self.warn(planned.warnings)
-        if parsed_args.dry_run:
-            self.say(planned.describe())
-        else:
-            update.execute(planned, cloud, proxy, progress=watch)
-            self.warn(planned.notes)
-        planned.check()
+        return update.plan(_request(parsed_args), cloud, progress=watch)
 
 
 def _add_relink(parser: argparse.ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group()
     for noun, container in (('kernel', parser), ('ramdisk', group)):
-        container.add_argument(
-            f'--{noun}',
-            metavar='<file>|<image>',
-            type=values.some,
-            help=f'New {noun}: a file, or the name or ID of an image',
-        )
-    group.add_argument(
-        '--no-ramdisk', action='store_true', help='Link to no ramdisk'
-    )
-    options.add_part_names(parser, 'kernel', 'ramdisk')
+        what = f'New {noun}: a file, or the name or ID of an image'
+        options.add(container, {f'--{noun} <file>|<image>': what})
+    options.add(group, {'--no-ramdisk': 'Link to no ramdisk'})
+    options.add(parser, options.part_names('kernel', 'ramdisk'))
     options.add_new_images(parser)
 
 
@@ -127,7 +124,7 @@ def _request(parsed_args: argparse.Namespace) -> update.ChangeRequest:
     )
 
 
-class UnsetAmi(command.Action):
+class UnsetAmi(_Change):
     """Remove properties, tags or links from an AMI.
 
     Either everything that was named is removed, or nothing. With --linked, a
@@ -137,59 +134,42 @@ class UnsetAmi(command.Action):
     """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        options.add_image(parser, 'Image to change')
-        for option in ('property', 'tag'):
-            parser.add_argument(
-                f'--{option}',
-                metavar=f'<{option}>',
-                action='append',
-                default=[],
-                help=f'{option.title()} to remove (repeat option for several)',
-            )
+        options.add(parser, options.image('Image to change'))
+        for noun, dest in (('property', 'properties'), ('tag', 'tags')):
+            what = f'{noun.title()} to remove'
+            options.add_several(parser, f'--{noun} <{noun}>', what, dest=dest)
         for noun in ('kernel', 'ramdisk'):
-            parser.add_argument(
-                f'--{noun}',
-                action='store_true',
-                help=f'Remove the link to the {noun}; the {noun} is kept',
-            )
-        parser.add_argument(
-            '--linked',
-            action='store_true',
-            help='Remove the properties and tags from the kernel and the '
-            'ramdisk, too, if no other image links to them',
+            what = f'Remove the link to the {noun}; the {noun} is kept'
+            options.add(parser, {f'--{noun}': what})
+        linked = (
+            'Remove the properties and tags from the kernel and the ramdisk, '
+            'too, if no other image links to them'
         )
-        options.add_network(parser)
-        options.add_dry_run(parser)
+        options.add(parser, {'--linked': linked} | options.NETWORK)
+        options.add(parser, options.DRY_RUN)
 
-    def take_action(self, parsed_args: argparse.Namespace) -> None:
+    def plan(
+        self,
+        parsed_args: argparse.Namespace,
+        cloud: client.Catalog,
+        watch: progress.Progress,
+    ) -> update.ChangePlan:
         from amiclient.glance.change import update
-        from amiclient import progress
 
-        proxy = self.proxy()
-        cloud = self.catalog(parsed_args)
-        wanted = update.UnsetRequest(
-            ami=parsed_args.ami,
-            tags=tuple(parsed_args.tag),
-            properties=tuple(parsed_args.property),
-            kernel=parsed_args.kernel,
-            ramdisk=parsed_args.ramdisk,
-            linked=parsed_args.linked,
+        wanted = options.fill(
+            update.UnsetRequest,
+            parsed_args,
+            tags=tuple(parsed_args.tags),
+            properties=tuple(parsed_args.properties),
         )
-        planned = update.plan_unset(wanted, cloud)
-        if parsed_args.dry_run:
-            self.say(planned.describe())
-        else:
-            update.execute(planned, cloud, proxy, progress=progress.QUIET)
-            self.warn(planned.notes)
-        planned.check()
+        return update.plan_unset(wanted, cloud)
 
 
 class Delete(command.Action):
     """A command that deletes images."""
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        options.add_network(parser)
-        options.add_dry_run(parser)
+        options.add(parser, options.NETWORK | options.DRY_RUN)
 
     def plan(
         self, parsed_args: argparse.Namespace, cloud: client.Catalog
@@ -220,13 +200,12 @@ class DeleteAmi(Delete):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
-        options.add_image(parser, 'Image to delete', nargs='+')
-        parser.add_argument(
-            '--linked',
-            action='store_true',
-            help='Delete the kernel and the ramdisk, too, unless another '
-            'image links to them',
+        options.add(parser, options.image('Image to delete'), nargs='+')
+        linked = (
+            'Delete the kernel and the ramdisk, too, unless another image '
+            'links to them'
         )
+        options.add(parser, {'--linked': linked})
 
     def plan(
         self, parsed_args: argparse.Namespace, cloud: client.Catalog
@@ -236,74 +215,71 @@ class DeleteAmi(Delete):
         return delete.plan(cloud, parsed_args.ami, linked=parsed_args.linked)
 
 
-def _add_projects(parser: argparse.ArgumentParser, what: str) -> None:
-    options.add_image(parser, what)
-    parser.add_argument(
-        'projects',
-        metavar='<project>',
-        nargs='+',
-        help='Project (name or ID; the name needs permission to list '
-        'projects)',
-    )
-    parser.add_argument(
-        '--project-domain',
-        metavar='<project-domain>',
-        help='Domain of the project (name or ID), in case project names '
-        'collide',
-    )
-    options.add_network(parser)
+class _Share(command._Base):
+    """A command about an AMI and projects."""
+
+    #: What is done to the AMI.
+    doing: ClassVar[str]
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        options.add(parser, options.image(f'Image to {self.doing}'))
+        projects = (
+            'Project (name or ID; the name needs permission to list projects)'
+        )
+        options.add(parser, {'projects <project>': projects}, nargs='+')
+        domain = (
+            'Domain of the project (name or ID), in case project names collide'
+        )
+        options.add(parser, {'--project-domain <project-domain>': domain})
+        options.add(parser, options.NETWORK)
+
+    def carry_out(
+        self,
+        parsed_args: argparse.Namespace,
+        plan: Callable[[client.Catalog, str, list[str]], share.SharePlan],
+    ) -> tuple[share.SharePlan, client.Catalog]:
+        """Plan it, and do it."""
+        from amiclient.glance.change import steps
+
+        cloud = self.catalog(parsed_args)
+        projects = [
+            self.find_project(project, parsed_args.project_domain)
+            for project in parsed_args.projects
+        ]
+        planned = plan(cloud, parsed_args.ami, projects)
+        self.warn(planned.warnings)
+        steps.execute(planned, cloud)
+        return planned, cloud
 
 
-def _projects(
-    command: command._Base, parsed_args: argparse.Namespace
-) -> list[str]:
-    return [
-        command.find_project(project, parsed_args.project_domain)
-        for project in parsed_args.projects
-    ]
-
-
-class AddProject(command.Lister):
+class AddProject(_Share, command.Lister):
     """Share an AMI, its kernel and its ramdisk with projects.
 
     The projects can boot the AMI immediately, by its ID. Their image lists
     show it after they have accepted it. Private images become shared.
     """
 
-    def add_options(self, parser: argparse.ArgumentParser) -> None:
-        _add_projects(parser, 'Image to share')
+    doing = 'share'
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         from amiclient.glance.change import share
-        from amiclient.glance.change import steps
         from amiclient.osc import columns
 
-        cloud = self.catalog(parsed_args)
-        projects = _projects(self, parsed_args)
-        planned = share.plan_add(cloud, parsed_args.ami, projects)
-        self.warn(planned.warnings)
-        steps.execute(planned, cloud)
-        made = share.shared(planned, cloud)
+        made = share.shared(*self.carry_out(parsed_args, share.plan_add))
         self.warn(share.advice(made))
         return columns.many(columns.SHARED, made)
 
 
-class RemoveProject(command.Action):
+class RemoveProject(_Share, command.Action):
     """Stop sharing an AMI, its kernel and its ramdisk with projects.
 
     A kernel or ramdisk is still shared with a project that can see another
     AMI which links to it.
     """
 
-    def add_options(self, parser: argparse.ArgumentParser) -> None:
-        _add_projects(parser, 'Image to stop sharing')
+    doing = 'stop sharing'
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         from amiclient.glance.change import share
-        from amiclient.glance.change import steps
 
-        cloud = self.catalog(parsed_args)
-        projects = _projects(self, parsed_args)
-        planned = share.plan_remove(cloud, parsed_args.ami, projects)
-        self.warn(planned.warnings)
-        steps.execute(planned, cloud)
+        self.carry_out(parsed_args, share.plan_remove)

@@ -20,6 +20,27 @@ if typing.TYPE_CHECKING:
 _SHOWN = 15
 
 
+_SIZES: options.Options = {
+    '--disk <size>': 'Size of the disk, as in a flavor (default: twice the '
+    'size of the root filesystem, so that it has to grow)',
+    '--memory <size>': 'Size of the memory (default: 1G)',
+}
+_CPUS: options.Options = {'--cpus <number>': 'Number of CPUs (default: 1)'}
+_APPEND: options.Options = {
+    '--append <text>': 'Text to add to the kernel command line, which is that '
+    'of Nova or the os_command_line of a saved AMI'
+}
+_CONSOLE: options.Options = {
+    '--until <regex>': 'Regular expression to wait for in a line of the '
+    'console (default: login:)',
+    '--timeout <seconds>': 'Time to wait for it (default: 300)',
+    '--console <file>': 'File to write the output of the serial console to; '
+    'that of the virtio console is written to <file>.hvc0',
+    '--interactive': 'Connect this terminal to the console of the guest, '
+    'until you type Ctrl-] (or Ctrl-A x), or the guest stops',
+}
+
+
 class BootImage(command.ShowOne):
     """Boot a root filesystem with its kernel and ramdisk, like Nova.
 
@@ -31,23 +52,13 @@ class BootImage(command.ShowOne):
     auth_required = False
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        sources.add_source(parser)
-        for noun in ('kernel', 'ramdisk'):
-            parser.add_argument(
-                f'--{noun}',
-                metavar='<file>',
-                type=values.path,
-                help=f'File with the {noun} (default: that of the source, as '
-                'for "openstack ami upload")',
-            )
-        sources.add_kernel_version(parser)
-        sources.add_fix(parser)
-        _add_machine(parser)
-        _add_console(parser)
-        options.add_work_directory(
-            parser, 'the temporary disk', default=options.MOST_ROOM
-        )
-        options.add_progress(parser)
+        options.add(parser, sources.SOURCE | sources.BOOT | sources.FIX)
+        options.add(parser, _SIZES, type=values.positive_size)
+        options.add(parser, _CPUS, type=values.positive)
+        options.add(parser, _APPEND, default='')
+        options.add(parser, _CONSOLE)
+        disk = options.work_directory('the temporary disk')
+        options.add(parser, disk | options.PROGRESS)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         from amiclient.boot import run
@@ -67,64 +78,6 @@ class BootImage(command.ShowOne):
         self.failed = not booted.succeeded
         self.warn(_remarks(plan, booted))
         return columns.one(columns.BOOTED, booted)
-
-
-def _add_machine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        '--disk',
-        metavar='<size>',
-        type=values.positive_size,
-        help='Size of the disk, as in a flavor (default: twice the size of '
-        'the root filesystem, so that it has to grow)',
-    )
-    parser.add_argument(
-        '--memory',
-        metavar='<size>',
-        type=values.positive_size,
-        help='Size of the memory (default: 1G)',
-    )
-    parser.add_argument(
-        '--cpus',
-        metavar='<number>',
-        type=values.positive,
-        help='Number of CPUs (default: 1)',
-    )
-    parser.add_argument(
-        '--append',
-        metavar='<text>',
-        default='',
-        help='Text to add to the kernel command line, which is that of Nova '
-        'or the os_command_line of a saved AMI',
-    )
-
-
-def _add_console(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        '--until',
-        metavar='<regex>',
-        type=values.regex,
-        help='Regular expression to wait for in a line of the console '
-        '(default: login:)',
-    )
-    parser.add_argument(
-        '--timeout',
-        metavar='<seconds>',
-        type=values.seconds,
-        help='Time to wait for it (default: 300)',
-    )
-    parser.add_argument(
-        '--console',
-        metavar='<file>',
-        type=values.path,
-        help='File to write the output of the serial console to; that of the '
-        'virtio console is written to <file>.hvc0',
-    )
-    parser.add_argument(
-        '--interactive',
-        action='store_true',
-        help='Connect this terminal to the console of the guest, until you '
-        'type Ctrl-] (or Ctrl-A x), or the guest stops',
-    )
 
 
 def _request(parsed_args: argparse.Namespace) -> run.BootRequest:

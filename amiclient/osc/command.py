@@ -412,7 +412,8 @@ class _Base(command.Command):
 
         return output.watcher(
             self.app.stderr,
-            wanted=not parsed_args.no_progress
+            # A command that takes no time has no such option.
+            wanted=not getattr(parsed_args, 'no_progress', True)
             and self.app.options.verbose_level > 0,
         )
 

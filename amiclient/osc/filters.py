@@ -11,7 +11,6 @@ import uuid
 
 from amiclient import errors
 from amiclient.osc import options
-from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
     from amiclient.glance import client
@@ -31,40 +30,30 @@ def add(parser: argparse.ArgumentParser, *, links: bool = True) -> None:
 
     :param links: whether the images can be chosen by what they link to.
     """
-    parser.add_argument(
-        '--name', metavar='<name>', help='List only images with this name'
-    )
+    name = 'List only images with this name'
+    options.add(parser, {'--name <name>': name}, type=str)
     parser.set_defaults(kernel=None, ramdisk=None)
     for noun in ('kernel', 'ramdisk') if links else ():
-        parser.add_argument(
-            f'--{noun}',
-            metavar='<image>',
-            help=f'List only images that link to this {noun} (name or ID)',
-        )
+        what = f'List only images that link to this {noun} (name or ID)'
+        options.add(parser, {f'--{noun} <image>': what})
     options.add_property(parser, 'List only images with this property')
     options.add_tag(parser, 'List only images with this tag')
     options.add_visibility(parser, chosen=True)
     options.add_project(parser)
-    parser.add_argument(
-        '--hidden', action='store_true', help='List only hidden images'
+    options.add(
+        parser,
+        {
+            '--hidden': 'List only hidden images',
+            '--limit <number>': 'Maximum number of images to list',
+            '--marker <image>': 'Start the list after this image (name or ID)',
+        },
     )
-    parser.add_argument(
-        '--limit',
-        metavar='<number>',
-        type=values.count,
-        help='Maximum number of images to list',
+    sort = (
+        'Sort by these attributes, separated by commas, each asc or desc '
+        '(default: name:asc)'
     )
-    parser.add_argument(
-        '--marker',
-        metavar='<image>',
-        help='Start the list after this image (name or ID)',
-    )
-    parser.add_argument(
-        '--sort',
-        metavar='<key>[:<direction>]',
-        default='name:asc',
-        help='Sort by these attributes, separated by commas, each asc or '
-        'desc (default: name:asc)',
+    options.add(
+        parser, {'--sort <key>[:<direction>]': sort}, default='name:asc'
     )
 
 

@@ -29,35 +29,29 @@ class ShrinkImage(command.ShowOne):
     auth_required = False
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument(
-            'image',
-            metavar='<image>',
-            type=values.path,
-            help='File or block device with an ext2, ext3 or ext4 filesystem; '
-            'with --output, any source of "openstack ami upload"',
-        )
-        parser.add_argument(
-            '--output',
-            metavar='<file>',
-            type=values.path,
-            help='Write the result to this file, and do not change <image>',
-        )
-        sources.add(parser)
-        sources.add_fix(parser)
-        options.add_shrink(parser, headroom='0')
-        parser.add_argument(
-            '--in-place',
-            action='store_true',
-            help='Resize the file itself. This needs no space for a copy, but '
-            'a crash during the resize leaves the file damaged',
-        )
-        options.add_work_directory(
+        options.add(
             parser,
-            'temporary files, for example a copy to replay the journal on',
-            default='that of the result, where the result itself is always '
-            'written',
+            {
+                '<image>': 'File or block device with an ext2, ext3 or ext4 '
+                'filesystem; with --output, any source of "openstack ami '
+                'upload"',
+                '--output <file>': 'Write the result to this file, and do not '
+                'change <image>',
+            },
+            type=values.path,
         )
-        options.add_run(parser)
+        options.add(parser, sources.TAKING | sources.FIX)
+        options.add_shrink(parser)
+        in_place = (
+            'Resize the file itself. This needs no space for a copy, but a '
+            'crash during the resize leaves the file damaged'
+        )
+        temporary = options.work_directory(
+            'temporary files, for example a copy to replay the journal on',
+            'that of the result, where the result itself is always written',
+        )
+        options.add(parser, {'--in-place': in_place} | temporary)
+        options.add(parser, options.DRY_RUN | options.PROGRESS)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         from amiclient.osc import columns
@@ -89,14 +83,13 @@ class ShrinkImage(command.ShowOne):
         return columns.one(columns.SHRUNK, done)
 
 
-def _add_source(parser: argparse.ArgumentParser) -> None:
-    sources.add_source(parser)
-    options.add_work_directory(
-        parser,
-        'what is unpacked from archives, disk images and compressed files',
-        default=options.MOST_ROOM,
+_SOURCE: options.Options = (
+    sources.SOURCE
+    | options.work_directory(
+        'what is unpacked from archives, disk images and compressed files'
     )
-    options.add_progress(parser)
+    | options.PROGRESS
+)
 
 
 class InspectSource(command.ShowOne):
@@ -110,7 +103,7 @@ class InspectSource(command.ShowOne):
     auth_required = False
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        _add_source(parser)
+        options.add(parser, _SOURCE)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         from amiclient.osc import columns
@@ -139,15 +132,7 @@ class CheckSource(verify.Check):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
-        _add_source(parser)
-        for noun in ('kernel', 'ramdisk'):
-            parser.add_argument(
-                f'--{noun}',
-                metavar='<file>',
-                type=values.path,
-                help=f'File with the {noun} to boot with',
-            )
-        sources.add_kernel_version(parser)
+        options.add(parser, _SOURCE | sources.BOOT)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         from amiclient.rootfs import check
@@ -181,17 +166,13 @@ class ExtractSource(command.ShowOne):
     auth_required = False
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        _add_source(parser)
-        parser.add_argument(
-            '--directory',
-            metavar='<directory>',
-            type=values.path,
-            help='Directory to write to (default: one with the name of the '
-            'source in the current directory, with "-ami" at the end if that '
-            'name is in use)',
+        directory = (
+            'Directory to write to (default: one with the name of the source '
+            'in the current directory, with "-ami" at the end if that name '
+            'is in use)'
         )
-        sources.add_fix(parser)
-        sources.add_kernel_version(parser)
+        options.add(parser, _SOURCE | {'--directory <directory>': directory})
+        options.add(parser, sources.FIX | sources.KERNEL_VERSION)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         from amiclient.osc import columns
@@ -220,52 +201,29 @@ class BuildImage(command.ShowOne):
     auth_required = False
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument(
-            'source',
-            metavar='<source>',
-            type=values.path,
-            help='Directory or tar archive, plain or compressed with gzip, '
-            'xz, bzip2 or zstd',
-        )
-        parser.add_argument(
-            '--output',
-            metavar='<file>',
-            type=values.path,
-            required=True,
-            help='File to write the filesystem to',
-        )
-        parser.add_argument(
-            '--size',
-            metavar='<size>',
-            type=values.size,
-            help='Size of the filesystem (default: the smallest possible)',
-        )
-        parser.add_argument(
-            '--label',
-            metavar='<label>',
-            help='Label of the filesystem, at most 16 bytes',
-        )
-        options.add_room(
+        options.add(
             parser,
-            headroom='0',
-            journal='Size of the journal, or none; keep is the size that '
-            'mke2fs chooses (default: keep)',
+            {
+                '<source>': 'Directory or tar archive, plain or compressed '
+                'with gzip, xz, bzip2 or zstd',
+                '--size <size>': 'Size of the filesystem (default: the '
+                'smallest possible)',
+                '--label <label>': 'Label of the filesystem, at most 16 bytes',
+                '--owner <uid>:<gid>': 'Numeric user and group ID of all '
+                'files (default: as in the source)',
+                '--overrides <file>': 'File in the format of mtree(5) with '
+                'owners, modes, devices and attributes that replace those in '
+                'the source',
+            },
         )
-        parser.add_argument(
-            '--owner',
-            metavar='<uid>:<gid>',
-            type=values.owner,
-            help='Numeric user and group ID of all files (default: as in the '
-            'source)',
+        output = 'File to write the filesystem to'
+        options.add(parser, {'--output <file>': output}, required=True)
+        journal = (
+            'Size of the journal, or none; keep is the size that mke2fs '
+            'chooses (default: keep)'
         )
-        parser.add_argument(
-            '--overrides',
-            metavar='<file>',
-            type=values.path,
-            help='File in the format of mtree(5) with owners, modes, devices '
-            'and attributes that replace those in the source',
-        )
-        options.add_progress(parser)
+        options.add_room(parser, journal)
+        options.add(parser, options.PROGRESS)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         from amiclient.osc import columns

@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 import os
 import sys
 import typing
+from typing import Any
 
 from osc_lib.cli import identity
 from osc_lib.cli import parseractions
@@ -22,7 +23,8 @@ if typing.TYPE_CHECKING:
     from amiclient.glance import retry
     from amiclient.glance.upload import request
 
-Parser = argparse.ArgumentParser
+#: A parser, or a group of its options.
+Container = argparse._ActionsContainer
 
 _T = typing.TypeVar('_T')
 
@@ -31,12 +33,32 @@ _T = typing.TypeVar('_T')
 UPLOAD_HEADROOM = '64M'
 DEFAULT_HEADROOM = units.parse_headroom(UPLOAD_HEADROOM)
 
-#: Where work is done if the user has not said, and how much room it takes is
-#: not known yet.
-MOST_ROOM = (
-    'the one of $TMPDIR, /var/tmp, the directory of the source and /tmp with '
-    'the most free space'
-)
+#: How options are written, as ``--size <size>``, and their help. What stands
+#: for the value decides what is accepted. Without one, it is a switch.
+Options = dict[str, str]
+
+#: What is made of a value, by its metavar. Any other must not be empty.
+_TYPES: Mapping[str, Callable[[str], Any]] = {
+    '<GiB>': values.count,
+    '<MiB>': values.count,
+    '<directory>': values.path,
+    '<file>': values.path,
+    '<key=value>': str,
+    '<label>': str,
+    '<number>': values.count,
+    '<regex>': values.regex,
+    '<seconds>': values.seconds,
+    '<size>': values.size,
+    '<size>|<percent>': values.headroom,
+    '<source>': values.path,
+    '<text>': str,
+    '<uid>:<gid>': values.owner,
+    '<uuid>': values.uuid,
+    'keep|none|<size>': values.journal,
+}
+
+_HIDDEN: Options = {'--hidden': 'Hide the image from the default image list'}
+_SEVERAL = '(repeat option for several)'
 
 _VISIBILITIES = {
     'public': 'The image is accessible to all users',
@@ -44,6 +66,30 @@ _VISIBILITIES = {
     'shared': 'The image can be shared with other projects',
     'community': 'The image is accessible to all users, but is not in their '
     'default image list',
+}
+
+
+HUMAN_READABLE: Options = {
+    '--human-readable': 'Print sizes in tables with units, for example 664.1 '
+    'MiB'
+}
+DRY_RUN: Options = {
+    '--dry-run': 'Check everything and show what would be done, but do nothing'
+}
+PROGRESS: Options = {
+    '--no-progress': 'Show no progress bars (-q does the same; there are none '
+    'if stderr is not a terminal)'
+}
+
+#: How patient a command is with the network: see :func:`patience`.
+NETWORK: Options = {
+    '--retries <number>': 'Number of retries after a network or server error '
+    '(default: 4). The delays are 1, 2, 4 ... 30 seconds, or what the cloud '
+    'asks for, at most 2 minutes',
+    '--timeout <seconds>': 'Time without any data from the network after '
+    'which an attempt fails (default: 60). It is longer for answers that can '
+    'take the cloud a while. Except for image data, an attempt takes at most '
+    '3 times as long, or 10 seconds, including authentication',
 }
 
 
@@ -79,9 +125,7 @@ def refuse_contrary(parsed_args: argparse.Namespace, *names: str) -> None:
             )
 
 
-def fill(
-    kind: type[_T], parsed_args: argparse.Namespace, **given: typing.Any
-) -> _T:
+def fill(kind: type[_T], parsed_args: argparse.Namespace, **given: Any) -> _T:
     """Make a request of the options that are named like its fields.
 
     What was not given, and is None therefore, is up to the request.
@@ -89,69 +133,105 @@ def fill(
     :param kind: a dataclass.
     :param given: fields that have no such option.
     """
-    for field in dataclasses.fields(typing.cast('typing.Any', kind)):
+    for field in dataclasses.fields(typing.cast(Any, kind)):
         value = getattr(parsed_args, field.name, None)
         if value is not None:
             given.setdefault(field.name, value)
     return kind(**given)
 
 
-def add_image(
-    parser: Parser, what: str, *, dest: str = 'ami', nargs: str | None = None
-) -> None:
-    """Add an image of the cloud, as an argument."""
-    parser.add_argument(
-        dest, metavar=f'<{dest}>', nargs=nargs, help=f'{what} (name or ID)'
-    )
+def add(parser: Container, options: Options, **facts: Any) -> None:
+    """Add options, and arguments.
+
+    :param facts: of all of them, for ``add_argument``.
+    """
+    for written, help in options.items():
+        name, _, metavar = written.rpartition(' ')
+        kind: dict[str, Any] = {'action': 'store_true'}
+        if not metavar.startswith('-'):
+            of_value = _TYPES.get(metavar, values.some)
+            kind = {'metavar': metavar, 'type': of_value}
+        parser.add_argument(
+            name or metavar.strip('<>'), help=help, **{**kind, **facts}
+        )
 
 
-def add_human_readable(parser: Parser) -> None:
-    """Add ``--human-readable``."""
-    parser.add_argument(
-        '--human-readable',
-        action='store_true',
-        help='Print sizes in tables with units, for example 664.1 MiB',
-    )
+def _add_pair(parser: Container, yes: Options, no: Options, dest: str) -> None:
+    """Add an option and its opposite; without any, it is None."""
+    group = parser.add_mutually_exclusive_group()
+    add(group, yes, default=None)
+    add(group, no, dest=dest, action='store_false')
 
 
-def add_room(parser: Parser, *, headroom: str, journal: str) -> None:
+def image(what: str, noun: str = 'ami') -> Options:
+    """Make an image of the cloud, as an argument."""
+    return {f'<{noun}>': f'{what} (name or ID)'}
+
+
+def new_name(default: str) -> Options:
+    """Make ``--name``, of a new image."""
+    return {'--name <name>': f'Name of the new image (default: {default})'}
+
+
+def part_names(*nouns: str) -> Options:
+    """Make ``--kernel-name`` and ``--ramdisk-name``."""
+    return {
+        f'--{noun}-name <name>': f'Name of the new {noun} image (default: '
+        'that of the file)'
+        for noun in nouns
+    }
+
+
+def minimums(disk: str = '', ram: str = '') -> Options:
+    """Make ``--min-disk`` and ``--min-ram``, with what is said of defaults."""
+    what = 'Minimum {} size of a flavor to boot the image, in {}'.format
+    return {
+        '--min-disk <GiB>': f'{what("disk", "GiB")}{disk}',
+        '--min-ram <MiB>': f'{what("RAM", "MiB")}{ram}',
+    }
+
+
+def work_directory(
+    what: str,
+    default: str = 'the one of $TMPDIR, /var/tmp, the directory of the source '
+    'and /tmp with the most free space',
+) -> Options:
+    """Make ``--work-directory``.
+
+    :param default: by default, that of work whose size is not known before.
+    """
+    return {
+        '--work-directory <directory>': f'Directory for {what} (default: '
+        f'{default})'
+    }
+
+
+def add_room(parser: Container, journal: str, *, upload: bool = False) -> None:
     """Add what a filesystem holds besides its files.
 
-    :param headroom: the default of ``--headroom``.
     :param journal: the help of ``--journal``.
+    :param upload: whether an upload gets it. Then ``headroom`` is None if it
+        was not given: that decides what is done with a saved AMI.
     """
-    parser.add_argument(
-        '--headroom',
-        metavar='<size>|<percent>',
-        type=values.headroom,
-        default=units.parse_headroom(headroom),
-        help='Free space to leave in the filesystem, for example 64M or 5%%; '
-        f'a percentage is of the space in use (default: {headroom})',
+    default = UPLOAD_HEADROOM if upload else '0'
+    room = (
+        'Free space to leave in the filesystem, for example 64M or 5%%; a '
+        f'percentage is of the space in use (default: {default})'
     )
-    parser.add_argument(
-        '--journal',
-        metavar='keep|none|<size>',
-        type=values.journal,
-        default='keep',
-        help=journal,
-    )
-
-
-def add_shrink(parser: Parser, *, headroom: str) -> None:
-    """Add what decides how a filesystem is shrunk.
-
-    :param headroom: the default of ``--headroom``.
-    """
-    add_room(
+    add(
         parser,
-        headroom=headroom,
-        journal='Keep, remove or resize the journal (default: keep)',
+        {'--headroom <size>|<percent>': room},
+        default=None if upload else units.NO_HEADROOM,
     )
-    parser.add_argument(
-        '--repair',
-        action='store_true',
-        help='Repair a copy with e2fsck -y; this can lose data',
-    )
+    add(parser, {'--journal keep|none|<size>': journal}, default='keep')
+
+
+def add_shrink(parser: Container, *, upload: bool = False) -> None:
+    """Add what decides how a filesystem is shrunk, as :func:`add_room`."""
+    journal = 'Keep, remove or resize the journal (default: keep)'
+    add_room(parser, journal, upload=upload)
+    repair = 'Repair a copy with e2fsck -y; this can lose data'
+    add(parser, {'--repair': repair})
 
 
 def filesystem(parsed_args: argparse.Namespace) -> units.FilesystemOptions:
@@ -167,68 +247,8 @@ def filesystem(parsed_args: argparse.Namespace) -> units.FilesystemOptions:
     return found
 
 
-def add_run(parser: Parser) -> None:
-    """Add what decides how a long command behaves."""
-    add_dry_run(parser)
-    add_progress(parser)
-
-
-def add_dry_run(parser: Parser) -> None:
-    """Add ``--dry-run``, for a command that takes no time."""
-    parser.add_argument(
-        '--dry-run',
-        action='store_true',
-        help='Check everything and show what would be done, but do nothing',
-    )
-
-
-def add_progress(parser: Parser) -> None:
-    """Add ``--no-progress``."""
-    parser.add_argument(
-        '--no-progress',
-        action='store_true',
-        help='Show no progress bars (-q does the same; there are none if '
-        'stderr is not a terminal)',
-    )
-
-
-def add_work_directory(parser: Parser, what: str, *, default: str) -> None:
-    """Add ``--work-directory``.
-
-    :param what: is put there.
-    :param default: where that is put otherwise.
-    """
-    parser.add_argument(
-        '--work-directory',
-        metavar='<directory>',
-        type=values.path,
-        help=f'Directory for {what} (default: {default})',
-    )
-
-
-def add_network(parser: Parser) -> None:
-    """Add what decides how patient a command is with the network."""
-    parser.add_argument(
-        '--retries',
-        metavar='<number>',
-        type=values.count,
-        help='Number of retries after a network or server error (default: '
-        '4). The delays are 1, 2, 4 ... 30 seconds, or what the cloud asks '
-        'for, at most 2 minutes',
-    )
-    parser.add_argument(
-        '--timeout',
-        metavar='<seconds>',
-        type=values.seconds,
-        help='Time without any data from the network after which an attempt '
-        'fails (default: 60). It is longer for answers that can take the '
-        'cloud a while. Except for image data, an attempt takes at most 3 '
-        'times as long, or 10 seconds, including authentication',
-    )
-
-
 def patience(parsed_args: argparse.Namespace) -> retry.Patience:
-    """Tell how patient to be with the network, by :func:`add_network`."""
+    """Tell how patient to be with the network, by :data:`NETWORK`."""
     from amiclient.glance import retry
 
     given = {
@@ -242,7 +262,7 @@ def patience(parsed_args: argparse.Namespace) -> retry.Patience:
 
 
 def add_visibility(
-    parser: Parser, *, default: str | None = None, chosen: bool = False
+    parser: Container, *, default: str | None = None, chosen: bool = False
 ) -> None:
     """Add the four visibilities, of which there can be one.
 
@@ -252,161 +272,104 @@ def add_visibility(
     group = parser.add_mutually_exclusive_group()
     for name, text in _VISIBILITIES.items():
         text += ' (default)' if name == default else ''
-        group.add_argument(
-            f'--{name}',
-            dest='visibility',
-            action='store_const',
-            const=name,
-            help=f'List only {name} images' if chosen else text,
-        )
+        text = f'List only {name} images' if chosen else text
+        facts = {'dest': 'visibility', 'action': 'store_const', 'const': name}
+        add(group, {f'--{name}': text}, **facts)
 
 
-def add_protected(parser: Parser, *, default: str = '') -> None:
+def add_protected(parser: Container, *, default: str = '') -> None:
     """Add ``--protected`` and its opposite.
 
     :param default: what is said about that.
     """
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument(
-        '--protected',
-        action='store_true',
-        default=None,
-        help='Prevent the image from being deleted',
-    )
-    group.add_argument(
-        '--unprotected',
-        dest='protected',
-        action='store_false',
-        help=f'Allow the image to be deleted{default}',
+    _add_pair(
+        parser,
+        {'--protected': 'Prevent the image from being deleted'},
+        {'--unprotected': f'Allow the image to be deleted{default}'},
+        'protected',
     )
 
 
-def add_property(parser: Parser, help: str) -> None:
+def add_hidden(parser: Container) -> None:
+    """Add ``--hidden`` and its opposite."""
+    show = 'Show the image in the default image list'
+    _add_pair(parser, _HIDDEN, {'--unhidden': show}, 'hidden')
+
+
+def add_property(parser: Container, help: str) -> None:
     """Add ``--property``."""
-    parser.add_argument(
-        '--property',
+    add(
+        parser,
+        {'--property <key=value>': f'{help} {_SEVERAL}'},
         dest='properties',
-        metavar='<key=value>',
         action=parseractions.KeyValueAction,
-        default=None,
-        help=f'{help} (repeat option for several)',
     )
 
 
-def add_tag(parser: Parser, help: str) -> None:
+def add_several(
+    parser: Container, written: str, help: str, **facts: Any
+) -> None:
+    """Add an option that can be given several times."""
+    facts = {'action': 'append', 'default': [], **facts}
+    add(parser, {written: f'{help} {_SEVERAL}'}, **facts)
+
+
+def add_tag(parser: Container, help: str) -> None:
     """Add ``--tag``."""
-    parser.add_argument(
-        '--tag',
-        dest='tags',
-        metavar='<tag>',
-        type=values.some,
-        action='append',
-        default=[],
-        help=f'{help} (repeat option for several)',
-    )
+    add_several(parser, '--tag <tag>', help, dest='tags')
 
 
 #: ``--project`` and ``--project-domain``.
 add_project = identity.add_project_owner_option_to_parser
 
 
-def add_new_images(parser: Parser) -> None:
+def add_new_images(parser: Container) -> None:
     """Add where the data of new images is put."""
-    parser.add_argument(
-        '--store',
-        metavar='<store>',
-        type=values.some,
-        help='Store for the data of new images (default: chosen by the cloud)',
-    )
-    parser.add_argument(
-        '--no-reuse',
-        dest='reuse',
-        action='store_false',
-        help='Create new images even if the cloud has images with the same '
-        'data',
-    )
+    store = 'Store for the data of new images (default: chosen by the cloud)'
+    add(parser, {'--store <store>': store})
+    reuse = 'Create new images even if the cloud has images with the same data'
+    add(parser, {'--no-reuse': reuse}, dest='reuse', action='store_false')
 
 
-def add_new_image(parser: Parser) -> None:
+def add_new_image(parser: argparse.ArgumentParser) -> None:
     """Add what a new image, of whatever kind, can be given."""
     add_visibility(parser, default='shared')
     add_protected(parser, default=' (default)')
-    parser.add_argument(
-        '--hidden',
-        action='store_true',
-        help='Hide the image from the default image list',
-    )
+    add(parser, _HIDDEN)
     add_property(parser, 'Property to set; it overrides a computed one')
     add_tag(parser, 'Tag to set')
-    parser.add_argument(
-        '--architecture',
-        metavar='<architecture>',
-        type=values.some,
-        help='Architecture, for example x86_64 (default: that of the kernel, '
-        'or of the programs in the root filesystem)',
-    )
-    parser.add_argument(
-        '--id',
-        metavar='<uuid>',
-        type=values.uuid,
-        help='ID of the new image (default: random)',
+    add(
+        parser,
+        {
+            '--architecture <architecture>': 'Architecture, for example '
+            'x86_64 (default: that of the kernel, or of the programs in the '
+            'root filesystem)',
+            '--id <uuid>': 'ID of the new image (default: random)',
+        },
     )
     add_project(parser)
     add_new_images(parser)
-    parser.add_argument(
-        '--keep-failed',
-        action='store_true',
-        help='If the upload fails, keep the images that it created',
-    )
+    keep = 'If the upload fails, keep the images that it created'
+    add(parser, {'--keep-failed': keep})
 
 
-def add_minimums(parser: Parser, *, disk: str = '', ram: str = '') -> None:
-    """Add ``--min-disk`` and ``--min-ram``.
-
-    :param disk: what is said of the default, as ``ram``.
-    """
-    for noun, unit, what in (('disk', 'GiB', disk), ('ram', 'MiB', ram)):
-        parser.add_argument(
-            f'--min-{noun}',
-            metavar=f'<{unit}>',
-            type=values.count,
-            help=f'Minimum {noun.replace("ram", "RAM")} size of a flavor to '
-            f'boot the image, in {unit}{what}',
-        )
-
-
-def add_part_names(parser: Parser, *nouns: str) -> None:
-    """Add ``--kernel-name`` and ``--ramdisk-name``."""
-    for noun in nouns:
-        parser.add_argument(
-            f'--{noun}-name',
-            metavar='<name>',
-            type=values.some,
-            help=f'Name of the new {noun} image (default: that of the file)',
-        )
-
-
-def add_parts(parser: Parser) -> None:
+def add_parts(parser: Container) -> None:
     """Add what says which kernel and ramdisk an AMI boots with."""
     for noun, none in (
         ('kernel', 'a kernel (and so to no ramdisk)'),
         ('ramdisk', 'a ramdisk'),
     ):
         group = parser.add_mutually_exclusive_group()
-        group.add_argument(
-            f'--{noun}',
-            metavar='<file>|<image>',
-            type=values.some,
-            help=f'The {noun}: a file, or the name or ID of an image '
-            '(default: the one that comes with the source, or that is found '
-            'in its root filesystem)',
+        add(
+            group,
+            {
+                f'--{noun} <file>|<image>': f'The {noun}: a file, or the name '
+                'or ID of an image (default: the one that comes with the '
+                'source, or that is found in its root filesystem)',
+                f'--no-{noun}': f'Do not link the image to {none}',
+            },
         )
-        group.add_argument(
-            f'--no-{noun}',
-            action='store_true',
-            help=f'Do not link the image to {none}',
-        )
-        add_part_names(parser, noun)
+        add(parser, part_names(noun))
 
 
 def chosen_part(

@@ -12,17 +12,21 @@ from amiclient.osc import ami_change
 from amiclient.osc import command
 from amiclient.osc import filters
 from amiclient.osc import options
-from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
     from amiclient.glance.change import delete
     from amiclient.glance import client
 
 
-class _Kernel:
+class _Kernel(command._Base):
     #: What to call it, and Glance's format.
     noun: ClassVar[str] = 'kernel'
     format: ClassVar[str] = 'aki'
+
+    def get_description(self) -> str:
+        """Say of either noun what the text of its command says of both."""
+        text = str(super().get_description())
+        return text.format(noun=self.noun, format=self.format.upper())
 
 
 class _Ramdisk(_Kernel):
@@ -31,29 +35,19 @@ class _Ramdisk(_Kernel):
 
 
 class UploadKernel(_Kernel, command.ShowOne):
-    """Register a kernel as an AKI image.
+    """Register a {noun} as an {format} image.
 
-    If the cloud already has an AKI with the same data, that image is the
+    If the cloud already has an {format} with the same data, that image is the
     result, and nothing is uploaded. With --dry-run, the output has the same
     columns and a list of the images; the status is "planned".
     """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument(
-            'file',
-            metavar='<file>',
-            type=values.path,
-            help=f'File with the {self.noun}',
-        )
-        parser.add_argument(
-            '--name',
-            metavar='<name>',
-            type=values.some,
-            help='Name of the new image (default: that of the file)',
-        )
+        options.add(parser, {'<file>': f'File with the {self.noun}'})
+        options.add(parser, options.new_name('that of the file'))
         options.add_new_image(parser)
-        options.add_network(parser)
-        options.add_run(parser)
+        options.add(parser, options.NETWORK)
+        options.add(parser, options.DRY_RUN | options.PROGRESS)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         from amiclient.glance import model
@@ -82,25 +76,17 @@ class UploadKernel(_Kernel, command.ShowOne):
 
 
 class UploadRamdisk(_Ramdisk, UploadKernel):
-    """Register a ramdisk as an ARI image.
-
-    If the cloud already has an ARI with the same data, that image is the
-    result, and nothing is uploaded. With --dry-run, the output has the same
-    columns and a list of the images; the status is "planned".
-    """
+    pass
 
 
 class ListKernel(_Kernel, command.Lister):
-    """List kernels: the images with the disk format aki."""
+    """List {noun}s: the images with the disk format {format}."""
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument(
-            '--long',
-            action='store_true',
-            help='List additional fields, and how many images link to each',
-        )
+        what = 'List additional fields, and how many images link to each'
+        options.add(parser, {'--long': what})
         filters.add(parser, links=False)
-        options.add_network(parser)
+        options.add(parser, options.NETWORK)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         from amiclient.glance import links
@@ -120,18 +106,16 @@ class ListKernel(_Kernel, command.Lister):
 
 
 class ListRamdisk(_Ramdisk, ListKernel):
-    """List ramdisks: the images with the disk format ari."""
+    pass
 
 
 class ShowKernel(_Kernel, command.ShowOne):
-    """Show one kernel, and the images that link to it."""
+    """Show one {noun}, and the images that link to it."""
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        options.add_image(
-            parser, f'{self.noun.title()} to show', dest=self.noun
-        )
-        options.add_human_readable(parser)
-        options.add_network(parser)
+        what = f'{self.noun.title()} to show'
+        options.add(parser, options.image(what, self.noun))
+        options.add(parser, options.HUMAN_READABLE | options.NETWORK)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         from amiclient.glance import links
@@ -148,28 +132,24 @@ class ShowKernel(_Kernel, command.ShowOne):
 
 
 class ShowRamdisk(_Ramdisk, ShowKernel):
-    """Show one ramdisk, and the images that link to it."""
+    pass
 
 
 class DeleteKernel(_Kernel, ami_change.Delete):
-    """Delete kernels that no image links to.
+    """Delete {noun}s that no image links to.
 
-    Without its kernel, an image does not boot: this includes hidden images
-    and snapshots of servers. Private images of other projects are not
+    Images without their {noun} may no longer boot; this includes hidden
+    images and snapshots of servers. Private images of other projects are not
     visible, and so not checked. If one deletion fails, the others are still
     done.
     """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
-        options.add_image(
-            parser, f'{self.noun.title()} to delete', dest=self.noun, nargs='+'
-        )
-        parser.add_argument(
-            '--force',
-            action='store_true',
-            help='Delete it even if images link to it; these no longer boot',
-        )
+        what = f'{self.noun.title()} to delete'
+        options.add(parser, options.image(what, self.noun), nargs='+')
+        force = 'Delete it even if images link to it; these no longer boot'
+        options.add(parser, {'--force': force})
 
     def plan(
         self, parsed_args: argparse.Namespace, cloud: client.Catalog
@@ -186,10 +166,4 @@ class DeleteKernel(_Kernel, ami_change.Delete):
 
 
 class DeleteRamdisk(_Ramdisk, DeleteKernel):
-    """Delete ramdisks that no image links to.
-
-    Without its ramdisk, an image may not boot: this includes hidden images
-    and snapshots of servers. Private images of other projects are not
-    visible, and so not checked. If one deletion fails, the others are still
-    done.
-    """
+    pass

@@ -10,7 +10,6 @@ import contextlib
 import typing
 
 from amiclient.osc import options
-from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
     import pathlib
@@ -26,52 +25,32 @@ WHAT = (
     'or the output of "openstack ami save"'
 )
 
+#: What decides how a source is taken.
+TAKING: options.Options = {
+    '--partition <number>': 'Number of the partition with the root filesystem '
+    '(default: the partition with the files of a root filesystem)',
+    '--allow-backing-file': 'Allow images with a backing file. Use only with '
+    'images that you trust',
+}
+SOURCE: options.Options = {'<source>': WHAT, **TAKING}
 
-def add_source(parser: argparse.ArgumentParser) -> None:
-    """Add the source, and what decides how it is taken."""
-    parser.add_argument(
-        'source', metavar='<source>', type=values.path, help=WHAT
-    )
-    add(parser)
+#: For commands that make a copy.
+FIX: options.Options = {
+    '--fix': 'Fix /etc/fstab in the copy: mount / by the UUID of the '
+    'filesystem, and comment out the partitions that are not part of the image'
+}
+KERNEL_VERSION: options.Options = {
+    '--kernel-version <version>': 'Version of the kernel to use from the root '
+    'filesystem, with its ramdisk, as printed by "uname -r" (default: the '
+    'newest)'
+}
 
-
-def add(parser: argparse.ArgumentParser) -> None:
-    """Add what decides how a source is taken."""
-    parser.add_argument(
-        '--partition',
-        metavar='<number>',
-        type=values.count,
-        help='Number of the partition with the root filesystem (default: the '
-        'partition with the files of a root filesystem)',
-    )
-    parser.add_argument(
-        '--allow-backing-file',
-        action='store_true',
-        help='Allow images with a backing file. Use only with images that '
-        'you trust',
-    )
-
-
-def add_fix(parser: argparse.ArgumentParser) -> None:
-    """Add ``--fix``, for commands that make a copy."""
-    parser.add_argument(
-        '--fix',
-        action='store_true',
-        help='Fix /etc/fstab in the copy: mount / by the UUID of the '
-        'filesystem, and comment out the partitions that are not part of the '
-        'image',
-    )
-
-
-def add_kernel_version(parser: argparse.ArgumentParser) -> None:
-    """Add ``--kernel-version``."""
-    parser.add_argument(
-        '--kernel-version',
-        metavar='<version>',
-        type=values.some,
-        help='Version of the kernel to use from the root filesystem, with '
-        'its ramdisk, as printed by "uname -r" (default: the newest)',
-    )
+#: What a source is booted with, in place of what it brings along.
+BOOT: options.Options = {
+    f'--{noun} <file>': f'File with the {noun} to boot with (default: that of '
+    'the source, as for "openstack ami upload")'
+    for noun in ('kernel', 'ramdisk')
+} | KERNEL_VERSION
 
 
 def refuse_version(parsed_args: argparse.Namespace) -> None:
@@ -99,8 +78,8 @@ def triple(
 ) -> Iterator[resolve.Source]:
     """Open a source, and take its newest kernel out if none is named.
 
-    :param parsed_args: with what :func:`add` and :func:`add_kernel_version`
-        add, and the options ``--kernel`` and ``--ramdisk``.
+    :param parsed_args: with :data:`TAKING` and :data:`KERNEL_VERSION`, and
+        the options ``--kernel`` and ``--ramdisk``.
     :param required: whether it is an error if there is no kernel.
     :param home: where a root filesystem that is made will stay; None if it
         will not.
@@ -142,7 +121,7 @@ def triple(
 def choice(
     parsed_args: argparse.Namespace, home: pathlib.Path | None = None
 ) -> resolve.Choice:
-    """Gather how a source is to be taken, by :func:`add`."""
+    """Gather how a source is to be taken, by :data:`TAKING`."""
     from amiclient.source import resolve
 
     return options.fill(

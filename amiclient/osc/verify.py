@@ -11,7 +11,6 @@ import typing
 from amiclient.osc import command
 from amiclient.osc import options
 from amiclient.osc import sources
-from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
     from amiclient import findings
@@ -26,19 +25,10 @@ class Check(command.Lister):
     """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument(
-            '--strict',
-            action='store_true',
-            help='Return exit status 1 for warnings, too',
-        )
-        parser.add_argument(
-            '--ignore',
-            metavar='<rule>',
-            action='append',
-            default=[],
-            help='Ignore the findings of this rule (repeat option for '
-            'several)',
-        )
+        strict = 'Return exit status 1 for warnings, too'
+        options.add(parser, {'--strict': strict})
+        ignore = 'Ignore the findings of this rule'
+        options.add_several(parser, '--ignore <rule>', ignore)
 
     def refuse_unknown(
         self, parsed_args: argparse.Namespace, rules: Collection[str]
@@ -75,34 +65,25 @@ class VerifyAmi(Check):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
-        options.add_image(parser, 'Image to check')
-        parser.add_argument(
-            '--deep',
-            action='store_true',
-            help='Download the data of all three images and check it: that '
-            'it is complete, that the filesystem is clean, that the kernel '
-            'and the ramdisk are valid, and all that "openstack ami check" '
-            'checks',
+        options.add(
+            parser,
+            {
+                **options.image('Image to check'),
+                '--deep': 'Download the data of all three images and check '
+                'it: that it is complete, that the filesystem is clean, that '
+                'the kernel and the ramdisk are valid, and all that '
+                '"openstack ami check" checks',
+                '--against <source>': 'Compare the AMI with this source, '
+                'unmodified or shrunk as for an upload: the bytes; with '
+                '--deep, the files. The kernel and the ramdisk are compared '
+                f'if the source has them. {sources.WHAT}',
+            },
         )
-        parser.add_argument(
-            '--against',
-            metavar='<source>',
-            type=values.path,
-            help='Compare the AMI with this source, unmodified or shrunk as '
-            'for an upload: the bytes; with --deep, the files. The kernel and '
-            'the ramdisk are compared if the source has them. '
-            f'{sources.WHAT}',
-        )
-        sources.add(parser)
-        sources.add_fix(parser)
-        options.add_shrink(parser, headroom=options.UPLOAD_HEADROOM)
-        # Given without a source, it would have no effect.
-        parser.set_defaults(headroom=None)
-        options.add_work_directory(
-            parser, 'downloads and copies', default=options.MOST_ROOM
-        )
-        options.add_network(parser)
-        options.add_progress(parser)
+        options.add(parser, sources.TAKING | sources.FIX)
+        # Given without a source, its headroom would have no effect.
+        options.add_shrink(parser, upload=True)
+        work = options.work_directory('downloads and copies')
+        options.add(parser, work | options.NETWORK | options.PROGRESS)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         from amiclient.glance.verify import verify
