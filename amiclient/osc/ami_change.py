@@ -127,7 +127,7 @@ def _request(parsed_args: argparse.Namespace) -> update.ChangeRequest:
 class UnsetAmi(_Change):
     """Remove properties, tags or links from an AMI.
 
-    Either everything that was named is removed, or nothing. With --linked, a
+    Either all of them are removed, or none. With --linked, a
     kernel or ramdisk that other images link to is left unchanged, with a
     warning. It is an error if such a kernel or ramdisk belongs to another
     project.

@@ -42,7 +42,7 @@ _CONSOLE: options.Options = {
 
 
 class BootImage(command.ShowOne):
-    """Boot a root filesystem with its kernel and ramdisk, like Nova.
+    """Boot a root filesystem with its kernel and ramdisk, as Nova does.
 
     It boots in QEMU, with the kernel command line and the devices that Nova
     gives an AMI, on a temporary disk; the source is not changed. The exit

@@ -81,7 +81,6 @@ class HumanSize(cliff_columns.FormattableColumn[int | None]):
     """Bytes that are written for people in tables, and raw elsewhere."""
 
     def human_readable(self) -> str:
-        """Write the size."""
         return str(self._value and units.format_size(self._value))
 
 
@@ -95,13 +94,10 @@ class _Lines(cliff_columns.FormattableColumn[list[dict[str, Any]]]):
 
     @classmethod
     def of(cls, table: Table) -> Callable[[Any], _Lines]:
-        """Tell how to make a cell of records."""
         return lambda records: cls(rows(table, records))
 
 
 class Findings(_Lines):
-    """Findings."""
-
     line = staticmethod('{severity}: {rule}: {message}'.format_map)
 
 
@@ -109,7 +105,6 @@ class Health(Findings):
     """Findings in a word or two: the worst severity, and the rules."""
 
     def human_readable(self) -> str:
-        """Write the words."""
         if not self._value:
             return 'ok'
         # The worst is first.
@@ -118,14 +113,10 @@ class Health(Findings):
 
 
 class Users(_Lines):
-    """The images that link to a kernel or ramdisk."""
-
     line = staticmethod('{name} ({id})'.format_map)
 
 
 class Partitions(_Lines):
-    """Partitions of a disk."""
-
     line = staticmethod('{number}: {size}, {content}'.format_map)
 
 
@@ -140,7 +131,6 @@ class Kernels(_Lines):
 
     @staticmethod
     def line(row: dict[str, Any]) -> str:
-        """Write one."""
         return (
             f'{row["version"]}: {row["kernel"]}, '
             f'{row["ramdisk"] or "no ramdisk"}'
@@ -153,7 +143,6 @@ class Steps(_Lines):
 
     @staticmethod
     def line(row: dict[str, Any]) -> str:
-        """Write one."""
         id = f', id {row["id"]}' if row['id'] else ''
         return (
             '{action} {role} {name}: {disk_format}/{container_format}, '
@@ -168,7 +157,6 @@ class Part(cliff_columns.FormattableColumn[dict[str, Any] | None]):
     size: Callable[[int], str] = staticmethod('{} bytes'.format)
 
     def human_readable(self) -> str:
-        """Write the line."""
         part = self._value
         if part is None:
             return str(None)
@@ -274,10 +262,7 @@ def parts(*, long: bool) -> Table:
 
 
 def amis(*, long: bool, check: bool) -> Table:
-    """Choose the columns of a list of AMIs.
-
-    :param check: whether their health is one.
-    """
+    """Choose the columns of a list of AMIs."""
     found: dict[str, str | tuple[str, Callable[[Any], Any]]] = {
         'ID': 'ami.image.id',
         'Name': 'ami.image.name',
@@ -304,10 +289,7 @@ _ACCESS = ('visibility', 'protected', 'hidden', 'owner')
 
 
 def part(*, human_readable: bool) -> Table:
-    """Choose the columns of one kernel or ramdisk.
-
-    :param human_readable: whether sizes in tables are for people.
-    """
+    """Choose the columns of one kernel or ramdisk."""
     return {
         **_named(*_IMAGE, of='image.'),
         'size': ('image.size', HumanSize if human_readable else _raw),
@@ -319,10 +301,7 @@ def part(*, human_readable: bool) -> Table:
 
 
 def ami(*, human_readable: bool) -> Table:
-    """Choose the columns of one AMI.
-
-    :param human_readable: whether sizes in tables are for people.
-    """
+    """Choose the columns of one AMI."""
     size = HumanSize if human_readable else _raw
     cell = HumanPart if human_readable else Part
     return {

@@ -39,11 +39,7 @@ _MORE_MEMORY = 'raise the limit: ulimit -v unlimited'
 
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
-    """Turn errors of the system and of the SDK into ones for people.
-
-    :raises CloudError: for what the session or the SDK raised.
-    :raises AmiError: for what the operating system refused.
-    """
+    """Turn errors of the system and of the SDK into ones for people."""
     from amiclient.glance import http_errors
 
     try:
@@ -174,10 +170,7 @@ def _set_timeout(manager: typing.Any, seconds: float | None) -> None:
 
 
 def _image_service(sdk: connection.Connection) -> _proxy.Proxy:
-    """Find the image service, and say why if there is none.
-
-    :raises CloudError: naming where it was looked for.
-    """
+    """Find the image service, and say where and why if there is none."""
     from amiclient.glance import http_errors
 
     with http_errors.understood('asking for the image service'):
@@ -199,10 +192,7 @@ def _image_service(sdk: connection.Connection) -> _proxy.Proxy:
 
 
 def _probe(sdk: connection.Connection, where: str | None) -> None:
-    """Ask for what the SDK asked for, to learn what is wrong.
-
-    :raises CloudError: unless the answer is a success.
-    """
+    """Ask for what the SDK asked for, and raise what is wrong with it."""
     from amiclient.glance import http_errors
 
     if where is None:
@@ -251,7 +241,6 @@ class _Base(command.Command):
         output.fill(self.app)
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Define the options."""
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         self.add_options(parser)
         return parser
@@ -260,11 +249,6 @@ class _Base(command.Command):
         """Add the command's own options to those that cliff gives it."""
 
     def run(self, parsed_args: argparse.Namespace) -> int:
-        """Run the command.
-
-        :returns: the exit status.
-        """
-
         def run() -> int:
             with self._logged_in(parsed_args):
                 status = super(_Base, self).run(parsed_args)
@@ -274,10 +258,6 @@ class _Base(command.Command):
 
     @contextlib.contextmanager
     def _logged_in(self, parsed_args: argparse.Namespace) -> Iterator[None]:
-        """Log in to the cloud, if the command needs one.
-
-        :raises CloudError: if that fails.
-        """
         if not self._logs_in:
             yield
             return
@@ -337,10 +317,7 @@ class _Base(command.Command):
         return typing.cast('_proxy.Proxy', narrow(image, '2'))
 
     def catalog(self, parsed_args: argparse.Namespace) -> Catalog:
-        """Get Glance's images, as patiently as the user's options say.
-
-        :raises CloudError: if there is no image service of version 2.
-        """
+        """Get Glance's images, as patiently as the user's options say."""
         from amiclient.glance import client
 
         patience = options.patience(parsed_args)
@@ -403,11 +380,7 @@ class _Base(command.Command):
         return found
 
     def watch(self, parsed_args: argparse.Namespace) -> progress.Progress:
-        """Choose who watches the progress of long work.
-
-        :returns: bars on a terminal; nobody with ``-q``, ``--no-progress``
-            or where stderr is no terminal.
-        """
+        """Choose who watches: bars on a terminal, unless ``-q`` is given."""
         from amiclient.osc import output
 
         return output.watcher(
@@ -442,7 +415,6 @@ class _Printing(_Base):
         column_names: Sequence[str],
         data: Iterable[typing.Any],
     ) -> int:
-        """Print the values of one record, or the rows of several."""
         from amiclient.osc import output
 
         # Errors of what makes them are not ones of printing.

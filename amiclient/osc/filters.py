@@ -65,8 +65,6 @@ def query(
     """Make the query.
 
     :param project_id: of the project that ``--project`` names.
-    :raises CloudError: if a kernel or ramdisk is named that is not there.
-    :raises UsageError: if there can be no property of a name that was given.
     """
     from amiclient.glance import model
 
@@ -96,11 +94,7 @@ def query(
 def marker(
     parsed_args: argparse.Namespace, catalog: client.Catalog
 ) -> str | None:
-    """Find the image that ``--marker`` names.
-
-    :returns: its id; None if the option was not given.
-    :raises CloudError: if there is no such image, or several.
-    """
+    """Find the id of the image that ``--marker`` names, if it does."""
     given: str | None = parsed_args.marker
     return given and catalog.find(given).id
 
@@ -142,10 +136,7 @@ def _check_kind(
     catalog: client.Catalog,
     hint: str,
 ) -> None:
-    """Refuse what nothing can link to as that, unless something does.
-
-    :raises CloudError: for an AMI or a ramdisk instead of a kernel, say.
-    """
+    """Refuse an AMI or a ramdisk as a kernel, unless something links to it."""
     from amiclient.glance import links
     from amiclient.glance import model
 

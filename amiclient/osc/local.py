@@ -135,10 +135,11 @@ class CheckSource(verify.Check):
         options.add(parser, _SOURCE | sources.BOOT)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
+        from amiclient import findings
         from amiclient.rootfs import check
         from amiclient.source import resolve
 
-        self.refuse_unknown(parsed_args, check.RULES)
+        findings.refuse_unknown(parsed_args.ignore, check.RULES)
         sources.refuse_version(parsed_args)
         request = options.fill(
             check.CheckRequest,

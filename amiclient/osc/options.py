@@ -94,14 +94,10 @@ NETWORK: Options = {
 
 
 def refuse(given: Mapping[str, bool], why: str, *, hint: str) -> None:
-    """Refuse options that would have no effect.
-
-    Whoever gives one believes that it has.
+    """Refuse options that would have no effect: a user believes in them.
 
     :param given: options, and whether they were given.
     :param why: they would have none, as a clause.
-    :param hint: what to do about it.
-    :raises UsageError: if there are any.
     """
     names = [name for name, is_given in given.items() if is_given]
     if names:
@@ -109,11 +105,7 @@ def refuse(given: Mapping[str, bool], why: str, *, hint: str) -> None:
 
 
 def refuse_contrary(parsed_args: argparse.Namespace, *names: str) -> None:
-    """Refuse a property that an option sets to something else.
-
-    :param names: properties that have an option of their own.
-    :raises UsageError: if there is one.
-    """
+    """Refuse a property that its own option sets to something else."""
     properties = parsed_args.properties or {}
     for name in names:
         given = getattr(parsed_args, name)
@@ -278,10 +270,7 @@ def add_visibility(
 
 
 def add_protected(parser: Container, *, default: str = '') -> None:
-    """Add ``--protected`` and its opposite.
-
-    :param default: what is said about that.
-    """
+    """Add ``--protected`` and its opposite."""
     _add_pair(
         parser,
         {'--protected': 'Prevent the image from being deleted'},
@@ -379,13 +368,10 @@ def chosen_part(
     *,
     complete: bool = False,
 ) -> str | None:
-    """Tell which kernel or ramdisk the user wants.
+    """Tell which kernel or ramdisk the user wants: a file, an image, or none.
 
-    :param noun: ``kernel`` or ``ramdisk``.
     :param found: the file that the source brings along, if it does.
     :param complete: whether what it brings along is all that there is.
-    :returns: what was given, a file or an image; None if none is wanted.
-    :raises UsageError: if the user has not said.
     """
     given: str | None = getattr(parsed_args, noun)
     # Without a kernel, a ramdisk does nothing.
@@ -418,10 +404,7 @@ def shrinks(parsed_args: argparse.Namespace, *, finished: bool) -> bool:
 
 
 def traits(parsed_args: argparse.Namespace) -> request.Traits:
-    """Gather what one new image is given.
-
-    :raises UsageError: if an option and a property contradict each other.
-    """
+    """Gather what one new image is given."""
     from amiclient.glance.upload import request
 
     refuse_contrary(parsed_args, 'architecture')
@@ -436,10 +419,7 @@ def traits(parsed_args: argparse.Namespace) -> request.Traits:
 def settings(
     parsed_args: argparse.Namespace, project_id: str | None
 ) -> request.Settings:
-    """Gather what applies to all new images.
-
-    :param project_id: of the project that ``--project`` names.
-    """
+    """Gather what applies to all new images."""
     from amiclient.glance.upload import request
 
     return fill(

@@ -36,9 +36,9 @@ _FOR_PEOPLE = 'table'
 def must_be_safe(formatter: str, stream: typing.TextIO) -> bool:
     """Tell whether values have to be made safe.
 
+    Those in a pipe or a file are for programs, and stay as they are.
+
     :param formatter: what ``-f`` chose.
-    :param stream: where the output goes. Values in a pipe or a file are for
-        programs, and stay as they are.
     """
     if formatter == _ESCAPING:
         return False
@@ -161,11 +161,7 @@ def printing(stream: typing.TextIO) -> Iterator[None]:
 
 
 def watcher(stream: typing.TextIO, *, wanted: bool) -> progress.Progress:
-    """Choose who watches.
-
-    :param stream: where bars would be drawn, stderr that is.
-    :param wanted: false if the user wants none.
-    """
+    """Choose who watches: bars on a terminal, if they are wanted."""
     if wanted and stream.isatty():
         return Bars(stream)
     return progress.Quiet()
@@ -215,11 +211,7 @@ class Bars:
     def task(
         self, description: str, total: int | None = None
     ) -> Iterator[progress.Task]:
-        """Show a bar for a piece of work.
-
-        :param description: what it is.
-        :param total: bytes to do; the bar only pulsates if that is None.
-        """
+        """Show a bar; it only pulsates if there is no total, of bytes."""
         with self._lock:
             if self._display is None:
                 self._display = self._open()

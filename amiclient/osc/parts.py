@@ -26,7 +26,8 @@ class _Kernel(command._Base):
     def get_description(self) -> str:
         """Say of either noun what the text of its command says of both."""
         text = str(super().get_description())
-        return text.format(noun=self.noun, format=self.format.upper())
+        kind = self.format.upper()
+        return text.format(noun=self.noun, format=self.format, kind=kind)
 
 
 class _Ramdisk(_Kernel):
@@ -35,9 +36,9 @@ class _Ramdisk(_Kernel):
 
 
 class UploadKernel(_Kernel, command.ShowOne):
-    """Register a {noun} as an {format} image.
+    """Register a {noun} as an {kind} image.
 
-    If the cloud already has an {format} with the same data, that image is the
+    If the cloud already has an {kind} with the same data, that image is the
     result, and nothing is uploaded. With --dry-run, the output has the same
     columns and a list of the images; the status is "planned".
     """
@@ -148,7 +149,10 @@ class DeleteKernel(_Kernel, ami_change.Delete):
         super().add_options(parser)
         what = f'{self.noun.title()} to delete'
         options.add(parser, options.image(what, self.noun), nargs='+')
-        force = 'Delete it even if images link to it; these no longer boot'
+        force = (
+            f'Delete the {self.noun} even if images link to it; these may no '
+            'longer boot'
+        )
         options.add(parser, {'--force': force})
 
     def plan(

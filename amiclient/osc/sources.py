@@ -17,14 +17,6 @@ if typing.TYPE_CHECKING:
     from amiclient import progress
     from amiclient.source import resolve
 
-#: What a source is, for the help of commands.
-WHAT = (
-    'Source of the root filesystem: an ext2, ext3 or ext4 image or block '
-    'device, a disk image with partitions (raw, qcow2, vmdk, vhd, vhdx, vdi), '
-    'any of these compressed, a directory or archive of files, a UEC tarball, '
-    'or the output of "openstack ami save"'
-)
-
 #: What decides how a source is taken.
 TAKING: options.Options = {
     '--partition <number>': 'Number of the partition with the root filesystem '
@@ -32,7 +24,13 @@ TAKING: options.Options = {
     '--allow-backing-file': 'Allow images with a backing file. Use only with '
     'images that you trust',
 }
-SOURCE: options.Options = {'<source>': WHAT, **TAKING}
+SOURCE: options.Options = {
+    '<source>': 'Source of the root filesystem: an ext2, ext3 or ext4 image '
+    'or block device, a disk image with partitions (raw, qcow2, vmdk, vhd, '
+    'vhdx, vdi), any of these compressed, a directory or archive of files, a '
+    'UEC tarball, or the output of "openstack ami save"',
+    **TAKING,
+}
 
 #: For commands that make a copy.
 FIX: options.Options = {
@@ -54,10 +52,7 @@ BOOT: options.Options = {
 
 
 def refuse_version(parsed_args: argparse.Namespace) -> None:
-    """Refuse ``--kernel-version`` where no kernel is looked for.
-
-    :raises UsageError: if it was given, and a kernel or none was named.
-    """
+    """Refuse ``--kernel-version`` where no kernel is looked for."""
     for option in ('kernel', 'no_kernel'):
         if getattr(parsed_args, option, None):
             options.refuse(
@@ -83,7 +78,6 @@ def triple(
     :param required: whether it is an error if there is no kernel.
     :param home: where a root filesystem that is made will stay; None if it
         will not.
-    :raises UsageError: for options that contradict each other.
     """
     from amiclient.rootfs import boot_extract
     from amiclient.source import resolve

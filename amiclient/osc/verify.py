@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 import typing
 
 from amiclient.osc import command
@@ -29,17 +29,6 @@ class Check(command.Lister):
         options.add(parser, {'--strict': strict})
         ignore = 'Ignore the findings of this rule'
         options.add_several(parser, '--ignore <rule>', ignore)
-
-    def refuse_unknown(
-        self, parsed_args: argparse.Namespace, rules: Collection[str]
-    ) -> None:
-        """Refuse to ignore a rule that there is not.
-
-        :raises UsageError: if there is none of that name.
-        """
-        from amiclient import findings
-
-        findings.refuse_unknown(parsed_args.ignore, rules)
 
     def result(
         self,
@@ -73,10 +62,10 @@ class VerifyAmi(Check):
                 'it: that it is complete, that the filesystem is clean, that '
                 'the kernel and the ramdisk are valid, and all that '
                 '"openstack ami check" checks',
-                '--against <source>': 'Compare the AMI with this source, '
-                'unmodified or shrunk as for an upload: the bytes; with '
-                '--deep, the files. The kernel and the ramdisk are compared '
-                f'if the source has them. {sources.WHAT}',
+                '--against <source>': 'Compare the AMI with any source of '
+                '"openstack ami upload": the bytes, unmodified or shrunk as '
+                'for an upload; with --deep, the files. The kernel and the '
+                'ramdisk are compared if the source has them',
             },
         )
         options.add(parser, sources.TAKING | sources.FIX)
@@ -86,9 +75,10 @@ class VerifyAmi(Check):
         options.add(parser, work | options.NETWORK | options.PROGRESS)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
+        from amiclient import findings
         from amiclient.glance.verify import verify
 
-        self.refuse_unknown(parsed_args, verify.RULES)
+        findings.refuse_unknown(parsed_args.ignore, verify.RULES)
         request = options.fill(
             verify.VerifyRequest,
             parsed_args,
