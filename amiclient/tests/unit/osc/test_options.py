@@ -120,6 +120,18 @@ class TestValues(base.TestCase):
                 self.assertRaises(SystemExit, parse, command, 'x', *words)
             self.assertIn('it must not be empty', stderr.getvalue())
 
+    def test_an_image_without_a_name(self):
+        for command, words in (
+            (ami.ShowAmi, ('',)),
+            (ami.ListAmi, ('--kernel', '')),
+            (ami.ListAmi, ('--marker', '')),
+            (parts.DeleteKernel, ('vmlinuz', '')),
+        ):
+            stderr = io.StringIO()
+            with contextlib.redirect_stderr(stderr):
+                self.assertRaises(SystemExit, parse, command, *words)
+            self.assertIn('it must not be empty', stderr.getvalue())
+
     def test_a_project_without_a_name(self):
         find = ami.UploadAmi(None, None).find_project
         for words in (('',), ('p', '')):
