@@ -222,11 +222,18 @@ def run(
         _standard_input(input) as stdin,
         _started(command, stdin, access=access, cwd=cwd, env=env) as child,
     ):
-        if interruptible:
-            confinement.lower(child.pid, resource.RLIMIT_AS, memory)
-            confinement.lower(child.pid, resource.RLIMIT_CPU, cpu)
-        pumps = _pumps(child, most, drop)
-        _wait(child, pumps, interruptible, cancel, limit)
+        try:
+            if interruptible:
+                confinement.lower(child.pid, resource.RLIMIT_AS, memory)
+                confinement.lower(child.pid, resource.RLIMIT_CPU, cpu)
+            pumps = _pumps(child, most, drop)
+            _wait(child, pumps, interruptible, cancel, limit)
+        except BaseException:
+            # Before its pipes are closed: that waits for who reads them. If
+            # it may not be ended, Popen waits for it on the way out.
+            if interruptible:
+                _end(child)
+            raise
     stdout, stderr = (one.kept for one in pumps)
     result = Result(
         command,
@@ -542,18 +549,11 @@ def _wait(
                 return
         except subprocess.TimeoutExpired:
             pass
-        except BaseException:
-            # If not, Popen waits for it on the way out.
-            if interruptible:
-                _end(child)
-            raise
         if not interruptible:
             continue
         if cancel is not None and cancel.is_set():
-            _end(child)
             raise errors.CancelledError('given up')
         if limit is not None and time.monotonic() - begin > limit:
-            _end(child)
             raise _too_slow(child, limit)
         if any(one.overflowed for one in pumps):
             _end(child)

@@ -325,6 +325,20 @@ class TestEnding(base.TestCase):
         )  # fmt: skip
         self.assert_ended()
 
+    def test_ctrl_c_before_it_is_waited_for(self) -> None:
+        pumps = process._pumps
+
+        def interrupted(*args: object) -> None:
+            pumps(*args)
+            raise KeyboardInterrupt
+
+        self.patch(process, '_pumps', interrupted)
+        began = time.monotonic()
+        self.assertRaises(
+            KeyboardInterrupt, self.run_program, 'exec sleep 60'
+        )
+        self.assertLess(time.monotonic() - began, 30)
+
     def test_ctrl_c_is_held_back(self) -> None:
         self.once_it_runs(
             self.and_go_on(lambda: os.kill(os.getpid(), signal.SIGINT))
