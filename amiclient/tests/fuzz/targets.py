@@ -21,10 +21,9 @@ from amiclient.rootfs import inspect
 from amiclient.rootfs import ramdisk_formats
 from amiclient.source import bundle
 from amiclient.source import probe
+from amiclient.tests.cloud import memory
 from amiclient.tests.fuzz import run as fuzz_run
 from amiclient import units
-
-_CLOUD = 'http://cloud.example:9292'
 
 
 def _superblock(path: pathlib.Path, directory: pathlib.Path) -> None:
@@ -143,29 +142,13 @@ def _command(path: pathlib.Path, directory: pathlib.Path) -> str | None:
     return wrong or fuzz_run.judge(path, result)
 
 
-def _answers(wire: requests_mock.Mocker) -> None:
-    """Be a Glance without images."""
-    link = {'rel': 'self', 'href': f'{_CLOUD}/v2/'}
-    formats = {'type': ['string', 'null'], 'enum': ['ami', 'raw', 'bare']}
-    both = {'disk_format': formats, 'container_format': formats}
-    wire.get(requests_mock.ANY, status_code=404, json={'message': 'no'})
-    wire.get(
-        f'{_CLOUD}/',
-        json={
-            'versions': [{'id': 'v2.17', 'status': 'CURRENT', 'links': [link]}]
-        },
-    )
-    wire.get(f'{_CLOUD}/v2/schemas/image', json={'properties': both})
-    wire.get(f'{_CLOUD}/v2/images', json={'images': []})
-
-
 def _upload(path: pathlib.Path, directory: pathlib.Path) -> str | None:
     with requests_mock.Mocker() as wire:
-        _answers(wire)
+        memory.Glance().mock(wire)
         wrong = _run(
-            '--os-auth-type', 'none', '--os-endpoint', _CLOUD, 'ami', 'upload',
-            '--no-kernel', '--no-ramdisk', '--dry-run', '--work-directory',
-            str(directory), '-f', 'json', str(path),
+            '--os-auth-type', 'none', '--os-endpoint', memory.URL,
+            'ami', 'upload', '--no-kernel', '--no-ramdisk', '--dry-run',
+            '--work-directory', str(directory), '-f', 'json', str(path),
         )  # fmt: skip
         asked = {request.method for request in wire.request_history}
     if asked - {'GET'}:

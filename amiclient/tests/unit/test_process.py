@@ -334,9 +334,7 @@ class TestEnding(base.TestCase):
 
         self.patch(process, '_pumps', interrupted)
         began = time.monotonic()
-        self.assertRaises(
-            KeyboardInterrupt, self.run_program, 'exec sleep 60'
-        )
+        self.assertRaises(KeyboardInterrupt, self.run_program, 'exec sleep 60')
         self.assertLess(time.monotonic() - began, 30)
 
     def test_ctrl_c_is_held_back(self) -> None:

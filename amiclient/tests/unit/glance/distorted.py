@@ -7,7 +7,7 @@ import copy
 import json
 from typing import Any
 
-from amiclient.tests.unit.glance import canned
+from amiclient.tests.cloud import memory
 
 #: What a value of another type, or beyond all measure, can be: JSON.
 VALUES = (
@@ -63,30 +63,33 @@ BODIES = (
 )
 
 
-def changes(answer: canned.Answer) -> Iterator[tuple[str, canned.Answer]]:
+def changes(answer: memory.Answer) -> Iterator[tuple[str, memory.Answer]]:
     """Distort an answer in every way.
 
     :returns: what was done to it, and what became of it.
     """
     for body in BODIES:
-        yield repr(body[:20]), canned.Answer(answer.status, body, answer.type)
-    yield 'cut', canned.Answer(answer.status, answer.body[:-1], answer.type)
-    yield 'marked', canned.Answer(answer.status, b'\xef\xbb\xbf' + answer.body)
-    yield 'text', canned.Answer(answer.status, answer.body, 'text/html')
-    yield 'no content', canned.Answer(204)
+        yield repr(body[:20]), memory.Answer(answer.status, body, answer.type)
+    yield 'cut', memory.Answer(answer.status, answer.content[:-1], answer.type)
+    yield (
+        'marked',
+        memory.Answer(answer.status, b'\xef\xbb\xbf' + answer.content),
+    )
+    yield 'text', memory.Answer(answer.status, answer.content, 'text/html')
+    yield 'no content', memory.Answer(204)
     for status in (200, 201, 300, 304, 399, 400, 404, 409, 418, 500, 599):
-        yield str(status), canned.Answer(status, b'[' * 100_000)
+        yield str(status), memory.Answer(status, b'[' * 100_000)
     try:
-        found = json.loads(answer.body)
+        found = json.loads(answer.content)
     except ValueError:
         return
     for path in _paths(found):
         for value in VALUES:
             text = _with(found, path, value)
             name = f'{".".join(map(str, path))} = {value[:30]}'
-            yield name, canned.Answer(answer.status, text, answer.type)
+            yield name, memory.Answer(answer.status, text, answer.type)
         less = _without(found, path)
-        yield f'no {path}', canned.Answer(answer.status, less, answer.type)
+        yield f'no {path}', memory.Answer(answer.status, less, answer.type)
 
 
 def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple]:

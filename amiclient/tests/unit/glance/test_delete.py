@@ -10,14 +10,15 @@ from amiclient import errors
 from amiclient.glance.change import delete as deletion
 from amiclient.glance import links
 from amiclient.glance import model
-from amiclient.tests.unit.glance import memory
+from amiclient.tests.cloud import memory
+from amiclient.tests.unit.glance import failing
 
 LOST = requests.exceptions.ConnectionError('connection reset')
 
 
-class RemovalCase(memory.GlanceCase):
+class RemovalCase(failing.GlanceCase):
     def delete(self, *names: str, linked: bool = False) -> deletion.DeletePlan:
-        self.writes = []
+        self.glance.writes = []
         planned = deletion.plan(self.catalog, names, linked=linked)
         deletion.execute(planned, self.catalog)
         return planned
@@ -31,18 +32,18 @@ class RemovalCase(memory.GlanceCase):
         return str(error), [record.getMessage() for record in logs.records]
 
     def left(self) -> list[str]:
-        return sorted(image['name'] for image in self.images.values())
+        return sorted(image['name'] for image in self.glance.images.values())
 
 
 class TestDelete(RemovalCase):
     def test_the_ami_alone(self) -> None:
         self.delete('web')
-        self.assertEqual(['DELETE web'], self.writes)
+        self.assertEqual(['DELETE web'], self.glance.writes)
 
     def test_goes_through_the_list(self) -> None:
-        self.put('db', memory.OTHER, 'raw', kernel_id=memory.KERNEL)
-        self.put('safe', 's', 'ami', protected=True)
-        self.put('plain', 'q', 'qcow2')
+        self.glance.put('db', memory.OTHER, 'raw', kernel_id=memory.KERNEL)
+        self.glance.put('safe', 's', 'ami', protected=True)
+        self.glance.put('plain', 'q', 'qcow2')
         error, logged = self.fails(
             'nosuch', 'web', 'safe', 'vmlinuz', 'plain', 'db'
         )
@@ -58,7 +59,7 @@ class TestDelete(RemovalCase):
             strict=True,
         ):
             self.assertIn(words, line)
-        self.assertEqual(['DELETE web', 'DELETE db'], self.writes)
+        self.assertEqual(['DELETE web', 'DELETE db'], self.glance.writes)
 
     def test_a_dry_run_speaks_of_what_would_be(self) -> None:
         planned = deletion.plan(
@@ -72,16 +73,16 @@ class TestDelete(RemovalCase):
             dry_run=True,
         )
         self.assertEqual('2 of 3 images would not be deleted', str(error))
-        self.assertEqual([], self.writes)
+        self.assertEqual([], self.glance.writes)
 
     def test_hidden_ones_have_names_too(self) -> None:
         """Which of the two is meant, nobody knows."""
-        self.put('web', memory.OTHER, 'ami', os_hidden=True)
-        self.put('web', 'k', 'aki')
+        self.glance.put('web', memory.OTHER, 'ami', os_hidden=True)
+        self.glance.put('web', 'k', 'aki')
         error = self.assertRaises(errors.CloudError, self.delete, 'web')
         self.assertIn("3 images are named 'web'", str(error))
         self.assertIn(f'{memory.OTHER} (AMI, hidden, active', str(error))
-        self.assertEqual([], self.writes)
+        self.assertEqual([], self.glance.writes)
 
     def test_one_alone_is_one_error(self) -> None:
         error = self.assertRaises(errors.NotFoundError, self.delete, 'nosuch')
@@ -89,28 +90,29 @@ class TestDelete(RemovalCase):
 
     def test_named_twice(self) -> None:
         self.delete('web', 'web', memory.AMI)
-        self.assertEqual(['DELETE web'], self.writes)
+        self.assertEqual(['DELETE web'], self.glance.writes)
 
     def test_in_use_by_the_store(self) -> None:
         in_use = {'message': 'could not be deleted because it is in use'}
-        self.failing = {0: memory.Answer(409, in_use)}
+        self.glance.failing = {0: memory.Answer(409, in_use)}
         error = self.assertRaises(errors.CloudError, self.delete, 'web')
         self.assertIn('clones of its data in the store', str(error))
 
     def test_nobody_answers(self) -> None:
-        self.put('db', memory.OTHER, 'raw', kernel_id=memory.KERNEL)
-        self.failing = {0: LOST}
+        self.glance.put('db', memory.OTHER, 'raw', kernel_id=memory.KERNEL)
+        self.glance.failing = {0: LOST}
         error, logged = self.fails('web', 'db')
         self.assertIn('no connection', error)
         self.assertEqual(['deleted 0 of 2 images'], logged)
-        self.assertEqual(1, len(self.writes))
+        self.assertEqual(1, len(self.glance.writes))
 
 
 class TestLinked(RemovalCase):
     def test_the_ami_first(self) -> None:
         self.delete('web', linked=True)
         self.assertEqual(
-            ['DELETE web', 'DELETE vmlinuz', 'DELETE initrd'], self.writes
+            ['DELETE web', 'DELETE vmlinuz', 'DELETE initrd'],
+            self.glance.writes,
         )
 
     def test_what_others_link_to_stays(self) -> None:
@@ -120,7 +122,7 @@ class TestLinked(RemovalCase):
             # Even as something else than a kernel.
             {'ramdisk_id': memory.KERNEL},
         ):
-            self.put('snapshot', 's', 'qcow2', **attributes)
+            self.glance.put('snapshot', 's', 'qcow2', **attributes)
             planned = deletion.plan(self.catalog, ['web'], linked=True)
             self.assertEqual(
                 ['web', 'initrd'],
@@ -128,17 +130,19 @@ class TestLinked(RemovalCase):
             )
             (kept,) = planned.notes
             self.assertIn("needed by 'snapshot' (s)", kept)
-            del self.images['s']
+            del self.glance.images['s']
 
     def test_all_that_link_to_it_are_deleted(self) -> None:
-        self.put('db', memory.OTHER, 'raw', kernel_id=memory.KERNEL)
+        self.glance.put('db', memory.OTHER, 'raw', kernel_id=memory.KERNEL)
         self.delete('web', 'db', linked=True)
-        self.assertEqual({}, self.images)
-        self.assertEqual('DELETE db', self.writes[1])
+        self.assertEqual({}, self.glance.images)
+        self.assertEqual('DELETE db', self.glance.writes[1])
 
     def test_a_part_stays_if_an_ami_does(self) -> None:
-        self.put('db', memory.OTHER, 'raw', kernel_id=memory.KERNEL)
-        self.failing = {1: memory.Answer(409, {'message': 'it is in use'})}
+        self.glance.put('db', memory.OTHER, 'raw', kernel_id=memory.KERNEL)
+        self.glance.failing = {
+            1: memory.Answer(409, {'message': 'it is in use'})
+        }
         error, logged = self.fails('web', 'db', linked=True)
         self.assertEqual('1 of 2 images was not deleted', error)
         self.assertIn("kept the kernel 'vmlinuz'", logged[0])
@@ -152,48 +156,48 @@ class TestLinked(RemovalCase):
             '1 of 3 images, and 2 kernels and ramdisks that they link to, '
             'were not deleted'
         )
-        before = self.images.copy()
-        for names, failing, expected in (
+        before = self.glance.images.copy()
+        for names, fail, expected in (
             (['web'], {1}, part),
             (['web'], {1, 2}, parts),
             (['web', 'db', 'nosuch'], {2, 3}, both),
         ):
-            self.images = before.copy()
-            self.put('db', memory.OTHER, 'raw', kernel_id=memory.KERNEL)
+            self.glance.images = before.copy()
+            self.glance.put('db', memory.OTHER, 'raw', kernel_id=memory.KERNEL)
             if 'db' not in names:
-                del self.images[memory.OTHER]
+                del self.glance.images[memory.OTHER]
             answer = memory.Answer(409, {'message': 'it is in use'})
-            self.failing = dict.fromkeys(failing, answer)
+            self.glance.failing = dict.fromkeys(fail, answer)
             error, _ = self.fails(*names, linked=True)
             self.assertEqual(expected, error)
 
     def test_a_protected_part_keeps_its_ami(self) -> None:
-        self.change(memory.RAMDISK, protected=True)
+        self.glance.change(memory.RAMDISK, protected=True)
         error = self.assertRaises(
             errors.CloudError, self.delete, 'web', linked=True
         )
         self.assertIn(f'--unprotected {memory.RAMDISK}', str(error))
-        self.assertEqual([], self.writes)
+        self.assertEqual([], self.glance.writes)
 
     def test_another_projects_part_stays(self) -> None:
-        self.change(memory.KERNEL, owner='p9', protected=True)
+        self.glance.change(memory.KERNEL, owner='p9', protected=True)
         planned = self.delete('web', linked=True)
         self.assertEqual(['vmlinuz'], self.left())
         self.assertIn('belongs to the project p9', planned.notes[0])
 
     def test_tells_what_cannot_be_seen(self) -> None:
-        self.change(memory.KERNEL, visibility='public')
-        self.members[memory.RAMDISK] = {'p2': 'accepted'}
+        self.glance.change(memory.KERNEL, visibility='public')
+        self.glance.members[memory.RAMDISK] = {'p2': 'accepted'}
         planned = deletion.plan(self.catalog, ['web'], linked=True)
         self.assertEqual(2, len(planned.warnings))
         self.assertIn('private images of theirs', planned.warnings[0])
-        self.assertEqual([], self.writes)
+        self.assertEqual([], self.glance.writes)
 
     def test_links_that_lead_nowhere(self) -> None:
-        del self.images[memory.KERNEL]
-        self.change(memory.AMI, ramdisk_id='')
+        del self.glance.images[memory.KERNEL]
+        self.glance.change(memory.AMI, ramdisk_id='')
         self.delete('web', linked=True)
-        self.assertEqual(['DELETE web'], self.writes)
+        self.assertEqual(['DELETE web'], self.glance.writes)
 
 
 class TestParts(RemovalCase):
@@ -214,12 +218,12 @@ class TestParts(RemovalCase):
         self.assertEqual(['initrd', 'web'], self.left())
 
     def test_force_does_not_unprotect(self) -> None:
-        self.change(memory.KERNEL, protected=True)
+        self.glance.change(memory.KERNEL, protected=True)
         (problem,) = self.plan('vmlinuz', force=True).problems
         self.assertIn('--unprotected', str(problem))
 
     def test_something_else(self) -> None:
-        self.put('plain', 'q', 'qcow2')
+        self.glance.put('plain', 'q', 'qcow2')
         for name in ('initrd', 'web', 'plain'):
             (problem,) = self.plan(name).problems
             self.assertIn('is not a kernel', str(problem))
@@ -227,16 +231,16 @@ class TestParts(RemovalCase):
     def test_ambiguous(self) -> None:
         """It takes a deletion more than a show to know what is meant."""
         for format, hidden in (('ami', False), ('aki', True), ('ari', True)):
-            self.put('vmlinuz', memory.OTHER, format, os_hidden=hidden)
+            self.glance.put('vmlinuz', memory.OTHER, format, os_hidden=hidden)
             found = links.find_part(self.catalog, model.Kind.AKI, 'vmlinuz')
             self.assertEqual(memory.KERNEL, found.image.id)
             (problem,) = self.plan('vmlinuz', force=True).problems
             self.assertIn("2 images are named 'vmlinuz'", str(problem))
 
     def test_unused(self) -> None:
-        self.put('old', memory.OTHER, 'aki')
+        self.glance.put('old', memory.OTHER, 'aki')
         deletion.execute(self.plan('old', memory.OTHER), self.catalog)
-        self.assertEqual(['DELETE old'], self.writes)
+        self.assertEqual(['DELETE old'], self.glance.writes)
 
 
 class TestUsers(RemovalCase):
@@ -244,9 +248,9 @@ class TestUsers(RemovalCase):
         """Each costs four; all images, in pages, cost two."""
         kernels = [f'{n:08d}-0000-4000-8000-000000000000' for n in range(20)]
         for number, id in enumerate(kernels):
-            self.put(f'k{number}', id, 'aki')
-            self.put(f'a{number}', f'a{number}', 'raw', kernel_id=id)
-            self.change(f'a{number}', os_hidden=number % 2 == 0)
+            self.glance.put(f'k{number}', id, 'aki')
+            self.glance.put(f'a{number}', f'a{number}', 'raw', kernel_id=id)
+            self.glance.change(f'a{number}', os_hidden=number % 2 == 0)
         for some in (kernels[:2], kernels):
             before = len(self.asked())
             found = links.used_by(self.catalog, some)
@@ -257,7 +261,7 @@ class TestUsers(RemovalCase):
             self.assertLessEqual(len(self.asked()) - before, 8)
 
     def test_of_another_format(self) -> None:
-        self.change(memory.KERNEL, disk_format='raw')
+        self.glance.change(memory.KERNEL, disk_format='raw')
         found = links.find_part(self.catalog, model.Kind.AKI, 'vmlinuz')
         self.assertEqual(['web'], [user.name for user in found.users or ()])
         error = self.assertRaises(

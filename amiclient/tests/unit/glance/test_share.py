@@ -7,7 +7,8 @@ import requests
 from amiclient import errors
 from amiclient.glance.change import share
 from amiclient.glance.change import steps
-from amiclient.tests.unit.glance import memory
+from amiclient.tests.cloud import memory
+from amiclient.tests.unit.glance import failing
 
 LOST = requests.exceptions.ConnectionError('connection reset')
 REFUSED = memory.Answer(403, {'message': 'You are not authorized to ...'})
@@ -16,7 +17,7 @@ P2 = '2' * 32
 P3 = '3' * 32
 
 
-class SharingCase(memory.GlanceCase):
+class SharingCase(failing.GlanceCase):
     def add(self, *projects: str) -> share.SharePlan:
         planned = share.plan_add(self.catalog, 'web', projects)
         steps.execute(planned, self.catalog)
@@ -29,7 +30,7 @@ class SharingCase(memory.GlanceCase):
 
     def shared(self) -> list[list[str]]:
         return [
-            sorted(self.members[id])
+            sorted(self.glance.members[id])
             for id in (memory.KERNEL, memory.RAMDISK, memory.AMI)
         ]
 
@@ -38,7 +39,7 @@ class TestAdd(SharingCase):
     def test_parts_first(self) -> None:
         planned = self.add(P2, P3, P2)
         self.assertEqual([[P2, P3]] * 3, self.shared())
-        names = [line.split()[1] for line in self.writes]
+        names = [line.split()[1] for line in self.glance.writes]
         self.assertEqual(
             [
                 f'{name}/members'
@@ -54,13 +55,13 @@ class TestAdd(SharingCase):
         )
 
     def test_what_is_shared_already(self) -> None:
-        for members in self.members.values():
+        for members in self.glance.members.values():
             members[P2] = 'accepted'
         self.assertEqual((), self.add(P2).steps)
-        self.assertEqual([], self.writes)
+        self.assertEqual([], self.glance.writes)
         # Somebody else was quicker.
         planned = share.plan_add(self.catalog, 'web', [P3])
-        self.members[memory.RAMDISK][P3] = 'pending'
+        self.glance.members[memory.RAMDISK][P3] = 'pending'
         steps.execute(planned, self.catalog)
         self.assertEqual([[P2, P3]] * 3, self.shared())
 
@@ -69,48 +70,48 @@ class TestAdd(SharingCase):
         self.assertEqual((), planned.steps)
 
     def test_private_ones_become_shared(self) -> None:
-        self.change(memory.KERNEL, visibility='private')
-        self.change(memory.AMI, visibility='private')
+        self.glance.change(memory.KERNEL, visibility='private')
+        self.glance.change(memory.AMI, visibility='private')
         planned = self.add(P2)
         self.assertEqual([[P2]] * 3, self.shared())
         self.assertEqual(2, len(planned.warnings))
         self.assertIn('is private, and becomes shared', planned.warnings[0])
-        self.assertEqual([], self.broken)
+        self.assertEqual([], self.glance.broken)
 
     def test_open_ones_need_nothing(self) -> None:
-        self.change(memory.KERNEL, visibility='public', owner='p9')
+        self.glance.change(memory.KERNEL, visibility='public', owner='p9')
         planned = self.add(P2)
         self.assertEqual([[], [P2], [P2]], self.shared())
         self.assertIn('is public: every project', planned.warnings[0])
 
     def test_another_projects_kernel(self) -> None:
-        self.change(memory.KERNEL, owner='p9')
-        self.members[memory.KERNEL] = {memory.OWNER: 'accepted'}
+        self.glance.change(memory.KERNEL, owner='p9')
+        self.glance.members[memory.KERNEL] = {memory.OWNER: 'accepted'}
         error = self.assertRaises(errors.CloudError, self.add, P2)
         self.assertIn('belongs to the project p9', str(error))
-        self.assertEqual([], self.writes)
+        self.assertEqual([], self.glance.writes)
 
     def test_a_kernel_that_is_gone(self) -> None:
-        del self.images[memory.KERNEL]
+        del self.glance.images[memory.KERNEL]
         error = self.assertRaises(errors.CloudError, self.add, P2)
         self.assertIn(f'ami set --kernel FILE {memory.AMI}', str(error))
-        self.assertEqual([], self.writes)
+        self.assertEqual([], self.glance.writes)
 
     def test_what_does_not_look_like_an_id(self) -> None:
         (warning,) = self.add('demo').warnings
         self.assertIn("'demo' is taken for the id", warning)
 
     def test_a_failure_takes_all_back(self) -> None:
-        self.change(memory.KERNEL, visibility='private')
-        before = self.state()
+        self.glance.change(memory.KERNEL, visibility='private')
+        before = self.glance.state()
         for _ in self.each_failure(lambda: self.add(P2, P3), REFUSED, LOST):
             self.assertRaises(errors.CloudError, self.add, P2, P3)
-            self.assertEqual(before, self.state())
-            self.assertEqual([], self.broken)
+            self.assertEqual(before, self.glance.state())
+            self.assertEqual([], self.glance.broken)
 
     def test_what_the_other_side_does(self) -> None:
-        self.change(memory.RAMDISK, visibility='public')
-        self.members[memory.KERNEL] = {P2: 'accepted'}
+        self.glance.change(memory.RAMDISK, visibility='public')
+        self.glance.members[memory.KERNEL] = {P2: 'accepted'}
         planned = self.add(P2)
         shared = share.shared(planned, self.catalog)
         self.assertEqual(
@@ -122,9 +123,9 @@ class TestAdd(SharingCase):
         )
 
     def test_what_the_other_side_has_rejected(self) -> None:
-        self.members[memory.KERNEL] = {P2: 'rejected', P3: 'accepted'}
-        self.members[memory.RAMDISK] = {P2: 'accepted'}
-        self.members[memory.AMI] = {P2: 'rejected', P3: 'rejected'}
+        self.glance.members[memory.KERNEL] = {P2: 'rejected', P3: 'accepted'}
+        self.glance.members[memory.RAMDISK] = {P2: 'accepted'}
+        self.glance.members[memory.AMI] = {P2: 'rejected', P3: 'rejected'}
         shared = share.shared(self.add(P2, P3), self.catalog)
         kernel = f"the kernel 'vmlinuz' ({memory.KERNEL})"
         image = f"the image 'web' ({memory.AMI})"
@@ -148,7 +149,7 @@ class TestAdd(SharingCase):
 class TestRemove(SharingCase):
     def setUp(self) -> None:
         super().setUp()
-        for members in self.members.values():
+        for members in self.glance.members.values():
             members.update({P2: 'accepted', P3: 'pending'})
 
     def test_the_ami_first(self) -> None:
@@ -156,7 +157,7 @@ class TestRemove(SharingCase):
         self.assertEqual([[P3]] * 3, self.shared())
         self.assertEqual(
             [f'{name}/members/{P2}' for name in ('web', 'initrd', 'vmlinuz')],
-            [line.split()[1] for line in self.writes],
+            [line.split()[1] for line in self.glance.writes],
         )
 
     def test_who_is_no_member(self) -> None:
@@ -165,25 +166,27 @@ class TestRemove(SharingCase):
         self.assertIn('is not shared with', planned.warnings[0])
 
     def test_a_kernel_that_another_ami_needs(self) -> None:
-        self.put('db', 'db', 'raw', kernel_id=memory.KERNEL, shared_with=(P2,))
+        self.glance.put(
+            'db', 'db', 'raw', kernel_id=memory.KERNEL, shared_with=(P2,)
+        )
         planned = self.remove(P2, P3)
         self.assertEqual([[P2], [], []], self.shared())
         self.assertIn("needed by 'db' (db)", planned.warnings[0])
-        self.assertEqual([], self.broken)
+        self.assertEqual([], self.glance.broken)
 
     def test_what_everybody_sees(self) -> None:
-        self.change(memory.AMI, visibility='community')
+        self.glance.change(memory.AMI, visibility='community')
         error = self.assertRaises(errors.CloudError, self.remove, P2)
         self.assertIn('--linked --shared', str(error))
 
     def test_another_projects_kernel_is_not_ours_to_withdraw(self) -> None:
-        self.change(memory.KERNEL, owner='p9')
+        self.glance.change(memory.KERNEL, owner='p9')
         self.remove(P2)
         self.assertEqual([[P2, P3], [P3], [P3]], self.shared())
 
     def test_a_failure_takes_all_back(self) -> None:
-        before = self.state()
+        before = self.glance.state()
         for _ in self.each_failure(lambda: self.remove(P2), REFUSED, LOST):
             self.assertRaises(errors.CloudError, self.remove, P2)
-            self.assertEqual(before, self.state())
-            self.assertEqual([], self.broken)
+            self.assertEqual(before, self.glance.state())
+            self.assertEqual([], self.glance.broken)

@@ -14,13 +14,14 @@ from amiclient.glance.change import update
 from amiclient.glance import model
 from amiclient import interrupts
 from amiclient import progress
-from amiclient.tests.unit.glance import memory
+from amiclient.tests.cloud import memory
+from amiclient.tests.unit.glance import failing
 
 REFUSED = memory.Answer(403, {'message': 'You are not authorized to ...'})
 LOST = requests.exceptions.ConnectionError('connection reset')
 
 
-class ChangeCase(memory.GlanceCase):
+class ChangeCase(failing.GlanceCase):
     def plan(self, **request: Any) -> update.ChangePlan:
         return update.plan(
             update.ChangeRequest(ami='web', **request),
@@ -34,17 +35,17 @@ class ChangeCase(memory.GlanceCase):
         )
 
     def set(self, **request: Any) -> list[str]:
-        self.writes = []
+        self.glance.writes = []
         self.execute(self.plan(**request))
-        return [line.partition(' [')[0] for line in self.writes]
+        return [line.partition(' [')[0] for line in self.glance.writes]
 
     def visibilities(self) -> list[str]:
-        return [image['visibility'] for image in self.images.values()]
+        return [image['visibility'] for image in self.glance.images.values()]
 
 
 class TestSet(ChangeCase):
     def test_everything_in_one_request(self) -> None:
-        self.change(memory.AMI, tags=['a'], os_type='linux')
+        self.glance.change(memory.AMI, tags=['a'], os_type='linux')
         written = self.set(
             name='www',
             min_disk=2,
@@ -55,7 +56,7 @@ class TestSet(ChangeCase):
             properties={'os_distro': 'debian', 'os_type': 'linux'},
         )
         self.assertEqual(['PATCH web'], written)
-        image = self.images[memory.AMI]
+        image = self.glance.images[memory.AMI]
         self.assertEqual(
             ('www', 2, 512, True, True, ['a', 'b'], 'debian'),
             tuple(
@@ -72,7 +73,7 @@ class TestSet(ChangeCase):
             ),
         )
         # What is so already is not sent.
-        self.assertNotIn('os_type', self.writes[0])
+        self.assertNotIn('os_type', self.glance.writes[0])
 
     def test_what_is_so_already_is_no_change(self) -> None:
         self.assertEqual([], self.set(name='web', visibility='shared'))
@@ -89,13 +90,13 @@ class TestSet(ChangeCase):
             ],
             list(planned.describe()),
         )
-        self.assertEqual([], self.writes)
+        self.assertEqual([], self.glance.writes)
 
     def test_links_to_what_is_there(self) -> None:
-        self.put('vmlinuz-7', memory.OTHER, 'aki')
+        self.glance.put('vmlinuz-7', memory.OTHER, 'aki')
         planned = self.plan(kernel='vmlinuz-7', no_ramdisk=True)
         self.execute(planned)
-        image = self.images[memory.AMI]
+        image = self.glance.images[memory.AMI]
         self.assertEqual(memory.OTHER, image['kernel_id'])
         self.assertNotIn('ramdisk_id', image)
         kernel, ramdisk = planned.notes
@@ -103,8 +104,10 @@ class TestSet(ChangeCase):
         self.assertIn(f'ami ramdisk delete {memory.RAMDISK}', ramdisk)
 
     def test_an_old_kernel_that_others_need(self) -> None:
-        self.put('vmlinuz-7', memory.OTHER, 'aki')
-        self.put('db', 'db', 'raw', kernel_id=memory.KERNEL, os_hidden=True)
+        self.glance.put('vmlinuz-7', memory.OTHER, 'aki')
+        self.glance.put(
+            'db', 'db', 'raw', kernel_id=memory.KERNEL, os_hidden=True
+        )
         (note,) = self.plan(kernel='vmlinuz-7').notes
         self.assertIn("needed by 'db' (db)", note)
         self.assertNotIn('delete', note)
@@ -115,18 +118,20 @@ class TestSet(ChangeCase):
         self.assertIn('was linked already', planned.notes[0])
 
     def test_an_image_that_becomes_an_ami(self) -> None:
-        self.put('plain', memory.OTHER, 'raw')
+        self.glance.put('plain', memory.OTHER, 'raw')
         request = update.ChangeRequest(ami='plain', kernel='vmlinuz')
         self.execute(
             update.plan(request, self.catalog, progress=progress.QUIET)
         )
-        self.assertEqual(memory.KERNEL, self.images[memory.OTHER]['kernel_id'])
+        self.assertEqual(
+            memory.KERNEL, self.glance.images[memory.OTHER]['kernel_id']
+        )
 
 
 class TestRefused(ChangeCase):
     def refused(self, **request: Any) -> str:
         error = self.assertRaises(errors.AmiError, self.plan, **request)
-        self.assertEqual([], self.writes)
+        self.assertEqual([], self.glance.writes)
         return str(error)
 
     def test_a_kernel_that_fewer_can_see(self) -> None:
@@ -139,9 +144,9 @@ class TestRefused(ChangeCase):
             ('shared', 'shared', ('p2',), True),
             ('private', 'private', (), False),
         ):
-            self.put('k', memory.OTHER, 'aki', visibility=kernel)
-            self.change(memory.AMI, visibility=ami)
-            self.members[memory.AMI] = dict.fromkeys(members, 'pending')
+            self.glance.put('k', memory.OTHER, 'aki', visibility=kernel)
+            self.glance.change(memory.AMI, visibility=ami)
+            self.glance.members[memory.AMI] = dict.fromkeys(members, 'pending')
             if not is_refused:
                 self.plan(kernel='k')
                 continue
@@ -153,11 +158,13 @@ class TestRefused(ChangeCase):
         told = self.refused(visibility='public')
         self.assertIn('other projects could not boot', told)
         # It was so before: who only wants another name gets it.
-        self.change(memory.AMI, visibility='public')
+        self.glance.change(memory.AMI, visibility='public')
         self.assertEqual(['PATCH web'], self.set(name='www'))
 
     def test_another_projects_kernel(self) -> None:
-        self.put('k', memory.OTHER, 'aki', owner='p9', shared_with=('p1',))
+        self.glance.put(
+            'k', memory.OTHER, 'aki', owner='p9', shared_with=('p1',)
+        )
         self.assertEqual(1, len(self.plan(kernel='k').steps))
         for linked in (False, True):
             told = self.refused(
@@ -168,9 +175,9 @@ class TestRefused(ChangeCase):
 
     def test_others(self) -> None:
         gib = 2**30
-        self.change(memory.AMI, size=3 * gib, architecture='aarch64')
-        self.change(memory.KERNEL, architecture='x86_64')
-        self.put('k', memory.OTHER, 'aki', architecture='amd64')
+        self.glance.change(memory.AMI, size=3 * gib, architecture='aarch64')
+        self.glance.change(memory.KERNEL, architecture='x86_64')
+        self.glance.put('k', memory.OTHER, 'aki', architecture='amd64')
         for request, words in (
             ({'min_disk': 2}, 'takes 3 GiB'),
             ({'properties': {'kernel_id': 'x'}}, '--kernel'),
@@ -189,7 +196,7 @@ class TestRefused(ChangeCase):
             ('k', 'aki', 'is a kernel'),
             ('plain', 'qcow2', 'has no link to a kernel'),
         ):
-            self.put(name, memory.OTHER, format)
+            self.glance.put(name, memory.OTHER, format)
             error = self.assertRaises(
                 errors.CloudError,
                 update.plan,
@@ -200,11 +207,11 @@ class TestRefused(ChangeCase):
             self.assertIn(words, str(error))
 
     def test_a_ramdisk_without_a_kernel(self) -> None:
-        del self.images[memory.AMI]['kernel_id']
+        del self.glance.images[memory.AMI]['kernel_id']
         self.assertIn('give --kernel', self.refused(ramdisk='initrd'))
 
     def test_linked_to_what_is_gone(self) -> None:
-        del self.images[memory.KERNEL]
+        del self.glance.images[memory.KERNEL]
         told = self.refused(visibility='public', linked=True)
         self.assertIn(memory.KERNEL, told)
         self.assertEqual(['PATCH web'], self.set(protected=True))
@@ -225,21 +232,21 @@ class TestLinked(ChangeCase):
         self.assertEqual(['private'] * 3, self.visibilities())
 
     def test_nobody_ever_sees_an_ami_without_its_kernel(self) -> None:
-        before = copy.deepcopy(self.images)
+        before = copy.deepcopy(self.glance.images)
         for old, new in itertools.permutations(model.VISIBILITIES, 2):
-            self.images = copy.deepcopy(before)
-            for id in self.images:
-                self.change(id, visibility=old)
-                self.members[id] = {'p2': 'accepted'}
+            self.glance.images = copy.deepcopy(before)
+            for id in self.glance.images:
+                self.glance.change(id, visibility=old)
+                self.glance.members[id] = {'p2': 'accepted'}
             self.set(visibility=new, linked=True)
             self.assertEqual([new] * 3, self.visibilities())
-            self.assertEqual([], self.broken, (old, new))
+            self.assertEqual([], self.glance.broken, (old, new))
 
     def test_nor_if_something_fails(self) -> None:
         for old, new in (('shared', 'public'), ('public', 'private')):
-            for id in self.images:
-                self.change(id, visibility=old)
-            before = self.state()
+            for id in self.glance.images:
+                self.glance.change(id, visibility=old)
+            before = self.glance.state()
             request = {'visibility': new, 'linked': True, 'protected': True}
             for number in self.each_failure(
                 lambda request=request: self.set(**request), REFUSED, LOST
@@ -247,9 +254,11 @@ class TestLinked(ChangeCase):
                 error = self.assertRaises(
                     errors.CloudError, self.set, **request
                 )
-                self.assertEqual(before, self.state(), (old, new, number))
-                self.assertEqual([], self.broken)
-                if number or self.failing[0] is LOST:
+                self.assertEqual(
+                    before, self.glance.state(), (old, new, number)
+                )
+                self.assertEqual([], self.glance.broken)
+                if number or self.glance.failing[0] is LOST:
                     self.assertIn(
                         'all changes were undone',
                         error.__notes__,
@@ -272,15 +281,15 @@ class TestLinked(ChangeCase):
             ],
             self.set(protected=False, hidden=True, linked=True),
         )
-        for image in self.images.values():
+        for image in self.glance.images.values():
             self.assertEqual(
                 (False, True), (image['protected'], image['os_hidden'])
             )
 
     def test_members_follow(self) -> None:
-        self.members[memory.AMI] = {'p2': 'accepted', 'p3': 'pending'}
-        self.members[memory.KERNEL] = {'p3': 'accepted'}
-        self.change(memory.RAMDISK, visibility='private')
+        self.glance.members[memory.AMI] = {'p2': 'accepted', 'p3': 'pending'}
+        self.glance.members[memory.KERNEL] = {'p3': 'accepted'}
+        self.glance.change(memory.RAMDISK, visibility='private')
         self.assertEqual(
             [
                 'POST vmlinuz/members {"member": "p2"}',
@@ -292,23 +301,27 @@ class TestLinked(ChangeCase):
         )
 
     def test_members_that_were_not_known_before(self) -> None:
-        self.change(memory.AMI, visibility='private')
-        self.members[memory.AMI] = {'p2': 'accepted'}
+        self.glance.change(memory.AMI, visibility='private')
+        self.glance.members[memory.AMI] = {'p2': 'accepted'}
         self.set(visibility='shared', linked=True)
         for id in (memory.KERNEL, memory.RAMDISK):
-            self.assertEqual({'p2': 'pending'}, self.members[id])
+            self.assertEqual({'p2': 'pending'}, self.glance.members[id])
 
     def test_a_referenced_kernel_is_widened(self) -> None:
-        self.put('k', memory.OTHER, 'aki', visibility='private')
+        self.glance.put('k', memory.OTHER, 'aki', visibility='private')
         self.set(kernel='k', visibility='public', linked=True)
-        self.assertEqual('public', self.images[memory.OTHER]['visibility'])
-        self.assertEqual('shared', self.images[memory.KERNEL]['visibility'])
-        self.assertEqual([], self.broken)
+        self.assertEqual(
+            'public', self.glance.images[memory.OTHER]['visibility']
+        )
+        self.assertEqual(
+            'shared', self.glance.images[memory.KERNEL]['visibility']
+        )
+        self.assertEqual([], self.glance.broken)
 
     def test_a_kernel_that_others_need_is_not_narrowed(self) -> None:
-        for id in self.images:
-            self.change(id, visibility='public', protected=True)
-        self.put(
+        for id in self.glance.images:
+            self.glance.change(id, visibility='public', protected=True)
+        self.glance.put(
             'db',
             memory.OTHER,
             'raw',
@@ -318,18 +331,20 @@ class TestLinked(ChangeCase):
         )
         planned = self.plan(visibility='private', protected=False, linked=True)
         self.execute(planned)
-        kernel = self.images[memory.KERNEL]
+        kernel = self.glance.images[memory.KERNEL]
         self.assertEqual(
             ('public', True), (kernel['visibility'], kernel['protected'])
         )
-        self.assertEqual('private', self.images[memory.RAMDISK]['visibility'])
+        self.assertEqual(
+            'private', self.glance.images[memory.RAMDISK]['visibility']
+        )
         self.assertIn("stays public: needed by 'db'", planned.warnings[0])
         self.assertIn("stays protected: needed by 'db'", planned.warnings[1])
-        self.assertEqual([], self.broken)
+        self.assertEqual([], self.glance.broken)
 
     def test_a_kernel_of_another_project_stays(self) -> None:
-        self.change(memory.KERNEL, owner='p9', visibility='public')
-        self.change(memory.RAMDISK, owner='p9', visibility='public')
+        self.glance.change(memory.KERNEL, owner='p9', visibility='public')
+        self.glance.change(memory.RAMDISK, owner='p9', visibility='public')
         planned = self.plan(visibility='private', protected=True, linked=True)
         self.assertEqual(1, len(planned.steps))
         self.assertEqual((), planned.warnings)
@@ -345,7 +360,7 @@ class TestLinked(ChangeCase):
         self.assertEqual(f'{kernel}, {ramdisk}', error.message)
 
     def test_a_kernel_of_another_project_that_is_right(self) -> None:
-        self.change(
+        self.glance.change(
             memory.KERNEL, owner='p9', visibility='public', os_hidden=True
         )
         for request in (
@@ -360,20 +375,20 @@ class TestLinked(ChangeCase):
 
 class TestTakenBack(ChangeCase):
     def test_after_ctrl_c(self) -> None:
-        before = self.state()
+        before = self.glance.state()
         request = {'visibility': 'public', 'linked': True}
         interrupt = interrupts.Interrupted(signal.SIGINT)
         for _ in self.each_failure(lambda: self.set(**request), interrupt):
             self.assertRaises(interrupts.Interrupted, self.set, **request)
-            self.assertEqual(before, self.state())
-            self.assertEqual([], self.broken)
+            self.assertEqual(before, self.glance.state())
+            self.assertEqual([], self.glance.broken)
 
     def test_what_cannot_be_is_listed(self) -> None:
-        for id in self.images:
-            self.change(id, visibility='public')
+        for id in self.glance.images:
+            self.glance.change(id, visibility='public')
         planned = self.plan(visibility='private', linked=True)
         # The second change fails, and the first cannot be made public again.
-        self.failing = {1: REFUSED, 2: REFUSED}
+        self.glance.failing = {1: REFUSED, 2: REFUSED}
         with self.assertLogs('amiclient.glance.change.steps') as logs:
             self.assertRaises(errors.CloudError, self.execute, planned)
         self.assertIn(
@@ -381,9 +396,9 @@ class TestTakenBack(ChangeCase):
         )
 
     def test_every_kind_of_value(self) -> None:
-        self.change(memory.AMI, tags=['a'], os_distro='debian')
-        self.put('k', memory.OTHER, 'aki')
-        before = self.state()
+        self.glance.change(memory.AMI, tags=['a'], os_distro='debian')
+        self.glance.put('k', memory.OTHER, 'aki')
+        before = self.glance.state()
         request = {
             'name': 'www',
             'min_ram': 5,
@@ -394,10 +409,10 @@ class TestTakenBack(ChangeCase):
         }
         for _ in self.each_failure(lambda: self.set(**request), LOST):
             self.assertRaises(errors.CloudError, self.set, **request)
-            self.assertEqual(before, self.state())
+            self.assertEqual(before, self.glance.state())
 
     def test_the_commands(self) -> None:
-        self.change(memory.AMI, tags=['a'], os_distro='debian gnu')
+        self.glance.change(memory.AMI, tags=['a'], os_distro='debian gnu')
         planned = self.plan(
             name='www',
             hidden=True,
@@ -423,11 +438,11 @@ class TestTakenBack(ChangeCase):
         )
 
 
-class TestUnset(memory.GlanceCase):
+class TestUnset(failing.GlanceCase):
     def setUp(self) -> None:
         super().setUp()
-        self.change(memory.AMI, tags=['a', 'b'], os_distro='debian')
-        self.change(memory.KERNEL, tags=['a'])
+        self.glance.change(memory.AMI, tags=['a', 'b'], os_distro='debian')
+        self.glance.change(memory.KERNEL, tags=['a'])
 
     def unset(self, **request: Any) -> update.ChangePlan:
         planned = update.plan_unset(
@@ -440,49 +455,49 @@ class TestUnset(memory.GlanceCase):
 
     def refused(self, **request: Any) -> str:
         error = self.assertRaises(errors.AmiError, self.unset, **request)
-        self.assertEqual([], self.writes)
+        self.assertEqual([], self.glance.writes)
         return str(error)
 
     def test_tags_and_properties(self) -> None:
         self.unset(tags=('a',), properties=('os_distro',))
-        image = self.images[memory.AMI]
+        image = self.glance.images[memory.AMI]
         self.assertEqual(['b'], image['tags'])
         self.assertNotIn('os_distro', image)
-        self.assertEqual(['a'], self.images[memory.KERNEL]['tags'])
-        self.assertEqual(1, len(self.writes))
+        self.assertEqual(['a'], self.glance.images[memory.KERNEL]['tags'])
+        self.assertEqual(1, len(self.glance.writes))
 
     def test_linked(self) -> None:
         self.unset(tags=('a',), linked=True)
-        self.assertEqual([], self.images[memory.KERNEL]['tags'])
-        self.assertEqual(2, len(self.writes))
+        self.assertEqual([], self.glance.images[memory.KERNEL]['tags'])
+        self.assertEqual(2, len(self.glance.writes))
 
     def test_another_projects_kernel_stays(self) -> None:
-        self.change(memory.KERNEL, owner='p9')
+        self.glance.change(memory.KERNEL, owner='p9')
         planned = self.unset(tags=('a',), linked=True)
-        self.assertEqual(['a'], self.images[memory.KERNEL]['tags'])
-        self.assertNotIn('a', self.images[memory.AMI]['tags'])
+        self.assertEqual(['a'], self.glance.images[memory.KERNEL]['tags'])
+        self.assertNotIn('a', self.glance.images[memory.AMI]['tags'])
         error = self.assertRaises(errors.CloudError, planned.check)
         self.assertIn('of the project p9 keeps the tag a', str(error))
-        self.change(memory.AMI, tags=['a'])
-        self.change(memory.KERNEL, tags=[])
+        self.glance.change(memory.AMI, tags=['a'])
+        self.glance.change(memory.KERNEL, tags=[])
         self.unset(tags=('a',), linked=True).check()
 
     def test_a_kernel_that_others_need_stays(self) -> None:
-        self.put('other', memory.OTHER, 'ami', kernel_id=memory.KERNEL)
+        self.glance.put('other', memory.OTHER, 'ami', kernel_id=memory.KERNEL)
         planned = self.unset(tags=('a',), linked=True)
-        self.assertEqual(['a'], self.images[memory.KERNEL]['tags'])
-        self.assertEqual(1, len(self.writes))
+        self.assertEqual(['a'], self.glance.images[memory.KERNEL]['tags'])
+        self.assertEqual(1, len(self.glance.writes))
         self.assertIn("keeps the tag a: needed by 'other'", planned.notes[0])
         planned.check()
 
     def test_links(self) -> None:
         planned = self.unset(kernel=True, ramdisk=True)
         self.assertFalse(
-            {'kernel_id', 'ramdisk_id'} & {*self.images[memory.AMI]}
+            {'kernel_id', 'ramdisk_id'} & {*self.glance.images[memory.AMI]}
         )
         self.assertIn(f'kernel delete {memory.KERNEL}', planned.notes[0])
         self.assertIn(f'ramdisk delete {memory.RAMDISK}', planned.notes[1])
-        self.assertIn(memory.KERNEL, self.images)
+        self.assertIn(memory.KERNEL, self.glance.images)
 
     def test_all_or_nothing(self) -> None:
         for request, words in (
@@ -495,5 +510,5 @@ class TestUnset(memory.GlanceCase):
             ({'ramdisk': True, 'linked': True}, '--linked: '),
         ):
             self.assertIn(words, self.refused(**request))
-        del self.images[memory.AMI]['ramdisk_id']
+        del self.glance.images[memory.AMI]['ramdisk_id']
         self.assertIn('links to no ramdisk', self.refused(ramdisk=True))

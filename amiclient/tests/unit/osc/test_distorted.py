@@ -13,6 +13,7 @@ from typing import Any
 import fixtures
 
 from amiclient.tests import base
+from amiclient.tests.cloud import memory
 from amiclient.tests.functional import base as functional
 from amiclient.tests.unit.glance import canned
 from amiclient.tests.unit.glance import distorted
@@ -33,18 +34,18 @@ COMMANDS = {
     'list': ('list', '--long', '--check'),
     'list of a project': ('list', '--project', 'other'),
     'show': ('show', 'web'),
-    'verify': ('verify', canned.AMI),
-    'verify deep': ('verify', canned.AMI, '--deep'),
+    'verify': ('verify', memory.AMI),
+    'verify deep': ('verify', memory.AMI, '--deep'),
     'kernel list': ('kernel', 'list', '--long'),
     'kernel show': ('kernel', 'show', 'vmlinuz'),
     'kernel upload': ('kernel', 'upload', 'linux', '--no-reuse'),
     'kernel upload to a store': ('kernel', 'upload', 'linux', '--store', 'x'),
-    'set': ('set', canned.AMI, '--name', 'mail', '--property', 'a=b'),
-    'unset': ('unset', canned.AMI, '--property', 'architecture'),
+    'set': ('set', memory.AMI, '--name', 'mail', '--property', 'a=b'),
+    'unset': ('unset', memory.AMI, '--property', 'architecture'),
     'delete': ('delete', 'web', '--linked'),
-    'save': ('save', canned.AMI, '--directory', 'saved'),
+    'save': ('save', memory.AMI, '--directory', 'saved'),
     'add project': ('add', 'project', 'web', 'other'),
-    'remove project': ('remove', 'project', canned.AMI, canned.OTHER),
+    'remove project': ('remove', 'project', memory.AMI, canned.OTHER),
 }
 
 
@@ -80,9 +81,9 @@ class TestDistorted(functional.TestCase):
             os.chdir(before)
 
     def check(self, name: str) -> None:
-        answers: list[canned.Answer] = []
+        answers: list[memory.Answer] = []
 
-        def note(answer: canned.Answer) -> canned.Answer:
+        def note(answer: memory.Answer) -> memory.Answer:
             answers.append(answer)
             return answer
 
