@@ -140,15 +140,19 @@ def _is_ready(connection: socket.socket, timeout: float | None) -> bool:
 
 
 class Server:
-    """The process that forks."""
+    """The process that forks.
 
-    def __init__(self) -> None:
+    :param bare: whether a command has to load what is ours of it.
+    """
+
+    def __init__(self, *, bare: bool = False) -> None:
         self._directory = pathlib.Path(
             tempfile.mkdtemp(prefix='amiclient-os-', dir=_DIRECTORY)
         )
         self._address = str(self._directory / 'socket')
         self._process = subprocess.Popen(
-            [sys.executable, '-W', 'ignore', '-m', __name__, self._address],
+            [sys.executable, '-W', 'ignore', '-m', __name__, self._address]
+            + ['bare'] * bare,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={
@@ -184,6 +188,7 @@ class Server:
         stdout: int | None = None,
         stderr: int | None = None,
         environment: Mapping[str, str] | None = None,
+        cwd: pathlib.Path | None = None,
     ) -> Forked:
         """Start a command, with nothing on its stdin.
 
@@ -191,11 +196,12 @@ class Server:
         :param stdout: a descriptor of a file; None for a pipe.
         :param stderr: likewise.
         :param environment: its variables; None for those of this process.
+        :param cwd: where it runs; None for where this process does.
         """
         call = (
             [str(word) for word in words],
             dict(os.environ if environment is None else environment),
-            os.getcwd(),
+            str(cwd or os.getcwd()),
         )
         pipes = [os.pipe() if n is None else None for n in (stdout, stderr)]
         null = os.open(os.devnull, os.O_RDWR)
@@ -216,9 +222,9 @@ class Server:
 
 
 @functools.cache
-def shared() -> Server:
+def shared(*, bare: bool = False) -> Server:
     """Start one that lasts as long as this process."""
-    server = Server()
+    server = Server(bare=bare)
     atexit.register(server.close)
     return server
 
@@ -255,7 +261,8 @@ def _call(connection: socket.socket) -> int:
             if not isinstance(error.code, int):
                 raise
             status = error.code
-    return status
+    # What a prelude does may be about how Python ends.
+    return status if prelude else _end(status)
 
 
 def _end(status: int) -> int:
@@ -271,12 +278,13 @@ def _end(status: int) -> int:
     os._exit(status & 0xFF)
 
 
-def _load() -> None:
+def _load(bare: bool) -> None:
     """Import what commands import, and what they load of other packages."""
     from openstackclient import shell
 
     from amiclient.tests.cloud import shell as openstack_shell
 
+    before = set(sys.modules)
     for module in pkgutil.walk_packages(amiclient.__path__, 'amiclient.'):
         if not module.name.startswith('amiclient.tests'):
             importlib.import_module(module.name)
@@ -293,6 +301,12 @@ def _load() -> None:
     logging.getLogger().handlers.clear()
     os.dup2(output, 1)
     os.close(output)
+    new = sorted(sys.modules.keys() - before, reverse=True)
+    for name in new if bare else ():
+        if name.startswith('amiclient.'):
+            parent, _, child = name.rpartition('.')
+            del sys.modules[name]
+            vars(sys.modules[parent]).pop(child, None)
     # What children collect, they would copy.
     gc.collect()
     gc.freeze()
@@ -330,7 +344,7 @@ def _serve(listener: socket.socket) -> int:
             other.close()
         for number in (ended, wake):
             os.close(number)
-        return _end(_call(connection))
+        return _call(connection)
 
 
 def _reap(running: dict[int, socket.socket]) -> None:
@@ -353,8 +367,8 @@ def _tell(connection: socket.socket, line: str) -> None:
 
 
 if __name__ == '__main__':
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(sys.argv[1])
-        listener.listen()
-        _load()
-        sys.exit(_serve(listener))
+    with socket.socket(socket.AF_UNIX) as socket_:
+        socket_.bind(sys.argv[1])
+        socket_.listen()
+        _load('bare' in sys.argv[2:])
+        sys.exit(_serve(socket_))

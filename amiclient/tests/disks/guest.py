@@ -8,18 +8,23 @@ holds busybox, and resize2fs to grow itself when it boots, as cloud-init and
 systemd would have it done. The same input gives the same bytes.
 """
 
+import atexit
 from collections.abc import Iterable, Mapping
 import dataclasses
+import functools
 import os
 import pathlib
 import platform
 import re
 import shutil
 import stat
+import struct
+import tempfile
 
 from amiclient import errors
 from amiclient import process
 from amiclient.source import build
+from amiclient.tests.unit.rootfs import samples
 
 #: Modules that the initramfs loads, with what they need. What is built into
 #: the kernel is left out.
@@ -27,6 +32,13 @@ MODULES = ('virtio_pci', 'virtio_blk', 'virtio_console', 'ext4')
 
 _KERNELS = pathlib.Path('/boot')
 _MODULES = pathlib.Path('/lib/modules')
+#: How a kernel may be packed, and what unpacks that.
+_PACKERS = {
+    b'\x1f\x8b': 'gzip',
+    b'\xfd7zXZ': 'xz',
+    b'\x02\x21\x4c\x18': 'lz4',
+    b'\x28\xb5\x2f\xfd': 'zstd',
+}
 _LIBRARY = re.compile(r'(/\S+) \(0x')
 
 #: What the root filesystem is called, in /etc/os-release.
@@ -42,9 +54,7 @@ _INIT = """\
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
-for module in $(cat /modules); do
-    insmod "/lib/$module"
-done
+modprobe -a $(cat /modules)
 for word in $(cat /proc/cmdline); do
     case $word in
     root=*) root=${word#root=} ;;
@@ -118,6 +128,7 @@ def make(
     size: int = 24 * 2**20,
     modules: Iterable[str] = MODULES,
     files: Mapping[str, str] | None = None,
+    packed: bool = True,
 ) -> Guest:
     """Make a guest that boots to ``guest login:``, and grows itself.
 
@@ -128,11 +139,13 @@ def make(
     :param modules: what the initramfs loads.
     :param files: text files for the root filesystem, by their names; they
         are executable, and may take the place of ``sbin/init``.
+    :param packed: false for a kernel that does not unpack itself first, which
+        is a third of what an emulator has to do.
     :raises NotInstalledError: if a package is missing; it says which.
     """
     source = kernel()
     link = directory / 'vmlinuz'
-    link.symlink_to(source)
+    link.symlink_to(source if packed else _unpacked(source))
     initramfs = directory / 'initrd.img'
     release = source.name.removeprefix('vmlinuz-')
     initramfs.write_bytes(ramdisk(release, modules))
@@ -157,6 +170,40 @@ def kernel() -> pathlib.Path:
             f'there is no kernel: install linux-image-cloud-{name}'
         )
     return found[-1]
+
+
+@functools.cache
+def _unpacked(packed: pathlib.Path) -> pathlib.Path:
+    """Unpack what is in a bzImage, if that can be done here.
+
+    Source: the kernel's Documentation/arch/x86/boot.rst.
+    """
+    image = packed.read_bytes()
+    start, size = struct.unpack_from('<II', image, 0x248)
+    start += 512 * (image[0x1F1] + 1)
+    data = image[start : start + size]
+    for magic, program in _PACKERS.items():
+        if image[0x202:0x206] == b'HdrS' and data.startswith(magic):
+            # The size of what was packed comes last.
+            argv, ok = [program, '-dc'], range(3)
+            unpacked = process.run(argv, input=data, ok=ok, access=None)
+            directory = tempfile.mkdtemp(prefix='amiclient-kernel-')
+            atexit.register(shutil.rmtree, directory, ignore_errors=True)
+            path = pathlib.Path(directory, 'vmlinux')
+            path.write_bytes(unpacked.stdout)
+            return path
+    return packed
+
+
+def idle(directory: pathlib.Path) -> pathlib.Path:
+    """Make a kernel that writes a full stop to ttyS0, and then waits."""
+    image = bytearray(samples.bzimage())
+    # mov dx, 0x3f8; mov al, '.'; out dx, al; hlt; jmp to the hlt
+    code = b'\xba\xf8\x03\xb0.\xee\xf4\xeb\xfd'
+    image[0x26C : 0x26C + len(code)] = code
+    path = directory / 'idle'
+    path.write_bytes(image)
+    return path
 
 
 def root(
@@ -205,10 +252,13 @@ def ramdisk(release: str, modules: Iterable[str] = MODULES) -> bytes:
     :param modules: what it loads.
     """
     found = _modules(release, modules)
+    place = f'lib/modules/{release}'
     contents = {
         **_programs('busybox'),
-        **{f'lib/{name}': data for name, data in found.items()},
-        'modules': ''.join(f'{name}\n' for name in found).encode(),
+        **{f'{place}/{name}.ko': data for name, data in found.items()},
+        # One program loads all of them, in this order.
+        f'{place}/modules.dep': ''.join(f'{n}.ko:\n' for n in found).encode(),
+        'modules': '\n'.join(found).encode(),
         'init': _INIT.encode(),
     }
     links = {f'bin/{applet}': b'busybox' for applet in _applets()}
@@ -294,5 +344,5 @@ def _modules(release: str, names: Iterable[str]) -> dict[str, bytes]:
                     data = process.run(
                         [program, '-dc'], input=data, access=None
                     ).stdout
-                found[f'{file}.ko'] = data
+                found[file] = data
     return found

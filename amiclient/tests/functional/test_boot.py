@@ -2,6 +2,7 @@
 
 """``openstack ami boot``: real guests, with a real kernel, and without KVM."""
 
+import dataclasses
 import os
 import pathlib
 import pty
@@ -118,7 +119,7 @@ class TestBoot(BootCase):
 
     def test_does_not_grow(self) -> None:
         init = "#!/bin/sh\nprintf 'ready, steady' >/dev/ttyS0\nexec sleep 99\n"
-        made = guest.make(self.directory, files={'sbin/init': init})
+        made = guest.make(self.directory, packed=False, files={'sbin/init': init})
         finished = self.run_openstack(
             *self.words(made, '--until', r'^ready, \w+y', '--append', 'quiet'),
             '-f', 'value', '-c', 'matched', '-c', 'root_size',
@@ -131,7 +132,7 @@ class TestBoot(BootCase):
         self.assertEqual(1, finished.stderr.count('\n'), finished.stderr)
 
     def test_no_driver(self) -> None:
-        made = guest.make(self.directory, modules=('virtio_pci',))
+        made = guest.make(self.directory, packed=False, modules=('virtio_pci',))
         finished = self.failed(made, '--append', 'quiet')
         self.assertEqual('failed\nNone\nno-driver\n', finished.stdout)
         # Where initramfs-tools says it: on no console that Nova keeps.
@@ -141,7 +142,9 @@ class TestBoot(BootCase):
         self.assertIn('virtio_blk', lines[-1])
 
     def test_no_root(self) -> None:
-        made = guest.make(self.directory, modules=_NO_VIRTIO_CONSOLE)
+        made = guest.make(
+            self.directory, packed=False, modules=_NO_VIRTIO_CONSOLE
+        )
         finished = self.failed(
             made, '--append', 'root=/dev/vdz', '--console', self.console
         )
@@ -153,7 +156,9 @@ class TestBoot(BootCase):
         self.assertNotIn('ALERT!', said)
 
     def test_no_init(self) -> None:
-        made = guest.make(self.directory, modules=_NO_VIRTIO_CONSOLE)
+        made = guest.make(
+            self.directory, packed=False, modules=_NO_VIRTIO_CONSOLE
+        )
         process.run(
             ['debugfs', '-w', '-R', 'rm /sbin/init', made.root], access=None
         )
@@ -162,7 +167,9 @@ class TestBoot(BootCase):
         self.assertIn('run-init: /bin/init: No such file', finished.stderr)
 
     def test_panic(self) -> None:
-        made = guest.make(self.directory, files={'sbin/init': _FAILS})
+        made = guest.make(
+            self.directory, packed=False, files={'sbin/init': _FAILS}
+        )
         finished = self.failed(made, '--append', 'quiet')
         self.assertEqual('failed\nNone\npanic\n', finished.stdout)
         self.assertTrue(finished.stderr.startswith('the last lines of the'))
@@ -171,7 +178,7 @@ class TestBoot(BootCase):
 
     def test_ends(self) -> None:
         init = '#!/bin/sh\necho bye >/dev/ttyS0\npoweroff -f\n'
-        made = guest.make(self.directory, files={'sbin/init': init})
+        made = guest.make(self.directory, packed=False, files={'sbin/init': init})
         finished = self.failed(made, '--append', 'quiet')
         self.assertEqual('ended\nNone\nNone\n', finished.stdout)
         self.assertIn('    bye\n', finished.stderr)
@@ -184,8 +191,9 @@ class TestEnds(BootCase):
     def setUp(self) -> None:
         super().setUp()
         # They would go on for long, however fast they are.
-        init = '#!/bin/sh\nexec sleep 9999\n'
-        self.made = guest.make(self.directory, files={'sbin/init': init})
+        self.made = dataclasses.replace(
+            guest.make(self.directory), kernel=guest.idle(self.directory)
+        )
 
     def start(self, *more: object):
         child = self.start_openstack(
@@ -242,7 +250,7 @@ class TestEnds(BootCase):
         )
         writing = self.directory / 'writing'
         writing.mkdir()
-        made = guest.make(writing, files={'sbin/init': init})
+        made = guest.make(writing, packed=False, files={'sbin/init': init})
         finished = self.run_openstack(*self.words(made, '--append', 'quiet'))
         self.assertEqual((1, ''), (finished.status, finished.stdout))
         self.assertEqual(
@@ -265,7 +273,7 @@ class TestEnds(BootCase):
 class TestInteractive(BootCase):
     def setUp(self) -> None:
         super().setUp()
-        self.made = guest.make(self.directory)
+        self.made = guest.make(self.directory, packed=False)
 
     def fork(self) -> None:
         """Run the command with a terminal of its own."""
@@ -412,6 +420,7 @@ class TestSources(BootCase):
         """What an upload would mend is mended in what is booted."""
         made = guest.make(
             self.directory,
+            packed=False,
             files={
                 'etc/fstab': 'UUID=C2AF-1C3B /boot/efi vfat defaults 0 1\n',
                 'sbin/init': '#!/bin/sh\nexec >/dev/ttyS0\ncat /etc/fstab\n'

@@ -9,17 +9,17 @@ import subprocess
 import sys
 
 from amiclient.tests import base
+from amiclient.tests.cloud import forkserver
 
-#: Runs the shell, with something done at a moment.
-_SHELL = """
-import signal, sys, warnings
-warnings.simplefilter('ignore')
+#: Runs before the shell does, and has something done at a moment.
+_PRELUDE = """
+import signal, sys
 from openstackclient import shell
 from cliff import app, commandmanager
 from osc_lib import shell as lib_shell
 
 def signalled(*_, **__):
-    signal.raise_signal(getattr(signal, sys.argv[1]))
+    signal.raise_signal(signal.{number})
 
 def before(owner, name):
     kept = getattr(owner, name)
@@ -52,7 +52,6 @@ def renamed():
     type('Made', (), {'set': Set()})
 
 {prepare}
-sys.exit(shell.main(sys.argv[2:]))
 """
 
 _PREPARE = "before(lib_shell.OpenStackShell, 'prepare_to_run_command')"
@@ -75,21 +74,19 @@ class ShellCase(base.TestCase):
         *arguments: object,
         number: str = 'SIGINT',
         raised: str = 'signalled()',
-        **options: object,
     ) -> subprocess.CompletedProcess[str]:
-        program = _SHELL.replace('{raised}', raised)
-        return subprocess.run(
-            [
-                *(sys.executable, '-c', program.replace('{prepare}', prepare)),
-                *(number, *map(str, arguments)),
-            ],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
+        prelude = self.directory / 'prelude.py'
+        text = _PRELUDE.replace('{raised}', raised)
+        text = text.replace('{number}', number)
+        prelude.write_text(text.replace('{prepare}', prepare))
+        command = forkserver.shared(bare=True).start(
+            *arguments,
+            environment={**os.environ, forkserver.PRELUDE: str(prelude)},
             cwd=self.directory,
-            **options,
         )
+        self.addCleanup(command.kill)
+        output = command.communicate(timeout=120)
+        return subprocess.CompletedProcess([], command.wait(), *output)
 
 
 class TestBefore(ShellCase):
