@@ -14,6 +14,16 @@ import requests
 from amiclient.tests.faults import proxy as faults
 
 
+def begin(
+    exchange: faults.Exchange, answer: faults.Answer, **headers: str
+) -> None:
+    """Pass on an answer, but for its body."""
+    exchange.send_response_only(answer.status)
+    for name, value in (*answer.headers.items(), *headers.items()):
+        exchange.send_header(name.replace('_', '-'), value)
+    exchange.end_headers()
+
+
 def give(
     share: float, end: Callable[[faults.Exchange], None]
 ) -> faults.Action:
@@ -24,11 +34,7 @@ def give(
 
     def action(exchange: faults.Exchange) -> None:
         answer = exchange.ask()
-        exchange.send_response_only(answer.status)
-        for name, value in answer.headers.items():
-            exchange.send_header(name, value)
-        exchange.send_header('Content-Length', str(len(answer.body)))
-        exchange.end_headers()
+        begin(exchange, answer, Content_Length=str(len(answer.body)))
         exchange.wfile.write(answer.body[: int(len(answer.body) * share)])
         exchange.wfile.flush()
         end(exchange)
@@ -83,6 +89,16 @@ def alter(exchange: faults.Exchange) -> None:
     changed = bytes([answer.body[middle] ^ 1])
     answer.body = answer.body[:middle] + changed + answer.body[middle + 1 :]
     exchange.say(answer)
+
+
+def chunked(exchange: faults.Exchange) -> None:
+    """Pass it on in pieces of odd sizes, without saying how much there is."""
+    answer = exchange.ask()
+    begin(exchange, answer, Transfer_Encoding='chunked')
+    for start in range(0, len(answer.body), 77777):
+        piece = answer.body[start : start + 77777]
+        exchange.wfile.write(b'%x\r\n%s\r\n' % (len(piece), piece))
+    exchange.wfile.write(b'0\r\n\r\n')
 
 
 def no_range(exchange: faults.Exchange) -> None:

@@ -21,7 +21,7 @@ import ssl
 import struct
 import threading
 import time
-from typing import Any
+from typing import Any, NamedTuple
 import urllib.parse
 
 import fixtures
@@ -51,6 +51,14 @@ class Answer:
     status: int
     headers: dict[str, str] = dataclasses.field(default_factory=dict)
     body: bytes = b''
+
+
+class Seen(NamedTuple):
+    """A request that came."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
 
 
 class Exchange(http.server.BaseHTTPRequestHandler):
@@ -261,7 +269,7 @@ class _Server(http.server.ThreadingHTTPServer):
 class Proxy(fixtures.Fixture):
     """The proxy, listening on the loopback interface.
 
-    ``seen`` holds the method and the path of each request, in turn.
+    ``seen`` holds each request, in turn.
 
     :param server: the URL of the real one; only where it is matters.
     :param certificate: a PEM file with a key and a certificate, to speak TLS.
@@ -269,7 +277,7 @@ class Proxy(fixtures.Fixture):
 
     def __init__(self, server: str, certificate: str | None = None) -> None:
         self.upstream = urllib.parse.urlsplit(server).netloc
-        self.seen: list[tuple[str, str]] = []
+        self.seen: list[Seen] = []
         #: Tokens that are not to be taken any more.
         self.revoked: set[str] = set()
         #: Set when what was held is to be let go.
@@ -349,7 +357,9 @@ class Proxy(fixtures.Fixture):
     def begun(self, exchange: Exchange) -> Iterator[None]:
         """Note a request, and that it is being served."""
         with self._lock:
-            self.seen.append((exchange.command, exchange.path))
+            self.seen.append(
+                Seen(exchange.command, exchange.path, dict(exchange.headers))
+            )
             self._busy += 1
         try:
             yield
@@ -378,5 +388,7 @@ class Proxy(fixtures.Fixture):
     def count(self, method: str, path: str) -> int:
         """Count the requests so far."""
         return sum(
-            1 for m, p in self.seen if m == method and re.search(path, p)
+            1
+            for seen in self.seen
+            if seen.method == method and re.search(path, seen.path)
         )

@@ -25,7 +25,7 @@ class TestReset(faulty.FaultCase):
                 acts.reset(0.99),
             )
             self.succeed(kind, *faulty.QUICK)
-            puts = [p for m, p in self.glance.seen if m == 'PUT']
+            puts = [s.path for s in self.glance.seen if s.method == 'PUT']
             repeated = [p for p in set(puts) if puts.count(p) == 5]
             self.assertEqual(1, len(repeated), puts)
 

@@ -16,15 +16,17 @@ from amiclient.glance import retry
 from amiclient.glance.transfer import download
 from amiclient import sparse
 from amiclient.tests import base
-from amiclient.tests.unit.glance import downloads
-from amiclient.tests.unit.glance import stub
+from amiclient.tests.faults import actions
+from amiclient.tests.faults import downloads as acts
+from amiclient.tests.faults import proxy as faults
+from amiclient.tests.unit.glance import served
 from amiclient.tests.unit.glance import uploads
 
 MIB = 2**20
 #: More than the socket buffers of both sides hold.
 SIZE = 6 * MIB + 123
 
-QUICK = retry.Patience(stall=stub.AGES, backoff=0.01, longest=0.02)
+QUICK = retry.Patience(stall=served.AGES, backoff=0.01, longest=0.02)
 
 
 def flip(data: bytes) -> bytes:
@@ -41,8 +43,14 @@ class DownloadTest(base.TestCase):
         self.data = self.random.randbytes(SIZE)
         self.watcher = uploads.Watcher()
 
-    def shelf(self, *script: downloads.Step, **changes: Any) -> Any:
-        return self.useFixture(downloads.Shelf(self.data, *script, **changes))
+    def shelf(self, *script: faults.Action, **changes: Any) -> Any:
+        return self.useFixture(
+            served.Served(*script, data=self.data, **changes)
+        )
+
+    def ranges(self, shelf: served.Served) -> list[str | None]:
+        """Tell what of the data was asked for."""
+        return [headers.get('Range') for headers in shelf.asked]
 
     def fetch(self, shelf: Any, **kwargs: Any) -> download.Fetched:
         kwargs.setdefault('record', shelf.record)
@@ -54,6 +62,15 @@ class DownloadTest(base.TestCase):
             description='Fetching image',
             **kwargs,
         )
+
+    def half(self, stalled: threading.Event) -> faults.Action:
+        """Give half of it; then say so to the test, and no more."""
+
+        def end(exchange: faults.Exchange) -> None:
+            stalled.set()
+            exchange.hold()
+
+        return acts.give(0.5, end)
 
     def refuse(self, kind: type[Exception], shelf: Any, **kwargs: Any) -> str:
         message = str(self.assertRaises(kind, self.fetch, shelf, **kwargs))
@@ -121,14 +138,14 @@ class TestFetch(DownloadTest):
         data[5 * MIB + 10] = 1
         data[20 * MIB + 4095 : 20 * MIB + 4097] = b'xx'
         self.data = bytes(data)
-        for step in (downloads.give(), downloads.chunked):
-            self.fetch(self.shelf(step))
+        for script in ((), (acts.chunked,)):
+            self.fetch(self.shelf(*script))
             self.assertLessEqual(self.written(), 3 * sparse.BLOCK)
             self.assertSame(self.data)
             self.target.unlink()
 
     def test_in_chunks(self) -> None:
-        self.assertFetched(self.fetch(self.shelf(downloads.chunked)), SIZE)
+        self.assertFetched(self.fetch(self.shelf(acts.chunked)), SIZE)
 
     def test_an_empty_image(self) -> None:
         self.data = b''
@@ -209,7 +226,7 @@ class TestThere(DownloadTest):
 
     def part(self, shelf: Any, data: bytes) -> pathlib.Path:
         digest = shelf.image['os_hash_value'][:16]
-        path = self.directory / f'.web.img.{stub.IMAGE}-{digest}.part'
+        path = self.directory / f'.web.img.{served.IMAGE}-{digest}.part'
         path.write_bytes(data)
         return path
 
@@ -217,14 +234,14 @@ class TestThere(DownloadTest):
         shelf = self.shelf()
         self.part(shelf, self.data[: 5 * MIB + 1])
         self.assertFetched(self.fetch(shelf), SIZE - 5 * MIB)
-        self.assertEqual([f'bytes={5 * MIB}-'], shelf.asked)
+        self.assertEqual([f'bytes={5 * MIB}-'], self.ranges(shelf))
         self.assertEqual(SIZE, self.watcher.done)
 
     def test_a_part_that_is_damaged(self) -> None:
         shelf = self.shelf()
         self.part(shelf, flip(self.data[: 5 * MIB]))
         self.assertFetched(self.fetch(shelf), SIZE - 5 * MIB + SIZE)
-        self.assertEqual([f'bytes={5 * MIB}-', None], shelf.asked)
+        self.assertEqual([f'bytes={5 * MIB}-', None], self.ranges(shelf))
         self.assertEqual(1, self.watcher.restarts)
 
     def test_a_part_that_is_too_long(self) -> None:
@@ -237,25 +254,26 @@ class TestThere(DownloadTest):
         other = self.directory / f'.web.img.{"9" * 36}-0000.part'
         other.write_bytes(self.data[:MIB])
         self.fetch(shelf)
-        self.assertEqual([None], shelf.asked)
+        self.assertEqual([None], self.ranges(shelf))
         self.assertTrue(other.exists())
 
     def test_a_part_without_a_hash(self) -> None:
         none = dict.fromkeys(('os_hash_algo', 'os_hash_value', 'checksum'))
         shelf = self.shelf(**none)
-        path = self.directory / f'.web.img.{stub.IMAGE}-{SIZE}.part'
+        path = self.directory / f'.web.img.{served.IMAGE}-{SIZE}.part'
         path.write_bytes(bytes(MIB))
         self.assertFetched(self.fetch(shelf), SIZE)
-        self.assertEqual([None], shelf.asked)
+        self.assertEqual([None], self.ranges(shelf))
 
     def test_two_at_once(self) -> None:
-        shelf = self.shelf(downloads.give(until=0.5, end=downloads.stall))
+        stalled = threading.Event()
+        shelf = self.shelf(self.half(stalled))
         first = threading.Thread(target=lambda: self.fetch(shelf))
         first.start()
-        self.assertTrue(shelf.stalled.wait(stub.AGES))
+        self.assertTrue(stalled.wait(served.AGES))
         message = self.refuse(errors.AmiError, shelf)
         self.assertIn('is being fetched by another process', message)
-        shelf.over.set()
+        shelf.way.over.set()
         first.join()
         self.assertSame(self.data)
 
@@ -263,9 +281,8 @@ class TestThere(DownloadTest):
 class TestBreaks(DownloadTest):
     def test_broken_off(self) -> None:
         for until in (0.0, 0.01, 0.5, 0.99):
-            for end in (downloads.reset, downloads.close):
-                step = downloads.give(until=until, end=end)
-                shelf = self.shelf(step)
+            for end in (acts.reset, acts.close):
+                shelf = self.shelf(end(until))
                 self.assertFetched(self.fetch(shelf), SIZE)
                 self.assertEqual(2, len(shelf.asked))
                 self.assertEqual(0, self.watcher.restarts)
@@ -274,7 +291,7 @@ class TestBreaks(DownloadTest):
     def test_stalled(self) -> None:
         patience = dataclasses.replace(QUICK, stall=0.3)
         for until in (0.0, 0.01, 0.5, 0.99):
-            step = downloads.give(until=until, end=downloads.stall)
+            step = acts.stall(until)
             shelf = self.shelf(step)
             shelf.stalls_once('get')
             self.assertFetched(self.fetch(shelf, patience=patience), SIZE)
@@ -283,7 +300,7 @@ class TestBreaks(DownloadTest):
             self.target.unlink()
 
     def test_broken_off_for_good(self) -> None:
-        step = downloads.give(until=0.5, end=downloads.reset)
+        step = acts.reset(0.5)
         shelf = self.shelf(*[step] * 9)
         message = self.refuse(errors.TransferError, shelf)
         self.assertEqual(5, len(shelf.asked))
@@ -294,15 +311,16 @@ class TestBreaks(DownloadTest):
         self.assertIn(f'after {there} of {SIZE} bytes', message)
         self.assertIn('; look at the network', message)
         self.assertEqual(0o600, stat.S_IMODE(part.stat().st_mode))
-        shelf.script.clear()
+        shelf.way.clear()
         self.assertFetched(self.fetch(shelf), SIZE - there // 4096 * 4096)
 
     def test_the_store_has_less(self) -> None:
-        def cut(handler: downloads.Handler) -> None:
-            begin, end = handler.begin(), 2 * MIB
-            handler.head(begin, SIZE - begin)
-            handler.wfile.write(self.data[begin:end])
-            downloads.close(handler)
+        def cut(exchange: faults.Exchange) -> None:
+            answer = exchange.ask()
+            size = len(answer.body)
+            acts.begin(exchange, answer, Content_Length=str(size))
+            exchange.wfile.write(self.data[SIZE - size : 2 * MIB])
+            exchange.close_connection = True
 
         shelf = self.shelf(*[cut] * 9)
         message = self.refuse(errors.TransferError, shelf)
@@ -318,80 +336,84 @@ class TestBreaks(DownloadTest):
 
     def test_broken_off_again_and_again(self) -> None:
         """Attempts that get far are not counted."""
-        step = downloads.give(until=0.2, end=downloads.close)
+        step = acts.close(0.2)
         shelf = self.shelf(*[step] * 9)
         self.patch(download, '_STRIDE', MIB // 2)
         self.assertFetched(self.fetch(shelf), SIZE)
         self.assertEqual(10, len(shelf.asked))
 
     def test_no_ranges(self) -> None:
-        broken = downloads.give(until=0.5, end=downloads.close)
+        broken = acts.close(0.5)
         for status in (400, 416, 501):
-            shelf = self.shelf(broken, downloads.say(status, b'no ranges'))
+            shelf = self.shelf(broken, actions.answer(status, 'no ranges'))
             self.assertAgain(self.fetch(shelf))
-            self.assertIsNone(shelf.asked[-1])
+            self.assertIsNone(self.ranges(shelf)[-1])
             self.assertEqual(3, len(shelf.asked))
             self.target.unlink()
 
     def test_ranges_ignored(self) -> None:
-        broken = downloads.give(until=0.5, end=downloads.close)
-        shelf = self.shelf(broken, downloads.whole)
+        broken = acts.close(0.5)
+        shelf = self.shelf(broken, acts.no_range)
         self.assertAgain(self.fetch(shelf))
         self.assertEqual(1, self.watcher.restarts)
 
     def test_another_range(self) -> None:
-        def other(handler: downloads.Handler) -> None:
-            handler.head(7, SIZE - 7)
-            handler.wfile.write(handler.server.glance.data[7:])
+        def other(exchange: faults.Exchange) -> None:
+            exchange.say(exchange.ask(Range='bytes=7-'))
 
-        broken = downloads.give(until=0.5, end=downloads.close)
+        broken = acts.close(0.5)
         shelf = self.shelf(broken, other)
         self.assertAgain(self.fetch(shelf))
 
     def test_transient_answers(self) -> None:
         for status in (408, 429, 500, 502, 503, 504):
-            shelf = self.shelf(downloads.say(status, b'not now'))
+            shelf = self.shelf(actions.answer(status, 'not now'))
             self.assertFetched(self.fetch(shelf), SIZE)
             self.target.unlink()
 
     def test_retry_after(self) -> None:
-        shelf = self.shelf(downloads.say(503, Retry_After='1'))
+        shelf = self.shelf(actions.answer(503, Retry_After='1'))
         begin = time.monotonic()
         self.fetch(shelf)
         self.assertGreaterEqual(time.monotonic() - begin, 1)
 
     def test_transient_answers_for_good(self) -> None:
-        shelf = self.shelf(*[downloads.say(503, b'<p>not now</p>')] * 9)
+        shelf = self.shelf(*[actions.answer(503, '<p>not now</p>')] * 9)
         message = self.refuse(errors.CloudError, shelf)
         self.assertIn('not now (HTTP 503) (tried 5 times in ', message)
         self.assertEqual([], os.listdir(self.directory))
 
     def test_gone(self) -> None:
-        broken = downloads.give(until=0.5, end=downloads.close)
+        broken = acts.close(0.5)
         for status in (404, 410):
-            shelf = self.shelf(broken, downloads.say(status, b'No image'))
+            shelf = self.shelf(broken, actions.answer(status, 'No image'))
             message = self.refuse(errors.NotFoundError, shelf)
             self.assertIn(f'No image (HTTP {status})', message)
             self.assertEqual([], os.listdir(self.directory))
 
     def test_refused(self) -> None:
         for status in (400, 401, 403):
-            shelf = self.shelf(*[downloads.say(status, b'no')] * 3)
+            shelf = self.shelf(*[actions.answer(status, 'no')] * 3)
             self.refuse(errors.CloudError, shelf)
             self.assertEqual(1, len(shelf.asked))
         self.assertEqual([], os.listdir(self.directory))
 
     def test_token_expired(self) -> None:
-        broken = downloads.give(until=0.5, end=downloads.reset)
-        shelf = self.shelf(broken, downloads.say(401, b'expired'))
+        broken = acts.reset(0.5)
+        shelf = self.shelf(broken, actions.answer(401, 'expired'))
         shelf.proxy = shelf.authenticated()
         self.assertFetched(self.fetch(shelf), SIZE)
         self.assertEqual(3, len(shelf.asked))
 
     def test_less_than_there_is(self) -> None:
         """A proxy that cuts it short, and says that this is all."""
-        step = downloads.give(change=lambda data: data[:MIB])
-        shelf = self.shelf(*[step] * 9)
+
+        def cut(exchange: faults.Exchange) -> None:
+            answer = exchange.ask()
+            answer.body = answer.body[:MIB]
+            exchange.say(answer)
+
+        shelf = self.shelf(*[cut] * 9)
         message = self.refuse(errors.TransferError, shelf)
         self.assertIn(f'the cloud gave {MIB} bytes, not {SIZE}', message)
         self.assertEqual([], os.listdir(self.directory))
@@ -399,41 +421,41 @@ class TestBreaks(DownloadTest):
     def test_more_than_there_is(self) -> None:
         record = self.shelf().record
         self.data += b'x' * 3 * MIB
-        for step in (downloads.whole, downloads.chunked):
+        for step in (acts.no_range, acts.chunked):
             shelf = self.shelf(*[step] * 9)
             self.refuse(errors.TransferError, shelf, record=record)
             self.assertEqual([], os.listdir(self.directory))
 
     def test_something_else(self) -> None:
         """A text instead of data, which says that all is well."""
-        step = downloads.say(200, b'<html>Log in first</html>')
+        step = actions.answer(200, '<html>Log in first</html>')
         shelf = self.shelf(*[step] * 9)
         message = self.refuse(errors.TransferError, shelf)
         self.assertIn('the cloud gave 25 bytes', message)
 
     def test_nothing(self) -> None:
-        shelf = self.shelf(*[downloads.say(204)] * 9)
+        shelf = self.shelf(*[actions.answer(204)] * 9)
         message = self.refuse(errors.TransferError, shelf)
         self.assertIn('no data (HTTP 204)', message)
 
     def test_altered_once(self) -> None:
-        shelf = self.shelf(downloads.give(change=flip))
+        shelf = self.shelf(acts.alter)
         self.assertFetched(self.fetch(shelf), 2 * SIZE)
         self.assertEqual(1, self.watcher.restarts)
 
     def test_altered(self) -> None:
-        shelf = self.shelf(*[downloads.give(change=flip)] * 9)
+        shelf = self.shelf(*[acts.alter] * 9)
         message = self.refuse(errors.TransferError, shelf)
         self.assertIn('what came is not what image', message)
         self.assertEqual(2, len(shelf.asked))
         self.assertEqual([], os.listdir(self.directory))
 
     def test_cancelled(self) -> None:
-        cancel = threading.Event()
-        shelf = self.shelf(downloads.give(until=0.5, end=downloads.stall))
+        cancel, stalled = threading.Event(), threading.Event()
+        shelf = self.shelf(self.half(stalled))
 
         def watch() -> None:
-            shelf.stalled.wait(stub.AGES)
+            stalled.wait(served.AGES)
             # What came before is to be taken first.
             while self.watcher.done < 2 * MIB:
                 time.sleep(0.01)

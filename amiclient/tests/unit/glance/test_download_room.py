@@ -9,8 +9,8 @@ import fixtures
 
 from amiclient import errors
 from amiclient import scratch
+from amiclient.tests.faults import proxy as faults
 from amiclient.tests.faults import small_disk
-from amiclient.tests.unit.glance import downloads
 from amiclient.tests.unit.glance import test_download
 
 MIB = test_download.MIB
@@ -32,7 +32,12 @@ class TestRoom(test_download.DownloadTest):
         """What came is removed."""
         disk = self.useFixture(small_disk.SmallDisk(self, SIZE + MIB))
         self.target = disk.path / 'web.img'
-        fill = downloads.give(change=lambda data: disk.fill(MIB) or data)
+
+        def fill(exchange: faults.Exchange) -> None:
+            answer = exchange.ask()
+            disk.fill(MIB)
+            exchange.say(answer)
+
         message = self.refuse(errors.NoSpaceError, self.shelf(fill))
         self.assertIn(f'{disk.path}: ', message)
         self.assertEqual(['other'], os.listdir(disk.path))

@@ -19,7 +19,9 @@ from amiclient.glance.transfer import image_data
 from amiclient.glance.transfer import upload
 from amiclient import progress
 from amiclient.tests import base
-from amiclient.tests.unit.glance import stub
+from amiclient.tests.faults import actions as acts
+from amiclient.tests.faults import proxy as faults
+from amiclient.tests.unit.glance import served
 from amiclient.tests.unit.glance import uploads
 
 
@@ -29,7 +31,7 @@ class SendTest(uploads.UploadTest):
         sent = self.send(glance)
         self.assertStored(glance, sent)
         self.assertEqual(uploads.SIZE, sent.uploaded)
-        (headers,) = glance.puts
+        (headers,) = glance.asked
         self.assertEqual('application/octet-stream', headers['Content-Type'])
         self.assertEqual(str(uploads.SIZE), headers['Content-Length'])
         self.assertEqual(str(uploads.SIZE), headers['X-OpenStack-Image-Size'])
@@ -42,26 +44,26 @@ class SendTest(uploads.UploadTest):
     def test_to_a_store(self) -> None:
         glance = self.glance()
         self.send(glance, store='fast')
-        self.assertEqual('fast', glance.puts[0]['X-Image-Meta-Store'])
+        self.assertEqual('fast', glance.asked[0]['X-Image-Meta-Store'])
 
     def test_part_of_the_file_with_a_blank_beginning(self) -> None:
         glance = self.glance()
-        payload = model.Payload(self.path, 5 * uploads.MIB, blank=1024)
+        payload = model.Payload(self.path, uploads.MIB, blank=1024)
         sent = self.send(glance, payload=payload)
-        expected = bytes(1024) + self.data[1024 : 5 * uploads.MIB]
+        expected = bytes(1024) + self.data[1024 : uploads.MIB]
         self.assertTrue(glance.data == expected, 'other data was stored')
         self.assertEqual(hashlib.sha512(expected).hexdigest(), sent.sha512)
-        self.assertEqual(5 * uploads.MIB, sent.uploaded)
+        self.assertEqual(uploads.MIB, sent.uploaded)
 
     def test_nothing_at_all(self) -> None:
         glance = self.glance()
         sent = self.send(glance, payload=model.Payload(self.path, 0))
         self.assertEqual(0, sent.record.size)
-        self.assertEqual('0', glance.puts[0]['Content-Length'])
+        self.assertEqual('0', glance.asked[0]['Content-Length'])
 
     def test_still_saving_at_first(self) -> None:
         glance = self.glance()
-        glance.passing = ['saving', 'saving', 'active']
+        glance.glance.passing = ['saving', 'saving', 'active']
         self.assertStored(glance, self.send(glance))
 
     def test_still_saving_for_ever(self) -> None:
@@ -79,7 +81,7 @@ class SendTest(uploads.UploadTest):
         glance = self.glance(size=5)
         message = self.fail(errors.TransferError, glance)
         self.assertEqual(
-            f'image {stub.IMAGE} holds 5 bytes, {uploads.SIZE} were sent',
+            f'image {served.IMAGE} holds 5 bytes, {uploads.SIZE} were sent',
             message,
         )
 
@@ -109,7 +111,7 @@ class SendTest(uploads.UploadTest):
     def changed_meanwhile(self, change: Callable[[], object]) -> str:
         """Change the file once some of it was sent; tell what is said."""
         glance = self.glance()
-        size = 24 * uploads.MIB
+        size = 8 * uploads.MIB
         self.path.write_bytes(self.random.randbytes(size))
         changes = iter([change])
 
@@ -142,13 +144,21 @@ class SendTest(uploads.UploadTest):
         message = self.fail(errors.SourceError, glance, payload=payload)
         self.assertIn('/nosuch cannot be opened', message)
 
-    def cancelled(self, glance: stub.Glance) -> float:
-        """Cancel once the server stalls; tell how long it takes to stop."""
-        cancel = threading.Event()
+    def cancelled(self, share: float) -> float:
+        """Cancel once the server stalls; tell how long it takes to stop.
+
+        :param share: how much of the data it has read by then.
+        """
+        cancel, stalled = threading.Event(), threading.Event()
         begin: list[float] = []
 
+        def stall(exchange: faults.Exchange) -> None:
+            exchange.read(int(exchange.length * share))
+            stalled.set()
+            exchange.hold()
+
         def watch() -> None:
-            glance.stalled.wait(stub.AGES)
+            stalled.wait(served.AGES)
             begin.append(time.monotonic())
             cancel.set()
 
@@ -158,21 +168,21 @@ class SendTest(uploads.UploadTest):
         self.useFixture(_Grace(0.1))
         self.fail(
             errors.CancelledError,
-            glance,
+            self.glance(stall),
             cancel=cancel,
             patience=retry.Patience(),
         )
         return time.monotonic() - begin[0]
 
     def test_cancelled_while_the_network_hangs(self) -> None:
-        self.assertLess(self.cancelled(self.glance(stub.stall)), 50)
+        self.assertLess(self.cancelled(0.001), 50)
 
     def test_cancelled_while_waiting_for_the_answer(self) -> None:
-        self.assertLess(self.cancelled(self.glance(stub.silence)), 50)
+        self.assertLess(self.cancelled(1), 50)
 
     def test_cancelled_between_attempts(self) -> None:
         cancel = threading.Event()
-        glance = self.glance(*[stub.say(503)] * 9)
+        glance = self.glance(*[acts.answer(503)] * 9)
         threading.Timer(0.3, cancel.set).start()
         begin = time.monotonic()
         self.fail(
@@ -190,7 +200,7 @@ class SendTest(uploads.UploadTest):
             raise KeyboardInterrupt
 
         self.watcher.advance = interrupt  # type: ignore[method-assign]
-        self.useFixture(_Grace(stub.AGES))
+        self.useFixture(_Grace(served.AGES))
         self.assertRaises(KeyboardInterrupt, self.send, glance)
         self.assertEqual([], uploads.senders())
         self.assertEqual('queued', glance.image['status'])

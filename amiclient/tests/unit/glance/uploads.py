@@ -10,19 +10,20 @@ from amiclient.glance import model
 from amiclient.glance import retry
 from amiclient.glance.transfer import upload
 from amiclient.tests import base
-from amiclient.tests.unit.glance import stub
+from amiclient.tests.faults import proxy as faults
+from amiclient.tests.unit.glance import served
 
 MIB = 1 << 20
 
 #: More than the socket buffers of both sides hold.
-SIZE = 12 * MIB + 123
+SIZE = 2 * MIB + 123
 
 #: Does not wait long between attempts, but for as long as it takes for what
 #: the server does: that is on the same machine, however slow.
 QUICK = retry.Patience(
-    stall=stub.AGES,
-    answer=stub.AGES,
-    settle=stub.AGES,
+    stall=served.AGES,
+    answer=served.AGES,
+    settle=served.AGES,
     away=0.2,
     poll=0.01,
     backoff=0.01,
@@ -77,28 +78,28 @@ class UploadTest(base.TestCase):
     def end_senders(self) -> None:
         """Leave none to the next test: one that hangs ends with its server."""
         for sender in senders():
-            sender.join(stub.AGES)
+            sender.join(served.AGES)
 
-    def glance(self, *script: stub.Step, **changes: Any) -> stub.Glance:
-        return self.useFixture(stub.Glance(*script, **changes))
+    def glance(self, *script: faults.Action, **changes: Any) -> served.Served:
+        return self.useFixture(served.Served(*script, **changes))
 
-    def send(self, glance: stub.Glance, **kwargs: Any) -> model.Sent:
+    def send(self, glance: served.Served, **kwargs: Any) -> model.Sent:
         kwargs.setdefault('proxy', glance.proxy)
         kwargs.setdefault('payload', self.payload)
         kwargs.setdefault('patience', QUICK)
         return upload.send(
-            image_id=stub.IMAGE,
+            image_id=served.IMAGE,
             description='Sending image',
             progress=self.watcher,
             **kwargs,
         )
 
     def fail(
-        self, kind: type[Exception], glance: stub.Glance, **kwargs: Any
+        self, kind: type[Exception], glance: served.Served, **kwargs: Any
     ) -> str:
         return str(self.assertRaises(kind, self.send, glance, **kwargs))
 
-    def assertStored(self, glance: stub.Glance, sent: model.Sent) -> None:
+    def assertStored(self, glance: served.Served, sent: model.Sent) -> None:
         expected = self.data[: sent.uploaded]
         self.assertTrue(glance.data == expected, 'other data was stored')
         self.assertEqual(hashlib.sha512(expected).hexdigest(), sent.sha512)
