@@ -140,7 +140,8 @@ def make(
     :param files: text files for the root filesystem, by their names; they
         are executable, and may take the place of ``sbin/init``.
     :param packed: false for a kernel that does not unpack itself first, which
-        is a third of what an emulator has to do.
+        is a third of what an emulator has to do. Nobody tells that one of a
+        screen.
     :raises NotInstalledError: if a package is missing; it says which.
     """
     source = kernel()

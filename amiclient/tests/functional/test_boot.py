@@ -119,7 +119,9 @@ class TestBoot(BootCase):
 
     def test_does_not_grow(self) -> None:
         init = "#!/bin/sh\nprintf 'ready, steady' >/dev/ttyS0\nexec sleep 99\n"
-        made = guest.make(self.directory, packed=False, files={'sbin/init': init})
+        made = guest.make(
+            self.directory, packed=False, files={'sbin/init': init}
+        )
         finished = self.run_openstack(
             *self.words(made, '--until', r'^ready, \w+y', '--append', 'quiet'),
             '-f', 'value', '-c', 'matched', '-c', 'root_size',
@@ -132,7 +134,7 @@ class TestBoot(BootCase):
         self.assertEqual(1, finished.stderr.count('\n'), finished.stderr)
 
     def test_no_driver(self) -> None:
-        made = guest.make(self.directory, packed=False, modules=('virtio_pci',))
+        made = guest.make(self.directory, modules=('virtio_pci',))
         finished = self.failed(made, '--append', 'quiet')
         self.assertEqual('failed\nNone\nno-driver\n', finished.stdout)
         # Where initramfs-tools says it: on no console that Nova keeps.
@@ -142,9 +144,7 @@ class TestBoot(BootCase):
         self.assertIn('virtio_blk', lines[-1])
 
     def test_no_root(self) -> None:
-        made = guest.make(
-            self.directory, packed=False, modules=_NO_VIRTIO_CONSOLE
-        )
+        made = guest.make(self.directory, modules=_NO_VIRTIO_CONSOLE)
         finished = self.failed(
             made, '--append', 'root=/dev/vdz', '--console', self.console
         )
@@ -156,9 +156,7 @@ class TestBoot(BootCase):
         self.assertNotIn('ALERT!', said)
 
     def test_no_init(self) -> None:
-        made = guest.make(
-            self.directory, packed=False, modules=_NO_VIRTIO_CONSOLE
-        )
+        made = guest.make(self.directory, modules=_NO_VIRTIO_CONSOLE)
         process.run(
             ['debugfs', '-w', '-R', 'rm /sbin/init', made.root], access=None
         )
@@ -178,7 +176,9 @@ class TestBoot(BootCase):
 
     def test_ends(self) -> None:
         init = '#!/bin/sh\necho bye >/dev/ttyS0\npoweroff -f\n'
-        made = guest.make(self.directory, packed=False, files={'sbin/init': init})
+        made = guest.make(
+            self.directory, packed=False, files={'sbin/init': init}
+        )
         finished = self.failed(made, '--append', 'quiet')
         self.assertEqual('ended\nNone\nNone\n', finished.stdout)
         self.assertIn('    bye\n', finished.stderr)
