@@ -202,6 +202,8 @@ def idle(directory: pathlib.Path) -> pathlib.Path:
     # mov dx, 0x3f8; mov al, '.'; out dx, al; hlt; jmp to the hlt
     code = b'\xba\xf8\x03\xb0.\xee\xf4\xeb\xfd'
     image[0x26C : 0x26C + len(code)] = code
+    # How far up a ramdisk may be.
+    struct.pack_into('<I', image, 0x22C, 0x37FFFFFF)
     path = directory / 'idle'
     path.write_bytes(image)
     return path

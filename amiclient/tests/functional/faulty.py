@@ -33,6 +33,8 @@ DATA = {'method': 'PUT', 'path': '/file$'}
 class FaultCase(upload.UploadCase):
     """A test that has proxies in front of Glance and Keystone."""
 
+    size, data = 3 * MIB, MIB
+
     def setUp(self) -> None:
         super().setUp()
         # More than the buffers of sockets hold, for stalls to be noticed, and

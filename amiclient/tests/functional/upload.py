@@ -18,10 +18,13 @@ _HEADROOM = '2M'
 class UploadCase(base.TestCase):
     """A test that has a root filesystem, a kernel and a ramdisk."""
 
+    #: Bytes of the filesystem, and of the data in it.
+    size, data = 6 * 2**20, 2 * 2**20
+
     def setUp(self) -> None:
         super().setUp()
         self.directory = self.tmp()
-        self.root = triple.root(self.directory, size=6 * 2**20, data=2 * 2**20)
+        self.root = triple.root(self.directory, size=self.size, data=self.data)
         self.kernel = triple.kernel(self.directory)
         self.ramdisk = triple.ramdisk(self.directory)
         # Where copies are made, to see that none is left behind.
