@@ -60,16 +60,22 @@ class Output:
         with self._stack:
             self._temporary.__exit__()
 
-    def adopt(self, path: pathlib.Path) -> None:
+    def adopt(self, path: pathlib.Path) -> bool:
         """Take a temporary file, all of whose data is there, for it.
 
-        :param path: on the same filesystem; nothing is there afterwards.
-        :raises OSError: EXDEV if it is on another one.
+        :returns: false if it has to be copied, because it is on another
+            filesystem. Else nothing is there afterwards.
         """
-        self._temporary.adopt(path)
+        try:
+            self._temporary.adopt(path)
+        except OSError as error:
+            # As between two mounts of one filesystem.
+            if error.errno != errno.EXDEV:
+                raise
+            return False
+        return True
 
     def empty(self) -> None:
-        """Begin again with an empty file."""
         os.truncate(self.path, 0)
 
     def keep(
@@ -242,27 +248,7 @@ def _make_directory(directory: pathlib.Path) -> bool:
     return False
 
 
-def publish(path: pathlib.Path, target: pathlib.Path) -> None:
-    """Give a private file, all of whose data is there, its final name.
-
-    :param target: as for :class:`Output`, and on the same filesystem.
-    :raises AmiError: if its directory is missing or cannot be written to.
-    :raises UsageError: if something else than a file has the name.
-    :raises BusyError: if another process reads or changes what has it.
-    :raises OSError: EXDEV if it is on another filesystem.
-    """
-    refuse_special(target)
-    refuse_fixed(target, target.parent)
-    with _synced(path):
-        os.chmod(path, _mode(target))
-    with replacing(target), scratch.explained(target.parent):
-        os.replace(path, target)
-    with contextlib.suppress(PermissionError):
-        sync(target.parent)
-
-
 def _mode(target: pathlib.Path) -> int:
-    """Choose the mode of a file that may replace another."""
     try:
         status = target.lstat()
     except FileNotFoundError:

@@ -52,6 +52,8 @@ _DESCRIPTORS = pathlib.Path('/proc/self/fd')
 #: What open(2) and rename(2) say when a directory cannot take a file.
 _REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
+_ELSEWHERE = 'make room there, or write the result elsewhere with --output'
+
 #: Bytes of room that are as good as none.
 _HARDLY = 1 << 20
 
@@ -106,7 +108,6 @@ class _Temporary:
         return -1
 
     def _is_ours(self, descriptor: int) -> bool:
-        """Tell whether the name still leads to what was made."""
         try:
             found = os.stat(
                 self._name, dir_fd=self._directory, follow_symlinks=False
@@ -340,7 +341,6 @@ def _size(descriptor: int) -> int:
 
 
 def _remove(name: str, directory: int) -> bool:
-    """Remove a file, or a directory with all that is in it."""
     try:
         try:
             os.unlink(name, dir_fd=directory)
@@ -370,29 +370,35 @@ def room(directory: pathlib.Path) -> int:
     return status.f_bavail * status.f_frsize
 
 
-def check_room(directory: pathlib.Path, needed: int) -> None:
+def check_room(
+    directory: pathlib.Path,
+    needed: int,
+    what: str = 'the copy',
+    *,
+    shown: pathlib.Path | None = None,
+    hint: str = _ELSEWHERE,
+) -> None:
     """Make sure that there is room for the work.
 
     :param needed: bytes.
+    :param what: what is made there.
+    :param shown: what to call the directory.
     :raises NoSpaceError: if there is not.
     """
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         free = room(directory) + reclaimable(directory)
         if free < needed:
-            raise _no_copy(
-                directory,
-                figures=f': {units.format_size(needed)} are needed, '
+            raise errors.NoSpaceError(
+                f'no room for {what}: {units.format_size(needed)} are needed, '
                 f'{units.format_size(free)} are free',
+                subject=shown or directory,
+                hint=hint,
             )
 
 
-def _no_copy(
-    directory: pathlib.Path, _: OSError | None = None, figures: str = ''
-) -> errors.NoSpaceError:
+def _no_copy(directory: pathlib.Path, *_: OSError) -> errors.NoSpaceError:
     return errors.NoSpaceError(
-        f'no room for the copy{figures}',
-        subject=directory,
-        hint='make room there, or write the result elsewhere with --output',
+        'no room for the copy', subject=directory, hint=_ELSEWHERE
     )
 
 

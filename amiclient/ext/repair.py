@@ -15,8 +15,10 @@ from amiclient import errors
 from amiclient.ext.e2fsprogs import Toolbox
 from amiclient.ext.layout import Layout
 from amiclient.ext.layout import RootImage
+from amiclient.ext.plan import ShrinkPlan
 from amiclient.ext.reader import Reader
 from amiclient.ext import superblock
+from amiclient import jobs
 from amiclient import locks
 from amiclient import process
 from amiclient.progress import Progress
@@ -32,35 +34,27 @@ class UncleanError(Exception):
     """What was copied turned out not to be in order."""
 
 
+@dataclasses.dataclass(frozen=True)
 class CleanSource:
     """A filesystem in order, to be copied from; it is never written to.
 
     :param layout: the filesystem, which is open.
     :param path: where it lies.
-    :param origin: the user's file, which that is or was made from.
-    :param verdict: whether it is in order, as soon as e2fsck is through.
+    :param verdict: whether it is in order, as soon as e2fsck is through; None
+        if that is known.
     """
 
-    def __init__(
-        self,
-        layout: Layout,
-        path: pathlib.Path,
-        origin: RootImage,
-        tools: Toolbox,
-        verdict: 'futures.Future[bool] | None' = None,
-    ) -> None:
-        self.layout = layout
-        self.path = path
-        self.origin = origin
-        self._tools = tools
-        self._verdict = verdict
+    layout: Layout
+    path: pathlib.Path
+    tools: Toolbox
+    verdict: 'futures.Future[bool] | None' = None
 
     def wait(self) -> None:
         """Wait for the verdict.
 
         :raises UncleanError: if it is not in order.
         """
-        if self._verdict is not None and not self._verdict.result():
+        if self.verdict is not None and not self.verdict.result():
             raise UncleanError
 
     def copy_to(self, target: pathlib.Path, progress: Progress) -> None:
@@ -72,20 +66,13 @@ class CleanSource:
             target,
             Reader(self.layout).journal(),
             progress=progress,
-            cancel=self._tools.cancel,
+            cancel=self.tools.cancel,
         )
 
 
 @contextlib.contextmanager
 def clean_source(
-    image: RootImage,
-    directory: pathlib.Path,
-    tools: Toolbox,
-    *,
-    checked: bool,
-    recover: bool,
-    repair: bool,
-    progress: Progress,
+    planned: ShrinkPlan, tools: Toolbox, progress: Progress
 ) -> Iterator[CleanSource]:
     """Provide a filesystem that is in order, or seems to be.
 
@@ -95,22 +82,23 @@ def clean_source(
     bitmaps alone, data would be lost whose allocation is only in the journal
     yet.
 
-    :param directory: where a full copy is made.
-    :param checked: whether it is known not to be needed.
-    :param recover: whether it is known to be needed.
-    :param repair: whether e2fsck may mend more than preening does.
-    :raises DamagedError: if it is damaged beyond what it may mend.
+    :raises DamagedError: if it is damaged beyond what e2fsck may repair.
     """
-    if recover:
-        with scratch.workshop(directory) as room:
+    image = planned.image
+    if planned.recover:
+        with scratch.workshop(planned.folder) as room:
             mended = room / 'full'
             _copy_everything(image, mended, tools.cancel, progress)
             with progress.task('Repairing'):
                 mend(
-                    mended, tools, recover=True, repair=repair, name=image.path
+                    mended,
+                    tools,
+                    recover=True,
+                    repair=planned.request.options.repair,
+                    name=image.path,
                 )
             with Layout.opened(mended) as layout:
-                yield CleanSource(layout, mended, image, tools)
+                yield CleanSource(layout, mended, tools)
         return
     with (
         sparse.opened(image.path, os.O_RDONLY) as descriptor,
@@ -119,14 +107,17 @@ def clean_source(
         image.refuse_changed(locks.state(descriptor))
         layout = Layout(descriptor, image.superblock)
         verdict = None
-        if not checked:
-            stop = threading.Event()
-            checker = dataclasses.replace(tools, cancel=stop)
-            pool = stack.enter_context(futures.ThreadPoolExecutor(1))
-            verdict = pool.submit(checker.check, image.path)
-            # Nobody needs it any more, however this ends.
-            stack.callback(stop.set)
-        yield CleanSource(layout, image.path, image, tools, verdict)
+        if not planned.checked:
+
+            def check(stop: threading.Event) -> bool:
+                return dataclasses.replace(tools, cancel=stop).check(
+                    image.path
+                )
+
+            verdict = stack.enter_context(
+                jobs.beside(check, threading.Event())
+            )
+        yield CleanSource(layout, image.path, tools, verdict)
 
 
 def mend(

@@ -113,9 +113,9 @@ def _rehearse(planned: ShrinkPlan, progress: Progress) -> ShrinkPlan:
     tools = _tools(planned)
     with (
         errors.about(planned.image.path),
-        scratch.workshop(planned.directory) as directory,
-        scratch.full_disk(planned.directory),
-        _clean_source(planned, tools, progress) as source,
+        scratch.workshop(planned.folder) as folder,
+        scratch.full_disk(planned.folder),
+        repair.clean_source(planned, tools, progress) as source,
         progress.task('Trying the shrink out'),
     ):
         source.wait()
@@ -186,7 +186,7 @@ def _on_copy(
     tools = _tools(planned, cancel)
     with (
         atomic.Output(planned.output) as output,
-        _clean_source(planned, tools, progress) as source,
+        repair.clean_source(planned, tools, progress) as source,
         contextlib.ExitStack() as stack,
     ):
         target = aim(request, source.layout)
@@ -213,12 +213,12 @@ def _on_copy(
             # A source that is not in order, or not what it was, explains any
             # failure.
             source.wait()
-            source.origin.refuse_changed()
+            planned.image.refuse_changed()
             raise
         source.wait()
         with progress.task('Verifying'):
             _finish(source.layout, track)
-        source.origin.refuse_changed()
+        planned.image.refuse_changed()
         result = _result(planned, target, track)
         like = planned.image.path if request.output is None else None
         output.keep(like, durable=request.durable)
@@ -362,20 +362,6 @@ def _descend(
 def _attempts(goal: search.Goal) -> Iterator[search.Goal]:
     yield goal
     yield dataclasses.replace(goal, slack=_ROOMY * goal.slack, cut=False)
-
-
-def _clean_source(
-    planned: ShrinkPlan, tools: Toolbox, progress: Progress
-) -> contextlib.AbstractContextManager[repair.CleanSource]:
-    return repair.clean_source(
-        planned.image,
-        planned.directory,
-        tools,
-        checked=planned.checked,
-        recover=planned.recover,
-        repair=planned.request.options.repair,
-        progress=progress,
-    )
 
 
 def _finish(before: Layout, track: Track) -> None:

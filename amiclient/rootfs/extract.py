@@ -4,7 +4,6 @@
 
 import contextlib
 import dataclasses
-import errno
 import os
 import pathlib
 import shutil
@@ -193,14 +192,7 @@ def _moved(source: bundle.Source, output: atomic.Output) -> bool:
         return False
     if not _keeps_all(source):
         filesystem.clear_unused(source.root)
-    try:
-        output.adopt(source.root)
-    except OSError as error:
-        # As between two mounts of one filesystem.
-        if error.errno != errno.EXDEV:
-            raise
-        return False
-    return True
+    return output.adopt(source.root)
 
 
 def _keeps_all(source: bundle.Source) -> bool:

@@ -5,7 +5,6 @@
 from collections.abc import Iterator
 import contextlib
 import dataclasses
-import errno
 import pathlib
 
 from amiclient import atomic
@@ -144,19 +143,13 @@ def execute(planned: Planned, *, progress: Progress) -> shrink.Shrunk:
     output = planned.request.output
     if output is None or not planned.plan.request.own:
         return dataclasses.replace(done, image=planned.request.source)
-    with scratch.full_disk(output.absolute().parent):
-        _publish(done.output, output)
+    with (
+        scratch.full_disk(output.absolute().parent),
+        atomic.Output(output) as made,
+    ):
+        if not made.adopt(done.output):
+            sparse.copy(done.output, made.path)
+        made.keep()
     return dataclasses.replace(
         done, image=planned.request.source, output=output
     )
-
-
-def _publish(path: pathlib.Path, output: pathlib.Path) -> None:
-    try:
-        atomic.publish(path, output)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        with atomic.Output(output) as made:
-            sparse.copy(path, made.path)
-            made.keep()

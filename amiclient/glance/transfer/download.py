@@ -33,6 +33,7 @@ from amiclient.glance.transfer import image_data
 from amiclient.glance.transfer import staging
 from amiclient.progress import Progress
 from amiclient.progress import Task
+from amiclient import scratch
 from amiclient import sparse
 
 if TYPE_CHECKING:
@@ -299,8 +300,11 @@ class _Download:
         try:
             self._take_over()
             target = self._part.target
-            staging.refuse_full(
-                target.parent, self._size - self._part.offset, target.name
+            scratch.check_room(
+                target.parent,
+                self._size - self._part.offset,
+                target.name,
+                hint=f'make room, or {staging.ANOTHER}',
             )
             self._try_again()
             self._part.finish()

@@ -300,8 +300,12 @@ class _Collector:
             needed += record.size or 0
             with contextlib.suppress(FileNotFoundError):
                 needed -= part.lstat().st_size
-        staging.refuse_full(
-            directory, needed, 'the triple', shown=shown, hint=_ANOTHER
+        scratch.check_room(
+            directory,
+            needed,
+            'the triple',
+            shown=shown,
+            hint=f'make room, or {_ANOTHER}',
         )
 
     def _fetch(

@@ -32,7 +32,6 @@ from amiclient import errors
 from amiclient import interrupts
 from amiclient import scratch
 from amiclient import sparse
-from amiclient import units
 
 #: Is in the directory while a run has it.
 LOCK = '.lock'
@@ -48,7 +47,7 @@ _WRITE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _TRIES = 5
 
 #: Another place to choose, where there is no option for it.
-_ANOTHER = 'choose another directory'
+ANOTHER = 'choose another directory'
 
 
 class StagingDirectory:
@@ -401,7 +400,7 @@ def _is_ours(status: os.stat_result) -> bool:
 
 
 @contextlib.contextmanager
-def full_told(directory: pathlib.Path, hint: str = _ANOTHER) -> Iterator[None]:
+def full_told(directory: pathlib.Path, hint: str = ANOTHER) -> Iterator[None]:
     """Say what to do about a full disk.
 
     :param hint: another place to choose.
@@ -416,29 +415,6 @@ def full_told(directory: pathlib.Path, hint: str = _ANOTHER) -> Iterator[None]:
 
     with scratch.full_disk(directory, lack=lack):
         yield
-
-
-def refuse_full(
-    directory: pathlib.Path,
-    needed: int,
-    what: str,
-    *,
-    shown: pathlib.Path | None = None,
-    hint: str = _ANOTHER,
-) -> None:
-    """Make sure that a filesystem has room for what is to be fetched.
-
-    :param needed: bytes.
-    :param shown: what to call the directory.
-    :raises NoSpaceError: if it has not.
-    """
-    room = scratch.room(directory)
-    if room < needed:
-        raise errors.NoSpaceError(
-            f'{shown or directory} has room for {units.format_size(room)}: '
-            f'{what} needs {units.format_size(needed)}',
-            hint=f'make room, or {hint}',
-        )
 
 
 @contextlib.contextmanager

@@ -191,7 +191,8 @@ class TestFull(_Case):
         self.assertEqual(1, compared.status)
         self.assertIn(f'{place}: no room', compared.stderr)
         self.assertIn('by --work-directory', compared.stderr)
-        self.assertIn(f'{disk.path} has room for 8.0 MiB', finished.stderr)
+        self.assertIn(f'{disk.path}: no room for', finished.stderr)
+        self.assertIn('8.0 MiB are free', finished.stderr)
         self.assertIn('by --work-directory', finished.stderr)
         self.assertEqual([], os.listdir(disk.path))
 

@@ -97,7 +97,8 @@ class TestDirectory(SaveCase):
             (('--directory', disk.path, '--format', 'uec'), disk.path),
         ):
             told = self.refused('ami', 'save', 'web/1', *words)
-            self.assertIn(f'{place} has room for 4.0 MiB', told)
+            self.assertIn(f'{place}: no room for the triple: ', told)
+            self.assertIn('4.0 MiB are free', told)
             self.assertEqual([], os.listdir(disk.path))
 
     def test_a_second_run_fetches_nothing(self) -> None:

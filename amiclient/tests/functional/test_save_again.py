@@ -127,7 +127,7 @@ class TestArchive(AgainCase):
         line = self.refused(
             'ami', 'save', 'web/1', *self.words, '--directory', disk.path
         )
-        self.assertIn(f'{disk.path} has room for', line)
+        self.assertIn(f'{disk.path}: no room for the triple', line)
         self.assertIn('; make room, or choose another --directory', line)
         self.assertTrue(path.read_bytes() == self.before, 'changed')
 
@@ -231,8 +231,7 @@ class TestLeft(AgainCase):
             line = self.refused(
                 'ami', 'save', 'web/1', '--directory', self.target
             )
-        self.assertIn(f'{self.target} has room for', line)
-        self.assertIn(': the triple needs 6', line)
+        self.assertIn(f'{self.target}: no room for the triple: 6', line)
 
 
 class TestStore(AgainCase):

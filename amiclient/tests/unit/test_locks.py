@@ -175,9 +175,11 @@ class TestOutput(_HoldingTest):
         made = self.directory / 'made'
         made.write_text('new')
         child, _ = self.start('reading', self.path)
-        self.assertRaises(errors.BusyError, atomic.publish, made, self.path)
+        self.assertRaises(errors.BusyError, atomic.Output, self.path)
         child.communicate()
-        atomic.publish(made, self.path)
+        with atomic.Output(self.path) as output:
+            self.assertTrue(output.adopt(made))
+            output.keep()
         self.assertEqual('new', self.path.read_text())
 
     def test_a_link_is_replaced_itself(self) -> None:

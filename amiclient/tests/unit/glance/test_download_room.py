@@ -24,7 +24,10 @@ class TestRoom(test_download.DownloadTest):
         )
         shelf = self.shelf()
         message = self.refuse(errors.NoSpaceError, shelf)
-        self.assertIn('has room for 1.0 MiB: web.img needs 6.0 MiB', message)
+        self.assertIn(
+            'no room for web.img: 6.0 MiB are needed, 1.0 MiB are free',
+            message,
+        )
         self.assertEqual([], shelf.asked)
         self.assertEqual([], os.listdir(self.directory))
 
