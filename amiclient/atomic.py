@@ -131,7 +131,7 @@ def refuse_special(target: pathlib.Path) -> None:
     """
     if target.is_dir():
         raise errors.UsageError(
-            'a directory', subject=target, hint='name a file in it'
+            'is a directory', subject=target, hint='name a file in it'
         )
     if target.exists() and not target.is_file():
         raise errors.UsageError(
@@ -174,7 +174,7 @@ def refuse_fixed(*paths: pathlib.Path) -> None:
         for bit, word, letter in _FIXED:
             if _flags(path) & bit:
                 raise errors.UsageError(
-                    f'{path} is {word}, as lsattr tells',
+                    f'{path} is {word} (see lsattr)',
                     hint=f'run: chattr -{letter} {path}, or choose another '
                     'file',
                 )
@@ -241,8 +241,8 @@ def _make_directory(directory: pathlib.Path) -> bool:
     trusted = owner in (os.geteuid(), place.st_uid)
     if place.st_mode & shared == shared and not trusted:
         raise errors.AmiError(
-            f'{directory} belongs to somebody else, in a directory that all '
-            'may write to',
+            f'{directory} belongs to another user, in a directory that '
+            'everybody may write to',
             hint=hint,
         )
     return False
@@ -312,7 +312,7 @@ def refuse_foreign(path: pathlib.Path) -> None:
 def _not_ours(path: pathlib.Path) -> errors.UsageError:
     return errors.UsageError(
         'it belongs to another user or group, and only root can '
-        'make what replaces it belong to them',
+        'create a file that belongs to them',
         subject=path,
         hint='use --output, or run this as root',
     )

@@ -195,8 +195,8 @@ def confine(program: str, access: Access) -> list[str]:
 @functools.cache
 def _say(what: str) -> None:
     _LOG.info(
-        '%s: programs that read images can open whatever you can; only the '
-        'checks of their headers keep them from that',
+        '%s: programs that read images can open all files that you can open; '
+        'only the checks of image headers prevent this',
         what,
     )
 

@@ -182,7 +182,7 @@ def too_large(where: object) -> TooLargeError:
         return TooLargeError(
             'the filesystem there cannot hold a file that large',
             subject=where,
-            hint='choose a directory on another one',
+            hint='choose a directory on another filesystem',
         )
     return TooLargeError(
         f'files are limited to {limit} bytes here', subject=where, hint=RAISE

@@ -93,8 +93,8 @@ def _locked(path: pathlib.Path, shared: bool) -> int | None:
             raise
         os.close(descriptor)
     raise errors.BusyError(
-        f'{path} is replaced by other processes all the time',
-        hint='end them, or wait for them, first',
+        f'{path} keeps being replaced by other processes',
+        hint='end them, or wait for their end',
     )
 
 
@@ -168,6 +168,6 @@ def refuse_changed(
     if now is None or now[:2] != before[:2]:
         what = 'is not the same file any more: it was replaced or removed'
     raise errors.BusyError(
-        f'{path} {what} since it was looked at',
-        hint='let nothing else write to it, and begin again',
+        f'{path} {what} since it was checked',
+        hint='make sure that nothing writes to it, and try again',
     )

@@ -124,7 +124,7 @@ class ProgramFailed(errors.ProgramError):
         name = os.path.basename(result.argv[0])
         if limited := result.status == -signal.SIGXFSZ:
             most = errors.largest_file()
-            how = f'was ended: files are limited to {most} bytes'
+            how = f'was stopped: files are limited to {most} bytes'
         elif result.status < 0:
             how = f'was killed by {signal.Signals(-result.status).name}'
         else:
@@ -144,8 +144,8 @@ class TooTalkative(errors.ProgramError):
     def __init__(self, result: Result, most: int) -> None:
         name = os.path.basename(result.argv[0])
         super().__init__(
-            f'{name} was ended, for it wrote more than {most} bytes of text',
-            hint='what it was given must be damaged',
+            f'{name} was stopped: it wrote more than {most} bytes of text',
+            hint='its input is probably damaged',
         )
         self.result = result
 
@@ -215,7 +215,7 @@ def run(
     """
     command = _found(argv)
     if cancel is not None and cancel.is_set() and interruptible:
-        raise errors.CancelledError('given up')
+        raise errors.CancelledError('cancelled')
     with (
         # From before it starts to after its end.
         contextlib.nullcontext() if interruptible else interrupts.held(),
@@ -489,7 +489,7 @@ def _refuse_own(name: str, what: int, most: int | None) -> None:
     if own != resource.RLIM_INFINITY and (most is None or own <= most):
         unit, command = _LIMITED[what]
         raise errors.ProgramError(
-            f'{name} was ended: programs are limited to {own} {unit} here',
+            f'{name} was stopped: programs are limited to {own} {unit} here',
             hint=f'raise the limit: {command}',
         )
 
@@ -519,8 +519,8 @@ def _lacks_memory(result: Result) -> bool:
 def _too_greedy(result: Result, most: int, unit: str) -> errors.ProgramError:
     name = os.path.basename(result.argv[0])
     return errors.ProgramError(
-        f'{name} was ended, for it took more than {most} {unit}',
-        hint='what it was given must be damaged',
+        f'{name} was stopped: it took more than {most} {unit}',
+        hint='its input is probably damaged',
     )
 
 
@@ -552,7 +552,7 @@ def _wait(
         if not interruptible:
             continue
         if cancel is not None and cancel.is_set():
-            raise errors.CancelledError('given up')
+            raise errors.CancelledError('cancelled')
         if limit is not None and time.monotonic() - begin > limit:
             raise _too_slow(child, limit)
         if any(one.overflowed for one in pumps):
@@ -562,8 +562,8 @@ def _wait(
 def _too_slow(child: _Child, limit: float) -> errors.ProgramError:
     name = os.path.basename(cast(Sequence[str], child.args)[0])
     return errors.ProgramError(
-        f'{name} was ended, for it took more than {limit:.0f} seconds',
-        hint='see whether the disk answers, and try again',
+        f'{name} was stopped: it took more than {limit:.0f} seconds',
+        hint='check whether the disk responds, and try again',
     )
 
 

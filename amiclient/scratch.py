@@ -172,7 +172,7 @@ class File(_Temporary):
         """
         if not self._is_ours(self._descriptor):
             raise errors.AmiError(
-                f'{self._name} was replaced by somebody else',
+                f'{self._name} was replaced by another process',
                 hint='use a directory that nobody else can write to',
             )
         os.replace(
@@ -489,12 +489,12 @@ def candidates(
         if not chosen.is_dir():
             raise errors.UsageError(
                 f'{chosen} is not a directory',
-                hint='create it, or name another by --work-directory',
+                hint='create it, or choose another with --work-directory',
             )
         if not _is_writable(chosen):
             raise errors.UsageError(
-                f'{chosen} cannot be written to',
-                hint='name another by --work-directory',
+                f'{chosen} is not writable',
+                hint='choose another with --work-directory',
             )
         return (chosen,)
     places = [_LARGE, _SMALL]
@@ -518,7 +518,9 @@ def roomiest(
     """
     places = candidates(chosen, source)
     if not places:
-        raise errors.NoSpaceError(lack, hint='name one with --work-directory')
+        raise errors.NoSpaceError(
+            lack, hint='choose one with --work-directory'
+        )
     return max(places, key=room)
 
 
@@ -553,7 +555,7 @@ def named(private: pathlib.Path, place: pathlib.Path) -> Iterator[None]:
             error.rename(name, place)
             if isinstance(error, errors.NoSpaceError):
                 error.hint = (
-                    'make room there, or name another directory by '
+                    'make room there, or choose another directory with '
                     '--work-directory'
                 )
         raise
@@ -578,7 +580,7 @@ def explained(directory: pathlib.Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise errors.AmiError(
-            'no such directory', subject=directory, hint='make it first'
+            'no such directory', subject=directory, hint='create it first'
         ) from error
     except NotADirectoryError as error:
         raise errors.AmiError('not a directory', subject=directory) from error

@@ -228,7 +228,7 @@ def copy_runs(
             task.advance(start - position)
             for offset in range(start, stop, CHUNK):
                 if cancel is not None and cancel.is_set():
-                    raise errors.CancelledError('the copy was given up')
+                    raise errors.CancelledError('the copy was cancelled')
                 data = _read(source, min(CHUNK, stop - offset), offset)
                 write(target, data, offset, grain=_GRAIN)
                 task.advance(len(data))
@@ -346,7 +346,7 @@ def read_at(descriptor: int, count: int, offset: int) -> bytes:
             raise errors.SourceError(
                 f'{_path_of(descriptor)} cannot be read at byte {where}: '
                 f'{os.strerror(error.errno or 0)}',
-                hint='the disk that holds it is failing',
+                hint='the disk may be failing',
             ) from error
         if not piece:
             break

@@ -146,7 +146,7 @@ def require_whole(option: str, size: int, unit: int, what: str) -> None:
         instead = f'{below} or {below + unit}' if below else f'{below + unit}'
         raise errors.UsageError(
             f'{option} of {size} bytes is not a whole number of {what}',
-            hint=f'give {instead}',
+            hint=f'use {instead}',
         )
 
 

@@ -314,7 +314,7 @@ def _refuse_full(guest: session.Session) -> None:
     if guest.full:
         raise errors.NoSpaceError(
             'there is no room left for what the guest writes',
-            hint='name a directory with more by --work-directory',
+            hint='use --work-directory to choose a directory with enough room',
         )
 
 

@@ -72,7 +72,7 @@ def _refuse_held(path: pathlib.Path) -> None:
         if error.errno == errno.EBUSY:
             raise errors.BusyError(
                 f'{path} is in use by the system',
-                hint='unmount it, or take it out of LVM, RAID or swap, first',
+                hint='unmount it, or remove it from LVM, RAID or swap',
             ) from error
         raise
 
@@ -97,7 +97,7 @@ def _refuse_writers(path: pathlib.Path, status: os.stat_result) -> None:
             + (f' (attached to {loops})' if loops else ''),
             hint=f'run: losetup --detach {loops}'
             if loops
-            else 'end that process, or wait for it, first',
+            else 'end that process, or wait for its end',
         ) from error
     finally:
         os.close(descriptor)
@@ -170,15 +170,15 @@ def refuse_live(path: pathlib.Path, found: superblock.Superblock) -> None:
             return
         if _number(before, 4) == _MMP_FSCK:
             raise errors.BusyError(
-                f'{path} is in use by e2fsck, or that was killed',
-                hint='wait for it; or, if there is none, run: '
+                f'{path} is in use by e2fsck, or an e2fsck was killed',
+                hint='wait for e2fsck; if none is running, run: '
                 f'tune2fs -f -E clear_mmp {path}',
             )
         interval = int.from_bytes(before[0x70:0x72], 'little')
         seconds = _wait(max(interval, found.mmp_interval))
         _LOG.warning(
-            '%s was not unmounted; looking for %d seconds whether another '
-            'host has it mounted',
+            '%s was not unmounted cleanly; waiting %d seconds to see whether '
+            'another host has it mounted',
             path,
             seconds,
         )

@@ -411,7 +411,7 @@ def present(written: int) -> int:
         return max(1, written)
     if not _SECONDS.fullmatch(text) or int(text) >= _LATEST:
         raise errors.UsageError(
-            f'{EPOCH}={text[:40]!r} is no number of seconds since 1970',
-            hint='unset it, or give it one such as 1700000000',
+            f'{EPOCH}={text[:40]!r} is not a number of seconds since 1970',
+            hint='unset it, or set it to a number such as 1700000000',
         )
     return max(1, int(text))

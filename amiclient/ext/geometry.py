@@ -259,6 +259,6 @@ def measure(layout: Layout) -> Geometry:
 
 def _no_room() -> errors.DamagedError:
     return errors.DamagedError(
-        'its block groups have no room but for their own metadata',
+        'its block groups have no room for data',
         hint='repair a copy with e2fsck',
     )

@@ -197,7 +197,7 @@ class Layout:
                 runs.extend(self._marked(group))
             if len(runs) > _RUNS:
                 raise errors.UnsupportedError(
-                    f'what is in use lies in more than {_RUNS} pieces',
+                    f'the blocks in use are in more than {_RUNS} pieces',
                     hint='copy the files into a new filesystem',
                 )
         return tuple(sparse.merge(runs))
@@ -266,7 +266,7 @@ class Layout:
             data = self._inodes(self.groups[group], index, 1)
         if len(data) < found.inode_size:
             raise errors.DamagedError(
-                f'there is no inode {number}, which is needed',
+                f'the inode {number} does not exist, but is needed',
                 hint='repair a copy with e2fsck',
             )
         if number < found.first_inode:

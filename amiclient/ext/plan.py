@@ -255,10 +255,9 @@ def _refuse_endless(found: superblock.Superblock, blocks: int) -> None:
     if blocks > most:
         largest = units.format_size(most * found.block_size)
         raise errors.UsageError(
-            'the headroom, or the journal, that was asked for makes it '
-            f'larger than {largest}, which is the most that this filesystem '
-            'can become',
-            hint='choose a smaller --headroom, or --journal',
+            'with this headroom and journal, the filesystem would be larger '
+            f'than {largest}, its maximum size',
+            hint='choose a smaller --headroom or --journal',
         )
 
 
@@ -274,16 +273,16 @@ def _refuse(request: ShrinkRequest) -> None:
         raise errors.UnsupportedError(
             'its journal is on another device',
             subject=path,
-            hint='give it one of its own first: tune2fs -O ^has_journal, '
-            'then tune2fs -j',
+            hint='first give it an internal journal: tune2fs -O '
+            '^has_journal, then tune2fs -j',
         )
     if found.compat & superblock.COMPAT_STABLE_INODES:
         raise errors.UnsupportedError(
             'resize2fs cannot shrink a filesystem with the feature '
             'stable_inodes',
             subject=path,
-            hint='it keeps encrypted files readable; clear it with debugfs '
-            'if there are none',
+            hint='encrypted files need this feature; if there are none, '
+            'clear it with debugfs',
         )
     if request.image.size < found.size:
         raise errors.DamagedError(
@@ -299,7 +298,7 @@ def _refuse(request: ShrinkRequest) -> None:
                 f'the {rest} bytes after its filesystem are not '
                 'zeros, and would be lost',
                 subject=path,
-                hint='use --output; or, if nobody needs them, run: truncate '
+                hint='use --output; or, if they are not needed, run: truncate '
                 f'--size {found.size} {path}',
             )
     if request.in_place and request.output is not None:
@@ -351,8 +350,8 @@ def _goal(
         mib = journal_in_mib(wanted, size)
         if mib is None:
             raise errors.UsageError(
-                f'a journal of {wanted} bytes is impossible here',
-                hint='it takes a whole number of MiB, and from '
+                f'this filesystem cannot have a journal of {wanted} bytes',
+                hint='use a whole number of MiB, and from '
                 f'{superblock.SMALLEST_JOURNAL} to '
                 f'{superblock.LARGEST_JOURNAL} blocks of {size} bytes',
             )
@@ -381,9 +380,9 @@ def _refuse_unwritable(planned: ShrinkPlan) -> None:
     if planned.in_place:
         if not os.access(output, os.W_OK):
             raise errors.SourceError(
-                'cannot be written to',
+                'not writable',
                 subject=output,
-                hint='use --output, or run this as a user who may',
+                hint='use --output, or run this as a user who may write to it',
             )
         return
     if planned.request.output is None:
@@ -399,8 +398,8 @@ def _refuse_unwritable(planned: ShrinkPlan) -> None:
             if output.lstat().st_uid != os.geteuid():
                 # inode(7), the sticky bit.
                 raise errors.UsageError(
-                    'a file of somebody else, in a directory '
-                    'where only its owner may replace it',
+                    'belongs to another user, and in this directory '
+                    'only the owner may replace a file (sticky bit)',
                     subject=output,
                     hint='choose another name',
                 )

@@ -27,7 +27,7 @@ from amiclient import sparse
 
 _LOG = logging.getLogger(__name__)
 
-_BEYOND_PREENING = 'use --repair to let e2fsck mend a copy of it'
+_BEYOND_PREENING = 'use --repair to repair a copy with e2fsck -y'
 
 
 class UncleanError(Exception):
@@ -144,8 +144,8 @@ def mend(
         left = superblock.read(path).used_inodes
         if repair and left < before:
             _LOG.warning(
-                '%s: e2fsck could save %d of %d inodes only; look for them '
-                'in lost+found',
+                '%s: after the repair, %d of %d inodes are left; look for '
+                'files in lost+found',
                 name or path,
                 left,
                 before,
@@ -156,12 +156,12 @@ def mend(
         raise errors.UnsupportedError(
             objections,
             subject=name or path,
-            hint='a newer version of e2fsprogs may know them',
+            hint='try a newer version of e2fsprogs',
         )
     raise errors.DamagedError(
         f'the filesystem is damaged: {objections}',
         subject=name or path,
-        hint='e2fsck cannot mend it' if repair else _BEYOND_PREENING,
+        hint='e2fsck cannot repair it' if repair else _BEYOND_PREENING,
     )
 
 
@@ -197,7 +197,7 @@ def refuse_unclean(image: RootImage) -> None:
         raise errors.DamagedError(
             'the filesystem was not unmounted cleanly, or is damaged',
             subject=image.path,
-            hint='shrink it, which mends a copy, or run e2fsck on it',
+            hint='shrink it, which repairs a copy, or run e2fsck on it',
         )
 
 

@@ -41,12 +41,12 @@ def rewrite(image: pathlib.Path, path: str, data: bytes) -> None:
         raise _refused(path, f'there is no room for {len(data)} bytes')
     file.write(data)
     if _File(image, path).read(len(data)) != data:
-        raise _refused(path, 'what was written does not come back')
+        raise _refused(path, 'its new content cannot be read back')
 
 
 def _refused(path: str, why: str) -> errors.UnsupportedError:
     return errors.UnsupportedError(
-        f'{path} cannot be changed: {why}', hint='change it by hand'
+        f'{path} cannot be changed: {why}', hint='edit it yourself'
     )
 
 
@@ -61,7 +61,7 @@ class _File:
         with opened(self._image) as reader:
             node = reader.find(self._path)
             if node is None:
-                raise _refused(self._path, 'it is not there')
+                raise _refused(self._path, 'it does not exist')
             if not node.is_file:
                 raise _refused(self._path, 'it is not a regular file')
             if node.is_sealed:

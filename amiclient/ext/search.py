@@ -385,7 +385,8 @@ def _grow(track: Track, goal: Goal, size: int) -> None:
     if track.superblock.block_count < size:
         if goal.limit is not None and size > goal.limit:
             raise errors.NoSpaceError(
-                'there is no room for the headroom', hint='leave less free'
+                'there is no room for the headroom',
+                hint='choose a smaller --headroom',
             )
         track.take(Step(blocks=size))
 

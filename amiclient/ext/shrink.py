@@ -277,7 +277,7 @@ def _half_done(path: pathlib.Path) -> Iterator[None]:
             yield
     except errors.AmiError as error:
         raise errors.DamagedError(
-            f'{path} may be damaged, it was being resized: {error.sentence}',
+            f'{path} may be damaged, the resize failed: {error.sentence}',
             hint=f'run: e2fsck -f -y {path}',
         ) from error
 
@@ -410,7 +410,8 @@ def _finish(before: Layout, track: Track) -> None:
             busy.carry_over(before, track.layout.at(descriptor))
     if not tools.check(path):
         raise errors.DamagedError(
-            f'the shrunk filesystem is not in order: {tools.objections(path)}',
+            'e2fsck finds errors in the shrunk filesystem: '
+            f'{tools.objections(path)}',
             hint='please report this as a bug',
         )
 

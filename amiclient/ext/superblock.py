@@ -385,7 +385,7 @@ def _damaged(name: str) -> errors.DamagedError:
     return errors.DamagedError(
         'the superblock is damaged',
         subject=name,
-        hint='look at it with dumpe2fs, repair a copy with e2fsck -b',
+        hint='repair a copy with e2fsck -b, or look at it with dumpe2fs',
     )
 
 

@@ -154,7 +154,7 @@ def plan(request: BuildRequest) -> BuildPlan:
             request.output,
             request.source,
             # What is only needed for a while was not named by the user.
-            hint='name another directory by --work-directory'
+            hint='choose another directory with --work-directory'
             if request.rooted
             else 'choose an output outside of it',
         )

@@ -282,7 +282,7 @@ def _check_size(
         raise errors.NoSpaceError(
             f'{what}, and {directory.parent} has room for '
             f'{units.format_size(room)}',
-            hint='name a directory with room by --work-directory',
+            hint='use --work-directory to choose a directory with enough room',
         )
 
 

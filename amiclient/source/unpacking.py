@@ -199,5 +199,5 @@ def _check_room(directory: pathlib.Path, name: str, size: int) -> None:
             f'{units.format_size(size)} of it are unpacked, and '
             f'{directory.parent} has {units.format_size(room)} left',
             subject=name,
-            hint='name a directory with room by --work-directory',
+            hint='use --work-directory to choose a directory with enough room',
         )

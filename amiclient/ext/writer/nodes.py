@@ -276,7 +276,7 @@ class Tree:
                 where = b'/'.join(names[: index + 1])
                 what = 'symbolic link' if child.is_symlink else 'file'
                 raise PathError(
-                    f'it leads through the {what} {errors.shown(where)}'
+                    f'{errors.shown(where)} is a {what}, not a directory'
                 )
             node = child
         return node.children
@@ -340,7 +340,7 @@ def parts(path: bytes) -> list[bytes]:
     """
     names = [name for name in path.split(b'/') if name not in (b'', b'.')]
     if b'..' in names:
-        raise PathError('it leads upwards, with ..')
+        raise PathError('it contains ..')
     if len(path) > PATH_MAX:
         raise PathError(f'its path is too long: {PATH_MAX} bytes are the most')
     if any(len(name) > _NAME for name in names):

@@ -152,7 +152,7 @@ class Space:
             self.end += part
             count -= part
         if self.end > _MOST_BLOCKS:
-            raise errors.AmiError('more than 16 TiB do not fit')
+            raise errors.AmiError('the filesystem would be larger than 16 TiB')
         return runs
 
     def take_one(self) -> int:

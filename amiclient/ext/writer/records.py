@@ -319,7 +319,7 @@ def _entry(name: bytes, value: bytes) -> _Entry:
     if index in _ACL:
         value = _stored_acl(value)
     if not index or len(rest) > 255 or b'\0' in rest:
-        raise XattrError('ext4 cannot have an attribute of that name')
+        raise XattrError('ext4 cannot store an attribute with this name')
     if len(value) > _BLOCK:
         raise XattrError('it is too large for ext4')
     return index, rest, value, _xattr_hash(rest, value)

@@ -175,9 +175,9 @@ class Writer:
         )
         if final.descriptor_blocks > self.space.table:
             raise errors.AmiError(
-                'the headroom makes the filesystem larger than its metadata '
-                'was laid out for',
-                hint='say with --size how large it shall be, instead',
+                'the headroom is too large for the metadata, which is already '
+                'placed',
+                hint='use --size in place of --headroom',
             )
         written[groups.RESIZE_INODE] = self._resize_inode(
             final, indirect, time

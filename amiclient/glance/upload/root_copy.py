@@ -41,7 +41,7 @@ _ZSTD_SINCE = (2, 100)
 #: Bytes of a disk to find out by what qemu-img can do.
 _TRIAL = 1 << 20
 
-_ELSEWHERE = 'name a directory with room by --work-directory'
+_ELSEWHERE = 'use --work-directory to choose a directory with enough room'
 
 
 def plan(

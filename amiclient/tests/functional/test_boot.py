@@ -254,8 +254,8 @@ class TestEnds(BootCase):
         finished = self.run_openstack(*self.words(made, '--append', 'quiet'))
         self.assertEqual((1, ''), (finished.status, finished.stdout))
         self.assertEqual(
-            'there is no room left for what the guest writes; name a '
-            'directory with more by --work-directory\n',
+            'there is no room left for what the guest writes; use '
+            '--work-directory to choose a directory with enough room\n',
             finished.stderr,
         )
         self.assert_clean()

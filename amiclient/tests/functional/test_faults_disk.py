@@ -190,10 +190,10 @@ class TestFull(_Case):
         )  # fmt: skip
         self.assertEqual(1, compared.status)
         self.assertIn(f'{place}: no room', compared.stderr)
-        self.assertIn('by --work-directory', compared.stderr)
+        self.assertIn('with --work-directory', compared.stderr)
         self.assertIn(f'{disk.path}: no room for', finished.stderr)
         self.assertIn('8.0 MiB are free', finished.stderr)
-        self.assertIn('by --work-directory', finished.stderr)
+        self.assertIn('with --work-directory', finished.stderr)
         self.assertEqual([], os.listdir(disk.path))
 
     def test_unpacking(self) -> None:
@@ -295,7 +295,7 @@ class TestForbidden(_Case):
     def test_file_resized_in_place(self) -> None:
         self.closed.chmod(0o444)
         text = self.forbidden('shrink', self.closed, '--in-place')
-        self.assertIn(f'{self.closed}: cannot be written to', text)
+        self.assertIn(f'{self.closed}: not writable', text)
 
     def test_work_directory(self) -> None:
         self.locked.chmod(0o555)
@@ -303,7 +303,7 @@ class TestForbidden(_Case):
         text = self.forbidden(
             'upload', self.root, *self.parts, '--work-directory', self.locked
         )
-        self.assertIn(f'{self.locked} cannot be written to', text)
+        self.assertIn(f'{self.locked} is not writable', text)
 
     def test_tmpdir(self) -> None:
         # As if it were not set.
@@ -332,7 +332,7 @@ class TestForbidden(_Case):
         text = self.failed(
             self.run_openstack('ami', 'shrink', source, '--in-place')
         )
-        self.assertIn('cannot be written to', text)
+        self.assertIn('not writable', text)
         # To read from it is all that the others do.
         output = self.directory / 'output'
         self.openstack('ami', 'shrink', source, '--output', output)

@@ -14,7 +14,7 @@ from amiclient.tests.functional import faulty
 CREATION = {'method': 'POST', 'path': '^/v2/images$'}
 
 REPLACED = 'is not the same file any more'
-CHANGED = 'was changed since it was looked at'
+CHANGED = 'was changed since it was checked'
 
 
 class SwapCase(faulty.FaultCase):

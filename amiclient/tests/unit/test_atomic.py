@@ -135,7 +135,7 @@ class TestOutput(base.TestCase):
         for target, words in (
             (fifo, 'not a regular file'),
             (link, 'not a regular file'),
-            (self.directory, 'a directory'),
+            (self.folder, 'is a directory'),
         ):
             error = self.assertRaises(errors.UsageError, atomic.Output, target)
             self.assertIn(f'{target}: {words}', str(error))
@@ -291,14 +291,14 @@ class TestDirectoryFor(base.TestCase):
             self.directory.mkdir()
             os.chown(self.directory, 1234, 1234)
             if refused:
-                self.assertIn('belongs to somebody else', self.refused())
+                self.assertIn('belongs to another user', self.refused())
             else:
                 self.assertRaises(ZeroDivisionError, self.fail)
             self.directory.rmdir()
             self.directory.symlink_to(own)
             os.lchown(self.directory, 1234, 1234)
             if refused:
-                self.assertIn('belongs to somebody else', self.refused())
+                self.assertIn('belongs to another user', self.refused())
             else:
                 self.assertRaises(ZeroDivisionError, self.fail)
             self.directory.unlink()

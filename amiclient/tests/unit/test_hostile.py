@@ -126,8 +126,8 @@ class TestEndless(HostileCase):
             output=self.tmp() / 'result', repair=True,
         )  # fmt: skip
         self.assertEqual(
-            'e2fsck was ended, for it took more than 1 seconds of processor '
-            'time; what it was given must be damaged',
+            'e2fsck was stopped: it took more than 1 seconds of processor '
+            'time; its input is probably damaged',
             str(error),
         )
 

@@ -71,7 +71,7 @@ class TestLimits(base.TestCase):
 
     def test_processor_time(self) -> None:
         ours = (
-            'sh was ended: programs are limited to 2 seconds of processor '
+            'sh was stopped: programs are limited to 2 seconds of processor '
             'time here; raise the limit: ulimit -t unlimited'
         )
         self.give(2)
@@ -79,11 +79,11 @@ class TestLimits(base.TestCase):
         self.assertEqual(ours, self.refusal(_BUSY, cpu=20))
         self.assertEqual(ours, self.refusal(_BUSY, interruptible=False))
         self.give(20)
-        self.assertIn('must be damaged', self.refusal(_BUSY, cpu=1))
+        self.assertIn('probably damaged', self.refusal(_BUSY, cpu=1))
 
     def test_memory(self) -> None:
         ours = (
-            f'sh was ended: programs are limited to {100 * _MIB} bytes of '
+            f'sh was stopped: programs are limited to {100 * _MIB} bytes of '
             'memory here; raise the limit: ulimit -v unlimited'
         )
         self.give(100 * _MIB, of=resource.RLIMIT_AS)
@@ -97,8 +97,8 @@ class TestLimits(base.TestCase):
 
     def test_memory_of_what_is_not_waited_for(self) -> None:
         told = (
-            f'was ended, for it took more than {100 * _MIB} bytes of memory; '
-            'what it was given must be damaged'
+            f'was stopped: it took more than {100 * _MIB} bytes of memory; '
+            'its input is probably damaged'
         )
         with (
             open('/dev/null', 'rb') as nothing,
@@ -133,7 +133,7 @@ class TestLimits(base.TestCase):
             error = self.assertRaises(
                 errors.ProgramError, program.refuse_limited
             )
-        self.assertIn('sh was ended: programs are limited', str(error))
+        self.assertIn('sh was stopped: programs are limited', str(error))
 
     def test_a_shrink(self) -> None:
         image = shrinking.small(self.tmp(), size=16 * _MIB, data=_MIB)

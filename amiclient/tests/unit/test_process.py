@@ -255,7 +255,7 @@ class TestEnding(base.TestCase):
             errors.ProgramError, self.run_program,
             'echo $$ > "$1"; sleep 1000; true', limit=2,
         )  # fmt: skip
-        self.assertIn('sh was ended, for it took more than', str(error))
+        self.assertIn('sh was stopped: it took more than', str(error))
         self.assertNotIn('\n', str(error))
         self.assert_ended()
 

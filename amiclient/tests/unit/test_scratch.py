@@ -198,7 +198,7 @@ class TestExposed(_Case):
                 made.rename('root.img')
 
         error = self.assertRaises(errors.AmiError, swapped)
-        self.assertIn('was replaced by somebody else', str(error))
+        self.assertIn('was replaced by another process', str(error))
         self.assertEqual(b'of somebody else', self.victim.read_bytes())
         # Neither is what is theirs removed.
         self.assertEqual(2, len(self.names()))

@@ -156,7 +156,7 @@ class TestRepair(base.TestCase):
         # Whoever has lost something is told.
         self.assertEqual(
             name == 'lost-directory',
-            'look for them in lost+found' in (log.output),
+            'look for files in lost+found' in (log.output),
         )
 
 

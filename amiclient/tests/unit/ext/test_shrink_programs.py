@@ -122,7 +122,7 @@ class TestPrograms(base.TestCase):
             errors.DamagedError,
             shrinking.shrunk, self.image, in_place=True,
         )  # fmt: skip
-        self.assertIn('may be damaged, it was being resized', str(error))
+        self.assertIn('may be damaged, the resize failed', str(error))
         self.assertIn(f'run: e2fsck -f -y {self.image}', str(error))
         self.assertNotIn('\n', str(error))
 
@@ -140,7 +140,7 @@ class TestPrograms(base.TestCase):
             self.wrap(name, _HANGS)
             with mock.patch.object(process, 'time', clock):
                 text = self.failed()
-            self.assertIn(f'{name} was ended, for it took more than', text)
+            self.assertIn(f'{name} was stopped: it took more than', text)
             self.unwrap(name)
             mark.unlink()
 

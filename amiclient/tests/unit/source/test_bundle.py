@@ -207,7 +207,7 @@ class TestArchives(BundleCase):
         )
         message = self.refuse(self.tar(self.contents()))
         self.assertIn(f'the image in it has {len(self.image)}', message)
-        self.assertIn('has room for 4.0 MiB; name a directory', message)
+        self.assertIn('has room for 4.0 MiB; use --work-directory', message)
 
     def test_blank(self) -> None:
         """As CirrOS's: a filesystem that was made, and never filled."""

@@ -25,10 +25,10 @@ class TestHostileArchives(test_build.BuildCase):
     def test_members(self) -> None:
         etc = member('etc', SYMLINK, linkname='/etc')
         for members, words in (
-            ([member('a/../../b')], 'leads upwards'),
-            ([etc, member('etc/x')], 'through the symbolic link etc'),
-            ([member('f'), member('f/x')], 'through the file f'),
-            ([member('x', LINK, linkname='../passwd')], 'leads upwards'),
+            ([member('a/../../b')], 'contains ..'),
+            ([etc, member('etc/x')], 'etc is a symbolic link, not'),
+            ([member('f'), member('f/x')], 'f is a file, not'),
+            ([member('x', LINK, linkname='../passwd')], 'contains ..'),
             ([member('x', LINK, linkname='/etc/passwd')], 'not there'),
             ([member('d', DIR), member('x', LINK, linkname='d')], 'directory'),
             ([member('d/x'), member('d')], 'not empty'),
@@ -225,7 +225,7 @@ class TestDirectories(test_build.BuildCase):
             ('./link link=a\\0b', 'a NUL in it'),
             (f'./link link={"x" * 4096}', 'too long'),
             ('./su color=red', "the keyword 'color' is not known"),
-            ('../su uid=0', 'leads upwards'),
+            ('../su uid=0', 'contains ..'),
         ):
             file.write_text(f'# a comment\n{line}\n')
             self.assertIn(words, self.refused(self.source, overrides=file))
