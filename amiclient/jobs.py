@@ -141,7 +141,6 @@ class Pump(threading.Thread):
         self.overflowed = False
 
     def run(self) -> None:
-        """Take what comes, until the end."""
         try:
             while data := self._pipe.read1(_CHUNK):  # type: ignore[attr-defined]
                 if len(data) > self._left and not self._drop:
@@ -157,5 +156,4 @@ class Pump(threading.Thread):
 
     @property
     def kept(self) -> bytes:
-        """What was kept so far."""
         return b''.join(self._kept)

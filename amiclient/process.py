@@ -91,6 +91,8 @@ _LIMITED = {
     resource.RLIMIT_CPU: ('seconds of processor time', 'ulimit -t unlimited'),
 }
 
+_DAMAGED = 'its input is probably damaged'
+
 #: Bytes that a program may write to stdout or stderr, if nobody says.
 MOST = 256 << 20
 
@@ -145,7 +147,7 @@ class TooTalkative(errors.ProgramError):
         name = os.path.basename(result.argv[0])
         super().__init__(
             f'{name} was stopped: it wrote more than {most} bytes of text',
-            hint='its input is probably damaged',
+            hint=_DAMAGED,
         )
         self.result = result
 
@@ -311,7 +313,6 @@ class Running:
 
     @property
     def pid(self) -> int:
-        """Its number."""
         return self._child.pid
 
     @property
@@ -346,11 +347,10 @@ class Running:
         result = Result(self._command, status, b'', self._said())
         _refuse_limited(result, memory=self._memory)
         if self._memory is not None and status and _lacks_memory(result):
-            raise _too_greedy(result, self._memory, 'bytes of memory')
+            raise _too_greedy(result.argv, self._memory, 'bytes of memory')
         return result
 
     def tail(self) -> str:
-        """Its last words, as one line."""
         return Result(self._command, 0, b'', self._said()).tail()
 
     def _said(self) -> str:
@@ -507,7 +507,7 @@ def _refuse_limited(
     if result.status == -signal.SIGXCPU:
         _refuse_own(name, resource.RLIMIT_CPU, cpu)
         if cpu is not None:
-            raise _too_greedy(result, cpu, 'seconds of processor time')
+            raise _too_greedy(result.argv, cpu, 'seconds of processor time')
     elif result.status and _lacks_memory(result):
         _refuse_own(name, resource.RLIMIT_AS, memory)
 
@@ -516,11 +516,12 @@ def _lacks_memory(result: Result) -> bool:
     return bool(_NO_MEMORY.search(f'{result.text}{result.stderr}'))
 
 
-def _too_greedy(result: Result, most: int, unit: str) -> errors.ProgramError:
-    name = os.path.basename(result.argv[0])
+def _too_greedy(
+    argv: Sequence[str], most: float, unit: str, hint: str = _DAMAGED
+) -> errors.ProgramError:
+    name = os.path.basename(argv[0])
     return errors.ProgramError(
-        f'{name} was stopped: it took more than {most} {unit}',
-        hint='its input is probably damaged',
+        f'{name} was stopped: it took more than {most:.0f} {unit}', hint=hint
     )
 
 
@@ -554,17 +555,14 @@ def _wait(
         if cancel is not None and cancel.is_set():
             raise errors.CancelledError('cancelled')
         if limit is not None and time.monotonic() - begin > limit:
-            raise _too_slow(child, limit)
+            raise _too_greedy(
+                cast(Sequence[str], child.args),
+                limit,
+                'seconds',
+                'check whether the disk responds, and try again',
+            )
         if any(one.overflowed for one in pumps):
             _end(child)
-
-
-def _too_slow(child: _Child, limit: float) -> errors.ProgramError:
-    name = os.path.basename(cast(Sequence[str], child.args)[0])
-    return errors.ProgramError(
-        f'{name} was stopped: it took more than {limit:.0f} seconds',
-        hint='check whether the disk responds, and try again',
-    )
 
 
 def _waited(child: _Child, seconds: float) -> bool:

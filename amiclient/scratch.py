@@ -15,7 +15,6 @@ is one that leads to the open file itself, below ``/proc`` (proc(5)).
 
 from collections.abc import Callable, Collection, Iterator
 import contextlib
-import dataclasses
 import errno
 import fcntl
 import logging
@@ -196,35 +195,26 @@ class PrivateDirectory(_Temporary):
         super().__init__(directory, '', _make_directory)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Left:
-    """Something that nobody needs any more, locked while it is looked at."""
-
-    name: str
-    directory: int
-    size: int
-
-
 def sweep(directory: pathlib.Path) -> None:
     """Remove what runs that were killed have left in a directory."""
-    count = size = 0
-    for left in _abandoned(directory):
-        if _remove(left.name, left.directory):
+    count = total = 0
+    for name, parent, size in _abandoned(directory):
+        if _remove(name, parent):
             count += 1
-            size += left.size
+            total += size
     if count:
         _LOG.warning(
             '%s: removed %d temporary %s (%d bytes) of a run that was killed',
             directory,
             count,
             'file' if count == 1 else 'files',
-            size,
+            total,
         )
 
 
 def reclaimable(directory: pathlib.Path) -> int:
     """Tell how many bytes :func:`sweep` would free."""
-    return sum(left.size for left in _abandoned(directory))
+    return sum(size for _, _, size in _abandoned(directory))
 
 
 def is_exposed(directory: pathlib.Path) -> bool:
@@ -240,7 +230,9 @@ def is_exposed(directory: pathlib.Path) -> bool:
     return bool(others) and not status.st_mode & stat.S_ISVTX
 
 
-def _abandoned(directory: pathlib.Path) -> Iterator[_Left]:
+def _abandoned(directory: pathlib.Path) -> Iterator[tuple[str, int, int]]:
+    # Name, directory and size of what nobody needs any more, each locked
+    # while it is looked at.
     try:
         parent = os.open(directory, os.O_RDONLY | _DIRECTORY & ~os.O_NOFOLLOW)
     except OSError:
@@ -252,7 +244,7 @@ def _abandoned(directory: pathlib.Path) -> Iterator[_Left]:
         for name in names:
             with _claimed(name, parent) as size:
                 if size is not None:
-                    yield _Left(name, parent, size)
+                    yield name, parent, size
     finally:
         os.close(parent)
 
@@ -504,7 +496,7 @@ def candidates(
     wanted = os.environ.get('TMPDIR')
     if wanted:
         places.insert(0, pathlib.Path(wanted).absolute())
-    return tuple(place for place in dict.fromkeys(places) if _usable(place))
+    return tuple(filter(_is_writable, dict.fromkeys(places)))
 
 
 def roomiest(
@@ -561,13 +553,9 @@ def named(private: pathlib.Path, place: pathlib.Path) -> Iterator[None]:
         raise
 
 
-def _usable(place: pathlib.Path) -> bool:
-    return place.is_dir() and _is_writable(place)
-
-
 def _is_writable(place: pathlib.Path) -> bool:
     # This knows of read-only filesystems, too, and of access control lists.
-    return os.access(place, os.W_OK | os.X_OK)
+    return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ import fcntl
 import logging
 import os
 import pathlib
+import re
 import signal
 import stat
 import time
@@ -28,6 +29,7 @@ _LOG = logging.getLogger(__name__)
 
 _MOUNTS = pathlib.Path('/proc/self/mountinfo')
 _BLOCK = pathlib.Path('/sys/block')
+_OCTAL = re.compile(r'\\(040|011|012|134)')
 
 #: What the block for multiple mount protection begins with, and what its
 #: second number says.
@@ -105,21 +107,14 @@ def _refuse_writers(path: pathlib.Path, status: os.stat_result) -> None:
 
 def _mounted() -> Iterator[tuple[int, str]]:
     # proc(5), /proc/pid/mountinfo: the third field is major:minor, the fifth
-    # the mount point, with blanks in octal.
+    # the mount point, with blanks and backslashes in octal.
     try:
         lines = _MOUNTS.read_text('utf-8', 'surrogateescape').splitlines()
     except FileNotFoundError:
         return
     for line in lines:
         fields = line.split(' ')
-        where = fields[4]
-        for code, char in (
-            ('\\040', ' '),
-            ('\\011', '\t'),
-            ('\\012', '\n'),
-            ('\\134', '\\'),
-        ):
-            where = where.replace(code, char)
+        where = _OCTAL.sub(lambda code: chr(int(code[1], 8)), fields[4])
         yield _device(fields[2]), where
 
 

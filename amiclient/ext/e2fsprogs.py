@@ -213,8 +213,7 @@ class Toolbox:
         return int(result.text.rpartition(':')[2])
 
     def drop_journal(self, path: pathlib.Path) -> None:
-        """Remove the journal; its blocks become free."""
-        self._run(['tune2fs', '-f', '-O', '^has_journal', path], writes=True)
+        self._tune(path, '-O', '^has_journal')
 
     def add_journal(self, path: pathlib.Path, mib: int, block: int) -> None:
         """Make a journal.
@@ -222,27 +221,22 @@ class Toolbox:
         :param mib: its size in MiB.
         :param block: where to look first for room.
         """
-        where = f'size={mib},location={block}'
-        self._run(['tune2fs', '-f', '-J', where, path], writes=True)
+        self._tune(path, '-J', f'size={mib},location={block}')
 
     def drop_orphan_file(self, path: pathlib.Path) -> None:
         """Remove the file of orphans; it cannot be without a journal."""
-        self._run(['tune2fs', '-f', '-O', '^orphan_file', path], writes=True)
+        self._tune(path, '-O', '^orphan_file')
 
     def add_orphan_file(self, path: pathlib.Path, blocks: int) -> None:
-        """Make a file of orphans of so many blocks."""
         size = f'orphan_file_size={blocks}'
-        self._run(
-            ['tune2fs', '-f', '-O', 'orphan_file', '-E', size, path],
-            writes=True,
-        )
+        self._tune(path, '-O', 'orphan_file', '-E', size)
 
     def drop_mmp(self, path: pathlib.Path) -> None:
         """Remove multiple mount protection, without a look at it.
 
         Of a file that nobody else can have mounted.
         """
-        self._run(['tune2fs', '-f', '-O', '^mmp', path], writes=True)
+        self._tune(path, '-O', '^mmp')
 
     def add_mmp(self, path: pathlib.Path, interval: int) -> None:
         """Protect it from being mounted twice; that takes a free block.
@@ -250,7 +244,7 @@ class Toolbox:
         :param interval: seconds between two updates; 0 for the usual ones.
         """
         often = ['-E', f'mmp_update_interval={interval}'] if interval else []
-        self._run(['tune2fs', '-f', '-O', 'mmp', *often, path], writes=True)
+        self._tune(path, '-O', 'mmp', *often)
 
     def copy_metadata(self, path: pathlib.Path, target: pathlib.Path) -> None:
         """Copy a filesystem without the content of its files, sparsely."""
@@ -273,6 +267,9 @@ class Toolbox:
             input=script.encode('ascii'),
         )
 
+    def _tune(self, path: pathlib.Path, *options: str) -> None:
+        self._run(['tune2fs', '-f', *options, path], writes=True)
+
     def _mend(self, path: pathlib.Path, how: str) -> bool:
         # What one run mends may show the next what else is wrong. Only a run
         # that changes nothing proves that it is in order.
@@ -294,12 +291,8 @@ class Toolbox:
         input: bytes | None = None,
         most: int = process.MOST,
     ) -> process.Result:
-        """Run a program.
-
-        :param argv: all paths in it are those of filesystems.
-        :param writes: whether it writes to them.
-        :param target: a file that it makes, its last argument.
-        """
+        # All paths in argv are those of filesystems, to which it writes or
+        # not; the target is a file that it makes, its last argument.
         with contextlib.ExitStack() as stack:
             paths = {
                 word: _opened(word, stack)

@@ -14,10 +14,7 @@ import math
 
 from amiclient import errors
 from amiclient.ext.layout import Layout
-from amiclient.ext.superblock import COMPAT_RESIZE_INODE
-from amiclient.ext.superblock import COMPAT_SPARSE_SUPER2
-from amiclient.ext.superblock import INCOMPAT_META_BG
-from amiclient.ext.superblock import RO_COMPAT_SPARSE_SUPER
+from amiclient.ext import superblock
 from amiclient.ext.superblock import Superblock
 from amiclient import sparse
 
@@ -50,7 +47,7 @@ class Geometry:
         found = self.superblock
         blocks = count * (2 + found.inode_blocks)
         blocks += self._backups(count) * (1 + self._descriptor_blocks(count))
-        if found.incompat & INCOMPAT_META_BG:
+        if found.incompat & superblock.INCOMPAT_META_BG:
             per_block = found.block_size // found.desc_size
             first = found.first_meta_bg * per_block
             for rest in {0, 1, per_block - 1} & set(range(per_block)):
@@ -64,9 +61,9 @@ class Geometry:
         By formula: this is asked for many numbers of groups, some large.
         """
         found = self.superblock
-        if found.compat & COMPAT_SPARSE_SUPER2:
+        if found.compat & superblock.COMPAT_SPARSE_SUPER2:
             return sum(place < count for place in self._places(count))
-        if not found.ro_compat & RO_COMPAT_SPARSE_SUPER:
+        if not found.ro_compat & superblock.RO_COMPAT_SPARSE_SUPER:
             return count
         backups = min(count, 2)
         for base in (3, 5, 7):
@@ -166,7 +163,7 @@ class Geometry:
         does not come back.
         """
         found = self.superblock
-        if found.incompat & INCOMPAT_META_BG:
+        if found.incompat & superblock.INCOMPAT_META_BG:
             return self
         count = self.groups(blocks)
         own = -(-count // (found.block_size // found.desc_size))
@@ -191,7 +188,7 @@ class Geometry:
 
     def _has_backup(self, number: int, count: int) -> bool:
         found = self.superblock
-        if found.compat & COMPAT_SPARSE_SUPER2:
+        if found.compat & superblock.COMPAT_SPARSE_SUPER2:
             return number in self._places(count)
         return found.has_backup(number)
 
@@ -214,12 +211,12 @@ class Geometry:
         # size as long as the reserve does not exceed what it can be.
         found = self.superblock
         reserved = found.reserved_gdt_blocks
-        if found.incompat & INCOMPAT_META_BG:
+        if found.incompat & superblock.INCOMPAT_META_BG:
             return found.first_meta_bg + reserved
         per_block = found.block_size // found.desc_size
         old = -(-found.group_count // per_block)
         new = math.ceil(count / per_block)
-        if found.compat & COMPAT_RESIZE_INODE:
+        if found.compat & superblock.COMPAT_RESIZE_INODE:
             reserved = min(reserved + old - new, found.block_size // 4)
         return new + max(0, reserved)
 

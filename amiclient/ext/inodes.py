@@ -77,17 +77,14 @@ class Inode:
 
     @property
     def mode(self) -> int:
-        """Type and permissions."""
         return self._u16(0)
 
     @property
     def uid(self) -> int:
-        """The owner."""
         return self._u16(0x02) | self._u16(0x78) << 16
 
     @property
     def gid(self) -> int:
-        """The group."""
         return self._u16(0x18) | self._u16(0x7A) << 16
 
     @property
@@ -97,7 +94,6 @@ class Inode:
 
     @property
     def flags(self) -> int:
-        """The flags."""
         return self._u32(0x20)
 
     @property
@@ -125,22 +121,18 @@ class Inode:
 
     @property
     def is_file(self) -> bool:
-        """Whether it is a regular file."""
         return stat.S_ISREG(self.mode)
 
     @property
     def is_directory(self) -> bool:
-        """Whether it is a directory."""
         return stat.S_ISDIR(self.mode)
 
     @property
     def is_link(self) -> bool:
-        """Whether it is a symbolic link."""
         return stat.S_ISLNK(self.mode)
 
     @property
     def is_inline(self) -> bool:
-        """Whether its content is in the inode."""
         return bool(self.flags & INLINE)
 
     @property
@@ -160,7 +152,6 @@ class Inode:
 
     @property
     def has_extents(self) -> bool:
-        """Whether its blocks are told by extents."""
         return bool(self.flags & EXTENTS)
 
     @property

@@ -275,7 +275,6 @@ class Layout:
         return Inode(number, data, path)
 
     def inodes(self) -> Iterator[Inode]:
-        """Read all inodes in use."""
         found = self.superblock
         size = found.inode_size
         for group in self.groups:

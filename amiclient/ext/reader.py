@@ -137,20 +137,22 @@ class Reader:
         :returns: None if there is none, or it is encrypted.
         :raises SourceError: if it is longer than the limit.
         """
-        found = self.find(name)
-        if found is None or not found.is_file or found.is_encrypted:
-            return None
-        return self.read(found, limit)
+        found = self._readable(name)
+        return None if found is None else self.read(found, limit)
 
     def head(self, name: str, count: int) -> bytes | None:
         """Read what a regular file begins with.
 
         :returns: None if there is none, or it is encrypted.
         """
+        found = self._readable(name)
+        return None if found is None else b''.join(self.span(found, 0, count))
+
+    def _readable(self, name: str) -> Inode | None:
         found = self.find(name)
         if found is None or not found.is_file or found.is_encrypted:
             return None
-        return b''.join(self.span(found, 0, count))
+        return found
 
     def read(self, node: Inode, limit: int) -> bytes:
         """Read a regular file.
@@ -293,7 +295,6 @@ class Reader:
         return found
 
     def _runs(self, node: Inode) -> Iterator[_Run]:
-        """Tell the runs of a file, ascending."""
         body = node.body
         blocks = -(-node.size // self.superblock.block_size)
         if node.has_extents:

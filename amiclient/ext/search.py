@@ -159,12 +159,10 @@ class Track:
 
     @property
     def measured(self) -> geometry.Geometry:
-        """What decides its smallest size now."""
         return self._measured or geometry.measure(self.layout)
 
     @property
     def superblock(self) -> superblock.Superblock:
-        """What its superblock says now."""
         return self.layout.superblock
 
     def forget(self) -> None:

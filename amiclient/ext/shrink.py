@@ -70,7 +70,6 @@ class Shrunk:
 
     @property
     def size(self) -> int:
-        """Bytes of the result: blocks times block size."""
         return self.block_count * self.block_size
 
     @property
@@ -92,15 +91,14 @@ def plan(
         mending, rather than while executing.
     :param exact: try the shrink out on a copy of the metadata, so that the
         size is known to the block.
-    :raises SourceError: if the filesystem is busy, damaged or of a kind that
-        cannot be shrunk.
-    :raises NoSpaceError: if there is no room for the copy.
-    :raises ProgramError: if e2fsprogs are missing or too old.
+    :raises AmiError: as :func:`amiclient.ext.plan.prepare` does.
     """
     planned = prepare(request)
     if check and not planned.recover:
         with progress.task('Checking'):
-            clean = _tools(planned).check(planned.image.path)
+            clean = Toolbox.of(planned.image.superblock).check(
+                planned.image.path
+            )
         planned = dataclasses.replace(
             planned, checked=clean, recover=not clean
         )
@@ -110,7 +108,7 @@ def plan(
 
 
 def _rehearse(planned: ShrinkPlan, progress: Progress) -> ShrinkPlan:
-    tools = _tools(planned)
+    tools = Toolbox.of(planned.image.superblock)
     with (
         errors.about(planned.image.path),
         scratch.workshop(planned.folder) as folder,
@@ -183,7 +181,7 @@ def _on_copy(
     cancel: threading.Event | None,
 ) -> Shrunk:
     request = planned.request
-    tools = _tools(planned, cancel)
+    tools = Toolbox.of(planned.image.superblock, cancel)
     with (
         atomic.Output(planned.output) as output,
         repair.clean_source(planned, tools, progress) as source,
@@ -231,13 +229,15 @@ def _in_place(
     cancel: threading.Event | None,
 ) -> Shrunk:
     path, request = planned.image.path, planned.request
-    tools = _tools(planned, cancel if request.own else None)
-    if not request.own:
+    gentle = tools = Toolbox.of(planned.image.superblock)
+    if request.own:
+        tools = dataclasses.replace(tools, cancel=cancel)
+    else:
         tools = dataclasses.replace(tools, interruptible=False)
     recover = planned.recover or not tools.check(path)
     if recover and not request.options.repair:
-        with scratch.workshop(planned.directory) as directory:
-            repair.refuse_damaged(path, directory / _METADATA, _tools(planned))
+        with scratch.workshop(planned.folder) as folder:
+            repair.refuse_damaged(path, folder / _METADATA, gentle)
     repair.mend(path, tools, recover=recover, repair=request.options.repair)
     state = locks.state(path)
     with Layout.opened(path) as layout:
@@ -293,18 +293,16 @@ def _try_out(
     tools: Toolbox,
 ) -> Track:
     """Search on a copy of the metadata, where moving data costs little."""
-    metadata, trial = directory / _METADATA, directory / 'trial'
+    metadata = folder / _METADATA
     tools.copy_metadata(path, metadata)
 
-    def fresh() -> pathlib.Path:
-        sparse.copy(metadata, trial)
-        return trial
+    def copy(name: str) -> pathlib.Path:
+        sparse.copy(metadata, folder / name)
+        return folder / name
 
-    def another() -> pathlib.Path:
-        sparse.copy(metadata, directory / 'another')
-        return directory / 'another'
-
-    return _search(target, fresh, another, tools, QUIET)
+    return _search(
+        target, lambda: copy('trial'), lambda: copy('another'), tools, QUIET
+    )
 
 
 def _search(
@@ -337,9 +335,9 @@ def _descend(
     tools: Toolbox,
     progress: Progress,
 ) -> Track:
-    """Search from a fresh copy each time it fails."""
     cause: errors.AmiError | None = None
-    for attempt in _attempts(goal):
+    roomy = dataclasses.replace(goal, slack=_ROOMY * goal.slack, cut=False)
+    for attempt in (goal, roomy):
         path = fresh()
         with progress.task('Shrinking'):
             try:
@@ -357,11 +355,6 @@ def _descend(
         f'resize2fs cannot {what} this filesystem: {cause}',
         hint='nothing was changed',
     ) from cause
-
-
-def _attempts(goal: search.Goal) -> Iterator[search.Goal]:
-    yield goal
-    yield dataclasses.replace(goal, slack=_ROOMY * goal.slack, cut=False)
 
 
 def _finish(before: Layout, track: Track) -> None:
@@ -487,9 +480,3 @@ def _result(planned: ShrinkPlan, target: Target, track: Track) -> Shrunk:
         in_use=found.in_use,
         lower_bound=target.bound_at(track.measured),
     )
-
-
-def _tools(
-    planned: ShrinkPlan, cancel: threading.Event | None = None
-) -> Toolbox:
-    return Toolbox.of(planned.image.superblock, cancel)

@@ -194,7 +194,6 @@ class Superblock:
 
     @property
     def group_count(self) -> int:
-        """The number of block groups."""
         blocks = self.block_count - self.first_data_block
         return -(-blocks // self.blocks_per_group)
 
@@ -239,7 +238,6 @@ class Superblock:
         )
 
     def first_block(self, group: int) -> int:
-        """Tell the number of a group's first block."""
         return self.first_data_block + group * self.blocks_per_group
 
     def has_backup(self, group: int) -> bool:

@@ -125,16 +125,15 @@ def plan(request: BuildRequest) -> BuildPlan:
     ):
         if isinstance(given, int):
             units.require_whole(name, given, placement.BLOCK, _BLOCKS)
-    largest = placement.largest()
     for name, wanted in (
         ('--size', request.size or 0),
         ('--headroom', request.options.headroom.size),
     ):
-        if wanted > largest:
+        if wanted > placement.LARGEST:
             raise errors.UsageError(
                 f'{name} of {wanted} bytes is too large',
                 hint=f'no filesystem that is built here has more than '
-                f'{units.format_size(largest)}',
+                f'{units.format_size(placement.LARGEST)}',
             )
     kind = opening.special(request.source)
     is_directory = kind == _DIRECTORY

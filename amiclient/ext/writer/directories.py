@@ -89,7 +89,6 @@ class DirectoryBlocks:
 
     @property
     def block_count(self) -> int:
-        """How many blocks it takes."""
         return len(self._leaves) + self.is_hashed * (1 + len(self._middle()))
 
     def blocks(self, seed: int) -> list[bytes]:

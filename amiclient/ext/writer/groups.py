@@ -86,20 +86,7 @@ class Identity:
 
     @property
     def checksum_seed(self) -> int:
-        """The seed of the checksums."""
         return checksums.crc32c(0xFFFFFFFF, self.uuid)
-
-
-@dataclasses.dataclass(frozen=True)
-class Journal:
-    """Where the journal is.
-
-    :param body: what is in its inode about that.
-    :param size: bytes.
-    """
-
-    body: bytes
-    size: int
 
 
 class Groups:
@@ -133,11 +120,6 @@ class Groups:
         self.descriptors = b''.join(
             self._group(number) for number in range(placed.groups)
         )
-
-    @property
-    def free_inodes(self) -> int:
-        """How many inodes are not in use."""
-        return self.placed.inodes * self.placed.groups - self._inode_count
 
     def _group(self, number: int) -> bytes:
         placed = self.placed
@@ -175,14 +157,7 @@ class Groups:
             unused,
             0,
             # The high halves: there are fewer than 2**32 blocks.
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
+            *bytes(8),
             block_check >> 16,
             inode_check >> 16,
             0,
@@ -193,11 +168,11 @@ class Groups:
         return data[:30] + struct.pack('<H', check & 0xFFFF) + data[32:]
 
     def superblock(
-        self, identity: Identity, journal: Journal | None, group: int
+        self, identity: Identity, journal: nodes.Node | None, group: int
     ) -> bytes:
-        """Make the superblock, or a copy of it.
+        """Make the superblock, or a copy of it for another group.
 
-        :param group: that it is for.
+        :param journal: its inode.
         """
         placed = self.placed
         data = bytearray(1024)
@@ -214,7 +189,7 @@ class Groups:
             placed.blocks,
             min(placed.blocks // _ROOT_PART, placed.blocks // 2),
             self.free_blocks,
-            self.free_inodes,
+            placed.inodes * placed.groups - self._inode_count,
             0,
             2,
             2,

@@ -98,17 +98,14 @@ class Node:
 
     @property
     def is_directory(self) -> bool:
-        """Whether it is a directory."""
         return stat.S_ISDIR(self.mode)
 
     @property
     def is_file(self) -> bool:
-        """Whether it is a regular file."""
         return stat.S_ISREG(self.mode)
 
     @property
     def is_symlink(self) -> bool:
-        """Whether it is a symbolic link."""
         return stat.S_ISLNK(self.mode)
 
     def packed(self) -> 'Node | Packed':
@@ -158,12 +155,10 @@ class Packed(bytes):
 
     @property
     def mode(self) -> int:
-        """Type and permissions."""
         return int.from_bytes(self[:2], 'little')
 
     @property
     def number(self) -> int:
-        """Number of the inode."""
         return int.from_bytes(self[2:6], 'little')
 
     def whole(self) -> Node:
@@ -306,7 +301,6 @@ class Tree:
         return [node for _, node in sorted(found.items())]
 
     def packed(self) -> Iterator[Packed]:
-        """Go through the others, in the same order."""
         for _, _, _, child in self._entries():
             if isinstance(child, Packed):
                 yield child

@@ -38,6 +38,9 @@ _SMALLEST_TABLE = 64
 #: s_reserved_gdt_blocks may be up to a quarter of a block's bytes.
 _LARGEST_TABLE = BLOCK // 4
 
+#: Bytes of the largest filesystem whose groups have room.
+LARGEST = _LARGEST_TABLE * DESCRIPTORS_PER_BLOCK * PER_GROUP * BLOCK
+
 #: mke2fs and resize2fs have no last group with fewer blocks to spare.
 _SPARE = 50
 
@@ -69,11 +72,6 @@ def default_journal(blocks: int) -> int:
     return _LARGEST_JOURNAL
 
 
-def largest() -> int:
-    """Tell the bytes of the largest filesystem whose groups have room."""
-    return _LARGEST_TABLE * DESCRIPTORS_PER_BLOCK * PER_GROUP * BLOCK
-
-
 def table_blocks(size: int) -> int:
     """Tell the blocks to set aside for group descriptors.
 
@@ -81,11 +79,6 @@ def table_blocks(size: int) -> int:
     """
     needed = 2 * -(-size // (BLOCK * PER_GROUP * DESCRIPTORS_PER_BLOCK))
     return min(max(needed, _SMALLEST_TABLE), _LARGEST_TABLE)
-
-
-def has_backup(group: int) -> bool:
-    """Tell whether a group begins with a copy of the superblock."""
-    return group in _BACKUPS or not group
 
 
 def backups(groups: int) -> list[int]:
@@ -128,7 +121,6 @@ class Space:
         return self.end - sum(count for _, count in self.free)
 
     def copy(self) -> 'Space':
-        """Make another one that is the same, to try things out."""
         other = Space(self.table, self.per_group)
         other.end, other.free = self.end, list(self.free)
         return other
@@ -156,7 +148,6 @@ class Space:
         return runs
 
     def take_one(self) -> int:
-        """Take a block."""
         return self.take(1)[0][0]
 
     def take_together(self, count: int) -> int:
@@ -174,7 +165,6 @@ class Space:
         return first
 
     def give_back(self, start: int, count: int) -> None:
-        """Let blocks be free again."""
         self.free.append((start, count))
 
     def regroup(self, per_group: int) -> list[sparse.Run]:
@@ -204,7 +194,7 @@ class Space:
     def _room(self) -> int:
         """Tell the blocks up to the next copy of the superblock; skip one."""
         group, offset = divmod(self.end, self.per_group)
-        if offset == 0 and has_backup(group):
+        if offset == 0 and group in (0, *_BACKUPS):
             self.end += 1 + self.table
         following = _BACKUPS[bisect.bisect_right(_BACKUPS, group)]
         return following * self.per_group - self.end
@@ -228,7 +218,6 @@ class Placement:
 
     @property
     def groups(self) -> int:
-        """How many groups there are."""
         return len(self.tables)
 
     @property
@@ -348,7 +337,7 @@ def _placed(space: Space, groups: int, per_group: int) -> Placement:
 
 def _least(group: int, per_group: int, table: int) -> int:
     own = 2 + per_group // INODES_PER_BLOCK
-    return own + (1 + table if has_backup(group) else 0) + _SPARE
+    return own + (1 + table if group in (0, *_BACKUPS) else 0) + _SPARE
 
 
 def _whole(size: int, per_group: int, space: Space) -> int:

@@ -240,17 +240,12 @@ def seal(data: bytearray, first: int, filesystem_seed: int) -> None:
         data[at::SIZE] = column
 
 
-def _clamped(time: int) -> tuple[int, int]:
-    # As the kernel does with what a filesystem cannot hold.
-    seconds, nanoseconds = divmod(time, _NANO)
-    if not _EARLIEST <= seconds <= _LATEST:
-        return min(max(seconds, _EARLIEST), _LATEST), 0
-    return seconds, nanoseconds
-
-
 @functools.lru_cache(maxsize=1024)
 def _stored(time: int) -> tuple[int, int]:
-    seconds, nanoseconds = _clamped(time)
+    seconds, nanoseconds = divmod(time, _NANO)
+    if not _EARLIEST <= seconds <= _LATEST:
+        # As the kernel does with what a filesystem cannot hold.
+        seconds, nanoseconds = min(max(seconds, _EARLIEST), _LATEST), 0
     # The low half is signed; what that leaves are the epoch bits.
     low = (seconds & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
     return seconds & 0xFFFFFFFF, nanoseconds << 2 | (seconds - low) >> 32 & 3

@@ -126,7 +126,6 @@ class Writer:
             node.extents = []
 
     def put(self, number: int, data: bytes) -> None:
-        """Write a block, or several that follow each other."""
         self.write(number * placement.BLOCK, data)
 
     def move(self, number: int, to: int, count: int) -> None:
@@ -139,7 +138,6 @@ class Writer:
             self.write(to * placement.BLOCK + done, data)
 
     def write(self, offset: int, data: bytes) -> None:
-        """Write some bytes."""
         sparse.write_all(self.descriptor, data, offset)
 
     def finish(self, tree: nodes.Tree, wish: groups.Wish) -> Made:
@@ -216,7 +214,7 @@ class Writer:
             if size <= nodes.SHORT:
                 node.body, flags = node.target, 0
             else:
-                self._add_block(node, node.target)
+                self._add_blocks(node, [node.target])
         elif not node.is_file:
             flags = 0
             if stat.S_ISCHR(node.mode) or stat.S_ISBLK(node.mode):
@@ -278,9 +276,6 @@ class Writer:
             flags |= inodes.INDEX
         return found.block_count * placement.BLOCK, flags
 
-    def _add_block(self, node: nodes.Node, data: bytes) -> None:
-        self._add_blocks(node, [data])
-
     def _add_blocks(self, node: nodes.Node, blocks: list[bytes]) -> None:
         logical = 0
         for start, count in self.space.take(len(blocks)):
@@ -308,7 +303,7 @@ class Writer:
         inode_count: int,
         identity: groups.Identity,
         written: dict[int, bytes],
-    ) -> groups.Journal | None:
+    ) -> nodes.Node | None:
         blocks = groups.journal_blocks(wish.options.journal)
         if blocks is None:
             trial = self.space
@@ -331,7 +326,7 @@ class Writer:
         written[node.number] = self._described(
             node, identity, identity.checksum_seed, identity.time * _NANO
         )
-        return groups.Journal(node.body, node.size)
+        return node
 
     def _settled(
         self, wish: groups.Wish, inode_count: int
@@ -413,7 +408,7 @@ class Writer:
         self,
         final: groups.Groups,
         identity: groups.Identity,
-        journal: groups.Journal | None,
+        journal: nodes.Node | None,
     ) -> None:
         placed = final.placed
         for number, data in final.bitmaps:
