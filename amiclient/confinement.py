@@ -202,10 +202,6 @@ def _say(what: str) -> None:
 
 
 def _call(number: int, *words: int | ctypes.Array[ctypes.c_char]) -> int:
-    """Make a system call.
-
-    :raises OSError: if it fails.
-    """
     result: int = _LIBC.syscall(
         *(
             ctypes.c_long(word) if isinstance(word, int) else word
@@ -228,12 +224,7 @@ def version() -> int:
 
 
 def _restrict(known: int, rules: Iterator[tuple[Place, int]]) -> None:
-    """Let this thread open no file but those.
-
-    :param known: the version of Landlock.
-    :param rules: what may be done with them, or with what is in them.
-    :raises OSError: if that does not work.
-    """
+    """Let this thread open no file but those that the rules name."""
     handles = (1 << _RIGHTS[min(known, len(_RIGHTS) - 1)]) - 1
     words = [handles]
     if known >= _NET_SINCE:

@@ -49,10 +49,7 @@ def worst(found: Iterable[Finding]) -> Severity | None:
 
 
 def failed(found: Iterable[Finding], *, strict: bool = False) -> bool:
-    """Decide whether a check failed.
-
-    :param strict: whether a warning is enough.
-    """
+    """Whether a check failed; if strict, a warning is enough."""
     enough = ('error', 'warning') if strict else ('error',)
     return worst(found) in enough
 
@@ -61,19 +58,14 @@ def without(
     found: Iterable[Finding],
     ignored: Collection[str],
 ) -> tuple[Finding, ...]:
-    """Leave out what the user does not want to hear of.
-
-    :param ignored: names of rules.
-    """
+    """Leave out the findings of rules that the user ignores."""
     return tuple(finding for finding in found if finding.rule not in ignored)
 
 
 def refuse_unknown(ignored: Iterable[str], known: Collection[str]) -> None:
-    """Refuse to ignore a rule that there is not.
+    """Refuse names of rules that are not known.
 
-    :param ignored: names of rules, as the user gave them.
-    :param known: the names of all rules.
-    :raises UsageError: if one is not among them.
+    :raises UsageError: if there is one.
     """
     for rule in ignored:
         if rule not in known:

@@ -54,7 +54,6 @@ def start(
 
     What hangs in the network is left to itself, and ends with the program.
 
-    :param name: of the thread.
     :returns: the thread; and what it returned or raised, in time.
     """
     done: futures.Future[_T] = futures.Future()

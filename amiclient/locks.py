@@ -154,7 +154,6 @@ def refuse_changed(
 ) -> None:
     """Make sure that a file is the one that was looked at, and as it was.
 
-    :param path: what it is called.
     :param before: its :func:`state` when it was looked at.
     :param now: that of what was opened; None for that of what has its name.
     :raises BusyError: if it is not.

@@ -264,12 +264,10 @@ def reading(
 ) -> Iterator['Running']:
     """Run a program for what it writes, which is too much to be kept.
 
-    It is ended with the ``with`` block.
+    It is ended with the ``with`` block. The parameters are those of
+    :func:`run`.
 
-    :param argv: its name, without a directory, and its arguments.
     :param stdin: a file that it reads from its position on.
-    :param access: what it may open besides; None for whatever the user may.
-    :param memory: the bytes of address space that it may take.
     :returns: what it writes. At the end, its exit status is looked at.
     :raises ProgramError: if it is missing.
     """
@@ -325,7 +323,7 @@ class Running:
         return _waited(self._child, seconds)
 
     def read(self, count: int, /) -> bytes:
-        """Read up to so many bytes of what it writes; none at the end.
+        """Read what it writes; nothing at the end.
 
         :raises ProgramFailed: if it failed.
         """
@@ -373,12 +371,10 @@ def background(
 
     It is ended with the ``with`` block. It is killed with this process, too,
     even if that is killed itself (PR_SET_PDEATHSIG in prctl(2)). So it has to
-    be started by a thread that lives as long as it is needed.
+    be started by a thread that lives as long as it is needed. The parameters
+    are those of :func:`run`.
 
-    :param argv: its name, without a directory, and its arguments.
-    :param access: what it may open; None for whatever the user may.
     :param inherited: descriptors that it has as well, by the same numbers.
-    :param memory: the bytes of address space that it may take.
     :raises ProgramError: if it is missing.
     """
     program = _found(argv)
@@ -428,13 +424,7 @@ def _started(
     env: Mapping[str, str] | None = None,
     inherited: Sequence[int] = (),
 ) -> Iterator[_Child]:
-    """Start a program, and wait for it at the end of the ``with`` block.
-
-    :param command: with the path of the program.
-    :param access: what it may open; None for whatever the user may.
-    :param env: variables to add to the environment.
-    :param inherited: descriptors that it has as well, by the same numbers.
-    """
+    """Start a program, and wait for it at the end of the ``with`` block."""
     variables = dict(os.environ)
     if access is not None:
         # Passwords and tokens are no business of what reads images.
@@ -497,12 +487,7 @@ def _refuse_own(name: str, what: int, most: int | None) -> None:
 def _refuse_limited(
     result: Result, *, cpu: int | None = None, memory: int | None = None
 ) -> None:
-    """Make sure that a program did not end at a limit.
-
-    :param cpu: the seconds of processor time that it was given.
-    :param memory: the bytes.
-    :raises ProgramError: if it did; not of memory, if that was a plenty.
-    """
+    """Refuse what ended at a limit; of memory, only if that was our own."""
     name = os.path.basename(result.argv[0])
     if result.status == -signal.SIGXCPU:
         _refuse_own(name, resource.RLIMIT_CPU, cpu)

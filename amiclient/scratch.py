@@ -138,7 +138,6 @@ class _Temporary:
 class File(_Temporary):
     """A file that only we may read, until it gets another name.
 
-    :param directory: the directory that it is in.
     :param stem: the name that it will have.
     """
 
@@ -185,11 +184,8 @@ class File(_Temporary):
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
 
-class PrivateDirectory(_Temporary):
-    """A directory that only we may look into.
-
-    :param directory: the directory that it is in.
-    """
+class Directory(_Temporary):
+    """A directory that only we may look into."""
 
     def __init__(self, directory: pathlib.Path) -> None:
         super().__init__(directory, '', _make_directory)
@@ -424,9 +420,8 @@ def full_disk(
 
 
 def refuse_too_large(directory: pathlib.Path, size: int) -> None:
-    """Make sure that a file may become so large (setrlimit(2)).
+    """Make sure that a file may have so many bytes (setrlimit(2)).
 
-    :param size: bytes.
     :raises TooLargeError: if it may not.
     """
     limit = errors.largest_file()

@@ -55,7 +55,6 @@ def write(fd: int, data: bytes, offset: int, *, grain: int = BLOCK) -> None:
     There must be a hole, or nothing, where it is written. What ends in zeros
     does not make the file longer: see ftruncate(2).
 
-    :param offset: where in the file, in bytes.
     :param grain: bytes of zeros that are worth a hole.
     :raises OSError: if it cannot be written.
     """
@@ -65,10 +64,7 @@ def write(fd: int, data: bytes, offset: int, *, grain: int = BLOCK) -> None:
 
 
 def write_all(fd: int, data: bytes | memoryview, offset: int) -> None:
-    """Write data to a file, whatever it is.
-
-    :raises OSError: if it cannot be written.
-    """
+    """Write all data to a file, zeros too."""
     view = memoryview(data)
     while view:
         done = os.pwrite(fd, view, offset)
@@ -190,8 +186,7 @@ def copy(source: pathlib.Path, target: pathlib.Path) -> None:
 def clone(source: int, target: int) -> bool:
     """Make a file share all blocks of another, copied on write.
 
-    :param source: file descriptor, open for reading.
-    :param target: file descriptor of an empty file, open for writing.
+    :param target: an empty file, open for writing.
     :returns: whether the filesystem that holds them can do that.
     """
     try:
@@ -216,8 +211,6 @@ def copy_runs(
     Holes of the source are not read; zeros are not written, so the target
     must read as zeros where nothing was written yet.
 
-    :param source: file descriptor, open for reading.
-    :param target: file descriptor, open for writing.
     :param runs: ranges of byte offsets, ascending.
     :raises SourceError: where the source cannot be read, naming the offset.
     :raises CancelledError: if ``cancel`` was set meanwhile.
@@ -269,7 +262,6 @@ def clear(descriptor: int, runs: Iterable[Run]) -> None:
     """Make ranges of bytes zeros, and holes where that is possible.
 
     :param descriptor: a file or block device, open for writing.
-    :param runs: ranges of byte offsets.
     """
     device = stat.S_ISBLK(os.fstat(descriptor).st_mode)
     for first, end in runs:
@@ -288,10 +280,7 @@ def bytes_of(runs: Iterable[Run], block_size: int) -> list[Run]:
 
 
 def cut_short(size: int) -> errors.SourceError:
-    """Say that a file ends before its filesystem does.
-
-    :param size: bytes that it has.
-    """
+    """Say that a file with so many bytes ends before its filesystem does."""
     return errors.SourceError(
         f'the source ends at byte {size}, within its filesystem',
         hint='it was cut short; download or copy it again',

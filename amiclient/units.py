@@ -57,10 +57,7 @@ class Headroom(NamedTuple):
     percent: float = 0.0
 
     def of(self, in_use: int) -> int:
-        """Tell the bytes to leave free in a filesystem.
-
-        :param in_use: bytes that it takes with none.
-        """
+        """Tell the bytes to leave free in what takes so many with none."""
         return self.size + int(in_use * self.percent / 100)
 
     def __str__(self) -> str:
@@ -68,10 +65,7 @@ class Headroom(NamedTuple):
 
 
 def inodes(headroom: int) -> int:
-    """Tell the inodes that go with free space, as mke2fs has them.
-
-    :param headroom: bytes.
-    """
+    """Tell the inodes that go with some bytes of free space in mke2fs."""
     return -(-headroom // _PER_INODE)
 
 
@@ -133,11 +127,8 @@ def format_size(size: int) -> str:
 
 
 def require_whole(option: str, size: int, unit: int, what: str) -> None:
-    """Refuse a size that is not made of whole units.
+    """Refuse a size that is not made of whole units, both in bytes.
 
-    :param option: what gave it.
-    :param size: bytes.
-    :param unit: bytes.
     :param what: what the units are.
     :raises UsageError: if it is not, with the sizes to give instead.
     """

@@ -39,7 +39,6 @@ class FileMetadata(NamedTuple):
 def differences(one: pathlib.Path, other: pathlib.Path) -> list[str]:
     """Name the files that differ, or that one filesystem has alone.
 
-    :param one: an image with an ext2, ext3 or ext4 filesystem.
     :returns: their paths, as text that is safe to print, sorted.
     :raises DamagedError: if one of them cannot be read.
     """

@@ -9,6 +9,7 @@ away goes too. The lower bound is the smallest number of blocks that holds the
 data and the metadata of the groups which that many blocks make.
 """
 
+import bisect
 import dataclasses
 import math
 
@@ -56,22 +57,15 @@ class Geometry:
         return blocks
 
     def _backups(self, count: int) -> int:
-        """Count the copies of the superblock in so many groups.
-
-        By formula: this is asked for many numbers of groups, some large.
-        """
         found = self.superblock
         if found.compat & superblock.COMPAT_SPARSE_SUPER2:
             return sum(place < count for place in self._places(count))
         if not found.ro_compat & superblock.RO_COMPAT_SPARSE_SUPER:
             return count
-        backups = min(count, 2)
-        for base in (3, 5, 7):
-            power = base
-            while power < count:
-                backups += 1
-                power *= base
-        return backups
+        # Asked for many numbers of groups, some large.
+        return min(count, 1) + bisect.bisect_left(
+            superblock.SPARSE_GROUPS, count
+        )
 
     def groups(self, blocks: int) -> int:
         """Tell how many block groups a number of blocks makes."""
@@ -224,7 +218,6 @@ class Geometry:
 def measure(layout: Layout) -> Geometry:
     """Measure a filesystem.
 
-    :param layout: its block groups.
     :raises DamagedError: if the bitmaps cannot be read.
     """
     found = layout.superblock

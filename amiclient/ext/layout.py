@@ -48,11 +48,8 @@ _RUNS = 1 << 23
 class RootImage:
     """An ext2, ext3 or ext4 filesystem that starts at byte 0 of something.
 
-    :param path: the file or block device.
-    :param size: bytes of the file or device, which may be more than the
+    :param size: bytes of the file or block device, which may be more than the
         filesystem takes.
-    :param is_device: whether it is a block device.
-    :param superblock: what its superblock says.
     :param state: what :func:`amiclient.locks.state` said when it was read.
     :param boot_sector: bytes at its beginning that must be zeros, for Nova
         would take it for a partitioned disk else.
@@ -121,8 +118,6 @@ class Group:
 class Layout:
     """The block groups of one filesystem, read from an open file.
 
-    :param descriptor: a file descriptor, open for reading.
-    :param found: what its superblock says.
     :raises DamagedError: if a descriptor points outside the filesystem.
     """
 
@@ -139,10 +134,9 @@ class Layout:
     def opened(
         cls, path: pathlib.Path, flags: int = os.O_RDONLY
     ) -> Iterator[Self]:
-        """Open a filesystem for the time of a ``with`` block.
+        """Open a filesystem.
 
         :raises SourceError: if there is none, or it cannot be read.
-        :raises DamagedError: if it makes no sense.
         """
         with sparse.opened(path, flags) as descriptor:
             yield cls(descriptor, superblock.load(descriptor, str(path)))
@@ -236,10 +230,7 @@ class Layout:
         )
 
     def unused_inode_bytes(self) -> Iterator[sparse.Run]:
-        """Tell the bytes of the inode tables that hold no inode in use.
-
-        :returns: runs of byte offsets in the file.
-        """
+        """Tell the runs of bytes in inode tables that hold no inode in use."""
         block, size = self.superblock.block_size, self.superblock.inode_size
         for group in self.groups:
             start = group.inode_table * block
@@ -255,7 +246,6 @@ class Layout:
     def inode(self, number: int, path: str = '') -> Inode:
         """Read one inode, in use or not.
 
-        :param path: that leads to it.
         :raises DamagedError: if there can be no such inode, or the file ends
             before.
         """

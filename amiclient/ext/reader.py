@@ -62,7 +62,6 @@ def opened(image: pathlib.Path) -> Iterator['Reader']:
     A journal that needs recovery is not replayed: then a file may be missing
     or old.
 
-    :param image: the image file or block device.
     :raises SourceError: if there is none, or it cannot be read.
     :raises DamagedError: if it makes no sense.
     """
@@ -71,10 +70,7 @@ def opened(image: pathlib.Path) -> Iterator['Reader']:
 
 
 class Reader:
-    """The files of one filesystem.
-
-    :param layout: its block groups.
-    """
+    """The files of one filesystem."""
 
     def __init__(self, layout: Layout) -> None:
         self.superblock = layout.superblock
@@ -155,10 +151,9 @@ class Reader:
         return found
 
     def read(self, node: Inode, limit: int) -> bytes:
-        """Read a regular file.
+        """Read a regular file of at most so many bytes.
 
-        :param limit: bytes.
-        :raises SourceError: if it is longer than that.
+        :raises SourceError: if it is longer.
         """
         if node.size > limit:
             raise errors.SourceError(

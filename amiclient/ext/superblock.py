@@ -58,6 +58,12 @@ RO_COMPAT_METADATA_CSUM = 0x0400
 RO_COMPAT_SHARED_BLOCKS = 0x4000
 RO_COMPAT_ORPHAN_PRESENT = 0x10000
 
+#: With sparse_super, the groups after the first with a copy of the
+#: superblock: 1 and the powers of 3, 5 and 7. There are fewer than 2**32.
+SPARSE_GROUPS: list[int] = sorted(
+    {base**power for base in (3, 5, 7) for power in range(21)}
+)
+
 #: Values of s_state.
 STATE_CLEAN = 0x0001
 _STATE_ERRORS = 0x0002
@@ -241,7 +247,7 @@ class Superblock:
         return self.first_data_block + group * self.blocks_per_group
 
     def has_backup(self, group: int) -> bool:
-        """Tell whether a group begins with a copy of the superblock.
+        """Whether a group begins with a copy of the superblock.
 
         The rule is that of ext2fs_bg_has_super() in e2fsprogs.
         """
@@ -249,15 +255,10 @@ class Superblock:
             return True
         if self.compat & COMPAT_SPARSE_SUPER2:
             return group in self.backup_groups
-        if group == 1 or not self.ro_compat & RO_COMPAT_SPARSE_SUPER:
-            return True
-        return any(_is_power(group, base) for base in (3, 5, 7))
-
-
-def _is_power(number: int, base: int) -> bool:
-    while number > 1 and number % base == 0:
-        number //= base
-    return number == 1
+        return (
+            not self.ro_compat & RO_COMPAT_SPARSE_SUPER
+            or group in SPARSE_GROUPS
+        )
 
 
 class NotExtError(errors.SourceError):

@@ -14,6 +14,7 @@ import dataclasses
 import itertools
 
 from amiclient import errors
+from amiclient.ext.superblock import SPARSE_GROUPS
 from amiclient.ext.writer.records import SIZE
 from amiclient import sparse
 
@@ -83,21 +84,7 @@ def table_blocks(size: int) -> int:
 
 def backups(groups: int) -> list[int]:
     """List the groups with a copy of the superblock, but for the first."""
-    return _BACKUPS[: bisect.bisect_left(_BACKUPS, groups)]
-
-
-def _powers() -> list[int]:
-    found = {1}
-    for base in (3, 5, 7):
-        power = base
-        while power * PER_GROUP <= _MOST_BLOCKS:
-            found.add(power)
-            power *= base
-    return sorted(found)
-
-
-#: sparse_super: groups 1 and the powers of 3, 5 and 7.
-_BACKUPS = _powers()
+    return SPARSE_GROUPS[: bisect.bisect_left(SPARSE_GROUPS, groups)]
 
 
 class Space:
@@ -187,16 +174,16 @@ class Space:
         return sparse.subtract(copies, inside)
 
     def _copies(self) -> list[sparse.Run]:
-        starts = (group * self.per_group for group in _BACKUPS)
+        starts = (group * self.per_group for group in SPARSE_GROUPS)
         within = itertools.takewhile(lambda start: start < self.end, starts)
         return [(start, start + 1 + self.table) for start in within]
 
     def _room(self) -> int:
         """Tell the blocks up to the next copy of the superblock; skip one."""
         group, offset = divmod(self.end, self.per_group)
-        if offset == 0 and group in (0, *_BACKUPS):
+        if offset == 0 and group in (0, *SPARSE_GROUPS):
             self.end += 1 + self.table
-        following = _BACKUPS[bisect.bisect_right(_BACKUPS, group)]
+        following = SPARSE_GROUPS[bisect.bisect_right(SPARSE_GROUPS, group)]
         return following * self.per_group - self.end
 
 
@@ -337,7 +324,7 @@ def _placed(space: Space, groups: int, per_group: int) -> Placement:
 
 def _least(group: int, per_group: int, table: int) -> int:
     own = 2 + per_group // INODES_PER_BLOCK
-    return own + (1 + table if group in (0, *_BACKUPS) else 0) + _SPARE
+    return own + (1 + table if group in (0, *SPARSE_GROUPS) else 0) + _SPARE
 
 
 def _whole(size: int, per_group: int, space: Space) -> int:

@@ -321,12 +321,8 @@ def _entry(name: bytes, value: bytes) -> _Entry:
 
 
 def _stored_acl(value: bytes) -> bytes:
-    """Turn an access control list into what is stored.
-
-    :param value: version, and 8 bytes for each entry.
-    :returns: version, and 8 bytes for each entry that names a user or group,
-        4 for others.
-    """
+    # From a version and 8 bytes for each entry to a version and 8 bytes for
+    # each entry that names a user or group, 4 for others.
     if len(value) % 8 != 4 or value[:4] != struct.pack('<I', _ACL_VERSION):
         raise XattrError('it is not an access control list')
     data = struct.pack('<I', _ACL_STORED)
@@ -381,10 +377,8 @@ def _in_block(entries: list[_Entry]) -> bytes:
 
 
 def _entries(entries: list[_Entry], length: int, base: int) -> bytes:
-    """Write entries from the beginning, and values from the end.
-
-    :param base: what offsets count besides.
-    """
+    # Entries from the beginning, and values from the end. Offsets count the
+    # base besides.
     data = bytearray(length)
     at, end = 0, length
     for index, name, value, check in sorted(
