@@ -94,12 +94,14 @@ class Target:
     :param bound: blocks below which nothing can get.
     :param room: bytes of disk that a copy, and what moves in it, takes.
     :param moved: bytes that move.
+    :param layout: where the shrink begins; None if it is too damaged.
     """
 
     goal: search.Goal
     bound: int
     room: int
     moved: int
+    layout: Layout | None = None
 
     def bound_at(self, reached: Geometry) -> int:
         """Tell the bytes below which nothing can get.
@@ -222,7 +224,7 @@ def aim(request: ShrinkRequest, layout: Layout) -> Target:
         # A hole until it is moved, and again when all is done.
         # A damaged one may claim any size, which is for e2fsck to say.
         moved += min(journal, found.size)
-    return Target(goal, bound, used + moved, moved)
+    return Target(goal, bound, used + moved, moved, layout)
 
 
 def _bound(

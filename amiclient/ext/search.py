@@ -134,18 +134,21 @@ class Step:
 class Track:
     """The steps that were done, and where they put the inodes.
 
+    :param layout: the block groups before, if they were read already.
     :ivar moved: the inodes that have another number now: old to new.
     :ivar by_hand: blocks at which ``resize2fs -M`` would stop, 0 if unknown.
     """
 
-    def __init__(self, path: pathlib.Path, tools: Toolbox) -> None:
+    def __init__(
+        self, path: pathlib.Path, tools: Toolbox, layout: Layout | None = None
+    ) -> None:
         self.path = path
         self.tools = tools
         self.steps: list[Step] = []
         self.moved: dict[int, int] = {}
         self.by_hand = 0
-        self._clusters = 0
-        self._layout: Layout | None = None
+        self._clusters = layout.superblock.cluster_ratio if layout else 0
+        self._layout = layout
         self._measured: geometry.Geometry | None = None
 
     @property
@@ -159,7 +162,9 @@ class Track:
 
     @property
     def measured(self) -> geometry.Geometry:
-        return self._measured or geometry.measure(self.layout)
+        layout = self.layout
+        self._measured = self._measured or geometry.measure(layout)
+        return self._measured
 
     @property
     def superblock(self) -> superblock.Superblock:
@@ -240,15 +245,21 @@ class Track:
         return blocks > bound + 1 and self.by_hand <= 2 * blocks - bound
 
 
-def search(path: pathlib.Path, goal: Goal, tools: Toolbox) -> Track:
+def search(
+    path: pathlib.Path,
+    goal: Goal,
+    tools: Toolbox,
+    layout: Layout | None = None,
+) -> Track:
     """Shrink a copy of a filesystem as far as it goes.
 
     :param path: the copy, in order by e2fsck's standards.
+    :param layout: of what was copied, if that was read before.
     :returns: the steps that led there.
     :raises UnsupportedError: if resize2fs cannot shrink such a filesystem.
     :raises SpoiledError: if the copy must be made again.
     """
-    track = Track(path, tools)
+    track = Track(path, tools, layout)
     by_hand = not goal.headroom
     tight = False
     try:

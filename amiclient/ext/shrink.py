@@ -317,7 +317,7 @@ def _search(
     :param fresh: makes a copy, which the search takes place in.
     :param metadata: makes another that need not have the files' content.
     """
-    track = _descend(target.goal, fresh, tools, progress)
+    track = _descend(target, fresh, tools, progress)
     if target.goal.headroom or not track.may_be_beaten(target.bound):
         return track
     with progress.task('Comparing with resize2fs -M'):
@@ -330,18 +330,19 @@ def _search(
 
 
 def _descend(
-    goal: search.Goal,
+    target: Target,
     fresh: Callable[[], pathlib.Path],
     tools: Toolbox,
     progress: Progress,
 ) -> Track:
+    goal = target.goal
     cause: errors.AmiError | None = None
     roomy = dataclasses.replace(goal, slack=_ROOMY * goal.slack, cut=False)
     for attempt in (goal, roomy):
         path = fresh()
         with progress.task('Shrinking'):
             try:
-                return search.search(path, attempt, tools)
+                return search.search(path, attempt, tools, target.layout)
             except search.SpoiledError as error:
                 if not error.shrunk:
                     cause = error
