@@ -86,7 +86,7 @@ def clean_source(
     """
     image = planned.image
     if planned.recover:
-        with scratch.workshop(planned.folder) as room:
+        with scratch.workshop(planned.directory) as room:
             mended = room / 'full'
             _copy_everything(image, mended, tools.cancel, progress)
             with progress.task('Repairing'):

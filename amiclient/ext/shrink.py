@@ -111,8 +111,8 @@ def _rehearse(planned: ShrinkPlan, progress: Progress) -> ShrinkPlan:
     tools = Toolbox.of(planned.image.superblock)
     with (
         errors.about(planned.image.path),
-        scratch.workshop(planned.folder) as folder,
-        scratch.full_disk(planned.folder),
+        scratch.workshop(planned.directory) as directory,
+        scratch.full_disk(planned.directory),
         repair.clean_source(planned, tools, progress) as source,
         progress.task('Trying the shrink out'),
     ):
@@ -236,8 +236,8 @@ def _in_place(
         tools = dataclasses.replace(tools, interruptible=False)
     recover = planned.recover or not tools.check(path)
     if recover and not request.options.repair:
-        with scratch.workshop(planned.folder) as folder:
-            repair.refuse_damaged(path, folder / _METADATA, gentle)
+        with scratch.workshop(planned.directory) as directory:
+            repair.refuse_damaged(path, directory / _METADATA, gentle)
     repair.mend(path, tools, recover=recover, repair=request.options.repair)
     state = locks.state(path)
     with Layout.opened(path) as layout:
@@ -293,12 +293,12 @@ def _try_out(
     tools: Toolbox,
 ) -> Track:
     """Search on a copy of the metadata, where moving data costs little."""
-    metadata = folder / _METADATA
+    metadata = directory / _METADATA
     tools.copy_metadata(path, metadata)
 
     def copy(name: str) -> pathlib.Path:
-        sparse.copy(metadata, folder / name)
-        return folder / name
+        sparse.copy(metadata, directory / name)
+        return directory / name
 
     return _search(
         target, lambda: copy('trial'), lambda: copy('another'), tools, QUIET

@@ -235,8 +235,8 @@ class Tree:
             node.children, node.links = self.root.children, 1
             self.root = node
             return
-        directory = self._directory(names[:-1])
-        here = directory.get(names[-1])
+        siblings = self._children(names[:-1])
+        here = siblings.get(names[-1])
         if isinstance(here, Packed):
             here = here.whole()
         if here is node:
@@ -251,13 +251,13 @@ class Tree:
         if self._names > _FILES:
             raise PathError(f'there are more than {_FILES} files')
         node.links += 1
-        directory[names[-1]] = node.packed()
+        siblings[names[-1]] = node.packed()
         if here is not None:
             here.links -= 1
             if not here.links and here.is_file:
                 self.released.append(here)
 
-    def _directory(self, names: list[bytes]) -> dict[bytes, Node | Packed]:
+    def _children(self, names: list[bytes]) -> dict[bytes, Node | Packed]:
         node = self.root
         for index, name in enumerate(names):
             child = node.children.get(name)

@@ -18,8 +18,8 @@ from amiclient import errors
 from amiclient.ext.layout import Layout
 from amiclient import process
 from amiclient import progress
-from amiclient.rootfs import extract
-from amiclient.rootfs.extract import Extracted
+from amiclient.rootfs import extract as extract_
+from amiclient import scratch
 from amiclient.source import manifest
 from amiclient.source import resolve
 from amiclient.source import shrink
@@ -170,9 +170,7 @@ class TestCopies(base.TestCase):
         def adopt(*_: Any) -> None:
             raise error[0]
 
-        self.useFixture(
-            fixtures.MockPatchObject(atomic.Output, 'adopt', adopt)
-        )
+        self.useFixture(fixtures.MockPatchObject(scratch.File, 'adopt', adopt))
         self.assertTaken(self.extract(disk))
         error[0] = OSError(errno.EIO, 'broken')
         self.assertRaises(OSError, self.extract, disk)
