@@ -177,64 +177,65 @@ class Groups:
         placed = self.placed
         data = bytearray(1024)
         low, high = identity.time & 0xFFFFFFFF, identity.time >> 32 & 0xFF
-        reserved = self.table - self.descriptor_blocks
         compat = _COMPAT | _COMPAT_RESIZE_INODE
         if journal:
             compat |= _COMPAT_JOURNAL
-        struct.pack_into(
-            '<13IHhHHHHIIIIHHIHHIII16s16s',
-            data,
-            0,
-            placed.inodes * placed.groups,
-            placed.blocks,
-            min(placed.blocks // _ROOT_PART, placed.blocks // 2),
-            self.free_blocks,
-            placed.inodes * placed.groups - self._inode_count,
-            0,
-            2,
-            2,
-            placed.per_group,
-            placed.per_group,
-            placed.inodes,
-            0,
-            low,
-            0,
-            -1,
-            0xEF53,
-            1,
-            1,
-            0,
-            low,
-            0,
-            0,
-            1,
-            0,
-            0,
-            placement.RESERVED_INODES + 1,
-            256,
-            group,
-            compat,
-            _INCOMPAT,
-            _RO_COMPAT,
-            identity.uuid,
-            identity.label,
-        )
-        struct.pack_into('<H', data, 0xCE, reserved)
-        data[0xEC:0xFC] = identity.hash_seed
-        struct.pack_into('<BB', data, 0xFC, checksums.HALF_MD4, 0)
-        struct.pack_into('<H', data, 0xFE, placement.DESCRIPTOR)
-        struct.pack_into('<III', data, 0x100, _MOUNT_OPTIONS, 0, low)
-        if journal:
-            struct.pack_into('<I', data, 0xE0, JOURNAL_INODE)
-            data[0xFD] = 1
             sizes = struct.pack(
                 '<II', journal.size >> 32, journal.size & 0xFFFFFFFF
             )
             data[0x10C:0x150] = journal.body + sizes
-        struct.pack_into('<HHI', data, 0x15C, 32, 32, _UNSIGNED_HASH)
-        struct.pack_into('<BB', data, 0x174, 4, 1)
-        # wtime, mtime, mkfs_time and lastcheck beyond 32 bits.
-        struct.pack_into('<BBBB', data, 0x274, high, 0, high, high)
+        inode_count = placed.inodes * placed.groups
+        for offset, kind, value in (
+            (0x00, 'I', inode_count),
+            (0x04, 'I', placed.blocks),
+            (0x08, 'I', placed.blocks // _ROOT_PART),
+            (0x0C, 'I', self.free_blocks),
+            (0x10, 'I', inode_count - self._inode_count),
+            # Sizes of a block and a cluster: 1024 << 2.
+            (0x18, 'I', 2),
+            (0x1C, 'I', 2),
+            (0x20, 'I', placed.per_group),
+            (0x24, 'I', placed.per_group),
+            (0x28, 'I', placed.inodes),
+            # Written; mounts before a check, without end; magic number.
+            (0x30, 'I', low),
+            (0x36, 'h', -1),
+            (0x38, 'H', 0xEF53),
+            # Clean; go on after errors; checked; dynamic revision.
+            (0x3A, 'H', 1),
+            (0x3C, 'H', 1),
+            (0x40, 'I', low),
+            (0x4C, 'I', 1),
+            (0x54, 'I', placement.RESERVED_INODES + 1),
+            (0x58, 'H', 256),
+            (0x5A, 'H', group),
+            (0x5C, 'I', compat),
+            (0x60, 'I', _INCOMPAT),
+            (0x64, 'I', _RO_COMPAT),
+            (0x68, '16s', identity.uuid),
+            (0x78, '16s', identity.label),
+            (0xCE, 'H', self.table - self.descriptor_blocks),
+            (0xE0, 'I', JOURNAL_INODE if journal else 0),
+            (0xEC, '16s', identity.hash_seed),
+            (0xFC, 'B', checksums.HALF_MD4),
+            # What is kept of the inode of the journal is of this kind.
+            (0xFD, 'B', 1 if journal else 0),
+            (0xFE, 'H', placement.DESCRIPTOR),
+            (0x100, 'I', _MOUNT_OPTIONS),
+            (0x108, 'I', low),
+            # Bytes of inodes beyond 128 that are needed, and wanted.
+            (0x15C, 'H', 32),
+            (0x15E, 'H', 32),
+            (0x160, 'I', _UNSIGNED_HASH),
+            # Groups of a flex group: 1 << 4; checksums are CRC32C.
+            (0x174, 'B', 4),
+            (0x175, 'B', 1),
+            # Written, made and checked, beyond 32 bits.
+            (0x274, 'B', high),
+            (0x276, 'B', high),
+            (0x277, 'B', high),
+        ):
+            struct.pack_into(f'<{kind}', data, offset, value)
         check = checksums.crc32c(0xFFFFFFFF, bytes(data[:0x3FC]))
         struct.pack_into('<I', data, 0x3FC, check)
         return bytes(data)

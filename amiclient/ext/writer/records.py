@@ -28,6 +28,10 @@ _SUBDIRECTORIES = 64998
 #: Bytes of the fields beyond the first 128.
 _EXTRA = 32
 
+#: An inode of SIZE bytes, but for what is zero or comes later: time of
+#: deletion, version, generation, obsolete address, checksum, version, project.
+_RECORD = struct.Struct('<HHIIII4xHHII4x60s4xII4xHHHH4xH2xIIIII8x96s')
+
 #: The seconds that an inode can hold: 34 bits, from 1901 on.
 _EARLIEST, _LATEST = -(2**31), 2**34 - 2**31 - 1
 
@@ -173,45 +177,25 @@ def record(
     mtime_s, mtime_e = _stored(mtime)
     atime_s, atime_e = _stored(atime)
     ctime_s, ctime_e = _stored(ctime)
-    data = bytearray(SIZE)
-    struct.pack_into(
-        '<HHIIIIIHHIII',
-        data,
-        0,
+    return _RECORD.pack(
         node.mode,
         node.uid & 0xFFFF,
-        size & 0xFFFFFFFF,
+        size & _MASK,
         atime_s,
         ctime_s,
         mtime_s,
-        0,
         node.gid & 0xFFFF,
         links,
-        sectors & 0xFFFFFFFF,
+        sectors & _MASK,
         flags,
-        0,
-    )
-    data[40 : 40 + len(node.body)] = node.body
-    struct.pack_into(
-        '<IIIIHHHHH',
-        data,
-        100,
-        0,
-        node.xattr_block & 0xFFFFFFFF,
+        node.body,
+        node.xattr_block & _MASK,
         size >> 32,
-        0,
         sectors >> 32,
         node.xattr_block >> 32,
         node.uid >> 16,
         node.gid >> 16,
-        0,
-    )
-    struct.pack_into(
-        '<HHIIIII',
-        data,
-        128,
         _EXTRA,
-        0,
         ctime_e,
         mtime_e,
         atime_e,
@@ -219,9 +203,8 @@ def record(
         # builds differ.
         mtime_s,
         mtime_e,
+        xattrs,
     )
-    data[128 + _EXTRA : 128 + _EXTRA + len(xattrs)] = xattrs
-    return bytes(data)
 
 
 def seal(data: bytearray, first: int, filesystem_seed: int) -> None:
