@@ -184,7 +184,7 @@ class File(_Temporary):
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
 
-class Directory(_Temporary):
+class PrivateDirectory(_Temporary):
     """A directory that only we may look into."""
 
     def __init__(self, directory: pathlib.Path) -> None:

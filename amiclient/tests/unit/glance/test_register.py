@@ -105,7 +105,7 @@ class TestCase(base.TestCase):
                 output=self.copy,
                 in_place=False,
                 recover=False,
-                directory=self.folder,
+                directory=self.directory,
                 filesystem='ext4',
                 block_size=4096,
                 block_count=3 * 256,

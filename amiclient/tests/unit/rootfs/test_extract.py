@@ -18,7 +18,8 @@ from amiclient import errors
 from amiclient.ext.layout import Layout
 from amiclient import process
 from amiclient import progress
-from amiclient.rootfs import extract as extract_
+from amiclient.rootfs import extract
+from amiclient.rootfs.extract import Extracted
 from amiclient import scratch
 from amiclient.source import manifest
 from amiclient.source import resolve
