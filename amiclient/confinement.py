@@ -216,7 +216,7 @@ def _call(number: int, *words: int | ctypes.Array[ctypes.c_char]) -> int:
 
 @functools.cache
 def version() -> int:
-    """Tell the version of Landlock; 0 if there is none."""
+    """Return the version of Landlock; 0 if there is none."""
     try:
         return _call(_CREATE_RULESET, 0, 0, _VERSION)
     except OSError:

@@ -167,7 +167,7 @@ def renamed(private: object, name: object) -> Iterator[None]:
 
 
 def largest_file() -> int | None:
-    """Tell the bytes that a file may have (setrlimit(2)); None for any."""
+    """Return the bytes that a file may have (setrlimit(2)); None for any."""
     limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
     return None if limit == resource.RLIM_INFINITY else limit
 

@@ -40,7 +40,7 @@ def ranked(found: Iterable[Finding]) -> tuple[Finding, ...]:
 
 
 def worst(found: Iterable[Finding]) -> Severity | None:
-    """Tell the worst severity; None if nothing was found."""
+    """Return the worst severity; None if nothing was found."""
     return min(
         (finding.severity for finding in found),
         key=SEVERITIES.index,

@@ -129,7 +129,7 @@ def _key(status: os.stat_result) -> tuple[int, int]:
 
 
 def state(file: int | pathlib.Path) -> State:
-    """Tell what is different after a file was changed, or replaced.
+    """Return what is different after a file was changed, or replaced.
 
     Of a block device, only which one it is: nothing tells of its writers.
 

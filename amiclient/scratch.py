@@ -2,9 +2,9 @@
 
 """Temporary files that tell whether somebody still needs them.
 
-Whoever is killed cannot clean up, so the next run does it. What may go is
-told by three things together: its name, which nothing else has; its owner,
-who is the user that looks; and a lock (flock(2)), which the process that made
+Whoever is killed cannot clean up, so the next run does it. Three things
+together show what may go: its name, which nothing else has; its owner, who is
+the user that looks; and a lock (flock(2)), which the process that made
 it holds and which ends with that process, however it ends. systemd-tmpfiles
 respects the lock of a directory as well.
 
@@ -209,12 +209,12 @@ def sweep(directory: pathlib.Path) -> None:
 
 
 def reclaimable(directory: pathlib.Path) -> int:
-    """Tell how many bytes :func:`sweep` would free."""
+    """Return how many bytes :func:`sweep` would free."""
     return sum(size for _, _, size in _abandoned(directory))
 
 
 def is_exposed(directory: pathlib.Path) -> bool:
-    """Tell whether somebody else may rename our files in a directory.
+    """Return whether somebody else may rename our files in a directory.
 
     The owner of it may, and who may write to it, unless it is sticky
     (inode(7)).
@@ -287,7 +287,7 @@ def _make_directory(name: str, directory: int) -> int:
 
 
 def _is_marked(descriptor: int) -> bool:
-    """Tell whether a directory is one that was made here; any file may be."""
+    """Whether a directory is one that was made here; any file may be."""
     if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
         return True
     names = os.listdir(descriptor)
@@ -353,7 +353,7 @@ def _remove_directory(name: str, directory: int) -> None:
 
 
 def room(directory: pathlib.Path) -> int:
-    """Tell the bytes that a directory's filesystem has room for."""
+    """Return the bytes that a directory's filesystem has room for."""
     status = os.statvfs(directory)
     return status.f_bavail * status.f_frsize
 
@@ -462,7 +462,7 @@ def _too_large(
 def candidates(
     chosen: pathlib.Path | None, source: pathlib.Path | None
 ) -> tuple[pathlib.Path, ...]:
-    """Tell the directories that a copy may be made in, the best one first.
+    """Return the directories that a copy may be made in, the best one first.
 
     What the user chose is the only one. Else it is ``$TMPDIR``, /var/tmp,
     the directory of the source and /tmp, as far as they can be written to.

@@ -345,7 +345,7 @@ def read_at(descriptor: int, count: int, offset: int) -> bytes:
 
 
 def unreadable_at(descriptor: int, count: int, offset: int) -> int:
-    """Tell where the first page is that cannot be read.
+    """Return where the first page is that cannot be read.
 
     Much is read at a time, and all of it fails then.
     """
@@ -368,7 +368,7 @@ def _path_of(descriptor: int) -> str:
 
 
 def size(path: pathlib.Path) -> int:
-    """Tell the bytes of a file or block device."""
+    """Return the bytes of a file or block device."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.lseek(descriptor, 0, os.SEEK_END)

@@ -57,7 +57,7 @@ class Headroom(NamedTuple):
     percent: float = 0.0
 
     def of(self, in_use: int) -> int:
-        """Tell the bytes to leave free in what takes so many with none."""
+        """Return the bytes to leave free in what takes so many with none."""
         return self.size + int(in_use * self.percent / 100)
 
     def __str__(self) -> str:
@@ -65,7 +65,7 @@ class Headroom(NamedTuple):
 
 
 def inodes(headroom: int) -> int:
-    """Tell the inodes that go with some bytes of free space in mke2fs."""
+    """Return the inodes that go with some bytes of free space in mke2fs."""
     return -(-headroom // _PER_INODE)
 
 
@@ -142,5 +142,5 @@ def require_whole(option: str, size: int, unit: int, what: str) -> None:
 
 
 def gib(size: int) -> int:
-    """Tell the whole GiB that some bytes take, as ``min_disk`` counts."""
+    """Return the whole GiB that some bytes take, as ``min_disk`` counts."""
     return -(-size // 2**30)

@@ -2,8 +2,8 @@
 
 """Is a filesystem mounted, or written to by somebody else?
 
-What another host has mounted is told by multiple mount protection: whoever has
-it mounted writes to one block of it, again and again. Whoever wants to write
+Multiple mount protection shows what another host has mounted: that host writes
+to one block of it, again and again. Whoever wants to write
 to it has to look at that block for as long as that may take
 (ext2fs_mmp_start() in e2fsprogs, lib/ext2fs/mmp.c; "Multiple Mount Protection"
 in the kernel's Documentation/filesystems/ext4).
@@ -84,8 +84,8 @@ def _refuse_writers(path: pathlib.Path, status: os.stat_result) -> None:
     # open for writing. It is given back at once.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        # Should somebody open it right now, we would be told by SIGIO, which
-        # ends a process that does not expect it; SIGURG is ignored.
+        # Should somebody open it right now, we would get SIGIO, which ends a
+        # process that does not expect it; SIGURG is ignored.
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
@@ -141,7 +141,7 @@ def _device(text: str) -> int:
 
 
 def patience(found: superblock.Superblock) -> int:
-    """Tell the seconds that a program waits before it writes, at most."""
+    """Return the seconds that a program waits before it writes, at most."""
     return 2 * _wait(found.mmp_interval) if found.has_mmp else 0
 
 

@@ -137,7 +137,7 @@ class Toolbox:
         )
 
     def objections(self, path: pathlib.Path) -> str:
-        """Tell what e2fsck has to object to, as one line."""
+        """Return what e2fsck has to object to, as one line."""
         try:
             result = self._fsck(path)
         except process.TooTalkative as error:
@@ -208,7 +208,7 @@ class Toolbox:
         }
 
     def minimum(self, path: pathlib.Path) -> int:
-        """Tell to how many blocks ``resize2fs -M`` would shrink."""
+        """Return to how many blocks ``resize2fs -M`` would shrink."""
         result = self._run(['resize2fs', '-f', '-P', path])
         return int(result.text.rpartition(':')[2])
 

@@ -44,7 +44,7 @@ class Geometry:
     used: tuple[sparse.Run, ...]
 
     def overhead(self, count: int) -> int:
-        """Tell the blocks that the metadata of the first groups takes."""
+        """Return the blocks that the metadata of the first groups takes."""
         found = self.superblock
         blocks = count * (2 + found.inode_blocks)
         blocks += self._backups(count) * (1 + self._descriptor_blocks(count))
@@ -68,7 +68,7 @@ class Geometry:
         )
 
     def groups(self, blocks: int) -> int:
-        """Tell how many block groups a number of blocks makes."""
+        """Return how many block groups a number of blocks makes."""
         found = self.superblock
         return -(-(blocks - found.first_data_block) // found.blocks_per_group)
 
@@ -106,7 +106,7 @@ class Geometry:
     def need(
         self, extra: int = 0, *, spare: int = 0, packed: bool = True
     ) -> int:
-        """Tell the smallest number of blocks that can hold everything.
+        """Return the smallest number of blocks that can hold everything.
 
         :param extra: blocks to have free beyond that.
         :param spare: inodes to have free.
@@ -150,7 +150,7 @@ class Geometry:
         raise _no_room()
 
     def by_way_of(self, blocks: int) -> 'Geometry':
-        """Tell what it becomes when it has had another size meanwhile.
+        """Return what it becomes when it has had another size meanwhile.
 
         What was set aside for more group descriptors is less then: with fewer
         groups it would have to be more than it can be, and what is cut off
@@ -169,7 +169,7 @@ class Geometry:
         return dataclasses.replace(self, superblock=other)
 
     def moved(self, blocks: int) -> int:
-        """Tell how many blocks lie behind a new end, and so must move."""
+        """Return how many blocks lie behind a new end, and so must move."""
         total = sparse.count(self.used)
         return total - sparse.count(self.used, below=blocks)
 
@@ -187,7 +187,7 @@ class Geometry:
         return found.has_backup(number)
 
     def _places(self, count: int) -> set[int]:
-        """Tell which of so many groups have a backup, with sparse_super2.
+        """Return which of so many groups have a backup, with sparse_super2.
 
         resize2fs makes those that it has done away with, or that never were,
         when there are a second and a third group again (adjust_fs_info() in

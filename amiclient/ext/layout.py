@@ -2,7 +2,7 @@
 
 """Block groups: where their metadata lies, and what is in use.
 
-What is told as runs are pairs ``(first, end)``, as in :mod:`amiclient.sparse`.
+Runs are pairs ``(first, end)``, as in :mod:`amiclient.sparse`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -73,7 +73,7 @@ class RootImage:
 
 
 def behind(path: pathlib.Path, found: Superblock) -> int:
-    """Tell the bytes of a file that lie behind its filesystem.
+    """Return the bytes of a file that lie behind its filesystem.
 
     Holes are not looked into. What is behind one on a block device are the
     remains of something else.
@@ -172,7 +172,7 @@ class Layout:
         return other
 
     def in_use(self) -> tuple[sparse.Run, ...]:
-        """Tell the blocks that are in use.
+        """Return the blocks that are in use.
 
         Metadata of every group is included, whatever the bitmaps say; of
         groups that are not initialised there is nothing else.
@@ -197,11 +197,11 @@ class Layout:
         return tuple(sparse.merge(runs))
 
     def free(self) -> list[sparse.Run]:
-        """Tell the blocks that are free: all that are not in use."""
+        """Return the blocks that are free: all that are not in use."""
         return sparse.complement(self.in_use(), self.superblock.block_count)
 
     def metadata(self) -> list[sparse.Run]:
-        """Tell the blocks of all groups' own metadata, in use or not."""
+        """Return the blocks of all groups' own metadata, in use or not."""
         return sparse.merge(
             run
             for group in self.groups
@@ -209,7 +209,7 @@ class Layout:
         )
 
     def inode_runs(self, group: Group) -> list[sparse.Run]:
-        """Tell the inodes in use in a group, as runs of numbers from 0."""
+        """Return the inodes in use in a group, as runs of numbers from 0."""
         if not group.inodes_initialised:
             return []
         bits = self.superblock.inodes_per_group
@@ -230,7 +230,7 @@ class Layout:
         )
 
     def unused_inode_bytes(self) -> Iterator[sparse.Run]:
-        """Tell the runs of bytes in inode tables that hold no inode in use."""
+        """Return the runs of bytes in inode tables without an inode in use."""
         block, size = self.superblock.block_size, self.superblock.inode_size
         for group in self.groups:
             start = group.inode_table * block
@@ -434,7 +434,7 @@ class Layout:
 
 
 def descriptor_blocks(found: Superblock) -> int:
-    """Tell the blocks that follow each copy of the superblock.
+    """Return the blocks that follow each copy of the superblock.
 
     That is the group descriptor table and the blocks reserved for it.
     """

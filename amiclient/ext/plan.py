@@ -104,7 +104,7 @@ class Target:
     layout: Layout | None = None
 
     def bound_at(self, reached: Geometry) -> int:
-        """Tell the bytes below which nothing can get.
+        """Return the bytes below which nothing can get.
 
         :param reached: where the shrink has led. On the way, extent trees may
             have come to take less than before.

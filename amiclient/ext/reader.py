@@ -216,7 +216,7 @@ class Reader:
                 yield chunk[start : start + block]
 
     def blocks(self, node: Inode) -> tuple[int, ...] | None:
-        """Tell the blocks that a regular file lies in, in order.
+        """Return the blocks that a regular file lies in, in order.
 
         :returns: None if it has holes, lies in its inode, is encrypted or
             sealed, or may share its blocks: what is written to them is not

@@ -90,7 +90,7 @@ class _File:
         self._edit(self._emptied(), f'fallocate {self._name} 0 {count - 1}')
         self._look()
         self._edit(self._written())
-        # Its blocks are told by its size.
+        # Of its blocks, those within its size are read.
         self._edit(f'sif {self._name} size {size}')
         self._look()
         return self.room >= size

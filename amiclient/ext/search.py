@@ -230,7 +230,7 @@ class Track:
                 raise
 
     def may_be_beaten(self, bound: int) -> bool:
-        """Tell whether ``resize2fs -M`` has any chance to end lower.
+        """Return whether ``resize2fs -M`` has any chance to end lower.
 
         What it takes for the minimum depends on how much there is and on the
         size, and is less for a smaller one. If it would not have gone on from
@@ -312,8 +312,7 @@ def by_hand(
     That ends above what the search reaches, nearly always. But how many
     extents the blocks end up in, and so how many blocks the extent trees
     take, is luck; where there are few groups, this may have more of it. What
-    is told to be the minimum must never be more than what anybody gets that
-    way.
+    is called the minimum must never be more than what anybody gets that way.
 
     :returns: the steps, the last of which tells the size; none if even the
         first of them fails.
@@ -494,7 +493,7 @@ def _shrink(track: Track, blocks: int) -> bool:
                 f'resize2fs cannot shrink this filesystem: {words}'
             ) from error
         if not track.tools.check(track.path):
-            # It failed half way: to be told apart by search().
+            # It failed half way, which search() handles.
             raise
         return False
     return True

@@ -74,10 +74,10 @@ def crc32c(seed: int, data: bytes) -> int:
 
 
 def crc32c_columns(seed: int, columns: Sequence[bytes]) -> list[bytes]:
-    """Tell many CRC32C at once, of data that have the same length.
+    """Compute many CRC32C at once, of data that have the same length.
 
     A CRC is linear, so each byte does its part, whatever the others are; and
-    what a column of bytes does is told by few calls for all of them.
+    few calls compute what a column of bytes does, for all of them.
 
     :param seed: with which all of them begin.
     :param columns: the first bytes of all, then the second ones, and so on.
@@ -101,7 +101,7 @@ def crc32c_columns(seed: int, columns: Sequence[bytes]) -> list[bytes]:
 
 @functools.cache
 def _parts(after: int) -> tuple[bytes, ...]:
-    """Tell what each byte does that has so many others after it.
+    """Return what each byte does that has so many others after it.
 
     :returns: for each byte of the result, the lowest one first.
     """
@@ -132,7 +132,7 @@ def _zeros(seed: int, count: int) -> int:
 
 @functools.cache
 def _skipped(power: int) -> tuple[tuple[int, ...], ...]:
-    """Tell what 2**power times two bytes of zeros make of each byte."""
+    """Return what 2**power times two bytes of zeros make of each byte."""
     bits = _doubled(power)
     return tuple(
         tuple(_applied(bits[start : start + 8], value) for value in range(256))
@@ -142,7 +142,7 @@ def _skipped(power: int) -> tuple[tuple[int, ...], ...]:
 
 @functools.cache
 def _doubled(power: int) -> tuple[int, ...]:
-    """Tell what 2**power times two bytes of zeros make of each bit."""
+    """Return what 2**power times two bytes of zeros make of each bit."""
     if not power:
         table = _table()
         return tuple(
@@ -163,7 +163,7 @@ def _applied(bits: Sequence[int], value: int) -> int:
 
 
 def name_hash(name: bytes, seed: tuple[int, ...]) -> int:
-    """Tell the hash by which a directory is indexed.
+    """Return the hash by which a directory is indexed.
 
     :param seed: the four words of the superblock's hash seed.
     """

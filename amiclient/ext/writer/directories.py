@@ -42,7 +42,7 @@ LOST_AND_FOUND = 4
 
 
 def most_blocks(names: Collection[bytes]) -> int:
-    """Tell the blocks that a directory with some names takes at most."""
+    """Return the blocks that a directory with some names takes at most."""
     length = sum(map(_length, names))
     if length <= _ROOM - 24:
         return 1

@@ -299,7 +299,7 @@ def encoded_label(label: str | None) -> bytes:
 
 
 def journal_blocks(journal: str | int) -> int | None:
-    """Tell the blocks of a journal.
+    """Return the blocks of a journal.
 
     :returns: None for as many as mke2fs would choose.
     :raises UsageError: if it is too small, or too large.

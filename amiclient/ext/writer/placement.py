@@ -66,7 +66,7 @@ _LARGEST_JOURNAL = 262144
 
 
 def default_journal(blocks: int) -> int:
-    """Tell the blocks of the journal that mke2fs would make."""
+    """Return the blocks of the journal that mke2fs would make."""
     for limit, journal in _JOURNALS:
         if blocks < limit:
             return journal
@@ -74,7 +74,7 @@ def default_journal(blocks: int) -> int:
 
 
 def table_blocks(size: int) -> int:
-    """Tell the blocks to set aside for group descriptors.
+    """Return the blocks to set aside for group descriptors.
 
     :param size: bytes that the filesystem may get, as far as is known.
     """
@@ -179,7 +179,7 @@ class Space:
         return [(start, start + 1 + self.table) for start in within]
 
     def _room(self) -> int:
-        """Tell the blocks up to the next copy of the superblock; skip one."""
+        """Count the blocks up to the next copy of the superblock; skip one."""
         group, offset = divmod(self.end, self.per_group)
         if offset == 0 and group in (0, *SPARSE_GROUPS):
             self.end += 1 + self.table
@@ -257,7 +257,7 @@ def blocks_per_group(
     headroom: int,
     size: int | None,
 ) -> int:
-    """Tell how many blocks a group should have.
+    """Return how many blocks a group should have.
 
     A group has 32768 inodes at most. Where that takes more groups than the
     blocks do, groups have fewer blocks, as mke2fs makes them; else most of
@@ -305,7 +305,7 @@ class TooSmallError(errors.AmiError):
 
 
 def _with_room(space: Space, blocks: int) -> int:
-    """Tell where a filesystem ends that has so many blocks free."""
+    """Return where a filesystem ends that has so many blocks free."""
     beyond = space.copy()
     spare = blocks - sum(count for _, count in beyond.free)
     beyond.free = []
@@ -328,7 +328,7 @@ def _least(group: int, per_group: int, table: int) -> int:
 
 
 def _whole(size: int, per_group: int, space: Space) -> int:
-    """Tell what mke2fs makes of a size: no last group that is too small."""
+    """Return what mke2fs makes of a size: no last group that is too small."""
     groups, rest = divmod(size, space.per_group)
     if groups and rest < _least(groups, per_group, space.table):
         return size - rest

@@ -122,7 +122,7 @@ def extent_tree(
 
 
 def most_index_blocks(count: int) -> int:
-    """Tell the blocks that the tree of so many extents takes at most."""
+    """Return the blocks that the tree of so many extents takes at most."""
     return 0 if count <= _IN_INODE else 2 + count // (_IN_BLOCK - 1)
 
 
@@ -143,7 +143,7 @@ def device(major: int, minor: int) -> bytes:
 
 
 def seed(filesystem_seed: int, number: int) -> int:
-    """Tell the seed of the checksums of one inode, and of its blocks."""
+    """Return the seed of the checksums of one inode, and of its blocks."""
     # The second number is the generation, which is always 0 here.
     return checksums.crc32c(filesystem_seed, struct.pack('<II', number, 0))
 
@@ -239,7 +239,7 @@ class XattrError(errors.AmiError):
 
 
 def is_known_xattr(name: bytes) -> bool:
-    """Tell whether ext4 can store an attribute of that name."""
+    """Return whether ext4 can store an attribute of that name."""
     return name in _WHOLE or any(
         name.startswith(prefix) and len(name) > len(prefix)
         for prefix, _ in _PREFIXES
