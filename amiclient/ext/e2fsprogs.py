@@ -136,6 +136,17 @@ class Toolbox:
             and not _UNMENDED.search(result.text)
         )
 
+    def verify(self, path: pathlib.Path, what: str) -> None:
+        """Make sure that e2fsck has nothing to object to in our own work.
+
+        :raises DamagedError: if it has.
+        """
+        if not self.check(path):
+            raise errors.DamagedError(
+                f'e2fsck finds errors in {what}: {self.objections(path)}',
+                hint='please report this as a bug',
+            )
+
     def objections(self, path: pathlib.Path) -> str:
         """Return what e2fsck has to object to, as one line."""
         try:
@@ -396,15 +407,24 @@ def present(written: int) -> int:
     :param written: when the filesystem was written last.
     :returns: seconds since the epoch; never 0, which e2fsprogs take for no
         choice.
+    :raises UsageError: as :func:`epoch` does.
+    """
+    chosen = epoch()
+    return max(1, written if chosen is None else chosen)
+
+
+def epoch() -> int | None:
+    """Read the present that the user has chosen, in seconds since 1970.
+
     :raises UsageError: if the variable is there, but is no such number.
     """
     text = os.environ.get(EPOCH)
     # An empty one is how some build tools say that there is none.
     if not text:
-        return max(1, written)
+        return None
     if not _SECONDS.fullmatch(text) or int(text) >= _LATEST:
         raise errors.UsageError(
             f'{EPOCH}={text[:40]!r} is not a number of seconds since 1970',
             hint='unset it, or set it to a number such as 1700000000',
         )
-    return max(1, int(text))
+    return int(text)

@@ -402,12 +402,7 @@ def _finish(before: Layout, track: Track) -> None:
             tools.add_mmp(path, old.mmp_interval)
             track.forget()
             busy.carry_over(before, track.layout.at(descriptor))
-    if not tools.check(path):
-        raise errors.DamagedError(
-            'e2fsck finds errors in the shrunk filesystem: '
-            f'{tools.objections(path)}',
-            hint='please report this as a bug',
-        )
+    tools.verify(path, 'the shrunk filesystem')
 
 
 def restore_times(before: Layout, after: Layout, track: Track) -> int:

@@ -38,9 +38,6 @@ from amiclient import units
 #: The part of the free disk that is left to others, as one in so many.
 _LEFT = 20
 
-#: reproducible-builds.org: the present, as far as results may depend on it.
-_EPOCH = 'SOURCE_DATE_EPOCH'
-
 #: What a root filesystem has one of.
 _ROOTS = frozenset((b'bin', b'etc', b'init', b'sbin', b'usr'))
 
@@ -165,7 +162,7 @@ def plan(request: BuildRequest) -> BuildPlan:
         is_directory,
         limit,
         limited,
-        _epoch(),
+        e2fsprogs.epoch(),
         tuple(mtree.read(request.overrides) if request.overrides else ()),
     )
 
@@ -195,7 +192,10 @@ def execute(
         with sparse.opened(output.path, os.O_RDWR) as descriptor:
             made = _make(planned, descriptor, stream, progress)
         with progress.task('Verifying'):
-            _verify(output.path)
+            found = superblock.read(output.path)
+            e2fsprogs.Toolbox.of(found).verify(
+                output.path, 'the new filesystem'
+            )
         output.keep(durable=request.durable)
     return Built(
         request.output,
@@ -333,24 +333,3 @@ def _not_a_root(name: str, disk: str | None, form: str) -> errors.SourceError:
         f'{what}, but {form} with a disk image in it: {disk}',
         hint='give that' if form == _DIRECTORY else 'unpack it, and give that',
     )
-
-
-def _verify(path: pathlib.Path) -> None:
-    found = superblock.read(path)
-    tools = e2fsprogs.Toolbox.of(found)
-    if not tools.check(path):
-        raise errors.DamagedError(
-            f'the new filesystem is not in order: {tools.objections(path)}',
-            hint='please report this as a bug',
-        )
-
-
-def _epoch() -> int | None:
-    text = os.environ.get(_EPOCH)
-    if not text:
-        return None
-    if not (text.isascii() and text.isdigit()):
-        raise errors.UsageError(
-            f'{_EPOCH} is {text!r}, not a number of seconds'
-        )
-    return int(text)
