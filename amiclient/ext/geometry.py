@@ -13,7 +13,7 @@ import bisect
 import dataclasses
 import math
 
-from amiclient import errors
+from amiclient.ext.layout import damaged
 from amiclient.ext.layout import Layout
 from amiclient.ext import superblock
 from amiclient.ext.superblock import Superblock
@@ -25,6 +25,8 @@ _LAST_GROUP_MINIMUM = 50
 
 #: Numbers of groups that are tried; the first or second usually is the one.
 _TRIALS = 1000
+
+_NO_ROOM = 'its block groups have no room for data'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +122,7 @@ class Geometry:
         # What a group has beside its bitmaps and inode table, at most.
         capacity = found.blocks_per_group - found.inode_blocks - 2
         if capacity <= 0:
-            raise _no_room()
+            raise damaged(_NO_ROOM)
         count = max(
             1,
             -(-(self.inodes + spare) // found.inodes_per_group),
@@ -147,7 +149,7 @@ class Geometry:
                     return fitted
             # What these groups cannot hold takes more for its own metadata.
             count = max(count + 1, beyond)
-        raise _no_room()
+        raise damaged(_NO_ROOM)
 
     def by_way_of(self, blocks: int) -> 'Geometry':
         """Return what it becomes when it has had another size meanwhile.
@@ -244,11 +246,4 @@ def measure(layout: Layout) -> Geometry:
         inodes=layout.used_inodes(),
         metadata=tuple(tables),
         used=tuple(used),
-    )
-
-
-def _no_room() -> errors.DamagedError:
-    return errors.DamagedError(
-        'its block groups have no room for data',
-        hint='repair a copy with e2fsck',
     )

@@ -255,10 +255,7 @@ class Layout:
         if not data and 0 <= group < len(self.groups):
             data = self._inodes(self.groups[group], index, 1)
         if len(data) < found.inode_size:
-            raise errors.DamagedError(
-                f'the inode {number} does not exist, but is needed',
-                hint='repair a copy with e2fsck',
-            )
+            raise damaged(f'the inode {number} does not exist, but is needed')
         if number < found.first_inode:
             # Such as that of the journal, which several ask for.
             self._reserved[number] = data
@@ -331,10 +328,7 @@ class Layout:
             {group.inode_table for group in self.groups},
         ):
             if len(taken) < len(self.groups):
-                raise errors.DamagedError(
-                    'block groups share their metadata',
-                    hint='repair a copy with e2fsck',
-                )
+                raise damaged('block groups share their metadata')
 
     def _own(self, group: Group, whole: bool = False) -> Iterator[sparse.Run]:
         yield from self._backups(group.number)
@@ -415,10 +409,7 @@ class Layout:
             block_bitmap, inode_bitmap, inode_table + found.inode_blocks - 1
         )
         if last >= found.block_count or not inode_table:
-            raise errors.DamagedError(
-                f'the descriptor of block group {number} is damaged',
-                hint='repair a copy with e2fsck',
-            )
+            raise damaged(f'the descriptor of block group {number} is damaged')
         if not found.group_checksums:
             # Without checksums the flags mean nothing.
             flags = 0
@@ -431,6 +422,11 @@ class Layout:
             not flags & _BLOCK_UNINIT,
             not flags & _INODE_UNINIT,
         )
+
+
+def damaged(what: str) -> errors.DamagedError:
+    """Say what is damaged that e2fsck may repair."""
+    return errors.DamagedError(what, hint='repair a copy with e2fsck')
 
 
 def descriptor_blocks(found: Superblock) -> int:

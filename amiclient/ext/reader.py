@@ -23,6 +23,7 @@ import struct
 from amiclient import errors
 from amiclient.ext import inodes
 from amiclient.ext.inodes import Inode
+from amiclient.ext.layout import damaged
 from amiclient.ext.layout import Layout
 from amiclient.ext import superblock
 from amiclient import sparse
@@ -258,12 +259,12 @@ class Reader:
         place = run.physical * block + offset - run.logical * block
         data = self.layout.read(place, count)
         if len(data) < count:
-            raise _damaged('it ends before its files do')
+            raise damaged('it ends before its files do')
         return data
 
     def _inode(self, number: int, path: str) -> Inode:
         if not 0 < number <= self.superblock.inode_count:
-            raise _damaged(f'{path} has the impossible inode {number}')
+            raise damaged(f'{path} has the impossible inode {number}')
         return self.layout.inode(number, path)
 
     def _child(self, directory: Inode, name: str) -> Inode | None:
@@ -278,7 +279,7 @@ class Reader:
         found = self._listings.get(directory.number)
         if found is None:
             if len(self._listings) >= _DIRECTORIES:
-                raise _damaged('it has too many directories')
+                raise damaged('it has too many directories')
             found = {}
             if directory.size <= _DIRECTORY and not directory.is_encrypted:
                 for block in self.directory(directory):
@@ -302,7 +303,7 @@ class Reader:
                 return
             end = run.physical + run.count
             if run.logical < last or end > self.superblock.block_count:
-                raise _damaged(f'the blocks of {node.path} make no sense')
+                raise damaged(f'the blocks of {node.path} make no sense')
             last = run.logical + run.count
             yield run
 
@@ -312,11 +313,11 @@ class Reader:
         magic, entries, _, level, _ = inodes.EXTENT_HEADER.unpack_from(data)
         end = 12 + 12 * entries
         if magic != inodes.EXTENT_MAGIC or level > depth or end > len(data):
-            raise _damaged(f'the extents of {node.path} make no sense')
+            raise damaged(f'the extents of {node.path} make no sense')
         for start in range(12, end, 12):
             seen[0] += 1
             if seen[0] > _EXTENTS_AT_MOST:
-                raise _damaged(f'{node.path} has too many extents')
+                raise damaged(f'{node.path} has too many extents')
             if level:
                 _, low, high, _ = inodes.EXTENT_INDEX.unpack_from(data, start)
                 child = self._block(low | high << 32, node.path)
@@ -363,7 +364,7 @@ class Reader:
 
     def _block(self, number: int, path: str) -> bytes:
         if not 0 < number < self.superblock.block_count:
-            raise _damaged(f'the blocks of {path} make no sense')
+            raise damaged(f'the blocks of {path} make no sense')
         return self.layout.blocks(number)
 
 
@@ -375,7 +376,3 @@ def _zeros(count: int) -> Iterator[bytes]:
     while count > 0:
         yield bytes(min(count, _CHUNK))
         count -= _CHUNK
-
-
-def _damaged(what: str) -> errors.DamagedError:
-    return errors.DamagedError(what, hint='repair a copy with e2fsck')
