@@ -333,10 +333,7 @@ class Running:
         return data
 
     def refuse_limited(self) -> None:
-        """Make sure that it did not end at a limit.
-
-        :raises ProgramError: if it did.
-        """
+        """Raise ProgramError if it has ended at a limit."""
         if self.wait(_SOON):
             self._checked()
 

@@ -142,10 +142,7 @@ class Layout:
             yield cls(descriptor, superblock.load(descriptor, str(path)))
 
     def read(self, offset: int, count: int) -> bytes:
-        """Read bytes of the filesystem, fewer only where the file ends.
-
-        :raises SourceError: if they cannot be read.
-        """
+        """Read bytes of the filesystem, fewer only where the file ends."""
         return sparse.read_at(self.descriptor, count, offset)
 
     def blocks(self, first: int, count: int = 1) -> bytes:

@@ -71,7 +71,10 @@ def opened(image: pathlib.Path) -> Iterator['Reader']:
 
 
 class Reader:
-    """The files of one filesystem."""
+    """The files of one filesystem.
+
+    :raises DamagedError: any method, if what is on the disk makes no sense.
+    """
 
     def __init__(self, layout: Layout) -> None:
         self.superblock = layout.superblock
@@ -83,7 +86,6 @@ class Reader:
 
         :param follow: whether a link at the end is followed.
         :returns: None if it leads nowhere.
-        :raises DamagedError: if what is on the way makes no sense.
         """
         todo = _split(name)[::-1]
         way = [self._inode(ROOT, '/')]
@@ -163,10 +165,7 @@ class Reader:
         return b''.join(self.chunks(node))
 
     def chunks(self, node: Inode) -> Iterator[bytes]:
-        """Read a file piece by piece; holes are zeros.
-
-        :raises DamagedError: if its blocks make no sense.
-        """
+        """Read a file piece by piece; holes are zeros."""
         if node.is_inline:
             data = (node.body + node.inline_rest)[: node.size]
             yield data
@@ -202,10 +201,7 @@ class Reader:
                 return
 
     def directory(self, node: Inode) -> Iterator[bytes]:
-        """Read the blocks of a directory.
-
-        :raises DamagedError: if they make no sense.
-        """
+        """Read the blocks of a directory."""
         if node.is_inline:
             # The parent's inode comes first.
             yield node.body[4:]
@@ -222,7 +218,6 @@ class Reader:
         :returns: None if it has holes, lies in its inode, is encrypted or
             sealed, or may share its blocks: what is written to them is not
             its content then, or not its alone.
-        :raises DamagedError: if they make no sense.
         """
         shared = superblock.RO_COMPAT_SHARED_BLOCKS
         if self.superblock.ro_compat & shared:
@@ -242,7 +237,6 @@ class Reader:
         """Find the blocks of the journal's transactions.
 
         :returns: all of its blocks but the first, its own superblock.
-        :raises DamagedError: if they make no sense.
         """
         found = self.superblock
         if not found.has_journal or not found.journal_inode:

@@ -114,7 +114,7 @@ def _rehearse(planned: ShrinkPlan, progress: Progress) -> ShrinkPlan:
         scratch.workshop(planned.directory) as directory,
         scratch.full_disk(planned.directory),
         repair.clean_source(planned, tools, progress) as source,
-        progress.task('Trying the shrink out'),
+        progress.task('Testing the shrink'),
     ):
         source.wait()
         target = aim(planned.request, source.layout)
@@ -243,7 +243,7 @@ def _in_place(
     with Layout.opened(path) as layout:
         target = aim(request, layout)
     with scratch.workshop(planned.directory) as directory:
-        with progress.task('Trying the shrink out'):
+        with progress.task('Testing the shrink'):
             recorder = e2fsprogs.Recorder.of(planned.image.superblock)
             trial = _try_out(target, path, directory, recorder)
         if not request.own:

@@ -94,14 +94,14 @@ class TestSignals(_EndsTest):
         self.untouched()
 
 
-@shrinking.for_each('Trying the shrink out', 'Shrinking', 'Verifying')
+@shrinking.for_each('Testing the shrink', 'Shrinking', 'Verifying')
 class TestSignalsInPlace(_EndsTest):
     def check_ctrl_c(self, moment: str) -> None:
         tree = exttree.read_tree(self.image)
         child = self.end(moment, signal.SIGINT, in_place=True)
         self.assertEqual(130, child.returncode, child.stderr.read())
         self.assertEqual(self.names, sorted(os.listdir(self.directory)))
-        if moment == 'Trying the shrink out':
+        if moment == 'Testing the shrink':
             self.untouched()
         # What had begun was ended: whatever size, it is in order.
         self.assertTrue(shrinking.is_sound(self.image))
@@ -199,7 +199,7 @@ class TestChangedMeanwhile(_EndsTest):
         size = self.image.stat().st_size
         self.refused(
             lambda: shrinking.overwrite(self.image, 0, b'changed'),
-            'Trying the shrink out', in_place=True,
+            'Testing the shrink', in_place=True,
         )  # fmt: skip
         self.assertEqual(size, self.image.stat().st_size)
         self.assertTrue(shrinking.is_sound(self.image))
@@ -209,7 +209,7 @@ class TestChangedMeanwhile(_EndsTest):
         before = shrinking.digest(other)
         self.refused(
             lambda: os.replace(other, self.image),
-            'Trying the shrink out', in_place=True,
+            'Testing the shrink', in_place=True,
         )  # fmt: skip
         self.assertEqual(before, shrinking.digest(self.image))
 
