@@ -66,9 +66,7 @@ class TestRun(base.TestCase):
             ['dd', 'if=/dev/zero', f'of={target}', 'bs=4097', 'count=1'],
             access=None,
         )
-        self.assertIn(
-            'dd was stopped: files are limited to 4096 b', str(error)
-        )
+        self.assertIn('dd was stopped: files are limited to 4096 ', str(error))
         self.assertIn('; raise the limit: ulimit -f unlimited', str(error))
 
     def sh(self, script: str, **rest: object) -> process.Result:
