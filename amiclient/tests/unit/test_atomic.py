@@ -135,7 +135,7 @@ class TestOutput(base.TestCase):
         for target, words in (
             (fifo, 'not a regular file'),
             (link, 'not a regular file'),
-            (self.folder, 'is a directory'),
+            (self.directory, 'is a directory'),
         ):
             error = self.assertRaises(errors.UsageError, atomic.Output, target)
             self.assertIn(f'{target}: {words}', str(error))
@@ -431,11 +431,11 @@ class TestFixed(base.TestCase):
 
     def refused(self, path: pathlib.Path, letter: str, word: str) -> None:
         self.set(letter, path)
-        before = sorted(self.folder.iterdir())
+        before = sorted(self.directory.iterdir())
         error = self.assertRaises(errors.UsageError, atomic.Output, self.path)
         self.assertIn(f'{path} is {word}', str(error))
         self.assertIn(f'chattr -{letter} {path}', str(error))
-        self.assertEqual(before, sorted(self.folder.iterdir()))
+        self.assertEqual(before, sorted(self.directory.iterdir()))
         self.assertEqual('old', self.path.read_text())
 
     def test_immutable_file(self) -> None:
