@@ -238,7 +238,7 @@ class TestDirectories(test_build.BuildCase):
             errors.UsageError, build.temporary_image, self.source,
             self.source / 'bin',
         )  # fmt: skip
-        self.assertIn('within the source; choose another directory', str(error))
+        self.assertIn('the source; choose another directory', str(error))
         self.output = self.directory / 'out' / 'root.img'
         for options, words in (
             ({'label': 'seventeen letters'}, 'more than 16 bytes'),
