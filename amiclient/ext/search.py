@@ -147,7 +147,7 @@ class Track:
         self.steps: list[Step] = []
         self.moved: dict[int, int] = {}
         self.by_hand = 0
-        self._clusters = layout.superblock.cluster_ratio if layout else 0
+        self._ratio = layout.superblock.cluster_ratio if layout else 0
         self._layout = layout
         self._measured: geometry.Geometry | None = None
 
@@ -157,7 +157,7 @@ class Track:
         if self._layout is None:
             with Layout.opened(self.path) as self._layout:
                 self._measured = geometry.measure(self._layout)
-            self._clusters = self._layout.superblock.cluster_ratio
+            self._ratio = self._layout.superblock.cluster_ratio
         return self._layout
 
     @property
@@ -205,17 +205,13 @@ class Track:
                 raise SpoiledError('no room for metadata', self.steps, True)
         else:
             moved = tools.resize(path, step.blocks)
-            back = (
-                {new: old for old, new in self.moved.items()} if moved else {}
-            )
+            back = {new: old for old, new in self.moved.items()}
             for old, new in moved.items():
                 self.moved[back.get(old, old)] = new
             # resize2fs 1.47.0 leaves wrong counts of free blocks if there are
             # clusters; e2fsck counts anew.
-            self._clusters = (
-                self._clusters or superblock.read(path).cluster_ratio
-            )
-            if self._clusters > 1:
+            self._ratio = self._ratio or superblock.read(path).cluster_ratio
+            if self._ratio > 1:
                 tools.preen(path)
 
     def note_by_hand(self) -> None:
@@ -255,7 +251,6 @@ def search(
 
     :param path: the copy, in order by e2fsck's standards.
     :param layout: of what was copied, if that was read before.
-    :returns: the steps that led there.
     :raises UnsupportedError: if resize2fs cannot shrink such a filesystem.
     :raises SpoiledError: if the copy must be made again.
     """
@@ -364,9 +359,7 @@ def _make_journal(track: Track, goal: Goal) -> None:
     # tune2fs insists on twice the room.
     room = track.measured.need(2 * blocks + blocks // _SLACK + 64)
     if goal.limit is not None and room > goal.limit:
-        raise SpoiledError(
-            'no room to make the journal anew', track.steps, False
-        )
+        raise SpoiledError('no room for a new journal', track.steps, False)
     if found.block_count < room:
         track.take(Step(blocks=room))
     location = min(found.block_count, room - 1)
@@ -569,10 +562,8 @@ def _groups_to_keep(layout: Layout) -> int | None:
     if data:
         end = data[-1][1] - 1 - found.first_data_block
         last = max(0, end // found.blocks_per_group)
-    for group in reversed(layout.groups[last + 1 :]):
-        if layout.inode_runs(group):
-            last = group.number
-            break
+    rest = layout.groups[last + 1 :]
+    last = max((g.number for g in rest if layout.inode_runs(g)), default=last)
     keep = -(-(last + 1) // _FLEX) * _FLEX
     return keep if found.group_count - keep >= _WORTHWHILE else None
 
