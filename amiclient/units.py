@@ -137,7 +137,7 @@ def require_whole(option: str, size: int, unit: int, what: str) -> None:
         instead = f'{below} or {below + unit}' if below else f'{below + unit}'
         raise errors.UsageError(
             f'{option} of {size} bytes is not a whole number of {what}',
-            hint=f'use {instead}',
+            hint=f'give {instead}',
         )
 
 

@@ -105,7 +105,7 @@ class TestBuild(TestCase):
     def test_no_whole_number_of_blocks(self) -> None:
         self.assertEqual(
             '--size of 10000001 bytes is not a whole number of blocks of '
-            '4096 bytes; use 9998336 or 10002432',
+            '4096 bytes; give 9998336 or 10002432',
             self.refused('--size', '10000001'),
         )
         self.assertEqual(
