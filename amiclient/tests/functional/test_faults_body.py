@@ -100,6 +100,7 @@ class TestGone(faulty.FaultCase):
     """The image service goes away, and does not come back."""
 
     def test_half_way(self) -> None:
+        self.hurry(2.5)
         for kind in self.commands:
             proxy = self.useFixture(faulty.faults.Proxy(self.cloud.image_url))
             self.route(auth_url=self.keystone.url + '/v3', image_url=proxy.url)
