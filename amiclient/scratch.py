@@ -42,6 +42,9 @@ _STEM = 150
 
 _DIRECTORY = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
+#: A directory that names are looked up in; to read it may not be allowed.
+PLACE = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+
 #: Is in each of our directories. Who may rename a directory of ours, but not
 #: look into it, must not get us to take it for a temporary one.
 _MARK = 'amiclient'
@@ -75,9 +78,7 @@ class _Temporary:
         make: Callable[[str, int], int],
     ) -> None:
         start = os.fsdecode(os.fsencode(stem)[:_STEM])
-        self._directory = os.open(
-            directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-        )
+        self._directory = os.open(directory, PLACE)
         self._descriptor = -1
         try:
             # A signal in the middle would leave something nobody knows of.
@@ -88,11 +89,7 @@ class _Temporary:
         except BaseException:
             self.__exit__()
             raise
-        self.path = directory / self._name
-        if is_exposed(directory) and _DESCRIPTORS.exists():
-            self.path = pathlib.Path(
-                f'/proc/{os.getpid()}/fd/{self._descriptor}'
-            )
+        self.path = path_to(directory / self._name, self._descriptor)
 
     def _made(self, make: Callable[[str, int], int]) -> int:
         """Make it, and lock it; tell -1 if another name has to be tried."""
@@ -101,19 +98,12 @@ class _Temporary:
         except FileExistsError:
             return -1
         # Somebody who cleans up may just have looked, and removed it.
-        if locked(descriptor) is not False and self._is_ours(descriptor):
+        if locked(descriptor) is not False and is_named(
+            self._name, descriptor, self._directory
+        ):
             return descriptor
         os.close(descriptor)
         return -1
-
-    def _is_ours(self, descriptor: int) -> bool:
-        try:
-            found = os.stat(
-                self._name, dir_fd=self._directory, follow_symlinks=False
-            )
-        except FileNotFoundError:
-            return False
-        return os.path.samestat(found, os.fstat(descriptor))
 
     def __enter__(self) -> typing.Self:
         return self
@@ -126,7 +116,7 @@ class _Temporary:
     ) -> None:
         with interrupts.held():
             if self._descriptor >= 0:
-                if self._is_ours(self._descriptor):
+                if is_named(self._name, self._descriptor, self._directory):
                     _remove(self._name, self._directory)
                 os.close(self._descriptor)
                 self._descriptor = -1
@@ -168,7 +158,7 @@ class File(_Temporary):
 
         :raises AmiError: if somebody else put another file in its place.
         """
-        if not self._is_ours(self._descriptor):
+        if not is_named(self._name, self._descriptor, self._directory):
             raise errors.AmiError(
                 f'{self._name} was replaced by another process',
                 hint='use a directory that nobody else can write to',
@@ -224,6 +214,39 @@ def is_exposed(directory: pathlib.Path) -> bool:
         return True
     others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     return bool(others) and not status.st_mode & stat.S_ISVTX
+
+
+def path_to(path: pathlib.Path, descriptor: int) -> pathlib.Path:
+    """Tell how to get at what is open, and be sure that it is this.
+
+    :param path: by which it was opened.
+    """
+    if is_exposed(path.parent) and _DESCRIPTORS.exists():
+        return pathlib.Path(f'/proc/{os.getpid()}/fd/{descriptor}')
+    return path
+
+
+def is_named(
+    name: str | pathlib.Path, descriptor: int, directory: int | None = None
+) -> bool:
+    """Tell whether a name still leads to what is open."""
+    try:
+        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(found, os.fstat(descriptor))
+
+
+def remove(path: pathlib.Path) -> None:
+    """Remove a file of ours that nobody goes on with, unless it is locked."""
+    with contextlib.suppress(OSError):
+        parent = os.open(path.parent, PLACE)
+        try:
+            with _claimed(path.name, parent) as size:
+                if size is not None:
+                    _remove(path.name, parent)
+        finally:
+            os.close(parent)
 
 
 def _abandoned(directory: pathlib.Path) -> Iterator[tuple[str, int, int]]:

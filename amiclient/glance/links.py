@@ -2,7 +2,7 @@
 
 """AMIs as they are in the cloud: images, and what links to what."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 import dataclasses
 import itertools
 from typing import Any
@@ -60,6 +60,26 @@ class Ami:
         """The kernel and the ramdisk, as far as they are there."""
         both = (Kind.AKI, self.kernel), (Kind.ARI, self.ramdisk)
         return tuple((kind, part) for kind, part in both if part is not None)
+
+    def check_parts(self, hint: Callable[[Kind], str]) -> None:
+        """Refuse links that lead nowhere.
+
+        :param hint: what to do about a kernel, or a ramdisk.
+        :raises NotFoundError: if there is one.
+        """
+        there = dict(self.parts)
+        for kind, key in LINKS.items():
+            if (link := self.image.properties.get(key)) and kind not in there:
+                raise missing(kind, link, hint(kind))
+
+
+def missing(kind: Kind, link: str, hint: str) -> errors.NotFoundError:
+    """Say that an AMI links to what is not there."""
+    return errors.NotFoundError(
+        f'the {kind.noun} {link} that the image links to was deleted, or '
+        'cannot be seen by this project',
+        hint=hint,
+    )
 
 
 def _status(link: str | None, found: ImageRecord | None) -> str | None:

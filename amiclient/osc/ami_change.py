@@ -239,7 +239,7 @@ class _Share(command._Base):
         plan: Callable[[client.Catalog, str, list[str]], share.SharePlan],
     ) -> tuple[share.SharePlan, client.Catalog]:
         """Plan it, and do it."""
-        from amiclient.glance.change import steps
+        from amiclient.glance import steps
 
         cloud = self.catalog(parsed_args)
         projects = [

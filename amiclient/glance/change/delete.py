@@ -6,7 +6,7 @@ Each image that was named is a task of its own: one that fails keeps no other
 from being deleted, and none is undone.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
 import dataclasses
 import http
@@ -15,12 +15,12 @@ import logging
 from amiclient.errors import CloudError
 from amiclient.errors import NotFoundError
 from amiclient.glance.change.linked import Audience
-from amiclient.glance.change import steps
 from amiclient.glance import client
 from amiclient.glance import links
 from amiclient.glance.model import ImageRecord
 from amiclient.glance.model import Kind
 from amiclient.glance.model import LINKS
+from amiclient.glance import steps
 from amiclient import interrupts
 
 LOG = logging.getLogger(__name__)
@@ -70,39 +70,55 @@ def plan(
     :param linked: whether kernels and ramdisks are deleted that no other
         image links to, among those that the user can see.
     """
-    given = tuple(dict.fromkeys(names))
-    amis: dict[str, ImageRecord] = {}
-    problems: list[CloudError] = []
-    for name in given:
-        try:
-            image = catalog.find(name, strict=True)
-            links.check_ami(
-                image,
-                part='use `openstack ami {} delete`',
-                other=f'this deletes it: openstack image delete {image.id}',
-            )
-            _check_protected(Kind.AMI, image)
-        except CloudError as error:
-            _raise_unless_about_one(error)
-            problems.append(error)
-        else:
-            amis[image.id] = image
+
+    def find(name: str) -> Deletion:
+        image = catalog.find(name, strict=True)
+        links.check_ami(
+            image,
+            part='use `openstack ami {} delete`',
+            other=f'this deletes it: openstack image delete {image.id}',
+        )
+        return _unprotected(Deletion(Kind.AMI, image))
+
+    amis, problems, total = _named(names, find)
     parts: list[Deletion] = []
     notes: list[str] = []
     if linked:
         _plan_linked(catalog, amis, parts, notes, problems)
     return DeletePlan(
-        steps=(*(Deletion(Kind.AMI, ami) for ami in amis.values()), *parts),
-        total=len(given),
+        steps=(*amis.values(), *parts),
+        total=total,
         problems=tuple(problems),
         notes=tuple(notes),
         warnings=tuple(w for p in parts for w in _unseen(p, catalog)),
     )
 
 
+def _named(
+    names: Iterable[str], find: Callable[[str], Deletion]
+) -> tuple[dict[str, Deletion], list[CloudError], int]:
+    """Find what was named, each by itself.
+
+    :returns: by their ids, what can be deleted; what keeps others from it;
+        and how many there were.
+    """
+    given = tuple(dict.fromkeys(names))
+    found: dict[str, Deletion] = {}
+    problems: list[CloudError] = []
+    for name in given:
+        try:
+            step = find(name)
+        except CloudError as error:
+            _raise_unless_about_one(error)
+            problems.append(error)
+        else:
+            found[step.image.id] = step
+    return found, problems, len(given)
+
+
 def _plan_linked(
     catalog: client.Catalog,
-    amis: dict[str, ImageRecord],
+    amis: dict[str, Deletion],
     parts: list[Deletion],
     notes: list[str],
     problems: list[CloudError],
@@ -117,51 +133,46 @@ def _plan_linked(
         str(link).lower(): kind
         for ami in amis.values()
         for kind, key in LINKS.items()
-        if (link := ami.properties.get(key))
+        if (link := ami.image.properties.get(key))
     }
-    found = catalog.get_many(kinds) if kinds else {}
-    using = links.used_by(catalog, found) if found else {}
+    found = catalog.get_many(kinds)
+    using = links.used_by(catalog, found)
     # Kernel before ramdisk, whatever their ids.
     there = [
-        (id, kind, found[id]) for id, kind in kinds.items() if id in found
+        Deletion(kind, found[id], frozenset(user.id for user in using[id]))
+        for id, kind in kinds.items()
+        if id in found
     ]
-    for id, kind, part in there:
-        own, others = _split(using[id], amis)
-        if others or not part.protected or not _owned(part, own):
-            continue
-        for user in own:
-            del amis[user.id]
-            problems.append(
-                CloudError(
-                    f'the {steps.title(kind, part)}, which {user.title} links '
-                    'to, is protected',
-                    hint=f'{client.unprotect(part)}; or leave out --linked',
+    for part in there:
+        users = using[part.image.id]
+        is_ours = all(user.owner == part.image.owner for user in users)
+        if part.after <= amis.keys() and part.image.protected and is_ours:
+            for user in users:
+                del amis[user.id]
+                problems.append(
+                    CloudError(
+                        f'the {part.title}, which {user.title} links to, is '
+                        'protected',
+                        hint=f'{client.unprotect(part.image)}; or leave out '
+                        '--linked',
+                    )
                 )
-            )
-    for id, kind, part in there:
-        own, others = _split(using[id], amis)
-        kept = f'kept the {steps.title(kind, part)}: '
-        if not own:
+    for part in there:
+        users = using[part.image.id]
+        others = [user for user in users if user.id not in amis]
+        if len(others) == len(users):
             continue
         if others:
-            notes.append(f'{kept}needed by {links.named(others)}')
-        elif not _owned(part, own):
-            notes.append(f'{kept}it belongs to the project {part.owner}')
+            notes.append(
+                f'kept the {part.title}: needed by {links.named(others)}'
+            )
+        elif any(user.owner != part.image.owner for user in users):
+            notes.append(
+                f'kept the {part.title}: it belongs to the project '
+                f'{part.image.owner}'
+            )
         else:
-            after = frozenset(user.id for user in own)
-            parts.append(Deletion(kind, part, after))
-
-
-def _split(
-    users: Iterable[ImageRecord], amis: Mapping[str, ImageRecord]
-) -> tuple[list[ImageRecord], list[ImageRecord]]:
-    """Tell the images that are to be deleted from others."""
-    own = [user for user in users if user.id in amis]
-    return own, [user for user in users if user.id not in amis]
-
-
-def _owned(part: ImageRecord, own: Iterable[ImageRecord]) -> bool:
-    return all(user.owner == part.owner for user in own)
+            parts.append(part)
 
 
 def plan_parts(
@@ -176,30 +187,24 @@ def plan_parts(
     :param names: ids or names.
     :param force: whether to delete one that images link to.
     """
-    given = tuple(dict.fromkeys(names))
-    made: dict[str, Deletion] = {}
-    problems: list[CloudError] = []
     warnings: list[str] = []
-    for name in given:
-        try:
-            part = links.find_part(catalog, kind, name, strict=True)
-            step = Deletion(kind, part.image, force=force)
-            _check_protected(kind, part.image)
-            _check_unused(step, part.users or ())
-        except CloudError as error:
-            _raise_unless_about_one(error)
-            problems.append(error)
-            continue
-        made[part.image.id] = step
-        if part.users:
+
+    def find(name: str) -> Deletion:
+        part = links.find_part(catalog, kind, name, strict=True)
+        step = _unprotected(Deletion(kind, part.image, force=force))
+        users = part.users or ()
+        _check_unused(step, users)
+        if users:
             warnings.append(
-                f'{links.named(part.users)} will not boot without the '
-                f'{step.title}'
+                f'{links.named(users)} will not boot without the {step.title}'
             )
-        warnings += _unseen(step, catalog)
+        warnings.extend(_unseen(step, catalog))
+        return step
+
+    made, problems, total = _named(names, find)
     return DeletePlan(
         steps=tuple(made.values()),
-        total=len(given),
+        total=total,
         problems=tuple(problems),
         warnings=tuple(warnings),
     )
@@ -212,12 +217,13 @@ def _raise_unless_about_one(error: CloudError) -> None:
         raise error
 
 
-def _check_protected(kind: Kind, image: ImageRecord) -> None:
-    if image.protected:
+def _unprotected(step: Deletion) -> Deletion:
+    if step.image.protected:
         raise CloudError(
-            f'the {steps.title(kind, image)} is protected',
-            hint=client.unprotect(image),
+            f'the {step.title} is protected',
+            hint=client.unprotect(step.image),
         )
+    return step
 
 
 def _check_unused(step: Deletion, users: Sequence[ImageRecord]) -> None:

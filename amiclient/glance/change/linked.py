@@ -13,13 +13,13 @@ import functools
 from typing import Any
 
 from amiclient import errors
-from amiclient.glance.change import steps
 from amiclient.glance.client import Catalog
 from amiclient.glance import links
 from amiclient.glance.model import ImageRecord
 from amiclient.glance.model import Kind
 from amiclient.glance.model import OPEN
 from amiclient.glance.model import VISIBILITIES
+from amiclient.glance import steps
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,13 +13,12 @@ import re
 
 from amiclient import errors
 from amiclient.glance.change.linked import Audience
-from amiclient.glance.change import steps
 from amiclient.glance.client import Catalog
 from amiclient.glance import links
 from amiclient.glance.model import ImageRecord
 from amiclient.glance.model import Kind
-from amiclient.glance.model import LINKS
 from amiclient.glance.model import OPEN
+from amiclient.glance import steps
 
 #: As Keystone makes ids of projects.
 _PROJECT = re.compile(
@@ -63,7 +62,12 @@ def plan_add(catalog: Catalog, ami: str, projects: Iterable[str]) -> SharePlan:
         be shared.
     """
     found, wanted = links.show(catalog, ami), tuple(dict.fromkeys(projects))
-    _check_parts(found)
+    found.check_parts(
+        lambda kind: (
+            'it would boot for nobody; give it another: openstack '
+            f'ami set --{kind.noun} FILE {found.image.id}'
+        )
+    )
     made: list[steps.Change] = []
     warnings = [*unlikely(wanted)]
     for kind, image in _images(found):
@@ -156,22 +160,6 @@ def plan_remove(
 
 def _images(ami: links.Ami) -> tuple[tuple[Kind, ImageRecord], ...]:
     return (*ami.parts, (Kind.AMI, ami.image))
-
-
-def _check_parts(ami: links.Ami) -> None:
-    """Refuse links that lead nowhere."""
-    for kind, status in (
-        (Kind.AKI, ami.kernel_status),
-        (Kind.ARI, ami.ramdisk_status),
-    ):
-        if status == links.MISSING:
-            link = ami.image.properties[LINKS[kind]]
-            raise errors.CloudError(
-                f'the {kind.noun} {link} that the image links to was '
-                'deleted, or cannot be seen by this project',
-                hint='it would boot for nobody; give it another: openstack '
-                f'ami set --{kind.noun} FILE {ami.image.id}',
-            )
 
 
 def unlikely(projects: Sequence[str]) -> Iterator[str]:

@@ -15,7 +15,6 @@ from amiclient.errors import CloudError
 from amiclient.errors import UsageError
 from amiclient.glance.change import linked
 from amiclient.glance.change.linked import Audience
-from amiclient.glance.change import steps
 from amiclient.glance.client import Catalog
 from amiclient.glance import links
 from amiclient.glance import model
@@ -23,6 +22,7 @@ from amiclient.glance.model import ImageRecord
 from amiclient.glance.model import Kind
 from amiclient.glance.model import LINKS
 from amiclient.glance import retry
+from amiclient.glance import steps
 from amiclient.glance.upload import parts
 from amiclient.glance.upload import preflight
 from amiclient.glance.upload import register
@@ -34,7 +34,6 @@ from amiclient.glance.upload.request import Step
 from amiclient.glance.upload.request import Traits
 from amiclient.glance.upload import reuse
 from amiclient.glance.upload import transaction
-from amiclient import interrupts
 from amiclient.progress import Progress
 from amiclient import units
 
@@ -356,11 +355,10 @@ class _UpdatePlanner:
             elif link.lower() in known:
                 found[kind] = known[link.lower()], False
             elif self._request.linked:
-                raise CloudError(
-                    f'the {kind.noun} {link} that the image links to was '
-                    'deleted, or cannot be seen by this project',
-                    hint=f'give another with --{kind.noun}, or leave out '
-                    '--linked',
+                raise links.missing(
+                    kind,
+                    link,
+                    f'give another with --{kind.noun}, or leave out --linked',
                 )
         return found
 
@@ -452,17 +450,14 @@ def execute(
     :raises AmiError: whatever went wrong; then all is as it was before, or it
         was logged what is not.
     """
-    with (
-        transaction.Transaction(catalog, keep=False) as made,
-        steps.Changes(catalog) as changes,
-    ):
+    with transaction.Transaction(catalog, keep=False) as made:
         new: dict[Kind, ImageRecord] = {}
         for part in plan.uploads:
             done = register.add_part(part, made, proxy, progress=progress)
             kind = part.step.kind
             new[kind] = done.record
             for project in sorted(plan.members):
-                changes.carry_out(steps.Membership(kind, done.record, project))
+                made.carry_out(steps.Membership(kind, done.record, project))
         for step in plan.steps:
             if isinstance(step, steps.Update):
                 # By now, the ids are known.
@@ -471,17 +466,14 @@ def execute(
                     for name, value in step.values.items()
                 }
                 step = dataclasses.replace(step, values=values)
-            changes.carry_out(step)
+            made.carry_out(step)
         followers = (*plan.followers, *new.items())
         for step in _following(plan.ami, followers, catalog):
-            changes.carry_out(step)
+            made.carry_out(step)
         for each in plan.reused:
             seen = plan.visibility(each.record)
             reuse.still(catalog, each.kind, each.record, visibility=seen)
-        # Between the two, the AMI would link to what is removed.
-        with interrupts.ignored():
-            changes.commit()
-            made.commit()
+        made.commit()
 
 
 def _following(

@@ -31,6 +31,7 @@ from amiclient.glance import retry
 from amiclient.glance import sessions
 from amiclient.glance.transfer import image_data
 from amiclient.glance.transfer import staging
+from amiclient import jobs
 from amiclient.progress import Progress
 from amiclient.progress import Task
 from amiclient import scratch
@@ -123,19 +124,14 @@ def _received(
                 return True
         return False
 
-    def run() -> None:
-        try:
-            with contextlib.closing(get()) as response:
-                put(response)
-                if response.status_code in _DATA:
-                    _read(response, put)
-        except BaseException as error:  # noqa: BLE001 (raised below)
-            put(error)
-        else:
-            put(None)
+    def work() -> None:
+        with contextlib.closing(get()) as response:
+            put(response)
+            if response.status_code in _DATA:
+                _read(response, put)
 
-    thread = threading.Thread(target=run, name='receiver', daemon=True)
-    thread.start()
+    thread, done = jobs.start(work, 'receiver')
+    done.add_done_callback(lambda _: put(None))
     end = time.monotonic() + seconds
     try:
         while True:
@@ -149,9 +145,7 @@ def _received(
                     ) from None
                 continue
             if item is None:
-                return
-            if isinstance(item, BaseException):
-                raise item
+                return done.result()
             yield item
             end = time.monotonic() + seconds
     finally:
@@ -221,7 +215,6 @@ def fetch(
     before a failure stays beside the target, as ``.NAME....part``, for the
     next run to go on with; but not if the disk is full or the image gone.
 
-    :param proxy: openstacksdk's, for version 2 of the image service.
     :param target: the file; its directory must exist.
     :param description: what to call it, such as ``Fetching kernel``.
     :param replace: whether a file that holds something else may go.
@@ -248,15 +241,10 @@ def fetch(
                     hint='remove it, or choose another directory',
                 )
             task.restart()
+        sessions.bound(proxy.session)
+        patience = patience or retry.Patience()
         with staging.Partial(target, _tag(record)) as file:
-            download = _Download(
-                proxy,
-                record,
-                file,
-                task=task,
-                clock=clock,
-                patience=patience or retry.Patience(),
-            )
+            download = _Download(proxy, record, file, task, clock, patience)
             downloaded = download.run()
     return Fetched(target, size, downloaded, digest)
 
@@ -269,12 +257,10 @@ class _Download:
         proxy: '_proxy.Proxy',
         record: model.ImageRecord,
         part: staging.Partial,
-        *,
         task: Task,
         clock: retry.Clock,
         patience: retry.Patience,
     ) -> None:
-        sessions.bound(proxy.session)
         self._proxy = proxy
         self._id = record.id
         self._doing = f'fetching the data of image {record.id}'
@@ -296,7 +282,7 @@ class _Download:
         self._cut: int | None = None
 
     def run(self) -> int:
-        """Try until the file is there; return how many bytes came."""
+        """Try until the file is there; tell how many bytes came."""
         try:
             self._take_over()
             target = self._part.target

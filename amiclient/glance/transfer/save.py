@@ -94,7 +94,6 @@ def save(
 ) -> Saved:
     """Save a triple.
 
-    :param progress: who watches the fetching.
     :raises NotFoundError: if there is no such image.
     :raises CloudError: if it is no AMI, or not all of it can be had.
     :raises AmiError: if there is something else where it is to go.
@@ -105,7 +104,7 @@ def save(
     collector = _Collector(proxy, records, request.patience, progress)
     if request.format == 'uec':
         directory = request.directory or pathlib.Path()
-        return _UecArchive(collector, directory, progress).make()
+        return _UecArchive(collector, directory, progress).save()
     directory = request.directory or pathlib.Path(collector.stem)
     # If this fails, what has come stays, for the next run to go on with.
     with (
@@ -116,24 +115,10 @@ def save(
 
 
 def _records(ami: links.Ami) -> dict[str, model.ImageRecord]:
-    """Collect what there is to save, if all of it can be.
-
-    :raises CloudError: if it cannot.
-    """
+    """Collect what there is to save, if all of it can be."""
+    ami.check_parts(lambda _: f'see `openstack ami verify {ami.image.id}`')
     records = {'image': ami.image}
-    for noun, link, found in (
-        ('kernel', ami.image.kernel_id, ami.kernel),
-        ('ramdisk', ami.image.ramdisk_id, ami.ramdisk),
-    ):
-        if link is None:
-            continue
-        if found is None:
-            raise errors.NotFoundError(
-                f'the {noun} {errors.safe(str(link))} of image {ami.image.id} '
-                'is missing: it was deleted, or this project cannot see it',
-                hint=f'see `openstack ami verify {ami.image.id}`',
-            )
-        records[noun] = found
+    records |= {kind.noun: part for kind, part in ami.parts}
     for record in records.values():
         download.check(record)
     return records
@@ -143,7 +128,6 @@ class _Collector:
     """Fetches one triple, wherever it is going.
 
     :param records: its images, by ``image``, ``kernel`` and ``ramdisk``.
-    :param progress: who watches the fetching.
     """
 
     def __init__(
@@ -180,9 +164,6 @@ class _Collector:
         :param shown: what to call its disk, if not by its name.
         :param own: whether nobody else puts files there, so that those which
             do not belong to the triple, or not any more, may be replaced.
-        :raises AmiError: if the directory has something else in it.
-        :raises NoSpaceError: if it has no room.
-        :raises CloudError: if not all of it can be had.
         """
         self._prepare(directory, own=own)
         self._check_room(directory, shown or directory)
@@ -209,10 +190,7 @@ class _Collector:
         )
 
     def manifest(self, sha512: Mapping[str, str]) -> Manifest:
-        """Describe the triple as it is in the cloud.
-
-        :param sha512: of each file.
-        """
+        """Describe the triple as it is in the cloud."""
         parts = {
             noun: _part(record, self.names[noun], sha512[noun])
             for noun, record in self.records.items()
@@ -225,10 +203,7 @@ class _Collector:
     def telling(
         self, directory: pathlib.Path, shown: pathlib.Path
     ) -> Iterator[None]:
-        """Say what of it stays if something fails.
-
-        :param shown: what to call the directory.
-        """
+        """Say what of it stays if something fails."""
         try:
             yield
         except BaseException as error:
@@ -281,7 +256,7 @@ class _Collector:
                 hint=_ANOTHER,
             )
         for name in parts - {p.name for _, _, p in self._places(directory)}:
-            staging.remove(directory / name)
+            scratch.remove(directory / name)
 
     def _is_of(self, path: pathlib.Path) -> bool:
         """Tell whether a manifest is that of this triple, if an old one."""
@@ -391,11 +366,8 @@ class _UecArchive:
         self._path = directory / f'{collector.stem}.tar.gz'
         self._id = collector.records['image'].id
 
-    def make(self) -> Saved:
-        """Make it, unless it is there and up to date.
-
-        :raises AmiError: if something else is there.
-        """
+    def save(self) -> Saved:
+        """Make it, unless it is there and up to date."""
         path, records = self._path, self._collector.records
         return Saved(
             directory=self._directory,
@@ -434,7 +406,6 @@ class _UecArchive:
         return collected.downloaded
 
     def _state(self) -> locks.State | None:
-        """Return what is different once another file has its name."""
         return locks.state(self._path) if os.path.lexists(self._path) else None
 
     def _manifest(self) -> Manifest:

@@ -65,28 +65,18 @@ class StagingDirectory:
     def __init__(self, directory: pathlib.Path, name: str) -> None:
         self._name = name
         self._shown = directory / name
-        self._lock = -1
-        try:
+        with contextlib.ExitStack() as stack:
             # A signal in the middle would leave something nobody knows of.
             with scratch.explained(directory), interrupts.held():
-                exposed = scratch.is_exposed(directory)
-                self._parent = os.open(
-                    directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-                )
-                try:
-                    self._descriptor, self._lock = self._open()
-                except BaseException:
-                    os.close(self._parent)
-                    raise
-        except BaseException:
-            if self._lock >= 0:
-                self.__exit__()
-            raise
-        #: How to get at it.
-        self.path = self._shown
-        itself = pathlib.Path(f'/proc/{os.getpid()}/fd/{self._descriptor}')
-        if exposed and itself.exists():
-            self.path = itself
+                self._parent = os.open(directory, scratch.PLACE)
+                stack.callback(os.close, self._parent)
+                self._descriptor, lock = self._open()
+                stack.callback(os.close, self._descriptor)
+                stack.callback(os.close, lock)
+                stack.callback(self._release)
+            #: How to get at it.
+            self.path = scratch.path_to(self._shown, self._descriptor)
+            self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -98,11 +88,7 @@ class StagingDirectory:
         trace: types.TracebackType | None = None,
     ) -> None:
         with interrupts.held():
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(LOCK, dir_fd=self._descriptor)
-            self._remove_empty()
-            for descriptor in (self._lock, self._descriptor, self._parent):
-                os.close(descriptor)
+            self._stack.close()
         if isinstance(error, errors.AmiError):
             error.rename(self.path, self._shown)
 
@@ -116,6 +102,11 @@ class StagingDirectory:
                     os.unlink(name, dir_fd=current)
         finally:
             os.close(current)
+
+    def _release(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(LOCK, dir_fd=self._descriptor)
+        self._remove_empty()
 
     def _remove_empty(self) -> None:
         # If there is something to go on with, it stays; and so does whatever
@@ -191,23 +182,32 @@ class StagingDirectory:
             lock = os.open(LOCK, _WRITE, 0o600, dir_fd=descriptor)
         except FileNotFoundError:
             return None
-        try:
-            if scratch.locked(lock) is False:
-                raise errors.AmiError(
-                    f'{self._shown.parent}: another process is saving the '
-                    'same there',
-                    hint='wait for it, or end it',
-                )
-            found = os.stat(LOCK, dir_fd=descriptor, follow_symlinks=False)
-            if os.path.samestat(found, os.fstat(lock)):
-                return lock
-        except FileNotFoundError:
-            pass
-        except BaseException:
-            os.close(lock)
-            raise
-        os.close(lock)
-        return None
+        taken = f'{self._shown.parent}: another process is saving the same'
+        return _held(lock, LOCK, f'{taken} there', directory=descriptor)
+
+
+def _held(
+    fd: int,
+    name: str | pathlib.Path,
+    taken: str,
+    *,
+    directory: int | None = None,
+) -> int | None:
+    """Lock an open file.
+
+    :param name: by which it was opened. :param directory: that this is in.
+    :param taken: what to say if another process has locked it.
+    :returns: it; None, and it is closed, if the one that held the lock has
+        finished or removed it just now.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, fd)
+        if scratch.locked(fd) is False:
+            raise errors.AmiError(taken, hint='wait for it, or end it')
+        if not scratch.is_named(name, fd, directory):
+            return None
+        stack.pop_all()
+        return fd
 
 
 def _objection(status: os.stat_result) -> str | None:
@@ -237,34 +237,6 @@ def path_of(target: pathlib.Path, tag: str) -> pathlib.Path:
 def prefix(target: pathlib.Path) -> str:
     """Tell what the names of all parts of a file begin with."""
     return f'.{os.fsdecode(os.fsencode(target.name)[:_NAME])}.'
-
-
-def remove(path: pathlib.Path) -> bool:
-    """Remove a part that nobody goes on with, unless a process has it.
-
-    :returns: whether it was removed.
-    """
-    # Over NFS, a lock takes the right to write.
-    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        if not _is_ours(path.lstat()):
-            return False
-        fd = os.open(path, flags)
-    except OSError:
-        # Gone meanwhile, or not for us.
-        return False
-    try:
-        # What a path leads to may be another file by now.
-        if not scratch.locked(fd):
-            return False
-        if not os.path.samestat(os.fstat(fd), path.lstat()):
-            return False
-        path.unlink()
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-    return True
 
 
 class Partial:
@@ -303,20 +275,13 @@ class Partial:
 
     def _open(self) -> int:
         for _ in range(_TRIES):
-            fd = self._open_once()
-            if fd is None:
+            opened = self._open_once()
+            if opened is None:
                 continue
-            if scratch.locked(fd) is False:
-                os.close(fd)
-                raise errors.AmiError(
-                    f'{self.target} is being fetched by another process',
-                    hint='wait for it, or end it',
-                )
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(fd), os.lstat(self.path)):
-                    return fd
-            # The one that held the lock has finished or removed it.
-            os.close(fd)
+            taken = f'{self.target} is being fetched by another process'
+            fd = _held(opened, self.path, taken)
+            if fd is not None:
+                return fd
         raise errors.AmiError(
             f'{self.path} is changed by others all the time',
             hint='choose another directory',

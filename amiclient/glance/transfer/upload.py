@@ -67,27 +67,26 @@ def send(
 
     The image stays as it is if this fails; to delete it is up to the caller.
 
-    :param proxy: openstacksdk's, for version 2 of the image service.
     :param store: the id of a store; the cloud's default if None.
     :param description: what to call it, such as ``Sending kernel``.
     :param cancel: when set, the work is given up.
-    :param patience: how often to try, and how long to wait for what.
     :raises SourceError: if the file cannot be opened, or is too short.
     :raises TransferError: if the data did not arrive as it was sent.
     :raises NotFoundError: if the image is gone.
     :raises CloudError: if the cloud refuses.
     :raises CancelledError: if ``cancel`` was set meanwhile.
     """
+    sessions.bound(proxy.session)
+    patience, clock = patience or retry.Patience(), retry.Clock(cancel=cancel)
+    # The loop in _settled() is patient enough.
+    once = dataclasses.replace(patience, attempts=1)
+    catalog = client.Catalog(proxy, patience=once, clock=clock)
     with progress.task(description, payload.size) as task:
-        record, sent = _Upload(
-            proxy,
-            image_id,
-            payload,
-            store=store,
-            task=task,
-            cancel=cancel,
-            patience=patience or retry.Patience(),
-        ).run()
+        work = _Upload(
+            proxy, catalog, image_id, payload, store, task, clock, patience
+        )
+        # Until the image is active.
+        record, sent = retry.call(work.attempt, patience=patience, clock=clock)
 
     def digest(algorithm: str) -> str:
         return image_data.digest(
@@ -236,46 +235,31 @@ def deliver(
     )
 
 
+@dataclasses.dataclass(frozen=True)
 class _Upload:
     """One payload on its way to one image."""
 
-    def __init__(
-        self,
-        proxy: '_proxy.Proxy',
-        image_id: str,
-        payload: model.Payload,
-        *,
-        store: str | None,
-        task: Task,
-        cancel: threading.Event | None,
-        patience: retry.Patience,
-    ) -> None:
-        sessions.bound(proxy.session)
-        self._proxy = proxy
-        self._clock = retry.Clock(cancel=cancel)
-        # The loop in _settled() is patient enough.
-        self._catalog = client.Catalog(
-            proxy,
-            patience=dataclasses.replace(patience, attempts=1),
-            clock=self._clock,
-        )
-        self._id = image_id
-        self._doing = f'sending the data of image {image_id}'
-        self._payload = payload
-        self._store = store
-        self._task = task
-        self._patience = patience
+    _proxy: '_proxy.Proxy'
+    _catalog: client.Catalog
+    _id: str
+    _payload: model.Payload
+    _store: str | None
+    _task: Task
+    _clock: retry.Clock
+    _patience: retry.Patience
 
-    def run(self) -> tuple[model.ImageRecord, Outcome]:
-        """Try until the image is active; return it, and the last attempt."""
-        return retry.call(
-            self._try, patience=self._patience, clock=self._clock
-        )
+    @property
+    def _doing(self) -> str:
+        return f'sending the data of image {self._id}'
 
-    def _try(self, attempt: int) -> tuple[model.ImageRecord, Outcome]:
-        if attempt > 1:
+    def attempt(self, number: int) -> tuple[model.ImageRecord, Outcome]:
+        """Make one attempt, the first of which has the number 1.
+
+        :returns: the image, which is active.
+        """
+        if number > 1:
             self._task.restart()
-        outcome = self._attempt()
+        outcome = self._sent()
         answer = outcome.answer
         if not isinstance(answer, requests.Response):
             failure = http_errors.from_exception(answer, self._doing)
@@ -291,14 +275,14 @@ class _Upload:
                 again=0.0,
             )
         else:
-            failure = self._refused(answer, again=attempt > 1)
+            failure = self._refused(answer, again=number > 1)
         # An answer may be lost when the data is not, or made up by a proxy.
         record = self._settled(failure)
         if record.status == 'active':
             return record, outcome
         raise failure
 
-    def _attempt(self) -> Outcome:
+    def _sent(self) -> Outcome:
         headers = {
             'Accept': 'application/json',
             'Content-Type': 'application/octet-stream',

@@ -19,6 +19,7 @@ from typing import Any
 from amiclient import errors
 from amiclient.glance import client
 from amiclient.glance import model
+from amiclient.glance import steps
 from amiclient.glance.transfer import upload
 from amiclient.glance.upload import marks
 from amiclient.glance.upload import preflight
@@ -140,7 +141,9 @@ def _create(
     links: dict[str, str] = {}
     for part in plan.widened:
         visibility = plan.settings.visibility or part.record.visibility
-        made.widen(part.record, visibility)
+        made.carry_out(
+            steps.Update(part.kind, part.record, {'visibility': visibility})
+        )
         LOG.warning(
             'the %s %r (%s) was %s and is %s now, as is the image that links '
             'to it',

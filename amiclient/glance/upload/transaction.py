@@ -7,20 +7,20 @@ Until all of them are complete they have the mark that
 what is left of one that could undo nothing.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 import contextlib
 import dataclasses
 import http
 import logging
 import time
 import types
-import typing
 from typing import Any
 import uuid
 
 from amiclient import errors
 from amiclient.glance import client
 from amiclient.glance import model
+from amiclient.glance import steps
 from amiclient.glance.upload import marks
 from amiclient import interrupts
 
@@ -32,9 +32,11 @@ _TRIES = 3
 _PAUSE = 1.0
 
 
-@dataclasses.dataclass
-class _Made:
+@dataclasses.dataclass(eq=False)
+class _Made(steps.Undoable):
     """An image that has to go if the rest cannot be made."""
+
+    undone = 'nothing was left behind'
 
     id: str
     name: str
@@ -42,8 +44,39 @@ class _Made:
     protected: bool = False
     marked: bool = False
 
+    @property
+    def title(self) -> str:
+        return f'{self.name} ({self.id})'
 
-class Transaction:
+    def undo(self, catalog: client.Catalog) -> None:
+        problem: errors.CloudError | None = None
+        for attempt in range(_TRIES):
+            if attempt:
+                time.sleep(_PAUSE)
+            try:
+                if self.protected:
+                    catalog.update(self.id, {'protected': False})
+                    self.protected = False
+                return catalog.delete(self.id)
+            except errors.NotFoundError:
+                if self.confirmed:
+                    return None
+                # Asked for but never answered, it may yet come to be.
+                problem = None
+            except errors.CloudError as error:
+                problem = error
+                if error.status is None:
+                    # Nobody answers; each try could take minutes.
+                    break
+        if problem is not None:
+            raise problem
+        return None
+
+    def undoing(self) -> Sequence[Sequence[str]]:
+        return [(*steps.DELETE, self.id)]
+
+
+class Transaction(steps.Changes):
     """Creates images, and removes them again unless all went well.
 
     Each has an id before it is created, so that it can be removed even if
@@ -56,15 +89,13 @@ class Transaction:
     def __init__(
         self, catalog: client.Catalog, *, keep: bool, marked: bool = True
     ) -> None:
-        self._catalog = catalog
+        super().__init__(catalog)
         self._keep = keep
         self._marked = marked
-        self._made: list[_Made] = []
-        #: Images that are to become again as visible as they were.
-        self._widened: list[tuple[str, str]] = []
 
-    def __enter__(self) -> typing.Self:
-        return self
+    @property
+    def _made(self) -> list[_Made]:
+        return [step for step in self._begun if isinstance(step, _Made)]
 
     def create(self, new: model.NewImage) -> model.ImageRecord:
         """Create an image, queued and unprotected.
@@ -92,7 +123,7 @@ class Transaction:
         self, new: model.NewImage, *, chosen: bool, marked: bool
     ) -> model.ImageRecord:
         made = _Made(id=new.id or '', name=new.name, marked=marked)
-        self._made.append(made)
+        self._begun.append(made)
         if marked:
             mark = {marks.PROPERTY: str(marks.UploadRun.this())}
             new = dataclasses.replace(
@@ -102,7 +133,7 @@ class Transaction:
             record = self._catalog.create(new)
         except errors.CloudError as error:
             if _refused(error, chosen=chosen):
-                self._made.remove(made)
+                self._begun.remove(made)
             raise
         made.confirmed = True
         return record
@@ -118,7 +149,7 @@ class Transaction:
         :param record: the image, which has no data.
         :raises CloudError: if the cloud refuses the changes.
         """
-        self._made.append(
+        self._begun.append(
             _Made(id=record.id, name=new.name, confirmed=True, marked=True)
         )
         changes: dict[str, Any] = dict.fromkeys(record.properties)
@@ -137,16 +168,6 @@ class Transaction:
         return self._catalog.update(
             record.id, changes, present=record.properties.keys()
         )
-
-    def widen(
-        self, record: model.ImageRecord, visibility: str
-    ) -> model.ImageRecord:
-        """Make an image that is there already more visible.
-
-        :raises CloudError: if the cloud refuses it.
-        """
-        self._widened.append((record.id, record.visibility))
-        return self._catalog.update(record.id, {'visibility': visibility})
 
     def finish(
         self,
@@ -198,8 +219,7 @@ class Transaction:
         for made in reversed(self._made):
             if made.marked:
                 self._last(made, {}, {marks.PROPERTY})
-        self._made = []
-        self._widened = []
+        super().commit()
 
     def __exit__(
         self,
@@ -207,47 +227,13 @@ class Transaction:
         error: BaseException | None,
         trace: types.TracebackType | None,
     ) -> None:
-        if error is None or not (self._made or self._widened):
-            return
-        if self._keep:
-            self._give_up_marks()
-            LOG.warning(
-                'kept what was created; this removes it: %s',
-                _command(self._made),
-            )
-            return
-        interrupts.undo(self._undo)
-        if not self._made:
-            error.add_note('nothing was left behind')
-
-    def _undo(self) -> None:
-        # Nobody likes to wait for a network that is gone.
-        catalog = self._catalog.within()
-        self._narrow(catalog)
-        left = [
-            made
-            for made in reversed(self._made)
-            if not self._remove(made, catalog)
-        ]
-        self._made = left[::-1]
-        if left:
-            LOG.error(
-                'could not remove what was created; this does: %s',
-                _command(self._made),
-            )
-
-    def _narrow(self, catalog: client.Catalog) -> None:
-        while self._widened:
-            image_id, visibility = self._widened.pop()
-            try:
-                catalog.update(image_id, {'visibility': visibility})
-            except errors.CloudError as error:
-                LOG.error(  # noqa: TRY400 (no traceback for users)
-                    '%s; this undoes it: openstack image set --%s %s',
-                    error.message,
-                    visibility,
-                    image_id,
-                )
+        if error is None or not self._begun or not self._keep:
+            return super().__exit__(kind, error, trace)
+        self._give_up_marks()
+        LOG.warning(
+            'kept what was created; this removes it: %s', self.undoing()
+        )
+        return None
 
     def _give_up_marks(self) -> None:
         # What the user wants to keep must not go with the next upload.
@@ -258,31 +244,6 @@ class Transaction:
                         self._catalog.within().update(
                             made.id, {marks.PROPERTY: None}
                         )
-
-    def _remove(self, made: _Made, catalog: client.Catalog) -> bool:
-        problem: errors.CloudError | None = None
-        for attempt in range(_TRIES):
-            if attempt:
-                time.sleep(_PAUSE)
-            try:
-                if made.protected:
-                    catalog.update(made.id, {'protected': False})
-                    made.protected = False
-                catalog.delete(made.id)
-                return True
-            except errors.NotFoundError:
-                if made.confirmed:
-                    return True
-                # Asked for but never answered, it may yet come to be.
-                problem = None
-            except errors.CloudError as error:
-                problem = error
-                if error.status is None:
-                    # Nobody answers; each try could take minutes.
-                    break
-        if problem is not None:
-            LOG.error('%s (%s): %s', made.name, made.id, problem)
-        return problem is None
 
 
 def _refused(error: errors.CloudError, *, chosen: bool) -> bool:
@@ -295,7 +256,3 @@ def _refused(error: errors.CloudError, *, chosen: bool) -> bool:
     if error.status is None or error.status >= 500:
         return False
     return chosen or error.status != http.HTTPStatus.CONFLICT
-
-
-def _command(made: Iterable[_Made]) -> str:
-    return ' '.join(('openstack image delete', *(m.id for m in made)))

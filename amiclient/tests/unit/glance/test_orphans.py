@@ -9,6 +9,7 @@ import fixtures
 from amiclient import errors
 from amiclient.glance import client
 from amiclient.glance import model
+from amiclient.glance import steps
 from amiclient.glance.upload import marks
 from amiclient.glance.upload import request
 from amiclient.glance.upload import transaction
@@ -138,7 +139,8 @@ class TestMark(MarkCase):
 
         def work() -> None:
             with self.transaction() as made:
-                made.widen(kernel, 'public')
+                change = {'visibility': 'public'}
+                made.carry_out(steps.Update(model.Kind.AKI, kernel, change))
                 raise errors.CloudError('no')
 
         self.assertRaises(errors.CloudError, work)

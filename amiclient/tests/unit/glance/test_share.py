@@ -6,7 +6,7 @@ import requests
 
 from amiclient import errors
 from amiclient.glance.change import share
-from amiclient.glance.change import steps
+from amiclient.glance import steps
 from amiclient.tests.cloud import memory
 from amiclient.tests.unit.glance import failing
 

@@ -389,7 +389,7 @@ class TestTakenBack(ChangeCase):
         planned = self.plan(visibility='private', linked=True)
         # The second change fails, and the first cannot be made public again.
         self.glance.failing = {1: REFUSED, 2: REFUSED}
-        with self.assertLogs('amiclient.glance.change.steps') as logs:
+        with self.assertLogs('amiclient.glance.steps') as logs:
             self.assertRaises(errors.CloudError, self.execute, planned)
         self.assertIn(
             f'openstack image set --public {memory.AMI}', logs.output[-1]

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Changes to several images, each of which can be taken back.
+"""Changes to several images, each of which can be undone.
 
 A step is one change of one image. Steps are carried out in order; if one of
-them fails, those before it are taken back, the last one first, and what
-cannot be is listed with the commands that do it.
+them fails, those before it are undone, the last one first, and what cannot be
+is listed with the commands that do it.
 """
 
 import abc
@@ -13,7 +13,7 @@ import dataclasses
 import logging
 import shlex
 import types
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from amiclient.errors import CloudError
 from amiclient.glance.client import Catalog
@@ -35,6 +35,9 @@ _FLAGS = {
     'protected': ('--unprotected', '--protected'),
     'os_hidden': ('--unhidden', '--hidden'),
 }
+
+#: What takes several images at once.
+DELETE = ('openstack', 'image', 'delete')
 
 #: Glance's names of attributes that can be changed; all others are properties.
 _ATTRIBUTES = {*_OPTIONS, *_FLAGS, 'tags', 'visibility'}
@@ -60,20 +63,41 @@ def before(image: ImageRecord, name: str) -> Any:
     return '' if name == 'name' and value is None else value
 
 
+class Undoable(abc.ABC):
+    """What is undone if a later step fails; a deletion cannot be."""
+
+    #: What to say once it was.
+    undone: ClassVar[str]
+
+    @property
+    @abc.abstractmethod
+    def title(self) -> str:
+        """Name the image within a sentence."""
+
+    def undo(self, catalog: Catalog) -> None:
+        """Undo it, even if it was not done."""
+        raise NotImplementedError
+
+    def undoing(self) -> Sequence[Sequence[str]]:
+        """Name the commands that undo it."""
+        raise NotImplementedError
+
+
 @dataclasses.dataclass(frozen=True)
-class Change(abc.ABC):
+class Change(Undoable):
     """One change of one image.
 
     :param kind: what the image is within the triple.
     :param image: as it is before all steps.
     """
 
+    undone = 'all changes were undone'
+
     kind: Kind
     image: ImageRecord
 
     @property
     def title(self) -> str:
-        """Name the image within a sentence."""
         return title(self.kind, self.image)
 
     @abc.abstractmethod
@@ -83,14 +107,6 @@ class Change(abc.ABC):
     @abc.abstractmethod
     def apply(self, catalog: Catalog) -> None:
         """Do it."""
-
-    def undo(self, catalog: Catalog) -> None:
-        """Take it back, even if it was not done."""
-        raise NotImplementedError
-
-    def undoing(self) -> Sequence[Sequence[str]]:
-        """Name the commands that take it back."""
-        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,11 +242,11 @@ def apply(step: Change, catalog: Catalog) -> None:
 
 
 class Changes:
-    """Carries out steps, and takes them back unless all went well."""
+    """Carries out steps, and undoes them unless all went well."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._begun: list[Change] = []
+        self._begun: list[Undoable] = []
 
     def __enter__(self) -> Self:
         return self
@@ -258,36 +274,39 @@ class Changes:
     ) -> None:
         if error is None or not self._begun:
             return
+        notes = dict.fromkeys(step.undone for step in self._begun)
         interrupts.undo(self._undo)
         if not self._begun:
-            error.add_note('all changes were undone')
+            for note in notes:
+                error.add_note(note)
 
     def _undo(self) -> None:
+        # Nobody likes to wait for a network that is gone.
         catalog = self._catalog.within()
-        left: list[Change] = []
-        silent = False
+        left: list[Undoable] = []
         while self._begun:
             step = self._begun[-1]
-            error = None if silent else _undo(step, catalog)
-            if silent or error is not None:
+            try:
+                step.undo(catalog)
+            except CloudError as error:
+                # No traceback for users.
+                LOG.error('%s: %s', step.title, error)  # noqa: TRY400
                 left.append(step)
-            if error is not None:
-                LOG.error('%s: %s', step.title, error)
-                # Nobody answers; each try could take minutes.
-                silent = error.status is None
             self._begun.pop()
         self._begun = left[::-1]
         if left:
-            words = [shlex.join(words) for s in left for words in s.undoing()]
             LOG.error(
-                'could not undo all changes; to undo the rest, run: %s',
-                ' && '.join(words),
+                'could not undo everything; to undo the rest, run: %s',
+                self.undoing(),
             )
 
-
-def _undo(step: Change, catalog: Catalog) -> CloudError | None:
-    try:
-        step.undo(catalog)
-    except CloudError as error:
-        return error
-    return None
+    def undoing(self) -> str:
+        """Write the commands that undo what was done."""
+        lines: list[Sequence[str]] = []
+        for step in reversed(self._begun):
+            for words in step.undoing():
+                if lines and words[:3] == lines[-1][:3] == DELETE:
+                    lines[-1] = (*words, *lines[-1][3:])
+                else:
+                    lines.append(words)
+        return ' && '.join(map(shlex.join, lines))
