@@ -157,10 +157,7 @@ def _notes(
     catalog: client.Catalog,
 ) -> Iterator[str]:
     """Say who could take away what is reused, and where it is not."""
-    title = (
-        f'the {kind.noun} {image.name!r} ({image.id}), which holds the same '
-        'bytes,'
-    )
+    title = f'the {kind.noun} {image.title}, which holds the same bytes,'
     project = settings.owner or catalog.project()
     if project is not None and image.owner != project:
         yield (

@@ -314,7 +314,7 @@ def _describe(
         # It may get any host.
         note = (
             f'the image gets no {key}, for neither the kernel '
-            f'{kernel.record.name!r} ({kernel.record.id}) nor the root '
+            f'{kernel.record.title} nor the root '
             f'filesystem tells it: give it, such as --{key} x86_64'
         )
         notes = (*notes, note)

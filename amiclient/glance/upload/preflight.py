@@ -186,19 +186,19 @@ def check_reference(record: model.ImageRecord, kind: model.Kind) -> None:
     formats = (record.disk_format, record.container_format)
     if formats != (kind.value, kind.value):
         raise errors.CloudError(
-            f'the image {record.name!r} ({record.id}) is no {kind.noun}: its '
+            f'the image {record.title} is no {kind.noun}: its '
             f'formats are {formats[0]}/{formats[1]}',
             hint=f'a {kind.noun} is {kind.value}/{kind.value}',
         )
     if record.status != 'active':
         raise errors.CloudError(
-            f'the {kind.noun} {record.name!r} ({record.id}) is '
+            f'the {kind.noun} {record.title} is '
             f'{record.status}: no server would boot with it'
         )
     if not record.size:
         why = 'tells no size' if record.size is None else 'has no data'
         raise errors.CloudError(
-            f'the {kind.noun} {record.name!r} ({record.id}) is active, but '
+            f'the {kind.noun} {record.title} is active, but '
             f'{why}: no server would boot with it',
             hint=f'upload it anew: openstack ami {kind.noun} upload FILE',
         )
@@ -318,7 +318,7 @@ def is_out_of_reach(
     """
     if record.visibility in model.OPEN:
         return False
-    image = f'the {kind.noun} {record.name!r} ({record.id})'
+    image = f'the {kind.noun} {record.title}'
     if settings.visibility in model.OPEN or (
         settings.visibility == 'shared' and record.visibility == 'private'
     ):

@@ -8,7 +8,7 @@ shrunk; the AMI's own data comes last, so that an AMI that is active has all
 that it needs. Whatever goes wrong, what was created is removed.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 import contextlib
 import dataclasses
 import logging
@@ -45,8 +45,6 @@ def execute(
 ) -> model.Triple:
     """Register a triple.
 
-    :param proxy: the way to Glance.
-    :param progress: who watches the shrinking and the sending.
     :returns: the three images as Glance then describes them.
     :raises AmiError: whatever went wrong; then nothing was left behind, or
         it was logged what was.
@@ -67,8 +65,7 @@ def execute(
         if isinstance(plan.ami, request.Creation):
             # Much may have to be sent, which would be in vain.
             _look_again(plan, catalog)
-        send = _sender(proxy, plan.settings, progress)
-        sent = _send(plan, records, send, progress)
+        sent = _send(plan, records, proxy, progress)
         records.update({kind: each.record for kind, each in sent.items()})
         _finish(plan, records, made)
         records.update(_look_again(plan, catalog))
@@ -93,10 +90,7 @@ def execute_part(
     *,
     progress: Progress,
 ) -> request.Registered:
-    """Register a kernel or a ramdisk.
-
-    :raises AmiError: as :func:`execute` does.
-    """
+    """Register a kernel or a ramdisk, as :func:`execute` does a triple."""
     catalog = client.Catalog(proxy, patience=plan.settings.patience)
     marks.remove(catalog, plan.orphans)
     with transaction.Transaction(
@@ -117,7 +111,6 @@ def add_part(
     """Register a kernel or a ramdisk as a part of something larger.
 
     :param made: removes it again, unless whoever has opened that commits.
-    :raises AmiError: whatever went wrong.
     """
     step = plan.step
     if isinstance(step, request.Reuse):
@@ -126,8 +119,7 @@ def add_part(
         record = marks.clear(catalog, record)
         return request.Registered(record, reused=(record.id,))
     record = _make(step, made)
-    send = _sender(proxy, plan.settings, progress)
-    sent = send(record, step.kind, step.payload)
+    sent = _send_one(plan.settings, step, record, proxy, progress)
     changes = {'protected': True} if plan.settings.protected else {}
     record = made.finish(sent.record, changes)
     return request.Registered(record, uploaded=sent.uploaded)
@@ -223,35 +215,30 @@ def _look_again(
     return found
 
 
-def _sender(
-    proxy: '_proxy.Proxy', settings: request.Settings, progress: Progress
-) -> Callable[..., model.Sent]:
-    """Return what sends the data of images."""
-
-    def send(
-        record: model.ImageRecord,
-        kind: model.Kind,
-        payload: model.Payload,
-        cancel: threading.Event | None = None,
-    ) -> model.Sent:
-        return upload.send(
-            proxy,
-            record.id,
-            payload,
-            store=settings.store,
-            description=f'Sending {kind.noun}',
-            progress=progress,
-            cancel=cancel,
-            patience=settings.patience,
-        )
-
-    return send
+def _send_one(
+    settings: request.Settings,
+    step: request.Creation,
+    record: model.ImageRecord,
+    proxy: '_proxy.Proxy',
+    progress: Progress,
+    cancel: threading.Event | None = None,
+) -> model.Sent:
+    return upload.send(
+        proxy,
+        record.id,
+        step.payload,
+        store=settings.store,
+        description=f'Sending {step.kind.noun}',
+        progress=progress,
+        cancel=cancel,
+        patience=settings.patience,
+    )
 
 
 def _send(
     plan: request.RegisterPlan,
     records: Mapping[model.Kind, model.ImageRecord],
-    send: Callable[..., model.Sent],
+    proxy: '_proxy.Proxy',
     progress: Progress,
 ) -> dict[model.Kind, model.Sent]:
     """Send all data: kernel and ramdisk beside the shrinking, then the AMI."""
@@ -261,13 +248,17 @@ def _send(
     ami = plan.ami
     cancel = threading.Event()
 
+    def send(
+        step: request.Creation, cancel: threading.Event | None = None
+    ) -> model.Sent:
+        record = records[step.kind]
+        return _send_one(plan.settings, step, record, proxy, progress, cancel)
+
     def send_parts(cancel: threading.Event) -> dict[model.Kind, model.Sent]:
         return {
-            step.kind: send(
-                records[step.kind], step.kind, step.payload, cancel
-            )
+            step.kind: send(step, cancel)
             for step in plan.creations
-            if step.kind is not model.Kind.AMI
+            if step is not ami
         }
 
     with contextlib.ExitStack() as stack:
@@ -287,5 +278,5 @@ def _send(
                 parts.result()
                 raise
         sent = parts.result()
-        sent[ami.kind] = send(records[ami.kind], ami.kind, payload)
+        sent[ami.kind] = send(dataclasses.replace(ami, payload=payload))
     return sent

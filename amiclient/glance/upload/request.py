@@ -72,11 +72,10 @@ class UploadRequest:
 
     :param source: what holds the root filesystem.
     :param kernel: a file, or an image's id or name; None for no kernel.
-    :param ramdisk: the same.
+    :param ramdisk: the same. Likewise for what follows.
     :param kernel_name: what to call it; None for the name among its traits,
-        or else the file's. :param ramdisk_name: the same.
+        or else the file's.
     :param kernel_traits: what it is given if it is created.
-    :param ramdisk_traits: the same.
     :param image_format: ``ami``, ``raw`` for a raw/bare root image, ``qcow2``
         for a compressed one in a bare container, or
         ``auto`` for raw only if the cloud takes no ami.
@@ -116,10 +115,7 @@ class UploadRequest:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PartRequest:
-    """A kernel or a ramdisk that is to be registered.
-
-    :param kind: which of the two.
-    """
+    """A kernel or a ramdisk that is to be registered."""
 
     kind: model.Kind
     path: pathlib.Path
@@ -148,12 +144,10 @@ class Creation:
 
     @property
     def image(self) -> model.NewImage:
-        """What is known of the image before it is there."""
         return self.new
 
     @property
     def size(self) -> int:
-        """Bytes that its data is going to have."""
         return self.payload.size
 
 
@@ -174,12 +168,10 @@ class Reuse:
 
     @property
     def image(self) -> model.ImageRecord:
-        """What is known of the image."""
         return self.record
 
     @property
     def size(self) -> int | None:
-        """Bytes that its data has."""
         return self.record.size
 
 
@@ -198,7 +190,7 @@ class Other:
 
     def __str__(self) -> str:
         return (
-            f'the image {self.record.name!r} ({self.record.id}) holds the '
+            f'the image {self.record.title} holds the '
             f'same bytes, but {self.why}'
         )
 
@@ -245,12 +237,10 @@ class RegisterPlan:
 
     @property
     def creations(self) -> tuple[Creation, ...]:
-        """The steps that create an image."""
         return tuple(s for s in self.steps if isinstance(s, Creation))
 
     @property
     def reuses(self) -> tuple[Reuse, ...]:
-        """The steps that link an image that is there."""
         return tuple(s for s in self.steps if isinstance(s, Reuse))
 
 
@@ -258,9 +248,7 @@ class RegisterPlan:
 class PartPlan:
     """How a kernel or a ramdisk is going to be registered.
 
-    :param warnings: what the user should know before.
-    :param orphans: what a run that was killed has left, to be removed.
-    :param marked: whether new images are marked as unfinished.
+    The fields are those of :class:`RegisterPlan`.
     """
 
     step: Step

@@ -254,7 +254,7 @@ def still(
     :returns: the image as it is now.
     :raises CloudError: if it was deleted, or changed in what counts.
     """
-    title = f'the {kind.noun} {before.name!r} ({before.id})'
+    title = f'the {kind.noun} {before.title}'
     hint = f'begin again, with a {kind.noun} that is there'
     try:
         now = catalog.get(before.id)
