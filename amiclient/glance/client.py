@@ -547,7 +547,7 @@ def _only(found: Sequence[ImageRecord], name: str) -> ImageRecord:
     if not found:
         raise NotFoundError(
             f'no image has the name or id {name!r}',
-            hint='see `openstack image list`; those of other projects have to '
+            hint='see `openstack image list`; images of other projects must '
             'be shared with yours',
         )
     if len(found) > 1:

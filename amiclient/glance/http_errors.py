@@ -45,8 +45,8 @@ _TIMED_OUT = 'timed out'
 
 #: What it mostly is: somebody with the role reader.
 NO_ROLE = (
-    'your role in this project does not permit it, the role member does as a '
-    'rule: ask an administrator for it'
+    'your role in this project does not permit this; the role member usually '
+    'does: ask an administrator for it'
 )
 
 _HINTS = {
@@ -56,7 +56,10 @@ _HINTS = {
     410: 'the image was deleted in the meantime',
     411: 'ask the operator which proxy drops Content-Length',
     413: 'delete images that are not needed, or ask for more quota',
-    415: 'the cloud takes no data of this kind for the format of the image',
+    415: (
+        'the cloud does not accept this type of data for the format of the '
+        'image'
+    ),
     429: 'try again later',
 }
 
@@ -64,10 +67,10 @@ _HINTS = {
 _FORBIDDEN = {
     'is protected': 'unprotect it first',
     # Of another project than the user's.
-    'owned by': 'as a rule only administrators may do that',
+    'owned by': 'usually only administrators can do that',
     'publicize_image': (
-        'the cloud lets only some, administrators as a rule, make images '
-        'public; --community needs no such right'
+        'usually only administrators can make images public; --community does '
+        'not need that permission'
     ),
 }
 
@@ -201,7 +204,7 @@ def not_utf8(words: str) -> errors.UsageError:
     """Say that what the user gave cannot be sent."""
     return errors.UsageError(
         f"'{errors.shown(words)}' has bytes that are not UTF-8",
-        hint='clouds take no others: give another name, or an id',
+        hint='use another name, or an ID',
     )
 
 
@@ -252,7 +255,7 @@ def _unconnected(error: Exception, doing: str) -> errors.CloudError:
         again = 0.0 if unresolved.errno == socket.EAI_AGAIN else None
     elif _first(error, sessions.AnswerTooLargeError):
         largest = units.format_size(sessions.LARGEST)
-        what = f'what {where} answered is larger than {largest}'
+        what = f'the answer of {where} is larger than {largest}'
         hint = 'check that the endpoint is that of a cloud'
     else:
         what, again = f'no connection to {where}: {why}', 0.0

@@ -202,8 +202,8 @@ def keep(response: requests.Response, *_: object, **__: object) -> None:
         raise errors.CloudError(
             f'{here} redirects to {there}, a different server: the token is '
             'not sent there',
-            hint='if it is the right one, have the endpoint in the catalog, '
-            'or in clouds.yaml, corrected',
+            hint='if that is the right server, correct the endpoint in the '
+            'catalog or in clouds.yaml',
             status=response.status_code,
         )
     # It may be relative, which keystoneauth does not expect.

@@ -114,7 +114,7 @@ def check(
     lacking = seen.lacks(wanted.seen)
     if lacking is None:
         return
-    whose, hint = '', 'add --linked, which widens it as well'
+    whose, hint = '', 'add --linked to change its visibility, too'
     if part.owner != wanted.image.owner:
         whose = f' and belongs to the project {part.owner}'
         hint = f'give --{kind.noun} a file or an image of your own'

@@ -64,7 +64,7 @@ def plan_add(catalog: Catalog, ami: str, projects: Iterable[str]) -> SharePlan:
     found, wanted = links.show(catalog, ami), tuple(dict.fromkeys(projects))
     found.check_parts(
         lambda kind: (
-            'it would boot for nobody; give it another: openstack '
+            'nobody could boot it; link it to another: openstack '
             f'ami set --{kind.noun} FILE {found.image.id}'
         )
     )
@@ -116,8 +116,8 @@ def plan_remove(
         raise errors.CloudError(
             f'the image {image.title} is {image.visibility}: every project '
             'can use it',
-            hint=f'openstack ami set --linked --shared {image.id} shows it '
-            'to those only that it is shared with',
+            hint='to show it only to projects that it is shared with: '
+            f'openstack ami set --linked --shared {image.id}',
         )
     made: list[steps.Change] = []
     warnings: list[str] = []
@@ -170,9 +170,9 @@ def unlikely(projects: Sequence[str]) -> Iterator[str]:
     for project in projects:
         if not _PROJECT.fullmatch(project):
             yield (
-                f'{project!r} is taken for the id of a project, though it '
-                'does not look like one: only an administrator can look up '
-                'names as a rule'
+                f'{project!r} is used as the ID of a project, although it '
+                'does not look like one: usually only administrators can look '
+                'up names'
             )
 
 
@@ -205,7 +205,7 @@ def advice(images: Iterable[Shared]) -> Iterator[str]:
         titles = (f'the {steps.title(s.kind, s.image)}' for s in theirs)
         yield (
             f'the project {project} has rejected {" and ".join(titles)}; its '
-            'members can accept it still:'
+            'members can still accept it:'
         )
         yield from _accepting(theirs)
 

@@ -153,7 +153,7 @@ class ChangePlan(steps.Plan):
         if self.left:
             raise CloudError(
                 ', '.join(self.left),
-                hint='that is for its owner to change; leave out --linked to '
+                hint='only its owner can change that; leave out --linked to '
                 'change the AMI alone',
             )
 
@@ -210,13 +210,13 @@ def _target(request: ChangeRequest, catalog: Catalog) -> ImageRecord:
     if request.ramdisk and not (request.kernel or image.kernel_id):
         # Nova then boots the disk by BIOS, and the console stays empty.
         raise UsageError(
-            'a ramdisk is of no use without a kernel', hint='give --kernel'
+            'a ramdisk has no effect without a kernel', hint='give --kernel'
         )
     needed = units.gib(image.size or 0)
     given = needed if request.min_disk is None else request.min_disk
     if given < needed and image.disk_format in model.PLAIN:
         raise UsageError(
-            f'--min-disk {given}: the image takes {needed} GiB',
+            f'--min-disk {given}: the image needs {needed} GiB',
             hint=f'give {needed} or more',
         )
     return image
@@ -554,7 +554,7 @@ def _check_links(gone: Collection[Kind], image: ImageRecord) -> None:
     if Kind.AKI in gone and image.ramdisk_id and Kind.ARI not in gone:
         # Nova then boots the disk by BIOS, and the console stays empty.
         raise UsageError(
-            'a ramdisk is of no use without a kernel',
+            'a ramdisk has no effect without a kernel',
             hint='add --ramdisk to take off both links',
         )
 

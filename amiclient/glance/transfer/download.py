@@ -77,7 +77,7 @@ def check(record: model.ImageRecord) -> int:
         )
     if record.size is None:
         raise errors.CloudError(
-            f'image {record.id}: the cloud does not say how large it is'
+            f'image {record.id}: Glance does not have its size'
         )
     return record.size
 
@@ -236,8 +236,8 @@ def fetch(
                 return Fetched(target, size, 0, digest)
             if not replace:
                 raise errors.AmiError(
-                    f'{target} is there already, and is not what image '
-                    f'{record.id} holds',
+                    f'{target} exists already, and is not the data of image '
+                    f'{record.id}',
                     hint='remove it, or choose another directory',
                 )
             task.restart()
@@ -449,17 +449,18 @@ class _Download:
         self._wrong += not self._old
         self._restart()
         raise errors.TransferError(
-            f'what came is not what image {self._id} holds: its '
+            f'the data that was downloaded is not that of image {self._id}: '
+            'its '
             f'{self._digest.algorithm} is {found[:16]}..., not '
             f'{value[:16]}...',
-            hint='try again, and tell the operator if it stays so',
+            hint='try again; if it fails again, tell the operator',
             again=0.0 if self._wrong < _WHOLE else None,
         )
 
     def _odd(self, what: str) -> errors.TransferError:
         return errors.TransferError(
-            f'{self._doing} failed: the cloud gave {what}',
-            hint='try again, and tell the operator if it stays so',
+            f'{self._doing} failed: the cloud sent {what}',
+            hint='try again; if it fails again, tell the operator',
             again=0.0,
         )
 
@@ -468,7 +469,7 @@ class _Download:
         return errors.TransferError(
             f'{self._doing} failed: the connection broke after '
             f'{self._part.offset} of {self._size} bytes: {why}',
-            hint='look at the network between here and the cloud',
+            hint='check the network between this machine and the cloud',
             again=0.0,
         )
 
@@ -484,7 +485,7 @@ def _hinted(
         return error
     return type(error)(
         error.message,
-        hint='it ends there every time, so Glance probably does not have the '
-        'rest: ask the operator to look at it in the store, then try again',
+        hint='the data ends there every time, so the store probably does not '
+        'have the rest: ask the operator to check it, then try again',
         status=error.status,
     )

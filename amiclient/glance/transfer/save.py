@@ -214,7 +214,7 @@ class _Collector:
                 if image_data.expected(record) is not None
                 for place in (path, part)
             ):
-                _add(error, f'what was fetched stays in {shown}')
+                _add(error, f'what was downloaded stays in {shown}')
             raise
 
     def _places(
@@ -246,13 +246,13 @@ class _Collector:
         if others:
             name = errors.safe(min(others))
             raise errors.AmiError(
-                f'{directory} has something else in it: {name}',
+                f'{directory} contains something else: {name}',
                 hint='choose an empty --directory, or a new one',
             )
         path = directory / manifests.NAME
         if not own and path.exists() and not self._is_of(path):
             raise errors.AmiError(
-                f'{directory} is there already, and holds another triple',
+                f'{directory} exists already, and contains another AMI',
                 hint=_ANOTHER,
             )
         for name in parts - {p.name for _, _, p in self._places(directory)}:
@@ -306,7 +306,7 @@ class _Collector:
 
 def _add(error: BaseException, words: str) -> None:
     """Have an error say one thing more, if that is of use."""
-    again = f'{words}: run it again to go on'
+    again = f'{words}: run the command again to continue'
     if isinstance(
         error,
         errors.CloudError | errors.NoSpaceError | errors.TooLargeError,
@@ -417,7 +417,7 @@ class _UecArchive:
         found = bundle.verified(self._path, progress=self._progress)
         if found is None or found.image.id != self._id:
             raise errors.AmiError(
-                f'{self._path} is there already, and is something else',
+                f'{self._path} exists already, and is something else',
                 hint=f'remove it, or {_ANOTHER}',
             )
         return found

@@ -160,8 +160,7 @@ class StagingDirectory:
         objection = _objection(os.fstat(found))
         if objection is not None:
             raise errors.AmiError(
-                f'{self._shown}, where what is fetched would be kept, '
-                f'{objection}',
+                f'{self._shown}, the directory for the download, {objection}',
                 hint='remove it, or choose another --directory',
             )
         # The same one, whatever has its name by now.
@@ -278,7 +277,7 @@ class Partial:
             opened = self._open_once()
             if opened is None:
                 continue
-            taken = f'{self.target} is being fetched by another process'
+            taken = f'{self.target} is being downloaded by another process'
             fd = _held(opened, self.path, taken)
             if fd is not None:
                 return fd

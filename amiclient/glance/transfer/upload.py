@@ -112,7 +112,7 @@ def send(
             raise errors.TransferError(
                 f'image {record.id} does not hold what was sent: its '
                 f'{algorithm} is {stored.value[:16]}..., not {ours[:16]}...',
-                hint='try again, and tell the operator if it stays so',
+                hint='try again; if it fails again, tell the operator',
             )
     return model.Sent(record=record, uploaded=sent.count, sha512=sha512)
 
@@ -351,7 +351,8 @@ class _Upload:
             except errors.NotFoundError as error:
                 raise errors.NotFoundError(
                     f'{failure.message}; then image {self._id} was gone',
-                    hint='Glance deletes it if the token expires meanwhile',
+                    hint='Glance deletes an image if the token expires '
+                    'during its upload',
                 ) from error
             except errors.CloudError as error:
                 # Whatever keeps the cloud from answering may pass as well.

@@ -256,8 +256,8 @@ def warnings(orphans: Iterable[model.ImageRecord]) -> Iterator[str]:
     ids = [image.id for image in orphans]
     if ids:
         yield (
-            'an upload that was killed has left images without data, which '
-            f'are removed first: {", ".join(ids)}'
+            'an upload that was killed left images without data; they are '
+            f'removed first: {", ".join(ids)}'
         )
 
 
@@ -277,15 +277,15 @@ def remove(
                 catalog.delete(image.id)
             else:
                 LOG.warning(
-                    'image %s, which an upload that was killed had left, was '
-                    'changed meanwhile, and stays',
+                    'image %s, which an upload that was killed left, was '
+                    'changed in the meantime and is kept',
                     image.id,
                 )
         except errors.NotFoundError:
             continue
         except errors.CloudError as error:
             LOG.warning(
-                'what an upload that was killed has left stays: %s', error
+                'an image that was left by a killed upload is kept: %s', error
             )
 
 

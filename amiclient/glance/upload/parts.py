@@ -162,12 +162,12 @@ def _notes(
     if project is not None and image.owner != project:
         yield (
             f'{title} belongs to the project {image.owner} and is reused: '
-            'its owner can withdraw it, --no-reuse makes one of your own'
+            'its owner can withdraw it; --no-reuse uploads one of your own'
         )
     if settings.store and image.stores and settings.store not in image.stores:
         yield (
-            f'{title} is reused, and not in the store {settings.store!r}: '
-            '--no-reuse makes one there'
+            f'{title} is reused, but is not in the store {settings.store!r}; '
+            '--no-reuse uploads one there'
         )
 
 
@@ -199,7 +199,7 @@ def _find(
 ) -> request.Reuse:
     if traits.name is not None:
         raise errors.UsageError(
-            f'{part.text!r} is an image already: it cannot be called '
+            f'{part.text!r} is an image already: it cannot be named '
             f'{traits.name!r}',
             hint=f'leave out --{part.kind.noun}-name',
         )

@@ -124,7 +124,7 @@ def plan(
     if payload.blank:
         note = (
             f'{asked.source}: an old boot sector in its first {payload.blank} '
-            'bytes is sent as zeros, for Nova would take the image for a '
+            'bytes is sent as zeros, because Nova would treat the image as a '
             'partitioned disk'
         )
         warnings = (*warnings, note)
@@ -241,7 +241,7 @@ def _check_request(asked: request.UploadRequest) -> None:
     if asked.ramdisk is not None and asked.kernel is None:
         # Nova then boots the disk by BIOS, and the console stays empty.
         raise errors.UsageError(
-            'a ramdisk does nothing without a kernel',
+            'a ramdisk has no effect without a kernel',
             hint='leave out --ramdisk, or give --kernel',
         )
     for part, name in (
@@ -250,14 +250,15 @@ def _check_request(asked: request.UploadRequest) -> None:
     ):
         if name is not None and getattr(asked, part) is None:
             raise errors.UsageError(
-                f'there is no {part} that could be called {name!r}',
+                f'--{part}-name: there is no {part} to upload',
                 hint=f'leave out --{part}-name',
             )
     if not asked.shrink and (
         asked.options.repair or asked.options.journal != units.KEEP
     ):
         raise errors.UsageError(
-            'a filesystem that is sent as it is keeps its journal and damage',
+            '--no-shrink uploads the filesystem unmodified, with its journal '
+            'and damage',
             hint='leave out --no-shrink, or --journal and --repair',
         )
     preflight.check_properties(asked.traits.properties)
@@ -288,7 +289,9 @@ def _describe(
         formats = asked.image_format, 'bare'
     elif asked.image_format == 'auto' and not rules.takes_formats(*formats):
         formats = 'raw', 'bare'
-        notes = ('this cloud takes no ami images: the root image becomes raw',)
+        notes = (
+            'this cloud accepts no ami images: the root image becomes raw',
+        )
     release = inspect.read_release(root.path)
     computed = {
         'architecture': traits.architecture
@@ -327,7 +330,7 @@ def _min_disk(asked: request.UploadRequest, size: int) -> int:
         return needed
     if asked.min_disk < needed:
         raise errors.UsageError(
-            f'--min-disk {asked.min_disk}: the root filesystem takes '
+            f'--min-disk {asked.min_disk}: the root filesystem needs '
             f'{needed} GiB',
             hint=f'give {needed} or more, or leave it out',
         )

@@ -60,8 +60,8 @@ def check_properties(properties: Mapping[str, str]) -> None:
     for key in properties:
         if key.startswith(_RESERVED):
             raise errors.UsageError(
-                f'{key}: Glance keeps properties that begin with {_RESERVED} '
-                'for itself',
+                f'{key}: names of properties that begin with {_RESERVED} are '
+                'reserved for Glance',
                 hint='choose another name',
             )
         if key in _LINKS:
@@ -144,12 +144,12 @@ def check_store(catalog: client.Catalog, store: str | None) -> None:
     stores = catalog.stores()
     if stores is None:
         raise errors.CloudError(
-            'this cloud gives no choice of stores', hint='leave out --store'
+            'this cloud has no choice of stores', hint='leave out --store'
         )
     if store not in stores:
         raise errors.CloudError(
             f'this cloud has no store {store!r}',
-            hint=f'choose among: {", ".join(stores)}',
+            hint=f'choose one of: {", ".join(stores)}',
         )
 
 
@@ -171,7 +171,7 @@ def check_id(
     if found.status == 'queued' and marks.is_left(found):
         return found
     raise errors.CloudError(
-        f'the id {image_id} is taken by the image {found.name!r}',
+        f'the id {image_id} is used by the image {found.name!r}',
         hint='leave out --id, or choose another',
     )
 
@@ -186,8 +186,8 @@ def check_reference(record: model.ImageRecord, kind: model.Kind) -> None:
     formats = (record.disk_format, record.container_format)
     if formats != (kind.value, kind.value):
         raise errors.CloudError(
-            f'the image {record.title} is no {kind.noun}: its '
-            f'formats are {formats[0]}/{formats[1]}',
+            f'the image {record.title} is not a {kind.noun}: its formats are '
+            f'{formats[0]}/{formats[1]}',
             hint=f'a {kind.noun} is {kind.value}/{kind.value}',
         )
     if record.status != 'active':
@@ -196,11 +196,11 @@ def check_reference(record: model.ImageRecord, kind: model.Kind) -> None:
             f'{record.status}: no server would boot with it'
         )
     if not record.size:
-        why = 'tells no size' if record.size is None else 'has no data'
+        why = 'has no size' if record.size is None else 'has no data'
         raise errors.CloudError(
             f'the {kind.noun} {record.title} is active, but '
             f'{why}: no server would boot with it',
-            hint=f'upload it anew: openstack ami {kind.noun} upload FILE',
+            hint=f'upload it again: openstack ami {kind.noun} upload FILE',
         )
 
 
@@ -214,9 +214,9 @@ def check_command_line(properties: Mapping[str, str]) -> None:
     if line is not None and not model.has_root(line):
         whole = model.with_root(line, properties.get('hw_disk_bus'))
         raise errors.UsageError(
-            f'the property {key} has no root=: it replaces all of what Nova '
-            'would say, so the kernel would find no root filesystem',
-            hint=f'write --property {key}={shlex.quote(whole)}',
+            f'the property {key} has no root=: it replaces the whole command '
+            'line of Nova, so the kernel would not find the root filesystem',
+            hint=f'use --property {key}={shlex.quote(whole)}',
         )
 
 
@@ -237,8 +237,9 @@ def namesakes(
     if found:
         more = f' and {len(found) - 1} more' if found[1:] else ''
         yield (
-            f'the name {name!r} is taken already, by the image {found[0].id}'
-            f'{more}: who goes by name will find several'
+            f'another image has the name {name!r} already, '
+            f'{found[0].id}{more}: commands that use the name will find '
+            'several'
         )
 
 
@@ -270,8 +271,8 @@ def check_quota(
             continue
         if 0 <= limit < used + more:
             raise errors.CloudError(
-                f'the quota {name} is {limit}{unit}: {used} are taken, and '
-                f'this upload takes {more}',
+                f'the quota {name} is {limit}{unit}: {used} are used, and '
+                f'this upload needs {more}',
                 hint=hint,
             )
 
@@ -291,12 +292,12 @@ def permission(
     if roles == {_READER}:
         yield (
             'the cloud may refuse this: your only role in this project is '
-            f'{_READER}, and as a rule it takes the role member'
+            f'{_READER}; usually the role member is needed'
         )
     elif settings.owner not in (None, catalog.project()):
         yield (
-            'the cloud may refuse this: as a rule only administrators create '
-            f'images for another project, here {settings.owner}'
+            'the cloud may refuse this: usually only administrators can '
+            f'create images for another project, here {settings.owner}'
         )
 
 
@@ -327,8 +328,8 @@ def is_out_of_reach(
         raise errors.CloudError(
             f'{image} is {record.visibility}: other projects could not boot '
             'the image that links to it',
-            hint=f'openstack image set --{settings.visibility} {record.id} '
-            'shows it to them, and so does --linked here',
+            hint=f'run: openstack image set --{settings.visibility} '
+            f'{record.id}; or add --linked',
         )
     owner = settings.owner
     if owner is None or owner == record.owner:
@@ -391,7 +392,7 @@ class Rules:
         """
         rule = self._rule(key)
         if rule is False:
-            return 'it takes no such property'
+            return 'it accepts no property of that name'
         if not isinstance(rule, dict):
             return None
         return next(_objections(rule, value), None)
@@ -407,10 +408,10 @@ class Rules:
         ):
             if format_ not in self._formats(name):
                 raise errors.CloudError(
-                    f'this cloud takes no images of format {format_}',
-                    hint='--image-format raw may do'
+                    f'this cloud accepts no images of the format {format_}',
+                    hint='try --image-format raw'
                     if format_ == model.Kind.AMI.value
-                    else 'ask its operator, or link images that it holds',
+                    else 'ask the operator, or use images that the cloud has',
                 )
         for key, value in new.properties.items():
             why = self.objection(key, value)
@@ -423,7 +424,7 @@ class Rules:
         for key in self._required:
             if key not in given:
                 raise errors.CloudError(
-                    f'this cloud takes no images without the property {key}',
+                    f'this cloud requires the property {key}',
                     hint=f'give it: --property {key}=...',
                 )
 
@@ -444,8 +445,8 @@ class Rules:
                 taken[key] = value
             else:
                 warnings.append(
-                    f'the property {key}={value} is left out, for this cloud '
-                    f'refuses it: {why}'
+                    f'the property {key}={value} is left out, because this '
+                    f'cloud refuses it: {why}'
                 )
         return taken, tuple(warnings)
 
@@ -474,9 +475,9 @@ def _objections(rule: Mapping[str, Any], value: str) -> Iterator[str]:
         yield f'it must be one of {_either(enum)}'
     longest, shortest = rule.get('maxLength'), rule.get('minLength')
     if isinstance(longest, int) and len(value) > longest:
-        yield f'it must have {longest} characters at most'
+        yield f'it must have at most {longest} characters'
     if isinstance(shortest, int) and len(value) < shortest:
-        yield f'it must have {shortest} characters at least'
+        yield f'it must have at least {shortest} characters'
     pattern = rule.get('pattern')
     if isinstance(pattern, str) and not _matches(pattern, value):
         yield f'it must match {pattern[:_SHOWN]}'

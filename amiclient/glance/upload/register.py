@@ -164,8 +164,8 @@ def _make(
 ) -> model.ImageRecord:
     if step.adopted is not None:
         LOG.warning(
-            'the image %s, which an upload that was killed has left, is gone '
-            'on with',
+            'the image %s, which an upload that was killed left, is used '
+            'again',
             step.adopted.id,
         )
         return made.adopt(step.adopted, step.new)

@@ -255,7 +255,7 @@ def still(
     :raises CloudError: if it was deleted, or changed in what counts.
     """
     title = f'the {kind.noun} {before.title}'
-    hint = f'begin again, with a {kind.noun} that is there'
+    hint = f'run the command again, with a {kind.noun} that exists'
     try:
         now = catalog.get(before.id)
     except errors.NotFoundError as error:

@@ -199,8 +199,8 @@ class Transaction(steps.Changes):
                 raise
             # It is complete all the same.
             LOG.warning(
-                '%s; this removes a mark that has no use any more: openstack '
-                'image unset --property %s %s',
+                '%s; to remove a mark that is no longer needed, run: '
+                'openstack image unset --property %s %s',
                 error.message,
                 marks.PROPERTY,
                 made.id,
@@ -231,7 +231,7 @@ class Transaction(steps.Changes):
             return super().__exit__(kind, error, trace)
         self._give_up_marks()
         LOG.warning(
-            'kept what was created; this removes it: %s', self.undoing()
+            'kept what was created; to remove it, run: %s', self.undoing()
         )
         return None
 

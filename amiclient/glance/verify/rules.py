@@ -149,7 +149,7 @@ def _wrong_format(context: Context) -> Iterator[Finding]:
         # Nova does not look at it; but these say what they are.
         is_other = part.disk_format in [other.value for other in Kind]
         what = (
-            'it may be a sound one of those'
+            'it may be a valid one'
             if is_other
             else 'a format cannot be changed once there is data'
         )
@@ -212,7 +212,7 @@ def _no_data(context: Context) -> Iterator[Finding]:
                 'no-size',
                 kind,
                 f'{name} is active, but '
-                + ('tells no size' if none else 'has no data'),
+                + ('has no size' if none else 'has no data'),
                 severity='warning' if none else 'error',
                 advice=advice,
             )
@@ -236,9 +236,9 @@ def _min_disk(context: Context) -> Iterator[Finding]:
         size = image.size
     needed = units.gib(size or 0)
     if image.min_disk < needed:
-        message = f'{context.title} takes a disk of {needed} GiB, its min_disk'
-        message += f' is {image.min_disk}: with a smaller flavor the server '
-        message += 'fails late, and without saying why'
+        message = f'{context.title} needs a disk of {needed} GiB, but its '
+        message += f'min_disk is {image.min_disk}: with a smaller flavor the '
+        message += 'server fails late, and no reason is given'
         command = setting(image, '--min-disk', str(needed))
         yield context.found('min-disk', Kind.AMI, message, command)
 

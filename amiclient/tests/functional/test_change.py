@@ -82,7 +82,7 @@ class TestSet(triples.TripleCase):
 
     def test_public_and_back(self) -> None:
         told = self.refused('ami', 'set', 'web', '--public', '--linked')
-        self.assertIn('--community needs no such right', told)
+        self.assertIn('--community does not need that permission', told)
         self.openstack(
             *('ami', 'set', self.ami, '--public', '--linked'), user='admin'
         )

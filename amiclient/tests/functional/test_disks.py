@@ -176,7 +176,7 @@ class TestDisks(upload.UploadCase):
             'blank',
             *words,
             stderr=f'{self.root}: an old boot sector in its first 1024 bytes '
-            'is sent as zeros, for Nova would take the image for a '
+            'is sent as zeros, because Nova would treat the image as a '
             'partitioned disk\n',
         )
         came = self.download(told['id'])

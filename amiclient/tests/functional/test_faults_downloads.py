@@ -58,7 +58,9 @@ class TestBreaks(DirectoryCase):
         line = self.in_vain('--retries', 1, '--timeout', 5)
         self.assertIn('(tried 2 times in ', line)
         self.assertIn(
-            f'; what was fetched stays in {self.target}: run it again', line
+            f'; what was downloaded stays in {self.target}: run the command '
+            'again',
+            line,
         )
         self.glance.clear()
         shown = self.survive()
@@ -74,7 +76,7 @@ class TestBreaks(DirectoryCase):
         line = self.in_vain(*words, '--retries', 1)
         place = self.target / f'.web.{self.ids["image"]}.part'
         self.assertEqual([place.name], os.listdir(self.target))
-        self.assertIn(f'; what was fetched stays in {place}: run it', line)
+        self.assertIn(f'; what was downloaded stays in {place}: run the', line)
         self.glance.clear()
         self.openstack(*self.command, *words)
         self.assertEqual(['web.tar.gz'], os.listdir(self.target))
@@ -101,7 +103,7 @@ class TestAnswers(DirectoryCase):
     def test_an_error_that_looks_like_data(self) -> None:
         self.break_(faults_actions.answer(200, 'Log in first'), times=None)
         line = self.in_vain('--retries', 0)
-        self.assertIn('the cloud gave 12 bytes, not', line)
+        self.assertIn('the cloud sent 12 bytes, not', line)
 
     def test_deleted_meanwhile(self) -> None:
         def delete() -> None:

@@ -223,7 +223,7 @@ class TestContent(FaultCase):
     """What comes is not what the cloud says it has."""
 
     def test_truncated(self) -> None:
-        self.fails(acts.truncate(0.5), text='the cloud gave ')
+        self.fails(acts.truncate(0.5), text='the cloud sent ')
 
     def test_altered_once(self) -> None:
         self.survives(acts.alter, attempts=2)
@@ -232,7 +232,7 @@ class TestContent(FaultCase):
         """It is fetched once more, and not as often as --retries says."""
         self.fails(
             acts.alter,
-            text='what came is not what image ',
+            text='that was downloaded is not that of image ',
             words=faulty.QUICK,
             attempts=2,
         )
@@ -259,4 +259,4 @@ class TestHashes(FaultCase, test_faults_content.TestHashes):
             self.describe(of_file=True, **none)
             self.disturb(kind, acts.truncate(0.5), times=None)
             line = self.refuse(command, '--retries', 0)
-            self.assertIn('the cloud gave ', line)
+            self.assertIn('the cloud sent ', line)

@@ -106,7 +106,7 @@ class TestList(TestCase):
         # Only administrators may look up the names of others.
         self.assertEqual([self.a, self.b], self.listed('--project', 'demo'))
         text = self.run_openstack('ami', 'list', '--project', 'other').stderr
-        self.assertIn("'other' is taken for the id of a project", text)
+        self.assertIn("'other' is used as the ID of a project", text)
 
     def test_hidden(self) -> None:
         hidden = self.create('h', 'ami', 'ami', **self.links, os_hidden=True)

@@ -70,8 +70,8 @@ class TestRules(upload.UploadCase):
         self.upload(
             '--tag',
             'another',
-            stderr=f"the name 'root' is taken already, by the image "
-            f'{first["id"]}: who goes by name will find several\n'
+            stderr="another image has the name 'root' already, "
+            f'{first["id"]}: commands that use the name will find several\n'
             f"the image 'root' ({first['id']}) holds the same bytes, but "
             "lacks the tag 'another': a new one was created\n",
         )
@@ -137,14 +137,14 @@ class TestPermission(upload.UploadCase):
     def test_a_reader(self) -> None:
         self.assertEqual(
             'the cloud may refuse this: your only role in this project is '
-            'reader, and as a rule it takes the role member\n',
+            'reader; usually the role member is needed\n',
             self.warned(user='reader'),
         )
 
     def test_another_project(self) -> None:
         other = self.embedded.connection('other').current_project_id
         self.assertEqual(
-            'the cloud may refuse this: as a rule only administrators create '
-            f'images for another project, here {other}\n',
+            'the cloud may refuse this: usually only administrators can '
+            f'create images for another project, here {other}\n',
             self.warned('--project', other),
         )

@@ -104,8 +104,8 @@ class TestRoot(upload.UploadCase):
 
     def taken(self, first: dict) -> str:
         return (
-            f"the name 'root' is taken already, by the image {first['id']}: "
-            'who goes by name will find several\n'
+            f"another image has the name 'root' already, {first['id']}: "
+            'commands that use the name will find several\n'
         )
 
     def test_no_reuse(self) -> None:

@@ -125,14 +125,14 @@ class TestDirectory(SaveCase):
         path = self.target / 'notes'
         path.touch()
         line = self.refused('ami', 'save', 'web/1', '--directory', self.target)
-        self.assertIn('has something else in it: notes', line)
+        self.assertIn('contains something else: notes', line)
         path.unlink()
         self.upload('--name', 'other', '--no-reuse', '--no-shrink')
         line = self.refused('ami', 'save', 'other', '--directory', self.target)
-        self.assertIn('has something else in it: web_1', line)
+        self.assertIn('contains something else: web_1', line)
         (self.target / 'web_1-initrd').write_bytes(b'mine')
         line = self.refused('ami', 'save', 'web/1', '--directory', self.target)
-        self.assertIn('web_1-initrd is there already, and is not', line)
+        self.assertIn('web_1-initrd exists already, and is not', line)
 
     def test_no_such_directory(self) -> None:
         line = self.refused(
@@ -298,7 +298,7 @@ class TestArchive(SaveCase):
             'ami', 'save', 'web/1', '--format', 'uec',
             '--directory', self.target,
         )  # fmt: skip
-        self.assertIn('is there already, and is something else', line)
+        self.assertIn('exists already, and is something else', line)
         self.assertEqual(b'mine', path.read_bytes())
 
 
@@ -313,7 +313,7 @@ class TestCollecting(SaveCase):
 
     def refused_place(self, why: str) -> None:
         line = self.refused('ami', 'save', 'web/1', *self.words)
-        self.assertIn(f'{self.place}, where what is fetched', line)
+        self.assertIn(f'{self.place}, the directory for the download', line)
         self.assertIn(f'{why}; remove it, or choose another', line)
         self.assertEqual([self.place.name], os.listdir(self.target))
 
@@ -355,4 +355,4 @@ class TestCollecting(SaveCase):
         self.place.mkdir(0o700)
         (self.place / 'notes').touch()
         line = self.refused('ami', 'save', 'web/1', *self.words)
-        self.assertIn(f'{self.place} has something else in it: notes', line)
+        self.assertIn(f'{self.place} contains something else: notes', line)

@@ -112,7 +112,7 @@ class TestArchive(AgainCase):
             'ami', 'save', 'web/1', *self.words, '--directory', self.target,
             '--retries', 0,
         )  # fmt: skip
-        self.assertIn(f'what was fetched stays in {self.place}', line)
+        self.assertIn(f'what was downloaded stays in {self.place}', line)
         self.assertTrue(self.path.read_bytes() == self.before, 'changed')
         self.link('kernel_id', self.shown['kernel_id'])
         self.assertEqual(0, self.saved(*self.words)['downloaded'])
@@ -141,7 +141,7 @@ class TestArchive(AgainCase):
             'ami', 'save', 'web/1', *self.words, '--directory', self.target
         )
         self.assertIn(f'{self.target}: No space left on device; make', line)
-        self.assertIn(f'what was fetched stays in {self.place}: run', line)
+        self.assertIn(f'what was downloaded stays in {self.place}: run', line)
         self.assertTrue(self.path.read_bytes() == self.before, 'changed')
 
     def test_damaged(self) -> None:
@@ -217,7 +217,7 @@ class TestLeft(AgainCase):
         path = self.target / '.web_1-vmlinuz.part'
         path.write_bytes(b'mine')
         line = self.refused('ami', 'save', 'web/1', '--directory', self.target)
-        self.assertIn(f'has something else in it: {path.name}', line)
+        self.assertIn(f'contains something else: {path.name}', line)
         self.assertEqual(b'mine', path.read_bytes())
 
     def test_no_room_for_what_is_fetched(self) -> None:
@@ -244,5 +244,6 @@ class TestStore(AgainCase):
         self.assertIn(f'after {2**20} of {self.shown["size"]} bytes', line)
         self.assertIn('Glance probably does not have the rest', line)
         self.assertTrue(
-            line.endswith(f'; what was fetched stays in {self.target}\n'), line
+            line.endswith(f'; what was downloaded stays in {self.target}\n'),
+            line,
         )

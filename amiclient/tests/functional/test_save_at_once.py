@@ -65,7 +65,7 @@ class TestAtOnce(test_save.SaveCase):
         first.send_signal(signal.SIGCONT)
         _, stderr = first.communicate(timeout=stuck.LATE)
         self.assertEqual(1, first.returncode)
-        self.assertIn('is there already, and is something else', stderr)
+        self.assertIn('exists already, and is something else', stderr)
         self.assertTrue(path.read_bytes() == data, 'it was replaced')
 
     def test_three(self) -> None:

@@ -72,7 +72,7 @@ class TestSharing(triples.TripleCase):
 
     def test_a_name_that_may_not_be_looked_up(self) -> None:
         warning, *_ = self.add('web', 'other')
-        self.assertIn("'other' is taken for the id", warning)
+        self.assertIn("'other' is used as the ID", warning)
         self.assertEqual([False] * 3, self.seen())
 
     def test_private_images(self) -> None:

@@ -160,7 +160,7 @@ class FindTest(wire.CatalogTest):
         )
         self.assertEqual(
             "no image has the name or id 'web'; see `openstack image list`; "
-            'those of other projects have to be shared with yours',
+            'images of other projects must be shared with yours',
             str(error),
         )
 

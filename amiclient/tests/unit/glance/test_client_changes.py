@@ -85,9 +85,9 @@ class ChangeTest(wire.CatalogTest):
         )
         self.assertEqual(
             'creating image web failed: You are not authorized to complete '
-            'publicize_image action (HTTP 403); the cloud lets only some, '
-            'administrators as a rule, make images public; --community needs '
-            'no such right',
+            'publicize_image action (HTTP 403); usually only administrators '
+            'can make images public; --community does not need that '
+            'permission',
             str(error),
         )
         # What undoes a transaction tells a refusal from silence by this.

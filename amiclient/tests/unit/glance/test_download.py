@@ -200,7 +200,7 @@ class TestThere(DownloadTest):
             self.target.write_bytes(data)
             shelf = self.shelf()
             error = self.assertRaises(errors.AmiError, self.fetch, shelf)
-            self.assertIn('is there already, and is not what', str(error))
+            self.assertIn('exists already, and is not the data', str(error))
             self.assertEqual([], shelf.asked)
             self.assertSame(data)
 
@@ -272,7 +272,7 @@ class TestThere(DownloadTest):
         first.start()
         self.assertTrue(stalled.wait(served.AGES))
         message = self.refuse(errors.AmiError, shelf)
-        self.assertIn('is being fetched by another process', message)
+        self.assertIn('is being downloaded by another process', message)
         shelf.way.over.set()
         first.join()
         self.assertSame(self.data)
@@ -415,7 +415,7 @@ class TestBreaks(DownloadTest):
 
         shelf = self.shelf(*[cut] * 9)
         message = self.refuse(errors.TransferError, shelf)
-        self.assertIn(f'the cloud gave {MIB} bytes, not {SIZE}', message)
+        self.assertIn(f'the cloud sent {MIB} bytes, not {SIZE}', message)
         self.assertEqual([], os.listdir(self.directory))
 
     def test_more_than_there_is(self) -> None:
@@ -431,7 +431,7 @@ class TestBreaks(DownloadTest):
         step = actions.answer(200, '<html>Log in first</html>')
         shelf = self.shelf(*[step] * 9)
         message = self.refuse(errors.TransferError, shelf)
-        self.assertIn('the cloud gave 25 bytes', message)
+        self.assertIn('the cloud sent 25 bytes', message)
 
     def test_nothing(self) -> None:
         shelf = self.shelf(*[actions.answer(204)] * 9)
@@ -446,7 +446,7 @@ class TestBreaks(DownloadTest):
     def test_altered(self) -> None:
         shelf = self.shelf(*[acts.alter] * 9)
         message = self.refuse(errors.TransferError, shelf)
-        self.assertIn('what came is not what image', message)
+        self.assertIn('is not that of image', message)
         self.assertEqual(2, len(shelf.asked))
         self.assertEqual([], os.listdir(self.directory))
 

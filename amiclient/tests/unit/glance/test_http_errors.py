@@ -100,7 +100,7 @@ class CheckTest(base.TestCase):
         error = http_errors.from_response(
             response(403, text), 'creating image x'
         )
-        self.assertIn('--community needs no such right', str(error))
+        self.assertIn('--community does not need that permission', str(error))
 
     def test_not_found(self) -> None:
         self.assertRaises(

@@ -78,7 +78,7 @@ class TestRefused(planning.PlanCase):
                     'traits': request.Traits(properties={'os_glance_x': '1'})
                 },
                 'error': errors.UsageError,
-                'words': 'begin with os_glance_ for itself',
+                'words': 'os_glance_ are reserved for Glance',
             },
         ),
         *(
@@ -193,7 +193,7 @@ class TestRefusedByCloud(planning.PlanCase):
 
     def test_what_is_active_but_empty(self):
         self.catalog.find.side_effect = None
-        for size, why in ((0, 'has no data'), (None, 'tells no size')):
+        for size, why in ((0, 'has no data'), (None, 'has no size')):
             self.catalog.find.return_value = records.ramdisk(size=size)
             text = self.refused(errors.CloudError, ramdisk='initrd')
             self.assertIn(

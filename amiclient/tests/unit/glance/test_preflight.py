@@ -39,7 +39,7 @@ class TestQuota(base.TestCase):
         self.assertIsNone(self.check([3 * MIB], image_size_total=(7, 10)))
         text = self.check([3 * MIB], image_size_total=(8, 10))
         self.assertIn(
-            'image_size_total is 10 MiB: 8 are taken, and this upload takes 3',
+            'image_size_total is 10 MiB: 8 are used, and this upload needs 3',
             text,
         )
         self.assertIn('ask for more quota', text)
@@ -54,7 +54,7 @@ class TestQuota(base.TestCase):
     def test_count(self) -> None:
         self.assertIsNone(self.check([1, 1, 1], image_count_total=(7, 10)))
         text = self.check([1, 1, 1], image_count_total=(8, 10))
-        self.assertIn('8 are taken, and this upload takes 3', text)
+        self.assertIn('8 are used, and this upload needs 3', text)
         self.assertIsNone(
             self.check([1, 1, 1], image_count_total=(8, 10), removed=1)
         )

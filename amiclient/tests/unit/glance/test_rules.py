@@ -57,7 +57,7 @@ class TestRules(base.TestCase):
         for rule, good, bad, words in (
             ({'enum': ['a', 'b']}, 'b', 'c', 'one of a, b'),
             ({'pattern': '^[0-9]+$'}, '12', 'x', 'match ^[0-9]+$'),
-            ({'maxLength': 3}, 'abc', 'abcd', '3 characters at most'),
+            ({'maxLength': 3}, 'abc', 'abcd', 'at most 3 characters'),
             ({'minLength': 2}, 'ab', 'a', '2 characters at least'),
             ({'type': ['null', 'string']}, 'x', None, None),
             ({'type': 'integer'}, None, '3', 'of type integer'),

@@ -99,7 +99,7 @@ class TestAdd(SharingCase):
 
     def test_what_does_not_look_like_an_id(self) -> None:
         (warning,) = self.add('demo').warnings
-        self.assertIn("'demo' is taken for the id", warning)
+        self.assertIn("'demo' is used as the ID", warning)
 
     def test_a_failure_takes_all_back(self) -> None:
         self.glance.change(memory.KERNEL, visibility='private')
@@ -135,7 +135,7 @@ class TestAdd(SharingCase):
                 'for their lists to show it, the projects have to accept it:',
                 f'{accept} {memory.RAMDISK}',
                 f'the project {P2} has rejected {kernel} and {image}; its '
-                'members can accept it still:',
+                'members can still accept it:',
                 f'{accept} {memory.KERNEL}',
                 f'{accept} {memory.AMI}',
                 f'the project {P3} has rejected {image}; its members can '

@@ -38,7 +38,7 @@ class DirectoryCase(base.TestCase):
             errors.AmiError, staging.StagingDirectory, self.parent, NAME
         )
         self.assertEqual(
-            f'{self.directory}, where what is fetched would be kept, {why}; '
+            f'{self.directory}, the directory for the download, {why}; '
             'remove it, or choose another --directory',
             str(error),
         )
