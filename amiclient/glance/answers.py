@@ -147,20 +147,14 @@ def _refused(what: str, doing: str, why: str) -> errors.CloudError:
 
 
 def taken(value: object, what: str, doing: str) -> Object:
-    """Take an object; the parameters are those of :class:`Object`.
-
-    :raises CloudError: if it is none.
-    """
+    """Take an object; the parameters are those of :class:`Object`."""
     if not isinstance(value, dict):
         raise _refused(what, doing, f'it is {_named(value)}, not an object')
     return Object(value, what, doing)
 
 
 def read(response: 'requests.Response', what: str, doing: str) -> Object:
-    """Read the object that an answer holds.
-
-    :raises CloudError: if it holds none.
-    """
+    """Read the object that an answer holds."""
     content = response.content
     if not content.strip():
         raise _refused(what, doing, 'it is empty')

@@ -20,6 +20,7 @@ import types
 from typing import Any, Self, TYPE_CHECKING, TypeVar
 import urllib.parse
 
+from amiclient import errors
 from amiclient.errors import CloudError
 from amiclient.errors import NotFoundError
 from amiclient.glance import answers
@@ -195,7 +196,6 @@ class Catalog:
         :param fits: tells images that may be meant; others are found only if
             none of these has the name.
         :param strict: whether hidden ones are looked at in any case.
-        :raises CloudError: if several have that name.
         """
         if UUID.fullmatch(name_or_id):
             try:
@@ -551,15 +551,10 @@ def _only(found: Sequence[ImageRecord], name: str) -> ImageRecord:
             'be shared with yours',
         )
     if len(found) > 1:
-        some = ', '.join(
-            f'{image.id} ({", ".join(_traits(image))})'
-            for image in found[:_LISTED]
-        )
-        more = len(found) - _LISTED
-        if more > 0:
-            some += f' and {more} more'
+        some = [f'{each.id} ({", ".join(_traits(each))})' for each in found]
         raise CloudError(
-            f'{len(found)} images are named {name!r}: {some}',
+            f'{len(found)} images are named {name!r}: '
+            f'{errors.some(some, _LISTED)}',
             hint='give the id of one',
         )
     return found[0]

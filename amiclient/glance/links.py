@@ -106,7 +106,6 @@ def check_ami(image: ImageRecord, *, part: str, other: str | None) -> None:
 
     :param part: the hint for a kernel or a ramdisk, with ``{}`` for which.
     :param other: the hint for any other; None to let these pass.
-    :raises CloudError: saying what it is.
     """
     if image.disk_format in _PARTS:
         noun = Kind(image.disk_format).noun
@@ -198,7 +197,7 @@ def _fetch(catalog: Catalog, ids: Collection[str]) -> dict[str, ImageRecord]:
     """Get images by their ids, with few requests, however many they are."""
     missing = set(ids)
     if len(missing) <= _BY_ID:
-        return catalog.get_many(missing) if missing else {}
+        return catalog.get_many(missing)
     # What a list left out may be hidden. There are few of those as a rule, so
     # one request tells them all, and which are not.
     hidden = list(
@@ -259,13 +258,11 @@ def used_by(
                 if link in found:
                     found[link][image.id] = image
     return {
-        id: tuple(sorted(users.values(), key=_age))
+        id: tuple(
+            sorted(users.values(), key=lambda u: f'{u.created_at} {u.id}')
+        )
         for id, users in found.items()
     }
-
-
-def _age(image: ImageRecord) -> str:
-    return f'{image.created_at} {image.id}'
 
 
 def others(
@@ -277,10 +274,7 @@ def others(
 
 def named(images: Iterable[ImageRecord]) -> str:
     """Name some images, and count the rest."""
-    titles = [image.title for image in images]
-    more = len(titles) - _NAMED
-    some = ', '.join(titles[:_NAMED])
-    return f'{some} and {more} more' if more > 0 else some
+    return errors.some([image.title for image in images], _NAMED)
 
 
 def find_part(

@@ -54,6 +54,12 @@ UUID = re.compile(r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', re.IGNORECASE)
 #: Each shows an image to whom the one before does, and to others.
 VISIBILITIES = ('private', 'shared', 'community', 'public')
 
+
+def rank(visibility: str) -> int:
+    """Tell how many see an image, to compare it."""
+    return VISIBILITIES.index(visibility)
+
+
 #: Those with which everybody can boot an image who knows its id.
 OPEN = ('public', 'community')
 
@@ -205,7 +211,6 @@ class ImageRecord:
         :param body: the object of ``GET /v2/images/{id}``, or one of a list.
             Its properties lie among its attributes.
         :param doing: what was tried, such as ``getting image 8f0c``.
-        :raises CloudError: if it is no image.
         """
         if not isinstance(body, answers.Object):
             body = answers.taken(body, 'an image', doing)

@@ -172,7 +172,6 @@ def call(
     """Do something again for as long as that may help.
 
     :param work: what to do; it is given the number of the attempt, from 1.
-    :returns: what it returned.
     :raises CloudError: what it raised at last: an error whose ``again`` is
         None at once, any other once all attempts, or all the time, are used
         up; then it says how many there were, and how long that took.

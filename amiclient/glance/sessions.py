@@ -99,10 +99,7 @@ class Adapter(adapters.BaseAdapter):
 
 
 def bound(session: keystone_session.Session) -> keystone_session.Session:
-    """Have all answers to what a session asks end; it may do so already.
-
-    :returns: the same.
-    """
+    """Have all answers to what a session asks end; it may do so already."""
     wire = session.session
     for prefix, adapter in list(wire.adapters.items()):
         if not isinstance(adapter, Adapter):
@@ -186,10 +183,7 @@ _NOWHERE = 'an invalid address'
 
 
 def keep(response: requests.Response, *_: object, **__: object) -> None:
-    """Refuse to be sent to another origin; a hook of requests'.
-
-    :raises CloudError: naming both.
-    """
+    """Refuse to be sent to another origin; a hook of requests'."""
     location = response.headers.get('Location')
     if location is None or not 300 < response.status_code < 400:
         return

@@ -231,10 +231,7 @@ def execute(plan: Plan, catalog: Catalog) -> None:
 
 
 def apply(step: Change, catalog: Catalog) -> None:
-    """Carry out one step.
-
-    :raises CloudError: if the cloud refuses, saying why.
-    """
+    """Carry out one step."""
     try:
         step.apply(catalog)
     except CloudError as error:

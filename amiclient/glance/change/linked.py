@@ -18,7 +18,7 @@ from amiclient.glance import links
 from amiclient.glance.model import ImageRecord
 from amiclient.glance.model import Kind
 from amiclient.glance.model import OPEN
-from amiclient.glance.model import VISIBILITIES
+from amiclient.glance.model import rank
 from amiclient.glance import steps
 
 
@@ -152,7 +152,7 @@ def plan(
     held: dict[str, list[ImageRecord]] = {}
     others = functools.cache(lambda: links.others(catalog, part, wanted.image))
     visibility = _visibility(wanted, seen)
-    if _rank(visibility) > _rank(part.visibility):
+    if rank(visibility) > rank(part.visibility):
         early['visibility'] = visibility
     elif visibility != part.visibility:
         then = Audience(visibility, part.owner, wanted.seen.members)
@@ -189,10 +189,6 @@ def plan(
     return Around(tuple(before), tuple(after), notes, visibility)
 
 
-def _rank(visibility: str) -> int:
-    return VISIBILITIES.index(visibility)
-
-
 def _left(kind: Kind, part: ImageRecord, wanted: ChangedAmi) -> str | None:
     """Tell which states of a part are not those that were asked for."""
     protection = 'protected' if part.protected else 'unprotected'
@@ -214,7 +210,7 @@ def _visibility(wanted: ChangedAmi, seen: Audience) -> str:
     if wanted.visibility is not None:
         return wanted.visibility
     ami = wanted.seen.visibility
-    is_less = _rank(seen.visibility) < _rank(ami)
+    is_less = rank(seen.visibility) < rank(ami)
     if is_less and seen.lacks(wanted.seen) is not None:
         return ami
     return seen.visibility

@@ -343,7 +343,7 @@ class _UpdatePlanner:
             leads nowhere is left out.
         """
         linked_ids = {id for id in self._links.values() if id}
-        known = self._catalog.get_many(linked_ids) if linked_ids else {}
+        known = self._catalog.get_many(linked_ids)
         found: dict[Kind, tuple[ImageRecord, bool]] = {}
         for kind, step in new.items():
             link = self._links[kind]

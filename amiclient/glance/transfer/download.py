@@ -397,7 +397,6 @@ class _Download:
         """Tell whether what follows is what was asked for.
 
         :returns: false if the cloud cannot begin where it was asked to.
-        :raises CloudError: if it is no data at all.
         """
         offset, status = self._part.offset, response.status_code
         if offset and status in _NO_RANGES:

@@ -71,7 +71,6 @@ def digest(
 
     :param description: what to call that, such as ``Hashing kernel``.
     :param algorithm: a name that hashlib knows.
-    :returns: the hex digest.
     :raises SourceError: if the file cannot be opened, or is too short.
     :raises TransferError: if it cannot be read to the end.
     :raises CancelledError: if ``cancel`` was set meanwhile.

@@ -328,19 +328,13 @@ class Partial:
         self.offset = 0
 
     def write(self, data: bytes) -> None:
-        """Add to it.
-
-        :raises NoSpaceError: if there is no room.
-        """
+        """Add to it."""
         with _told(self.path, 'written'):
             sparse.write(self._fd, data, self.offset)
         self.offset += len(data)
 
     def finish(self) -> None:
-        """Give it its name, once all of it is there.
-
-        :raises NoSpaceError: if there is no room.
-        """
+        """Give it its name, once all of it is there."""
         with _told(self.path, 'written'):
             os.ftruncate(self._fd, self.offset)
             os.fchmod(self._fd, 0o666 & ~atomic.umask())
@@ -368,8 +362,6 @@ def full_told(directory: pathlib.Path, hint: str = ANOTHER) -> Iterator[None]:
     """Say what to do about a full disk.
 
     :param hint: another place to choose.
-    :raises NoSpaceError: if it is.
-    :raises TooLargeError: if a file may not become larger.
     """
 
     def lack(full: pathlib.Path, error: OSError) -> errors.NoSpaceError:

@@ -74,7 +74,6 @@ class UploadRun:
         this one has no machine id.
     :param boot: tells apart when the host was booted.
     :param space: the namespace that ``pid`` is a number in.
-    :param pid: its number.
     :param born: when it started, in ticks since the boot.
     """
 
@@ -91,10 +90,7 @@ class UploadRun:
 
     @classmethod
     def of(cls, pid: int) -> Self:
-        """Describe a process here.
-
-        :param pid: its number.
-        """
+        """Describe a process here."""
         return cls(
             host=_host(),
             boot=_read(_PROC / 'sys/kernel/random/boot_id'),
@@ -234,7 +230,6 @@ def find(
     They belong to the project that the new images will belong to.
 
     :param but: one that is made use of.
-    :raises CloudError: if the cloud does not answer as it should.
     """
     query: dict[str, Any] = {
         'status': 'in:queued,saving',
@@ -297,10 +292,7 @@ def _is_orphan(image: model.ImageRecord) -> bool:
 def clear(
     catalog: client.Catalog, record: model.ImageRecord
 ) -> model.ImageRecord:
-    """Take the mark off an image that a killed run completed, if need be.
-
-    :returns: the image as it is then.
-    """
+    """Take the mark off an image that a killed run completed, if need be."""
     if not is_left(record):
         return record
     try:

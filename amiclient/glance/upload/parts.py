@@ -57,7 +57,6 @@ def identify(kind: model.Kind, text: str | None) -> Part | None:
     :param text: what the user gave: a path that exists, or that has a slash
         in it, is a file.
     :returns: None if there was nothing given.
-    :raises SourceError: if the file is not what it must be.
     """
     if text is None:
         return None
@@ -69,10 +68,7 @@ def identify(kind: model.Kind, text: str | None) -> Part | None:
 
 
 def identify_file(kind: model.Kind, path: pathlib.Path) -> PartFile:
-    """Check that a file is a kernel or a ramdisk.
-
-    :raises SourceError: if it is not, saying what it is.
-    """
+    """Check that a file is a kernel or a ramdisk."""
     if kind is model.Kind.AKI:
         kernel = identify_kernel(path)
         return PartFile(
@@ -91,10 +87,7 @@ def plan(
     rules: Rules | None = None,
     progress: Progress,
 ) -> request.Step | None:
-    """Decide whether an image is created or one in the cloud is linked.
-
-    :raises CloudError: if what is to be linked is not there, or no use.
-    """
+    """Decide whether an image is created or one in the cloud is linked."""
     if part is None:
         return None
     if isinstance(part, PartName):

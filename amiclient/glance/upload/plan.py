@@ -178,7 +178,6 @@ def plan_part(
 ) -> request.PartPlan:
     """Check a kernel or ramdisk, and say what would be done with it.
 
-    :raises SourceError: if the file is not one.
     :raises CloudError: if the cloud would not take it.
     """
     preflight.check_properties(asked.traits.properties)
@@ -225,10 +224,7 @@ def _ask(
 
 
 def _check_architecture(of_kernel: str | None, traits: request.Traits) -> None:
-    """Refuse what would have Nova choose a host that cannot run a kernel.
-
-    :raises UsageError: if another architecture was asked for.
-    """
+    """Refuse what would have Nova choose a host that cannot run a kernel."""
     wanted = traits.architecture or traits.properties.get('architecture')
     if model.architectures_differ(of_kernel, wanted):
         raise errors.UsageError(
@@ -276,9 +272,7 @@ def _describe(
     """Make the AMI's record, but for what depends on its size.
 
     :param kernel: tells the architecture, unless the user did.
-    :param rules: what the cloud takes.
     :returns: the record, and what the user should know.
-    :raises UsageError: if a text is longer than Glance would store.
     """
     traits, settings = asked.traits, asked.settings
     name = traits.name or _SUFFIX.sub('', asked.source.name)

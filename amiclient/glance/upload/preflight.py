@@ -14,7 +14,7 @@ from amiclient.glance import model
 from amiclient.glance.upload import marks
 from amiclient.glance.upload import request
 
-_LINKS = {'kernel_id': '--kernel', 'ramdisk_id': '--ramdisk'}
+_LINKS = {key: f'--{kind.noun}' for kind, key in model.LINKS.items()}
 
 #: Characters that Glance stores of a name, a tag or a property's name.
 _LONGEST = 255
@@ -52,10 +52,7 @@ _RESERVED = 'os_glance_'
 
 
 def check_properties(properties: Mapping[str, str]) -> None:
-    """Refuse properties that are none.
-
-    :raises UsageError: naming the option that is meant.
-    """
+    """Refuse properties that are none."""
     check_utf8(properties.values())
     for key in properties:
         if key.startswith(_RESERVED):
@@ -115,7 +112,6 @@ def new_image(
 
     :param formats: disk format and container format.
     :param computed: properties that no user gave.
-    :raises UsageError: if Glance would not store one of its texts.
     """
     check_texts((name, *traits.tags, *traits.properties))
     check_utf8((traits.architecture or '',))
@@ -137,7 +133,6 @@ def check_store(catalog: client.Catalog, store: str | None) -> None:
     """Check that the cloud has a store.
 
     :param store: its id; None, if any will do.
-    :raises CloudError: if it has not.
     """
     if store is None:
         return
@@ -250,7 +245,6 @@ def check_quota(
 
     :param sizes: bytes of each, in the order that they are sent in.
     :param removed: how many images are removed before.
-    :raises CloudError: if one of them certainly would be refused.
     """
     if not sizes:
         return
@@ -311,8 +305,6 @@ def is_out_of_reach(
 
     Nova fetches kernel and ramdisk as the user who boots.
 
-    :param record: the image that is linked to.
-    :param settings: those of the AMI.
     :returns: false if all can see it who see the AMI; true if not, and if
         the user wants it to be changed.
     :raises CloudError: if not, and the user has not said so.
@@ -367,10 +359,7 @@ class Rules:
 
     @classmethod
     def of(cls, catalog: client.Catalog) -> 'Rules':
-        """Ask a cloud for its rules.
-
-        :raises CloudError: if the cloud does not answer as it should.
-        """
+        """Ask a cloud for its rules."""
         return cls(catalog.schema())
 
     def takes_formats(self, disk_format: str, container_format: str) -> bool:
@@ -398,10 +387,7 @@ class Rules:
         return next(_objections(rule, value), None)
 
     def check(self, new: model.NewImage) -> None:
-        """Check that an image would be taken.
-
-        :raises CloudError: saying what of it would be refused.
-        """
+        """Check that an image would be taken."""
         for name, format_ in (
             ('disk_format', new.disk_format),
             ('container_format', new.container_format),

@@ -280,7 +280,6 @@ def adopt(request: UploadRequest, source: bundle.Source) -> UploadRequest:
 
     :param request: for a source by its name; ``kernel`` and ``ramdisk`` are
         those of the source where nothing else was given.
-    :returns: a request for the root filesystem that the source comes to.
     """
     traits = request.traits
     if traits.name is None and source.name is not None:

@@ -100,7 +100,6 @@ def candidates(
     :param sizes: the least and the most bytes.
     :param hidden: those that are hidden, instead of those that are not.
     :param filters: further query parameters of ``GET /v2/images``.
-    :raises CloudError: if the cloud does not answer as it should.
     """
     query: dict[str, Any] = {
         'disk_format': formats[0],
@@ -153,7 +152,6 @@ def find(
         once for each algorithm.
     :returns: the oldest that will do; if there is none, those that hold the
         same bytes all the same.
-    :raises CloudError: if the cloud does not answer as it should.
     """
     project = wanted.owner or catalog.project()
     others: list[request.Other] = []
@@ -208,13 +206,13 @@ def _unseen(
     image: model.ImageRecord, wanted: Requirements, project: str | None
 ) -> Iterator[str]:
     visibility = wanted.visibility or _DEFAULT_VISIBILITY
-    there, needed = _rank(image.visibility), _rank(visibility)
+    there, needed = model.rank(image.visibility), model.rank(visibility)
     if there < needed or (there > needed and wanted.exactly_visible):
         yield f'is {image.visibility}, not {visibility}'
     # A private image that an administrator sees may be anyone's, and the
     # members of a shared one are its owner's choice.
     foreign = project is not None and image.owner != project
-    if foreign and not (wanted.foreign and there >= _rank('community')):
+    if foreign and not (wanted.foreign and there >= model.rank('community')):
         yield f'belongs to the project {image.owner}'
 
 
@@ -249,9 +247,7 @@ def still(
     Glance has no request that links to an image only if it is there, so this
     is asked again before success is told.
 
-    :param before: the image as it was.
     :param visibility: what it has at least; None for what it had.
-    :returns: the image as it is now.
     :raises CloudError: if it was deleted, or changed in what counts.
     """
     title = f'the {kind.noun} {before.title}'
@@ -288,7 +284,7 @@ def _changes(
         yield 'holds other data'
     if now.owner != before.owner:
         yield f'belongs to the project {now.owner}'
-    if _rank(now.visibility) < _rank(visibility):
+    if model.rank(now.visibility) < model.rank(visibility):
         yield f'is {now.visibility}'
     if now.kernel_id != before.kernel_id:
         yield 'links to another kernel'
@@ -302,16 +298,11 @@ def told(
     """Say which images hold the same bytes, but will not do.
 
     :param others: of one new image; one stands for all of them.
-    :returns: no line or one.
     """
     others = list(others)
     if others:
         more = f' (and {len(others) - 1} more)' if others[1:] else ''
         yield f'{others[0]}: {doing}{more}'
-
-
-def _rank(visibility: str) -> int:
-    return model.VISIBILITIES.index(visibility)
 
 
 def look(
@@ -330,7 +321,6 @@ def look(
     :param shrunk: how its data is going to be made; None if it is there.
     :param exact: whether its size is known.
     :returns: those that would do if they do, and those that would not.
-    :raises CloudError: if the cloud does not answer as it should.
     """
     links: dict[str, str | None] = {}
     for kind, step in ((model.Kind.AKI, kernel), (model.Kind.ARI, ramdisk)):

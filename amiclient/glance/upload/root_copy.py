@@ -137,7 +137,6 @@ def plan_packing(
     """Choose how, and where, a compressed image is made.
 
     :returns: None if none is wanted.
-    :raises NoSpaceError: if there is no place for it.
     """
     if request.image_format != 'qcow2':
         return None
@@ -192,7 +191,6 @@ def pack(
     :param payload: the root filesystem, and how it is packed.
     :param directory: private, and empty.
     :param own: whether the file may be changed.
-    :returns: the image.
     :raises BusyError: if the file is not what it was when it was looked at.
     :raises ProgramError: if qemu-img is missing, or fails.
     :raises NoSpaceError: if there is no room for it.

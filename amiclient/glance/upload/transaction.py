@@ -102,8 +102,6 @@ class Transaction(steps.Changes):
 
         An image that is protected could not be removed any more: see
         :meth:`finish`.
-
-        :raises CloudError: if the cloud refuses it.
         """
         chosen = new.id is not None
         new = dataclasses.replace(
@@ -147,7 +145,6 @@ class Transaction(steps.Changes):
         one that the user chose can be had.
 
         :param record: the image, which has no data.
-        :raises CloudError: if the cloud refuses the changes.
         """
         self._begun.append(
             _Made(id=record.id, name=new.name, confirmed=True, marked=True)
@@ -177,8 +174,6 @@ class Transaction(steps.Changes):
         """Change one of the images for the last time, and clear its mark.
 
         :param changes: what else of it changes: ``{'protected': True}``.
-        :returns: the image as it is then.
-        :raises CloudError: if the cloud refuses the changes.
         """
         made = next(m for m in self._made if m.id == record.id)
         made.protected = bool(changes.get('protected'))

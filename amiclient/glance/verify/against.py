@@ -35,9 +35,6 @@ from amiclient.source import uec
 #: How the file itself, as it is, is compared.
 _SAME = 'the bytes of'
 
-#: Paths that are named; the rest is counted.
-_NAMED = 5
-
 
 @dataclasses.dataclass(frozen=True)
 class Local:
@@ -238,9 +235,7 @@ class Comparison:
             return self._same(
                 f'the same files as {local}, with the same content; {layout}'
             )
-        count, some = len(differences), ', '.join(differences[:_NAMED])
-        if count > _NAMED:
-            some += f' and {count - _NAMED} more'
+        count, some = len(differences), errors.some(differences)
         files = '1 file' if count == 1 else f'{count} files'
         message = f'{title} differs from {local} in {files}: {some}; what is '
         message += 'right has to be uploaded'

@@ -69,10 +69,7 @@ class Fetcher:
     progress: Progress
 
     def fetch(self, kind: Kind, image: ImageRecord) -> pathlib.Path:
-        """Get the data of one image, verified.
-
-        :raises CloudError: if it cannot be had, or is not what it was.
-        """
+        """Get the data of one image, verified."""
         return download.fetch(
             self.proxy,
             image,
@@ -90,7 +87,6 @@ def look(
 
     :returns: the files, of those images that could be fetched; and what was
         found.
-    :raises NoSpaceError: if there is no room for the files.
     """
     files: dict[Kind, pathlib.Path] = {}
     found: list[Finding] = []
