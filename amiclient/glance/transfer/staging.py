@@ -357,8 +357,9 @@ def _is_ours(status: os.stat_result) -> bool:
     )
 
 
-@contextlib.contextmanager
-def full_told(directory: pathlib.Path, hint: str = ANOTHER) -> Iterator[None]:
+def full_told(
+    directory: pathlib.Path, hint: str = ANOTHER
+) -> contextlib.AbstractContextManager[None]:
     """Say what to do about a full disk.
 
     :param hint: another place to choose.
@@ -369,8 +370,7 @@ def full_told(directory: pathlib.Path, hint: str = ANOTHER) -> Iterator[None]:
             error.strerror or '', subject=full, hint=f'make room, or {hint}'
         )
 
-    with scratch.full_disk(directory, lack=lack):
-        yield
+    return scratch.full_disk(directory, lack=lack)
 
 
 @contextlib.contextmanager

@@ -86,7 +86,7 @@ class TestBreaks(DirectoryCase):
         for kind in self.ids:
             self.break_(acts.reset(0), kind=kind, times=None)
         line = self.in_vain('--retries', 0, '--timeout', 5)
-        self.assertIn('; look at the network', line)
+        self.assertIn('; check the network', line)
         self.assertNotIn('what was fetched', line)
 
     def test_no_ranges(self) -> None:

@@ -156,7 +156,7 @@ class TestKilled(upload.UploadCase):
         self.assertIn(chosen, left)
         finished = self.run_openstack(*self.words, '-f', 'json')
         # Nobody else has its name.
-        self.assertNotIn('is taken already', finished.stderr)
+        self.assertNotIn('another image has the name', finished.stderr)
         told = json.loads(finished.stdout)
         self.assertEqual(chosen, told['id'])
         self.assertEqual('active', self.get(chosen)['status'])

@@ -242,7 +242,7 @@ class TestStore(AgainCase):
             '--retries', 1, '--timeout', '0.5',
         )  # fmt: skip
         self.assertIn(f'after {2**20} of {self.shown["size"]} bytes', line)
-        self.assertIn('Glance probably does not have the rest', line)
+        self.assertIn('the store probably does not have the rest', line)
         self.assertTrue(
             line.endswith(f'; what was downloaded stays in {self.target}\n'),
             line,

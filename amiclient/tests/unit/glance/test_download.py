@@ -309,7 +309,7 @@ class TestBreaks(DownloadTest):
         (part,) = self.parts()
         there = part.stat().st_size
         self.assertIn(f'after {there} of {SIZE} bytes', message)
-        self.assertIn('; look at the network', message)
+        self.assertIn('; check the network', message)
         self.assertEqual(0o600, stat.S_IMODE(part.stat().st_mode))
         shelf.way.clear()
         self.assertFetched(self.fetch(shelf), SIZE - there // 4096 * 4096)
@@ -325,14 +325,14 @@ class TestBreaks(DownloadTest):
         shelf = self.shelf(*[cut] * 9)
         message = self.refuse(errors.TransferError, shelf)
         self.assertIn(f'{2 * MIB} of {SIZE} bytes', message)
-        self.assertIn('Glance probably does not have the rest', message)
+        self.assertIn('the store probably does not have the rest', message)
         self.assertNotIn('network', message)
         # Once is no time.
         alone = retry.Patience(attempts=1)
         message = self.refuse(
             errors.TransferError, self.shelf(cut), patience=alone
         )
-        self.assertIn('; look at the network', message)
+        self.assertIn('; check the network', message)
 
     def test_broken_off_again_and_again(self) -> None:
         """Attempts that get far are not counted."""
@@ -498,4 +498,4 @@ class TestDirectory(DownloadTest):
         shelf = self.shelf()
         record = dataclasses.replace(shelf.record, size=None)
         message = self.refuse(errors.CloudError, shelf, record=record)
-        self.assertIn('does not say how large', message)
+        self.assertIn('does not have its size', message)

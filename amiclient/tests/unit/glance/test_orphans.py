@@ -201,7 +201,9 @@ class TestOrphans(MarkCase):
             self.left(), **{marks.PROPERTY: str(marks.UploadRun.this())}
         )
         self.catalog.delete.assert_not_called()
-        self.assertIn('was changed meanwhile, and stays', self.log.output)
+        self.assertIn(
+            'was changed in the meantime and is kept', self.log.output
+        )
 
     def test_without_a_mark_meanwhile(self) -> None:
         now = records.kernel(status='queued')

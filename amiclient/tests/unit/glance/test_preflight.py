@@ -198,7 +198,9 @@ class TestPlan(planning.PlanCase):
     def test_a_name_that_is_taken(self) -> None:
         self.catalog.named.return_value = [records.record(name='root')]
         made = self.plan()
-        self.assertIn("the name 'root' is taken", made.warnings[0])
+        self.assertIn(
+            "another image has the name 'root' already", made.warnings[0]
+        )
         hidden = self.plan(settings=request.Settings(hidden=True))
         self.assertEqual((), hidden.warnings)
 

@@ -139,7 +139,7 @@ class TestAdd(SharingCase):
                 f'{accept} {memory.KERNEL}',
                 f'{accept} {memory.AMI}',
                 f'the project {P3} has rejected {image}; its members can '
-                'accept it still:',
+                'still accept it:',
                 f'{accept} {memory.AMI}',
             ],
             [*share.advice(shared)],

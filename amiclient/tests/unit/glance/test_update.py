@@ -179,7 +179,7 @@ class TestRefused(ChangeCase):
         self.glance.change(memory.KERNEL, architecture='x86_64')
         self.glance.put('k', memory.OTHER, 'aki', architecture='amd64')
         for request, words in (
-            ({'min_disk': 2}, 'takes 3 GiB'),
+            ({'min_disk': 2}, 'needs 3 GiB'),
             ({'properties': {'kernel_id': 'x'}}, '--kernel'),
             ({'properties': {'name': 'x'}}, 'attribute'),
             ({'kernel': 'initrd'}, 'is no kernel'),
