@@ -208,10 +208,7 @@ def _target(request: ChangeRequest, catalog: Catalog) -> ImageRecord:
         else 'give it one with --kernel, or use `openstack image set`',
     )
     if request.ramdisk and not (request.kernel or image.kernel_id):
-        # Nova then boots the disk by BIOS, and the console stays empty.
-        raise UsageError(
-            'a ramdisk has no effect without a kernel', hint='give --kernel'
-        )
+        raise preflight.ramdisk_alone('give --kernel')
     needed = units.gib(image.size or 0)
     given = needed if request.min_disk is None else request.min_disk
     if given < needed and image.disk_format in model.PLAIN:
@@ -552,11 +549,7 @@ def _check_links(gone: Collection[Kind], image: ImageRecord) -> None:
             what = f'the image {image.title}'
             raise CloudError(f'{what} links to no {kind.noun}')
     if Kind.AKI in gone and image.ramdisk_id and Kind.ARI not in gone:
-        # Nova then boots the disk by BIOS, and the console stays empty.
-        raise UsageError(
-            'a ramdisk has no effect without a kernel',
-            hint='add --ramdisk to take off both links',
-        )
+        raise preflight.ramdisk_alone('add --ramdisk to remove both links')
 
 
 def _check_there(

@@ -235,11 +235,7 @@ def _check_architecture(of_kernel: str | None, traits: request.Traits) -> None:
 
 def _check_request(asked: request.UploadRequest) -> None:
     if asked.ramdisk is not None and asked.kernel is None:
-        # Nova then boots the disk by BIOS, and the console stays empty.
-        raise errors.UsageError(
-            'a ramdisk has no effect without a kernel',
-            hint='leave out --ramdisk, or give --kernel',
-        )
+        raise preflight.ramdisk_alone('leave out --ramdisk, or give --kernel')
     for part, name in (
         ('kernel', asked.kernel_name),
         ('ramdisk', asked.ramdisk_name),

@@ -129,6 +129,14 @@ def new_image(
     )
 
 
+def ramdisk_alone(hint: str) -> errors.UsageError:
+    """Say that a ramdisk takes a kernel."""
+    # Nova boots the disk by BIOS then, and the console stays empty.
+    return errors.UsageError(
+        'a ramdisk has no effect without a kernel', hint=hint
+    )
+
+
 def check_store(catalog: client.Catalog, store: str | None) -> None:
     """Check that the cloud has a store.
 
