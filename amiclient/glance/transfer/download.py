@@ -30,12 +30,12 @@ from amiclient.glance import model
 from amiclient.glance import retry
 from amiclient.glance import sessions
 from amiclient.glance.transfer import image_data
-from amiclient.glance.transfer import staging
 from amiclient import jobs
 from amiclient.progress import Progress
 from amiclient.progress import Task
 from amiclient import scratch
 from amiclient import sparse
+from amiclient import staging
 
 if TYPE_CHECKING:
     from openstack.image.v2 import _proxy

@@ -31,7 +31,6 @@ from amiclient.glance import model
 from amiclient.glance import retry
 from amiclient.glance.transfer import download
 from amiclient.glance.transfer import image_data
-from amiclient.glance.transfer import staging
 from amiclient import jobs
 from amiclient import locks
 from amiclient.progress import Progress
@@ -40,6 +39,7 @@ from amiclient.source import bundle
 from amiclient.source import manifest as manifests
 from amiclient.source.manifest import Manifest
 from amiclient.source import uec
+from amiclient import staging
 
 if TYPE_CHECKING:
     from openstack.image.v2 import _proxy

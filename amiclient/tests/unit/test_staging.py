@@ -10,9 +10,9 @@ import unittest
 from unittest import mock
 
 from amiclient import errors
-from amiclient.glance.transfer import staging
 from amiclient import interrupts
 from amiclient import scratch
+from amiclient import staging
 from amiclient.tests import base
 from amiclient.tests.unit.glance import descriptors
 
