@@ -105,7 +105,7 @@ class TestKilled(upload.UploadCase):
         """What would be removed is said in one line."""
         words = (*self.words, '--dry-run')
         lines = self.run_openstack(*words).stderr.splitlines()
-        told = [line for line in lines if 'was killed has left' in line]
+        told = [line for line in lines if 'that was killed left' in line]
         self.assertEqual(1, len(told), lines)
         for image, (_, status) in left.items():
             self.assertEqual(status == 'queued', image in told[0])

@@ -143,7 +143,7 @@ class TestDirectory(SaveCase):
     def test_missing_kernel(self) -> None:
         self.image.delete(f'/images/{self.shown["kernel_id"]}')
         line = self.refused('ami', 'save', 'web/1', '--directory', self.target)
-        self.assertIn(f'the kernel {self.shown["kernel_id"]} of image', line)
+        self.assertIn(f'the kernel {self.shown["kernel_id"]} that the', line)
         self.assertIn(f'`openstack ami verify {self.shown["id"]}`', line)
         self.assertFalse(self.target.exists())
 
