@@ -197,7 +197,7 @@ def _fetch(catalog: Catalog, ids: Collection[str]) -> dict[str, ImageRecord]:
     """Get images by their ids, with few requests, however many they are."""
     missing = set(ids)
     if len(missing) <= _BY_ID:
-        return catalog.get_many(missing)
+        return catalog.get_many(missing) if missing else {}
     # What a list left out may be hidden. There are few of those as a rule, so
     # one request tells them all, and which are not.
     hidden = list(

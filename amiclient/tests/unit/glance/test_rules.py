@@ -49,7 +49,7 @@ class TestRules(base.TestCase):
     def test_required(self) -> None:
         found = made(required=['name', 'cost_centre'])
         text = self.fail(found)
-        self.assertIn('without the property cost_centre', text)
+        self.assertIn('requires the property cost_centre', text)
         self.assertIn('--property cost_centre=', text)
         found.check(self.new(cost_centre='7'))
 
@@ -58,7 +58,7 @@ class TestRules(base.TestCase):
             ({'enum': ['a', 'b']}, 'b', 'c', 'one of a, b'),
             ({'pattern': '^[0-9]+$'}, '12', 'x', 'match ^[0-9]+$'),
             ({'maxLength': 3}, 'abc', 'abcd', 'at most 3 characters'),
-            ({'minLength': 2}, 'ab', 'a', '2 characters at least'),
+            ({'minLength': 2}, 'ab', 'a', 'at least 2 characters'),
             ({'type': ['null', 'string']}, 'x', None, None),
             ({'type': 'integer'}, None, '3', 'of type integer'),
             # Not understood: Glance has the last word.
@@ -82,7 +82,7 @@ class TestRules(base.TestCase):
     def test_no_further_properties(self) -> None:
         found = made(further=False, known={'type': 'string'})
         found.check(self.new(known='x'))
-        self.assertIn('no such property', self.fail(found, other='x'))
+        self.assertIn('accepts no property', self.fail(found, other='x'))
         self.assertFalse(found.takes_property('other'))
         self.assertTrue(made().takes_property('other'))
 

@@ -120,4 +120,4 @@ class TestLook(planning.PlanCase):
         self.catalog.named.return_value = [image]
         planned = self.plan()
         self.assertEqual((), planned.warnings)
-        self.assertIn('is taken', planned.created[0])
+        self.assertIn('another image has the name', planned.created[0])

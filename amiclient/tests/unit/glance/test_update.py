@@ -182,7 +182,7 @@ class TestRefused(ChangeCase):
             ({'min_disk': 2}, 'needs 3 GiB'),
             ({'properties': {'kernel_id': 'x'}}, '--kernel'),
             ({'properties': {'name': 'x'}}, 'attribute'),
-            ({'kernel': 'initrd'}, 'is no kernel'),
+            ({'kernel': 'initrd'}, 'is not a kernel'),
             ({'kernel': 'k'}, '--architecture amd64'),
             ({'kernel': 'nosuch'}, 'neither a file here nor an image'),
             ({'kernel_name': 'x'}, '--kernel a file'),
