@@ -247,7 +247,7 @@ class TestExtract(ContentsCase):
             'ami', 'extract', self.source, '--directory', target
         )
         self.assertEqual(1, said.status)
-        self.assertIn('exists already, and is something else', said.stderr)
+        self.assertIn('is there already, and is something else', said.stderr)
         self.assertEqual([target / 'system-initrd'], list(target.iterdir()))
         self.assertEqual(b'mine', (target / 'system-initrd').read_bytes())
 
