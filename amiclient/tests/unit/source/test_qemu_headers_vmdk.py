@@ -237,7 +237,7 @@ class TestVmdk(base.TestCase):
             ('SPARSE', 'VMFSSPARSE', line),
             ('SPARSE', 'SESPARSE', line),
             ('#DDB', 'parentFileNameHint="/x"', 'it has the backing file /x'),
-            ('#DDB', '# parentFileNameHint="nbd://x/"', 'over nbd://x/'),
+            ('#DDB', '# parentFileNameHint="nbd://x/"', 'file nbd://x/'),
             ('#DDB', 'ddb.x="parentFileNameHint="', 'it has the backing file'),
             ('#DDB', f'parentFileNameHint="{"x" * 900}"', 'xxx...'),
         ):
