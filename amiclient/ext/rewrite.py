@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Giving a file in a filesystem other content, without mounting that.
+"""Changing a few files in a filesystem, without mounting that.
 
-If it has the room in the blocks that it has, nothing but these and its size
-are written. If not, debugfs gives it others: where there are holes, where the
-content is in the inode, and where it gets longer.
+If a file has the room in the blocks that it has, nothing but these and its
+size are written. If not, debugfs gives it others: where there are holes, where
+the content is in the inode, and where it gets longer.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import os
 import pathlib
 import struct
@@ -42,6 +42,46 @@ def rewrite(image: pathlib.Path, path: str, data: bytes) -> None:
     file.write(data)
     if _File(image, path).read(len(data)) != data:
         raise _refused(path, 'its new content cannot be read back')
+
+
+def create(image: pathlib.Path, path: str) -> None:
+    """Make an empty regular file in a directory that is there.
+
+    :param image: as for :func:`rewrite`.
+    :param path: a constant, which nothing hostile has a part in.
+    :raises UnsupportedError: if that cannot be done.
+    """
+    directory, _, name = path.rpartition('/')
+    with opened(image) as reader:
+        found = reader.find(directory)
+        if found is None or not found.is_directory:
+            raise _refused(path, f'there is no directory {directory}')
+    tools = e2fsprogs.Toolbox.of(superblock.read(image))
+    # A new file can only be a copy of one here.
+    tools.edit(
+        image,
+        (
+            f'cd <{found.number}>',
+            f'write /dev/null {name}',
+            f'sif {name} mode 0100644',
+        ),
+    )
+    _File(image, path)
+
+
+def remove(image: pathlib.Path, paths: Sequence[str]) -> None:
+    """Remove files.
+
+    :param image: as for :func:`rewrite`.
+    :param paths: constants, which nothing hostile has a part in.
+    :raises UnsupportedError: if that cannot be done.
+    """
+    tools = e2fsprogs.Toolbox.of(superblock.read(image))
+    tools.edit(image, [f'rm {path}' for path in paths])
+    with opened(image) as reader:
+        for path in paths:
+            if reader.find(path, follow=False) is not None:
+                raise _refused(path, 'it does not go away')
 
 
 def _refused(path: str, why: str) -> errors.UnsupportedError:

@@ -35,7 +35,9 @@ SOURCE: options.Options = {
 #: For commands that make a copy.
 FIX: options.Options = {
     '--fix': 'Fix /etc/fstab in the copy: mount / by the UUID of the '
-    'filesystem, and comment out the partitions that are not part of the image'
+    'filesystem, with its type and options, add a line for / if there is '
+    'none, and comment out what is not part of the image. Remove what '
+    'container engines left in it, such as /.dockerenv'
 }
 KERNEL_VERSION: options.Options = {
     '--kernel-version <version>': 'Version of the kernel to use from the root '

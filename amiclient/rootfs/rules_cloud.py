@@ -10,10 +10,12 @@ import shlex
 from typing import Any
 
 from amiclient import errors
+from amiclient.findings import Severity
 from amiclient.rootfs.check_context import Case
 from amiclient.rootfs.check_context import Found
 from amiclient.rootfs.check_context import Problem
 from amiclient.rootfs.check_context import Rule
+from amiclient.source import fix
 
 _CONFIG = '/etc/cloud/cloud.cfg'
 _MORE = '/etc/cloud/cloud.cfg.d'
@@ -132,7 +134,8 @@ def _no_growth(case: Case) -> Found:
         return
     yield Problem(
         'warning',
-        'nothing grows the root filesystem to the size of the disk: where '
+        'neither cloud-init nor the option x-systemd.growfs of / in '
+        '/etc/fstab grows the root filesystem to the size of the disk: where '
         'Nova does not do so (with qcow2 disks, its default), it stays as '
         'small as it was uploaded',
         'add x-systemd.growfs to the options of / in /etc/fstab, or install '
@@ -290,6 +293,26 @@ def _root_password(case: Case) -> Found:
                 return
 
 
+def _container(case: Case) -> Found:
+    found = fix.leftovers(case.reader)
+    if not found:
+        return
+    severity: Severity = 'warning'
+    outcome = 'programs take a server for a container'
+    if '/.dockerenv' in found and case.has_systemd:
+        severity = 'error'
+        outcome = (
+            'systemd takes a server for a container: it does not start udev, '
+            'and offers no login at the serial console'
+        )
+    paths = ' '.join(found)
+    yield Problem(
+        severity,
+        f'a container engine such as Docker has left {paths}: {outcome}',
+        f'rm {paths}',
+    )
+
+
 #: By their names.
 RULES: dict[str, Rule] = {
     'no-cloud-init': _no_cloud_init,
@@ -303,4 +326,5 @@ RULES: dict[str, Rule] = {
     'dhcp-leases': _leases,
     'udev-net-rules': _net_rules,
     'root-password': _root_password,
+    'container': _container,
 }

@@ -35,6 +35,8 @@ _NEW_FEATURES = {
     'inline_data': '1.43',
 }
 
+_FIX = 'or upload it with --fix'
+
 #: Seconds by which clocks may differ.
 _SKEW = 24 * 3600
 
@@ -77,15 +79,12 @@ def _no_root(case: Case) -> Found:
 
 def _read_only(case: Case) -> Found:
     entry = _root(case)
-    if entry is None:
-        return
-    modes = [o for o in entry.options if o in ('ro', 'rw', 'defaults')]
-    if modes and modes[-1] == 'ro':
+    if entry is not None and entry.is_read_only:
         yield Problem(
             'error',
             '/etc/fstab has / mounted read-only: cloud-init cannot write, '
             'and nothing grows',
-            'remove ro from the options of / in /etc/fstab',
+            f'remove ro from the options of / in /etc/fstab, {_FIX}',
         )
 
 
@@ -93,12 +92,37 @@ def _root_device(case: Case) -> Found:
     entry = _root(case)
     if entry is None or entry.is_on(case.reader.superblock):
         return
+    # Tried with a real Nova: remounting / looks for a label or UUID, and fails
+    # without it; of a path, mount(8) takes no notice.
+    is_path = entry.spec.startswith('/')
     yield Problem(
-        'error',
+        'warning' if is_path else 'error',
         f'/etc/fstab has / on {entry.spec}, which will not exist: the root '
         f'disk is /dev/vda, with {_own(case)}',
-        f"put {_good(case)} in the place of '{entry.spec}' in /etc/fstab",
+        f"put {_good(case)} in the place of '{entry.spec}' in /etc/fstab, "
+        f'{_FIX}',
     )
+
+
+def _options(case: Case) -> Found:
+    entry = _root(case)
+    if entry is None:
+        return
+    own = case.reader.superblock
+    foreign = entry.foreign(own)
+    words = [] if entry.is_ext else [f'as {entry.type}']
+    words += [f'with the option {option}' for option in foreign]
+    if words:
+        outcome = ''
+        if foreign:
+            outcome = ': it cannot be made writable with that'
+        yield Problem(
+            'error' if foreign else 'warning',
+            f'/etc/fstab has / {" and ".join(words)}, which is not what '
+            f'{own.filesystem} is mounted by{outcome}',
+            f'write {own.filesystem} and defaults in the line of / in '
+            f'/etc/fstab, {_FIX}',
+        )
 
 
 def _good(case: Case) -> str:
@@ -117,10 +141,9 @@ def _own(case: Case) -> str:
 
 def _leftover(case: Case) -> Found:
     for entry in case.fstab:
-        if entry.path == '/' or not _is_device(case, entry):
-            continue
-        if entry.is_on(case.reader.superblock):
-            # A subdirectory or another place of the same filesystem.
+        if entry.path == '/' or not entry.is_missing(
+            case.reader.superblock, case.exists
+        ):
             continue
         what = 'swap' if entry.type == 'swap' else entry.path
         waits = not {'nofail', 'noauto'} & {*entry.options}
@@ -137,21 +160,8 @@ def _leftover(case: Case) -> Found:
             severity,
             f'/etc/fstab has {what} on {entry.spec}, a disk or partition that '
             f'a server does not have: {outcome}',
-            f"remove the line of '{entry.spec}' from /etc/fstab, or upload it "
-            'with --fix',
+            f"remove the line of '{entry.spec}' from /etc/fstab, {_FIX}",
         )
-
-
-def _is_device(case: Case, entry: fstab.FstabEntry) -> bool:
-    if entry.is_device:
-        return True
-    # A file, which is there or not.
-    return (
-        entry.type == 'swap'
-        and entry.tag is None
-        and not entry.spec.startswith('/dev/')
-        and not case.exists(entry.spec)
-    )
 
 
 def _features(case: Case) -> Found:
@@ -268,6 +278,7 @@ RULES: dict[str, Rule] = {
     'fstab-no-root': _no_root,
     'fstab-read-only': _read_only,
     'fstab-root-device': _root_device,
+    'fstab-options': _options,
     'fstab-leftover': _leftover,
     'new-features': _features,
     'little-room': _little_room,

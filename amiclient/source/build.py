@@ -27,6 +27,7 @@ from amiclient.progress import Task
 from amiclient import scratch
 from amiclient.source import directory
 from amiclient.source import file_tree
+from amiclient.source import fstab
 from amiclient.source import mtree
 from amiclient.source import opening
 from amiclient.source import probe
@@ -53,7 +54,8 @@ class BuildRequest:
     :param source: a directory, or a tar archive that may be compressed.
     :param output: where the filesystem shall go.
     :param size: bytes that it shall have; as few as possible if None.
-    :param label: of the filesystem.
+    :param label: of the filesystem; None for that by which its fstab has it
+        on /, as it takes its UUID from there.
     :param overrides: a file that says what files are to be like.
     :param owner: user and group that everything is to belong to.
     :param durable: false if it need not survive a power failure.
@@ -262,8 +264,10 @@ def _make(
         if request.owner is not None:
             mtree.give_to(*request.owner, tree)
         mtree.apply(planned.overrides, tree)
+        called = fstab.identity(tree.kept(b'etc/fstab'))
         wish = groups.Wish(
-            label=request.label,
+            label=called.label if request.label is None else request.label,
+            uuid=called.uuid,
             size=request.size,
             options=request.options,
             time=planned.time,

@@ -25,10 +25,11 @@ from amiclient import units
 
 _LOG = logging.getLogger(__name__)
 
-#: The files that say which numbers users and groups have, and the bytes of
-#: them that are kept.
+#: The files that say which numbers users and groups have, those whose content
+#: is kept, and the bytes that one may have.
 _NAMES = (b'etc/passwd', b'etc/group')
-_NAMES_SIZE = 1 << 20
+_KEPT = (*_NAMES, b'etc/fstab')
+_KEPT_SIZE = 1 << 20
 
 #: Characters of a path that are shown; a member may be called anything.
 _SHOWN = 200
@@ -64,7 +65,7 @@ class FileTree:
         self._limited = limited
         self._taken = 0
         self._lists: list[tuple[bytes, nodes.Node, bytes, str]] = []
-        self._users: dict[bytes, bytes] = {}
+        self._contents: dict[bytes, bytes] = {}
         self._strange: set[bytes] = set()
         #: What large files begin with, by their path and size.
         self._heads: list[tuple[bytes, int, bytearray]] = []
@@ -106,8 +107,8 @@ class FileTree:
             self._heads.append((path, size, head))
             read = _remembering(read, head)
         try:
-            kept = self._kept(path, size, read)
-            self._writer.store(node, size, ranges, kept)
+            keeping = self._keeping(path, size, read)
+            self._writer.store(node, size, ranges, keeping)
         except nodes.PathError as error:
             raise self.refused(path, str(error)) from error
         self._put(path, node)
@@ -182,12 +183,16 @@ class FileTree:
                 return errors.shown(path, _SHOWN)
         return None
 
+    def kept(self, path: bytes) -> bytes:
+        """Tell the content of one of a few files; nothing if it has none."""
+        return self._contents.get(path, b'')
+
     def settle_lists(self) -> None:
         """Have files the access control lists that were noted as text.
 
         :raises SourceError: if one makes no sense.
         """
-        known = attributes.accounts(*(self._users.get(p, b'') for p in _NAMES))
+        known = attributes.accounts(*map(self.kept, _NAMES))
         for path, node, name, written in self._lists:
             try:
                 value = attributes.parse_acl(
@@ -274,15 +279,17 @@ class FileTree:
         if b'\0' in node.target:
             raise self.refused(path, 'a symbolic link with a NUL in it')
 
-    def _kept(self, path: bytes, size: int, read: writer.Read) -> writer.Read:
+    def _keeping(
+        self, path: bytes, size: int, read: writer.Read
+    ) -> writer.Read:
         plain = b'/'.join(nodes.parts(path))
-        if plain not in _NAMES or size > _NAMES_SIZE:
+        if plain not in _KEPT or size > _KEPT_SIZE:
             return read
-        self._users[plain] = b''
+        self._contents[plain] = b''
 
         def kept(offset: int, count: int) -> bytes:
             data = read(offset, count)
-            self._users[plain] += data
+            self._contents[plain] += data
             return data
 
         return kept

@@ -3,20 +3,24 @@
 """What /etc/fstab says (fstab(5)), and what it must not say any more.
 
 Within a disk, a root filesystem knows the other partitions, and itself by the
-name of one. As an image of its own, it is the disk. What is asked for and
-cannot be mended is an error: nobody may take a copy for mended that is not.
+name of one. As an image of its own, it is the disk, and an ext filesystem,
+whatever it was before.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Set
 import dataclasses
 import pathlib
 import re
+import uuid
 
-from amiclient import errors
 from amiclient.ext import reader
 from amiclient.ext.reader import Reader
-from amiclient.ext import rewrite
 from amiclient.ext.superblock import Superblock
+
+PATH = '/etc/fstab'
+
+#: Bytes of it.
+LIMIT = 64 << 10
 
 _OCTAL = re.compile(r'\\([0-7]{3})')
 #: What is no device that could be missing: filesystems that the kernel makes
@@ -35,21 +39,61 @@ _ROOT_DISKS = ('/dev/vda', '/dev/root', 'rootfs')
 #: Devices that come and go, or are made by whoever mounts them.
 _FLEETING = ('/dev/loop', '/dev/fd', '/dev/sr', '/dev/cdrom', '/dev/zram')
 
+#: Filesystems that bring their own devices, without a path for one.
+_POOLS = frozenset(('zfs',))
 
-#: Lines of the file that are told, and characters of each.
-_LISTED, _LINE = 10, 200
+#: The types that an ext filesystem is mounted by.
+_EXT = frozenset(('auto', 'ext2', 'ext3', 'ext4'))
 
-_PATH = '/etc/fstab'
-_LIMIT = 64 << 10
+#: What any filesystem can be mounted with: mount(8), "FILESYSTEM-INDEPENDENT
+#: MOUNT OPTIONS", fstab(5) and systemd.mount(5). What begins with x- is for
+#: other programs.
+_COMMON = frozenset(
+    ('async', 'atime', 'auto', 'bind', 'context', 'comment', 'defaults',
+     'defcontext', 'dev', 'diratime', 'dirsync', 'exec', 'fscontext', 'group',
+     'helper', 'iversion', 'lazytime', 'loud', 'mand', '_netdev', 'noatime',
+     'noauto', 'nodev', 'nodiratime', 'noexec', 'nofail', 'noiversion',
+     'nolazytime', 'nomand', 'norelatime', 'nostrictatime', 'nosuid',
+     'nosymfollow', 'nouser', 'nousers', 'owner', 'private', 'rbind',
+     'relatime', 'remount', 'ro', 'rootcontext', 'rprivate', 'rshared',
+     'rslave', 'rw', 'shared', 'silent', 'slave', 'strictatime', 'suid',
+     'symfollow', 'sync', 'uhelper', 'unbindable', 'user', 'users')
+)  # fmt: skip
+
+#: What ext4 knows besides (ext4_param_specs in fs/ext4/super.c of Linux),
+#: that which it accepts and ignores, too.
+_OWN = frozenset(
+    ('abort', 'acl', 'auto_da_alloc', 'barrier', 'bh', 'block_validity',
+     'bsddf', 'bsdgroups', 'check', 'commit', 'data', 'data_err', 'dax',
+     'debug', 'delalloc', 'dioread_lock', 'dioread_nolock', 'discard',
+     'errors', 'grpid', 'grpjquota', 'grpquota', 'i_version', 'init_itable',
+     'inlinecrypt', 'inode_readahead_blks', 'journal_async_commit',
+     'journal_checksum', 'journal_dev', 'journal_ioprio', 'journal_path',
+     'jqfmt', 'max_batch_time', 'max_dir_size_kb', 'mb_optimize_scan',
+     'mblk_io_submit', 'min_batch_time', 'minixdf', 'no_mbcache',
+     'no_prefetch_block_bitmaps', 'noacl', 'noauto_da_alloc', 'nobarrier',
+     'nobh', 'noblock_validity', 'nocheck', 'nodelalloc', 'nodiscard',
+     'nogrpid', 'noinit_itable', 'nojournal_checksum', 'noload', 'nombcache',
+     'nomblk_io_submit', 'noorlov', 'noquota', 'norecovery',
+     'noreservation', 'nouid32', 'nouser_xattr', 'nowarn_on_error',
+     'oldalloc', 'orlov', 'prefetch_block_bitmaps', 'quota', 'reservation',
+     'resgid', 'resuid', 'sb', 'stripe', 'sysvgroups',
+     'test_dummy_encryption', 'user_xattr', 'usrjquota', 'usrquota',
+     'warn_on_error')
+)  # fmt: skip
+
+#: Those that have no value: btrfs has one for "discard".
+_BARE = frozenset(('discard', 'quota', 'usrquota', 'grpquota', 'acl'))
+
+#: Options, with what is in quotes in one piece.
+_OPTION = re.compile(r'(?:"[^"]*"|[^,"])+')
+
+#: Bytes of a label of an ext filesystem, and characters of a UUID.
+_LABEL = 16
+_UUID = 36
 
 #: Where systemd and distributions mount what boot loaders read.
 _BOOTS = ('/boot', '/efi', '/boot/efi')
-
-#: Not all commands that say so have the option.
-_HOW = (
-    '"ami upload", "boot", "extract" and "shrink --output" mend that in a '
-    'copy with --fix'
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,15 +137,66 @@ class FstabEntry:
         """Whether what is mounted is a disk, or a part of one."""
         if self.type in _NO_DEVICE or 'bind' in self.options:
             return False
+        if self.type in _POOLS or self.spec.startswith(('ID=', 'ZFS=')):
+            return True
         return self.tag is not None or (
             self.spec.startswith('/dev/')
             and not self.spec.startswith(_FLEETING)
         )
 
+    @property
+    def is_ext(self) -> bool:
+        """Whether it can be mounted as an ext filesystem, by its type."""
+        return not _EXT.isdisjoint(self.type.split(','))
+
+    def foreign(self, superblock: Superblock) -> tuple[str, ...]:
+        """Tell the options that the root filesystem does not know.
+
+        Those that mean something to another type as well meant that, if it
+        is one of another type.
+        """
+        known = _COMMON | _OWN if self.is_ext else _COMMON
+        if self.is_ext and 'project' in superblock.features:
+            known |= {'prjquota'}
+        return tuple(o for o in self.options if not _is_known(o, known))
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether it is mounted read-only: the last word counts."""
+        modes = [o for o in self.options if o in ('ro', 'rw', 'defaults')]
+        return modes[-1:] == ['ro']
+
+    def is_missing(
+        self, superblock: Superblock, there: Callable[[str], bool]
+    ) -> bool:
+        """Tell whether what is mounted will not be there.
+
+        :param superblock: of the root filesystem, which alone is.
+        :param there: tells whether a path leads to something in it.
+        """
+        if self.type == 'swap' and self.tag is None:
+            if not self.spec.startswith('/dev/'):
+                # A file.
+                return not there(self.spec)
+            return self.is_device
+        if not self.is_device:
+            return False
+        if not self.is_on(superblock):
+            return True
+        # A subvolume, of what is one filesystem now.
+        return not self.is_ext or bool(self.foreign(superblock))
+
+
+def _is_known(option: str, known: Set[str]) -> bool:
+    name, equals, _ = option.partition('=')
+    if equals and name in _BARE:
+        return False
+    return name in known or name.lower().startswith('x-')
+
 
 def parse(text: str) -> tuple[FstabEntry, ...]:
     """Read the lines; those that make no sense are passed over."""
-    return tuple(filter(None, map(_entry, text.splitlines())))
+    return tuple(filter(None, map(_entry, text.split('\n'))))
 
 
 def _entry(line: str) -> FstabEntry | None:
@@ -113,69 +208,131 @@ def _entry(line: str) -> FstabEntry | None:
     )
     kind, options = (*rest[:2], *('auto', 'defaults')[len(rest[:2]) :])
     path = path if path == '/' else path.rstrip('/')
-    return FstabEntry(spec, path, kind, tuple(options.split(',')))
+    return FstabEntry(spec, path, kind, tuple(_OPTION.findall(options)))
 
 
 @dataclasses.dataclass(frozen=True)
 class Tie:
-    """A line that ties a root filesystem to the disk that it was on.
+    """What is to be mended.
 
-    :param number: of the line, from 0.
-    :param entry: what it says.
+    :param number: of the line, from 0; None if there is none.
+    :param what: what is wrong.
     :param mended: what it should say.
     """
 
-    number: int
-    entry: FstabEntry
+    number: int | None
+    what: str
     mended: str
 
     def __str__(self) -> str:
-        what = 'swap' if self.entry.type == 'swap' else self.entry.path
-        return f'{what} on {self.entry.spec}'
+        return self.what
 
 
-def ties(text: str, superblock: Superblock) -> tuple[Tie, ...]:
-    """Find what will not be there when the filesystem is a disk of its own.
+def ties(
+    text: str,
+    superblock: Superblock,
+    *,
+    there: Callable[[str], bool] = lambda _: True,
+    merged: Set[str] = frozenset(),
+) -> tuple[Tie, ...]:
+    """Find what is not right when the filesystem is a disk of its own.
 
     :param text: the file.
     :param superblock: the root filesystem's.
+    :param there: tells whether a path leads to something in it.
+    :param merged: where other filesystems were mounted whose files are in
+        this one now.
     """
     found = []
-    for number, line in enumerate(text.splitlines()):
+    rooted = False
+    for number, line in enumerate(text.split('\n')):
         entry = _entry(line)
-        if entry is None or not entry.is_device or entry.is_on(superblock):
+        if entry is None:
             continue
-        mended = f'#{line}'
-        if entry.path == '/':
-            spec = line.split()[0]
-            mended = line.replace(spec, f'UUID={superblock.uuid}', 1)
-        found.append(Tie(number, entry, mended))
+        if entry.path == '/' and entry.type != 'swap':
+            rooted = True
+            found += _root_ties(number, line, entry, superblock)
+        elif (entry.path in merged and entry.is_device) or entry.is_missing(
+            superblock, there
+        ):
+            what = 'swap' if entry.type == 'swap' else entry.path
+            found.append(Tie(number, f'{what} on {entry.spec}', f'#{line}'))
+    if not rooted:
+        line = f'UUID={superblock.uuid} / {superblock.filesystem} defaults 0 1'
+        found.append(Tie(None, 'no line for /', line))
     return tuple(found)
 
 
+def _root_ties(
+    number: int, line: str, entry: FstabEntry, superblock: Superblock
+) -> list[Tie]:
+    words, fields = [], {}
+    if not entry.is_on(superblock):
+        words.append(f'on {entry.spec}')
+        fields[0] = f'UUID={superblock.uuid}'
+    if not entry.is_ext:
+        words.append(f'as {entry.type}')
+        fields[2] = superblock.filesystem
+    wrong = entry.foreign(superblock) + ('ro',) * entry.is_read_only
+    if wrong:
+        words.append(f'with {",".join(wrong)}')
+        rest = [option for option in entry.options if option not in wrong]
+        fields[3] = ','.join(rest) or 'defaults'
+    if not words:
+        return []
+    # Every other one is what is between two fields.
+    pieces = re.split(r'(\s+)', line.lstrip())
+    for index, value in fields.items():
+        pieces[2 * index] = value
+    return [Tie(number, f'/ {" ".join(words)}', ''.join(pieces))]
+
+
 def mend(text: str, found: tuple[Tie, ...]) -> str:
-    """Name the root filesystem by its UUID, and comment the others out."""
-    lines = text.splitlines(keepends=True)
+    """Write what the lines should say."""
+    lines = text.split('\n')
     for tie in found:
-        old = lines[tie.number]
-        end = old[len(old.rstrip('\r\n')) :]
-        lines[tie.number] = tie.mended + end
-    return ''.join(lines)
+        if tie.number is not None:
+            lines[tie.number] = tie.mended
+            continue
+        # What the last line ends in is an empty one.
+        if lines[-1]:
+            lines.append('')
+        lines[-1:] = tie.mended, ''
+    return '\n'.join(lines)
 
 
-def report(image: pathlib.Path, name: str) -> tuple[str, ...]:
-    """Tell what ties a root filesystem to a disk.
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """What a filesystem is called by its own fstab.
 
-    :param name: what to call it.
-    :returns: what the user should know.
+    :param uuid: 16 bytes; None if it does not say.
+    :param label: None if it does not say.
     """
-    with reader.opened(image) as tree:
-        found = ties(_read(tree), tree.superblock)
-    if not found:
-        return ()
-    listed = _listed(found)
-    note = f'{name}: /etc/fstab names what a server does not have: {listed}'
-    return (f'{note}; {_HOW}',)
+
+    uuid: bytes | None = None
+    label: str | None = None
+
+
+def identity(data: bytes) -> Identity:
+    """Tell what the filesystem on / is called, if an ext filesystem can be.
+
+    :param data: the file.
+    """
+    for entry in parse(decoded(data)):
+        if entry.path != '/' or entry.tag is None:
+            continue
+        name, value = entry.tag
+        if name == 'LABEL' and 0 < len(encoded(value)) <= _LABEL:
+            return Identity(label=value)
+        if name == 'UUID' and len(value) == _UUID:
+            try:
+                found = uuid.UUID(value).bytes
+            except ValueError:
+                break
+            # None at all, for e2fsck.
+            return Identity(uuid=found if any(found) else None)
+        break
+    return Identity()
 
 
 def boot_mounts(image: pathlib.Path) -> tuple[FstabEntry, ...]:
@@ -184,7 +341,7 @@ def boot_mounts(image: pathlib.Path) -> tuple[FstabEntry, ...]:
     :returns: what is on /boot first, if that is not within.
     """
     with reader.opened(image) as tree:
-        entries = parse(_read(tree))
+        entries = parse(read(tree))
     return tuple(
         entry
         for path in _BOOTS
@@ -193,48 +350,16 @@ def boot_mounts(image: pathlib.Path) -> tuple[FstabEntry, ...]:
     )
 
 
-def _read(tree: Reader) -> str:
-    # Any byte is a character, and comes back as it was.
-    return (tree.read_file(_PATH, _LIMIT) or b'').decode('latin-1')
+def read(tree: Reader) -> str:
+    """Read the file; nothing if there is none."""
+    return decoded(tree.read_file(PATH, LIMIT) or b'')
 
 
-def mend_in(image: pathlib.Path, name: str) -> tuple[str, ...]:
-    """Mend what ties a root filesystem to a disk.
-
-    :param image: a file that may be changed, with a filesystem in order.
-    :param name: what to call it.
-    :returns: what was done.
-    :raises UnsupportedError: if the file cannot be read or changed.
-    """
-    with reader.opened(image) as tree:
-        node = tree.find(_PATH)
-        if node is None:
-            return ()
-        if not node.is_file:
-            raise _unmendable(name, 'it is not a regular file')
-        if node.is_encrypted or node.size > _LIMIT:
-            raise _unmendable(
-                name, f'it is encrypted, or has more than {_LIMIT} bytes'
-            )
-        text = tree.read(node, _LIMIT).decode('latin-1')
-        found = ties(text, tree.superblock)
-    if not found:
-        return ()
-    try:
-        rewrite.rewrite(image, _PATH, mend(text, found).encode('latin-1'))
-    except errors.UnsupportedError as error:
-        raise _unmendable(name, error.message) from error
-    return (f'{name}: /etc/fstab was fixed: {_listed(found)}',)
+def decoded(data: bytes) -> str:
+    """Make text of the file, from which the same bytes can be made."""
+    return data.decode('utf-8', 'surrogateescape')
 
 
-def _listed(found: Sequence[Tie]) -> str:
-    lines = [errors.shown(str(each), _LINE) for each in found]
-    return errors.some(lines, _LISTED)
-
-
-def _unmendable(name: str, why: str) -> errors.UnsupportedError:
-    return errors.UnsupportedError(
-        f'/etc/fstab cannot be fixed: {why}',
-        subject=name,
-        hint='edit it by hand, and leave out --fix',
-    )
+def encoded(text: str) -> bytes:
+    """Make bytes of it again."""
+    return text.encode('utf-8', 'surrogateescape')

@@ -30,6 +30,7 @@ from amiclient.source import bundle
 from amiclient.source import disk
 from amiclient.source import esp
 from amiclient.source import filesystem
+from amiclient.source import fix
 from amiclient.source import fstab
 from amiclient.source import manifest
 from amiclient.source import opening
@@ -55,6 +56,9 @@ _COMPRESSED = 'compressed filesystem'
 #: Compressions of compressed files that are undone.
 _LAYERS = 3
 
+#: Bytes that are free in what is made of files, for ``--fix``.
+_FIX_ROOM = 64 << 10
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Choice:
@@ -64,8 +68,8 @@ class Choice:
         None for the one that is found.
     :param allow_backing_file: whether a disk image may name other files that
         hold a part of it.
-    :param fix: whether to mend what ties a root filesystem to the disk that
-        it was on. Then a filesystem that is taken as it is is copied, too.
+    :param fix: whether to mend what does not suit a root filesystem of its
+        own. Then a filesystem that is taken as it is is copied, too.
     :param report: whether to tell of that, where it is not mended. The rules
         of ``ami check`` do so themselves.
     :param options: of a shrink that follows. What is made of files gets inodes
@@ -233,10 +237,14 @@ class _Opener:
     def _files(
         self, directory: pathlib.Path, stream: streams.Stream | None
     ) -> Source:
+        headroom = self._choice.options.headroom
+        if self._choice.fix:
+            # What it adds takes a block or two, and an inode.
+            headroom = headroom._replace(size=max(headroom.size, _FIX_ROOM))
         root = build.temporary_image(
             self._path,
             directory,
-            headroom=self._choice.options.headroom,
+            headroom=headroom,
             stream=stream,
             progress=self._progress,
         )
@@ -262,7 +270,7 @@ class _Opener:
         if not self._choice.fix:
             if source.partition is None or not self._choice.report:
                 return source
-            notes = fstab.report(source.root, name)
+            notes = fix.report(source.root, name)
             return dataclasses.replace(source, notes=source.notes + notes)
         if not source.own:
             source = self._copied(source)
@@ -275,7 +283,7 @@ class _Opener:
                 repair=self._choice.options.repair,
                 name=self._path,
             )
-        notes = fstab.mend_in(source.root, name)
+        notes = fix.mend(source.root, name)
         return dataclasses.replace(source, notes=source.notes + notes)
 
     def _copied(self, source: Source) -> Source:

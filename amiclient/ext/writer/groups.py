@@ -60,12 +60,14 @@ class Wish:
     """What a filesystem is to be like, besides what is in it.
 
     :param label: None for no label.
+    :param uuid: 16 bytes; None for one that is made of the content.
     :param size: bytes of the whole; as few as possible if None.
     :param time: when it is made, in seconds since 1970; None for the newest
         time in it.
     """
 
     label: str | None = None
+    uuid: bytes | None = None
     size: int | None = None
     options: units.FilesystemOptions = units.DEFAULTS
     time: int | None = None
@@ -362,7 +364,7 @@ def identified(tree: nodes.Tree, wish: Wish) -> tuple[Identity, int]:
     uuid[6] = uuid[6] & 0x0F | 0x80
     uuid[8] = uuid[8] & 0x3F | 0x80
     identity = Identity(
-        bytes(uuid),
+        wish.uuid or bytes(uuid),
         digest.digest()[16:],
         encoded_label(wish.label),
         min(max(time, 0), 2**34 - 1),

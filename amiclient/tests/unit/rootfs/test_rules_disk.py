@@ -47,7 +47,8 @@ class TestRoot(checks.CheckCase):
             'PARTLABEL=sound', '/dev/disk/by-partuuid/12-01',
         ):  # fmt: skip
             found = self.check(_fstab(f'{spec} / ext4 defaults 0 1'))
-            self.assertFound('fstab-root-device', 'error', spec, found)
+            severity = 'warning' if spec.startswith('/') else 'error'
+            self.assertFound('fstab-root-device', severity, spec, found)
             self.assertIn(
                 'LABEL=sound', found['fstab-root-device'].remedy or ''
             )
@@ -60,6 +61,17 @@ class TestRoot(checks.CheckCase):
         ):  # fmt: skip
             found = self.check(_fstab(f'{spec}\t/\text4\tdefaults\t0 1'))
             self.assertEqual({}, found, spec)
+
+    def test_of_another_type(self) -> None:
+        for line, severity, words in (
+            ('LABEL=sound / btrfs subvol=root 0 0', 'error', 'subvol=root'),
+            ('LABEL=sound / xfs defaults,uquota 0 0', 'error', 'uquota'),
+            ('LABEL=sound / ext4 logbufs=8 0 0', 'error', 'logbufs=8'),
+            ('LABEL=sound / xfs defaults,noatime 0 0', 'warning', 'as xfs'),
+        ):
+            self.assertFound(
+                'fstab-options', severity, words, self.check(_fstab(line))
+            )
 
 
 class TestLeftovers(checks.CheckCase):
@@ -82,6 +94,10 @@ class TestLeftovers(checks.CheckCase):
     def test_swap(self) -> None:
         self.found('UUID=1234 none swap sw 0 0', 'warning', 'swap on UUID')
         self.found('/swap.img none swap sw 0 0', 'warning', '/swap.img')
+
+    def test_subvolumes(self) -> None:
+        self.found('LABEL=sound /home btrfs subvol=home 0 0', 'error', '/home')
+        self.found('rpool/home /home zfs defaults 0 0', 'error', 'rpool/home')
 
     def test_that_nobody_waits_for(self) -> None:
         for option in ('nofail', 'noauto'):

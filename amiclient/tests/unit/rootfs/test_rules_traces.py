@@ -106,3 +106,10 @@ class TestTraces(checks.CheckCase):
             }
         )
         self.assertEqual({}, found)
+
+    def test_left_by_containers(self) -> None:
+        remedy = self.found(
+            'container', {'.dockerenv': b''}, 'no login', 'error'
+        )
+        self.assertEqual('rm /.dockerenv', remedy)
+        self.found('container', {'run/.containerenv': b''}, '/run/')

@@ -2,6 +2,7 @@
 
 """What ties a root filesystem to its disk is told, and mended unmounted."""
 
+from collections.abc import Set
 import os
 import pathlib
 
@@ -9,7 +10,7 @@ from amiclient import errors
 from amiclient.ext import reader
 from amiclient.ext import superblock
 from amiclient import process
-from amiclient.source import fstab
+from amiclient.source import fix
 from amiclient.source import resolve
 from amiclient.tests import base
 from amiclient.tests.disks import disks
@@ -72,7 +73,9 @@ class TestUntying(base.TestCase):
             expected = FSTAB.replace(
                 'UUID=11111111-2222-3333-4444-555555555555 /', f'UUID={UUID} /'
             )
-            for line in ('UUID=ABCD', 'LABEL=boot', '/dev/sda5'):
+            for line in (
+                'UUID=ABCD', 'LABEL=boot', '/dev/sda5', '/swapfile',
+            ):  # fmt: skip
                 expected = expected.replace(f'\n{line}', f'\n#{line}')
             self.assertEqual(expected, self.fstab(source.root))
             process.run(['e2fsck', '-f', '-n', source.root], access=None)
@@ -107,7 +110,7 @@ class TestUntying(base.TestCase):
             # Whatever command it is: not all have the option.
             self.assertTrue(
                 note.endswith(
-                    '/dev/sda5; "ami upload", "boot", "extract" and "shrink '
+                    '/swapfile; "ami upload", "boot", "extract" and "shrink '
                     '--output" mend that in a copy with --fix'
                 ),
                 note,
@@ -121,12 +124,13 @@ class TestUntying(base.TestCase):
     def test_nothing_to_mend(self) -> None:
         own = superblock.read(self.image(None)).uuid
         for text in (
-            None,
-            '',
-            '# nothing\n',
             f'UUID={own.upper()} / ext4 defaults 0 1\n',
             'LABEL=cloudimg-rootfs / ext4 defaults 0 1\n',
             '/dev/vda / ext4 defaults 0 1\ntmpfs /tmp tmpfs\n',
+            '/dev/vda / auto noatime,errors=remount-ro,x-systemd.growfs',
+            '/dev/vda / ext4 defaults,usrquota,commit=60,data=ordered 0 1\n',
+            '/dev/vda / ext4 context="system_u:object_r:x:s0:c1,c2" 0 1\n',
+            'LABEL=cloudimg-rootfs / ext4\nLABEL=cloudimg-rootfs /mnt ext4\n',
         ):
             image = self.image(text, '-L', 'cloudimg-rootfs')
             with self.opened(image, fix=True) as source:
@@ -135,12 +139,119 @@ class TestUntying(base.TestCase):
                     exttree.read_tree(image), exttree.read_tree(source.root)
                 )
 
+    def mended(
+        self, text: str | None, *options: str, merged: Set[str] = frozenset()
+    ) -> tuple[str, tuple[str, ...]]:
+        """Mend a file; tell what it says then, and what was done."""
+        image = self.image(text, *options)
+        notes = fix.mend(image, 'it', merged)
+        process.run(['e2fsck', '-f', '-n', image], access=None)
+        self.assertEqual((), fix.mend(image, 'it'))
+        return self.fstab(image), notes
+
+    def test_root_of_another_type(self) -> None:
+        for before, after, told in (
+            (
+                'UUID=1 / btrfs compress=zstd:1,subvol=root,noatime 0 0',
+                f'UUID={UUID} / ext4 noatime 0 0',
+                'on UUID=1 as btrfs with compress=zstd:1,subvol=root',
+            ),
+            (
+                f'UUID={UUID}\t/\txfs\tdefaults,uquota,pquota\t0\t0',
+                f'UUID={UUID}\t/\text4\tdefaults\t0\t0',
+                'as xfs with uquota,pquota',
+            ),
+            ('/dev/vda / xfs usrquota', '/dev/vda / ext4 defaults',
+             'as xfs with usrquota'),
+            ('/dev/vda / auto subvol=@,rw', '/dev/vda / auto rw',
+             'with subvol=@'),
+            ('/dev/vda / ext4 prjquota', '/dev/vda / ext4 defaults',
+             'with prjquota'),
+            ('/dev/vda / ext4 discard=async', '/dev/vda / ext4 defaults',
+             'with discard=async'),
+            ('/dev/vda / ext4 ro,noatime 0 1', '/dev/vda / ext4 noatime 0 1',
+             'with ro'),
+            ('rpool/root / zfs', f'UUID={UUID} / ext4',
+             'on rpool/root as zfs'),
+        ):  # fmt: skip
+            self.assertEqual(
+                (f'# x\n{after}\n', (f'it: /etc/fstab was fixed: / {told}',)),
+                self.mended(f'# x\n{before}\n'),
+            )
+
+    def test_no_line_for_root(self) -> None:
+        line = f'UUID={UUID} / ext4 defaults 0 1\n'
+        for before in (None, '', '# nothing\n', 'tmpfs /tmp tmpfs'):
+            text, (note,) = self.mended(before)
+            end = '\n' if before and before[-1] != '\n' else ''
+            self.assertEqual(f'{before or ""}{end}{line}', text)
+            self.assertIn('no line for /', note)
+        (self.folder / 'tree' / 'etc' / 'fstab').unlink()
+        for kind in ('inline_data', '^64bit,^extent', '^metadata_csum'):
+            text, _ = self.mended(None, '-O', kind, '-I', '256')
+            self.assertEqual(line, text)
+        with reader.opened(self.folder / 'root.img') as tree:
+            node = tree.find('/etc/fstab')
+        assert node is not None
+        self.assertEqual(0o644, node.mode & 0o7777)
+        self.assertEqual((0, 0), (node.uid, node.gid))
+
+    def test_subvolumes_and_what_was_merged(self) -> None:
+        root = f'UUID={UUID} / ext4 defaults 0 1\n'
+        gone = (
+            f'UUID={UUID} /home btrfs subvol=home 0 0\n'
+            'rpool/var /srv zfs defaults 0 0\n/swap.img none swap sw 0 0\n'
+        )
+        merged = 'LABEL=root /var ext4\n'
+        text, (note,) = self.mended(
+            root + gone + merged, '-L', 'root', merged={'/var'}
+        )
+        lines = (gone + merged).splitlines()
+        self.assertEqual(root + ''.join(f'#{e}\n' for e in lines), text)
+        self.assertIn('/var on LABEL=root', note)
+
+    def test_left_by_containers(self) -> None:
+        self.image('LABEL=x / ext4\n')
+        tree = self.folder / 'tree'
+        (tree / '.dockerenv').write_bytes(b'')
+        (tree / 'run').mkdir()
+        (tree / 'run' / '.containerenv').write_bytes(b'engine="podman"')
+        image = self.image('LABEL=x / ext4\n', '-L', 'x')
+        before = exttree.read_tree(image)
+        self.assertEqual(
+            ('it: removed: /.dockerenv, /run/.containerenv',),
+            fix.mend(image, 'it'),
+        )
+        process.run(['e2fsck', '-f', '-n', image], access=None)
+        self.assertEqual(
+            {b'/.dockerenv', b'/run/.containerenv'},
+            before.keys() - exttree.read_tree(image).keys(),
+        )
+
+    def test_of_files(self) -> None:
+        """There is room for it, and they give it their label or UUID."""
+        tree = self.tmp()
+        (tree / 'etc').mkdir()
+        with self.opened(tree, fix=True) as source:
+            own = superblock.read(source.root).uuid
+            self.assertEqual(
+                f'UUID={own} / ext4 defaults 0 1\n', self.fstab(source.root)
+            )
+        for spec in ('LABEL=r\u00f6\u00f6t', f'UUID={UUID.upper()}'):
+            (tree / 'etc' / 'fstab').write_text(f'{spec} / ext4\n')
+            with self.opened(tree, fix=True) as source:
+                self.assertEqual((), source.notes)
+                block = superblock.read(source.root)
+            self.assertIn(
+                spec, (f'LABEL={block.label}', f'UUID={block.uuid.upper()}')
+            )
+
     def check_mended(self, image: pathlib.Path, text: str) -> None:
         """Mend it; nothing else must be touched."""
         with reader.opened(image) as tree:
             node = tree.find('/etc/fstab')
         before = exttree.read_tree(image)
-        (note,) = fstab.mend_in(image, 'it')
+        (note,) = fix.mend(image, 'it')
         self.assertEqual('it: /etc/fstab was fixed: / on /dev/sda1', note)
         self.assertEqual(
             text.replace('/dev/sda1', f'UUID={UUID}'), self.fstab(image)
@@ -199,7 +310,10 @@ class TestUntying(base.TestCase):
             self.check_mended(self.image(None), text)
         (etc / 'fstab').unlink()
         (etc / 'fstab').symlink_to('/run/nowhere')
-        self.assertEqual((), fstab.mend_in(self.image(None), 'it'))
+        error = self.assertRaises(
+            errors.UnsupportedError, fix.mend, self.image(None), 'it'
+        )
+        self.assertIn('a symbolic link to nowhere', str(error))
 
     def test_cannot_be_mended(self) -> None:
         """An error, wherever it was asked for."""
@@ -221,7 +335,7 @@ class TestUntying(base.TestCase):
                 access=None,
             )
             error = self.assertRaises(
-                errors.UnsupportedError, fstab.mend_in, image, 'it'
+                errors.UnsupportedError, fix.mend, image, 'it'
             )
             self.assertIn('it: /etc/fstab cannot be fixed: ', str(error))
             self.assertIn(why, str(error))
@@ -239,9 +353,21 @@ class TestUntying(base.TestCase):
             access=None,
         )
         error = self.assertRaises(
-            errors.UnsupportedError, fstab.mend_in, image, 'it'
+            errors.UnsupportedError, fix.mend, image, 'it'
         )
         self.assertIn('there is no room for', str(error))
+
+    def test_nowhere_to_add_it(self) -> None:
+        image = self.image(None)
+        process.run(
+            ['debugfs', '-w', '-f', '/dev/stdin', image],
+            input=b'rm /etc/os-release\nrmdir /etc\nmkdir /usr\n',
+            access=None,
+        )
+        error = self.assertRaises(
+            errors.UnsupportedError, fix.mend, image, 'it'
+        )
+        self.assertIn('there is no directory /etc', str(error))
 
 
 def _different(one, other) -> set[bytes]:
