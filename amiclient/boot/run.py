@@ -183,7 +183,7 @@ def plan(request: BootRequest, source: bundle.Source) -> BootPlan:
             subject=errors.shown(request.source),
             hint='name one with --kernel',
         )
-    found = identify.identify_kernel(kernel)
+    found = identify.startable_kernel(kernel)
     if ramdisk is not None:
         identify.identify_ramdisk(ramdisk)
     emulator = qemu.emulator(found.architecture or platform.machine())

@@ -6,9 +6,10 @@ What a source brings along, or the user names, comes first; this is for when
 there is neither.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import dataclasses
+import itertools
 import os
 import pathlib
 import posixpath
@@ -19,10 +20,14 @@ from amiclient.ext.reader import Reader
 from amiclient.rootfs import boot_files
 from amiclient.rootfs.boot_files import BootFiles
 from amiclient.rootfs import identify
+from amiclient.rootfs import ramdisk_formats
 from amiclient import scratch
 from amiclient.source import bundle
 from amiclient.source import manifest
+from amiclient.source import opening
+from amiclient.source import streams
 from amiclient.source import uki
+from amiclient import sparse
 from amiclient import units
 
 
@@ -83,6 +88,15 @@ def completed(
     ) as directory:
         taken = take(chosen, directory, ramdisk=wanted.ramdisk)
         notes = [f'{shown}: kernel {chosen.version} was found in it']
+        if taken.was is not None:
+            notes.append(
+                f'{shown}: it was unpacked: it was {taken.was}, which '
+                'not all hosts can start'
+            )
+        if len(chosen.ramdisks) > 1 and taken.ramdisk is not None:
+            notes.append(
+                f'{shown}: its ramdisk was put together of {chosen.ramdisk}'
+            )
         if root.superblock.needs_recovery:
             notes.append(
                 f'{shown}: it was not unmounted, and its journal was not '
@@ -113,10 +127,13 @@ class ExtractedBoot:
 
     :param kernel: the file, and what it holds; so ``ramdisk``, of which
         there may be none.
+    :param was: the format that the kernel was unpacked from; None if it was
+        not.
     """
 
     kernel: identify.Kernel
     ramdisk: identify.Ramdisk | None
+    was: str | None = None
 
 
 def take(
@@ -137,30 +154,72 @@ def take(
         if boot_files.unified:
             kernel, initrd = _take_apart(reader, boot_files, directory)
         else:
-            kernel = _copied(reader, boot_files.kernel, directory)
+            kernel = _copied(reader, [boot_files.kernel], directory)
             initrd = None
-            if ramdisk and boot_files.ramdisk is not None:
-                initrd = _copied(reader, boot_files.ramdisk, directory)
+            if ramdisk and boot_files.ramdisks:
+                initrd = _copied(reader, boot_files.ramdisks, directory)
     with _blamed(image, boot_files.kernel):
-        found = identify.identify_kernel(kernel)
+        packed = identify.identify_kernel(kernel)
+        found = _startable(packed)
+    was = packed.format if found is not packed else None
     if initrd is None or not ramdisk:
-        return ExtractedBoot(found, None)
+        return ExtractedBoot(found, None, was)
     with _blamed(image, boot_files.ramdisk or ''):
-        return ExtractedBoot(found, identify.identify_ramdisk(initrd))
+        return ExtractedBoot(found, identify.identify_ramdisk(initrd), was)
 
 
 def _copied(
-    reader: Reader, path: str, directory: pathlib.Path
+    reader: Reader, paths: Sequence[str], directory: pathlib.Path
 ) -> pathlib.Path:
-    node = reader.find(path)
-    if node is None or not node.is_file:
-        raise errors.SourceError(
-            f'{path} is not in the root filesystem any more',
-            hint='do not change it while it is read',
-        )
-    target = directory / manifest.stem(posixpath.basename(path))
-    _write(target, reader.chunks(node), node.size)
+    """Copy files, one after the other, to one with the name of the last."""
+    pieces: list[Iterator[bytes]] = []
+    size = 0
+    for path in paths:
+        node = reader.find(path)
+        if node is None or not node.is_file:
+            raise errors.SourceError(
+                f'{path} is not in the root filesystem any more',
+                hint='do not change it while it is read',
+            )
+        # The kernel looks for a plain archive at a multiple of 4 alone, and
+        # passes over zeros (init/initramfs.c).
+        gap = -size % 4
+        if gap and ramdisk_formats.is_plain(reader.head(path, 6) or b''):
+            pieces.append(iter((bytes(gap),)))
+            size += gap
+        pieces.append(reader.chunks(node))
+        size += node.size
+    target = directory / manifest.stem(posixpath.basename(paths[-1]))
+    _write(target, itertools.chain.from_iterable(pieces), size)
     return target
+
+
+def _startable(kernel: identify.Kernel) -> identify.Kernel:
+    """Unpack a kernel that hosts cannot start as it is.
+
+    :raises SourceError: if that cannot be done.
+    :raises ProgramError: if the program for it is missing.
+    """
+    packed = kernel.packed
+    if packed is None:
+        return kernel
+    path = kernel.path
+    inner = path.with_name(f'{path.name}.packed')
+    with opening.opened(path, wanted='a kernel') as file:
+        file.seek(packed.offset)
+        size = kernel.size if packed.size is None else packed.size
+        _write(inner, _pieces(file.read, size), size)
+    path.unlink()
+    with streams.opened(inner, wanted='a kernel', name=path.name) as stream:
+        _write(path, _pieces(stream.read, _LIMIT), 0)
+    inner.unlink()
+    return identify.startable_kernel(path)
+
+
+def _pieces(read: Callable[[int], bytes], size: int) -> Iterator[bytes]:
+    while size and (data := read(min(size, sparse.CHUNK))):
+        size -= len(data)
+        yield data
 
 
 def _take_apart(

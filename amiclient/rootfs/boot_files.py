@@ -74,8 +74,9 @@ class BootFiles:
 
     :param version: as ``uname -r`` would say, or the name that stands for it
         where that cannot be told.
-    :param kernel: the path in the image, links resolved; so ``ramdisk``, of
-        which there may be none.
+    :param kernel: the path in the image, links resolved.
+    :param ramdisks: the same of the files that the ramdisk is made of, in
+        their order; nothing if there is none.
     :param source: how it was found: ``entry``, ``boot``, ``modules``,
         ``link`` or ``unified``; or what came along and has it, under its
         name: ``manifest`` or ``tarball``.
@@ -84,7 +85,7 @@ class BootFiles:
 
     version: str
     kernel: str
-    ramdisk: str | None
+    ramdisks: tuple[str, ...]
     source: str
     image: pathlib.Path
 
@@ -93,8 +94,9 @@ class BootFiles:
         return self.source == 'unified'
 
     @property
-    def has_ramdisk(self) -> bool:
-        return self.ramdisk is not None
+    def ramdisk(self) -> str | None:
+        """Its ramdisk, for people."""
+        return ' + '.join(self.ramdisks) or None
 
 
 def find(
@@ -133,7 +135,7 @@ def _newest_first(found: Iterable[BootFiles]) -> tuple[BootFiles, ...]:
             # By another version than the one it says itself.
             continue
         seen.add(place)
-        if before is None or (each.has_ramdisk and not before.has_ramdisk):
+        if before is None or (each.ramdisks and not before.ramdisks):
             best[each.version] = each
         if len(best) >= _MOST:
             break
@@ -217,7 +219,8 @@ class _Finder:
     def _made(
         self, version: str, node: Inode, ramdisk: str | None, how: str
     ) -> BootFiles:
-        return BootFiles(version, node.path, ramdisk, how, self._image)
+        ramdisks = () if ramdisk is None else (ramdisk,)
+        return BootFiles(version, node.path, ramdisks, how, self._image)
 
     def _kernel(self, path: str) -> Inode | None:
         found = self._reader.find(path)
@@ -265,14 +268,17 @@ class _Finder:
         version = ''.join(fields.get('version', [])[:1])
         if not version[:1].isdigit():
             version = self._version(node, kernels[0])
-        ramdisk = None
-        # The last one is the main one; those before hold microcode.
-        for each in reversed(fields.get('initrd', [])):
-            found = None if each.startswith('$') else self._on_boot(each)
-            if found is not None:
-                ramdisk = found.path
-                break
-        return self._made(version, node, ramdisk, 'entry')
+        # A boot loader loads them one after the other: microcode, the main
+        # one, and what mkosi and others keep beside that.
+        ramdisks = dict.fromkeys(
+            found.path
+            for each in fields.get('initrd', [])
+            if not each.startswith('$')
+            and (found := self._on_boot(each)) is not None
+        )
+        return BootFiles(
+            version, node.path, tuple(ramdisks), 'entry', self._image
+        )
 
     def _on_boot(self, path: str) -> Inode | None:
         """Find what an entry names, by the path on the boot partition."""

@@ -206,7 +206,8 @@ class Case:
         """The modules that are part of the kernel; None if not known."""
         listed = self.modules and self.long(f'{self.modules}/modules.builtin')
         if not listed:
-            return None
+            # Debian's initramfs-tools copy that of their kernel.
+            return self.listing.built_in or None
         return frozenset(
             ramdisk_formats.module_name(line) for line in listed.split()
         )
@@ -230,6 +231,11 @@ class Case:
     @property
     def early(self) -> frozenset[str]:
         return self.listing.names
+
+    @property
+    def is_hostonly(self) -> bool:
+        """Whether dracut made the ramdisk for one machine alone."""
+        return any('lib/dracut/hostonly-' in name for name in self.early)
 
     @functools.cached_property
     def grows_early(self) -> bool:

@@ -4,6 +4,7 @@
 
 import dataclasses
 import pathlib
+import shlex
 from typing import BinaryIO
 
 from amiclient import errors
@@ -27,6 +28,7 @@ class Kernel:
     :param release: as ``uname -r`` would say; None if not cheap to tell.
     :param size: bytes.
     :param state: what :func:`amiclient.locks.state` said when it was read.
+    :param packed: what has to be unpacked before a host can start it.
     """
 
     path: pathlib.Path
@@ -35,6 +37,40 @@ class Kernel:
     release: str | None
     size: int
     state: locks.State = ()
+    packed: kernel_formats.Packed | None = None
+
+    def objection(self, name: str) -> errors.SourceError | None:
+        """Say why hosts cannot start it; None if they can.
+
+        :param name: what to call it.
+        """
+        packed = self.packed
+        if packed is None:
+            return None
+        command = f'{packed.kind} -dc < {shlex.quote(name)} > Image'
+        if packed.size is not None:
+            command = (
+                f'tail -c +{packed.offset + 1} {shlex.quote(name)} | head -c '
+                f'{packed.size} | {packed.kind} -dc > Image'
+            )
+        with_kind = '' if packed.size is None else f' with {packed.kind}'
+        return errors.SourceError(
+            f'a Linux kernel ({self.format}{with_kind}) that not all hosts '
+            "can start: QEMU's -kernel does not unpack it",
+            subject=name,
+            hint=f'unpack it: {command}',
+        )
+
+
+def startable_kernel(path: pathlib.Path) -> Kernel:
+    """Take a file for a kernel that hosts can start.
+
+    :raises SourceError: if it is none; so :func:`identify_kernel`.
+    """
+    found = identify_kernel(path)
+    if objection := found.objection(errors.shown(path)):
+        raise objection
+    return found
 
 
 def identify_kernel(path: pathlib.Path) -> Kernel:
@@ -57,6 +93,7 @@ def identify_kernel(path: pathlib.Path) -> Kernel:
                 found.release,
                 size,
                 state,
+                found.packed,
             )
         try:
             swapped = ramdisk_formats.recognise(file, name=name)

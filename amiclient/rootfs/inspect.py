@@ -204,7 +204,7 @@ def _brought(
     return boot_files.BootFiles(
         version=kernel.release or kernel.path.name,
         kernel=kernel.path.name,
-        ramdisk=source.ramdisk.name if source.ramdisk else None,
+        ramdisks=(source.ramdisk.name,) if source.ramdisk else (),
         source='tarball' if source.manifest is None else 'manifest',
         image=kernel.path,
     )

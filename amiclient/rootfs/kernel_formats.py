@@ -68,17 +68,33 @@ _PT_INTERP = 3
 
 
 @dataclasses.dataclass(frozen=True)
+class Packed:
+    """An Image that is compressed, and does not decompress itself in QEMU.
+
+    :param kind: how, such as ``zstd``.
+    :param offset: bytes from the beginning of the file.
+    :param size: bytes; None for all that follows.
+    """
+
+    kind: str
+    offset: int = 0
+    size: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class KernelFormat:
     """What a kernel's header says.
 
     :param name: the format, such as ``bzImage``.
     :param architecture: as Nova calls it; None if it is one unknown here.
     :param release: as ``uname -r`` would say; None if not cheap to tell.
+    :param packed: what has to be unpacked before a host can start it.
     """
 
     name: str
     architecture: str | None
     release: str | None
+    packed: Packed | None = None
 
 
 class NotBootableError(errors.SourceError):
@@ -171,7 +187,11 @@ def _zboot(
         release = _banner(
             streams.chunks(file, _SEARCH, name=name, offset=offset)
         )
-    return KernelFormat('EFI zboot', _pe_machine(head), release)
+    # Hosts with a QEMU from before 8.0 start none of them, later ones those
+    # with gzip (unpack_efi_zboot_image() in hw/core/loader.c).
+    named = bytes(head[0x18:0x38]).split(b'\0')[0].decode('ascii', 'replace')
+    packed = Packed(kind or named, offset, length)
+    return KernelFormat('EFI zboot', _pe_machine(head), release, packed)
 
 
 def _compressed(file: BinaryIO, kind: str, name: str) -> KernelFormat | None:
@@ -188,7 +208,13 @@ def _compressed(file: BinaryIO, kind: str, name: str) -> KernelFormat | None:
         found = _raw(inner, None)
     if found is None:
         return None
-    return dataclasses.replace(found, name=f'{kind}-compressed {found.name}')
+    # QEMU unpacks that one (load_image_gzipped_buffer() in hw/core/loader.c).
+    starts = kind == 'gzip' and found.name == 'ARM64 Image'
+    return dataclasses.replace(
+        found,
+        name=f'{kind}-compressed {found.name}',
+        packed=None if starts else Packed(kind),
+    )
 
 
 def _raw(head: bytes, pieces: Iterable[bytes] | None) -> KernelFormat | None:

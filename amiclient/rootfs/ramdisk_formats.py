@@ -64,6 +64,11 @@ class RamdiskFormat:
     early: bool
 
 
+def is_plain(head: bytes) -> bool:
+    """Tell whether a file begins with an archive that is not compressed."""
+    return head.startswith(_MAGIC)
+
+
 class BrokenError(errors.SourceError):
     """It is meant to be an initramfs, but the kernel would not take it."""
 
@@ -207,16 +212,21 @@ _SECONDS = 10.0
 
 _CHUNK = 1 << 18
 
+#: Bytes of a list of what is built into a kernel.
+_BUILT_IN = 1 << 20
+
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
     """The files of an initramfs, without a leading slash.
 
     :param end: where the list ends if that is not all, such as ``1.0 GiB``.
+    :param built_in: what it has of the kernel's lists of what is built in.
     """
 
     names: frozenset[str]
     end: str | None = None
+    built_in: frozenset[str] = frozenset()
 
 
 class _EnoughError(Exception):
@@ -233,14 +243,18 @@ def files_in(path: pathlib.Path) -> Listing:
     :raises ProgramError: if the program that decompresses it is missing.
     """
     found: set[str] = set()
+    lists: list[bytes] = []
+    end = None
     try:
-        _list(path, found)
+        _list(path, found, lists)
     except _EnoughError as error:
-        return Listing(frozenset(found), str(error))
-    return Listing(frozenset(found))
+        end = str(error)
+    text = b' '.join(lists).decode('utf-8', 'replace')
+    built_in = frozenset(map(module_name, text.split()))
+    return Listing(frozenset(found), end, built_in)
 
 
-def _list(path: pathlib.Path, found: set[str]) -> None:
+def _list(path: pathlib.Path, found: set[str], lists: list[bytes]) -> None:
     bound = _ReadLimit(found)
     with opening.opened(path, wanted='an initramfs') as file:
         offset: int | None = 0
@@ -249,17 +263,23 @@ def _list(path: pathlib.Path, found: set[str]) -> None:
             head = file.read(probe.MAGIC_SIZE)
             if head.startswith(_MAGIC):
                 file.seek(offset)
-                archive = _CpioReader(bound.kept(_blocks(file.read)), offset)
+                archive = _CpioReader(
+                    bound.kept(_blocks(file.read)), offset, lists
+                )
                 archive.list(found, once=True)
                 offset = _next_archive(file, archive.position, bound)
                 continue
             kind = probe.compression(head)
-            if kind is not None and kind != 'lzop':
-                with _decompressed(file, kind, offset, str(path)) as pieces:
-                    archive = _CpioReader(bound.kept(pieces), 0)
-                    archive.list(found, once=False)
-            # What follows the main archive is nothing that is needed here.
-            break
+            if kind is None or kind == 'lzop':
+                break
+            ends: list[int] = []
+            with _decompressed(file, kind, offset, str(path), ends) as pieces:
+                kept = bound.kept(pieces)
+                _CpioReader(kept, 0, lists).list(found, once=False)
+                # Else it is not known where the next one begins.
+                for _ in kept:
+                    pass
+            offset = _next_archive(file, ends[0], bound) if ends else None
 
 
 class _ReadLimit:
@@ -309,12 +329,18 @@ def _blocks(read: Callable[[int], bytes]) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def _decompressed(
-    file: BinaryIO, kind: str, offset: int, name: str
+    file: BinaryIO, kind: str, offset: int, name: str, ends: list[int]
 ) -> Iterator[Iterator[bytes]]:
+    """Decompress an archive.
+
+    :param ends: where to add where it ends, if something follows.
+    """
     if streams.can_stream(kind):
         # More than that, so that the end is no end by mistake.
         most = _MOST + _CHUNK
-        yield streams.chunks(file, most, name=name, offset=offset)
+        yield streams.chunks(
+            file, most, name=name, offset=offset, ended=ends.append
+        )
         return
     # A program does not see what is buffered.
     os.lseek(file.fileno(), offset, os.SEEK_SET)
@@ -325,6 +351,7 @@ def _decompressed(
         memory=streams.MEMORY,
     ) as pipe:
         yield _until_damaged(pipe.read)
+    ends.append(frames.end(file, offset))
 
 
 def _until_damaged(read: Callable[[int], bytes]) -> Iterator[bytes]:
@@ -351,10 +378,15 @@ class _CpioReader:
 
     :param pieces: their bytes.
     :param position: of the first one.
+    :param lists: where the content of the kernel's lists of what is built in
+        is added.
     """
 
-    def __init__(self, pieces: Iterator[bytes], position: int) -> None:
+    def __init__(
+        self, pieces: Iterator[bytes], position: int, lists: list[bytes]
+    ) -> None:
         self._pieces = pieces
+        self._lists = lists
         self._data = b''
         #: How much of it is done with.
         self._done = 0
@@ -381,7 +413,10 @@ class _CpioReader:
                 continue
             text = name.decode('utf-8', 'surrogateescape')
             found.add(text.removeprefix('./').lstrip('/'))
-            self._skip(size)
+            if text.endswith('/modules.builtin') and size <= _BUILT_IN:
+                self._lists.append(self._take(size))
+            else:
+                self._skip(size)
             self._align()
 
     def _fill(self) -> bool:

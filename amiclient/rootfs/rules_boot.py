@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import functools
 import re
 
+from amiclient import errors
 from amiclient.findings import Severity
 from amiclient.rootfs import check_context
 from amiclient.rootfs.check_context import Case
@@ -82,6 +83,36 @@ def _no_modules(case: Case) -> Found:
         )
 
 
+def _kernel_format(case: Case) -> Found:
+    if case.kernel is None:
+        return
+    name = errors.shown(case.kernel.path)
+    if objection := case.kernel.objection(name):
+        yield Problem(
+            'error',
+            f'the kernel is {objection.message}',
+            objection.hint or '',
+        )
+
+
+def _no_ramdisk_init(case: Case) -> Found:
+    if case.ramdisk is None or case.listing.end is not None:
+        return
+    words = (case.command_line or '').split()
+    if 'init' in case.early or any(w.startswith('rdinit=') for w in words):
+        return
+    if {'ext4', 'virtio_blk'} <= (case.built_in or frozenset()):
+        # The kernel needs no help, and mounts the root filesystem itself.
+        return
+    yield Problem(
+        'error',
+        'the ramdisk has no /init, so nothing in it is run or loaded: it is '
+        'only a part of a ramdisk, such as microcode or modules',
+        'give the whole one with --ramdisk; parts of one can be put together '
+        'with cat',
+    )
+
+
 def _ramdisk_unread(case: Case) -> Found:
     if case.listing.end is not None:
         yield Problem(
@@ -132,7 +163,10 @@ def _driver(
     yield Problem(
         severity,
         f'{words} is missing from {where}: {what}',
-        'add it to the ramdisk (/etc/initramfs-tools/modules, or dracut '
+        'the ramdisk was made for one machine alone: make it again, with '
+        'dracut --force --no-hostonly'
+        if not later and case.is_hostonly
+        else 'add it to the ramdisk (/etc/initramfs-tools/modules, or dracut '
         '--add-drivers), and make it again',
     )
 
@@ -229,6 +263,8 @@ RULES: dict[str, Rule] = {
     'no-kernel': _no_kernel,
     'architecture': _architecture,
     'no-modules': _no_modules,
+    'kernel-format': _kernel_format,
+    'ramdisk-no-init': _no_ramdisk_init,
     'ramdisk-unread': _ramdisk_unread,
     'virtio-blk': _virtio_blk,
     'ext4': _ext4,

@@ -110,11 +110,19 @@ def window(file: BinaryIO, offset: int = 0) -> int:
 
 
 def _pieces(file: BinaryIO, offset: int) -> Iterator[_Piece]:
-    """Walk through frames; what is cut short is no piece of one."""
+    """Walk through frames; what is cut short is no piece of one.
+
+    What follows frames of one format is none of them, even if it is a frame of
+    the other.
+    """
     size = file.seek(0, 2)
+    kinds: set[str] = set()
     while True:
         file.seek(offset)
         magic = file.read(4)
+        kinds |= {KINDS[magic]} if magic in KINDS else set()
+        if len(kinds) > 1:
+            return
         if is_skippable(magic):
             found = _skippable(file, offset)
         elif magic == ZSTD:

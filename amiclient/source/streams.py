@@ -100,7 +100,14 @@ class _DamageError(Exception):
 
 
 class _FollowedError(Exception):
-    """What is compressed has come to its end, but the file has not."""
+    """What is compressed has come to its end, but the file has not.
+
+    :param position: where that goes on.
+    """
+
+    def __init__(self, position: int) -> None:
+        super().__init__()
+        self.position = position
 
 
 _DAMAGE = (_DamageError, EOFError, zlib.error, lzma.LZMAError)
@@ -308,10 +315,10 @@ class _Members:
         if found != self._kind and not (
             frames.is_skippable(rest) and self._kind in COMMANDS
         ):
-            raise _FollowedError
+            raise _FollowedError(self._file.tell() - len(rest))
         decoder = _DECODERS[self._kind]()
         if decoder is None or rest.startswith(frames.LZ4_LEGACY):
-            raise _FollowedError
+            raise _FollowedError(self._file.tell() - len(rest))
         self._decoder = decoder
         self._members += 1
         return rest
@@ -333,12 +340,20 @@ def head(file: BinaryIO, limit: int, *, name: str, offset: int = 0) -> bytes:
 
 
 def chunks(
-    file: BinaryIO, limit: int, *, name: str, offset: int = 0
+    file: BinaryIO,
+    limit: int,
+    *,
+    name: str,
+    offset: int = 0,
+    ended: Callable[[int], None] = lambda _: None,
 ) -> Iterator[bytes]:
     """Decompress what compressed data begin with, piece by piece.
 
-    Parameters and exceptions are those of :func:`head`; no piece is longer
-    than 1 MiB, except those that a program makes, which come as one.
+    Other parameters and exceptions are those of :func:`head`; no piece is
+    longer than 1 MiB, except those that a program makes, which come as one.
+
+    :param ended: is told where something else follows, in bytes from the
+        beginning of the file; not if a program decompresses them.
     """
     kind = probe.compression_in(file, offset)
     if kind is None:
@@ -353,7 +368,10 @@ def chunks(
     while done < limit:
         try:
             data = reader.read(min(_OUTPUT, limit - done))
-        except (_FollowedError, EOFError):
+        except _FollowedError as error:
+            ended(error.position)
+            return
+        except EOFError:
             return
         except _DAMAGE as error:
             if done:

@@ -20,8 +20,8 @@ from amiclient.glance.upload import request
 from amiclient.glance.upload import reuse
 from amiclient import locks
 from amiclient.progress import Progress
-from amiclient.rootfs.identify import identify_kernel
 from amiclient.rootfs.identify import identify_ramdisk
+from amiclient.rootfs.identify import startable_kernel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ def identify(kind: model.Kind, text: str | None) -> Part | None:
 def identify_file(kind: model.Kind, path: pathlib.Path) -> PartFile:
     """Check that a file is a kernel or a ramdisk."""
     if kind is model.Kind.AKI:
-        kernel = identify_kernel(path)
+        kernel = startable_kernel(path)
         return PartFile(
             kind, path, kernel.size, kernel.state, kernel.architecture
         )

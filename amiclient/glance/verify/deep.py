@@ -180,7 +180,7 @@ def _kernel(
     context: Context, image: ImageRecord, path: pathlib.Path
 ) -> Iterator[Finding]:
     try:
-        kernel = identify.identify_kernel(path)
+        kernel = identify.startable_kernel(path)
     except errors.SourceError as error:
         yield _not_one(context, Kind.AKI, image, error)
         return

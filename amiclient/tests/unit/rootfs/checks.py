@@ -162,10 +162,5 @@ def ramdisk(drivers: Iterable[str], *more: str) -> bytes:
     """An initramfs with some drivers."""
     directory = f'usr/lib/modules/{RELEASE}/kernel/drivers'
     return samples.cpio(
-        [
-            '.',
-            'init.sh',
-            *(f'{directory}/{driver}' for driver in drivers),
-            *more,
-        ]
+        ['.', 'init', *(f'{directory}/{driver}' for driver in drivers), *more]
     )

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 
 
+import gzip
+import lzma
 import pathlib
+import subprocess
 
 import fixtures
 
@@ -18,6 +21,95 @@ _FILES: images.Files = {
     f'boot/vmlinuz-{_VERSION}': samples.bzimage(),
     f'boot/initrd.img-{_VERSION}': samples.initramfs(),
 }
+
+
+def zstd(data: bytes) -> bytes:
+    argv = ['zstd', '-q', '-c']
+    return subprocess.run(
+        argv, input=data, check=True, capture_output=True
+    ).stdout
+
+
+class TestTaking(base.TestCase):
+    """What is taken out is what hosts can start."""
+
+    def taken(self, files: images.Files):
+        """Tell the bytes of kernel and ramdisk, and what is said."""
+        source = bundle.Source(root=images.image(self.tmp(), files))
+        with boot_extract.completed(
+            source, boot_extract.Wanted(), name=pathlib.Path('system.img')
+        ) as complete:
+            return (
+                complete.kernel.read_bytes(),
+                complete.ramdisk and complete.ramdisk.read_bytes(),
+                ' '.join(complete.notes),
+            )
+
+    def entry(self, *ramdisks: bytes):
+        lines = ['linux /k', 'version 6.1']
+        files: dict[str, images.Content] = {'boot/k': samples.bzimage()}
+        for number, ramdisk in enumerate(ramdisks):
+            files[f'boot/{number}'] = ramdisk
+            lines.append(f'initrd /{number}')
+        files['boot/loader/entries/x.conf'] = '\n'.join(lines).encode()
+        return self.taken(files)
+
+    def test_ramdisk_of_several_files(self) -> None:
+        ucode, plain = samples.microcode(), samples.initramfs()
+        for pack in (gzip.compress, lzma.compress, zstd):
+            main = pack(plain)
+            main += bytes(-len(main) % 4) + b'\0'
+            _, ramdisk, notes = self.entry(ucode, main, pack(plain))
+            self.assertEqual(ucode + main + pack(plain), ramdisk)
+            self.assertIn('put together of /boot/0 + /boot/1 + /', notes)
+            # Linux wants plain ones at a multiple of 4.
+            _, ramdisk, _ = self.entry(ucode, main, plain)
+            self.assertEqual(ucode + main + bytes(3) + plain, ramdisk)
+
+    def test_the_same_file_twice(self) -> None:
+        ramdisk = samples.initramfs()
+        files: images.Files = {
+            'boot/k': samples.bzimage(),
+            'boot/i': ramdisk,
+            'boot/loader/entries/x.conf': b'linux /k\ninitrd /i /i $more\n',
+        }
+        self.assertEqual(ramdisk, self.taken(files)[1])
+
+    def test_kernel_that_is_packed(self) -> None:
+        # What is too small is not looked at.
+        image = samples.arm64() + self.random.randbytes(4000)
+        directory = 'usr/lib/modules/6.1.0-13-arm64/vmlinuz'
+        for content in (
+            *(
+                samples.zboot(machine, pack(image), name)
+                for machine in (0xAA64, 0x5064)
+                for pack, name in (
+                    (gzip.compress, b'gzip'), (zstd, b'zstd22'),
+                    (lzma.compress, b'xzkern'),
+                )
+            ),
+            zstd(image),
+            lzma.compress(image),
+        ):  # fmt: skip
+            kernel, _, notes = self.taken({directory: content})
+            self.assertEqual(image, kernel)
+            self.assertIn('was unpacked', notes)
+        # QEMU unpacks that one.
+        kernel, _, notes = self.taken({directory: gzip.compress(image)})
+        self.assertEqual(gzip.compress(image), kernel)
+        self.assertNotIn('unpacked', notes)
+
+    def test_kernel_that_cannot_be_unpacked(self) -> None:
+        for payload, why in (
+            (b'what?' * 4000, 'is of no use'),
+            (zstd(samples.arm64())[:-40], 'is of no use'),
+            (zstd(b'text' * 10000), 'is of no use'),
+        ):
+            content = samples.zboot(0xAA64, payload, b'zstd22')
+            error = self.assertRaises(
+                errors.SourceError, self.taken, {'boot/vmlinuz-6.1': content}
+            )
+            self.assertIn(why, str(error))
 
 
 class TestCompletion(base.TestCase):

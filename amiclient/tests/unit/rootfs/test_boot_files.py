@@ -96,7 +96,7 @@ class TestFind(base.TestCase):
         # The version is that of the kernel, for the entry does not say.
         self.assertEqual(
             (version, f'/boot/3fa5/{version}/linux',
-             f'/boot/3fa5/{version}/initrd', 'entry'),
+             f'/boot/3fa5/ucode + /boot/3fa5/{version}/initrd', 'entry'),
             found,
         )  # fmt: skip
 
@@ -305,7 +305,7 @@ class TestChoose(base.TestCase):
 
     def test_no_such_version_among_many(self) -> None:
         many = [
-            boot_files.BootFiles(f'6.{n}', '/k', None, 'boot', self.image)
+            boot_files.BootFiles(f'6.{n}', '/k', (), 'boot', self.image)
             for n in range(1000)
         ]
         error = self.assertRaises(

@@ -96,6 +96,20 @@ class TestKernels(base.TestCase):
             self.kernel(samples.zboot(0xAA64, payload, b'zstd22')),
         )
 
+    def test_what_hosts_can_start(self) -> None:
+        packed = test_streams.pack('zstd', samples.arm64())
+        path = self.file(samples.zboot(0xAA64, packed, b'zstd22'))
+        error = self.assertRaises(
+            errors.SourceError, identify.startable_kernel, path
+        )
+        self.assertIn('(EFI zboot with zstd)', str(error))
+        # The command in the hint does it.
+        _, _, command = str(error).partition('; unpack it: ')
+        subprocess.run(command, shell=True, check=True, cwd=self.folder)
+        self.assertEqual(samples.arm64(), (self.folder / 'Image').read_bytes())
+        found = identify.startable_kernel(self.folder / 'Image')
+        self.assertEqual('ARM64 Image', found.format)
+
     def test_images(self) -> None:
         for name, architecture, content in (
             ('ARM64 Image', 'aarch64', samples.arm64()),

@@ -94,6 +94,30 @@ class TestNames(base.TestCase):
             found = self.names(pack(_MAIN) + b'garbage' * 100)
             self.assertEqual({*_NAMES}, found)
 
+    def test_one_behind_the_other(self) -> None:
+        """As boot loaders load several, whatever they are compressed by."""
+        packs = (
+            bytes, gzip.compress, bz2.compress, lzma.compress,
+            _program('zstd', '-q'), _program('lz4', '-q'),
+        )  # fmt: skip
+        more = samples.cpio(['init', 'etc/more.conf'])
+        for first in packs:
+            for second in packs:
+                before = first(_MAIN)
+                for gap in (-len(before) % 4, -len(before) % 4 + 512):
+                    found = self.names(before + bytes(gap) + second(more))
+                    self.assertEqual({*_NAMES, 'init', 'etc/more.conf'}, found)
+
+    def test_lists_of_what_is_built_in(self) -> None:
+        path = self.tmp() / 'initrd'
+        name = 'lib/modules/6.1/modules.builtin'
+        data = b'kernel/fs/ext4/ext4.ko\nkernel/drivers/virtio/virtio-pci.ko\n'
+        for pack in (bytes, gzip.compress):
+            path.write_bytes(pack(samples.cpio([name, 'init'], data=data)))
+            found = ramdisk_formats.files_in(path)
+            self.assertEqual({'ext4', 'virtio_pci'}, found.built_in)
+            self.assertEqual({name, 'init'}, found.names)
+
     def test_modules(self) -> None:
         found = ramdisk_formats.modules_in(
             frozenset({*_NAMES, 'lib/modules/1/a.ko', 'lib/a.txt'})

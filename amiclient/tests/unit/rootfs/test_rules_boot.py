@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 
+import lzma
 import pathlib
 
 import fixtures
@@ -88,7 +89,64 @@ class TestInit(checks.CheckCase):
         )  # fmt: skip
 
 
+class TestRamdisk(checks.CheckCase):
+    def test_without_init(self) -> None:
+        parts = samples.cpio([f'{_MODULES}/virtio_blk.ko', f'{_MODULES}/a.ko'])
+        ramdisk = self.file('part', parts)
+        found = self.check(drivers=None, ramdisk=ramdisk)
+        self.assertEqual('error', found['ramdisk-no-init'].severity)
+        self.assertIn('no /init', found['ramdisk-no-init'].message)
+        # It need not have any.
+        found = self.check(
+            {
+                f'{_MODULES}/modules.builtin': b'fs/ext4.ko b/virtio_blk.ko '
+                b'b/virtio_pci.ko b/virtio_net.ko b/virtio_scsi.ko'
+            },
+            drivers=None,
+            ramdisk=self.file('microcode', samples.microcode()),
+        )
+        self.assertEqual({}, found)
+        found = self.check(
+            drivers=None, ramdisk=ramdisk, command_line='rdinit=/usr/x',
+        )  # fmt: skip
+        self.assertNotIn('ramdisk-no-init', found)
+
+    def test_for_one_machine(self) -> None:
+        names = [
+            'init',
+            'usr/lib/dracut/hostonly-files',
+            f'{_MODULES}/nvme.ko',
+        ]
+        found = self.check(
+            drivers=None, ramdisk=self.file('initrd', samples.cpio(names))
+        )
+        self.assertEqual('error', found['virtio-blk'].severity)
+        self.assertIn('--no-hostonly', found['virtio-blk'].remedy or '')
+
+    def test_modules_are_gone(self) -> None:
+        """The ramdisk has the list, by which drivers are built in."""
+        names = [
+            'init', f'{_MODULES}/virtio_blk.ko', f'{_MODULES}/virtio_net.ko',
+            f'{_MODULES}/modules.builtin', f'{_MODULES}/virtio_scsi.ko',
+        ]  # fmt: skip
+        built_in = b'kernel/fs/ext4/ext4.ko\nkernel/virtio_pci.ko\n'
+        ramdisk = self.file('initrd', samples.cpio(names, data=built_in))
+        found = self.check(without=(_MODULES,), drivers=None, ramdisk=ramdisk)
+        self.assertEqual(['no-modules'], [*found])
+
+
 class TestKernel(checks.CheckCase):
+    def test_that_hosts_cannot_start(self) -> None:
+        payload = lzma.compress(samples.arm64())
+        for content, words in (
+            (samples.zboot(0xAA64, payload, b'xzkern'), 'tail -c +4097 '),
+            (lzma.compress(samples.elf(62)), 'xz -dc < '),
+        ):
+            found = self.check(kernel=content)['kernel-format']
+            self.assertEqual('error', found.severity)
+            self.assertIn('not all hosts can start', found.message)
+            self.assertIn(words, found.remedy or '')
+
     def test_none(self) -> None:
         self.assertFound(
             'no-kernel', 'note', 'no kernel', self.check(kernel=b'')

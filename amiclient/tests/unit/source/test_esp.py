@@ -102,7 +102,9 @@ class LoaderCase(base.TestCase):
                 directory = self.tmp() / str(number)
                 directory.mkdir()
                 taken = boot_extract.take(each, directory)
-                self.assertEqual(each.has_ramdisk, taken.ramdisk is not None)
+                self.assertEqual(
+                    bool(each.ramdisks), taken.ramdisk is not None
+                )
             self.partitions = source.partitions
         self.assertEqual([], os.listdir(self.work))
         for note in source.notes:
