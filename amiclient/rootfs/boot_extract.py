@@ -97,6 +97,14 @@ def completed(
             notes.append(
                 f'{shown}: its ramdisk was put together of {chosen.ramdisk}'
             )
+        if words := boot_files.needed(chosen.options):
+            what = 'of ostree or bootc' if words[0][0] in 'oc' else ''
+            notes.append(
+                f'{shown}: this system {what} boots only with '
+                f'{errors.shown(" ".join(words))} on its kernel command line, '
+                'which Nova does not give it: see "no-init" and "ostree" in '
+                'the documentation of "openstack ami check"'
+            )
         if root.superblock.needs_recovery:
             notes.append(
                 f'{shown}: it was not unmounted, and its journal was not '
@@ -111,6 +119,7 @@ def completed(
             source,
             kernel=taken.kernel.path,
             ramdisk=taken.ramdisk.path if taken.ramdisk else None,
+            boot_options=chosen.options,
             # What is sent besides has to be what they were taken out of.
             seen={source.root: root.state, **source.seen},
             notes=(*source.notes, *notes),

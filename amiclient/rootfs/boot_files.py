@@ -59,6 +59,10 @@ _NOT = re.compile(
     re.IGNORECASE,
 )
 
+#: Where the system is that the ramdisk goes on to, in the root filesystem:
+#: ostree and bootc (ostree-prepare-root), NixOS, and Flatcar.
+_NEEDED = ('ostree=', 'composefs=', 'init=', 'mount.usr=', 'usr=')
+
 #: genkernel's names have the architecture in front of the version.
 _ARCHITECTURE = re.compile(r'(genkernel-)?[a-z][a-z0-9_]*-(?=\d+\.\d)')
 
@@ -81,6 +85,7 @@ class BootFiles:
         ``link`` or ``unified``; or what came along and has it, under its
         name: ``manifest`` or ``tarball``.
     :param image: the filesystem that it is in; if it came along, itself.
+    :param options: what its entry tells the kernel.
     """
 
     version: str
@@ -88,6 +93,7 @@ class BootFiles:
     ramdisks: tuple[str, ...]
     source: str
     image: pathlib.Path
+    options: str = ''
 
     @property
     def unified(self) -> bool:
@@ -97,6 +103,14 @@ class BootFiles:
     def ramdisk(self) -> str | None:
         """Its ramdisk, for people."""
         return ' + '.join(self.ramdisks) or None
+
+
+def needed(options: str) -> tuple[str, ...]:
+    """Tell what of a kernel's command line it does not boot without.
+
+    :param options: what a boot loader tells it.
+    """
+    return tuple(w for w in options.split() if w.startswith(_NEEDED))
 
 
 def find(
@@ -266,7 +280,8 @@ class _Finder:
         if node is None:
             return None
         version = ''.join(fields.get('version', [])[:1])
-        if not version[:1].isdigit():
+        # That of ostree is the number of a deployment.
+        if not version[:1].isdigit() or '.' not in version:
             version = self._version(node, kernels[0])
         # A boot loader loads them one after the other: microcode, the main
         # one, and what mkosi and others keep beside that.
@@ -277,7 +292,12 @@ class _Finder:
             and (found := self._on_boot(each)) is not None
         )
         return BootFiles(
-            version, node.path, tuple(ramdisks), 'entry', self._image
+            version,
+            node.path,
+            tuple(ramdisks),
+            'entry',
+            self._image,
+            ' '.join(fields.get('options', [])),
         )
 
     def _on_boot(self, path: str) -> Inode | None:

@@ -96,6 +96,7 @@ def check(
             kernel,
             ramdisk,
             command_line=source.command_line,
+            boot_options=source.boot_options,
             # A filesystem that was made of files has no more room than that.
             tight=source.format == 'files',
             now=request.now,
@@ -111,6 +112,7 @@ def apply(
     ramdisk: pathlib.Path | None,
     *,
     command_line: str | None = None,
+    boot_options: str = '',
     tight: bool = False,
     now: float | None = None,
 ) -> list[findings.Finding]:
@@ -118,6 +120,7 @@ def apply(
 
     :param root: a file with the filesystem.
     :param command_line: of the kernel, in place of Nova's own.
+    :param boot_options: what a boot loader in it tells its kernel.
     :param tight: whether it has no free space because it was made that way.
     :param now: seconds since 1970; None for the time that it is.
     :returns: what was found, in the order of the rules.
@@ -135,6 +138,7 @@ def apply(
                 ramdisk=ramdisk,
                 now=time.time() if now is None else now,
                 command_line=command_line,
+                boot_options=boot_options,
                 tight=tight,
             )
         )

@@ -64,6 +64,7 @@ class Case:
     :param now: seconds since 1970.
     :param command_line: what its image has as ``os_command_line``; None if
         Nova's own is all that is known.
+    :param boot_options: what a boot loader in it tells its kernel.
     :param tight: whether it has no free space because it was made that way.
     """
 
@@ -73,6 +74,7 @@ class Case:
     ramdisk: pathlib.Path | None
     now: float
     command_line: str | None = None
+    boot_options: str = ''
     tight: bool = False
 
     def text(self, name: str) -> str | None:

@@ -5,9 +5,11 @@
 from collections.abc import Iterable
 import functools
 import re
+import shlex
 
 from amiclient import errors
 from amiclient.findings import Severity
+from amiclient.rootfs.boot_files import needed
 from amiclient.rootfs import check_context
 from amiclient.rootfs.check_context import Case
 from amiclient.rootfs.check_context import Found
@@ -23,6 +25,17 @@ _GETTY = re.compile(r'getty|respawn|askfirst|/bin/(login|sh)')
 def _no_init(case: Case) -> Found:
     if case.init is not None:
         return
+    words = needed(case.boot_options)
+    if words and not case.told_init:
+        yield Problem(
+            'error'
+            if words[0].startswith(('ostree=', 'composefs='))
+            else 'warning',
+            'there is no /sbin/init: its boot loader tells where the system '
+            f'is, by {errors.shown(" ".join(words))}, and Nova does not',
+            _command_line(words),
+        )
+        return
     remedy = 'install systemd-sysv, sysvinit-core or another init'
     if case.told_init:
         why = f'its os_command_line says init={case.told_init}, which cannot '
@@ -35,6 +48,38 @@ def _no_init(case: Case) -> Found:
         why = 'there is neither /sbin/init nor /bin/sh that could be run: '
         what = 'the kernel panics'
     yield Problem('error', why + what, remedy)
+
+
+def _command_line(words: Iterable[str]) -> str:
+    line = f'root=/dev/vda {" ".join(words)} {check_context.NOVA}'
+    return f'upload it with --property os_command_line={shlex.quote(line)}'
+
+
+def _ostree(case: Case) -> Found:
+    deployments = [
+        f'{place.path}/deploy/{name}'
+        for place in case.inside('/ostree/deploy')
+        for name in case.reader.names(f'{place.path}/deploy')
+        if not name.endswith('.origin')
+    ]
+    told = case.command_line or ''
+    if not deployments or 'ostree=' in told or 'composefs=' in told:
+        return
+    words = needed(case.boot_options)
+    composed = any(
+        case.exists(f'{each}/.ostree.cfs') for each in deployments
+    ) or case.exists('/composefs')
+    what = ', by composefs,' if composed else ''
+    yield Problem(
+        'error',
+        f'it is a system of ostree or bootc: its files are{what} in '
+        f'{errors.shown(deployments[0])}, and without ostree= on the kernel '
+        'command line, it does not boot',
+        _command_line(words)
+        if words
+        else 'upload it with --property os_command_line=..., as its boot '
+        'loader has it',
+    )
 
 
 def _no_os_release(case: Case) -> Found:
@@ -259,6 +304,7 @@ def _systemd_offers(
 #: By their names.
 RULES: dict[str, Rule] = {
     'no-init': _no_init,
+    'ostree': _ostree,
     'no-os-release': _no_os_release,
     'no-kernel': _no_kernel,
     'architecture': _architecture,

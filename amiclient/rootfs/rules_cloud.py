@@ -6,6 +6,7 @@ The others are about what a system leaves behind that no copy should have.
 """
 
 from collections.abc import Iterator
+import os
 import shlex
 from typing import Any
 
@@ -15,6 +16,7 @@ from amiclient.rootfs.check_context import Case
 from amiclient.rootfs.check_context import Found
 from amiclient.rootfs.check_context import Problem
 from amiclient.rootfs.check_context import Rule
+from amiclient.source import file_tree
 from amiclient.source import fix
 
 _CONFIG = '/etc/cloud/cloud.cfg'
@@ -25,21 +27,29 @@ _IDENTIFY = '/etc/cloud/ds-identify.cfg'
 #: in that of EC2, and its drive.
 _SOURCES = {'ConfigDrive', 'OpenStack', 'Ec2'}
 
+#: The same, with what grows the root filesystem: Tiny Cloud (of Alpine) and
+#: that of CirrOS, by their makefiles.
+_GROWERS = (
+    '/sbin/tiny-cloud',
+    '/usr/sbin/tiny-cloud',
+    '/usr/bin/tiny-cloud',
+    '/sbin/cirros-ds',
+    '/usr/sbin/cirros-ds',
+)
+
 #: What does cloud-init's job in its stead.
 _OTHERS = (
     '/usr/bin/ignition',
     '/usr/lib/dracut/modules.d/30ignition/ignition',
     '/usr/bin/coreos-cloudinit',
-    '/usr/bin/tiny-cloud',
     '/usr/bin/glean',
     '/usr/local/bin/glean.sh',
-    '/usr/sbin/cirros-ds',
     '/usr/bin/afterburn',
 )
 
 
 def _no_cloud_init(case: Case) -> Found:
-    if case.has_cloud_init or case.program(*_OTHERS):
+    if case.has_cloud_init or case.program(*_OTHERS, *_GROWERS):
         return
     if case.exists('/etc/cloud/cloud-init.disabled'):
         message = 'cloud-init is disabled by /etc/cloud/cloud-init.disabled'
@@ -130,7 +140,7 @@ def _resizefs(case: Case) -> Found:
 
 
 def _no_growth(case: Case) -> Found:
-    if case.has_cloud_init or case.grows_early:
+    if case.has_cloud_init or case.grows_early or case.program(*_GROWERS):
         return
     yield Problem(
         'warning',
@@ -293,6 +303,23 @@ def _root_password(case: Case) -> Found:
                 return
 
 
+def _owners(case: Case) -> Found:
+    found = [
+        (path, node.uid)
+        for path in file_tree.SYSTEM
+        if (node := case.reader.find(f'/{os.fsdecode(path)}')) and node.uid
+    ]
+    if found:
+        paths = [f'/{os.fsdecode(path)}' for path, _ in found]
+        yield Problem(
+            'error',
+            f'{errors.some(paths, _SHOWN)} belong to user {found[0][1]}, not '
+            'to root: it was unpacked without root, and what was setuid may '
+            'not be that any more',
+            'give the archive or image itself, or unpack it as root',
+        )
+
+
 def _container(case: Case) -> Found:
     found = fix.leftovers(case.reader)
     if not found:
@@ -326,5 +353,6 @@ RULES: dict[str, Rule] = {
     'dhcp-leases': _leases,
     'udev-net-rules': _net_rules,
     'root-password': _root_password,
+    'owners': _owners,
     'container': _container,
 }

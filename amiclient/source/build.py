@@ -8,6 +8,7 @@ beside its target, has e2fsck check it, and only then gives it its name.
 
 import contextlib
 import dataclasses
+import logging
 import os
 import pathlib
 import uuid
@@ -35,6 +36,8 @@ from amiclient.source import streams
 from amiclient.source import tar
 from amiclient import sparse
 from amiclient import units
+
+_LOG = logging.getLogger(__name__)
 
 #: The part of the free disk that is left to others, as one in so many.
 _LEFT = 20
@@ -264,6 +267,13 @@ def _make(
         if request.owner is not None:
             mtree.give_to(*request.owner, tree)
         mtree.apply(planned.overrides, tree)
+        if strange := tree.foreign():
+            _LOG.warning(
+                '%s: %s belongs to user %d, not to root: if it was unpacked '
+                'without root, give the archive itself, or --owner',
+                name,
+                *strange,
+            )
         called = fstab.identity(tree.kept(b'etc/fstab'))
         wish = groups.Wish(
             label=called.label if request.label is None else request.label,

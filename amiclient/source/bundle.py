@@ -52,6 +52,7 @@ class Source:
     :param partition: the number of the partition that was taken.
     :param partitions: all of the disk's; empty if it is none.
     :param probe: what ``root`` was found to be, unless it is temporary.
+    :param boot_options: what a boot loader in it tells its kernel.
     :param seen: by its path, what :func:`amiclient.locks.state` said of a
         file when something was read in it that the rest depends on.
     """
@@ -68,6 +69,7 @@ class Source:
     format: str | None = None
     partition: int | None = None
     partitions: tuple[disk.Partition, ...] = ()
+    boot_options: str = ''
     probe: Probe | None = dataclasses.field(
         default=None, compare=False, repr=False
     )

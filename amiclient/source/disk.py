@@ -43,6 +43,11 @@ _ROOT_FILES = (
 KERNELS = ('vmlinu', 'bzImage', 'kernel-', 'Image')
 RAMDISKS = ('initrd', 'initramfs')
 
+#: Directories at the top of a /boot, of GRUB, ostree and others.
+_BOOT_DIRECTORIES = frozenset(
+    ('grub', 'grub2', 'loader', 'extlinux', 'syslinux', 'EFI')
+)
+
 #: Types of partitions that boot loaders know of: the Boot Loader
 #: Specification's own, which is preferred, and the EFI system partition.
 _LOADERS = (
@@ -133,7 +138,9 @@ class Partition:
     :param superblock: of its ext filesystem, if it has one that fits in.
     :param fat: what its FAT filesystem is called, if it has one.
     :param is_root: whether that has the files of a root filesystem.
-    :param is_boot: whether it has kernels or ramdisks at its top.
+    :param is_boot: whether it has kernels, ramdisks or a boot loader at its
+        top.
+    :param is_usr: whether it has what belongs on /usr, as Flatcar has it.
     """
 
     number: int
@@ -147,6 +154,7 @@ class Partition:
     fat: FatVolume | None
     is_root: bool
     is_boot: bool
+    is_usr: bool = False
 
     @property
     def typed_root(self) -> bool:
@@ -185,6 +193,8 @@ class Partition:
             words.append('with a root filesystem')
         elif self.is_boot:
             words.append('with what belongs in /boot')
+        elif self.is_usr:
+            words.append('with what belongs in /usr')
         return f'{self.number}: {", ".join(words)}'
 
 
@@ -213,15 +223,20 @@ class Disk:
             return self._wanted(number)
         ext = [each for each in self.partitions if each.superblock]
         roots = [each for each in ext if each.is_root]
-        rest = roots or [each for each in ext if not each.is_boot]
+        rest = roots or [e for e in ext if not (e.is_boot or e.is_usr)]
         typed = [each for each in rest if each.typed_root]
         for few in (rest, typed):
             if len(few) == 1:
                 return few[0]
         name = self.medium.name
         if roots:
+            told = (
+                f'several partitions have a root filesystem: {_listed(roots)}'
+            )
+            if len({each.size for each in roots}) == 1:
+                told += ' (an A/B layout, by their sizes)'
             raise errors.SourceError(
-                f'several partitions have a root filesystem: {_listed(roots)}',
+                told,
                 subject=name,
                 hint='choose one with --partition NUMBER',
             )
@@ -372,7 +387,7 @@ def _look(medium: Medium, kind: str) -> Disk:
 
 
 def _partition(medium: Medium, entry: partitions.PartitionEntry) -> Partition:
-    block, volume, is_root, is_boot = None, None, False, False
+    block, volume, is_root, is_boot, is_usr = None, None, False, False, False
     if entry.end > medium.size or not entry.size:
         what = 'beyond the end of the disk'
     else:
@@ -388,7 +403,8 @@ def _partition(medium: Medium, entry: partitions.PartitionEntry) -> Partition:
             what = 'a damaged ext2, ext3 or ext4 filesystem'
         else:
             is_root = _is_root(reader)
-            is_boot = not is_root and _is_boot(reader)
+            is_usr = not is_root and _is_usr(reader)
+            is_boot = not (is_root or is_usr) and _is_boot(reader)
     elif what == _FAT:
         volume = fat_volume(head)
     elif entry.type_name and what == 'unrecognised data':
@@ -405,6 +421,7 @@ def _partition(medium: Medium, entry: partitions.PartitionEntry) -> Partition:
         fat=volume,
         is_root=is_root,
         is_boot=is_boot,
+        is_usr=is_usr,
     )
 
 
@@ -420,4 +437,17 @@ def _is_boot(reader: Reader) -> bool:
         names = reader.names('/')
     except errors.SourceError:
         return False
-    return any(name.startswith((*KERNELS, *RAMDISKS)) for name in names)
+    return any(
+        name in _BOOT_DIRECTORIES or name.startswith((*KERNELS, *RAMDISKS))
+        for name in names
+    )
+
+
+def _is_usr(reader: Reader) -> bool:
+    try:
+        found = reader.find('/lib/os-release') or reader.find('/lib/systemd')
+    except errors.SourceError:
+        return False
+    return found is not None and not any(
+        name in ('etc', 'usr') for name in reader.names('/')
+    )

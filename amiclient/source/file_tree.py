@@ -31,6 +31,13 @@ _NAMES = (b'etc/passwd', b'etc/group')
 _KEPT = (*_NAMES, b'etc/fstab')
 _KEPT_SIZE = 1 << 20
 
+#: What belongs to root in any system: directories that packages install to,
+#: and files that say who may do what.
+SYSTEM = (b'etc', b'usr', b'usr/bin', b'usr/lib', b'etc/passwd', b'etc/shadow')
+
+#: Attributes that say again what others do: the access control lists of XFS.
+_AGAIN = (b'trusted.SGI_ACL_FILE', b'trusted.SGI_ACL_DEFAULT')
+
 #: Characters of a path that are shown; a member may be called anything.
 _SHOWN = 200
 
@@ -142,6 +149,8 @@ class FileTree:
         """Leave out attributes that ext4 does not know, and say so."""
         known = {}
         for name, value in found.items():
+            if name in _AGAIN:
+                continue
             if records.is_known_xattr(name):
                 known[name] = value
             elif name not in self._strange:
@@ -181,6 +190,18 @@ class FileTree:
         for path, size, head in self._heads:
             if _is_disk(bytes(head), size, self.name):
                 return errors.shown(path, _SHOWN)
+        return None
+
+    def foreign(self) -> tuple[str, int] | None:
+        """Find what belongs to root in a system, and does not here.
+
+        :returns: a path, and the number of its owner; None if there is none.
+        """
+        with contextlib.suppress(nodes.PathError):
+            for path in SYSTEM:
+                node = self.nodes.find(path)
+                if node is not None and node.uid:
+                    return f'/{os.fsdecode(path)}', node.uid
         return None
 
     def kept(self, path: bytes) -> bytes:

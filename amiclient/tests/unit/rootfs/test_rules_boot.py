@@ -89,6 +89,56 @@ class TestInit(checks.CheckCase):
         )  # fmt: skip
 
 
+class TestElsewhere(checks.CheckCase):
+    """The system is where a boot loader says."""
+
+    def elsewhere(self, options: str, **rest):
+        entry = f'linux /k\ninitrd /i\noptions root=UUID=1 ro {options}\n'
+        files: images.Files = {
+            'boot/k': samples.bzimage(release=checks.RELEASE.encode() + b' '),
+            'boot/i': checks.ramdisk(checks.DRIVERS),
+            'boot/loader/entries/1.conf': entry.encode(),
+            **rest.pop('files', {}),
+        }
+        return self.check(files, kernel=b'', drivers=None, **rest)
+
+    def test_ostree(self) -> None:
+        place = 'ostree/deploy/fedora/deploy/abc.0/usr/lib/os-release'
+        options = 'ostree=/ostree/boot.1/fedora/abc/0'
+        found = self.elsewhere(options, files={place: b'ID=fedora\n'})
+        self.assertFound('ostree', 'error', '/deploy/abc.0', found)
+        self.assertIn(
+            f"os_command_line='root=/dev/vda {options} console=",
+            found['ostree'].remedy or '',
+        )
+        self.assertNotIn('composefs', found['ostree'].message)
+        found = self.elsewhere(
+            options, files={place: b'', place[:-19] + '.ostree.cfs': b'x'}
+        )
+        self.assertIn('composefs', found['ostree'].message)
+        # With the remedy, nothing is wrong.
+        found = self.check(
+            {place: b''},
+            command_line=f'root=/dev/vda {options} console=ttyS0',
+        )
+        self.assertEqual({}, found)
+
+    def test_nixos(self) -> None:
+        init = 'nix/store/x-nixos-system-y/init'
+        found = self.elsewhere(
+            f'init=/{init}', files={init: checks.PROGRAM},
+            without=('usr/sbin/init',),
+        )  # fmt: skip
+        self.assertEqual('warning', found['no-init'].severity)
+        self.assertIn(f'init=/{init} ', found['no-init'].remedy or '')
+        found = self.check(
+            {init: checks.PROGRAM},
+            without=('usr/sbin/init',),
+            command_line=f'root=/dev/vda console=ttyS0 init=/{init}',
+        )
+        self.assertNotIn('no-init', found)
+
+
 class TestRamdisk(checks.CheckCase):
     def test_without_init(self) -> None:
         parts = samples.cpio([f'{_MODULES}/virtio_blk.ko', f'{_MODULES}/a.ko'])

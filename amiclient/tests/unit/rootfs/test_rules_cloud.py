@@ -28,6 +28,13 @@ class TestCloudInit(checks.CheckCase):
         )
         self.assertEqual({}, found)
 
+    def test_others_that_grow_it_too(self) -> None:
+        for name in ('usr/sbin/tiny-cloud', 'usr/sbin/cirros-ds'):
+            found = self.check(
+                {name: checks.PROGRAM}, without=('usr/bin/cloud',)
+            )
+            self.assertEqual({}, found)
+
     def test_switched_off(self) -> None:
         found = self.check({**_GROWS, 'etc/cloud/cloud-init.disabled': b''})
         self.assertFound('no-cloud-init', 'warning', 'disabled', found)

@@ -107,6 +107,15 @@ class TestTraces(checks.CheckCase):
         )
         self.assertEqual({}, found)
 
+    def test_owners(self) -> None:
+        found = self.check(
+            edit=('sif /etc/passwd uid 1000', 'sif /usr/bin uid 1000')
+        )
+        self.assertFound('owners', 'error', '/usr/bin, /etc/passwd', found)
+        self.assertIn('user 1000', found['owners'].message)
+        # What belongs to a user is no business of it.
+        self.assertEqual({}, self.check(edit=('sif /home/user uid 1000',)))
+
     def test_left_by_containers(self) -> None:
         remedy = self.found(
             'container', {'.dockerenv': b''}, 'no login', 'error'

@@ -242,6 +242,24 @@ class TestChoice(DiskCase):
         told = self.refused(path, errors.UsageError, partition=3)
         self.assertIn('there is no partition 3: 1: ', told)
 
+    def test_two_of_one_size(self) -> None:
+        root = self.other('etc/os-release')
+        told = self.refused(
+            self.disk(disks.Part(4, root), disks.Part(4, root))
+        )
+        self.assertIn('an A/B layout', told)
+
+    def test_parts_of_systems(self) -> None:
+        """What belongs on /boot or /usr is not taken for a root."""
+        for names, words in (
+            (('grub2/grub.cfg', 'loader/entries/1.conf'), '/boot'),
+            (('lib/os-release', 'bin/sh', 'share/x'), '/usr'),
+        ):
+            path = self.disk(disks.Part(4, self.other(*names)))
+            told = self.refused(path)
+            self.assertIn('no partition has an ext2, ext3 or ext4', told)
+            self.assertIn(f'with what belongs in {words}', told)
+
     def test_type_decides(self) -> None:
         path = self.disk(
             disks.Part(4, self.other('etc/os-release')),
