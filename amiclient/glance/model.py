@@ -239,6 +239,13 @@ class ImageRecord:
         )
 
     @property
+    def is_snapshot(self) -> bool:
+        """Whether Nova made it of a server."""
+        return self.properties.get('image_type') == 'snapshot' or bool(
+            self.properties.get('base_image_ref')
+        )
+
+    @property
     def kernel_id(self) -> str | None:
         """The id of the AKI that this image links to."""
         return self.properties.get('kernel_id') or None
@@ -337,9 +344,44 @@ class Triple:
 COMMAND_LINE = 'os_command_line'
 
 
+#: What Nova calls the root disk on each bus that it knows for QEMU and KVM
+#: (nova/virt/libvirt/blockinfo.py), and what the kernel calls it. None is that
+#: of an image which does not say.
+BUSES = {
+    None: ('/dev/vda', '/dev/vda'),
+    'virtio': ('/dev/vda', '/dev/vda'),
+    'scsi': ('/dev/sda', '/dev/sda'),
+    'sata': ('/dev/sda', '/dev/sda'),
+    'usb': ('/dev/sda', '/dev/sda'),
+    'ide': ('/dev/hda', '/dev/sda'),
+    'fdc': ('/dev/fda', '/dev/fd0'),
+}
+
+#: Devices that are disks without partitions, and what is behind the name of
+#: one of their partitions.
+_PARTITION = re.compile(r'(/dev/(?:[hsv]|xv)d[a-z])(\d+)')
+
+
+def root_of(line: str) -> str | None:
+    """Tell what a command line has for the root filesystem.
+
+    :returns: the last one, which counts; None if it has none.
+    """
+    words = [word for word in line.split() if word.startswith('root=')]
+    return words[-1].removeprefix('root=') if words else None
+
+
 def has_root(line: str) -> bool:
     """Tell whether a command line names the root filesystem."""
-    return any(word.startswith('root=') for word in line.split())
+    return root_of(line) is not None
+
+
+def is_partition(root: str) -> bool:
+    """Tell whether a root filesystem is named as a partition is."""
+    by_table = root.startswith(
+        ('PARTUUID=', 'PARTLABEL=', '/dev/disk/by-part')
+    )
+    return by_table or _PARTITION.fullmatch(root) is not None
 
 
 def with_root(line: str, bus: str | None) -> str:
@@ -347,7 +389,7 @@ def with_root(line: str, bus: str | None) -> str:
 
     :param bus: the property ``hw_disk_bus``, which decides on the device.
     """
-    device = '/dev/sda' if bus == 'scsi' else '/dev/vda'
+    device = BUSES.get(bus, BUSES[None])[1]
     # The kernel keeps to the consoles that were chosen.
     chosen = any(word.startswith('console=') for word in line.split())
     consoles = '' if chosen else 'console=tty0 console=ttyS0'

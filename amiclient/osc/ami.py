@@ -204,7 +204,12 @@ class SaveAmi(command.ShowOne):
         options.add(
             parser,
             options.image('Image to save')
-            | {'--directory <directory>': directory},
+            | {
+                '--directory <directory>': directory,
+                '--keep-hardware': 'Keep the hardware properties that Nova '
+                'set in a snapshot, such as hw_machine_type (default: leave '
+                'them out)',
+            },
         )
         # cliff has --format as another name of -f, which is left as it is.
         group = parser.add_argument_group(

@@ -248,6 +248,10 @@ _LISTED = {
 }
 
 
+def _type(is_snapshot: bool) -> str:
+    return 'snapshot' if is_snapshot else 'image'
+
+
 def parts(*, long: bool) -> Table:
     """Choose the columns of a list of kernels or ramdisks."""
     short = {'ID': 'image.id', 'Name': 'image.name', 'Status': 'image.status'}
@@ -275,6 +279,7 @@ def amis(*, long: bool, check: bool) -> Table:
             'Kernel Name': 'ami.kernel.name',
             'Ramdisk Name': 'ami.ramdisk.name',
             'Disk Format': 'ami.image.disk_format',
+            'Type': ('ami.image.is_snapshot', _type),
         }
         found |= {header: f'ami.{path}' for header, path in _LISTED.items()}
     if check:

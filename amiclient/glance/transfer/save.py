@@ -53,6 +53,21 @@ _TAG = re.compile(r'[0-9A-Fa-f-]{36}-[0-9a-f]+\.part')
 _ANOTHER = 'choose another --directory'
 
 
+#: What Nova puts down in a server, and so in its snapshots, unless its image
+#: says something else (_register_undefined_instance_details() in
+#: nova/virt/libvirt/driver.py); with the value that can be left out, if only
+#: that one can.
+_BY_NOVA = {
+    'hw_cdrom_bus': None,
+    'hw_disk_bus': 'virtio',
+    'hw_input_bus': None,
+    'hw_machine_type': None,
+    'hw_pointer_model': None,
+    'hw_video_model': None,
+    'hw_vif_model': 'virtio',
+}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SaveRequest:
     """A triple that is to be saved.
@@ -61,11 +76,13 @@ class SaveRequest:
     :param directory: where to; for ``directory`` None stands for one that is
         named after the AMI, for ``uec`` for the current one.
     :param format: ``directory``, or ``uec`` for one archive.
+    :param keep_hardware: whether to keep what Nova set in a snapshot.
     """
 
     ami: str
     directory: pathlib.Path | None = None
     format: str = 'directory'
+    keep_hardware: bool = False
     patience: retry.Patience | None = None
 
 
@@ -101,7 +118,7 @@ def save(
     """
     catalog = client.Catalog(proxy, patience=request.patience)
     records = _records(links.show(catalog, request.ami))
-    collector = _Collector(proxy, records, request.patience, progress)
+    collector = _Collector(proxy, records, request, progress)
     if request.format == 'uec':
         directory = request.directory or pathlib.Path()
         return _UecArchive(collector, directory, progress).save()
@@ -134,11 +151,12 @@ class _Collector:
         self,
         proxy: '_proxy.Proxy',
         records: Mapping[str, model.ImageRecord],
-        patience: retry.Patience | None,
+        request: SaveRequest,
         progress: Progress,
     ) -> None:
         self._proxy = proxy
-        self._patience = patience
+        self._patience = request.patience
+        self._keep = request.keep_hardware
         self._progress = progress
         self.records = records
         self.stem = manifests.stem(records['image'].name)
@@ -192,7 +210,12 @@ class _Collector:
     def manifest(self, sha512: Mapping[str, str]) -> Manifest:
         """Describe the triple as it is in the cloud."""
         parts = {
-            noun: _part(record, self.names[noun], sha512[noun])
+            noun: _part(
+                record,
+                self.names[noun],
+                sha512[noun],
+                keep=self._keep,
+            )
             for noun, record in self.records.items()
         }
         return Manifest(
@@ -320,8 +343,13 @@ def _add(error: BaseException, words: str) -> None:
 
 
 def _part(
-    record: model.ImageRecord, file: str, sha512: str
+    record: model.ImageRecord, file: str, sha512: str, *, keep: bool
 ) -> manifests.ManifestPart:
+    properties = manifests.travelling(record.properties)
+    if record.is_snapshot and not keep:
+        for name, value in _BY_NOVA.items():
+            if value in (None, properties.get(name)):
+                properties.pop(name, None)
     return manifests.ManifestPart(
         file=file,
         size=download.check(record),
@@ -336,7 +364,7 @@ def _part(
         protected=record.protected,
         hidden=record.hidden,
         tags=tuple(sorted(record.tags)),
-        properties=manifests.travelling(record.properties),
+        properties=properties,
     )
 
 

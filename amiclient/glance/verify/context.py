@@ -19,6 +19,7 @@ RECORDS: Mapping[str, Severity] = {
     'command-line': 'error',
     'dangling': 'error',
     'deactivated': 'error',
+    'disk-bus': 'error',
     'foreign-owner': 'warning',
     'hidden': 'note',
     'less-visible': 'error',
@@ -28,6 +29,7 @@ RECORDS: Mapping[str, Severity] = {
     'no-kernel': 'error',
     'no-ramdisk': 'note',
     'no-size': 'error',
+    'root-device': 'error',
     'not-active': 'error',
     'swapped': 'error',
     'unprotected': 'warning',
@@ -47,6 +49,7 @@ DATA: Mapping[str, Severity] = {
     'not-examined': 'note',
     'same': 'note',
     'size': 'warning',
+    'unclean': 'warning',
     'unreadable': 'error',
 }
 

@@ -246,6 +246,10 @@ def _root(
         path = path.with_name(_REPLAYED)
         sparse.copy(root.path, path)
         tools.preen(path)
+    elif not root.superblock.clean:
+        message = f'{title} has no journal, and was not unmounted, or has '
+        message += 'errors on record: e2fsck runs at the first boot'
+        yield context.found('unclean', Kind.AMI, message, advice=renewal)
     if not tools.check(path):
         message = f'{title} has a damaged filesystem (e2fsck: '
         message += f'{tools.objections(path)})'

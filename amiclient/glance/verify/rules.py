@@ -65,6 +65,7 @@ def _bad_link(context: Context) -> Iterator[Finding]:
     for kind, key in LINKS.items():
         value = context.image.properties.get(key)
         if value is None or UUID.fullmatch(str(value)):
+            yield from _upper_case(context, kind, key, value)
             continue
         unset = 'openstack', 'image', 'unset', '--property', key, ami
         yield context.found(
@@ -75,6 +76,21 @@ def _bad_link(context: Context) -> Iterator[Finding]:
             *([unset] if kind is Kind.ARI else []),
             advice=_another(context, kind),
         )
+
+
+def _upper_case(
+    context: Context, kind: Kind, key: str, value: object
+) -> Iterator[Finding]:
+    text = str(value)
+    if value is None or text == text.lower():
+        return
+    yield context.found(
+        'bad-link',
+        kind,
+        f'{context.title} has {text!r} for {key}, in upper case: Glance has '
+        'no such image',
+        setting(context.image, '--property', f'{key}={text.lower()}'),
+    )
 
 
 def _dangling(context: Context) -> Iterator[Finding]:
@@ -91,7 +107,8 @@ def _dangling(context: Context) -> Iterator[Finding]:
     unset = 'openstack', 'ami', 'unset', '--ramdisk', context.image.id
     for kind, key in LINKS.items():
         value = context.image.properties.get(key)
-        if kind not in there and UUID.fullmatch(str(value)):
+        text = str(value)
+        if kind not in there and UUID.fullmatch(text) and text == text.lower():
             yield context.found(
                 'dangling',
                 kind,
@@ -120,6 +137,13 @@ def _not_active(context: Context) -> Iterator[Finding]:
             yield context.found(
                 'deactivated', kind, message, command, image=image
             )
+        elif image.status != 'active' and image.is_snapshot:
+            message = (
+                f'{name} is {image.status}: it is a snapshot, which Nova '
+            )
+            message += 'still saves, or has failed to save'
+            advice = 'wait for it, or make another one'
+            yield context.found('not-active', kind, message, advice=advice)
         elif image.status != 'active':
             why = _STATES.get(image.status, 'its data is not available')
             message = f'{name} is {image.status}: {why}'
@@ -189,14 +213,80 @@ def other_architecture(
 def _command_line(context: Context) -> Iterator[Finding]:
     image = context.image
     line = image.properties.get(model.COMMAND_LINE)
-    if not line or model.has_root(line):
+    if not line:
         return
-    whole = model.with_root(line, image.properties.get('hw_disk_bus'))
+    bus = image.properties.get('hw_disk_bus')
+    root = model.root_of(line)
+    if root is not None:
+        yield from _root_told(context, line, root, bus)
+        return
+    whole = model.with_root(line, bus)
     message = f'{context.title} has an os_command_line without root=: it '
     message += "replaces all of Nova's own, and the kernel finds no root "
     message += 'filesystem'
     command = setting(image, '--property', f'{model.COMMAND_LINE}={whole}')
     yield context.found('command-line', Kind.AMI, message, command)
+
+
+def _root_told(
+    context: Context, line: str, root: str, bus: str | None
+) -> Iterator[Finding]:
+    """Look at the root filesystem that an os_command_line names."""
+    image = context.image
+    # Other formats may hold a disk with partitions.
+    if image.disk_format != Kind.AMI.value:
+        return
+    device = model.BUSES.get(bus, model.BUSES[None])[1]
+    is_partition = model.is_partition(root)
+    is_other = bus is not None and root in {d for _, d in model.BUSES.values()}
+    if not is_partition and (not is_other or root == device):
+        return
+    why = 'which is a partition, but the disk of an AMI has none'
+    if not is_partition:
+        why = f'but its hw_disk_bus is {bus}, whose disk is {device}'
+    message = f'{context.title} has an os_command_line with root={root}, {why}'
+    words = [
+        f'root={device}' if word.startswith('root=') else word
+        for word in line.split()
+    ]
+    whole = ' '.join(dict.fromkeys(words))
+    command = setting(image, '--property', f'{model.COMMAND_LINE}={whole}')
+    yield context.found('command-line', Kind.AMI, message, command)
+
+
+def _disk_bus(context: Context) -> Iterator[Finding]:
+    """Compare the bus of the disk with what the kernel is told by it."""
+    image = context.image
+    bus = image.properties.get('hw_disk_bus')
+    name = image.properties.get('root_device_name')
+    if bus not in model.BUSES:
+        message = f'{context.title} has the unknown hw_disk_bus {bus!r}: '
+        message += 'the server ends in ERROR'
+        command = setting(image, '--property', 'hw_disk_bus=virtio')
+        yield context.found('disk-bus', Kind.AMI, message, command)
+        return
+    if model.root_of(image.properties.get(model.COMMAND_LINE) or ''):
+        # The kernel is not told what Nova calls it.
+        return
+    told, device = model.BUSES[bus]
+    if name is not None:
+        told = name if name.startswith('/') else f'/dev/{name}'
+    if told == device:
+        return
+    if name is not None:
+        message = f'{context.title} has the root_device_name {name!r}, but '
+        message += f'its disk is {device}: the kernel finds no root filesystem'
+        if bus != 'ide':
+            unset = 'openstack', 'image', 'unset', '--property'
+            command = (*unset, 'root_device_name', image.id)
+            yield context.found('root-device', Kind.AMI, message, command)
+            return
+    else:
+        message = f'{context.title} has the hw_disk_bus {bus}, for which Nova '
+        message += f'tells the kernel root={told}, but the disk is {device}'
+    whole = model.with_root('', bus)
+    command = setting(image, '--property', f'{model.COMMAND_LINE}={whole}')
+    yield context.found('disk-bus', Kind.AMI, message, command)
 
 
 def _no_data(context: Context) -> Iterator[Finding]:
@@ -237,8 +327,8 @@ def _min_disk(context: Context) -> Iterator[Finding]:
     needed = units.gib(size or 0)
     if image.min_disk < needed:
         message = f'{context.title} needs a disk of {needed} GiB, but its '
-        message += f'min_disk is {image.min_disk}: with a smaller flavor the '
-        message += 'server fails late, and no reason is given'
+        message += f'min_disk is {image.min_disk}: with a smaller flavor Nova '
+        message += 'refuses the server, or it fails; both name the two sizes'
         command = setting(image, '--min-disk', str(needed))
         yield context.found('min-disk', Kind.AMI, message, command)
 
@@ -389,6 +479,7 @@ _RULES = (
     _wrong_format,
     _architecture,
     _command_line,
+    _disk_bus,
     _no_data,
     _min_disk,
     _less_visible,

@@ -91,6 +91,83 @@ class TestReports(wire.CatalogTest):
         self.assertEqual([], self.asked())
 
 
+class TestDisk(base.TestCase):
+    """What Nova tells the kernel of the disk, and what the kernel has."""
+
+    def found(self, **properties):
+        known = context.Context(ami(**properties), viewer=context.Viewer())
+        return {
+            (each.rule, (each.remedy or '').rpartition('--property ')[2])
+            for each in rules.examine(known)
+        }
+
+    def test_what_boots(self):
+        for properties in (
+            {},
+            {'hw_disk_bus': 'virtio', 'root_device_name': '/dev/vda'},
+            {'hw_disk_bus': 'scsi', 'root_device_name': 'sda'},
+            {'hw_disk_bus': 'sata'},
+            {'hw_disk_bus': 'ide', 'os_command_line': 'root=/dev/sda'},
+            {'hw_disk_bus': 'ide', 'root_device_name': '/dev/sda'},
+            {'os_command_line': 'root=/dev/vda1 root=LABEL=x quiet'},
+            {'os_command_line': 'root=UUID=1-2'},
+            # There may be partitions in it.
+            {'os_command_line': 'root=/dev/vda1', 'disk_format': 'raw',
+             'container_format': 'bare'},
+        ):  # fmt: skip
+            self.assertEqual(set(), self.found(**properties), properties)
+
+    def test_what_does_not(self):
+        nova = f"console=tty0 console=ttyS0' {AMI}"
+        for properties, rule, remedy in (
+            ({'hw_disk_bus': 'ide'}, 'disk-bus',
+             f"'os_command_line=root=/dev/sda {nova}"),
+            ({'hw_disk_bus': 'ide', 'root_device_name': '/dev/vda'},
+             'disk-bus', f"'os_command_line=root=/dev/sda {nova}"),
+            ({'hw_disk_bus': 'sata', 'os_command_line': 'quiet'},
+             'command-line', "'os_command_line=root=/dev/sda console=tty0 "
+             f"console=ttyS0 quiet' {AMI}"),
+            ({'hw_disk_bus': 'nvme'}, 'disk-bus', f'hw_disk_bus=virtio {AMI}'),
+            ({'hw_disk_bus': 'scsi', 'root_device_name': '/dev/vda'},
+             'root-device', f'root_device_name {AMI}'),
+            ({'root_device_name': '/dev/vda1'}, 'root-device',
+             f'root_device_name {AMI}'),
+            ({'os_command_line': 'root=/dev/vda1 quiet'}, 'command-line',
+             f"'os_command_line=root=/dev/vda quiet' {AMI}"),
+            ({'os_command_line': 'root=PARTUUID=1-2', 'hw_disk_bus': 'sata'},
+             'command-line', f'os_command_line=root=/dev/sda {AMI}'),
+            ({'os_command_line': 'root=/dev/vda', 'hw_disk_bus': 'sata'},
+             'command-line', f'os_command_line=root=/dev/sda {AMI}'),
+        ):  # fmt: skip
+            self.assertEqual({(rule, remedy)}, self.found(**properties))
+
+    def test_links_in_upper_case(self):
+        image = records.record(
+            kernel_id=KERNEL.upper().replace('2', 'A'),
+            ramdisk_id=RAMDISK,
+            min_disk=1,
+        )
+        known = context.Context(
+            links.Ami(image, None, records.ramdisk()), viewer=context.Viewer()
+        )
+        (found,) = rules.examine(known)
+        self.assertEqual('bad-link', found.rule)
+        self.assertIn(
+            f'kernel_id={image.kernel_id.lower()}', found.remedy or ''
+        )
+
+    def test_snapshots(self):
+        snapshot = ami(
+            status='saving', image_type='snapshot', size=None,
+            os_hash_value=None,
+        )  # fmt: skip
+        known = context.Context(snapshot, viewer=context.Viewer())
+        (found,) = rules.examine(known)
+        self.assertEqual('not-active', found.rule)
+        self.assertIn('Nova still saves', found.message)
+        self.assertNotIn('upload it again', found.message)
+
+
 class TestViewer(base.TestCase):
     def test_who_can_change_what(self):
         theirs, ours = (

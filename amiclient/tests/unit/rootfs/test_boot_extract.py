@@ -37,7 +37,9 @@ class TestTaking(base.TestCase):
         """Tell the bytes of kernel and ramdisk, and what is said."""
         source = bundle.Source(root=images.image(self.tmp(), files))
         with boot_extract.completed(
-            source, boot_extract.Wanted(), name=pathlib.Path('system.img')
+            source,
+            boot_extract.BootSelection(),
+            name=pathlib.Path('system.img'),
         ) as complete:
             return (
                 complete.kernel.read_bytes(),
@@ -101,9 +103,9 @@ class TestTaking(base.TestCase):
 
     def test_kernel_that_cannot_be_unpacked(self) -> None:
         for payload, why in (
-            (b'what?' * 4000, 'is of no use'),
-            (zstd(samples.arm64())[:-40], 'is of no use'),
-            (zstd(b'text' * 10000), 'is of no use'),
+            (b'what?' * 4000, 'cannot be used'),
+            (zstd(samples.arm64())[:-40], 'cannot be used'),
+            (zstd(b'text' * 10000), 'cannot be used'),
         ):
             content = samples.zboot(0xAA64, payload, b'zstd22')
             error = self.assertRaises(

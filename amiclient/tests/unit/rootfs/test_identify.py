@@ -105,9 +105,11 @@ class TestKernels(base.TestCase):
         self.assertIn('(EFI zboot with zstd)', str(error))
         # The command in the hint does it.
         _, _, command = str(error).partition('; unpack it: ')
-        subprocess.run(command, shell=True, check=True, cwd=self.folder)
-        self.assertEqual(samples.arm64(), (self.folder / 'Image').read_bytes())
-        found = identify.startable_kernel(self.folder / 'Image')
+        subprocess.run(command, shell=True, check=True, cwd=self.directory)
+        self.assertEqual(
+            samples.arm64(), (self.directory / 'Image').read_bytes()
+        )
+        found = identify.startable_kernel(self.directory / 'Image')
         self.assertEqual('ARM64 Image', found.format)
 
     def test_images(self) -> None:

@@ -113,7 +113,7 @@ class TestElsewhere(checks.CheckCase):
         )
         self.assertNotIn('composefs', found['ostree'].message)
         found = self.elsewhere(
-            options, files={place: b'', place[:-19] + '.ostree.cfs': b'x'}
+            options, files={place: b'', place[:-18] + '.ostree.cfs': b'x'}
         )
         self.assertIn('composefs', found['ostree'].message)
         # With the remedy, nothing is wrong.

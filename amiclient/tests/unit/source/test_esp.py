@@ -167,6 +167,7 @@ class TestFound(LoaderCase):
         boot = self.fat(files)
         expected = [
             (version, f'/{_MACHINE}/{version}/linux',
+             f'/{_MACHINE}/{version}/microcode + '
              f'/{_MACHINE}/{version}/initrd.img-{version}', 'entry')
             for version in ('6.1.0-13-amd64', '6.1.0-9-amd64')
         ]  # fmt: skip
@@ -204,8 +205,8 @@ class TestFound(LoaderCase):
             disks.Part(4, self.fat(files)), disks.Part(8, self.root())
         )
         expected = [
-            ('6.10.2-arch1-1', '/VMLINUZ-LINUX', '/Initramfs-linux.img',
-             'entry'),
+            ('6.10.2-arch1-1', '/VMLINUZ-LINUX',
+             '/intel-ucode.img + /Initramfs-linux.img', 'entry'),
             ('6.6.1-1-lts', '/EFI/arch/vmlinuz-lts', '/efi/arch/initrd-lts',
              'entry'),
         ]  # fmt: skip

@@ -186,11 +186,11 @@ class TestUntying(base.TestCase):
             end = '\n' if before and before[-1] != '\n' else ''
             self.assertEqual(f'{before or ""}{end}{line}', text)
             self.assertIn('no line for /', note)
-        (self.folder / 'tree' / 'etc' / 'fstab').unlink()
+        (self.directory / 'tree' / 'etc' / 'fstab').unlink()
         for kind in ('inline_data', '^64bit,^extent', '^metadata_csum'):
             text, _ = self.mended(None, '-O', kind, '-I', '256')
             self.assertEqual(line, text)
-        with reader.opened(self.folder / 'root.img') as tree:
+        with reader.opened(self.directory / 'root.img') as tree:
             node = tree.find('/etc/fstab')
         assert node is not None
         self.assertEqual(0o644, node.mode & 0o7777)
@@ -212,7 +212,7 @@ class TestUntying(base.TestCase):
 
     def test_left_by_containers(self) -> None:
         self.image('LABEL=x / ext4\n')
-        tree = self.folder / 'tree'
+        tree = self.directory / 'tree'
         (tree / '.dockerenv').write_bytes(b'')
         (tree / 'run').mkdir()
         (tree / 'run' / '.containerenv').write_bytes(b'engine="podman"')
