@@ -37,7 +37,7 @@ class Kernel:
     release: str | None
     size: int
     state: locks.State = ()
-    packed: kernel_formats.Packed | None = None
+    packed: kernel_formats.PackedKernel | None = None
 
     def objection(self, name: str) -> errors.SourceError | None:
         """Say why hosts cannot start it; None if they can.

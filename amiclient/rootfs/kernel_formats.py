@@ -68,7 +68,7 @@ _PT_INTERP = 3
 
 
 @dataclasses.dataclass(frozen=True)
-class Packed:
+class PackedKernel:
     """An Image that is compressed, and does not decompress itself in QEMU.
 
     :param kind: how, such as ``zstd``.
@@ -94,7 +94,7 @@ class KernelFormat:
     name: str
     architecture: str | None
     release: str | None
-    packed: Packed | None = None
+    packed: PackedKernel | None = None
 
 
 class NotBootableError(errors.SourceError):
@@ -190,7 +190,7 @@ def _zboot(
     # Hosts with a QEMU from before 8.0 start none of them, later ones those
     # with gzip (unpack_efi_zboot_image() in hw/core/loader.c).
     named = bytes(head[0x18:0x38]).split(b'\0')[0].decode('ascii', 'replace')
-    packed = Packed(kind or named, offset, length)
+    packed = PackedKernel(kind or named, offset, length)
     return KernelFormat('EFI zboot', _pe_machine(head), release, packed)
 
 
@@ -213,7 +213,7 @@ def _compressed(file: BinaryIO, kind: str, name: str) -> KernelFormat | None:
     return dataclasses.replace(
         found,
         name=f'{kind}-compressed {found.name}',
-        packed=None if starts else Packed(kind),
+        packed=None if starts else PackedKernel(kind),
     )
 
 

@@ -302,7 +302,7 @@ def mend(text: str, found: tuple[Tie, ...]) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Identity:
+class FstabIdentity:
     """What a filesystem is called by its own fstab.
 
     :param uuid: 16 bytes; None if it does not say.
@@ -313,7 +313,7 @@ class Identity:
     label: str | None = None
 
 
-def identity(data: bytes) -> Identity:
+def identity(data: bytes) -> FstabIdentity:
     """Tell what the filesystem on / is called, if an ext filesystem can be.
 
     :param data: the file.
@@ -323,16 +323,16 @@ def identity(data: bytes) -> Identity:
             continue
         name, value = entry.tag
         if name == 'LABEL' and 0 < len(encoded(value)) <= _LABEL:
-            return Identity(label=value)
+            return FstabIdentity(label=value)
         if name == 'UUID' and len(value) == _UUID:
             try:
                 found = uuid.UUID(value).bytes
             except ValueError:
                 break
             # None at all, for e2fsck.
-            return Identity(uuid=found if any(found) else None)
+            return FstabIdentity(uuid=found if any(found) else None)
         break
-    return Identity()
+    return FstabIdentity()
 
 
 def boot_mounts(image: pathlib.Path) -> tuple[FstabEntry, ...]:

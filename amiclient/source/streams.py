@@ -102,12 +102,8 @@ class _DamageError(Exception):
 class _FollowedError(Exception):
     """What is compressed has come to its end, but the file has not.
 
-    :param position: where that goes on.
+    Its argument is where that goes on.
     """
-
-    def __init__(self, position: int) -> None:
-        super().__init__()
-        self.position = position
 
 
 _DAMAGE = (_DamageError, EOFError, zlib.error, lzma.LZMAError)
@@ -369,7 +365,7 @@ def chunks(
         try:
             data = reader.read(min(_OUTPUT, limit - done))
         except _FollowedError as error:
-            ended(error.position)
+            ended(error.args[0])
             return
         except EOFError:
             return
