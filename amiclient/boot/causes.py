@@ -194,6 +194,13 @@ _POINT = re.compile(
     r'(/\S{0,200})\.$'
 )
 
+#: What systemd says of a unit that failed (src/core/job.c, unit.c): its name,
+#: its description, or both.
+_FAILED = re.compile(
+    r'\[(?:FAILED| TIME )\] (?:Failed to|Timed out) [a-z]+ '
+    r'(?:on |for |swap |up automount )?(\S.{0,200}?)(?: - .*)?\.$'
+)
+
 
 class Signs:
     """What of it a guest has said so far."""
@@ -202,6 +209,8 @@ class Signs:
         self._seen: set[str] = set()
         #: The first mount point that is missing.
         self._point: str | None = None
+        #: What failed, as systemd calls it, in the order of its lines.
+        self._failed: dict[str, None] = {}
         self._speaks = False
 
     def look(self, line: str) -> None:
@@ -212,13 +221,26 @@ class Signs:
                 self._seen.add(name)
         if self._point is None and (found := _POINT.search(line)):
             self._point = found[1]
+        if found := _FAILED.search(line):
+            self._failed[found[1]] = None
 
     def add(self, other: 'Signs') -> 'Signs':
         both = Signs()
         both._seen = self._seen | other._seen
         both._point = self._point or other._point
+        both._failed = self._failed | other._failed
         both._speaks = self._speaks or other._speaks
         return both
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """The units that failed, so far as systemd has said it."""
+        return tuple(
+            name
+            for name in self._failed
+            # Of a line that comes in pieces, one may end at a dot.
+            if not any(other.startswith(f'{name}.') for other in self._failed)
+        )
 
     @property
     def final(self) -> bool:

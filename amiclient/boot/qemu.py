@@ -206,7 +206,14 @@ def arguments(machine: Machine, channels: Channels) -> tuple[str, ...]:
     if machine.ramdisk is not None:
         found += ['-initrd', str(machine.ramdisk)]
     found += _disks(machine) + _network() + _channels(channels)
-    return (*found, '-device', 'virtio-balloon-pci')
+    # QEMU's own source of random numbers, which needs no device to open.
+    return (
+        *found,
+        '-device', 'virtio-balloon-pci',
+        '-object', 'rng-builtin,id=rng0',
+        '-device', 'virtio-rng-pci,rng=rng0',
+        '-device', 'vmcoreinfo',
+    )  # fmt: skip
 
 
 def _smbios(uuid: str) -> str:

@@ -46,6 +46,9 @@ _SECTORS = f'sectors of {qemu.SECTOR} bytes'
 #: How much larger than the root filesystem its disk is.
 _GROWTH = 2
 
+#: What a getty on the virtio console says, or has in /etc/issue.
+_LOGIN = re.compile(rf'login:|\b{session.VIRTUAL}\b')
+
 #: Results after which the guest can still write what it has in memory.
 ALIVE = ('booted', 'left')
 
@@ -112,6 +115,9 @@ class Booted:
     :param disk: bytes that there were for it.
     :param accelerator: ``kvm`` or ``tcg``.
     :param cause: why it did not boot, if that is known.
+    :param read_only: whether the root filesystem was never mounted
+        read-write; None if it did not boot.
+    :param failed_units: what systemd could not start, as it says.
     :param lines: the last ones of the console with the most to say.
     :param screen: whether they are from the screen, and on no console.
     """
@@ -127,6 +133,8 @@ class Booted:
     cause: causes.Cause | None
     lines: tuple[str, ...]
     screen: bool = False
+    read_only: bool | None = None
+    failed_units: tuple[str, ...] = ()
 
     @property
     def succeeded(self) -> bool:
@@ -434,8 +442,16 @@ class BootRun:
 
     @property
     def _matched(self) -> str | None:
-        found = (one.matched for one in self._consoles.values())
-        return next((line for line in found if line is not None), None)
+        found = self._consoles[session.SERIAL].matched
+        if found is None and not self._asks_in_vain:
+            found = self._consoles[session.VIRTUAL].matched
+        return found
+
+    @property
+    def _asks_in_vain(self) -> bool:
+        """Whether there is a login where Nova has no console."""
+        line = self._consoles[session.VIRTUAL].matched
+        return line is not None and bool(_LOGIN.search(line))
 
     @property
     def _signs(self) -> causes.Signs:
@@ -451,7 +467,7 @@ class BootRun:
         found = self._signs.cause
         if found is not None or self._result != 'timeout':
             return found
-        if self._screen.matched is not None:
+        if self._screen.matched is not None or self._asks_in_vain:
             return causes.named('no-console')
         if time.monotonic() - self._heard > _SILENCE:
             return self._told.guess
@@ -470,7 +486,8 @@ class BootRun:
 
     def result(self, machine: qemu.Machine, directory: pathlib.Path) -> Booted:
         """Tell what became of it, and look at what it left on the disk."""
-        before = self._plan.root.superblock.size
+        known = self._plan.root.superblock
+        before = known.size
         found = qemu.superblock_of(machine.disk, machine.source, directory)
         alive = self._result in ALIVE
         if alive and found and found.needs_recovery and found.size <= before:
@@ -491,4 +508,8 @@ class BootRun:
             cause=None if alive else self._cause,
             lines=tuple(causes.relevant(lines)),
             screen=screen,
+            read_only=found.mounted == known.mounted
+            if alive and found
+            else None,
+            failed_units=self._signs.failed,
         )

@@ -146,6 +146,7 @@ class Superblock:
     :param mmp_interval: seconds between two updates of it.
     :param orphan_inode: the inode of the file that names those; 0 for none.
     :param written: time of the last write, seconds since the epoch.
+    :param mounted: time of the last mount that let anybody write.
     """
 
     filesystem: str
@@ -179,6 +180,7 @@ class Superblock:
     mmp_block: int
     mmp_interval: int
     written: int
+    mounted: int
 
     @property
     def size(self) -> int:
@@ -322,6 +324,7 @@ def parse(data: bytes, name: str) -> Superblock:
         mmp_block=_u32(data, 0x168) | _u32(data, 0x16C) << 32 if mmp else 0,
         mmp_interval=_u16(data, 0x166) if mmp else 0,
         written=_u32(data, 0x30) | data[0x274] << 32,
+        mounted=_u32(data, 0x2C) | data[0x275] << 32,
     )
     _check(found, name)
     return found

@@ -38,6 +38,7 @@ _CONSOLE: options.Options = {
     'that of the virtio console is written to <file>.hvc0',
     '--interactive': 'Connect this terminal to the console of the guest, '
     'until you type Ctrl-] (or Ctrl-A x), or the guest stops',
+    '--strict': 'Return exit status 1 for warnings about the guest, too',
 }
 
 
@@ -46,13 +47,16 @@ class BootImage(command.ShowOne):
 
     It boots in QEMU, with the kernel command line and the devices that Nova
     gives an AMI, on a temporary disk; the source is not changed. The exit
-    status is 0 when the expected text appears on the console.
+    status is 0 when the expected text appears on the console. Warnings tell
+    of systemd units that failed, and of a root filesystem that stayed
+    read-only.
     """
 
     auth_required = False
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         options.add(parser, sources.SOURCE | sources.BOOT | sources.FIX)
+        options.add_headroom(parser, upload=True)
         options.add(parser, _SIZES, type=values.positive_size)
         options.add(parser, _CPUS, type=values.positive)
         options.add(parser, _APPEND, default='')
@@ -67,6 +71,15 @@ class BootImage(command.ShowOne):
         watch = self.watch(parsed_args)
         with sources.triple(parsed_args, watch) as source:
             self.warn(source.notes)
+            options.refuse(
+                {
+                    '--headroom': parsed_args.headroom is not None
+                    and source.format != 'files'
+                },
+                'the filesystem is booted as it is; free space is only left '
+                'in one that is made of files',
+                hint='remove it',
+            )
             plan = run.plan(_request(parsed_args), source)
             if plan.command_line:
                 self.log.warning(
@@ -75,8 +88,11 @@ class BootImage(command.ShowOne):
                     plan.command_line,
                 )
             booted = run.execute(plan, progress=watch)
-        self.failed = not booted.succeeded
-        self.warn(_remarks(plan, booted))
+        remarks = list(_remarks(plan, booted))
+        self.failed = not booted.succeeded or bool(
+            parsed_args.strict and remarks
+        )
+        self.warn(remarks)
         return columns.one(columns.BOOTED, booted)
 
 
@@ -107,6 +123,18 @@ def _remarks(plan: run.BootPlan, booted: run.Booted) -> Iterator[str]:
         for line in booted.lines[-_SHOWN:]:
             yield f'    {line}'
         yield booted.explanation(plan.request)
+        return
+    if booted.failed_units:
+        yield (
+            f'systemd units failed: {", ".join(booted.failed_units)}; '
+            '"systemctl status" tells why, after a login with --interactive'
+        )
+    if booted.read_only:
+        yield (
+            'the root filesystem was not mounted read-write, so it keeps '
+            'nothing, and cannot grow: /etc/fstab needs a line for / without '
+            '"ro", such as "/dev/vda / ext4 defaults 0 1"'
+        )
     elif not booted.grew and plan.disk > booted.root_size_before:
         yield (
             'the root filesystem did not grow: it still takes '

@@ -228,6 +228,7 @@ BOOTED = {
         'root_size_before', 'disk', 'accelerator',
     ),
     'cause': 'cause.name',
+    **_named('read_only', 'failed_units'),
 }  # fmt: skip
 
 SHARED = {

@@ -198,12 +198,12 @@ def work_directory(
     }
 
 
-def add_room(parser: Container, journal: str, *, upload: bool = False) -> None:
-    """Add what a filesystem holds besides its files.
+def add_headroom(parser: Container, *, upload: bool = False) -> None:
+    """Add ``--headroom``.
 
-    :param journal: the help of ``--journal``.
-    :param upload: whether an upload gets it. Then ``headroom`` is None if it
-        was not given: that decides what is done with a saved AMI.
+    :param upload: whether the default is that of an upload. Then ``headroom``
+        is None if it was not given: that decides what is done with a saved
+        AMI.
     """
     default = UPLOAD_HEADROOM if upload else '0'
     room = (
@@ -215,6 +215,15 @@ def add_room(parser: Container, journal: str, *, upload: bool = False) -> None:
         {'--headroom <size>|<percent>': room},
         default=None if upload else units.NO_HEADROOM,
     )
+
+
+def add_room(parser: Container, journal: str, *, upload: bool = False) -> None:
+    """Add what a filesystem holds besides its files.
+
+    :param journal: the help of ``--journal``.
+    :param upload: whether an upload gets it, as for :func:`add_headroom`.
+    """
+    add_headroom(parser, upload=upload)
     add(parser, {'--journal keep|none|<size>': journal}, default='keep')
 
 

@@ -58,6 +58,7 @@ modprobe -a $(cat /modules)
 for word in $(cat /proc/cmdline); do
     case $word in
     root=*) root=${word#root=} ;;
+    ro) options="-o ro" ;;
     esac
 done
 tries=0
@@ -65,7 +66,7 @@ until [ -b "$root" ] || [ $tries -ge 20 ]; do
     tries=$((tries + 1))
     sleep 0.1
 done
-if ! mount -t ext4 "$root" /root; then
+if ! mount -t ext4 $options "$root" /root; then
     echo "Gave up waiting for root file system device.  Common problems:"
     echo " - Boot args (cat /proc/cmdline)"
     echo " - Missing modules (cat /proc/modules; ls /dev)"

@@ -28,6 +28,8 @@ COLUMNS = [
     'disk',
     'accelerator',
     'cause',
+    'read_only',
+    'failed_units',
 ]
 MIB = 2**20
 
@@ -105,6 +107,8 @@ class TestBoot(BootCase):
         self.assertEqual(64 * MIB, told['disk'])
         self.assertEqual(len(before), told['root_size_before'])
         self.assertIsNone(told['cause'])
+        self.assertIs(False, told['read_only'])
+        self.assertEqual([], told['failed_units'])
         self.assertEqual(before, made.root.read_bytes())
         self.assert_clean()
         said = self.console.read_text()
@@ -132,6 +136,42 @@ class TestBoot(BootCase):
         ))  # fmt: skip
         self.assertIn('did not grow', finished.stderr)
         self.assertEqual(1, finished.stderr.count('\n'), finished.stderr)
+
+    def test_a_login_is_not_all(self) -> None:
+        line = '[FAILED] Failed to start ssh.service - OpenBSD Secure Shell.'
+        init = (
+            f"#!/bin/sh\necho '{line}' >/dev/hvc0\n"
+            "printf 'guest login: ' >/dev/ttyS0\nexec sleep 99\n"
+        )
+        made = guest.make(
+            self.directory, packed=False, files={'sbin/init': init}
+        )
+        for words, status in (((), 0), (('--strict',), 1)):
+            finished = self.run_openstack(
+                *self.words(made, *words, '--append', 'ro quiet'),
+                '-f', 'value', '-c', 'result', '-c', 'read_only',
+                '-c', 'failed_units',
+            )  # fmt: skip
+            self.assertEqual(
+                (status, "booted\nTrue\n['ssh.service']\n"),
+                (finished.status, finished.stdout),
+            )
+            failed, read_only = finished.stderr.splitlines()
+            self.assertIn('systemd units failed: ssh.service; ', failed)
+            self.assertIn('was not mounted read-write', read_only)
+        self.assert_clean()
+
+    def test_login_where_nova_has_no_console(self) -> None:
+        init = (
+            "#!/bin/sh\nprintf 'guest login: ' >/dev/hvc0\n"
+            'echo quiet here >/dev/ttyS0\nexec sleep 999\n'
+        )
+        made = guest.make(
+            self.directory, packed=False, files={'sbin/init': init}
+        )
+        finished = self.failed(made, '--append', 'quiet', '--timeout', '25')
+        self.assertEqual('timeout\nNone\nno-console\n', finished.stdout)
+        self.assertIn('serial console', finished.stderr)
 
     def test_no_driver(self) -> None:
         made = guest.make(self.directory, modules=('virtio_pci',))
@@ -411,10 +451,21 @@ class TestSources(BootCase):
         finished = self.run_openstack(
             'ami', 'boot', archive, '--work-directory', self.work,
             '--until', r'Linux version \S+ ', '-f', 'value', '-c', 'matched',
+            '-c', 'root_size_before',
         )  # fmt: skip
         self.assertEqual(0, finished.status, finished)
         self.assertIn(f'Linux version {release} ', finished.stdout)
         self.assertIn(f'kernel {release} was found', finished.stderr)
+        # What an upload leaves free, for a guest that grows it.
+        used = made.kernel.stat().st_size + made.ramdisk.stat().st_size
+        size = int(finished.stdout.split()[-1])
+        self.assertLess(used + 64 * MIB, size)
+        finished = self.run_openstack(
+            'ami', 'boot', archive, '--work-directory', self.work,
+            '--until', 'Linux version', '--headroom', '0', '-f', 'value',
+            '-c', 'root_size_before',
+        )  # fmt: skip
+        self.assertGreater(size - 60 * MIB, int(finished.stdout))
 
     def test_fix(self) -> None:
         """What an upload would mend is mended in what is booted."""
@@ -452,6 +503,7 @@ class TestSources(BootCase):
             ((made.root, '--kernel', made.ramdisk), 'initramfs'),
             ((*self.words(made)[2:], '--disk', '1M'), '--disk'),
             ((*self.words(made)[2:], '--append', 'a\nb'), 'command line'),
+            ((*self.words(made)[2:], '--headroom', '1M'), '--headroom: '),
         ):
             finished = self.run_openstack('ami', 'boot', *words)
             self.assertEqual((1, ''), (finished.status, finished.stdout))

@@ -269,6 +269,62 @@ class TestEmergency(base.TestCase):
         self.assertEqual(causes.named('emergency'), signs.cause)
 
 
+class TestFailed(base.TestCase):
+    def failed(self, *lines: str) -> tuple[str, ...]:
+        signs = causes.Signs()
+        for line in lines:
+            # It comes in pieces.
+            for end in range(len(line) + 1):
+                signs.look(line[:end])
+        return signs.failed
+
+    def test_units(self) -> None:
+        self.assertEqual(
+            (
+                'cloud-init.service', 'srv.mount', 'rpcbind.socket',
+                'dev-vdz.swap', 'device /dev/disk/by-label/data',
+            ),
+            # Debian 12; the last as Debian 11 has it.
+            self.failed(
+                '[FAILED] Failed to start cloud-init.service - Initial '
+                'cloud-init job (metadata service crawler).',
+                "See 'systemctl status cloud-init.service' for details.",
+                '[FAILED] Failed to mount srv.mount - /srv.',
+                '[DEPEND] Dependency failed for loca\u2026s.target - Local '
+                'File Systems.',
+                '[FAILED] Failed to listen on rpcbind.socket - RPCbind.',
+                '[FAILED] Failed to activate swap dev-vdz.swap - /dev/vdz.',
+                '[ TIME ] Timed out waiting for device '
+                '/dev/disk/by-label/data.',
+                '[FAILED] Failed to mount srv.mount - /srv.',
+            ),
+        )  # fmt: skip
+
+    def test_descriptions(self) -> None:
+        # systemd before 250, and with StatusUnitFormat=description.
+        self.assertEqual(
+            ('Load Kernel Modules',),
+            self.failed('[FAILED] Failed to start Load Kernel Modules.'),
+        )
+
+    def test_none(self) -> None:
+        self.assertEqual(
+            (),
+            self.failed(
+                '[  OK  ] Started cron.service - Regular background program.',
+                '[    3.1] Failed to start x.',
+                'app: [FAILED] to reach its server.',
+            ),
+        )
+
+    def test_on_two_consoles(self) -> None:
+        first, second = causes.Signs(), causes.Signs()
+        for signs in (first, second):
+            signs.look('[FAILED] Failed to start a.service - A.')
+        second.look('[FAILED] Failed to start b.service - B.')
+        self.assertEqual(('a.service', 'b.service'), first.add(second).failed)
+
+
 class TestGuess(testscenarios.WithScenarios, base.TestCase):
     """All that is on the serial console with the command line of Nova."""
 

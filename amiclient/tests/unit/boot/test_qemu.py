@@ -140,6 +140,15 @@ class TestArguments(base.TestCase):
     def test_memory_is_rounded_up(self) -> None:
         self.assertEqual(['65M'], after(arguments(memory=2**26 + 1), '-m'))
 
+    def test_what_nova_has_besides(self) -> None:
+        argv = arguments()
+        devices = after(argv, '-device')
+        for device in (
+            'virtio-balloon-pci', 'virtio-rng-pci,rng=rng0', 'vmcoreinfo',
+        ):  # fmt: skip
+            self.assertIn(device, devices)
+        self.assertEqual(['rng-builtin,id=rng0'], after(argv, '-object'))
+
     def test_no_ramdisk(self) -> None:
         self.assertNotIn('-initrd', arguments(ramdisk=None))
 

@@ -3,6 +3,7 @@
 """What is made of what a guest says here and there, or does not say."""
 
 import contextlib
+import re
 import types
 
 from amiclient.boot import qemu
@@ -47,6 +48,9 @@ class Session:
         self.now += max(seconds, 0.01)
         return []
 
+    def settle(self) -> list[tuple[str, bytes]]:
+        return []
+
     def quit(self) -> None:
         pass
 
@@ -58,7 +62,10 @@ class TestRun(base.TestCase):
         self.patch(run, '_SILENCE', 0.0)
 
     def run_(
-        self, *said: tuple[str, bytes], architecture: str = 'x86_64'
+        self,
+        *said: tuple[str, bytes],
+        architecture: str = 'x86_64',
+        until: str = run.UNTIL,
     ) -> run.BootRun:
         self.session = Session(*said)
         self.patch(run, 'time', self.session)
@@ -66,7 +73,9 @@ class TestRun(base.TestCase):
             session, 'started', lambda m: contextlib.nullcontext(self.session)
         )
         plan = types.SimpleNamespace(
-            request=run.BootRequest(source=self.tmp(), timeout=0.2),
+            request=run.BootRequest(
+                source=self.tmp(), timeout=0.2, until=re.compile(until)
+            ),
             emulator=qemu.emulator(architecture),
         )
         with progress.QUIET.task('Booting', None) as task:
@@ -116,6 +125,33 @@ class TestRun(base.TestCase):
         self.assertEqual('timeout', made._result)
         self.assertEqual('no-console', made._cause.name)
         self.assertFalse(made._cause.guessed)
+
+    def test_login_where_nova_has_no_console(self) -> None:
+        for prompt in (
+            b'host login: ',
+            b'Welcome to Alpine Linux 3.20\r\n'
+            b'Kernel 6.6.31-0-virt on an x86_64 (/dev/hvc0)\r\n',
+        ):
+            made = self.run_(
+                ('ttyS0', _KERNEL + _MOUNTED),
+                ('hvc0', prompt),
+                until='login:|Kernel .* on an',
+            )
+            self.assertEqual('timeout', made._result)
+            self.assertIsNone(made._matched)
+            self.assertEqual('no-console', made._cause.name)
+            self.assertFalse(made._cause.guessed)
+
+    def test_login_on_both(self) -> None:
+        made = self.run_(('hvc0', b'host login: '), ('ttyS0', b'vm login: '))
+        self.assertEqual('booted', made._result)
+        self.assertEqual('vm login:', made._matched)
+
+    def test_what_is_no_login_counts_on_the_virtio_console(self) -> None:
+        line = b'[  OK  ] Reached target cloud-init.target.\r\n'
+        made = self.run_(('hvc0', line), until='cloud-init.target')
+        self.assertEqual('booted', made._result)
+        self.assertEqual(line.decode().strip(), made._matched)
 
     def test_no_screen(self) -> None:
         made = self.run_(('ttyS0', _KERNEL), architecture='aarch64')

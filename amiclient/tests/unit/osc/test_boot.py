@@ -7,6 +7,7 @@ import io
 import pathlib
 
 from amiclient.osc import boot
+from amiclient.osc import options
 from amiclient.tests import base
 
 
@@ -50,6 +51,14 @@ class TestOptions(base.TestCase):
         self.assertEqual('quiet ro', request.append)
         self.assertTrue(self.request('--interactive').interactive)
         self.assertEqual('w', str(request.work_directory))
+
+    def test_headroom_is_that_of_an_upload(self) -> None:
+        for words, wanted in (
+            ((), 64 * 2**20), (('--headroom', '0'), 0),
+            (('--headroom', '1G'), 2**30),
+        ):  # fmt: skip
+            found = options.filesystem(self.parse(*words))
+            self.assertEqual(wanted, found.headroom.size)
 
     def test_refused(self) -> None:
         for words, said in (
