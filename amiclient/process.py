@@ -55,6 +55,7 @@ _PACKAGES = {
     'qemu-system-x86_64': 'qemu-system-x86',
     'resize2fs': 'e2fsprogs',
     'setpriv': 'util-linux',
+    'sqfs2tar': 'squashfs-tools-ng',
     'tune2fs': 'e2fsprogs',
     'zstd': 'zstd',
 }

@@ -53,7 +53,11 @@ class UploadAmi(command.ShowOne):
             action='store_false',
         )
         options.add_shrink(parser, upload=True)
-        options.add_new_image(parser)
+        options.add_new_image(
+            parser,
+            architecture='. It also chooses the container image to use, if '
+            'the source has images of several',
+        )
         linked = (
             'Make a kernel or ramdisk that is in the cloud already as visible '
             'as the new image'
@@ -79,6 +83,9 @@ class UploadAmi(command.ShowOne):
         from amiclient.glance.upload import request
         from amiclient.osc import columns
 
+        sources.refuse_nameless(
+            parsed_args.source, '--name NAME', parsed_args.name
+        )
         proxy, watch = self.proxy(), self.watch(parsed_args)
         with sources.triple(parsed_args, watch) as source:
             wanted = request.adopt(self._request(parsed_args, source), source)

@@ -55,7 +55,10 @@ class BootImage(command.ShowOne):
     auth_required = False
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        options.add(parser, sources.SOURCE | sources.BOOT | sources.FIX)
+        options.add(
+            parser,
+            sources.SOURCE | sources.PLATFORM | sources.BOOT | sources.FIX,
+        )
         options.add_headroom(parser, upload=True)
         options.add(parser, _SIZES, type=values.positive_size)
         options.add(parser, _CPUS, type=values.positive)

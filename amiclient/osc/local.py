@@ -40,7 +40,7 @@ class ShrinkImage(command.ShowOne):
             },
             type=values.path,
         )
-        options.add(parser, sources.TAKING | sources.FIX)
+        options.add(parser, sources.TAKING | sources.PLATFORM | sources.FIX)
         options.add_shrink(parser)
         in_place = (
             'Resize the file itself. This needs no space for a copy, but a '
@@ -57,11 +57,16 @@ class ShrinkImage(command.ShowOne):
         from amiclient.osc import columns
         from amiclient.source import shrink
 
+        sources.refuse_nameless(
+            parsed_args.image, '--output FILE', parsed_args.output
+        )
         if parsed_args.output is None:
             options.refuse(
                 {
                     '--fix': parsed_args.fix,
                     '--partition': parsed_args.partition is not None,
+                    '--strip-components': bool(parsed_args.strip_components),
+                    '--architecture': parsed_args.architecture is not None,
                 },
                 'this needs a new file for the result',
                 hint='add --output FILE',
@@ -85,6 +90,7 @@ class ShrinkImage(command.ShowOne):
 
 _SOURCE: options.Options = (
     sources.SOURCE
+    | sources.PLATFORM
     | options.work_directory(
         'what is unpacked from archives, disk images and compressed files'
     )
@@ -180,6 +186,7 @@ class ExtractSource(command.ShowOne):
         from amiclient.rootfs import extract
 
         name, directory = parsed_args.source, parsed_args.directory
+        sources.refuse_nameless(name, '--directory DIRECTORY', directory)
         watch = self.watch(parsed_args)
         with sources.triple(
             parsed_args,
@@ -206,7 +213,11 @@ class BuildImage(command.ShowOne):
             parser,
             {
                 '<source>': 'Directory or tar archive, plain or compressed '
-                'with gzip, xz, bzip2 or zstd',
+                'with gzip, xz, bzip2 or zstd; a container image (docker '
+                'save, OCI), a squashfs filesystem or a live ISO image with '
+                'one',
+                **sources.FILES,
+                **sources.PLATFORM,
                 '--size <size>': 'Size of the filesystem (default: the '
                 'smallest possible)',
                 '--label <label>': 'Label of the filesystem, at most 16 bytes',
@@ -229,13 +240,23 @@ class BuildImage(command.ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         from amiclient.osc import columns
         from amiclient.source import build
+        from amiclient.source import resolve
 
         request = options.fill(
             build.BuildRequest,
             parsed_args,
             options=options.filesystem(parsed_args),
         )
-        done = build.execute(
-            build.plan(request), progress=self.watch(parsed_args)
+        watch = self.watch(parsed_args)
+        choice = dataclasses.replace(
+            sources.choice(parsed_args),
+            # That of the result, which there has to be room for anyway.
+            work_directory=build.room_for(request),
         )
+        with resolve.origin(request.source, choice, progress=watch) as (
+            origin,
+            notes,
+        ):
+            self.warn(notes)
+            done = build.execute(build.plan(request, origin), progress=watch)
         return columns.one(columns.BUILT, done)

@@ -329,8 +329,13 @@ def add_new_images(parser: Container) -> None:
     add(parser, {'--no-reuse': reuse}, dest='reuse', action='store_false')
 
 
-def add_new_image(parser: argparse.ArgumentParser) -> None:
-    """Add what a new image, of whatever kind, can be given."""
+def add_new_image(
+    parser: argparse.ArgumentParser, *, architecture: str = ''
+) -> None:
+    """Add what a new image, of whatever kind, can be given.
+
+    :param architecture: what else is said about ``--architecture``.
+    """
     add_visibility(parser, default='shared')
     add_protected(parser, default=' (default)')
     add(parser, _HIDDEN)
@@ -341,7 +346,7 @@ def add_new_image(parser: argparse.ArgumentParser) -> None:
         {
             '--architecture <architecture>': 'Architecture, for example '
             'x86_64 (default: that of the kernel, or of the programs in the '
-            'root filesystem)',
+            f'root filesystem){architecture}',
             '--id <uuid>': 'ID of the new image (default: random)',
         },
     )

@@ -17,8 +17,22 @@ if typing.TYPE_CHECKING:
     from amiclient import progress
     from amiclient.source import resolve
 
+#: What decides how files are taken out of what they are in.
+FILES: options.Options = {
+    '--strip-components <number>': 'Number of leading directories to remove '
+    'from the names in a tar archive (default: as many as there are above the '
+    'root filesystem)'
+}
+
+#: For commands that do not have it anyway.
+PLATFORM: options.Options = {
+    '--architecture <architecture>': 'Architecture of the container image to '
+    'use, for example x86_64, if the source has images of several'
+}
+
 #: What decides how a source is taken.
 TAKING: options.Options = {
+    **FILES,
     '--partition <number>': 'Number of the partition with the root filesystem '
     '(default: the partition with the files of a root filesystem)',
     '--allow-backing-file': 'Allow images with a backing file. Use only with '
@@ -27,8 +41,11 @@ TAKING: options.Options = {
 SOURCE: options.Options = {
     '<source>': 'Source of the root filesystem: an ext2, ext3 or ext4 image '
     'or block device, a disk image with partitions (raw, qcow2, vmdk, vhd, '
-    'vhdx, vdi), any of these compressed, a directory or archive of files, a '
-    'UEC tarball, or the output of "openstack ami save"',
+    'vhdx, vdi), any of these compressed or in an archive (OVA, Vagrant box, '
+    'tar, zip), a directory or archive of files, a container image (docker '
+    'save, OCI), a squashfs filesystem or a live ISO image with one, a UEC '
+    'tarball, the output of "openstack ami save", or a pipe with any of these '
+    '("-" is standard input)',
     **TAKING,
 }
 
@@ -63,6 +80,22 @@ def refuse_version(parsed_args: argparse.Namespace) -> None:
                 f'--{option.replace("_", "-")}',
                 hint='remove one of them',
             )
+
+
+def refuse_nameless(path: pathlib.Path, option: str, given: object) -> None:
+    """Refuse a pipe, which has no name, where a name is made of the source's.
+
+    :param path: the source.
+    :param option: that says the name instead.
+    :param given: its value, if it was given.
+    """
+    from amiclient import errors
+    from amiclient.source import opening
+
+    if given is None and opening.is_pipe(path):
+        raise errors.UsageError(
+            'a pipe has no name', hint=f'choose one with {option}'
+        )
 
 
 @contextlib.contextmanager

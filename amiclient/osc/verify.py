@@ -68,7 +68,7 @@ class VerifyAmi(Check):
                 'ramdisk are compared if the source has them',
             },
         )
-        options.add(parser, sources.TAKING | sources.FIX)
+        options.add(parser, sources.TAKING | sources.PLATFORM | sources.FIX)
         # Given without a source, its headroom would have no effect.
         options.add_shrink(parser, upload=True)
         work = options.work_directory('downloads and copies')
@@ -100,6 +100,8 @@ class VerifyAmi(Check):
                     '--fix': choice.fix,
                     '--partition': choice.partition is not None,
                     '--allow-backing-file': choice.allow_backing_file,
+                    '--strip-components': bool(choice.strip_components),
+                    '--architecture': choice.architecture is not None,
                     '--headroom': parsed_args.headroom is not None,
                     '--journal': parsed_args.journal != 'keep',
                     '--repair': parsed_args.repair,

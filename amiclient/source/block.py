@@ -87,26 +87,42 @@ class RawMedium:
 
     :param file: open for reading.
     :param name: what to call it in errors.
+    :param start: bytes from the beginning of the file to that of the disk.
+    :param size: bytes of the disk; None for all up to the end of the file.
     """
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        name: str,
+        start: int = 0,
+        size: int | None = None,
+    ) -> None:
         self.descriptor = file.fileno()
         self.name = name
-        self.size = os.lseek(self.descriptor, 0, os.SEEK_END)
+        self._start = start
+        end = os.lseek(self.descriptor, 0, os.SEEK_END) - start
+        self.size = end if size is None else min(size, end)
 
     def read(self, offset: int, count: int) -> bytes:
         """Read bytes, fewer only at the end of the disk."""
-        return sparse.read_at(self.descriptor, count, offset)
+        count = max(0, min(count, self.size - offset))
+        return sparse.read_at(self.descriptor, count, self._start + offset)
 
     def stream(
         self, runs: Iterable[sparse.Run]
     ) -> Iterator[tuple[int, bytes]]:
         """Read ranges of bytes, but for the holes of the file."""
+        base = self._start
         for first, end in runs:
-            for start, stop in sparse.data_in(self.descriptor, first, end):
-                for offset in range(start, stop, CHUNK):
-                    count = min(CHUNK, stop - offset)
-                    data = sparse.read_at(self.descriptor, count, offset)
+            if end > self.size:
+                raise sparse.cut_short(self.size)
+            for start, stop in sparse.data_in(
+                self.descriptor, base + first, base + end
+            ):
+                for place in range(start, stop, CHUNK):
+                    count = min(CHUNK, stop - place)
+                    data = sparse.read_at(self.descriptor, count, place)
                     if len(data) < count:
-                        raise sparse.cut_short(offset + len(data))
-                    yield offset, data
+                        raise sparse.cut_short(place - base + len(data))
+                    yield place - base, data

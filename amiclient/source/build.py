@@ -6,7 +6,6 @@
 beside its target, has e2fsck check it, and only then gives it its name.
 """
 
-import contextlib
 import dataclasses
 import logging
 import os
@@ -24,16 +23,11 @@ from amiclient.ext.writer.writer import Writer
 from amiclient import locks
 from amiclient.progress import Progress
 from amiclient.progress import QUIET
-from amiclient.progress import Task
 from amiclient import scratch
-from amiclient.source import directory
 from amiclient.source import file_tree
 from amiclient.source import fstab
 from amiclient.source import mtree
-from amiclient.source import opening
-from amiclient.source import probe
-from amiclient.source import streams
-from amiclient.source import tar
+from amiclient.source import origins
 from amiclient import sparse
 from amiclient import units
 
@@ -41,9 +35,6 @@ _LOG = logging.getLogger(__name__)
 
 #: The part of the free disk that is left to others, as one in so many.
 _LEFT = 20
-
-#: What a root filesystem has one of.
-_ROOTS = frozenset((b'bin', b'etc', b'init', b'sbin', b'usr'))
 
 _DIRECTORY = 'a directory'
 
@@ -80,7 +71,7 @@ class BuildRequest:
 class BuildPlan:
     """What will be done.
 
-    :param is_directory: whether the source is one; else it is an archive.
+    :param origin: what it is made of.
     :param limit: bytes that it may take.
     :param limited: why, for an error.
     :param time: when it is made, in seconds since 1970; None for the newest
@@ -88,7 +79,7 @@ class BuildPlan:
     """
 
     request: BuildRequest
-    is_directory: bool
+    origin: origins.Origin
     limit: int
     limited: str
     time: int | None
@@ -110,9 +101,17 @@ class Built:
     uuid: str
 
 
-def plan(request: BuildRequest) -> BuildPlan:
+def room_for(request: BuildRequest) -> pathlib.Path:
+    """Tell where there is room for the result, and what it takes."""
+    return request.output.absolute().parent
+
+
+def plan(
+    request: BuildRequest, origin: origins.Origin | None = None
+) -> BuildPlan:
     """Check what can be checked quickly.
 
+    :param origin: of its files, if that is known already.
     :raises SourceError: if the source or the file of overrides is not there,
         or not what it must be.
     :raises UsageError: if an option makes no sense.
@@ -137,18 +136,12 @@ def plan(request: BuildRequest) -> BuildPlan:
                 hint=f'no filesystem that is built here has more than '
                 f'{units.format_size(placement.LARGEST)}',
             )
-    kind = opening.special(request.source)
-    is_directory = kind == _DIRECTORY
-    if kind is not None and not is_directory:
-        raise errors.SourceError(
-            f'{kind}: a directory or tar archive is needed',
-            subject=errors.shown(request.source),
-        )
+    origin = origin or origins.found(request.source)
     atomic.refuse_special(request.output)
     atomic.refuse_fixed(request.output, request.output.parent)
     with scratch.explained(request.output.parent):
         room = scratch.room(request.output.parent)
-    if is_directory:
+    if isinstance(origin, origins.DirectoryOrigin):
         if request.rooted:
             _refuse_other(request.source)
         atomic.refuse_within(
@@ -164,7 +157,7 @@ def plan(request: BuildRequest) -> BuildPlan:
         limit, limited = request.size, 'the size that was asked for'
     return BuildPlan(
         request,
-        is_directory,
+        origin,
         limit,
         limited,
         e2fsprogs.epoch(),
@@ -172,15 +165,9 @@ def plan(request: BuildRequest) -> BuildPlan:
     )
 
 
-def execute(
-    planned: BuildPlan,
-    *,
-    stream: streams.Stream | None = None,
-    progress: Progress = QUIET,
-) -> Built:
+def execute(planned: BuildPlan, *, progress: Progress = QUIET) -> Built:
     """Do what was planned.
 
-    :param stream: of the archive, if it is open already.
     :raises SourceError: if the source is damaged, has something in it that a
         filesystem cannot have, or cannot be read.
     :raises NoSpaceError: if it takes more room than there is, or than the
@@ -195,7 +182,7 @@ def execute(
         atomic.Output(request.output) as output,
     ):
         with sparse.opened(output.path, os.O_RDWR) as descriptor:
-            made = _make(planned, descriptor, stream, progress)
+            made = _make(planned, descriptor, progress)
         with progress.task('Verifying'):
             found = superblock.read(output.path)
             e2fsprogs.Toolbox.of(found).verify(
@@ -213,18 +200,18 @@ def execute(
 
 def temporary_image(
     source: pathlib.Path,
+    origin: origins.Origin,
     place: pathlib.Path,
     *,
     headroom: units.Headroom = units.NO_HEADROOM,
-    stream: streams.Stream | None = None,
     progress: Progress = QUIET,
 ) -> pathlib.Path:
     """Make a filesystem that is only needed for a while.
 
-    :param source: a directory or tar archive with a root filesystem.
+    :param source: what has a root filesystem.
+    :param origin: of the files in it.
     :param place: where to make it.
     :param headroom: what a shrink will leave in it.
-    :param stream: of the archive, if it is open already.
     :returns: the filesystem.
     """
     request = BuildRequest(
@@ -234,35 +221,32 @@ def temporary_image(
         durable=False,
         rooted=True,
     )
-    return execute(plan(request), stream=stream, progress=progress).output
+    return execute(plan(request, origin), progress=progress).output
 
 
-def _make(
-    planned: BuildPlan,
-    descriptor: int,
-    stream: streams.Stream | None,
-    progress: Progress,
-) -> Made:
-    request = planned.request
+def _make(planned: BuildPlan, descriptor: int, progress: Progress) -> Made:
+    request, origin = planned.request, planned.origin
     name = errors.shown(request.source)
-    if planned.is_directory:
-        kind = _DIRECTORY
-        size = directory.size(request.source)
-    else:
-        kind = 'an archive'
-        size = request.source.stat().st_size
+    size = origin.size
     expected = max(size, request.size or 0)
     writer = Writer(descriptor, expected)
     tree = file_tree.FileTree(
         name, writer, limit=planned.limit, limited=planned.limited
     )
     with progress.task('Building', size) as task:
-        if planned.is_directory:
-            directory.fill(request.source, tree, task)
-        else:
-            _fill(request.source, stream, tree, task)
-        if request.rooted and not _ROOTS & tree.nodes.root.children.keys():
-            raise _not_a_root(name, tree.disk(), kind)
+        origin.fill(tree, task)
+        if not tree.is_rooted and isinstance(origin, origins.ArchiveOrigin):
+            found = None
+            if not origin.strip:
+                found = tree.take_root(required=request.rooted)
+            if found is not None:
+                _LOG.warning(
+                    '%s: its root filesystem is in %s; all else is left out',
+                    name,
+                    errors.shown(found, 200),
+                )
+        if request.rooted and not tree.is_rooted:
+            raise _not_a_root(name, tree.disk(), origin.kind)
         tree.settle_lists()
         if request.owner is not None:
             mtree.give_to(*request.owner, tree)
@@ -303,31 +287,10 @@ def _make(
     return made
 
 
-def _fill(
-    source: pathlib.Path,
-    stream: streams.Stream | None,
-    tree: file_tree.FileTree,
-    task: Task,
-) -> None:
-    with contextlib.ExitStack() as stack:
-        if stream is None:
-            stream = stack.enter_context(
-                streams.opened(source, wanted='a tar archive')
-            )
-        if not probe.is_tar(stream.peek(probe.TAR_BLOCK)):
-            raise errors.SourceError(
-                f'{probe.identify(source)}: a directory or tar '
-                'archive is needed',
-                subject=tree.name,
-                hint='openstack ami upload takes filesystems and disks',
-            )
-        tar.fill(stream, tree, task)
-
-
 def _refuse_other(source: pathlib.Path) -> None:
     try:
         names = os.listdir(os.fsencode(source))
-        if _ROOTS.isdisjoint(names):
+        if file_tree.ROOTS.isdisjoint(names):
             disk = file_tree.disk_in(source)
             raise _not_a_root(errors.shown(source), disk, _DIRECTORY)
     except OSError:
@@ -338,10 +301,14 @@ def _refuse_other(source: pathlib.Path) -> None:
 def _not_a_root(name: str, disk: str | None, form: str) -> errors.SourceError:
     what = f'{name}: not a root filesystem'
     if disk is None:
+        wanted = sorted(map(bytes.decode, file_tree.ROOTS))
         return errors.SourceError(
-            f'it has none of {", ".join(sorted(map(bytes.decode, _ROOTS)))}',
+            f'it has none of {", ".join(wanted)}',
             subject=what,
-            hint='give what has them at its top level',
+            hint='give what has them at its top level'
+            if form == _DIRECTORY
+            else 'if they are in directories of it, say how deep with '
+            '--strip-components NUMBER',
         )
     return errors.SourceError(
         f'{what}, but {form} with a disk image in it: {disk}',

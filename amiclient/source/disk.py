@@ -331,9 +331,11 @@ def opened(
     name: str,
     allow_backing_file: bool = False,
     beside: pathlib.Path | None = None,
+    slice: opening.Slice | None = None,
 ) -> Iterator[Disk]:
     """Open a disk, and look at what is on it.
 
+    :param slice: of the file, where the disk is; None for all of it.
     :param kind: its format, as :class:`~amiclient.source.probe.Found` has it.
     :param directory: private, for temporary files.
     :param name: what to call it in errors.
@@ -348,7 +350,8 @@ def opened(
             file = stack.enter_context(
                 opening.opened(path, wanted='a disk', devices=True)
             )
-            medium = RawMedium(file, name)
+            slice = slice or opening.Slice(path)
+            medium = RawMedium(file, name, slice.start, slice.size)
         else:
             medium = stack.enter_context(
                 qemu_nbd.opened(
@@ -358,6 +361,7 @@ def opened(
                     name=name,
                     allow_backing_file=allow_backing_file,
                     beside=beside,
+                    slice=slice,
                 )
             )
         yield _look(medium, probe.shown_format(kind))

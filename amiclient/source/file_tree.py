@@ -6,7 +6,7 @@ Who gives an archive or a directory with a disk in it, such as an OVA or
 ``disk.raw`` in a tarball, means the disk: that is told, too.
 """
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator
 import contextlib
 import logging
 import os
@@ -30,6 +30,8 @@ _LOG = logging.getLogger(__name__)
 _NAMES = (b'etc/passwd', b'etc/group')
 _KEPT = (*_NAMES, b'etc/fstab')
 _KEPT_SIZE = 1 << 20
+_BELOW = tuple(b'/' + name for name in _KEPT)
+_MOST_KEPT = 16
 
 #: What belongs to root in any system: directories that packages install to,
 #: and files that say who may do what.
@@ -37,6 +39,13 @@ SYSTEM = (b'etc', b'usr', b'usr/bin', b'usr/lib', b'etc/passwd', b'etc/shadow')
 
 #: Attributes that say again what others do: the access control lists of XFS.
 _AGAIN = (b'trusted.SGI_ACL_FILE', b'trusted.SGI_ACL_DEFAULT')
+
+#: What a root filesystem has one of; and what one has besides etc and instead
+#: of usr where it is looked for, and how deep that is. Other software has bin
+#: and etc, too.
+ROOTS = frozenset((b'bin', b'etc', b'init', b'sbin', b'usr'))
+_BOTH = {b'bin', b'sbin'}
+_DEEPEST = 3
 
 #: Characters of a path that are shown; a member may be called anything.
 _SHOWN = 200
@@ -180,11 +189,52 @@ class FileTree:
             return 0
         return attributes.kept_flags(found, directory=node.is_directory)
 
-    def holds(self, name: bytes) -> bool:
-        """Tell whether a directory in the root has a file of that name."""
-        return any(
-            name in node.children for node in self.nodes.root.children.values()
-        )
+    def remove(
+        self,
+        path: bytes,
+        *,
+        kept: Container[bytes] = (),
+        inside: bool = False,
+    ) -> None:
+        """Take a file away, as :meth:`~.nodes.Tree.remove` does."""
+        self.nodes.remove(path, kept=kept, inside=inside)
+        self._discard()
+        prefix = path + b'/' if path else b''
+        for name in list(self._contents):
+            if (name + b'/').startswith(prefix) and not self.nodes.find(name):
+                del self._contents[name]
+
+    @property
+    def is_rooted(self) -> bool:
+        """Whether it looks like a root filesystem."""
+        return not ROOTS.isdisjoint(self.nodes.root.children.keys())
+
+    def take_root(self, *, required: bool) -> bytes | None:
+        """Make the one directory that has a root filesystem the root.
+
+        :param required: whether it is an error if there are several.
+        :returns: its path; None if there is none.
+        """
+        found = list(_roots(self.nodes.root))
+        if not found or (len(found) > 1 and not required):
+            return None
+        if len(found) > 1:
+            names = [errors.shown(path, _SHOWN) for path in found]
+            raise errors.SourceError(
+                'several directories in it have a root filesystem: '
+                f'{errors.some(names)}',
+                subject=self.name,
+                hint='unpack the one that is meant, and give it',
+            )
+        self.nodes.reroot(found[0])
+        self._discard()
+        prefix = found[0] + b'/'
+        self._contents = {
+            path.removeprefix(prefix): data
+            for path, data in self._contents.items()
+            if path.startswith(prefix)
+        }
+        return found[0]
 
     def disk(self) -> str | None:
         for path, size, head in self._heads:
@@ -265,6 +315,9 @@ class FileTree:
             self.nodes.put(path, node)
         except nodes.PathError as error:
             raise self.refused(path, str(error)) from error
+        self._discard()
+
+    def _discard(self) -> None:
         self._writer.discard(self.nodes.released)
         self.nodes.released.clear()
 
@@ -304,7 +357,11 @@ class FileTree:
         self, path: bytes, size: int, read: writer.Read
     ) -> writer.Read:
         plain = b'/'.join(nodes.parts(path))
-        if plain not in _KEPT or size > _KEPT_SIZE:
+        if size > _KEPT_SIZE or not (
+            plain in _KEPT
+            # It may be the root that is in a directory of an archive.
+            or (plain.endswith(_BELOW) and len(self._contents) < _MOST_KEPT)
+        ):
             return read
         self._contents[plain] = b''
 
@@ -314,6 +371,23 @@ class FileTree:
             return data
 
         return kept
+
+
+def _roots(root: nodes.Node) -> Iterator[bytes]:
+    """Find directories that have a root filesystem each."""
+    level: list[tuple[bytes, nodes.Node]] = [(b'', root)]
+    for _ in range(_DEEPEST):
+        below = []
+        for prefix, node in level:
+            for name, child in node.children.items():
+                if not isinstance(child, nodes.Node) or not child.children:
+                    continue
+                names = child.children.keys()
+                if b'etc' in names and (b'usr' in names or names >= _BOTH):
+                    yield prefix + name
+                else:
+                    below.append((prefix + name + b'/', child))
+        level = below
 
 
 def disk_in(directory: pathlib.Path) -> str | None:

@@ -9,15 +9,23 @@ goes wrong is one line that names the file.
 
 from collections.abc import Iterator
 import contextlib
+import dataclasses
+import io
 import os
 import pathlib
 import stat
-from typing import BinaryIO
+import sys
+from typing import Any, BinaryIO
 
 from amiclient import errors
+from amiclient import scratch
+from amiclient import sparse
 
 #: What is a file as well, where devices are taken.
 BLOCK_DEVICE = 'a block device'
+
+#: Bytes of a pipe after which the room on the disk is looked at again.
+_STEP = 64 << 20
 
 _SPECIAL = (
     (stat.S_ISDIR, 'a directory'),
@@ -26,6 +34,137 @@ _SPECIAL = (
     (stat.S_ISCHR, 'a character device'),
     (stat.S_ISBLK, BLOCK_DEVICE),
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """A file within another one, as it is: in an archive, say; or a file.
+
+    :param start: bytes from the beginning of the other to it.
+    :param size: bytes; None for all up to the end.
+    """
+
+    path: pathlib.Path
+    start: int = 0
+    size: int | None = None
+
+    def within(self, file: BinaryIO) -> BinaryIO:
+        """Read it by itself, by the file that it is in."""
+        whole = not self.start and self.size is None
+        return file if whole else io.BufferedReader(_Window(file, self))
+
+    def copy(self, target: pathlib.Path) -> None:
+        """Write it to a new file."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        with (
+            opened(self.path, wanted='a file') as file,
+            scratch.full_disk(target.parent),
+            sparse.opened(target, flags) as descriptor,
+        ):
+            source, size = self.within(file), 0
+            while data := source.read(sparse.CHUNK):
+                sparse.append(descriptor, data, size)
+                size += len(data)
+
+
+class _Window(io.RawIOBase):
+    def __init__(self, file: BinaryIO, slice: Slice) -> None:
+        super().__init__()
+        self._descriptor = file.fileno()
+        self._start = slice.start
+        end = os.lseek(self._descriptor, 0, os.SEEK_END) - slice.start
+        self._size = max(0, end if slice.size is None else slice.size)
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position}
+        self._position = base.get(whence, self._size) + offset
+        return self._position
+
+    def readinto(self, buffer: Any, /) -> int:
+        count = min(len(buffer), self._size - self._position)
+        if count <= 0:
+            return 0
+        data = os.pread(self._descriptor, count, self._start + self._position)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+#: What stands for standard input.
+STDIN = pathlib.Path('-')
+
+
+def is_pipe(path: pathlib.Path) -> bool:
+    """Tell whether a path is standard input, or a FIFO."""
+    return path == STDIN or special(path) == 'a FIFO'
+
+
+def shown(path: pathlib.Path) -> str:
+    """Tell what a source is called in errors."""
+    return 'standard input' if path == STDIN else errors.shown(path)
+
+
+@contextlib.contextmanager
+def settled(
+    path: pathlib.Path, place: pathlib.Path | None
+) -> Iterator[pathlib.Path]:
+    """Have a file in place of a pipe, with all that comes through it.
+
+    :param place: where to make it; None for where there is most room.
+    :returns: that, or the path itself if it is no pipe.
+    :raises SourceError: if it cannot be read, or nothing comes.
+    :raises NoSpaceError: if there is no room for it.
+    """
+    if not is_pipe(path):
+        yield path
+        return
+    name = shown(path)
+    lack = f'{name}: there is no directory to write it to'
+    with scratch.directory(place, None, lack) as directory:
+        target = directory / 'piped'
+        with errors.renamed(target, name):
+            _spool(path, target, name)
+            yield target
+
+
+def _spool(path: pathlib.Path, target: pathlib.Path, name: str) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    with contextlib.ExitStack() as stack:
+        if path != STDIN:
+            with told(path):
+                file: BinaryIO = stack.enter_context(path.open('rb'))
+        elif sys.stdin is None or sys.stdin.isatty():
+            raise errors.SourceError(
+                'a terminal, not a root filesystem',
+                subject=name,
+                hint='give a file, or write to it: PROGRAM | openstack ami '
+                '... -',
+            )
+        else:
+            file = sys.stdin.buffer
+        stack.enter_context(scratch.full_disk(target.parent))
+        descriptor = stack.enter_context(sparse.opened(target, flags))
+        size = looked = 0
+        while data := file.read(sparse.CHUNK):
+            if size >= looked:
+                # It may have no end.
+                scratch.check_room(target.parent, _STEP)
+                looked += _STEP
+            sparse.append(descriptor, data, size)
+            size += len(data)
+    if not size:
+        raise errors.SourceError(
+            'nothing came through the pipe',
+            subject=name,
+            hint='look at what the program before it says',
+        )
 
 
 def special(path: pathlib.Path, name: str | None = None) -> str | None:

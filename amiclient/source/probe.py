@@ -83,11 +83,13 @@ class Found(NamedTuple):
     :param phrase: for people, with an article.
     :param hint: how to make a root filesystem image of it, if it can be.
     :param disk: the format, as QEMU calls it, if it is a disk.
+    :param holds: what it is, if it holds a root filesystem somehow else.
     """
 
     phrase: str
     hint: str | None = None
     disk: str | None = None
+    holds: str | None = None
 
 
 EMPTY = Found('an empty file')
@@ -124,14 +126,14 @@ _BEFORE: _Table = (
     (0, b'LUKS\xba\xbe', 'a LUKS-encrypted volume',
      'open it with cryptsetup first'),
     (0, b'XFSB', 'an XFS filesystem', _COPY_FILES),
-    (0, b'hsqs', 'a squashfs filesystem', _UNPACK),
-    (0, b'sqsh', 'a squashfs filesystem', _UNPACK),
+    (0, b'hsqs', 'a squashfs filesystem', _UNPACK, None, 'squashfs'),
+    (0, b'sqsh', 'a squashfs filesystem', _UNPACK, None, 'squashfs'),
     (0, b'\x45\x3d\xcd\x28', 'a cramfs filesystem', _COPY_FILES),
     (0, b'-rom1fs-', 'a romfs filesystem', _COPY_FILES),
     (0, b'070701', 'a cpio archive', _RAMDISK),
     (0, b'070702', 'a cpio archive', _RAMDISK),
     (0, b'070707', 'a cpio archive (old format)', _UNPACK),
-    (0, b'PK\x03\x04', 'a zip archive', _UNPACK),
+    (0, b'PK\x03\x04', 'a zip archive', _UNPACK, None, 'zip'),
     (0, b'Rar!\x1a\x07', 'a RAR archive', _UNPACK),
     (0, b'LZIP', 'an lzip-compressed file',
      'decompress it with lzip -d first'),
@@ -151,7 +153,7 @@ _BEFORE: _Table = (
 #: What may be left over from earlier in a file that has become something else.
 _AFTER: _Table = (
     (0x10040, b'_BHRfS_M', 'a btrfs filesystem', _COPY_FILES),
-    (0x8001, b'CD001', 'an ISO 9660 image'),
+    (0x8001, b'CD001', 'an ISO 9660 image', None, None, 'iso'),
     (0x8001, b'BEA01', 'a UDF filesystem', _COPY_FILES),
     (0x400, b'\x10\x20\xf5\xf2', 'an F2FS filesystem', _COPY_FILES),
     (0x400, b'\xe2\xe1\xf5\xe0', 'an EROFS filesystem', _COPY_FILES),
@@ -250,12 +252,8 @@ class Probe(Content):
     @property
     def is_container(self) -> bool:
         """Whether it is more than a filesystem as it is."""
-        return (
-            self.is_directory
-            or self.found.disk is not None
-            or self.compression is not None
-            or self.is_tar
-        )
+        held = self.found.disk or self.found.holds or self.compression
+        return self.is_directory or self.is_tar or held is not None
 
     @property
     def boot_sector(self) -> int:

@@ -261,9 +261,11 @@ def opened(
     name: str,
     allow_backing_file: bool = False,
     beside: pathlib.Path | None = None,
+    slice: opening.Slice | None = None,
 ) -> Iterator[Client]:
     """Read the disk in a disk image.
 
+    :param slice: of the file, where the image is; None for all of it.
     :param kind: its format, as QEMU calls it.
     :param directory: private, for a socket.
     :param name: what to call it in errors.
@@ -275,7 +277,12 @@ def opened(
     """
     with contextlib.ExitStack() as stack:
         node, files = _node(
-            path, kind, name, allow_backing_file, beside, stack
+            slice or opening.Slice(path),
+            kind,
+            name,
+            allow_backing_file,
+            beside,
+            stack,
         )
         place = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         stack.callback(os.close, place)
@@ -356,7 +363,7 @@ def _why(words: str, name: str) -> errors.AmiError:
 
 
 def _node(
-    path: pathlib.Path,
+    image: opening.Slice,
     kind: str,
     name: str,
     allowed: bool,
@@ -372,7 +379,7 @@ def _node(
     """
     nodes: list[dict[str, Any]] = []
     files: dict[tuple[int, int], int] = {}
-    layer: pathlib.Path | None = path
+    layer: pathlib.Path | None = image.path
     while layer is not None:
         shown = errors.shown(layer) if nodes else name
         with opening.opened(
@@ -384,7 +391,9 @@ def _node(
                 raise _refused(name, 'its chain of backing files does not end')
             below = None
             if kind != 'raw':
-                header = qemu_headers.read(it, kind, shown)
+                header = qemu_headers.read(
+                    it if nodes else image.within(it), kind, shown
+                )
                 below = _below(
                     header, shown, allowed, beside or layer.resolve().parent
                 )
@@ -401,6 +410,13 @@ def _node(
                 'filename': f'/proc/self/fd/{files[here]}',
             },
         }
+        if not nodes and image.size is not None:
+            node['file'] = {
+                'driver': 'raw',
+                'offset': image.start,
+                'size': image.size,
+                'file': node['file'],
+            }
         if kind in ('qcow', 'qcow2', 'qed', 'vmdk'):
             # Whatever its header says by then.
             node['backing'] = None

@@ -10,6 +10,7 @@ temporary directory, which goes away at the end.
 from collections.abc import Iterator
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import re
@@ -27,13 +28,17 @@ from amiclient import scratch
 from amiclient.source import block
 from amiclient.source import build
 from amiclient.source import bundle
+from amiclient.source import contents
 from amiclient.source import disk
 from amiclient.source import esp
 from amiclient.source import filesystem
 from amiclient.source import fix
 from amiclient.source import fstab
+from amiclient.source import live
 from amiclient.source import manifest
+from amiclient.source import oci
 from amiclient.source import opening
+from amiclient.source import origins
 from amiclient.source import probe
 from amiclient.source import streams
 from amiclient.source import uec
@@ -46,12 +51,14 @@ Source = bundle.Source
 #: Suffixes that say how something is stored, and are no part of a name.
 _SUFFIX = re.compile(
     r'\.(gz|tgz|xz|txz|bz2|tbz2?|zst|tzst|lz4|tar|img|image|raw|bin|fs|ext[234]'
-    r'|qcow2?|qed|vmdk|vhdx?|vdi|disk)$',
+    r'|qcow2?|qed|vmdk|vhdx?|vdi|disk|ova|box|zip|iso|squashfs|sfs|oci)$',
     re.IGNORECASE,
 )
 
 #: The format of what is compressed, and no disk and no archive.
 _COMPRESSED = 'compressed filesystem'
+
+_SECTOR = 512
 
 #: Compressions of compressed files that are undone.
 _LAYERS = 3
@@ -68,6 +75,10 @@ class Choice:
         None for the one that is found.
     :param allow_backing_file: whether a disk image may name other files that
         hold a part of it.
+    :param strip_components: how many directories the names in an archive lose
+        at their beginning; 0 for what is found.
+    :param architecture: of the container image that is taken, if there are
+        several.
     :param fix: whether to mend what does not suit a root filesystem of its
         own. Then a filesystem that is taken as it is is copied, too.
     :param report: whether to tell of that, where it is not mended. The rules
@@ -83,6 +94,8 @@ class Choice:
 
     partition: int | None = None
     allow_backing_file: bool = False
+    strip_components: int = 0
+    architecture: str | None = None
     fix: bool = False
     report: bool = True
     options: units.FilesystemOptions = units.DEFAULTS
@@ -112,22 +125,50 @@ def opened(
     """
     choice = choice or Choice()
     with contextlib.ExitStack() as stack:
+        given = path
+        path = stack.enter_context(
+            opening.settled(given, choice.work_directory)
+        )
         held = stack.enter_context(locks.reading(path))
         opener = _Opener(probe.look(path, held), choice, progress, stack)
         source = opener.untied(opener.open())
+        # Nobody else needs what came through a pipe.
+        own = source.own or (path != given and source.root == path)
+        source = dataclasses.replace(source, own=own)
         if source.partition is None and choice.partition is not None:
             raise errors.UsageError(
                 'no disk with partitions',
                 subject=errors.shown(path),
                 hint='leave out --partition',
             )
-        if source.own and source.name is None:
+        if source.own and source.name is None and path == given:
             source = dataclasses.replace(source, name=_name(path))
         if source.own:
             stack.enter_context(
-                errors.renamed(source.root, errors.shown(path))
+                errors.renamed(source.root, opening.shown(given))
             )
         yield source
+
+
+@contextlib.contextmanager
+def origin(
+    path: pathlib.Path, choice: Choice, *, progress: Progress = QUIET
+) -> Iterator[tuple[origins.Origin, tuple[str, ...]]]:
+    """Take what the user named for files that a filesystem is made of.
+
+    What was unpacked for it goes away at the end of the block.
+
+    :returns: these, and what the user should know.
+    :raises SourceError: if it is a filesystem or a disk, or as
+        :func:`opened` does.
+    """
+    with contextlib.ExitStack() as stack:
+        path = stack.enter_context(
+            opening.settled(path, choice.work_directory)
+        )
+        held = stack.enter_context(locks.reading(path))
+        found = probe.look(path, held)
+        yield _Opener(found, choice, progress, stack).origin()
 
 
 def _name(path: pathlib.Path) -> str | None:
@@ -160,9 +201,23 @@ class _Opener:
         self._progress = progress
         self._stack = stack
         self._directory: pathlib.Path | None = None
+        self._notes: tuple[str, ...] = ()
+        #: Where in the file the disk is that is meant, and which one that is.
+        self._slice: opening.Slice | None = None
+        self._within: str | None = None
 
     def open(self) -> Source:
-        source, found = self._opened(), self._found
+        """Take the source for what it is."""
+        taken, found = self._opened(), self._found
+        self._refuse_strip(taken)
+        source = taken if isinstance(taken, Source) else self._built(taken)
+        source = dataclasses.replace(
+            source, notes=(*self._notes, *source.notes)
+        )
+        if self._slice is not None:
+            return self._taken(
+                source, contents.disk_kind(self._slice, self._shown)
+            )
         if source.root != self._path:
             if not source.own:
                 # One of the files of a saved AMI.
@@ -184,71 +239,200 @@ class _Opener:
             found,
         )
 
-    def _opened(self) -> Source:
+    def origin(self) -> tuple[origins.Origin, tuple[str, ...]]:
+        """Take the source for files; see :func:`origin`."""
+        found = self._found
+        if (
+            found.is_directory
+            or found.found.holds in ('iso', 'squashfs')
+            or (found.special is None and uec.is_tar(self._path))
+        ):
+            taken = self._opened()
+            self._refuse_strip(taken)
+            if not isinstance(taken, Source):
+                return taken, self._notes
+        # Whoever reads it says what it is.
+        return origins.found(self._path), ()
+
+    def _refuse_strip(self, taken: Source | origins.Origin) -> None:
+        if self._choice.strip_components and not isinstance(
+            taken, origins.ArchiveOrigin
+        ):
+            raise errors.UsageError(
+                'no tar archive of a root filesystem',
+                subject=self._shown,
+                hint='leave out --strip-components',
+            )
+
+    def _opened(self) -> Source | origins.Origin:
         path, found = self._path, self._found
         if found.is_directory:
+            store = oci.DirectoryStore(path)
+            if oci.is_one(store):
+                return self._layers(store)
             if bundle.is_saved(path):
                 return bundle.saved(
                     path / manifest.NAME, progress=self._progress
                 )
-            return self._files(self._made(self._choice.work_directory), None)
+            return origins.DirectoryOrigin(path)
         if found.special is None:
             if manifest.is_one(found.head):
                 return bundle.saved(path, progress=self._progress)
             if found.compression is not None:
-                return self._decompressed()
+                return self._decompressed(path)
             if found.is_tar:
-                with streams.opened(path, wanted='an archive') as stream:
-                    return self._archive(stream)
+                return self._plain_archive()
+            if found.found.holds is not None:
+                return self._holding(found.found.holds)
         return Source(root=path)
 
-    def _decompressed(self) -> Source:
-        path = self._path
-        notes: tuple[str, ...] = ()
+    def _decompressed(self, path: pathlib.Path) -> Source | origins.Origin:
         for layer in range(_LAYERS):
-            with streams.opened(
-                path, wanted='a source', name=self._shown
-            ) as stream:
-                if not layer and probe.is_tar(stream.peek(probe.TAR_BLOCK)):
+            with contextlib.ExitStack() as stack:
+                stream = stack.enter_context(
+                    streams.opened(path, wanted='a source', name=self._shown)
+                )
+                if path == self._path and probe.is_tar(
+                    stream.peek(probe.TAR_BLOCK)
+                ):
+                    # Whoever reads on does so later.
+                    self._stack.push(stack.pop_all())
                     return self._archive(stream)
                 target = self._place() / f'unpacked-{layer}'
-                notes += unpacking.unpack(
+                self._notes += unpacking.unpack(
                     stream, target, progress=self._progress
                 )
-            if layer:
+            if path != self._path:
                 path.unlink()
             path = target
             if probe.look(path).compression is None:
-                return Source(
-                    root=path, own=True, format=_COMPRESSED, notes=notes
-                )
+                return Source(root=path, own=True, format=_COMPRESSED)
         raise errors.SourceError(
             'compressed too many times', subject=self._shown
         )
 
-    def _archive(self, stream: streams.Stream) -> Source:
+    def _archive(
+        self, stream: streams.Stream, reopen: origins.Reopen | None = None
+    ) -> Source | origins.Origin:
+        """Take an archive that is read from its beginning to its end.
+
+        :param reopen: opens it again; None if it is the source itself.
+        """
+        strip = self._choice.strip_components
+        kind = 'files' if reopen is None else 'squashfs'
+        if strip:
+            return origins.ArchiveOrigin(
+                self._path, strip, stream, reopen, kind
+            )
         directory = self._made(self._choice.work_directory)
         stream.remember()
-        found = uec.unpack_stream(stream, directory, progress=self._progress)
+        others = contents.Unpacker(stream, directory, self._progress)
+        found = uec.unpack_stream(
+            stream, directory, progress=self._progress, others=others
+        )
         if found is not None:
             return bundle.unpacked(found, self._shown)
-        return self._files(directory, stream if stream.rewind() else None)
+        return self._held(others.held) or origins.ArchiveOrigin(
+            self._path,
+            stream=stream if stream.rewind() else None,
+            reopen=reopen,
+            format=kind,
+        )
 
-    def _files(
-        self, directory: pathlib.Path, stream: streams.Stream | None
-    ) -> Source:
+    def _holding(self, kind: str) -> Source | origins.Origin:
+        """Take what is neither a disk nor files, but holds one of these."""
+        path, name = self._path, self._shown
+        if kind == 'squashfs':
+            return self._squashfs(path)
+        if kind == 'iso':
+            inner, slice = live.root_in(path, name)
+            self._within = f'{errors.shown(inner, 200)} in an ISO image'
+            if contents.disk_kind(slice, name):
+                self._slice = slice
+                return Source(root=path)
+            # sqfs2tar has no offset.
+            path = self._place() / 'root.squashfs'
+            slice.copy(path)
+            return self._squashfs(path)
+        held = contents.unzip(
+            path, name, self._place(), progress=self._progress
+        )
+        taken = self._held(held)
+        if taken is None:
+            raise errors.SourceError(
+                f'{self._found.phrase} without a disk',
+                subject=name,
+                hint=self._found.found.hint,
+            )
+        return taken
+
+    def _squashfs(self, path: pathlib.Path) -> Source | origins.Origin:
+        reopen = functools.partial(live.opened, path, self._shown)
+        return self._archive(self._stack.enter_context(reopen()), reopen)
+
+    def _plain_archive(self) -> Source | origins.Origin:
+        """Take an archive in which anything can be read where it is."""
+        strip = self._choice.strip_components
+        held = None if strip else contents.survey(self._path, self._shown)
+        roles = set(map(uec.role, held.blobs)) if held is not None else set()
+        if not strip and (held is None or uec.is_likely(roles)):
+            stream = self._stack.enter_context(
+                streams.opened(self._path, wanted='an archive')
+            )
+            return self._archive(stream)
+        taken = self._held(held) if held is not None else None
+        return taken or origins.ArchiveOrigin(self._path, strip)
+
+    def _held(self, held: contents.Held) -> Source | origins.Origin | None:
+        """Take what an archive has instead of files, if there is something."""
+        if held.is_files:
+            return None
+        store = oci.ArchiveStore(held)
+        if oci.is_one(store):
+            return self._layers(store)
+        self._notes += held.notes
+        chosen = held.disk()
+        if chosen is None:
+            return None
+        name, slice = chosen
+        self._within = f'{errors.shown(name, 200)} in an archive'
+        if slice.path == self._path and self._is_readable(slice):
+            self._slice = slice
+            return Source(root=self._path)
+        path = slice.path
+        if path == self._path:
+            path = self._place() / 'copy'
+            slice.copy(path)
+        if probe.look(path).compression is not None:
+            return self._decompressed(path)
+        return Source(root=path, own=True, format=_COMPRESSED)
+
+    def _is_readable(self, slice: opening.Slice) -> bool:
+        """Tell whether a disk can be read where it is."""
+        kind = contents.disk_kind(slice, self._shown)
+        # QEMU takes whole sectors.
+        return kind == 'raw' or (
+            bool(kind) and (slice.size or 0) % _SECTOR == 0
+        )
+
+    def _layers(self, store: oci.Store) -> origins.Origin:
+        image = oci.choose(store, self._choice.architecture)
+        self._notes += (f'{self._shown}: {image.note}',)
+        return origins.LayersOrigin(image, self._place(), self._shown)
+
+    def _built(self, origin: origins.Origin) -> Source:
         headroom = self._choice.options.headroom
         if self._choice.fix:
             # What it adds takes a block or two, and an inode.
             headroom = headroom._replace(size=max(headroom.size, _FIX_ROOM))
         root = build.temporary_image(
             self._path,
-            directory,
+            origin,
+            self._made(self._choice.work_directory),
             headroom=headroom,
-            stream=stream,
             progress=self._progress,
         )
-        return Source(root=root, own=True, format='files')
+        return Source(root=root, own=True, format=origin.format)
 
     def _told_of_rest(self, source: Source, found: probe.Probe) -> Source:
         """Say what of a file is no part of its filesystem."""
@@ -316,6 +500,7 @@ class _Opener:
             name=self._shown,
             allow_backing_file=self._choice.allow_backing_file,
             beside=self._path.resolve().parent if source.own else None,
+            slice=self._slice,
         ) as whole:
             root = whole.root(self._choice.partition)
             self._take(whole, root, image)
@@ -330,12 +515,13 @@ class _Opener:
             # It may take much room, which is needed now.
             path.unlink()
         known = None if source.format == _COMPRESSED else source.format
+        within = f' ({self._within})' if self._within else ''
         return dataclasses.replace(
             source,
             root=image,
             boot=boot.image,
             own=True,
-            format=known or whole.format,
+            format=known or whole.format + within,
             partition=root.number,
             partitions=tuple(
                 dataclasses.replace(each, is_boot=True)

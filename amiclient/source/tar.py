@@ -15,7 +15,7 @@ import contextlib
 import logging
 import stat
 import tarfile
-from typing import cast, IO, Self
+from typing import BinaryIO, cast, IO, Self
 import urllib.parse
 
 from amiclient import errors
@@ -97,6 +97,12 @@ _LISTS = {
     'SCHILY.acl.default': b'system.posix_acl_default',
 }
 
+#: How names of whiteouts begin, and the one of a whole directory; and where
+#: AUFS keeps files that have several names.
+_WHITEOUT = b'.wh.'
+_OPAQUE = b'.wh..wh..opq'
+_AUFS = b'.wh..wh.plnk/'
+
 #: How tarfile fails on headers that make no sense.
 NONSENSE = (
     tarfile.TarError,
@@ -108,25 +114,35 @@ NONSENSE = (
 
 
 def fill(
-    stream: streams.Stream, tree: file_tree.FileTree, task: progress.Task
+    stream: streams.Stream,
+    tree: file_tree.FileTree,
+    task: progress.Task,
+    *,
+    strip: int = 0,
+    layer: bool = False,
 ) -> None:
     """Take everything that is in an archive.
 
+    :param strip: how many directories names lose at their beginning.
+    :param layer: whether it is a layer over what is in the tree already.
     :raises SourceError: if it is damaged, cut short, no archive of files, or
         has something in it that a filesystem cannot have.
     """
-    _TarReader(stream, tree, task).run()
+    placing: _Placing = _LayerPlacing(tree) if layer else _Placing(tree, strip)
+    _TarReader(stream, tree, task, placing).run()
 
 
-def reader(stream: streams.Stream) -> tarfile.TarFile:
+def reader(stream: streams.Stream | BinaryIO) -> tarfile.TarFile:
     """Open an archive that is read from its beginning to its end.
 
+    :param stream: the archive; or a file, in which is passed over what nobody
+        reads.
     :raises tarfile.TarError: or another of ``NONSENSE``, now and later, if
         it makes no sense.
     """
     archive: tarfile.TarFile = tarfile.open(  # noqa: SIM115
         fileobj=stream,  # type: ignore[call-overload]
-        mode='r|',
+        mode='r|' if isinstance(stream, streams.Stream) else 'r:',
         # For each header, it copies what is left of as many bytes.
         bufsize=_AHEAD,
         # Its own, which knows whether it has seen the end.
@@ -224,16 +240,102 @@ def _is_number(field: bytes | bytearray) -> bool:
     return field[0] >= 0x80 or not digits.strip(b'01234567')
 
 
+class _Placing:
+    """Where members of an archive go.
+
+    :param strip: how many directories names lose at their beginning.
+    """
+
+    def __init__(self, tree: file_tree.FileTree, strip: int = 0) -> None:
+        self._tree = tree
+        self._strip = strip
+        self._told = False
+
+    def place(self, member: tarfile.TarInfo) -> bytes | None:
+        """Tell which path a member gets; None if it is left out."""
+        path = self.target(_bytes(member.name))
+        if path is None or not _is_whiteout(path, member):
+            return path
+        if not self._told:
+            self._told = True
+            _LOG.warning(
+                '%s: %s and others like it say what a layer of a container '
+                'image takes away; they are left out, and nothing is taken '
+                'away',
+                self._tree.name,
+                errors.shown(path, 200),
+            )
+        return None
+
+    def target(self, path: bytes) -> bytes | None:
+        """Tell the path of a name in the archive; None if none is left."""
+        if not self._strip:
+            return path
+        names = [name for name in path.split(b'/') if name not in (b'', b'.')]
+        left = names[self._strip :]
+        return b'/'.join(left) if left else None
+
+
+class _LayerPlacing(_Placing):
+    """A layer of a container image.
+
+    Source: the OCI image specification, layer.md: what is deleted has a
+    whiteout file, ``.wh.`` and its name, beside it; what hides all that was
+    in a directory is called ``.wh..wh..opq``. Neither concerns what is in
+    the layer itself. Other names that begin with ``.wh..wh.`` are AUFS' own.
+    """
+
+    def __init__(self, tree: file_tree.FileTree) -> None:
+        super().__init__(tree)
+        self._placed: set[bytes] = set()
+
+    def place(self, member: tarfile.TarInfo) -> bytes | None:
+        given = _bytes(member.name)
+        path = self.target(given)
+        parent, _, name = path.rpartition(b'/')
+        if name.startswith(_WHITEOUT):
+            hidden = name.removeprefix(_WHITEOUT)
+            if name == _OPAQUE:
+                self._tree.remove(parent, kept=self._placed, inside=True)
+            elif hidden in (b'', b'.', b'..'):
+                raise self._tree.refused(given, 'a whiteout of nothing')
+            elif not hidden.startswith(_WHITEOUT):
+                below = parent + b'/' if parent else b''
+                self._tree.remove(below + hidden, kept=self._placed)
+            return None
+        if b'/' + _AUFS in b'/' + path:
+            return None
+        if not member.isdir():
+            # Else, it is merged with what is there.
+            self._tree.remove(path, kept=self._placed)
+        self._placed.add(path)
+        return path
+
+    def target(self, path: bytes) -> bytes:
+        """Follow the links that lower layers have on the way."""
+        try:
+            return self._tree.nodes.resolved(path)
+        except nodes.PathError as error:
+            raise self._tree.refused(path, str(error)) from error
+
+
+def _is_whiteout(path: bytes, member: tarfile.TarInfo) -> bool:
+    name = path.rpartition(b'/')[2]
+    return member.isreg() and not member.size and name.startswith(_WHITEOUT)
+
+
 class _TarReader:
     def __init__(
         self,
         stream: streams.Stream,
         tree: file_tree.FileTree,
         task: progress.Task,
+        placing: _Placing,
     ) -> None:
         self._stream = stream
         self._tree = tree
         self._task = task
+        self._placing = placing
         self._position = 0
 
     def run(self) -> None:
@@ -247,7 +349,6 @@ class _TarReader:
                 self._position = position
             with self._told():
                 refuse_more(archive, self._tree.name)
-        _refuse_docker(self._tree)
 
     def _members(self, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         while True:
@@ -262,11 +363,14 @@ class _TarReader:
             raise self._damaged('invalid data in the middle')
 
     def _take(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-        path = _bytes(member.name)
         if member.type == _LABEL:
             return
+        path = self._placing.place(member)
+        if path is None:
+            return
         if member.islnk():
-            self._tree.link(path, _bytes(member.linkname))
+            target = self._placing.target(_bytes(member.linkname))
+            self._tree.link(path, target or b'')
             return
         if member.type not in _MODES:
             raise self._unknown(path, member.type)
@@ -432,22 +536,3 @@ def _xattrs(headers: Mapping[str, str]) -> dict[bytes, bytes]:
             name = name.replace(b'%3D', b'=').replace(b'%25', b'%')
             found[name] = _bytes(text)
     return found
-
-
-def _refuse_docker(tree: file_tree.FileTree) -> None:
-    """Tell an image of containers, which is layers, from a filesystem."""
-    names = tree.nodes.root.children.keys()
-    layout = b'oci-layout' in names
-    saved = b'manifest.json' in names and (
-        b'repositories' in names
-        or b'blobs' in names
-        or tree.holds(b'layer.tar')
-    )
-    if (layout or saved) and not names & {b'etc', b'usr', b'bin', b'sbin'}:
-        raise SourceError(
-            'an archive of container layers, as docker save '
-            'makes it, not of a root filesystem',
-            subject=tree.name,
-            hint='create a container from the image, and give the output of '
-            'docker export',
-        )

@@ -25,6 +25,7 @@ from amiclient import errors
 from amiclient.progress import Progress
 from amiclient.progress import Task
 from amiclient import scratch
+from amiclient.source import contents
 from amiclient.source import manifest
 from amiclient.source.manifest import Manifest
 from amiclient.source import opening
@@ -106,6 +107,14 @@ def role(name: str) -> str | None:
     return 'image' if last.endswith('.img') else None
 
 
+def is_likely(roles: Container[str | None]) -> bool:
+    """Tell whether an archive is one, by the roles of its members.
+
+    Without a kernel, only its manifest tells it from any archive.
+    """
+    return 'image' in roles and ('kernel' in roles or 'manifest' in roles)
+
+
 def unpack(
     path: pathlib.Path,
     directory: pathlib.Path | None,
@@ -126,9 +135,11 @@ def unpack_stream(
     *,
     progress: Progress,
     wanted: Container[str] = _ROLES,
+    others: contents.Unpacker | None = None,
 ) -> Unpacked | None:
     """Unpack a UEC tarball.
 
+    :param others: takes what is of no use here.
     :param stream: of the archive.
     :param directory: where to; it should be empty, and private. If None,
         everything is only read, to the end.
@@ -140,7 +151,10 @@ def unpack_stream(
     found = _Found()
     with _opened(stream) as archive:
         for number, member in enumerate(archive):
-            if number >= _MEMBERS:
+            if others is None:
+                if number >= _MEMBERS or found.is_other:
+                    return None
+            elif others.held.ends(member):
                 return None
             # Names are the user's: there are AMIs called vmlinuz.
             kind = found.roles.get(member.name) or role(member.name)
@@ -148,31 +162,37 @@ def unpack_stream(
                 continue
             data = archive.extractfile(member) if member.isreg() else None
             if data is None:
-                return None
-            if kind is None:
-                continue
-            if kind in found.names:
-                found.twice = found.twice or (kind, member.name)
-                continue
-            found.names[kind] = member.name
-            if kind == 'manifest':
-                found.manifest = data.read(manifest.LIMIT + 1)
-                found.roles = _roles(found.manifest)
-                continue
-            place = directory if kind in wanted else None
-            _check_size(stream.name, member, kind, place)
-            target = place and place / _file_name(member.name, kind)
-            with (
-                progress.task(f'Unpacking {kind}', member.size) as task,
-                contextlib.nullcontext()
-                if target is None
-                else sparse.opened(target, _NEW) as fd,
-            ):
-                found.sha512[kind] = _copy(data, fd, member.size, task)
-            found.sizes[kind] = member.size
-            if target is not None:
-                found.paths[kind] = target
+                found.is_other = True
+            elif kind and found.is_wanted(kind, member.name, data):
+                place = directory if kind in wanted else None
+                _check_size(stream.name, member, kind, place)
+                target = place and place / _file_name(member.name, kind)
+                _unpack(data, target, member.size, kind, found, progress)
+                if target is not None and others is not None:
+                    others.note(member.name, target)
+            elif others is not None:
+                others.take(member, found.again.pop() if found.again else data)
     return found.judge(stream.name)
+
+
+def _unpack(
+    data: IO[bytes],
+    target: pathlib.Path | None,
+    size: int,
+    kind: str,
+    found: '_Found',
+    progress: Progress,
+) -> None:
+    with (
+        progress.task(f'Unpacking {kind}', size) as task,
+        contextlib.nullcontext()
+        if target is None
+        else sparse.opened(target, _NEW) as fd,
+    ):
+        found.sha512[kind] = _copy(data, fd, size, task)
+    found.sizes[kind] = size
+    if target is not None:
+        found.paths[kind] = target
 
 
 @dataclasses.dataclass
@@ -186,11 +206,26 @@ class _Found:
     roles: Mapping[str, str] = dataclasses.field(default_factory=dict)
     #: A role that was found again, and where.
     twice: tuple[str, str] | None = None
+    #: Whether there is what no UEC tarball has.
+    is_other: bool = False
+    #: What was read already of a manifest that may be another one.
+    again: list[IO[bytes]] = dataclasses.field(default_factory=list)
+
+    def is_wanted(self, kind: str, name: str, data: IO[bytes]) -> bool:
+        """Tell whether a member is to be unpacked, by its role."""
+        if kind in self.names:
+            self.twice = self.twice or (kind, name)
+            return False
+        self.names[kind] = name
+        if kind != 'manifest':
+            return True
+        self.manifest = data.read(manifest.LIMIT + 1)
+        self.roles = _roles(self.manifest)
+        self.again = [io.BytesIO(self.manifest)]
+        return False
 
     def judge(self, name: str) -> Unpacked | None:
-        # Without a kernel, only its manifest tells it from any archive.
-        telling = {'kernel', 'manifest'} & self.names.keys()
-        if 'image' not in self.names or not telling:
+        if self.is_other or not is_likely(self.names):
             return None
         if self.twice is not None:
             kind, second = self.twice

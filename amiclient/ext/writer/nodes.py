@@ -6,7 +6,7 @@ A tree is filled in whatever order a source has its files; what comes later
 replaces what was there before, as it does when an archive is unpacked.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 import dataclasses
 import stat
 import struct
@@ -28,6 +28,9 @@ SHORT = 59
 
 #: How many names a file can have (ext4.h, EXT4_LINK_MAX).
 _LINKS = 65000
+
+#: Symbolic links that are followed on one way, as the kernel does (namei.h).
+_FOLLOWED = 40
 
 #: Files that a tree may have: a few times what the largest root filesystems
 #: do; most take about 250 bytes of memory, some a kilobyte.
@@ -253,9 +256,95 @@ class Tree:
         node.links += 1
         siblings[names[-1]] = node.packed()
         if here is not None:
-            here.links -= 1
-            if not here.links and here.is_file:
-                self.released.append(here)
+            self._release(here)
+
+    def resolved(self, path: bytes) -> bytes:
+        """Follow the symbolic links on the way to a path, within the tree.
+
+        The last name is not followed. What is not there, has no links.
+
+        :returns: the path, without what does not count in it.
+        :raises PathError: if the links have no end, or there can be no such
+            path.
+        """
+        way, links = parts(path), 0
+        done: list[bytes] = []
+        nodes = [self.root]
+        while way:
+            name = way.pop(0)
+            if name == b'..':
+                # In the root, it leads to the root.
+                done, nodes = done[:-1], nodes[: max(1, len(nodes) - 1)]
+                continue
+            child = nodes[-1].children.get(name)
+            if isinstance(child, Packed):
+                child = child.whole()
+            if way and child is not None and child.is_symlink:
+                links += 1
+                if links > _FOLLOWED:
+                    raise PathError('it leads through links without end')
+                if child.target.startswith(b'/'):
+                    done, nodes = [], [self.root]
+                steps = child.target.split(b'/')
+                way = [s for s in steps if s not in (b'', b'.')] + way
+                continue
+            done.append(name)
+            nodes.append(child or Node(_DIRECTORY))
+        return b'/'.join(parts(b'/'.join(done)))
+
+    def remove(
+        self,
+        path: bytes,
+        *,
+        kept: Container[bytes] = (),
+        inside: bool = False,
+    ) -> None:
+        """Take a name away, and all that is below it, if it is there.
+
+        :param path: as :meth:`resolved` returns it.
+        :param kept: paths that stay, with the directories on the way there.
+        :param inside: whether only what is below it goes.
+        :raises PathError: if there cannot be anything.
+        """
+        node = self.find(path)
+        if node is None:
+            return
+        below = path + b'/' if path else b''
+        found = list(self._entries(node, below))[1:]
+        if not inside and path:
+            parent, _, name = path.rpartition(b'/')
+            directory = self.find(parent)
+            if directory is not None:
+                found.insert(0, (path, directory.children, name, node))
+        # Those that are deeper come first.
+        for where, children, name, child in reversed(found):
+            if where not in kept and not child.children:
+                del children[name]
+                self._names -= 1
+                self._release(child)
+
+    def _release(self, child: Node | Packed) -> None:
+        """Count that a node has lost a name."""
+        if isinstance(child, Packed):
+            child = child.whole()
+        child.links -= 1
+        if not child.links and child.is_file:
+            self.released.append(child)
+
+    def reroot(self, path: bytes) -> None:
+        """Make a directory in the tree its root, and take away the rest.
+
+        :param path: without symbolic links.
+        """
+        node = self.find(path)
+        parent, _, name = path.rpartition(b'/')
+        directory = self.find(parent)
+        if node is None or directory is None or not node.is_directory:
+            raise PathError('it is not a directory')
+        del directory.children[name]
+        self.remove(b'', inside=True)
+        node.links = 1
+        self.root = node
 
     def _children(self, names: list[bytes]) -> dict[bytes, Node | Packed]:
         node = self.root
@@ -306,13 +395,18 @@ class Tree:
                 yield child
 
     def _entries(
-        self,
+        self, top: Node | None = None, prefix: bytes = b''
     ) -> Iterator[
         tuple[bytes, dict[bytes, Node | Packed], bytes, Node | Packed]
     ]:
-        """Go through all names: path, the directory's names, name, node."""
-        yield b'', {}, b'', self.root
-        waiting = [(b'', self.root.children, iter(sorted(self.root.children)))]
+        """Go through all names: path, the directory's names, name, node.
+
+        :param top: where to begin; None for the root.
+        :param prefix: what the paths begin with.
+        """
+        top = top or self.root
+        yield prefix, {}, b'', top
+        waiting = [(prefix, top.children, iter(sorted(top.children)))]
         while waiting:
             prefix, children, names = waiting[-1]
             for name in names:

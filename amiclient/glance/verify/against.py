@@ -248,6 +248,10 @@ def _options(choice: resolve.Choice) -> Iterator[str]:
         yield from ('--partition', str(choice.partition))
     if choice.allow_backing_file:
         yield '--allow-backing-file'
+    if choice.strip_components:
+        yield from ('--strip-components', str(choice.strip_components))
+    if choice.architecture is not None:
+        yield from ('--architecture', choice.architecture)
     if choice.fix:
         yield '--fix'
     if choice.options.repair:

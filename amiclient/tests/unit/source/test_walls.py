@@ -17,6 +17,7 @@ import struct
 from amiclient import confinement
 from amiclient import errors
 from amiclient import process
+from amiclient.source import opening
 from amiclient.source import qemu_nbd
 from amiclient.tests import base
 
@@ -34,7 +35,7 @@ RW 8 FLAT "{}" 0
 
 
 def _unexamined(
-    path: pathlib.Path,
+    image: opening.Slice,
     kind: str,
     shown: str,
     allowed: bool,
@@ -42,7 +43,7 @@ def _unexamined(
     stack: contextlib.ExitStack,
 ) -> tuple[dict, tuple[int, ...]]:
     """Tell QEMU of a file at which nobody has looked, and of no other."""
-    file = os.open(path, os.O_RDONLY)
+    file = os.open(image.path, os.O_RDONLY)
     stack.callback(os.close, file)
     name = f'/proc/self/fd/{file}'
     return {
