@@ -70,7 +70,7 @@ class Held:
     :param disks: where disks and filesystems are, by their names in it.
     :param packed: where compressed files are.
     :param blobs: where what may belong to a container image is.
-    :param links: symbolic links, and where they lead.
+    :param links: links of both kinds, and where they lead.
     :param is_files: whether it holds the files of a root filesystem.
     :param notes: what the user should know.
     """
@@ -113,6 +113,8 @@ class Held:
             self.links[name] = posixpath.normpath(
                 posixpath.join(directory, member.linkname)
             )
+        elif member.islnk():
+            self.links[name] = _plain(member.linkname)
         elif not (member.isreg() or member.isdir()):
             self.other()
         if len(self.blobs) + len(self.links) > _MOST:
