@@ -11,6 +11,7 @@ import tarfile
 
 from amiclient import errors
 from amiclient.source import build
+from amiclient.source import origins
 from amiclient.tests.disks import archives
 from amiclient.tests.oracle import exttree
 from amiclient.tests.unit.source import test_build
@@ -232,7 +233,7 @@ class TestDirectories(test_build.BuildCase):
         self.assertIn('within the source; choose an output', str(error))
         error = self.assertRaises(
             errors.UsageError, build.temporary_image, self.source,
-            self.source / 'bin',
+            origins.found(self.source), self.source / 'bin',
         )  # fmt: skip
         self.assertIn('the source; choose another directory', str(error))
         self.output = self.directory / 'out' / 'root.img'
