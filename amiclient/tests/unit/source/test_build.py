@@ -15,6 +15,7 @@ import fixtures
 
 from amiclient import errors
 from amiclient.ext import reader
+from amiclient.ext import superblock
 from amiclient import process
 from amiclient.source import build
 from amiclient import sparse
@@ -490,3 +491,66 @@ class TestOrdinaryUser(BuildCase):
                 [python, '-c', code, *map(str, words)], check=False, **options
             )
         return self.skipTest('nobody can run no Python, or read no files')
+
+
+class TestSystems(BuildCase):
+    """What is known of root filesystems."""
+
+    def file(
+        self, name: str, data: bytes = b'x', **attributes
+    ) -> tuple[tarfile.TarInfo, bytes]:
+        header = tarfile.TarInfo(name)
+        for key, value in attributes.items():
+            setattr(header, key, value)
+        return header, data
+
+    def test_called_as_fstab_says(self) -> None:
+        value = '11111111-2222-3333-4444-555555555555'
+        line = f'UUID={value.upper()} / xfs defaults 0 0\n'.encode()
+        built = self.build(self.tar([self.file('etc/fstab', line)]))
+        self.assertEqual(value, built.uuid)
+        process.run(['e2fsck', '-f', '-n', self.output], access=None)
+        for text, label in (
+            (b'LABEL=root / ext4\n', 'root'),
+            (b'#LABEL=root /\nLABEL=home /home ext4\n', ''),
+            (b'LABEL=longer-than-16-bytes / btrfs\n', ''),
+            (b'UUID=00000000-0000-0000-0000-000000000000 / ext4\n', ''),
+            (b'UUID=ABCD-1234 / vfat\n', ''),
+            (b'\xff\xfe LABEL', ''),
+        ):
+            built = self.build(self.tar([self.file('./etc/fstab', text)]))
+            found = superblock.read(self.output)
+            self.assertEqual(label, found.label)
+            # Made of the content.
+            self.assertEqual('8', built.uuid[14])
+        # The user knows better.
+        line = b'LABEL=root / ext4\n'
+        self.build(self.tar([self.file('etc/fstab', line)]), label='mine')
+        self.assertEqual('mine', superblock.read(self.output).label)
+
+    def warned(self, *members, **options) -> str:
+        with fixtures.FakeLogger('amiclient') as log:
+            self.build(self.tar(members), **options)
+            return log.output
+
+    def test_owners(self) -> None:
+        other = self.file('etc/passwd', uid=1000)
+        self.assertIn('/etc/passwd belongs to user 1000', self.warned(other))
+        self.assertEqual('', self.warned(other, owner=(0, 0)))
+        self.assertEqual(
+            '',
+            self.warned(self.file('usr/bin/x', uid=7), self.file('etc/fstab')),
+        )
+
+    def test_lists_of_xfs(self) -> None:
+        """They are there a second time, as POSIX has them."""
+        log = self.useFixture(fixtures.FakeLogger('amiclient'))
+        headers = {
+            'SCHILY.xattr.trusted.SGI_ACL_FILE': 'x' * 20,
+            'SCHILY.xattr.trusted.SGI_ACL_DEFAULT': 'x' * 20,
+            'SCHILY.xattr.trusted.other': 'kept',
+        }
+        self.build(self.tar([self.file('f', pax_headers=headers)]))
+        found = exttree.read_tree(self.output)[b'/f']
+        self.assertEqual({b'trusted.other': b'kept'}, found.xattrs)
+        self.assertEqual('', log.output)
