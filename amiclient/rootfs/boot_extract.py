@@ -98,12 +98,16 @@ def completed(
                 f'{shown}: its ramdisk was put together of {chosen.ramdisk}'
             )
         if words := boot_files.needed(chosen.options):
-            what = 'of ostree or bootc' if words[0][0] in 'oc' else ''
+            what = (
+                'a system of ostree or bootc'
+                if words[0].startswith(boot_files.OSTREE)
+                else 'this system'
+            )
             notes.append(
-                f'{shown}: this system {what} boots only with '
+                f'{shown}: {what} boots only with '
                 f'{errors.shown(" ".join(words))} on its kernel command line, '
-                'which Nova does not give it: see "no-init" and "ostree" in '
-                'the documentation of "openstack ami check"'
+                'which Nova does not give it: "openstack ami check" tells the '
+                'os_command_line that the AMI needs'
             )
         if root.superblock.needs_recovery:
             notes.append(

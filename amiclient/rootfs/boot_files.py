@@ -61,7 +61,8 @@ _NOT = re.compile(
 
 #: Where the system is that the ramdisk goes on to, in the root filesystem:
 #: ostree and bootc (ostree-prepare-root), NixOS, and Flatcar.
-_NEEDED = ('ostree=', 'composefs=', 'init=', 'mount.usr=', 'usr=')
+OSTREE = ('ostree=', 'composefs=')
+_NEEDED = (*OSTREE, 'init=', 'mount.usr=', 'usr=')
 
 #: genkernel's names have the architecture in front of the version.
 _ARCHITECTURE = re.compile(r'(genkernel-)?[a-z][a-z0-9_]*-(?=\d+\.\d)')

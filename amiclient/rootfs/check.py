@@ -39,6 +39,22 @@ _RULES: dict[str, check_context.Rule] = {
     **rules_cloud.RULES,
 }
 
+#: What is tried of a system that ostree deployed: the others look at files.
+_NOT_OF_FILES = frozenset(
+    {
+        'ostree',
+        'no-kernel',
+        'kernel-format',
+        'ramdisk-no-init',
+        'ramdisk-unread',
+        'virtio-blk',
+        'ext4',
+        'new-features',
+        'boot-sector',
+        'not-clean',
+    }
+)
+
 #: The names of all rules.
 RULES = frozenset({*_RULES, _BLANK, _UNREADABLE, _BAD_KERNEL})
 
@@ -179,6 +195,9 @@ def _apply(case: check_context.Case) -> list[findings.Finding]:
     found: list[findings.Finding] = []
     for name, rule in _RULES.items():
         try:
+            if case.deployments and name not in _NOT_OF_FILES:
+                # Its files are not where rules look.
+                continue
             found.extend(
                 findings.Finding(
                     each.severity, name, each.message, each.remedy

@@ -153,6 +153,16 @@ class Case:
         """Whether there are no files, as in CirrOS's root filesystem."""
         return set(self.reader.names('/')) <= {'lost+found'}
 
+    @functools.cached_property
+    def deployments(self) -> tuple[str, ...]:
+        """The directories with the systems that ostree deployed."""
+        return tuple(
+            f'{place.path}/deploy/{name}'
+            for place in self.inside('/ostree/deploy')
+            for name in self.reader.names(f'{place.path}/deploy')
+            if not name.endswith('.origin')
+        )
+
     @property
     def told_init(self) -> str | None:
         words = (self.command_line or '').split()

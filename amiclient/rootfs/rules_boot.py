@@ -10,6 +10,7 @@ import shlex
 from amiclient import errors
 from amiclient.findings import Severity
 from amiclient.rootfs.boot_files import needed
+from amiclient.rootfs.boot_files import OSTREE
 from amiclient.rootfs import check_context
 from amiclient.rootfs.check_context import Case
 from amiclient.rootfs.check_context import Found
@@ -25,16 +26,8 @@ _GETTY = re.compile(r'getty|respawn|askfirst|/bin/(login|sh)')
 def _no_init(case: Case) -> Found:
     if case.init is not None:
         return
-    words = needed(case.boot_options)
-    if words and not case.told_init:
-        yield Problem(
-            'error'
-            if words[0].startswith(('ostree=', 'composefs='))
-            else 'warning',
-            'there is no /sbin/init: its boot loader tells where the system '
-            f'is, by {errors.shown(" ".join(words))}, and Nova does not',
-            _command_line(words),
-        )
+    if needed(case.boot_options) and not case.told_init:
+        # It is elsewhere, which another rule is about.
         return
     remedy = 'install systemd-sysv, sysvinit-core or another init'
     if case.told_init:
@@ -55,26 +48,38 @@ def _command_line(words: Iterable[str]) -> str:
     return f'upload it with --property os_command_line={shlex.quote(line)}'
 
 
-def _ostree(case: Case) -> Found:
-    deployments = [
-        f'{place.path}/deploy/{name}'
-        for place in case.inside('/ostree/deploy')
-        for name in case.reader.names(f'{place.path}/deploy')
-        if not name.endswith('.origin')
+def _boot_options(case: Case) -> Found:
+    told = (case.command_line or '').split()
+    words = [
+        word
+        for word in needed(case.boot_options)
+        if word not in told and not word.startswith(OSTREE)
     ]
+    if words:
+        options = errors.shown(' '.join(words))
+        yield Problem(
+            'warning',
+            f'its boot loader gives the kernel {options}, which tells where '
+            'the system is: Nova does not, so the AMI needs an '
+            'os_command_line that does',
+            _command_line(words),
+        )
+
+
+def _ostree(case: Case) -> Found:
     told = case.command_line or ''
-    if not deployments or 'ostree=' in told or 'composefs=' in told:
+    if not case.deployments or 'ostree=' in told or 'composefs=' in told:
         return
     words = needed(case.boot_options)
     composed = any(
-        case.exists(f'{each}/.ostree.cfs') for each in deployments
+        case.exists(f'{each}/.ostree.cfs') for each in case.deployments
     ) or case.exists('/composefs')
     what = ', by composefs,' if composed else ''
     yield Problem(
         'error',
         f'it is a system of ostree or bootc: its files are{what} in '
-        f'{errors.shown(deployments[0])}, and without ostree= on the kernel '
-        'command line, it does not boot',
+        f'{errors.shown(case.deployments[0])}, and without ostree= on the '
+        'kernel command line, it does not boot',
         _command_line(words)
         if words
         else 'upload it with --property os_command_line=..., as its boot '
@@ -304,6 +309,7 @@ def _systemd_offers(
 #: By their names.
 RULES: dict[str, Rule] = {
     'no-init': _no_init,
+    'boot-options': _boot_options,
     'ostree': _ostree,
     'no-os-release': _no_os_release,
     'no-kernel': _no_kernel,

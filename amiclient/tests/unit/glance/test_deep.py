@@ -66,6 +66,21 @@ class TestFormats(base.TestCase):
         process.run(argv, access=None)
         return path
 
+    def test_unclean_without_a_journal(self) -> None:
+        for state, rules in (
+            ('1', []),
+            ('0', ['unclean']),
+            ('3', ['unclean']),
+        ):
+            self.root = images.image(
+                self.directory,
+                {'etc/os-release': b'ID=x\n'},
+                options=('-t', 'ext4', '-O', '^has_journal'),
+                edit=(f'set_super_value state {state}',),
+            )
+            found = self.look(self.root, 'ami')
+            self.assertEqual(rules, [each.rule for each in found], state)
+
     def test_each_format(self) -> None:
         for kind, format in (
             ('qcow2', 'qcow2'),
