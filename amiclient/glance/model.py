@@ -357,9 +357,8 @@ BUSES = {
     'fdc': ('/dev/fda', '/dev/fd0'),
 }
 
-#: Devices that are disks without partitions, and what is behind the name of
-#: one of their partitions.
-_PARTITION = re.compile(r'(/dev/(?:[hsv]|xv)d[a-z])(\d+)')
+#: The name of a disk, and what is behind it in that of one of its partitions.
+_DISK = re.compile(r'(/dev/(?:[hsv]|xv)d[a-z])(\d*)')
 
 
 def root_of(line: str) -> str | None:
@@ -376,12 +375,16 @@ def has_root(line: str) -> bool:
     return root_of(line) is not None
 
 
-def is_partition(root: str) -> bool:
-    """Tell whether a root filesystem is named as a partition is."""
-    by_table = root.startswith(
-        ('PARTUUID=', 'PARTLABEL=', '/dev/disk/by-part')
-    )
-    return by_table or _PARTITION.fullmatch(root) is not None
+def disk_of(root: str) -> tuple[str | None, str | None]:
+    """Tell where a command line has the root filesystem.
+
+    :returns: the disk, and the partition; None where it does not say so, and
+        an empty partition for the disk itself.
+    """
+    if found := _DISK.fullmatch(root):
+        return found[1], found[2]
+    by_table = ('PARTUUID=', 'PARTLABEL=', '/dev/disk/by-part')
+    return None, root if root.startswith(by_table) else None
 
 
 def with_root(line: str, bus: str | None) -> str:

@@ -233,6 +233,7 @@ def _root(
         message += f'{root.superblock.size}: what comes after that is of no '
         message += 'use, and an upload of the filesystem alone would leave it '
         yield context.found('size', Kind.AMI, f'{message}out')
+    yield from rules.root_told(context, partitions=False)
     tools = e2fsprogs.Toolbox.of(root.superblock)
     if root.superblock.needs_recovery:
         message = (
@@ -247,8 +248,10 @@ def _root(
         sparse.copy(root.path, path)
         tools.preen(path)
     elif not root.superblock.clean:
-        message = f'{title} has no journal, and was not unmounted, or has '
-        message += 'errors on record: e2fsck runs at the first boot'
+        why = 'has errors on record'
+        if not root.superblock.has_journal:
+            why = f'has no journal, and was not unmounted or {why}'
+        message = f'{title} {why}: e2fsck runs at each first boot'
         yield context.found('unclean', Kind.AMI, message, advice=renewal)
     if not tools.check(path):
         message = f'{title} has a damaged filesystem (e2fsck: '

@@ -215,12 +215,12 @@ def _command_line(context: Context) -> Iterator[Finding]:
     line = image.properties.get(model.COMMAND_LINE)
     if not line:
         return
-    bus = image.properties.get('hw_disk_bus')
-    root = model.root_of(line)
-    if root is not None:
-        yield from _root_told(context, line, root, bus)
+    if model.has_root(line):
+        # Of other formats, it may be a disk with partitions.
+        formats = image.disk_format, image.container_format
+        yield from root_told(context, partitions=Kind.AMI.value not in formats)
         return
-    whole = model.with_root(line, bus)
+    whole = model.with_root(line, image.properties.get('hw_disk_bus'))
     message = f'{context.title} has an os_command_line without root=: it '
     message += "replaces all of Nova's own, and the kernel finds no root "
     message += 'filesystem'
@@ -228,25 +228,29 @@ def _command_line(context: Context) -> Iterator[Finding]:
     yield context.found('command-line', Kind.AMI, message, command)
 
 
-def _root_told(
-    context: Context, line: str, root: str, bus: str | None
-) -> Iterator[Finding]:
-    """Look at the root filesystem that an os_command_line names."""
+def root_told(context: Context, *, partitions: bool) -> Iterator[Finding]:
+    """Look at the root filesystem that an os_command_line names.
+
+    :param partitions: whether the image may have partitions.
+    """
     image = context.image
-    # Other formats may hold a disk with partitions.
-    if image.disk_format != Kind.AMI.value:
-        return
+    line = image.properties.get(model.COMMAND_LINE) or ''
+    bus = image.properties.get('hw_disk_bus')
     device = model.BUSES.get(bus, model.BUSES[None])[1]
-    is_partition = model.is_partition(root)
-    is_other = bus is not None and root in {d for _, d in model.BUSES.values()}
-    if not is_partition and (not is_other or root == device):
+    root = model.root_of(line) or ''
+    disk, partition = model.disk_of(root)
+    if partition and not partitions:
+        why = 'which is a partition, but the disk of an AMI has none'
+        wanted = device
+    elif disk not in (None, device):
+        why = f'but its disk is {device}, for its hw_disk_bus is '
+        why += bus or 'not set, which stands for virtio'
+        wanted = f'{device}{partition}'
+    else:
         return
-    why = 'which is a partition, but the disk of an AMI has none'
-    if not is_partition:
-        why = f'but its hw_disk_bus is {bus}, whose disk is {device}'
     message = f'{context.title} has an os_command_line with root={root}, {why}'
     words = [
-        f'root={device}' if word.startswith('root=') else word
+        f'root={wanted}' if word.startswith('root=') else word
         for word in line.split()
     ]
     whole = ' '.join(dict.fromkeys(words))

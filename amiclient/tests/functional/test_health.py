@@ -173,6 +173,37 @@ class TestData(health.HealthCase):
         )
         finding = self.assertMended('command-line', 'error')
         self.assertIn('root=/dev/sda console=ttyS1', finding['remedy'])
+        self.change(self.ami, hw_disk_bus='sata', os_command_line='quiet')
+        self.assertMended('command-line', 'error')
+        self.change(self.ami, os_command_line='root=/dev/sda1 quiet')
+        finding = self.assertMended('command-line', 'error')
+        self.assertIn('root=/dev/sda quiet', finding['remedy'])
+
+    def test_disk_bus(self) -> None:
+        self.change(self.ami, hw_disk_bus='ide')
+        finding = self.assertMended('disk-bus', 'error')
+        self.assertIn('root=/dev/sda console=', finding['remedy'])
+        self.change(self.ami, hw_disk_bus='nvme', os_command_line=None)
+        self.assertMended('disk-bus', 'error')
+
+    def test_root_device(self) -> None:
+        self.change(self.ami, root_device_name='/dev/sda')
+        self.assertMended('root-device', 'error')
+
+    def test_a_link_in_upper_case(self) -> None:
+        self.change(self.ami, kernel_id=self.kernel.upper())
+        self.assertMended('bad-link', 'error')
+
+    def test_a_snapshot_that_is_not_there_yet(self) -> None:
+        snapshot = self.create(
+            'snap', 'qcow2', data=None, image_type='snapshot',
+            kernel_id=self.kernel, ramdisk_id=self.ramdisk,
+        )  # fmt: skip
+        finished = self.run_openstack('ami', 'verify', snapshot)
+        self.assertEqual(1, finished.status, finished)
+        said = ' '.join(finished.stdout.split())
+        self.assertIn('not-active', said)
+        self.assertNotIn('ami upload', said)
 
 
 class TestRules(base.TestCase):

@@ -73,6 +73,15 @@ class TestList(TestCase):
         self.assertIsNone(row['Size'])
         self.assertEqual(['t'], row['Tags'])
         self.assertEqual(self.connection.current_project_id, row['Project'])
+        self.assertEqual('image', row['Type'])
+        snapshot = self.create(
+            'snap', 'qcow2', 'ami', **self.links, image_type='snapshot'
+        )
+        rows = self.openstack_json('ami', 'list', '--long')
+        self.assertEqual(
+            {self.a: 'image', self.b: 'image', snapshot: 'snapshot'},
+            {each['ID']: each['Type'] for each in rows},
+        )
 
     def test_filters(self) -> None:
         for words, expected in (

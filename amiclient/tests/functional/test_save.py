@@ -87,6 +87,49 @@ class TestDirectory(SaveCase):
         for name in ('kernel_id', 'ramdisk_id', 'owner_specified.x'):
             self.assertNotIn(name, properties)
 
+    def test_a_snapshot(self) -> None:
+        """What Nova has put into it does not travel, but what it needs."""
+        chosen = {
+            'hw_machine_type': 'pc',
+            'hw_video_model': 'virtio',
+            'hw_cdrom_bus': 'ide',
+            'hw_vif_model': 'virtio',
+            'hw_disk_bus': 'virtio',
+        }
+        asked = {'hw_rng_model': 'virtio', 'hw_qemu_guest_agent': 'yes'}
+        told = {'base_image_ref': self.shown['kernel_id']}
+        self.register(
+            self.root, 'ami', name='snap', image_type='snapshot',
+            **chosen, **asked, **told, os_type='linux',
+            kernel_id=self.shown['kernel_id'],
+        )  # fmt: skip
+
+        def properties(*words: object) -> dict[str, str]:
+            place = self.tmp() / 'snap'
+            self.openstack('ami', 'save', 'snap', '--directory', place, *words)
+            text = (place / 'manifest.json').read_text()
+            return dict(json.loads(text)['image']['properties'])
+
+        self.assertEqual({**asked, 'os_type': 'linux'}, properties())
+        self.assertEqual(
+            {**asked, **chosen, 'os_type': 'linux'},
+            properties('--keep-hardware'),
+        )
+        self.change_disk('snap', 'scsi')
+        self.assertEqual('scsi', properties()['hw_disk_bus'])
+        # What its owner gave an image that is no snapshot is left alone.
+        self.change_disk('web/1', 'virtio')
+        self.saved()
+        text = (self.target / 'manifest.json').read_text()
+        self.assertEqual(
+            'virtio', json.loads(text)['image']['properties']['hw_disk_bus']
+        )
+
+    def change_disk(self, name: str, bus: str) -> None:
+        self.openstack(
+            'image', 'set', name, '--property', f'hw_disk_bus={bus}'
+        )
+
     def test_no_room(self) -> None:
         """It is known before, and not even a directory is left."""
         disk = self.useFixture(

@@ -47,11 +47,14 @@ class TestFormats(base.TestCase):
         self.directory = self.tmp()
         self.root = images.image(self.directory, {'etc/os-release': b'ID=x\n'})
 
-    def look(self, path: pathlib.Path, format: str) -> list[findings.Finding]:
+    def look(
+        self, path: pathlib.Path, format: str, **properties: str
+    ) -> list[findings.Finding]:
         image = records.record(
             disk_format=format,
             container_format='bare',
             size=path.stat().st_size,
+            **properties,
         )
         fetcher = _Fetcher(
             None, self.tmp(), retry.Patience(), progress.QUIET, data=path
@@ -116,6 +119,29 @@ class TestFormats(base.TestCase):
         )
         (found,) = self.look(self.convert('qcow2', '-c'), 'qcow2')
         self.assertEqual('damaged', found.rule)
+
+    def test_not_unmounted(self) -> None:
+        """Without a journal, nothing else tells; nor do recorded errors."""
+        for words, said in (
+            (['tune2fs', '-O', '^has_journal', self.root], 'has no journal'),
+            (['tune2fs', '-j', self.root], ': e2fsck'),
+        ):
+            process.run(words, access=None)
+            self.assertEqual([], self.look(self.root, 'raw'))
+            # 1 is clean, 2 has errors on record.
+            state = '0' if said == 'has no journal' else '3'
+            argv = ['debugfs', '-w', '-R', f'ssv state {state}', self.root]
+            process.run(argv, access=None)
+            (found,) = self.look(self.root, 'raw')
+            self.assertEqual('unclean', found.rule)
+            self.assertIn(said, found.message)
+            process.run(['e2fsck', '-fy', self.root], access=None, ok=(0, 1))
+
+    def test_a_partition_where_there_are_none(self) -> None:
+        line = 'root=/dev/vda1 quiet'
+        (found,) = self.look(self.root, 'raw', os_command_line=line)
+        self.assertEqual('command-line', found.rule)
+        self.assertIn('root=/dev/vda quiet', found.remedy or '')
 
     def test_no_filesystem(self) -> None:
         self.root.write_bytes(bytes(1 << 20))

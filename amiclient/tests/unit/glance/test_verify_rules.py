@@ -138,6 +138,17 @@ class TestDisk(base.TestCase):
              'command-line', f'os_command_line=root=/dev/sda {AMI}'),
             ({'os_command_line': 'root=/dev/vda', 'hw_disk_bus': 'sata'},
              'command-line', f'os_command_line=root=/dev/sda {AMI}'),
+            # What Nova itself would have said.
+            ({'os_command_line': 'root=/dev/hda', 'hw_disk_bus': 'ide'},
+             'command-line', f'os_command_line=root=/dev/sda {AMI}'),
+            ({'os_command_line': 'root=/dev/sda'}, 'command-line',
+             f'os_command_line=root=/dev/vda {AMI}'),
+            # A snapshot of an AMI.
+            ({'os_command_line': 'root=/dev/vda1', 'disk_format': 'qcow2'},
+             'command-line', f'os_command_line=root=/dev/vda {AMI}'),
+            ({'os_command_line': 'root=/dev/sda2', 'disk_format': 'raw',
+              'container_format': 'bare'},
+             'command-line', f'os_command_line=root=/dev/vda2 {AMI}'),
         ):  # fmt: skip
             self.assertEqual({(rule, remedy)}, self.found(**properties))
 
