@@ -48,6 +48,10 @@ class Access:
         made before. Directories in which it may also make files.
     :param devices: device files that it may use.
     :param sockets: a directory in which it may make a socket, and no more.
+    :param rooms: directories in which it may do everything but use devices.
+        It may connect to sockets with a path then, wherever they are.
+    :param meeting: a directory in which it may make and remove directories
+        and sockets, and no more, as libguestfs does in ``/tmp`` for root.
     :param mounts: whether it looks what is mounted, as most of e2fsprogs do.
         That takes all of ``/proc`` that needs no privilege: what is there of
         a process has no name before that runs.
@@ -58,6 +62,8 @@ class Access:
     writes: Sequence[Place] = ()
     devices: Sequence[Place] = ()
     sockets: Place | None = None
+    rooms: Sequence[Place] = ()
+    meeting: Place | None = None
     mounts: bool = False
     runs: Sequence[str] = ()
 
@@ -67,7 +73,8 @@ _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION = 1
 _PATH_BENEATH = 1
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
-_REMOVE_FILE, _MAKE_REG, _MAKE_SOCK = 1 << 5, 1 << 8, 1 << 9
+_REMOVE_DIR, _REMOVE_FILE, _MAKE_DIR = 1 << 4, 1 << 5, 1 << 7
+_MAKE_REG, _MAKE_SOCK, _MAKE_SYM = 1 << 8, 1 << 9, 1 << 12
 _TRUNCATE, _IOCTL_DEV = 1 << 14, 1 << 15
 
 #: Rights there are, by the version of Landlock; the last one for later ones.
@@ -81,6 +88,8 @@ _SCOPES_SINCE, _SCOPES = 6, 3
 _ON_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
 _READS = _READ_FILE | _READ_DIR | _IOCTL_DEV
 _WRITES = _READS | _WRITE_FILE | _TRUNCATE | _MAKE_REG | _REMOVE_FILE
+_MEETS = _MAKE_DIR | _MAKE_SOCK | _REMOVE_DIR | _REMOVE_FILE
+_LIVES = _WRITES | _MEETS | _MAKE_SYM
 _RUNS = _EXECUTE | _READ_FILE | _READ_DIR
 
 #: What programs are made of, below each of the usual places.
@@ -188,7 +197,7 @@ def confine(program: str, access: Access) -> list[str]:
             missing.append('this kernel has no Landlock')
     except OSError as error:
         missing.append(f'Landlock does not work here ({error.strerror})')
-    _disconnect()
+    _disconnect(connects=bool(access.rooms))
     return missing
 
 
@@ -279,6 +288,10 @@ def _rules(program: str, access: Access) -> Iterator[tuple[Place, int]]:
         yield '/proc', _READ_FILE
     if access.sockets is not None:
         yield access.sockets, _MAKE_SOCK
+    if access.meeting is not None:
+        yield access.meeting, _MEETS
+    for place in access.rooms:
+        yield place, _LIVES
     for place in access.reads:
         yield place, _READS
     for place in access.writes:
@@ -326,11 +339,14 @@ def _system() -> tuple[str, ...]:
     return tuple(filter(os.path.isdir, dict.fromkeys([*found, *_SHARE])))
 
 
-def _disconnect() -> None:
-    """Let this thread have no sockets but those of its own making."""
+def _disconnect(*, connects: bool) -> None:
+    """Let this thread have no sockets but those of its own making.
+
+    :param connects: whether it may connect these.
+    """
     machine = _MACHINES.get(platform.machine())
     if machine is not None and sys.maxsize > 1 << 32:
-        code = _filter(machine)
+        code = _filter(machine, connects)
         memory = ctypes.create_string_buffer(code)
         program = struct.pack('@HP', len(code) // 8, ctypes.addressof(memory))
         # A kernel that was built without it is no reason to fail.
@@ -346,7 +362,7 @@ def _disconnect() -> None:
     _LIBC.unshare(_NEW_NETWORK)
 
 
-def _filter(machine: _Machine) -> bytes:
+def _filter(machine: _Machine, connects: bool) -> bytes:
     """Write a program that judges system calls.
 
     A socket with a path, to wait for others, is all that there may be of
@@ -360,7 +376,10 @@ def _filter(machine: _Machine) -> bytes:
         (_IS_AT_LEAST, _X32, 'refuse', ''),
         *(
             (_IS, number, 'refuse', '')
-            for number in (*machine.refused, _IO_URING_SETUP)
+            for number in (
+                *(() if connects else machine.refused),
+                _IO_URING_SETUP,
+            )
         ),
         (_IS, machine.socket, '', 'allow'),
         (_LOAD, _FIRST, '', ''),

@@ -19,6 +19,7 @@ import os
 import pathlib
 import re
 import resource
+import select
 import shutil
 import signal
 import subprocess
@@ -31,6 +32,7 @@ from amiclient import confinement
 from amiclient import errors
 from amiclient import interrupts
 from amiclient import jobs
+from amiclient import packages
 
 _SBIN = ('/usr/local/sbin', '/usr/sbin', '/sbin')
 
@@ -38,27 +40,6 @@ _SBIN = ('/usr/local/sbin', '/usr/sbin', '/sbin')
 _TAIL = 300
 
 _Child = subprocess.Popen[bytes]
-
-#: Debian's name of the package that holds a program.
-_PACKAGES = {
-    'debugfs': 'e2fsprogs',
-    'dumpe2fs': 'e2fsprogs',
-    'e2fsck': 'e2fsprogs',
-    'e2image': 'e2fsprogs',
-    'lz4': 'lz4',
-    'mcopy': 'mtools',
-    'mdir': 'mtools',
-    'mke2fs': 'e2fsprogs',
-    'qemu-img': 'qemu-utils',
-    'qemu-nbd': 'qemu-utils',
-    'qemu-system-aarch64': 'qemu-system-arm',
-    'qemu-system-x86_64': 'qemu-system-x86',
-    'resize2fs': 'e2fsprogs',
-    'setpriv': 'util-linux',
-    'sqfs2tar': 'squashfs-tools-ng',
-    'tune2fs': 'e2fsprogs',
-    'zstd': 'zstd',
-}
 
 #: Seconds a child has between SIGTERM and SIGKILL.
 _GRACE = 2.0
@@ -163,7 +144,7 @@ def find(program: str) -> str:
     path = os.pathsep.join((os.environ.get('PATH', os.defpath), *_SBIN))
     found = shutil.which(program, path=path)
     if found is None:
-        package = _PACKAGES.get(program)
+        package = packages.OF.get(program)
         raise errors.ProgramError(
             f'{program} was not found',
             hint=f'install the package {package}' if package else None,
@@ -261,6 +242,7 @@ def reading(
     stdin: BinaryIO,
     *,
     access: confinement.Access | None,
+    env: Mapping[str, str] | None = None,
     memory: int | None = None,
 ) -> Iterator['Running']:
     """Run a program for what it writes, which is too much to be kept.
@@ -275,7 +257,11 @@ def reading(
     with (
         tempfile.TemporaryFile() as words,
         _started(
-            _found(argv), stdin.fileno(), access=access, stderr=words.fileno()
+            _found(argv),
+            stdin.fileno(),
+            access=access,
+            env=env,
+            stderr=words.fileno(),
         ) as child,
     ):
         confinement.lower(child.pid, resource.RLIMIT_AS, memory)
@@ -333,6 +319,27 @@ class Running:
             raise ProgramFailed(self._checked())
         return data
 
+    def read_some(self, count: int, seconds: float) -> bytes | None:
+        """Read what it has written, at least a byte; none at the end.
+
+        :returns: None if it writes nothing for so long.
+        """
+        pipe = cast(IO[bytes], self._child.stdout).fileno()
+        if not select.select([pipe], [], [], seconds)[0]:
+            return None
+        return os.read(pipe, count)
+
+    def said(self, position: int = 0) -> tuple[str, int]:
+        """Read what it has written to stderr from a position on.
+
+        :returns: the last of that, and where it ends.
+        """
+        # It writes to the same open file: the position must stay its own.
+        size = os.fstat(self._words.fileno()).st_size
+        begin = max(position, size - _LAST)
+        data = os.pread(self._words.fileno(), size - begin, begin)
+        return data.decode('utf-8', 'backslashreplace'), size
+
     def refuse_limited(self) -> None:
         """Raise ProgramError if it has ended at a limit."""
         if self.wait(_SOON):
@@ -340,21 +347,14 @@ class Running:
 
     def _checked(self) -> Result:
         status = self._child.returncode
-        result = Result(self._command, status, b'', self._said())
+        result = Result(self._command, status, b'', self.said()[0])
         _refuse_limited(result, memory=self._memory)
         if self._memory is not None and status and _lacks_memory(result):
             raise _too_greedy(result.argv, self._memory, 'bytes of memory')
         return result
 
     def tail(self) -> str:
-        return Result(self._command, 0, b'', self._said()).tail()
-
-    def _said(self) -> str:
-        # It writes to the same open file: the position must stay its own.
-        size = os.fstat(self._words.fileno()).st_size
-        begin = max(0, size - _LAST)
-        data = os.pread(self._words.fileno(), _LAST, begin)
-        return data.decode('utf-8', 'backslashreplace')
+        return Result(self._command, 0, b'', self.said()[0]).tail()
 
 
 @contextlib.contextmanager

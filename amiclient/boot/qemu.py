@@ -20,14 +20,12 @@ from typing import Any, NamedTuple
 from amiclient import confinement
 from amiclient import errors
 from amiclient.ext import superblock
+from amiclient import kvm
 from amiclient import process
 from amiclient.rootfs import check_context
 
 #: What the disk of the root filesystem is called, and the kernel is told.
 ROOT_DEVICE = '/dev/vda'
-
-#: What lets guests run on the processor itself.
-KVM = '/dev/kvm'
 
 #: The longest command line of a kernel: COMMAND_LINE_SIZE on x86 and arm64.
 _LONGEST = 2047
@@ -118,7 +116,7 @@ def access(machine: Machine) -> confinement.Access:
     if machine.ramdisk is not None:
         reads.append(machine.ramdisk)
     return confinement.Access(
-        reads=reads, writes=(machine.disk,), devices=(KVM,)
+        reads=reads, writes=(machine.disk,), devices=(kvm.DEVICE,)
     )
 
 
@@ -145,30 +143,6 @@ def command_line(*, kvm: bool, append: str = '', instead: str = '') -> str:
             'at the os_command_line of the image',
         )
     return line
-
-
-def trial(tried: Emulator) -> tuple[str, ...]:
-    """Make the command line that tells whether KVM works.
-
-    The machine is not started; its processors are made, which is where KVM
-    fails if it is only half there, as in a virtual machine. It ends when it
-    reads :data:`QUIT`.
-    """
-    return (
-        tried.program,
-        '-machine', f'{tried.machine},accel=kvm',
-        '-cpu', 'host',
-        '-m', '64M',
-        '-S',
-        '-no-user-config',
-        '-nodefaults',
-        '-display', 'none',
-        '-qmp', 'stdio',
-    )  # fmt: skip
-
-
-#: What ends a QEMU that has been told nothing before.
-QUIT = b'{"execute": "qmp_capabilities"}\n{"execute": "quit"}\n'
 
 
 def arguments(machine: Machine, channels: Channels) -> tuple[str, ...]:

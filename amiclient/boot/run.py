@@ -20,9 +20,9 @@ from amiclient.boot import causes
 from amiclient.boot import console
 from amiclient.boot import qemu
 from amiclient.boot import session
-from amiclient import confinement
 from amiclient import errors
 from amiclient.ext import layout
+from amiclient import kvm
 from amiclient import process
 from amiclient.progress import Progress
 from amiclient.progress import QUIET
@@ -238,9 +238,6 @@ _SILENCE = 15.0
 #: How long to wait where there is nothing that ends the waiting.
 _HOUR = 3600.0
 
-#: Seconds to find out whether KVM works.
-_TRIAL = 20.0
-
 
 def execute(plan: BootPlan, *, progress: Progress = QUIET) -> Booted:
     """Boot it.
@@ -272,7 +269,7 @@ def _machine(plan: BootPlan, directory: pathlib.Path) -> qemu.Machine:
     qemu.make_disk(plan.root.path, overlay, plan.disk)
     return qemu.Machine(
         emulator=plan.emulator,
-        kvm=kvm_works(plan.emulator),
+        kvm=kvm.works(plan.emulator.program, plan.emulator.machine),
         kernel=plan.kernel,
         ramdisk=plan.ramdisk,
         disk=overlay,
@@ -284,23 +281,6 @@ def _machine(plan: BootPlan, directory: pathlib.Path) -> qemu.Machine:
         append=plan.request.append,
         command_line=plan.command_line,
     )
-
-
-def kvm_works(emulator: qemu.Emulator) -> bool:
-    """Try whether guests can run on the processor itself.
-
-    Only that tells: the device may be there and of no use.
-    """
-    try:
-        process.run(
-            qemu.trial(emulator),
-            access=confinement.Access(devices=(qemu.KVM,)),
-            input=qemu.QUIT,
-            limit=_TRIAL,
-        )
-    except errors.ProgramError:
-        return False
-    return True
 
 
 def _logs(

@@ -16,7 +16,6 @@ import stat
 from typing import NamedTuple
 
 from amiclient import errors
-from amiclient.ext import inodes
 from amiclient.ext.inodes import Inode
 from amiclient.ext import reader
 from amiclient.ext.reader import Reader
@@ -93,15 +92,10 @@ def walk(image: pathlib.Path) -> dict[bytes, FileMetadata]:
 def _names(
     image: pathlib.Path, files: Reader, number: int
 ) -> Iterator[tuple[bytes, int]]:
-    inode = files.layout.inode(number)
-    if not inode.is_directory or inode.size > files.superblock.size:
+    inode = files.layout.inode(number, f'the inode {number}')
+    if not inode.is_directory:
         raise _unreadable(image, inode)
-    for block in files.directory(inode):
-        for name, child in inodes.names(block):
-            # What is encrypted may have such names.
-            if b'/' in name or b'\0' in name:
-                raise _unreadable(image, inode)
-            yield name, child
+    yield from files.entries(inode)
 
 
 def _digest(image: pathlib.Path, files: Reader, number: int) -> bytes:

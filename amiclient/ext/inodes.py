@@ -44,6 +44,28 @@ XATTR_MAGIC = 0xEA020000
 XATTR = struct.Struct('<BBHIII')
 XATTR_SYSTEM = 7
 
+#: Full names of attributes, and prefixes of names, and the numbers that stand
+#: for them.
+XATTR_WHOLE = {
+    b'system.posix_acl_access': 2,
+    b'system.posix_acl_default': 3,
+}
+XATTR_PREFIXES = (
+    (b'user.', 1),
+    (b'trusted.', 4),
+    (b'security.', 6),
+    (b'system.', XATTR_SYSTEM),
+)
+
+#: Of those, the access control lists. include/uapi/linux/posix_acl_xattr.h:
+#: the version of what getxattr(2) returns; fs/ext4/acl.h: that of what is on
+#: disk, where only the entries with these tags have the number of a user or
+#: group.
+ACLS = (2, 3)
+ACL_VERSION = 2
+ACL_STORED = 1
+ACL_NAMED = (0x02, 0x08)
+
 #: Bytes of an inode that every revision of the filesystem has.
 SMALL = 128
 
@@ -110,6 +132,16 @@ class Inode:
         return Times(self._u32(0x0C), self._u32(0x10), *extra)
 
     @property
+    def exact_times(self) -> tuple[int, int, int]:
+        """When it was read, changed and written, in ns since 1970."""
+        places = ((0x08, 0x8C), (0x0C, 0x84), (0x10, 0x88))
+        atime, ctime, mtime = (
+            _exact(self._u32(at), self._u32(more) if self._has(more) else 0)
+            for at, more in places
+        )
+        return atime, ctime, mtime
+
+    @property
     def ctime(self) -> int:
         """When it was changed, in seconds since 1970."""
         return _seconds(self.times.ctime, self.times.ctime_extra)
@@ -155,6 +187,24 @@ class Inode:
         return bool(self.flags & EXTENTS)
 
     @property
+    def xattr_start(self) -> int:
+        """Where attributes in the inode begin; 0 if it has no room."""
+        return SMALL + self._u16(0x80) if len(self.raw) > SMALL else 0
+
+    @property
+    def xattr_block(self) -> int:
+        """The block of attributes that are not in the inode; 0 for none."""
+        return self._u32(0x68) | self._u16(0x76) << 32
+
+    @property
+    def device(self) -> tuple[int, int]:
+        """Major and minor number of a device (include/linux/kdev_t.h)."""
+        old, new = struct.unpack_from('<II', self.body)
+        if old:
+            return old >> 8 & 0xFF, old & 0xFF
+        return new >> 8 & 0xFFF, new & 0xFF | new >> 12 & 0xFFF00
+
+    @property
     def fast_target(self) -> bytes | None:
         """Where a link leads, if that is not in a block."""
         if self.size < 60 and not self.flags & (EXTENTS | INLINE):
@@ -164,11 +214,10 @@ class Inode:
     @property
     def inline_rest(self) -> bytes:
         """The rest of inline data: the attribute ``system.data``."""
-        if len(self.raw) <= SMALL:
-            return b''
-        raw = self.raw
-        start = SMALL + self._u16(0x80)
-        if raw[start : start + 4] != XATTR_MAGIC.to_bytes(4, 'little'):
+        raw, start = self.raw, self.xattr_start
+        if not start or raw[start : start + 4] != XATTR_MAGIC.to_bytes(
+            4, 'little'
+        ):
             return b''
         first = position = start + 4
         while position + XATTR.size <= len(raw) and any(
@@ -199,6 +248,10 @@ def _seconds(low: int, extra: int | None) -> int:
     # Beyond 2038, the high bits are elsewhere.
     signed = low - (1 << 32) if low >> 31 else low
     return signed + (((extra or 0) & 3) << 32)
+
+
+def _exact(low: int, extra: int) -> int:
+    return _seconds(low, extra) * 10**9 + (extra >> 2)
 
 
 def names(data: bytes) -> Iterator[tuple[bytes, int]]:

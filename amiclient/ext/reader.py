@@ -124,10 +124,17 @@ class Reader:
         """Read where a symbolic link leads; None if nowhere."""
         if node.size > _TARGET:
             return None
+        return os.fsdecode(self.link_target(node).split(b'\0')[0])
+
+    def link_target(self, node: Inode) -> bytes:
+        """Read what a symbolic link says, whatever that is.
+
+        :raises DamagedError: if that cannot be.
+        """
+        if node.size > _TARGET:
+            raise damaged(f'{node.path} leads too far')
         data = node.fast_target
-        if data is None:
-            data = b''.join(self.chunks(node))
-        return os.fsdecode(data.split(b'\0')[0])
+        return b''.join(self.chunks(node)) if data is None else data
 
     def read_file(self, name: str, limit: int = 1 << 20) -> bytes | None:
         """Read a regular file that a path leads to.
@@ -166,26 +173,65 @@ class Reader:
 
     def chunks(self, node: Inode) -> Iterator[bytes]:
         """Read a file piece by piece; holes are zeros."""
+        position = 0
+        for offset, piece in self.data(node):
+            yield from _zeros(offset - position)
+            yield piece
+            position = offset + len(piece)
+        yield from _zeros(node.size - position)
+
+    def ranges(self, node: Inode) -> list[tuple[int, int]]:
+        """Tell where a file has data: offset and length, ascending.
+
+        :raises DamagedError: if its blocks make no sense.
+        """
         if node.is_inline:
-            data = (node.body + node.inline_rest)[: node.size]
-            yield data
-            yield from _zeros(node.size - len(data))
+            return [(0, len(self._inline(node)))]
+        block = self.superblock.block_size
+        runs = sparse.merge(
+            (run.logical * block, (run.logical + run.count) * block)
+            for run in self._runs(node)
+            if run.physical
+        )
+        ends = ((start, min(end, node.size)) for start, end in runs)
+        return [(start, end - start) for start, end in ends]
+
+    def data(self, node: Inode) -> Iterator[tuple[int, bytes]]:
+        """Read what :meth:`ranges` tells, piece by piece, with offsets.
+
+        :raises DamagedError: if its blocks make no sense.
+        """
+        if node.is_inline:
+            yield 0, self._inline(node)
             return
         block = self.superblock.block_size
-        position = 0
         for run in self._runs(node):
-            start = min(run.logical * block, node.size)
-            yield from _zeros(start - position)
-            end = min((run.logical + run.count) * block, node.size)
-            for offset in range(start, end, _CHUNK):
-                count = min(_CHUNK, end - offset)
-                yield (
-                    self._bytes(run, offset, count)
-                    if run.physical
-                    else bytes(count)
-                )
-            position = end
-        yield from _zeros(node.size - position)
+            if run.physical:
+                start = run.logical * block
+                end = min(start + run.count * block, node.size)
+                for offset in range(start, end, _CHUNK):
+                    count = min(_CHUNK, end - offset)
+                    yield offset, self._bytes(run, offset, count)
+
+    def entries(self, directory: Inode) -> Iterator[tuple[bytes, int]]:
+        """Read a directory of whatever size: names, and numbers of inodes.
+
+        :raises DamagedError: if it makes no sense.
+        """
+        if directory.size > self.superblock.size:
+            raise damaged(f'{directory.path} cannot be that large')
+        for block in self.directory(directory):
+            for name, number in inodes.names(block):
+                # What is encrypted may have such names.
+                if b'/' in name or b'\0' in name:
+                    raise damaged(
+                        f'the names in {directory.path} make no sense'
+                    )
+                yield name, number
+
+    @staticmethod
+    def _inline(node: Inode) -> bytes:
+        return (node.body + node.inline_rest)[: node.size]
 
     def span(self, node: Inode, start: int, count: int) -> Iterator[bytes]:
         """Read a part of a file; it ends where the file does."""

@@ -67,6 +67,7 @@ class ShrinkImage(command.ShowOne):
                     '--partition': parsed_args.partition is not None,
                     '--strip-components': bool(parsed_args.strip_components),
                     '--architecture': parsed_args.architecture is not None,
+                    '--leave-out': bool(parsed_args.leave_out),
                 },
                 'this needs a new file for the result',
                 hint='add --output FILE',

@@ -45,6 +45,7 @@ _TYPES: Mapping[str, Callable[[str], Any]] = {
     '<file>': values.path,
     '<key=value>': str,
     '<label>': str,
+    '<mount-point>': values.mount_point,
     '<number>': values.count,
     '<regex>': values.regex,
     '<seconds>': values.seconds,
@@ -143,6 +144,8 @@ def add(parser: Container, options: Options, **facts: Any) -> None:
         if not metavar.startswith('-'):
             of_value = _TYPES.get(metavar, values.some)
             kind = {'metavar': metavar, 'type': of_value}
+            if metavar == '<mount-point>':
+                kind |= {'action': 'append', 'default': []}
         parser.add_argument(
             name or metavar.strip('<>'), help=help, **{**kind, **facts}
         )

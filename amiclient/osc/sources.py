@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 import contextlib
+import sys
 import typing
 
 from amiclient.osc import options
@@ -35,6 +36,11 @@ TAKING: options.Options = {
     **FILES,
     '--partition <number>': 'Number of the partition with the root filesystem '
     '(default: the partition with the files of a root filesystem)',
+    '--leave-out <mount-point>': 'Do not take what /etc/fstab of a disk '
+    'mounts there or below; all else that it mounts from the disk becomes a '
+    'part of the image (repeat option for several)',
+    '--luks-key-file <file>': 'File with the passphrase of encrypted '
+    'partitions, one line of text (default: ask for it)',
     '--allow-backing-file': 'Allow images with a backing file. Use only with '
     'images that you trust',
 }
@@ -156,6 +162,14 @@ def choice(
     return options.fill(
         resolve.Choice,
         parsed_args,
+        leave_out=tuple(parsed_args.leave_out),
+        ask_secret=_ask if sys.stdin and sys.stdin.isatty() else None,
         options=options.filesystem(parsed_args),
         home=home,
     )
+
+
+def _ask(prompt: str) -> str:
+    import getpass
+
+    return getpass.getpass(prompt)

@@ -51,6 +51,16 @@ def some(text: str) -> str:
     return text
 
 
+@_checked
+def mount_point(text: str) -> str:
+    """Take where a filesystem is mounted."""
+    if not text.startswith('/') or not text.strip('/'):
+        raise errors.UsageError(
+            f'{text!r} is not the path of a mount point such as /var'
+        )
+    return text.rstrip('/')
+
+
 _URL = re.compile('[A-Za-z][0-9A-Za-z+.-]*://')
 
 

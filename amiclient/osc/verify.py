@@ -99,6 +99,7 @@ class VerifyAmi(Check):
                 {
                     '--fix': choice.fix,
                     '--partition': choice.partition is not None,
+                    '--leave-out': bool(choice.leave_out),
                     '--allow-backing-file': choice.allow_backing_file,
                     '--strip-components': bool(choice.strip_components),
                     '--architecture': choice.architecture is not None,

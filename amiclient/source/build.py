@@ -50,6 +50,7 @@ class BuildRequest:
     :param size: bytes that it shall have; as few as possible if None.
     :param label: of the filesystem; None for that by which its fstab has it
         on /, as it takes its UUID from there.
+    :param identity: its UUID, likewise.
     :param overrides: a file that says what files are to be like.
     :param owner: user and group that everything is to belong to.
     :param durable: false if it need not survive a power failure.
@@ -60,6 +61,7 @@ class BuildRequest:
     output: pathlib.Path
     size: int | None = None
     label: str | None = None
+    identity: uuid.UUID | None = None
     options: units.FilesystemOptions = units.DEFAULTS
     overrides: pathlib.Path | None = None
     owner: tuple[int, int] | None = None
@@ -204,6 +206,8 @@ def temporary_image(
     place: pathlib.Path,
     *,
     headroom: units.Headroom = units.NO_HEADROOM,
+    label: str | None = None,
+    identity: uuid.UUID | None = None,
     progress: Progress = QUIET,
 ) -> pathlib.Path:
     """Make a filesystem that is only needed for a while.
@@ -212,12 +216,15 @@ def temporary_image(
     :param origin: of the files in it.
     :param place: where to make it.
     :param headroom: what a shrink will leave in it.
+    :param label: of the filesystem. :param identity: its UUID.
     :returns: the filesystem.
     """
     request = BuildRequest(
         source,
         place / 'root.img',
         options=units.FilesystemOptions(headroom),
+        label=label,
+        identity=identity,
         durable=False,
         rooted=True,
     )
@@ -261,7 +268,7 @@ def _make(planned: BuildPlan, descriptor: int, progress: Progress) -> Made:
         called = fstab.identity(tree.kept(b'etc/fstab'))
         wish = groups.Wish(
             label=called.label if request.label is None else request.label,
-            uuid=called.uuid,
+            uuid=request.identity.bytes if request.identity else called.uuid,
             size=request.size,
             options=request.options,
             time=planned.time,

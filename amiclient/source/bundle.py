@@ -50,6 +50,8 @@ class Source:
         is within the root filesystem, or there is none.
     :param format: what the source is, for people.
     :param partition: the number of the partition that was taken.
+    :param merged: where filesystems of the disk were mounted that are a part
+        of the root filesystem now.
     :param partitions: all of the disk's; empty if it is none.
     :param probe: what ``root`` was found to be, unless it is temporary.
     :param boot_options: what a boot loader in it tells its kernel.
@@ -68,6 +70,7 @@ class Source:
     boot: pathlib.Path | None = None
     format: str | None = None
     partition: int | None = None
+    merged: tuple[str, ...] = ()
     partitions: tuple[disk.Partition, ...] = ()
     boot_options: str = ''
     probe: Probe | None = dataclasses.field(

@@ -7,21 +7,21 @@ filesystem. Only where several could be meant, the type in the partition table
 decides, or the user.
 """
 
-from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
 import dataclasses
 import pathlib
-import re
 
 from amiclient import errors
 from amiclient.ext.reader import Reader
 from amiclient.ext.superblock import Superblock
 from amiclient.source.block import Medium
 from amiclient.source.block import RawMedium
+from amiclient.source import fat
 from amiclient.source import filesystem
 from amiclient.source import fstab
+from amiclient.source import mounts
 from amiclient.source import opening
 from amiclient.source import partitions
 from amiclient.source import probe
@@ -29,7 +29,7 @@ from amiclient.source import qemu_nbd
 from amiclient import units
 
 #: Any of these is in a root filesystem.
-_ROOT_FILES = (
+ROOT_FILES = (
     '/etc/os-release',
     '/usr/lib/os-release',
     '/etc/passwd',
@@ -55,72 +55,7 @@ _LOADERS = (
     ('c12a7328-f81f-11d2-ba4b-00a0c93ec93b', 'ef'),
 )
 
-#: What to do about what is no ext filesystem.
-_REMEDIES = {
-    'an LVM physical volume': 'attach the disk (losetup --partscan, qemu-nbd '
-    '--connect), activate its volume group, and give the logical volume',
-    'a LUKS-encrypted volume': 'attach the disk, open the volume with '
-    'cryptsetup, and give that',
-    'an XFS filesystem': 'mount it, and give the directory',
-    'a btrfs filesystem': 'mount it, and give the directory',
-}
-
-#: Partitions as the kernel names them, but for those of loop devices.
-_DEVICE = re.compile(r'/dev/(?:[a-z]+|nvme\d+n\d+p|mmcblk\d+p)(\d{1,3})')
-
 _FAT = 'a FAT filesystem'
-
-
-#: Where the kind is told, and where the boot record begins, by the kind.
-_RECORDS = (
-    (54, (b'FAT12   ', b'FAT16   '), 36),
-    (82, (b'FAT32   ',), 64),
-)
-
-#: What says that there is a serial number; and that there is a label, too.
-_SERIAL, _LABEL = 0x28, 0x29
-
-_NO_LABEL = 'NO NAME'
-
-
-@dataclasses.dataclass(frozen=True)
-class FatVolume:
-    """A FAT filesystem, as others name it.
-
-    Source: Microsoft's FAT specification, version 1.03: the extended boot
-    records of FAT12 and FAT16, and of FAT32.
-
-    :param serial: as after ``UUID=``, in lower case: ``abcd-1234``; '' if it
-        has none.
-    :param label: '' if it has none.
-    """
-
-    serial: str
-    label: str
-
-
-def fat_volume(head: bytes) -> FatVolume | None:
-    """Read what its boot sector tells.
-
-    :param head: the first sector, or more.
-    :returns: None if it is no FAT filesystem.
-    """
-    record = next(
-        (at for place, kinds, at in _RECORDS if head.startswith(kinds, place)),
-        None,
-    )
-    if record is None:
-        return None
-    signature = head[record + 2]
-    if signature not in (_SERIAL, _LABEL):
-        return FatVolume('', '')
-    number = head[record + 3 : record + 7][::-1].hex()
-    label = ''
-    if signature == _LABEL:
-        label = head[record + 7 : record + 18].decode('cp437').rstrip(' \0')
-    return FatVolume(
-        f'{number[:4]}-{number[4:]}', '' if label == _NO_LABEL else label
-    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,8 +69,10 @@ class Partition:
     :param type: a GUID, or two hexadecimal digits (MBR); '' for a whole disk.
     :param type_name: what that means, where it says something.
     :param uuid: its PARTUUID.
+    :param partlabel: its PARTLABEL.
     :param what: what is in it, with an article.
     :param superblock: of its ext filesystem, if it has one that fits in.
+    :param foreign: whether libguestfs may find filesystems in it.
     :param fat: what its FAT filesystem is called, if it has one.
     :param is_root: whether that has the files of a root filesystem.
     :param is_boot: whether it has kernels, ramdisks or a boot loader at its
@@ -149,9 +86,11 @@ class Partition:
     type: str
     type_name: str | None
     uuid: str
+    partlabel: str
     what: str
     superblock: Superblock | None
-    fat: FatVolume | None
+    foreign: bool
+    fat: fat.FatVolume | None
     is_root: bool
     is_boot: bool
     is_usr: bool = False
@@ -161,17 +100,16 @@ class Partition:
         """Whether the partition table says that it is the root filesystem."""
         return self.type in partitions.GPT_ROOTS
 
-    def is_named(self, entry: fstab.FstabEntry) -> bool:
-        if entry.tag is None:
-            # /dev/sda2, /dev/nvme0n1p2: of whichever disk it was.
-            match = _DEVICE.fullmatch(entry.spec)
-            return match is not None and int(match[1]) == self.number
-        name, value = entry.tag
-        if name == 'PARTUUID':
-            return value.lower() == self.uuid
-        if name == 'UUID':
-            return value.lower() == self._uuid
-        return name == 'LABEL' and value == self.label
+    @property
+    def tags(self) -> mounts.Tags:
+        """By what it is named."""
+        return mounts.Tags(
+            number=self.number,
+            uuid=self._uuid,
+            label=self.label,
+            partuuid=self.uuid,
+            partlabel=self.partlabel,
+        )
 
     @property
     def label(self) -> str:
@@ -180,10 +118,15 @@ class Partition:
         return '' if named is None else named.label
 
     @property
-    def _uuid(self) -> str | None:
+    def _uuid(self) -> str:
         if self.fat is not None:
             return self.fat.serial
-        return None if self.superblock is None else self.superblock.uuid
+        return '' if self.superblock is None else self.superblock.uuid
+
+    @property
+    def shown(self) -> str:
+        """What it is, in a few words."""
+        return f'partition {self.number}, {self.what}'
 
     def __str__(self) -> str:
         words = [units.format_size(self.size), self.what]
@@ -203,26 +146,31 @@ class Disk:
     """A disk, and what is on it.
 
     :param medium: to read it by.
+    :param image: where it is.
     :param format: what it is, for people.
     """
 
     medium: Medium
+    image: qemu_nbd.DiskImage
     format: str
     partitions: tuple[Partition, ...]
     notes: tuple[str, ...] = ()
 
-    def root(self, number: int | None = None) -> Partition:
+    def root(self, number: int | None = None) -> Partition | None:
         """Choose the partition with the root filesystem.
 
         :param number: the one that the user wants; None for any.
+        :returns: None if it must be in what libguestfs has to look into.
         :raises UsageError: if there is no such partition.
-        :raises SourceError: if it has no ext filesystem, or it is not clear
-            which one is meant.
+        :raises SourceError: if there is none, or it is not clear which one
+            is meant.
         """
         if number is not None:
             return self._wanted(number)
         ext = [each for each in self.partitions if each.superblock]
         roots = [each for each in ext if each.is_root]
+        if not roots and any(each.foreign for each in self.partitions):
+            return None
         rest = roots or [e for e in ext if not (e.is_boot or e.is_usr)]
         typed = [each for each in rest if each.typed_root]
         for few in (rest, typed):
@@ -244,62 +192,60 @@ class Disk:
             f'no partition has an ext2, ext3 or ext4 filesystem with '
             f'a root filesystem in it: {_listed(self.partitions)}',
             subject=name,
-            hint='choose one with --partition NUMBER'
-            if ext
-            else self._remedy(each.what for each in self.partitions),
+            hint='choose one with --partition NUMBER' if ext else None,
         )
 
     def boot(
-        self, root: Partition, mounted: fstab.FstabEntry | None
+        self, root: int, mounted: fstab.FstabEntry | None
     ) -> Partition | None:
         """Find the filesystem that belongs on /boot, if it is another one.
 
-        :param root: where the root filesystem is.
+        :param root: the number of the root filesystem's partition.
         :param mounted: what that mounts on /boot, as its fstab says.
         :returns: None if there is none, or several may be it. It may be none
             that can be taken.
         """
-        others = [e for e in self.partitions if e.number != root.number]
+        others = [e for e in self.partitions if e.number != root]
         if mounted is not None:
             for each in others:
-                if each.is_named(mounted):
+                if each.tags.named_by(mounted):
                     return each
         found = [each for each in others if each.is_boot]
         return found[0] if len(found) == 1 else None
 
     def loaders(
-        self, root: Partition, mounted: Sequence[fstab.FstabEntry]
+        self, root: int, mounted: Sequence[fstab.FstabEntry]
     ) -> tuple[Partition, ...]:
         """Find the FAT filesystems that kernels may be on, the surest first.
 
-        :param root: where the root filesystem is.
+        :param root: the number of the root filesystem's partition.
         :param mounted: what that mounts where boot loaders look.
         """
         others = [
             each
             for each in self.partitions
-            if each.fat is not None and each.number != root.number
+            if each.fat is not None and each.number != root
         ]
         found = {
             each.number: each
             for entry in mounted
             for each in others
-            if each.is_named(entry)
+            if each.tags.named_by(entry)
         }
         for types in _LOADERS:
             found |= {e.number: e for e in others if e.type in types}
         return tuple(found.values())
 
-    def _wanted(self, number: int) -> Partition:
+    def _wanted(self, number: int) -> Partition | None:
         name = self.medium.name
         for each in self.partitions:
             if each.number == number:
-                if each.superblock is None:
+                if each.foreign:
+                    return None
+                if each.superblock is None or each.is_boot or each.is_usr:
                     raise errors.SourceError(
-                        f'partition {number} is {each.what}: only '
-                        'ext2, ext3 and ext4 filesystems are taken',
+                        f'partition {number} has no root filesystem: {each}',
                         subject=name,
-                        hint=self._remedy([each.what]),
                     )
                 return each
         raise errors.UsageError(
@@ -307,14 +253,6 @@ class Disk:
             subject=name,
             hint='choose another with --partition NUMBER',
         )
-
-    @staticmethod
-    def _remedy(phrases: Iterable[str]) -> str | None:
-        found = set(phrases)
-        for what, remedy in _REMEDIES.items():
-            if what in found:
-                return remedy
-        return None
 
 
 def _listed(found: Sequence[Partition]) -> str:
@@ -324,50 +262,30 @@ def _listed(found: Sequence[Partition]) -> str:
 
 @contextlib.contextmanager
 def opened(
-    path: pathlib.Path,
-    kind: str,
-    directory: pathlib.Path,
-    *,
-    name: str,
-    allow_backing_file: bool = False,
-    beside: pathlib.Path | None = None,
-    slice: opening.Slice | None = None,
+    image: qemu_nbd.DiskImage, directory: pathlib.Path
 ) -> Iterator[Disk]:
     """Open a disk, and look at what is on it.
 
-    :param slice: of the file, where the disk is; None for all of it.
-    :param kind: its format, as :class:`~amiclient.source.probe.Found` has it.
     :param directory: private, for temporary files.
-    :param name: what to call it in errors.
-    :param allow_backing_file: whether other files may hold a part of it.
-    :param beside: as with :func:`amiclient.source.qemu_nbd.opened`.
     :raises SourceError: if it cannot be read, may not be, or is damaged.
     :raises ProgramError: if qemu-nbd is needed, and missing.
     """
     with contextlib.ExitStack() as stack:
         medium: Medium
-        if kind == 'raw':
+        if image.kind == 'raw':
             file = stack.enter_context(
-                opening.opened(path, wanted='a disk', devices=True)
+                opening.opened(image.path, wanted='a disk', devices=True)
             )
-            slice = slice or opening.Slice(path)
-            medium = RawMedium(file, name, slice.start, slice.size)
+            medium = RawMedium(
+                file, image.name, image.slice.start, image.slice.size
+            )
         else:
-            medium = stack.enter_context(
-                qemu_nbd.opened(
-                    path,
-                    kind,
-                    directory,
-                    name=name,
-                    allow_backing_file=allow_backing_file,
-                    beside=beside,
-                    slice=slice,
-                )
-            )
-        yield _look(medium, probe.shown_format(kind))
+            medium = stack.enter_context(qemu_nbd.opened(image, directory))
+        yield _look(medium, image)
 
 
-def _look(medium: Medium, kind: str) -> Disk:
+def _look(medium: Medium, image: qemu_nbd.DiskImage) -> Disk:
+    kind = probe.shown_format(image.kind)
     table = partitions.read(medium)
     whole = _partition(
         medium,
@@ -381,23 +299,25 @@ def _look(medium: Medium, kind: str) -> Disk:
         ),
     )
     if table is None or (whole.superblock and not table.entries):
-        return Disk(medium, f'{kind} disk', (whole,))
+        return Disk(medium, image, f'{kind} disk', (whole,))
     found = tuple(_partition(medium, entry) for entry in table.entries)
     if whole.superblock and not any(each.superblock for each in found):
         # An old boot sector, in a filesystem on the whole of the disk.
-        return Disk(medium, f'{kind} disk', (whole,))
+        return Disk(medium, image, f'{kind} disk', (whole,))
     notes = tuple(f'{medium.name}: {note}' for note in table.notes)
-    return Disk(medium, f'{kind} disk, {table.kind}', found, notes)
+    return Disk(medium, image, f'{kind} disk, {table.kind}', found, notes)
 
 
 def _partition(medium: Medium, entry: partitions.PartitionEntry) -> Partition:
     block, volume, is_root, is_boot, is_usr = None, None, False, False, False
+    foreign = False
     if entry.end > medium.size or not entry.size:
         what = 'beyond the end of the disk'
     else:
         head = medium.read(entry.start, min(probe.HEAD, entry.size))
         content = probe.examine(head, entry.size, medium.name)
         what, block = content.phrase, content.superblock
+        foreign = content.found.foreign
     if block is not None and block.size > entry.size:
         what, block = f'{what} that is longer than its partition', None
     if block is not None:
@@ -410,7 +330,7 @@ def _partition(medium: Medium, entry: partitions.PartitionEntry) -> Partition:
             is_usr = not is_root and _is_usr(reader)
             is_boot = not (is_root or is_usr) and _is_boot(reader)
     elif what == _FAT:
-        volume = fat_volume(head)
+        volume = fat.fat_volume(head)
     elif entry.type_name and what == 'unrecognised data':
         what = f'{entry.type_name} ({what})'
     return Partition(
@@ -420,8 +340,10 @@ def _partition(medium: Medium, entry: partitions.PartitionEntry) -> Partition:
         type=entry.type,
         type_name=entry.type_name,
         uuid=entry.uuid,
+        partlabel=entry.label,
         what=what,
         superblock=block,
+        foreign=foreign,
         fat=volume,
         is_root=is_root,
         is_boot=is_boot,
@@ -431,7 +353,7 @@ def _partition(medium: Medium, entry: partitions.PartitionEntry) -> Partition:
 
 def _is_root(reader: Reader) -> bool:
     try:
-        return any(reader.find(path, follow=False) for path in _ROOT_FILES)
+        return any(reader.find(path, follow=False) for path in ROOT_FILES)
     except errors.SourceError:
         return False
 

@@ -129,6 +129,16 @@ class FileTree:
             raise self.refused(path, str(error)) from error
         self._put(path, node)
 
+    def cover(self, path: bytes) -> None:
+        """Take away what is in a directory, as a mount hides it."""
+        self._take(path, records.SIZE)
+        try:
+            self.nodes.clear(path)
+        except nodes.PathError as error:
+            raise self.refused(path, str(error)) from error
+        self._writer.discard(self.nodes.released)
+        self.nodes.released.clear()
+
     def link(self, path: bytes, target: bytes) -> None:
         try:
             node = self.nodes.find(target)

@@ -36,16 +36,19 @@ _HOW = (
 )
 
 
-def report(image: pathlib.Path, name: str) -> tuple[str, ...]:
+def report(
+    image: pathlib.Path, name: str, merged: Set[str] = frozenset()
+) -> tuple[str, ...]:
     """Tell what ties a root filesystem to a disk.
 
     :param name: what to call it.
+    :param merged: as for :func:`amiclient.source.fstab.ties`.
     :returns: what the user should know.
     """
     with reader.opened(image) as tree:
         found = [
             tie
-            for tie in _ties(tree, fstab.read(tree), frozenset())
+            for tie in _ties(tree, fstab.read(tree), merged)
             if tie.number is not None
         ]
     if not found:

@@ -335,17 +335,22 @@ def identity(data: bytes) -> FstabIdentity:
     return FstabIdentity()
 
 
+def entries(image: pathlib.Path) -> tuple[FstabEntry, ...]:
+    """Read what a root filesystem says that is mounted."""
+    with reader.opened(image) as tree:
+        return parse(read(tree))
+
+
 def boot_mounts(image: pathlib.Path) -> tuple[FstabEntry, ...]:
     """Tell what a root filesystem mounts where boot loaders look.
 
     :returns: what is on /boot first, if that is not within.
     """
-    with reader.opened(image) as tree:
-        entries = parse(read(tree))
+    found = entries(image)
     return tuple(
         entry
         for path in _BOOTS
-        for entry in entries
+        for entry in found
         if entry.path == path and entry.is_device
     )
 

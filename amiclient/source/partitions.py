@@ -72,6 +72,7 @@ class PartitionEntry:
     :param type_name: what that means, where it says more than that it is a
         filesystem.
     :param uuid: its PARTUUID.
+    :param label: its PARTLABEL.
     """
 
     number: int
@@ -80,6 +81,7 @@ class PartitionEntry:
     type: str
     type_name: str | None
     uuid: str
+    label: str = ''
 
     @property
     def end(self) -> int:
@@ -301,4 +303,7 @@ def _gpt_entries(
             type=str(kind),
             type_name=_GPT_NAMES.get(str(kind)),
             uuid=str(uuid.UUID(bytes_le=data[offset + 16 : offset + 32])),
+            label=data[offset + 56 : offset + 128]
+            .decode('utf-16-le', 'replace')
+            .partition('\0')[0],
         )

@@ -41,15 +41,15 @@ HEAD = 0x10000 + 4096
 TAIL = 512
 
 _BUILD = 'make an ext4 filesystem of it with openstack ami build'
-_COPY_FILES = 'copy its files, and use openstack ami build on the copy'
+_COPY = 'copy its files, and use openstack ami build on the copy'
 _UNPACK = 'unpack it, and use openstack ami build on the result'
 _CONVERT = 'if you trust it, convert it with qemu-img convert -O raw first'
 _PARTITION = 'copy the partition with the root filesystem out of it first'
-_LVM = 'activate its volume group and give the logical volume'
 _DOWNLOAD = 'look at it: a download may have failed'
 _KERNEL = 'give a kernel with --kernel'
 _RAMDISK = 'give a ramdisk with --ramdisk'
-
+#: Of what libguestfs is asked about: hint, format and the flag of Found.
+_FOREIGN = ('use openstack ami upload or extract', 'raw', None, True)
 #: Magic numbers of compression formats, those of the kernel's table in
 #: lib/decompress.c, but longer ones; and what undoes them.
 _PACKED = (
@@ -84,12 +84,14 @@ class Found(NamedTuple):
     :param hint: how to make a root filesystem image of it, if it can be.
     :param disk: the format, as QEMU calls it, if it is a disk.
     :param holds: what it is, if it holds a root filesystem somehow else.
+    :param foreign: whether libguestfs may find filesystems in it.
     """
 
     phrase: str
     hint: str | None = None
     disk: str | None = None
     holds: str | None = None
+    foreign: bool = False
 
 
 EMPTY = Found('an empty file')
@@ -123,13 +125,12 @@ _BEFORE: _Table = (
     (0, b'#!/bin/sh\n#V2.0 Format\n', 'a cloop disk image', _CONVERT),
     (0, b'\x3a\xff\x26\xed', 'an Android sparse image',
      'make a plain one of it with simg2img first'),
-    (0, b'LUKS\xba\xbe', 'a LUKS-encrypted volume',
-     'open it with cryptsetup first'),
-    (0, b'XFSB', 'an XFS filesystem', _COPY_FILES),
+    (0, b'LUKS\xba\xbe', 'a LUKS-encrypted volume', *_FOREIGN),
+    (0, b'XFSB', 'an XFS filesystem', *_FOREIGN),
     (0, b'hsqs', 'a squashfs filesystem', _UNPACK, None, 'squashfs'),
     (0, b'sqsh', 'a squashfs filesystem', _UNPACK, None, 'squashfs'),
-    (0, b'\x45\x3d\xcd\x28', 'a cramfs filesystem', _COPY_FILES),
-    (0, b'-rom1fs-', 'a romfs filesystem', _COPY_FILES),
+    (0, b'\x45\x3d\xcd\x28', 'a cramfs filesystem', *_FOREIGN),
+    (0, b'-rom1fs-', 'a romfs filesystem', *_FOREIGN),
     (0, b'070701', 'a cpio archive', _RAMDISK),
     (0, b'070702', 'a cpio archive', _RAMDISK),
     (0, b'070707', 'a cpio archive (old format)', _UNPACK),
@@ -152,25 +153,25 @@ _BEFORE: _Table = (
 
 #: What may be left over from earlier in a file that has become something else.
 _AFTER: _Table = (
-    (0x10040, b'_BHRfS_M', 'a btrfs filesystem', _COPY_FILES),
+    (0x10040, b'_BHRfS_M', 'a btrfs filesystem', *_FOREIGN),
     (0x8001, b'CD001', 'an ISO 9660 image', None, None, 'iso'),
-    (0x8001, b'BEA01', 'a UDF filesystem', _COPY_FILES),
-    (0x400, b'\x10\x20\xf5\xf2', 'an F2FS filesystem', _COPY_FILES),
-    (0x400, b'\xe2\xe1\xf5\xe0', 'an EROFS filesystem', _COPY_FILES),
-    (0x8000, b'JFS1', 'a JFS filesystem', _COPY_FILES),
-    (0x10034, b'ReIsEr', 'a ReiserFS filesystem', _COPY_FILES),
-    (0x1000, b'\xfc\x4e\x2b\xa9', 'a member of a RAID array'),
-    (0, b'\xfc\x4e\x2b\xa9', 'a member of a RAID array'),
-    *((sector * 512, b'LABELONE', 'an LVM physical volume', _LVM)
+    (0x8001, b'BEA01', 'a UDF filesystem', *_FOREIGN),
+    (0x400, b'\x10\x20\xf5\xf2', 'an F2FS filesystem', *_FOREIGN),
+    (0x400, b'\xe2\xe1\xf5\xe0', 'an EROFS filesystem', *_FOREIGN),
+    (0x8000, b'JFS1', 'a JFS filesystem', *_FOREIGN),
+    (0x10034, b'ReIsEr', 'a ReiserFS filesystem', *_FOREIGN),
+    (0x1000, b'\xfc\x4e\x2b\xa9', 'a member of a RAID array', *_FOREIGN),
+    (0, b'\xfc\x4e\x2b\xa9', 'a member of a RAID array', *_FOREIGN),
+    *((sector * 512, b'LABELONE', 'an LVM physical volume', *_FOREIGN)
       for sector in range(4)),
     *((size * 1024 - 10, magic, 'swap space')
       for size in (4, 8, 16, 32, 64)
       for magic in (b'SWAPSPACE2', b'SWAP-SPACE')),
-    (3, b'NTFS    ', 'an NTFS filesystem', _COPY_FILES),
-    (3, b'EXFAT   ', 'an exFAT filesystem', _COPY_FILES),
-    (54, b'FAT12   ', 'a FAT filesystem', _COPY_FILES),
-    (54, b'FAT16   ', 'a FAT filesystem', _COPY_FILES),
-    (82, b'FAT32   ', 'a FAT filesystem', _COPY_FILES),
+    (3, b'NTFS    ', 'an NTFS filesystem', *_FOREIGN),
+    (3, b'EXFAT   ', 'an exFAT filesystem', *_FOREIGN),
+    (54, b'FAT12   ', 'a FAT filesystem', _COPY),
+    (54, b'FAT16   ', 'a FAT filesystem', _COPY),
+    (82, b'FAT32   ', 'a FAT filesystem', _COPY),
     (_USTAR_AT, _USTAR, *_TAR),
     (0, b'\xc7\x71', 'a cpio archive (old format)', _UNPACK),
     (0, b'\x71\xc7', 'a cpio archive (old format)', _UNPACK),
@@ -443,7 +444,7 @@ def _after(head: bytes, tail: bytes, size: int) -> Found | None:
 def disk_format(head: bytes) -> str | None:
     """Tell what QEMU calls a disk image; None for all else, as a raw disk."""
     found = _search(_BEFORE, head)
-    return found.disk if found else None
+    return found.disk if found and not found.foreign else None
 
 
 def shown_format(disk: str) -> str:

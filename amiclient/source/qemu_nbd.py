@@ -16,6 +16,7 @@ https://github.com/NetworkBlockDevice/nbd.
 
 from collections.abc import Iterable, Iterator
 import contextlib
+import dataclasses
 import errno
 import json
 import os
@@ -50,6 +51,9 @@ _ANSWER = 300.0
 _END = 60.0
 
 _BACKED = 'copy it with qemu-img convert first, or give --allow-backing-file'
+
+#: What the socket of a server is called.
+_SOCKET = 'nbd'
 
 #: Bytes of one request, and how many are under way.
 _REQUEST = 2 << 20
@@ -252,58 +256,50 @@ def _split(runs: Iterable[sparse.Run]) -> Iterator[sparse.Run]:
             yield start, min(start + _REQUEST, end)
 
 
-@contextlib.contextmanager
-def opened(
-    path: pathlib.Path,
-    kind: str,
-    directory: pathlib.Path,
-    *,
-    name: str,
-    allow_backing_file: bool = False,
-    beside: pathlib.Path | None = None,
-    slice: opening.Slice | None = None,
-) -> Iterator[Client]:
-    """Read the disk in a disk image.
+@dataclasses.dataclass(frozen=True)
+class DiskImage:
+    """A disk image.
 
-    :param slice: of the file, where the image is; None for all of it.
     :param kind: its format, as QEMU calls it.
-    :param directory: private, for a socket.
-    :param name: what to call it in errors.
+    :param name: what to call it in errors: it may be a copy of which the user
+        knows nothing.
     :param allow_backing_file: whether other files may hold a part of it.
     :param beside: the directory that their names start from, if the image is a
         copy of one that is there.
+    :param within: where in the file it is; None for all of that.
+    """
+
+    path: pathlib.Path
+    kind: str
+    name: str
+    allow_backing_file: bool = False
+    beside: pathlib.Path | None = None
+    within: opening.Slice | None = None
+
+    @property
+    def slice(self) -> opening.Slice:
+        """Where it is."""
+        return self.within or opening.Slice(self.path)
+
+
+@contextlib.contextmanager
+def opened(image: DiskImage, directory: pathlib.Path) -> Iterator[Client]:
+    """Read the disk in a disk image.
+
+    :param directory: private, for a socket.
     :raises SourceError: if it cannot be read, or may not.
     :raises ProgramError: if qemu-nbd is missing.
     """
+    name = image.name
     with contextlib.ExitStack() as stack:
-        node, files = _node(
-            slice or opening.Slice(path),
-            kind,
-            name,
-            allow_backing_file,
-            beside,
-            stack,
-        )
         place = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         stack.callback(os.close, place)
         # The path of a socket must not have more than 107 bytes.
-        address = f'/proc/{os.getpid()}/fd/{place}/nbd'
-        server = stack.enter_context(
-            process.background(
-                (
-                    'qemu-nbd',
-                    '--read-only',
-                    f'--socket={address}',
-                    f'json:{json.dumps(node)}',
-                ),
-                access=confinement.Access(reads=files, sockets=place),
-                inherited=files,
-                memory=_MEMORY,
-            )
-        )
+        address = f'/proc/{os.getpid()}/fd/{place}/{_SOCKET}'
+        server = stack.enter_context(_server(image, place, address))
         connection = stack.enter_context(_connected(address, server, name))
         # Whoever is connected already needs no name for it.
-        os.unlink('nbd', dir_fd=place)
+        os.unlink(_SOCKET, dir_fd=place)
         connection.settimeout(_ANSWER)
         try:
             client = _served(connection, server, name)
@@ -312,6 +308,51 @@ def opened(
         except errors.SourceError:
             server.refuse_limited()
             raise
+
+
+@contextlib.contextmanager
+def served(
+    image: DiskImage, directory: pathlib.Path
+) -> Iterator[pathlib.Path]:
+    """Have other programs read the disk in a disk image.
+
+    :param directory: private, for a socket, with a path that is not long.
+    :returns: the socket.
+    :raises AmiError: as :func:`opened` does.
+    """
+    address = directory / _SOCKET
+    with contextlib.ExitStack() as stack:
+        place = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, place)
+        server = stack.enter_context(
+            _server(image, place, str(address), '--persistent', '--shared=0')
+        )
+        with _connected(str(address), server, image.name) as connection:
+            connection.settimeout(_ANSWER)
+            _served(connection, server, image.name).close()
+        yield address
+
+
+@contextlib.contextmanager
+def _server(
+    image: DiskImage, place: int, address: str, *options: str
+) -> Iterator[process.Running]:
+    with contextlib.ExitStack() as stack:
+        node, files = _node(image, stack)
+        yield stack.enter_context(
+            process.background(
+                (
+                    'qemu-nbd',
+                    '--read-only',
+                    f'--socket={address}',
+                    *options,
+                    f'json:{json.dumps(node)}',
+                ),
+                access=confinement.Access(reads=files, sockets=place),
+                inherited=files,
+                memory=_MEMORY,
+            )
+        )
 
 
 def _connected(
@@ -363,20 +404,14 @@ def _why(words: str, name: str) -> errors.AmiError:
 
 
 def _node(
-    image: opening.Slice,
-    kind: str,
-    name: str,
-    allowed: bool,
-    beside: pathlib.Path | None,
-    stack: contextlib.ExitStack,
+    image: DiskImage, stack: contextlib.ExitStack
 ) -> tuple[dict[str, Any], tuple[int, ...]]:
     """Describe what QEMU is to open: the whole chain, file by file.
 
-    :param name: of the first one, which may be a copy of which the user knows
-        nothing.
     :param stack: closes the files that QEMU is to inherit.
     :returns: that, and the descriptors of these files.
     """
+    kind, name, beside = image.kind, image.name, image.beside
     nodes: list[dict[str, Any]] = []
     files: dict[tuple[int, int], int] = {}
     layer: pathlib.Path | None = image.path
@@ -392,10 +427,13 @@ def _node(
             below = None
             if kind != 'raw':
                 header = qemu_headers.read(
-                    it if nodes else image.within(it), kind, shown
+                    it if nodes else image.slice.within(it), kind, shown
                 )
                 below = _below(
-                    header, shown, allowed, beside or layer.resolve().parent
+                    header,
+                    shown,
+                    image.allow_backing_file,
+                    beside or layer.resolve().parent,
                 )
                 # Each layer names the next one from where it is itself.
                 beside = None
@@ -410,11 +448,11 @@ def _node(
                 'filename': f'/proc/self/fd/{files[here]}',
             },
         }
-        if not nodes and image.size is not None:
+        if not nodes and image.slice.size is not None:
             node['file'] = {
                 'driver': 'raw',
-                'offset': image.start,
-                'size': image.size,
+                'offset': image.slice.start,
+                'size': image.slice.size,
                 'file': node['file'],
             }
         if kind in ('qcow', 'qcow2', 'qed', 'vmdk'):

@@ -7,7 +7,7 @@ compressed file, an archive, a directory) its root filesystem is made in a
 temporary directory, which goes away at the end.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
 import functools
@@ -30,16 +30,16 @@ from amiclient.source import build
 from amiclient.source import bundle
 from amiclient.source import contents
 from amiclient.source import disk
-from amiclient.source import esp
 from amiclient.source import filesystem
 from amiclient.source import fix
-from amiclient.source import fstab
 from amiclient.source import live
 from amiclient.source import manifest
+from amiclient.source import merge
 from amiclient.source import oci
 from amiclient.source import opening
 from amiclient.source import origins
 from amiclient.source import probe
+from amiclient.source import qemu_nbd
 from amiclient.source import streams
 from amiclient.source import uec
 from amiclient.source import unpacking
@@ -73,6 +73,9 @@ class Choice:
 
     :param partition: the number of the partition with the root filesystem;
         None for the one that is found.
+    :param leave_out: where filesystems are mounted that are not to be taken.
+    :param luks_key_file: a file with the passphrase of encrypted partitions.
+    :param ask_secret: asks for it, if there is somebody to be asked.
     :param allow_backing_file: whether a disk image may name other files that
         hold a part of it.
     :param strip_components: how many directories the names in an archive lose
@@ -93,6 +96,9 @@ class Choice:
     """
 
     partition: int | None = None
+    leave_out: tuple[str, ...] = ()
+    luks_key_file: pathlib.Path | None = None
+    ask_secret: Callable[[str], str] | None = None
     allow_backing_file: bool = False
     strip_components: int = 0
     architecture: str | None = None
@@ -140,6 +146,12 @@ def opened(
                 'no disk with partitions',
                 subject=errors.shown(path),
                 hint='leave out --partition',
+            )
+        if source.partition is None and choice.leave_out:
+            raise errors.UsageError(
+                'no disk, of which something could be left out',
+                subject=errors.shown(path),
+                hint='leave out --leave-out',
             )
         if source.own and source.name is None and path == given:
             source = dataclasses.replace(source, name=_name(path))
@@ -454,7 +466,7 @@ class _Opener:
         if not self._choice.fix:
             if source.partition is None or not self._choice.report:
                 return source
-            notes = fix.report(source.root, name)
+            notes = fix.report(source.root, name, frozenset(source.merged))
             return dataclasses.replace(source, notes=source.notes + notes)
         if not source.own:
             source = self._copied(source)
@@ -467,7 +479,7 @@ class _Opener:
                 repair=self._choice.options.repair,
                 name=self._path,
             )
-        notes = fix.mend(source.root, name)
+        notes = fix.mend(source.root, name, frozenset(source.merged))
         return dataclasses.replace(source, notes=source.notes + notes)
 
     def _copied(self, source: Source) -> Source:
@@ -493,18 +505,28 @@ class _Opener:
         path, image = source.root, self._home() / 'root.img'
         busy.refuse_busy(path)
         before = locks.state(path)
-        with disk.opened(
+        stored = qemu_nbd.DiskImage(
             path,
             kind,
-            self._place(),
-            name=self._shown,
-            allow_backing_file=self._choice.allow_backing_file,
-            beside=self._path.resolve().parent if source.own else None,
-            slice=self._slice,
-        ) as whole:
-            root = whole.root(self._choice.partition)
-            self._take(whole, root, image)
-            boot = self._boot(whole, root, image)
+            self._shown,
+            self._choice.allow_backing_file,
+            self._path.resolve().parent if source.own else None,
+            self._slice,
+        )
+        wanted = merge.Wanted(
+            source=self._path,
+            partition=self._choice.partition,
+            leave_out=self._choice.leave_out,
+            luks_key_file=self._choice.luks_key_file,
+            ask_secret=self._choice.ask_secret,
+            options=self._choice.options,
+        )
+        with disk.opened(stored, self._place()) as whole:
+            merger = merge.Merger(
+                whole, wanted, self._place(), progress=self._progress
+            )
+            taken = merger.take(image)
+            boot = merger.boot(taken, image)
         if locks.state(path) != before:
             raise errors.BusyError(
                 'was changed while its root filesystem was taken out',
@@ -522,60 +544,15 @@ class _Opener:
             boot=boot.image,
             own=True,
             format=known or whole.format + within,
-            partition=root.number,
+            partition=taken.number,
+            merged=taken.merged,
             partitions=tuple(
                 dataclasses.replace(each, is_boot=True)
                 if each.number == boot.number
                 else each
                 for each in whole.partitions
             ),
-            notes=(*source.notes, *whole.notes, *boot.notes),
-        )
-
-    def _boot(
-        self, whole: disk.Disk, root: disk.Partition, image: pathlib.Path
-    ) -> esp.BootFilesystem:
-        mounted = fstab.boot_mounts(image)
-        entry = next((e for e in mounted if e.path == '/boot'), None)
-        boot = whole.boot(root, entry)
-        name = self._shown
-        if boot is not None and boot.superblock is not None:
-            target = self._place() / 'boot.img'
-            self._take(whole, boot, target)
-            return esp.BootFilesystem(target, boot.number)
-        if boot is not None and boot.fat is None:
-            note = (
-                f'{name}: what belongs on /boot is on partition '
-                f'{boot.number}, {boot.what}, which is not looked into'
-            )
-            return esp.BootFilesystem(notes=(note,))
-        parts = whole.loaders(root, mounted)
-        if not parts or not (boot is not None or esp.is_needed(image)):
-            return esp.BootFilesystem()
-        taken = esp.take(
-            whole, parts, self._place(), name=name, progress=self._progress
-        )
-        if boot is None or taken.image is not None or taken.notes:
-            return taken
-        note = (
-            f'{name}: what belongs on /boot is on partition {boot.number}, '
-            f'{boot.what}, in which no kernel was found'
-        )
-        return esp.BootFilesystem(notes=(note,))
-
-    def _take(
-        self, whole: disk.Disk, part: disk.Partition, target: pathlib.Path
-    ) -> None:
-        if part.superblock is None:
-            return
-        filesystem.take(
-            whole.medium,
-            part.start,
-            part.superblock,
-            target,
-            name=self._path,
-            repair=self._choice.options.repair,
-            progress=self._progress,
+            notes=(*source.notes, *whole.notes, *taken.notes, *boot.notes),
         )
 
     def _place(self) -> pathlib.Path:

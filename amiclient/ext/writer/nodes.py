@@ -346,6 +346,29 @@ class Tree:
         node.links = 1
         self.root = node
 
+    def clear(self, path: bytes) -> None:
+        """Take away all names in a directory, if it is there.
+
+        :raises PathError: if it is something else.
+        """
+        top = self.find(path)
+        if top is None:
+            return
+        if not top.is_directory:
+            raise PathError('it is not a directory')
+        waiting = [top]
+        while waiting:
+            directory = waiting.pop()
+            for child in directory.children.values():
+                node = child.whole() if isinstance(child, Packed) else child
+                self._names -= 1
+                node.links -= 1
+                if node.is_directory:
+                    waiting.append(node)
+                elif not node.links and node.is_file:
+                    self.released.append(node)
+            directory.children = {}
+
     def _children(self, names: list[bytes]) -> dict[bytes, Node | Packed]:
         node = self.root
         for index, name in enumerate(names):

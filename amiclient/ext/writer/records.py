@@ -42,26 +42,6 @@ _SECTOR = 512
 
 _MASK = 0xFFFFFFFF
 
-#: Full names, and prefixes of names, and the numbers that stand for them.
-_WHOLE = {
-    b'system.posix_acl_access': 2,
-    b'system.posix_acl_default': 3,
-}
-_PREFIXES = (
-    (b'user.', 1),
-    (b'trusted.', 4),
-    (b'security.', 6),
-    (b'system.', inodes.XATTR_SYSTEM),
-)
-_ACL = (2, 3)
-
-#: include/uapi/linux/posix_acl_xattr.h: the version of what getxattr(2)
-#: returns; fs/ext4/acl.h: that of what is on disk.
-_ACL_VERSION = 2
-_ACL_STORED = 1
-
-#: The entries of an access control list that name a user or group.
-_ACL_NAMED = (0x02, 0x08)
 _ACL_TAGS = (0x01, 0x02, 0x04, 0x08, 0x10, 0x20)
 
 #: Bytes of an inode that are left for attributes: 256, less the fields, and
@@ -240,9 +220,9 @@ class XattrError(errors.AmiError):
 
 def is_known_xattr(name: bytes) -> bool:
     """Return whether ext4 can store an attribute of that name."""
-    return name in _WHOLE or any(
+    return name in inodes.XATTR_WHOLE or any(
         name.startswith(prefix) and len(name) > len(prefix)
-        for prefix, _ in _PREFIXES
+        for prefix, _ in inodes.XATTR_PREFIXES
     )
 
 
@@ -288,13 +268,13 @@ def seal_xattrs(
 
 
 def _entry(name: bytes, value: bytes) -> _Entry:
-    index, rest = _WHOLE.get(name, 0), b''
+    index, rest = inodes.XATTR_WHOLE.get(name, 0), b''
     if not index:
-        for prefix, number in _PREFIXES:
+        for prefix, number in inodes.XATTR_PREFIXES:
             if name.startswith(prefix):
                 index, rest = number, name[len(prefix) :]
                 break
-    if index in _ACL:
+    if index in inodes.ACLS:
         value = _stored_acl(value)
     if not index or len(rest) > 255 or b'\0' in rest:
         raise XattrError('ext4 cannot store an attribute with this name')
@@ -306,14 +286,16 @@ def _entry(name: bytes, value: bytes) -> _Entry:
 def _stored_acl(value: bytes) -> bytes:
     # From a version and 8 bytes for each entry to a version and 8 bytes for
     # each entry that names a user or group, 4 for others.
-    if len(value) % 8 != 4 or value[:4] != struct.pack('<I', _ACL_VERSION):
+    if len(value) % 8 != 4 or value[:4] != struct.pack(
+        '<I', inodes.ACL_VERSION
+    ):
         raise XattrError('it is not an access control list')
-    data = struct.pack('<I', _ACL_STORED)
+    data = struct.pack('<I', inodes.ACL_STORED)
     for tag, rights, number in struct.iter_unpack('<HHI', value[4:]):
         if tag not in _ACL_TAGS or rights > 7:
             raise XattrError('it is not an access control list')
         data += struct.pack('<HH', tag, rights)
-        if tag in _ACL_NAMED:
+        if tag in inodes.ACL_NAMED:
             data += struct.pack('<I', number)
     return data
 

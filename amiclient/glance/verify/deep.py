@@ -153,7 +153,7 @@ def _inner(
             raise errors.SourceError(f'no {wanted} disk image')
         with (
             qemu_nbd.opened(
-                path, told, path.parent, name=context.title
+                qemu_nbd.DiskImage(path, told, context.title), path.parent
             ) as medium,
             fetcher.progress.task('Unpacking', medium.size) as task,
         ):
@@ -164,7 +164,8 @@ def _inner(
         return _not_examined(
             context, f'is a {wanted} disk, and {error.sentence}'
         )
-    if probe.look(inner).found.disk == 'raw':
+    found = probe.look(inner).found
+    if found.disk == 'raw' and not found.foreign:
         # Which of them is booted, its kernel command line may tell.
         return _not_examined(context, 'is a disk with partitions')
     return inner

@@ -81,16 +81,23 @@ def cirros(directory: pathlib.Path) -> None:
 def server(directory: pathlib.Path) -> None:
     """Make the disk of a machine with an EFI partition and swap space."""
     root = _bootable(directory, 'root', {'etc/fstab': _FSTAB})
+    loader = directory / 'EFI'
+    loader.mkdir()
+    esp = disks.fat(
+        directory / 'esp', loader, size=1, serial='C2AF-1C3B', bits=12
+    )
     disk = disks.make(
         directory / 'disk',
         [
-            disks.Part(1, type=disks.ESP),
+            disks.Part(1, image=esp, type=disks.ESP),
             disks.Part(64, image=root, type=disks.ROOT),
             disks.Part(16, type='S'),
         ],
     )
     _qcow2(disk, directory / 'server.qcow2')
     root.unlink()
+    esp.unlink()
+    loader.rmdir()
 
 
 def volume(directory: pathlib.Path) -> pathlib.Path:

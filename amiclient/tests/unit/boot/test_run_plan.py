@@ -11,6 +11,7 @@ import fixtures
 from amiclient.boot import causes
 from amiclient.boot import run
 from amiclient import errors
+from amiclient import kvm
 from amiclient.source import bundle
 from amiclient.source import manifest
 from amiclient.tests import base
@@ -178,7 +179,7 @@ class TestPlan(PlanCase):
 class TestKvm(PlanCase):
     def works(self, script: str) -> bool:
         self.program('qemu-system-x86_64', script)
-        return run.kvm_works(self.plan().emulator)
+        return kvm.works('qemu-system-x86_64', 'pc')
 
     def test_works(self) -> None:
         # What it is told ends it; the whole of it is there to read.
@@ -194,7 +195,7 @@ class TestKvm(PlanCase):
         self.assertFalse(self.works('kill -ABRT $$'))
 
     def test_hangs(self) -> None:
-        self.patch(run, '_TRIAL', 0.3)
+        self.patch(kvm, '_TRIAL', 0.3)
         self.assertFalse(self.works('exec sleep 60'))
 
 

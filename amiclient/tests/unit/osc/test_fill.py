@@ -35,10 +35,18 @@ _FILLED = (
     (ami.UploadAmi, request.Settings, {'owner', 'patience'}),
     (ami.UploadAmi, request.Traits, set()),
     (ami.UploadAmi, units.FilesystemOptions, set()),
-    (ami.UploadAmi, resolve.Choice, {'home', 'options', 'report'}),
+    (
+        ami.UploadAmi,
+        resolve.Choice,
+        {'ask_secret', 'home', 'options', 'report'},
+    ),
     (ami_change.SetAmi, update.ChangeRequest, {'patience'}),
     (boot.BootImage, run.BootRequest, set()),
-    (local.BuildImage, build.BuildRequest, {'durable', 'options', 'rooted'}),
+    (
+        local.BuildImage,
+        build.BuildRequest,
+        {'durable', 'identity', 'options', 'rooted'},
+    ),
     (local.CheckSource, check.CheckRequest, {'name', 'now', 'version'}),
     (local.ShrinkImage, shrink.ShrinkSourceRequest, {'choice', 'source'}),
     (

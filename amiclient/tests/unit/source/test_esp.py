@@ -16,9 +16,9 @@ from amiclient.ext import reader
 from amiclient import process
 from amiclient.rootfs import boot_extract
 from amiclient.rootfs import boot_files
-from amiclient.source.disk import fat_volume
-from amiclient.source.disk import FatVolume
 from amiclient.source.disk import opened as open_disk
+from amiclient.source import fat
+from amiclient.source import qemu_nbd
 from amiclient.source import resolve
 from amiclient.tests import base
 from amiclient.tests.disks import disks
@@ -111,7 +111,11 @@ class LoaderCase(base.TestCase):
             self.assertTrue(note.isprintable(), note)
         return (
             [(e.version, e.kernel, e.ramdisk, e.source) for e in found],
-            [n for n in source.notes if '/etc/fstab' not in n],
+            [
+                n
+                for n in source.notes
+                if '/etc/fstab' not in n and 'merged into' not in n
+            ],
         )
 
 
@@ -166,9 +170,9 @@ class TestFound(LoaderCase):
             }
         boot = self.fat(files)
         expected = [
-            (version, f'/{_MACHINE}/{version}/linux',
-             f'/{_MACHINE}/{version}/microcode + '
-             f'/{_MACHINE}/{version}/initrd.img-{version}', 'entry')
+            (version, f'/boot/{_MACHINE}/{version}/linux',
+             f'/boot/{_MACHINE}/{version}/microcode + '
+             f'/boot/{_MACHINE}/{version}/initrd.img-{version}', 'entry')
             for version in ('6.1.0-13-amd64', '6.1.0-9-amd64')
         ]  # fmt: skip
         root = self.root()
@@ -210,9 +214,15 @@ class TestFound(LoaderCase):
             ('6.6.1-1-lts', '/EFI/arch/vmlinuz-lts', '/efi/arch/initrd-lts',
              'entry'),
         ]  # fmt: skip
-        for place in ('/boot', '/efi', '/boot/efi'):
+        for place in ('/efi', '/boot/efi', '/boot'):
             root = self.root(fstab=f'UUID=ABCD-1234 {place} vfat\n')
             disks.fill(disk, [(root, 5 * MIB)])
+            if place == '/boot':
+                # There it is found under its own name first.
+                expected[0] = (
+                    '6.10.2-arch1-1', '/boot/vmlinuz-linux',
+                    '/boot/initramfs-linux.img', 'boot',
+                )  # fmt: skip
             self.assertEqual((expected, []), self.found(disk))
 
     def test_unified_that_an_entry_names(self) -> None:
@@ -469,7 +479,7 @@ class TestNames(LoaderCase):
             (32, 34, 'BOOT'),
         ):
             path = self.fat({}, size=size, label=label, bits=bits)
-            volume = fat_volume(path.read_bytes()[:512])
+            volume = fat.fat_volume(path.read_bytes()[:512])
             told = process.run(
                 ['blkid', '-p', '-o', 'export', path], access=None
             ).text
@@ -480,17 +490,19 @@ class TestNames(LoaderCase):
             self.assertIn(label, told.replace('\\', ''))
 
     def test_none(self) -> None:
-        self.assertIsNone(fat_volume(b''))
-        self.assertIsNone(fat_volume(bytes(512)))
-        self.assertIsNone(fat_volume(b'\xeb\x3c\x90mkfs.fat'.ljust(512)))
+        self.assertIsNone(fat.fat_volume(b''))
+        self.assertIsNone(fat.fat_volume(bytes(512)))
+        self.assertIsNone(fat.fat_volume(b'\xeb\x3c\x90mkfs.fat'.ljust(512)))
         data = bytearray(self.fat({}, label='NO NAME').read_bytes()[:512])
-        found = fat_volume(data)
-        self.assertEqual(FatVolume('abcd-1234', ''), found)
+        found = fat.fat_volume(data)
+        self.assertEqual(fat.FatVolume('abcd-1234', ''), found)
         data[38] = 0x28
-        self.assertEqual(found, fat_volume(data))
+        self.assertEqual(found, fat.fat_volume(data))
         data[38] = 0
-        self.assertEqual(FatVolume('', ''), fat_volume(data))
+        self.assertEqual(fat.FatVolume('', ''), fat.fat_volume(data))
         # And an entry that names nothing names nobody.
         disk = self.usual(bytes(data), fstab='UUID= /boot vfat\n')
-        with open_disk(disk, 'raw', self.work, name='it') as opened:
+        with open_disk(
+            qemu_nbd.DiskImage(disk, 'raw', 'it'), self.work
+        ) as opened:
             self.assertEqual('', opened.partitions[0].label)

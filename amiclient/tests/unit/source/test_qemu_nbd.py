@@ -177,7 +177,9 @@ class TestSwapped(HostileCase):
             path = disks.convert(self.disk, kind)
             with (
                 self.swap(path, disks.convert(self.secret, kind)),
-                qemu_nbd.opened(path, kind, self.work, name='a') as medium,
+                qemu_nbd.opened(
+                    qemu_nbd.DiskImage(path, kind, 'a'), self.work
+                ) as medium,
             ):
                 data = medium.read(0, medium.size)
             # Both are too long to be shown.

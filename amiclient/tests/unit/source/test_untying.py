@@ -95,7 +95,7 @@ class TestUntying(base.TestCase):
         lines = [f'/dev/sda5 /mnt/{"x" * 1500}{n} ext4' for n in range(30)]
         image = self.image('\n'.join((*lines, '')))
         disk = disks.make(self.directory / 'disk', [disks.Part(8, image)])
-        with self.opened(disk) as source:
+        with self.opened(disk, leave_out=('/mnt',)) as source:
             (note,) = source.notes
         self.assertLess(len(note), 3000)
         self.assertIn(' and 20 more; ', note)
@@ -104,7 +104,7 @@ class TestUntying(base.TestCase):
         """Of what was taken out of a disk; elsewhere there are checks."""
         image = self.image()
         disk = disks.make(self.directory / 'disk', [disks.Part(8, image)])
-        with self.opened(disk) as source:
+        with self.opened(disk, leave_out=('/boot',)) as source:
             (note,) = source.notes
             self.assertIn('/boot/efi on UUID=ABCD-1234', note)
             # Whatever command it is: not all have the option.
@@ -116,7 +116,7 @@ class TestUntying(base.TestCase):
                 note,
             )
             self.assertEqual(FSTAB, self.fstab(source.root))
-        with self.opened(disk, fix=True) as source:
+        with self.opened(disk, fix=True, leave_out=('/boot',)) as source:
             self.assertIn(f'\nUUID={UUID} / ext4', self.fstab(source.root))
         with self.opened(image) as source:
             self.assertEqual(((), image), (source.notes, source.root))

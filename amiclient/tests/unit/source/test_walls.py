@@ -17,7 +17,6 @@ import struct
 from amiclient import confinement
 from amiclient import errors
 from amiclient import process
-from amiclient.source import opening
 from amiclient.source import qemu_nbd
 from amiclient.tests import base
 
@@ -35,19 +34,14 @@ RW 8 FLAT "{}" 0
 
 
 def _unexamined(
-    image: opening.Slice,
-    kind: str,
-    shown: str,
-    allowed: bool,
-    beside: pathlib.Path | None,
-    stack: contextlib.ExitStack,
+    image: qemu_nbd.DiskImage, stack: contextlib.ExitStack
 ) -> tuple[dict, tuple[int, ...]]:
     """Tell QEMU of a file at which nobody has looked, and of no other."""
     file = os.open(image.path, os.O_RDONLY)
     stack.callback(os.close, file)
     name = f'/proc/self/fd/{file}'
     return {
-        'driver': kind,
+        'driver': image.kind,
         'file': {'driver': 'file', 'filename': name},
     }, (file,)
 
@@ -103,9 +97,8 @@ class WallCase(base.TestCase):
 
     def read(self) -> bytes:
         """Read what is published: the beginning of the disk."""
-        with qemu_nbd.opened(
-            self.image, 'vmdk', self.private, name='image'
-        ) as client:
+        image = qemu_nbd.DiskImage(self.image, 'vmdk', 'image')
+        with qemu_nbd.opened(image, self.private) as client:
             return client.read(0, len(_SECRET))
 
 

@@ -1,0 +1,369 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""A disk's filesystems as one: the root filesystem with all that it mounts.
+
+Of a disk whose root filesystem is ext and mounts nothing else, that filesystem
+is taken as it is. Else a new one is made, with the files of all of them and
+the name of the root filesystem: a server has no other partitions.
+"""
+
+from collections.abc import Callable, Sequence
+import contextlib
+import dataclasses
+import pathlib
+import uuid
+
+from amiclient import confinement
+from amiclient import errors
+from amiclient.ext import reader
+from amiclient.ext import superblock
+from amiclient import process
+from amiclient.progress import Progress
+from amiclient.progress import Task
+from amiclient import scratch
+from amiclient.source import appliance
+from amiclient.source import build
+from amiclient.source.disk import Disk
+from amiclient.source.disk import Partition
+from amiclient.source import esp
+from amiclient.source import ext_files
+from amiclient.source import fat
+from amiclient.source import file_tree
+from amiclient.source import filesystem
+from amiclient.source import fstab
+from amiclient.source import mounts
+from amiclient.source import opening
+from amiclient.source import qemu_nbd
+from amiclient.source import volumes
+from amiclient import units
+
+#: Bytes of a file with a passphrase that are read.
+_KEY = 4096
+
+#: Bytes of a label of ext4.
+_LABEL = 16
+
+#: The part of the free disk that is left to others, as one in so many; and
+#: what the size of the disk of a copy is a multiple of, in bytes.
+_LEFT = 20
+_STEP = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is to be taken out of a disk.
+
+    The parameters are those of :class:`amiclient.source.resolve.Choice`.
+    """
+
+    source: pathlib.Path
+    partition: int | None = None
+    leave_out: tuple[str, ...] = ()
+    luks_key_file: pathlib.Path | None = None
+    ask_secret: Callable[[str], str] | None = None
+    options: units.FilesystemOptions = units.DEFAULTS
+
+
+@dataclasses.dataclass(frozen=True)
+class MergedOrigin:
+    """The files of several filesystems.
+
+    :param size: of them, in bytes, about.
+    :param fill: puts them into a tree.
+    """
+
+    size: int
+    fill: Callable[[file_tree.FileTree, Task], None]
+    kind: str = 'a disk'
+    format: str = 'files'
+
+
+@dataclasses.dataclass(frozen=True)
+class Taken:
+    """What was taken.
+
+    :param number: of the partition with the root filesystem.
+    :param merged: where others were mounted that are within it now.
+    :param notes: what the user should know.
+    """
+
+    number: int
+    merged: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Merger:
+    """Takes the root filesystem, and what it mounts, out of a disk.
+
+    :param place: a private directory.
+    """
+
+    def __init__(
+        self,
+        disk: Disk,
+        wanted: Wanted,
+        place: pathlib.Path,
+        *,
+        progress: Progress,
+    ) -> None:
+        self._disk = disk
+        self._wanted = wanted
+        self._place = place
+        self._progress = progress
+        self._name = disk.medium.name
+
+    def take(self, image: pathlib.Path) -> Taken:
+        """Make one filesystem.
+
+        :param image: the file that is made.
+        :raises SourceError: if there is no root filesystem, or something that
+            it mounts cannot be a part of it.
+        :raises UsageError: if what is to be left out is not mounted.
+        """
+        root = self._disk.root(self._wanted.partition)
+        if root is None:
+            return self._look_in(image)
+        self.copy(root, image)
+        found = mounts.find(
+            fstab.entries(image),
+            self._disk.partitions,
+            self._wanted.leave_out,
+            name=self._name,
+        )
+        foreign = any(part.foreign for part in self._disk.partitions)
+        if any(each.part.foreign for each in found.found) or (
+            found.missing and foreign
+        ):
+            image.unlink()
+            return self._look_in(image)
+        problems = [(each, 'not on this disk') for each in found.missing]
+        problems += [
+            (each.entry, each.part.what)
+            for each in found.found
+            if each.part.superblock is None and each.part.fat is None
+        ]
+        mounts.refuse(problems, self._name)
+        if found.found:
+            self._merge(root, image, found.found)
+        return self._taken(root.number, found)
+
+    def boot(self, taken: Taken, image: pathlib.Path) -> esp.BootFilesystem:
+        """Take what belongs on /boot, if that is not in the root."""
+        mounted = fstab.boot_mounts(image)
+        entry = next((e for e in mounted if e.path == '/boot'), None)
+        boot = self._disk.boot(taken.number, entry)
+        if boot is not None and boot.fat is None and '/boot' in taken.merged:
+            boot = None
+        name = self._name
+        if boot is not None and boot.superblock is not None:
+            target = self._place / 'boot.img'
+            self.copy(boot, target)
+            return esp.BootFilesystem(target, boot.number)
+        if boot is not None and boot.fat is None:
+            note = (
+                f'{name}: what belongs on /boot is on partition '
+                f'{boot.number}, {boot.what}, which is not looked into'
+            )
+            return esp.BootFilesystem(notes=(note,))
+        parts = self._disk.loaders(taken.number, mounted)
+        if not parts or not (boot is not None or esp.is_needed(image)):
+            return esp.BootFilesystem()
+        found = esp.take(
+            self._disk,
+            parts,
+            self._place,
+            name=name,
+            progress=self._progress,
+        )
+        if boot is None or found.image is not None or found.notes:
+            return found
+        note = (
+            f'{name}: what belongs on /boot is on partition {boot.number}, '
+            f'{boot.what}, in which no kernel was found'
+        )
+        return esp.BootFilesystem(notes=(note,))
+
+    def copy(self, part: Partition, target: pathlib.Path) -> None:
+        """Copy one ext filesystem, and bring it in order.
+
+        :raises AmiError: as :func:`amiclient.source.filesystem.take` does.
+        """
+        if part.superblock is None:
+            return
+        filesystem.take(
+            self._disk.medium,
+            part.start,
+            part.superblock,
+            target,
+            name=self._wanted.source,
+            repair=self._wanted.options.repair,
+            progress=self._progress,
+        )
+
+    def _taken(
+        self,
+        number: int,
+        found: mounts.Mounts[Partition] | mounts.Mounts[volumes.Volume],
+    ) -> Taken:
+        merged = tuple(each.path for each in found.found)
+        notes = found.notes
+        if merged:
+            listed = errors.some(
+                [
+                    f'{errors.shown(each.path)} ({each.part.shown})'
+                    for each in found.found
+                ]
+            )
+            notes += (f'{self._name}: merged into the image: {listed}',)
+        return Taken(number, merged, notes)
+
+    def _look_in(self, image: pathlib.Path) -> Taken:
+        """Have libguestfs read what nothing else here does."""
+        output = self._place / 'copied.img'
+        wanted = self._wanted
+        try:
+            process.find('guestfish')
+        except errors.ProgramError as error:
+            phrases = {p.what for p in self._disk.partitions if p.foreign}
+            raise errors.ProgramError(
+                f'{error.message}, which reads {" or ".join(sorted(phrases))}',
+                subject=self._name,
+                hint=error.hint,
+            ) from error
+        with contextlib.ExitStack() as stack:
+            place = stack.enter_context(appliance.meeting_place(self._place))
+            served = stack.enter_context(
+                qemu_nbd.served(self._disk.image, place)
+            )
+            _make_empty(output)
+            running = stack.enter_context(
+                appliance.started(
+                    served, output, self._place, progress=self._progress
+                )
+            )
+            stack.enter_context(self._progress.task('Copying'))
+            copied = volumes.Explorer(
+                running, self._disk, wanted.partition, self._passphrase
+            ).copy(wanted.leave_out)
+        with reader.opened(output) as files:
+            size = files.superblock.in_use
+
+        def fill(tree: file_tree.FileTree, task: Task) -> None:
+            self._fill(output, tree, task, top=volumes.COPY)
+
+        tags = copied.root.tags
+        self._build(image, MergedOrigin(size, fill), tags.label, tags.uuid)
+        return self._taken(copied.number, copied.mounts)
+
+    def _passphrase(self, what: str) -> str:
+        """Find out the passphrase of an encrypted partition.
+
+        :raises UsageError: if there is none, and nobody to ask.
+        """
+        file, ask = self._wanted.luks_key_file, self._wanted.ask_secret
+        if file is not None:
+            with opening.opened(file, wanted='a passphrase') as opened_:
+                data = opened_.read(_KEY)
+            return data.decode('utf-8', 'surrogateescape').removesuffix('\n')
+        if ask is not None:
+            return ask(f'Passphrase of {what}: ')
+        raise errors.UsageError(
+            f'{what} is encrypted',
+            hint='give its passphrase with --luks-key-file FILE',
+        )
+
+    def _build(
+        self,
+        image: pathlib.Path,
+        origin: MergedOrigin,
+        label: str,
+        identity: str,
+    ) -> None:
+        """Make a filesystem with the name of the one that was the root.
+
+        Other filesystems may have names that ext4 cannot have.
+        """
+        uuid_ = None
+        with contextlib.suppress(ValueError):
+            uuid_ = uuid.UUID(identity)
+        build.temporary_image(
+            self._wanted.source,
+            origin,
+            image.parent,
+            headroom=self._wanted.options.headroom,
+            label=label if len(label.encode()) <= _LABEL else None,
+            identity=uuid_,
+            progress=self._progress,
+        )
+
+    def _merge(
+        self,
+        root: Partition,
+        image: pathlib.Path,
+        found: Sequence[mounts.Mount[Partition]],
+    ) -> None:
+        """Put the files of a root filesystem and of others into a new one."""
+        known = superblock.read(image)
+        first = image.with_name('first.img')
+        image.rename(first)
+        copies = {}
+        for number, each in enumerate(found):
+            if each.part.superblock is not None:
+                copies[each.path] = self._place / f'mounted-{number}.img'
+                self.copy(each.part, copies[each.path])
+
+        def fill(tree: file_tree.FileTree, task: Task) -> None:
+            self._fill(first, tree, task)
+            for each in found:
+                at = fstab.encoded(each.path).strip(b'/')
+                if each.path in copies:
+                    self._fill(copies[each.path], tree, task, at)
+                else:
+                    fat.fill(
+                        self._disk.medium,
+                        each.part.start,
+                        each.part.size,
+                        tree,
+                        task,
+                        at=at,
+                        options=each.entry.options,
+                    )
+
+        size = sum(
+            superblock.read(path).in_use for path in (first, *copies.values())
+        )
+        origin = MergedOrigin(size, fill)
+        self._build(image, origin, known.label, known.uuid)
+
+    def _fill(
+        self,
+        copy: pathlib.Path,
+        tree: file_tree.FileTree,
+        task: Task,
+        at: bytes = b'',
+        top: str = '/',
+    ) -> None:
+        """Move the files of a copy into a tree."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(errors.renamed(copy, self._name))
+            files = stack.enter_context(reader.opened(copy))
+            ext_files.fill(files, tree, task, at=at, top=top)
+        copy.unlink()
+
+
+def _make_empty(path: pathlib.Path) -> None:
+    """Make a filesystem that has room for whatever fits on the disk."""
+    room = scratch.room(path.parent)
+    with path.open('xb') as file:
+        file.truncate((room - room // _LEFT) // _STEP * _STEP)
+    # Blocks that are not written to take no room here.
+    process.run(
+        [
+            'mke2fs', '-q', '-F', '-t', 'ext4',
+            '-O', '^has_journal,ea_inode',
+            '-E', 'lazy_itable_init=1,root_owner=0:0',
+            '-i', '8192',
+            path,
+        ],
+        access=confinement.Access(writes=(path,), mounts=True),
+    )  # fmt: skip

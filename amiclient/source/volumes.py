@@ -1,0 +1,397 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Filesystems that only Linux reads, found and mounted in an appliance.
+
+They are mounted as the image's own /etc/fstab says, below one directory, and
+copied from there: what systemd would have mounted, and nothing else.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+import re
+
+from amiclient import errors
+from amiclient.source.appliance import Appliance
+from amiclient.source.appliance import CommandError
+from amiclient.source.disk import Disk
+from amiclient.source.disk import Partition
+from amiclient.source.disk import ROOT_FILES
+from amiclient.source import fstab
+from amiclient.source import mounts
+
+#: Where they are mounted, and where the copy goes.
+_IN, _OUT = '/in', '/out'
+#: The directory of the copy, in its filesystem.
+COPY = '/root'
+
+#: Seconds that the copying may take.
+_COPYING = 6 * 3600.0
+
+#: The largest fstab, in bytes, and the longest passphrase.
+_FSTAB = 64 << 10
+_PASSPHRASE = 512
+
+#: What holds others, by what blkid calls it.
+_CONTAINERS = ('crypto_LUKS', 'LVM2_member', 'linux_raid_member', 'swap')
+
+_LUKS = 'a LUKS-encrypted volume'
+_LVM = 'an LVM physical volume'
+_RAID = 'a member of a RAID array'
+
+#: Options of a mount that decide what is seen, and how.
+_KEPT = re.compile(r'(?:subvol|subvolid|umask|fmask|dmask|uid|gid)=.*')
+_SUBVOLUME = re.compile(r'subvol(?:id)?=')
+
+#: Usual names of the subvolume with the root filesystem.
+_USUAL = ('root', '@', '@rootfs')
+
+#: Subvolumes that are looked at.
+_MOST = 200
+
+_BTRFS_PATH = re.compile(r'btrfssubvolume_path: (.*)')
+
+
+@dataclasses.dataclass(frozen=True)
+class Volume:
+    """A filesystem.
+
+    :param device: in the appliance. :param type: as blkid calls it.
+    :param number: of the partition that it is on; 0 for none or several.
+    """
+
+    device: str
+    type: str
+    number: int
+    tags: mounts.Tags
+
+    @property
+    def shown(self) -> str:
+        """What it is, in a few words."""
+        where = f'partition {self.number}' if self.number else self.device
+        return errors.safe(f'{where}, {self.type}')
+
+
+@dataclasses.dataclass(frozen=True)
+class _Root:
+    """A root filesystem.
+
+    :param options: that it is mounted with.
+    """
+
+    volume: Volume
+    options: tuple[str, ...]
+    entries: tuple[fstab.FstabEntry, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Copied:
+    """What was copied.
+
+    :param root: the root filesystem, as it was.
+    :param number: of the partition that it was on, or in.
+    :param mounts: what is within it now.
+    """
+
+    root: Volume
+    number: int
+    mounts: mounts.Mounts[Volume]
+
+
+class Explorer:
+    """Finds what is on a disk, in an appliance that has it.
+
+    :param partition: the number of the one that the root filesystem is on;
+        None for any.
+    :param passphrase: asks for the one of an encrypted partition.
+    """
+
+    def __init__(
+        self,
+        appliance: Appliance,
+        disk: Disk,
+        partition: int | None,
+        passphrase: Callable[[str], str],
+    ) -> None:
+        self._ask = appliance.ask
+        self._lines = appliance.lines
+        self._is_so = appliance.is_so
+        self._disk = disk
+        self._partition = partition
+        self._passphrase = passphrase
+        self._name = disk.medium.name
+        self._unmounted: list[str] = []
+
+    def copy(self, leave_out: Sequence[str]) -> Copied:
+        """Copy the root filesystem, with all that it mounts.
+
+        :param leave_out: where something is mounted that is not to be copied.
+        :raises SourceError: if there is no root filesystem, or something that
+            it mounts cannot be mounted.
+        """
+        for place in (_IN, _OUT):
+            self._ask('mkmountpoint', place)
+        volumes = list(self._volumes())
+        root = self._root(volumes)
+        found = mounts.find(root.entries, volumes, leave_out, name=self._name)
+        problems = [(each, 'not on this disk') for each in found.missing]
+        self._mount(root.volume, root.options, _IN)
+        for each in found.found:
+            try:
+                self._mount_below(each)
+            except CommandError as error:
+                problems.append((each.entry, f'{each.part.shown}: {error}'))
+        mounts.refuse(problems, self._name)
+        self._ask('mount-options', 'noinit_itable', '/dev/sdb', _OUT)
+        self._ask('mkdir', _OUT + COPY)
+        try:
+            self._ask('cp-a', f'{_IN}/.', _OUT + COPY, seconds=_COPYING)
+        except CommandError as error:
+            if 'No space left' in error.message:
+                raise errors.NoSpaceError(
+                    'what is on it does not fit',
+                    subject=self._name,
+                    hint='name another directory by --work-directory',
+                ) from error
+            raise errors.SourceError(
+                f'cannot be read: {error}', subject=self._name
+            ) from error
+        self._ask('umount-all')
+        self._ask('shutdown')
+        return Copied(root.volume, self._number(root.volume), found)
+
+    def _volumes(self) -> Iterator[Volume]:
+        for part in self._disk.partitions:
+            if part.what == _LUKS:
+                device = self._device(part)
+                self._open(device, part.number)
+        if self._disk_has(_LUKS):
+            self._ask('lvm-scan', 'true')
+        for part in self._disk.partitions:
+            if part.superblock or part.fat or part.foreign:
+                volume = self._volume(self._device(part), part)
+                if volume is not None:
+                    yield volume
+        for device in (
+            *self._lines('lvs'),
+            *self._lines('list-md-devices'),
+            *(
+                each
+                for each in self._lines('list-dm-devices')
+                if each.startswith('/dev/mapper/luks-')
+            ),
+        ):
+            volume = self._volume(device, None)
+            if volume is not None:
+                yield volume
+
+    def _number(self, volume: Volume) -> int:
+        if volume.number or volume.device == '/dev/sda':
+            return volume.number
+        holders = {p.what: p.number for p in reversed(self._disk.partitions)}
+        kinds = [_LVM, _LUKS, _RAID]
+        if volume.device.startswith('/dev/mapper/'):
+            kinds = [_LUKS, _RAID]
+        elif volume.device.startswith('/dev/md'):
+            kinds = [_RAID]
+        return next((holders[k] for k in kinds if k in holders), 0)
+
+    def _disk_has(self, what: str) -> bool:
+        return any(part.what == what for part in self._disk.partitions)
+
+    def _open(self, device: str, number: int) -> None:
+        """Open an encrypted volume, as the kernel's systems call it."""
+        uuid = self._blkid(device).get('UUID', str(number)).lower()
+        where = f'partition {number}' if number else 'the volume'
+        key = self._passphrase(f'{where} of {self._name}')
+        if not key or '\n' in key or '\0' in key or len(key) > _PASSPHRASE:
+            raise errors.UsageError(
+                'a passphrase is one line of text with at most '
+                f'{_PASSPHRASE} characters'
+            )
+        try:
+            self._ask('cryptsetup-open', device, f'luks-{uuid}', then=key)
+        except CommandError as error:
+            raise errors.SourceError(
+                f'{where} cannot be decrypted: {error}',
+                subject=self._name,
+                hint='is it the right passphrase?',
+            ) from error
+
+    def _device(self, part: Partition) -> str:
+        return f'/dev/sda{part.number}' if part.number else '/dev/sda'
+
+    def _blkid(self, device: str) -> dict[str, str]:
+        pairs = (line.split(': ', 1) for line in self._lines('blkid', device))
+        return {pair[0]: pair[1] for pair in pairs if len(pair) > 1}
+
+    def _volume(self, device: str, part: Partition | None) -> Volume | None:
+        """Look at a device; nothing if it has no filesystem."""
+        if part is not None and (part.superblock or part.fat):
+            kind = part.superblock.filesystem if part.superblock else 'vfat'
+            return Volume(device, kind, part.number, part.tags)
+        try:
+            known = self._blkid(device)
+        except CommandError:
+            return None
+        kind = known.get('TYPE', '')
+        if not kind or kind in _CONTAINERS:
+            return None
+        own = mounts.Tags() if part is None else part.tags
+        return Volume(
+            device,
+            kind,
+            own.number,
+            dataclasses.replace(
+                own,
+                uuid=known.get('UUID', '').lower(),
+                label=known.get('LABEL', ''),
+                paths=_paths(device) if part is None else (),
+            ),
+        )
+
+    def _root(self, volumes: Sequence[Volume]) -> _Root:
+        wanted = [each for each in volumes if self._is_wanted(each)]
+        found: list[_Root] = []
+        for volume in wanted:
+            root = self._looked(volume)
+            if root is not None:
+                found.append(root)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            listed = ' | '.join(each.volume.shown for each in found)
+            raise errors.SourceError(
+                f'several filesystems have a root filesystem: {listed}',
+                subject=self._name,
+                hint='choose one with --partition NUMBER',
+            )
+        listed = ' | '.join(
+            (*map(str, self._disk.partitions), *self._unmounted)
+        )
+        hint = None
+        if self._disk_has(_LVM) and not self._lines('lvs'):
+            hint = (
+                'its volume group has no logical volumes, or is not complete: '
+                'give a disk that has all of it'
+            )
+        raise errors.SourceError(
+            f'there is no root filesystem in it: {listed}',
+            subject=self._name,
+            hint=hint,
+        )
+
+    def _is_wanted(self, volume: Volume) -> bool:
+        """Tell whether the root filesystem may be this one."""
+        if self._partition is None or volume.number == self._partition:
+            return True
+        parts = {part.number: part for part in self._disk.partitions}
+        # What is in a container is on none of the partitions.
+        holder = parts[self._partition].what
+        return not volume.number and holder.endswith(('volume', 'array'))
+
+    def _looked(self, volume: Volume) -> _Root | None:
+        """Mount a filesystem for a moment, and see if it is a root."""
+        try:
+            self._mount(volume, (), _IN)
+        except CommandError as error:
+            self._unmounted.append(
+                f'{volume.shown} cannot be mounted: {error}'
+            )
+            return None
+        try:
+            if self._has_root(_IN):
+                return _Root(volume, (), self._entries(_IN))
+            if volume.type != 'btrfs':
+                return None
+            return self._in_subvolume(volume)
+        finally:
+            self._ask('umount', _IN)
+
+    def _in_subvolume(self, volume: Volume) -> _Root | None:
+        """Find a root filesystem in a subvolume of what is mounted."""
+        said = self._ask('btrfs-subvolume-list', _IN)
+        self._ask('umount', _IN)
+        self._mount(volume, ('subvolid=5',), _IN)
+        found = []
+        for path in _BTRFS_PATH.findall(said)[:_MOST]:
+            if self._has_root(f'{_IN}/{path}'):
+                options = (f'subvol={path}',)
+                entries = self._entries(f'{_IN}/{path}')
+                found.append((path, _Root(volume, options, entries)))
+        named = [
+            root
+            for path, root in found
+            if _named(root.entries) == path.strip('/')
+        ]
+        usual = [root for path, root in found if path in _USUAL]
+        for few in (named, usual, [root for _, root in found]):
+            if len(few) == 1:
+                return few[0]
+        if not found:
+            return None
+        listed = errors.some([errors.shown(path) for path, _ in found])
+        raise errors.SourceError(
+            f'several subvolumes have a root filesystem: {listed}',
+            subject=self._name,
+            hint='set the default one: btrfs subvolume set-default',
+        )
+
+    def _has_root(self, top: str) -> bool:
+        return any(self._is_so('exists', top + path) for path in ROOT_FILES)
+
+    def _entries(self, top: str) -> tuple[fstab.FstabEntry, ...]:
+        path = f'{top}/etc/fstab'
+        if not self._is_so('is-file', path):
+            return ()
+        if int(self._ask('filesize', path)) > _FSTAB:
+            raise errors.SourceError(
+                f'its /etc/fstab has more than {_FSTAB} bytes',
+                subject=self._name,
+            )
+        return fstab.parse(self._ask('read-file', path))
+
+    def _mount_below(self, mount: mounts.Mount[Volume]) -> None:
+        place = _IN + mount.path
+        if not self._is_so('is-dir', place):
+            # As systemd does.
+            above = max(
+                (
+                    each.rsplit(': ', 1)[-1]
+                    for each in self._lines('mountpoints')
+                    if f'{place}/'.startswith(each.rsplit(': ', 1)[-1] + '/')
+                ),
+                key=len,
+            )
+            self._ask('remount', above, 'rw:true')
+            self._ask('mkdir-p', place)
+        options = tuple(filter(_KEPT.fullmatch, mount.entry.options))
+        self._mount(mount.part, options, place)
+
+    def _mount(
+        self, volume: Volume, options: Sequence[str], place: str
+    ) -> None:
+        # The disk is a layer that may be written to: a journal is replayed.
+        words = ','.join(('ro', *options))
+        self._ask(
+            'mount-options', words, volume.device,
+            place,
+        )  # fmt: skip
+
+
+def _named(entries: Sequence[fstab.FstabEntry]) -> str | None:
+    """Tell the subvolume that is mounted as the root."""
+    for entry in entries:
+        if entry.path == '/':
+            for option in entry.options:
+                if option.startswith('subvol='):
+                    return option.removeprefix('subvol=').strip('/')
+    return None
+
+
+def _paths(device: str) -> tuple[str, ...]:
+    """Tell other names of a logical volume (vgscan(8))."""
+    parts = device.split('/')
+    if len(parts) == 4 and parts[2] != 'mapper':
+        group, volume = (part.replace('-', '--') for part in parts[2:])
+        return (device, f'/dev/mapper/{group}-{volume}')
+    return (device,)
