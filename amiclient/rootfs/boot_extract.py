@@ -97,6 +97,12 @@ def completed(
             notes.append(
                 f'{shown}: its ramdisk was put together of {chosen.ramdisk}'
             )
+        if chosen.missing and wanted.ramdisk:
+            listed = errors.some([errors.shown(e) for e in chosen.missing])
+            notes.append(
+                f'{shown}: a boot loader also loads {listed} for a ramdisk, '
+                'which is not there'
+            )
         if words := boot_files.needed(chosen.options):
             what = (
                 'a system of ostree or bootc'

@@ -87,6 +87,8 @@ class BootFiles:
         name: ``manifest`` or ``tarball``.
     :param image: the filesystem that it is in; if it came along, itself.
     :param options: what its entry tells the kernel.
+    :param missing: parts of the ramdisk that its entry names, and that are
+        not there.
     """
 
     version: str
@@ -95,6 +97,7 @@ class BootFiles:
     source: str
     image: pathlib.Path
     options: str = ''
+    missing: tuple[str, ...] = ()
 
     @property
     def unified(self) -> bool:
@@ -286,12 +289,9 @@ class _Finder:
             version = self._version(node, kernels[0])
         # A boot loader loads them one after the other: microcode, the main
         # one, and what mkosi and others keep beside that.
-        ramdisks = dict.fromkeys(
-            found.path
-            for each in fields.get('initrd', [])
-            if not each.startswith('$')
-            and (found := self._on_boot(each)) is not None
-        )
+        named = [e for e in fields.get('initrd', []) if not e.startswith('$')]
+        there = {each: self._on_boot(each) for each in named}
+        ramdisks = dict.fromkeys(node.path for node in there.values() if node)
         return BootFiles(
             version,
             node.path,
@@ -299,6 +299,7 @@ class _Finder:
             'entry',
             self._image,
             ' '.join(fields.get('options', [])),
+            tuple(name for name, node in there.items() if node is None),
         )
 
     def _on_boot(self, path: str) -> Inode | None:

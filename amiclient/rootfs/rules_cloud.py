@@ -8,6 +8,7 @@ The others are about what a system leaves behind that no copy should have.
 from collections.abc import Iterator
 import os
 import shlex
+import stat
 from typing import Any
 
 from amiclient import errors
@@ -36,6 +37,9 @@ _GROWERS = (
     '/sbin/cirros-ds',
     '/usr/sbin/cirros-ds',
 )
+
+#: What users become root by.
+_SETUID = ('/usr/bin/sudo', '/usr/bin/su', '/bin/su')
 
 #: What does cloud-init's job in its stead.
 _OTHERS = (
@@ -320,6 +324,24 @@ def _owners(case: Case) -> Found:
         )
 
 
+def _not_setuid(case: Case) -> Found:
+    found = [
+        path
+        for path in _SETUID
+        if (node := case.reader.find(path))
+        and node.is_file
+        # Programs in one, such as busybox, drop what they do not need.
+        and node.path.rpartition('/')[2] == path.rpartition('/')[2]
+        and not node.mode & stat.S_ISUID
+    ]
+    return _left(
+        found,
+        '{} is not setuid, so users cannot become root: it was unpacked '
+        'without root, or without permissions',
+        'give the archive or image itself, or unpack it as root',
+    )
+
+
 def _container(case: Case) -> Found:
     found = fix.leftovers(case.reader)
     if not found:
@@ -354,5 +376,6 @@ RULES: dict[str, Rule] = {
     'udev-net-rules': _net_rules,
     'root-password': _root_password,
     'owners': _owners,
+    'not-setuid': _not_setuid,
     'container': _container,
 }

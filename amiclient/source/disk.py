@@ -37,6 +37,7 @@ ROOT_FILES = (
     '/usr/sbin/init',
     '/usr/lib/systemd/systemd',
     '/init',
+    '/ostree/deploy',
 )
 
 #: How the names of kernels and ramdisks begin.

@@ -68,6 +68,16 @@ class TestTaking(base.TestCase):
             _, ramdisk, _ = self.entry(ucode, main, plain)
             self.assertEqual(ucode + main + bytes(3) + plain, ramdisk)
 
+    def test_a_part_that_is_missing(self) -> None:
+        files: images.Files = {
+            'boot/k': samples.bzimage(),
+            'boot/i': samples.initramfs(),
+            'boot/loader/entries/x.conf': b'linux /k\ninitrd /u /i\n',
+        }
+        _, ramdisk, notes = self.taken(files)
+        self.assertEqual(samples.initramfs(), ramdisk)
+        self.assertIn('loads /u for a ramdisk, which is not there', notes)
+
     def test_the_same_file_twice(self) -> None:
         ramdisk = samples.initramfs()
         files: images.Files = {

@@ -116,6 +116,17 @@ class TestTraces(checks.CheckCase):
         # What belongs to a user is no business of it.
         self.assertEqual({}, self.check(edit=('sif /home/user uid 1000',)))
 
+    def test_not_setuid(self) -> None:
+        files = {'usr/bin/sudo': checks.PROGRAM}
+        self.found('not-setuid', files, '/usr/bin/sudo is not')
+        found = self.check(files, edit=('sif /usr/bin/sudo mode 0104755',))
+        self.assertEqual({}, found)
+        files = {
+            'usr/bin/busybox': checks.PROGRAM,
+            'usr/bin/su': images.Link('busybox'),
+        }
+        self.assertEqual({}, self.check(files))
+
     def test_left_by_containers(self) -> None:
         remedy = self.found(
             'container', {'.dockerenv': b''}, 'no login', 'error'
