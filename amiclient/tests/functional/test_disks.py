@@ -4,6 +4,7 @@
 
 import hashlib
 import pathlib
+import tarfile
 
 from amiclient.ext import superblock
 from amiclient import process
@@ -79,6 +80,20 @@ class TestDisks(upload.UploadCase):
         again = self.upload('--name', 'machine-qcow21')
         self.assertIn(told['id'], again['reused'])
         self.assertEqual(0, again['uploaded'])
+
+    def test_in_archives(self) -> None:
+        """As appliances come, plain and compressed."""
+        image = disks.convert(
+            self.disk, 'vmdk', '-o', 'subformat=streamOptimized'
+        )
+        for name, mode in (('a.ova', 'w'), ('a.tar.gz', 'w:gz')):
+            path = self.directory / name
+            with tarfile.open(path, mode) as archive:
+                archive.add(self.kernel, 'description.ovf')
+                archive.add(image, 'disk.vmdk')
+            told = self.take(path)
+            self.assertEqual('a', told['name'])
+            self.check(told)
 
     def test_unified_kernel(self) -> None:
         """Kernel and ramdisk come from the EFI system partition."""
