@@ -54,6 +54,7 @@ class BuildRequest:
     :param overrides: a file that says what files are to be like.
     :param owner: user and group that everything is to belong to.
     :param durable: false if it need not survive a power failure.
+    :param name: what to call the source; None for its path.
     :param rooted: whether it must look like a root filesystem.
     """
 
@@ -66,6 +67,7 @@ class BuildRequest:
     overrides: pathlib.Path | None = None
     owner: tuple[int, int] | None = None
     durable: bool = True
+    name: str | None = None
     rooted: bool = False
 
 
@@ -205,6 +207,7 @@ def temporary_image(
     origin: origins.Origin,
     place: pathlib.Path,
     *,
+    name: str | None = None,
     headroom: units.Headroom = units.NO_HEADROOM,
     label: str | None = None,
     identity: uuid.UUID | None = None,
@@ -215,6 +218,7 @@ def temporary_image(
     :param source: what has a root filesystem.
     :param origin: of the files in it.
     :param place: where to make it.
+    :param name: what to call the source in errors.
     :param headroom: what a shrink will leave in it.
     :param label: of the filesystem. :param identity: its UUID.
     :returns: the filesystem.
@@ -225,6 +229,7 @@ def temporary_image(
         options=units.FilesystemOptions(headroom),
         label=label,
         identity=identity,
+        name=name,
         durable=False,
         rooted=True,
     )
@@ -233,7 +238,7 @@ def temporary_image(
 
 def _make(planned: BuildPlan, descriptor: int, progress: Progress) -> Made:
     request, origin = planned.request, planned.origin
-    name = errors.shown(request.source)
+    name = request.name or errors.shown(request.source)
     size = origin.size
     expected = max(size, request.size or 0)
     writer = Writer(descriptor, expected)

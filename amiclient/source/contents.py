@@ -25,6 +25,7 @@ from amiclient.progress import Progress
 from amiclient import scratch
 from amiclient.source import opening
 from amiclient.source import probe
+from amiclient.source import qemu_image
 from amiclient.source import streams
 from amiclient.source import tar
 from amiclient.source import unpacking
@@ -151,6 +152,16 @@ def disk_kind(slice: opening.Slice, name: str) -> str:
         head = slice.within(file).read(probe.HEAD)
     content = probe.examine(head, slice.size or 0, name)
     return 'raw' if content.superblock else content.found.disk or ''
+
+
+def is_readable(slice: opening.Slice, name: str) -> bool:
+    """Tell whether a disk can be read where it is: QEMU takes sectors.
+
+    :param name: of what it is in, for errors.
+    """
+    kind = disk_kind(slice, name)
+    whole = (slice.size or 0) % qemu_image.SECTOR == 0
+    return kind == 'raw' or (bool(kind) and whole)
 
 
 class Unpacker:

@@ -58,8 +58,6 @@ _SUFFIX = re.compile(
 #: The format of what is compressed, and no disk and no archive.
 _COMPRESSED = 'compressed filesystem'
 
-_SECTOR = 512
-
 #: Compressions of compressed files that are undone.
 _LAYERS = 3
 
@@ -136,7 +134,9 @@ def opened(
             opening.settled(given, choice.work_directory)
         )
         held = stack.enter_context(locks.reading(path))
-        opener = _Opener(probe.look(path, held), choice, progress, stack)
+        opener = _Opener(
+            probe.look(path, held), given, choice, progress, stack
+        )
         source = opener.untied(opener.open())
         # Nobody else needs what came through a pipe.
         own = source.own or (path != given and source.root == path)
@@ -175,12 +175,13 @@ def origin(
         :func:`opened` does.
     """
     with contextlib.ExitStack() as stack:
+        given = path
         path = stack.enter_context(
-            opening.settled(path, choice.work_directory)
+            opening.settled(given, choice.work_directory)
         )
         held = stack.enter_context(locks.reading(path))
         found = probe.look(path, held)
-        yield _Opener(found, choice, progress, stack).origin()
+        yield _Opener(found, given, choice, progress, stack).origin()
 
 
 def _name(path: pathlib.Path) -> str | None:
@@ -196,19 +197,21 @@ class _Opener:
     """One source, while it is taken.
 
     :param found: what it is.
+    :param given: what the user named.
     :param stack: removes what was made.
     """
 
     def __init__(
         self,
         found: probe.Probe,
+        given: pathlib.Path,
         choice: Choice,
         progress: Progress,
         stack: contextlib.ExitStack,
     ) -> None:
         self._found = found
         self._path = found.path
-        self._shown = errors.shown(found.path)
+        self._shown = opening.shown(given)
         self._choice = choice
         self._progress = progress
         self._stack = stack
@@ -408,7 +411,9 @@ class _Opener:
             return None
         name, slice = chosen
         self._within = f'{errors.shown(name, 200)} in an archive'
-        if slice.path == self._path and self._is_readable(slice):
+        if slice.path == self._path and contents.is_readable(
+            slice, self._shown
+        ):
             self._slice = slice
             return Source(root=self._path)
         path = slice.path
@@ -418,14 +423,6 @@ class _Opener:
         if probe.look(path).compression is not None:
             return self._decompressed(path)
         return Source(root=path, own=True, format=_COMPRESSED)
-
-    def _is_readable(self, slice: opening.Slice) -> bool:
-        """Tell whether a disk can be read where it is."""
-        kind = contents.disk_kind(slice, self._shown)
-        # QEMU takes whole sectors.
-        return kind == 'raw' or (
-            bool(kind) and (slice.size or 0) % _SECTOR == 0
-        )
 
     def _layers(self, store: oci.Store) -> origins.Origin:
         image = oci.choose(store, self._choice.architecture)
@@ -441,6 +438,7 @@ class _Opener:
             self._path,
             origin,
             self._made(self._choice.work_directory),
+            name=self._shown,
             headroom=headroom,
             progress=self._progress,
         )
