@@ -43,6 +43,7 @@ _SECTOR = 2048
 _FIRST, _MOST = 16, 64
 _PRIMARY, _END = 1, 255
 _ROOT = slice(156, 190)
+_VOLUME = slice(_FIRST * _SECTOR + 80, _FIRST * _SECTOR + 84)
 
 #: Flags of a directory record.
 _DIRECTORY, _CONTINUED = 2, 0x80
@@ -117,6 +118,20 @@ def opened(path: pathlib.Path, name: str) -> Iterator[streams.Stream]:
             yield streams.Stream(
                 _SquashfsReader(program, name), name, file, 'squashfs'
             )
+
+
+def declared(head: bytes, kind: str | None) -> int:
+    """Tell how large a squashfs or an ISO image is, by its own word.
+
+    :param kind: as :class:`~amiclient.source.probe.Found` has it.
+    :returns: bytes; 0 if it is neither.
+    """
+    if kind == 'squashfs':
+        return int.from_bytes(head[_SQUASHFS_USED], 'little')
+    if kind == 'iso':
+        # The number of sectors of the volume.
+        return int.from_bytes(head[_VOLUME], 'little') * _SECTOR
+    return 0
 
 
 def _check(file: BinaryIO, name: str) -> None:

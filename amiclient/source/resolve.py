@@ -298,7 +298,7 @@ class _Opener:
             if found.is_tar:
                 return self._plain_archive()
             if found.found.holds is not None:
-                return self._holding(found.found.holds)
+                return self._holding(found.found, path)
         return Source(root=path)
 
     def _decompressed(self, path: pathlib.Path) -> Source | origins.Origin:
@@ -320,7 +320,10 @@ class _Opener:
             if path != self._path:
                 path.unlink()
             path = target
-            if probe.look(path).compression is None:
+            found = probe.look(path)
+            if found.found.holds is not None:
+                return self._holding(found.found, path)
+            if found.compression is None:
                 return Source(root=path, own=True, format=_COMPRESSED)
         raise errors.SourceError(
             'compressed too many times', subject=self._shown
@@ -354,12 +357,12 @@ class _Opener:
             format=kind,
         )
 
-    def _holding(self, kind: str) -> Source | origins.Origin:
+    def _holding(
+        self, found: probe.Found, path: pathlib.Path
+    ) -> Source | origins.Origin:
         """Take what is neither a disk nor files, but holds one of these."""
-        path, name = self._path, self._shown
-        if kind == 'squashfs':
-            return self._squashfs(path)
-        if kind == 'iso':
+        name = self._shown
+        if found.holds == 'iso':
             inner, slice = live.root_in(path, name)
             self._within = f'{errors.shown(inner, 200)} in an ISO image'
             if contents.disk_kind(slice, name):
@@ -368,22 +371,20 @@ class _Opener:
             # sqfs2tar has no offset.
             path = self._place() / 'root.squashfs'
             slice.copy(path)
-            return self._squashfs(path)
+        if found.holds != 'zip':
+            reopen = functools.partial(live.opened, path, name)
+            return self._archive(self._stack.enter_context(reopen()), reopen)
         held = contents.unzip(
             path, name, self._place(), progress=self._progress
         )
         taken = self._held(held)
         if taken is None:
             raise errors.SourceError(
-                f'{self._found.phrase} without a disk',
+                f'{found.phrase} without a disk',
                 subject=name,
-                hint=self._found.found.hint,
+                hint=found.hint,
             )
         return taken
-
-    def _squashfs(self, path: pathlib.Path) -> Source | origins.Origin:
-        reopen = functools.partial(live.opened, path, self._shown)
-        return self._archive(self._stack.enter_context(reopen()), reopen)
 
     def _plain_archive(self) -> Source | origins.Origin:
         """Take an archive in which anything can be read where it is."""

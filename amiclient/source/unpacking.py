@@ -14,6 +14,7 @@ import time
 from amiclient import errors
 from amiclient.progress import Progress
 from amiclient import scratch
+from amiclient.source import live
 from amiclient.source import partitions
 from amiclient.source import probe
 from amiclient.source import qemu_headers
@@ -123,11 +124,14 @@ def _bound(stream: streams.Stream) -> _UnpackLimit:
             return _UnpackLimit(_MOST, 0, 'disk image')
         # Snapshots are in there, too.
         return _UnpackLimit(2 * size, _KEPT, 'disk image')
+    if size := live.declared(head, content.found.holds):
+        return _UnpackLimit(size, _KEPT, what, strict=False)
     if block is None and not what.endswith(' disk'):
         raise errors.SourceError(
             f'compressed; in it is {what}: only ext2, ext3 and ext4 '
             'filesystems are taken, and disks that have one',
             subject=name,
+            hint=content.found.hint,
         )
     disk = partitions.end(head)
     size = max(disk, 0 if block is None else block.size)

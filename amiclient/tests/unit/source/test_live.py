@@ -151,6 +151,12 @@ class TestIso(LiveCase):
                     self.iso({name: path, 'casper/vmlinuz': kernel}, *options)
                 )
 
+    def test_compressed(self) -> None:
+        path = self.squashfs()
+        for each in (path, self.iso({'live/filesystem.squashfs': path})):
+            subprocess.run(['xz', '-0', '--keep', '--force', each], check=True)
+            self.check(each.with_name(each.name + '.xz'))
+
     def test_filesystem_in_the_squashfs(self) -> None:
         """As Fedora and CentOS had it for many years."""
         root = triple.root(self.directory, size=24 * MIB, data=2 * MIB)
