@@ -50,8 +50,9 @@ class Access:
     :param sockets: a directory in which it may make a socket, and no more.
     :param rooms: directories in which it may do everything but use devices.
         It may connect to sockets with a path then, wherever they are.
-    :param meeting: a directory in which it may make and remove directories
-        and sockets, and no more, as libguestfs does in ``/tmp`` for root.
+    :param meeting: a directory in which it may make, list and remove
+        directories and sockets, and no more, as libguestfs does in ``/tmp``
+        for root.
     :param mounts: whether it looks what is mounted, as most of e2fsprogs do.
         That takes all of ``/proc`` that needs no privilege: what is there of
         a process has no name before that runs.
@@ -88,7 +89,7 @@ _SCOPES_SINCE, _SCOPES = 6, 3
 _ON_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
 _READS = _READ_FILE | _READ_DIR | _IOCTL_DEV
 _WRITES = _READS | _WRITE_FILE | _TRUNCATE | _MAKE_REG | _REMOVE_FILE
-_MEETS = _MAKE_DIR | _MAKE_SOCK | _REMOVE_DIR | _REMOVE_FILE
+_MEETS = _MAKE_DIR | _MAKE_SOCK | _REMOVE_DIR | _REMOVE_FILE | _READ_DIR
 _LIVES = _WRITES | _MEETS | _MAKE_SYM
 _RUNS = _EXECUTE | _READ_FILE | _READ_DIR
 

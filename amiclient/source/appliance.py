@@ -47,6 +47,9 @@ _START = 900.0
 _MAKE = 900.0
 _ANSWER = 900.0
 
+#: Seconds that it has to end.
+_END = 5.0
+
 #: Seconds from one look at the room that is left to the next.
 _GLANCE = 1.0
 
@@ -213,6 +216,7 @@ def started(
                     memory=_MEMORY,
                 )
             )
+        stack.callback(_finish, running, stdin)
         appliance = Appliance(running, stdin, place)
         with progress.task('Starting libguestfs'):
             appliance.ask(
@@ -229,6 +233,12 @@ def started(
                     hint='see whether libguestfs-test-tool works',
                 ) from error
         yield appliance
+
+
+def _finish(running: process.Running, stdin: BinaryIO) -> None:
+    # It ends when it has read all, and removes what it has made.
+    stdin.close()
+    running.wait(_END)
 
 
 @contextlib.contextmanager
