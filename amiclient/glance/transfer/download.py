@@ -125,13 +125,17 @@ def _received(
         return False
 
     def work() -> None:
-        with contextlib.closing(get()) as response:
-            put(response)
-            if response.status_code in _DATA:
-                _read(response, put)
+        try:
+            with contextlib.closing(get()) as response:
+                put(response)
+                if response.status_code in _DATA:
+                    _read(response, put)
+        finally:
+            # Not when it is done: who asks for that may be the one that has
+            # to make room first.
+            put(None)
 
     thread, done = jobs.start(work, 'receiver')
-    done.add_done_callback(lambda _: put(None))
     end = time.monotonic() + seconds
     try:
         while True:
