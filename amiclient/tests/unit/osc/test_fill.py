@@ -45,7 +45,7 @@ _FILLED = (
     (
         local.BuildImage,
         build.BuildRequest,
-        {'durable', 'identity', 'options', 'rooted'},
+        {'durable', 'name', 'identity', 'options', 'rooted'},
     ),
     (local.CheckSource, check.CheckRequest, {'name', 'now', 'version'}),
     (local.ShrinkImage, shrink.ShrinkSourceRequest, {'choice', 'source'}),
