@@ -24,7 +24,6 @@ import re
 import secrets
 import signal
 import stat
-import types
 import typing
 
 from amiclient import errors
@@ -71,6 +70,8 @@ class _Temporary:
     :param path: how to get at it.
     """
 
+    _directory = _descriptor = -1
+
     def __init__(
         self,
         directory: pathlib.Path,
@@ -79,17 +80,16 @@ class _Temporary:
     ) -> None:
         start = os.fsdecode(os.fsencode(stem)[:_STEM])
         self._directory = os.open(directory, PLACE)
-        self._descriptor = -1
         try:
             # A signal in the middle would leave something nobody knows of.
             with interrupts.held():
                 while self._descriptor < 0:
                     self._name = f'.{start}amiclient-{secrets.token_hex(4)}'
                     self._descriptor = self._made(make)
+            self.path = path_to(directory / self._name, self._descriptor)
         except BaseException:
             self.__exit__()
             raise
-        self.path = path_to(directory / self._name, self._descriptor)
 
     def _made(self, make: Callable[[str, int], int]) -> int:
         """Make it, and lock it; tell -1 if another name has to be tried."""
@@ -108,21 +108,20 @@ class _Temporary:
     def __enter__(self) -> typing.Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None = None,
-        error: BaseException | None = None,
-        trace: types.TracebackType | None = None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with interrupts.held():
-            if self._descriptor >= 0:
-                if is_named(self._name, self._descriptor, self._directory):
-                    _remove(self._name, self._directory)
-                os.close(self._descriptor)
-                self._descriptor = -1
-            if self._directory >= 0:
-                os.close(self._directory)
-                self._directory = -1
+            if self._descriptor >= 0 and is_named(
+                self._name, self._descriptor, self._directory
+            ):
+                _remove(self._name, self._directory)
+            for each in (self._descriptor, self._directory):
+                if each >= 0:
+                    os.close(each)
+            self._descriptor = self._directory = -1
+
+    def __del__(self) -> None:
+        # A signal may come before the ``with`` block has begun.
+        self.__exit__()
 
 
 class File(_Temporary):

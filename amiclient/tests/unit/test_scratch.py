@@ -2,6 +2,7 @@
 
 """Temporary files: whose they are, and whether they are in use."""
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -106,6 +107,27 @@ class TestFile(_Case):
             self.assertTrue(made.path.name.startswith('.root.img.amiclient-'))
             self.assertEqual([made.path.name], self.names())
         self.assertEqual([], self.names())
+
+    def test_interrupted_before_its_block(self) -> None:
+        class Interrupted(BaseException):
+            pass
+
+        def interrupt(made: object) -> None:
+            self.assertEqual(1, len(self.names()))
+            raise Interrupted
+
+        for make in (
+            lambda: scratch.File(self.directory, 'root.img'),
+            lambda: scratch.PrivateDirectory(self.directory),
+            lambda: scratch.workshop(self.directory),
+        ):
+            with (
+                mock.patch.object(scratch._Temporary, '__enter__', interrupt),
+                contextlib.suppress(Interrupted),
+                make(),
+            ):
+                self.fail('it was not interrupted')
+            self.assertEqual([], self.names())
 
     def test_renamed(self) -> None:
         with scratch.File(self.directory, 'root.img') as made:
