@@ -136,7 +136,10 @@ class Merger:
         ):
             image.unlink()
             return self._look_in(image)
-        problems = [(each, 'not on this disk') for each in found.missing]
+        # A disk without partitions has never had the rest.
+        problems = [
+            (each, 'not on this disk') for each in found.missing if root.number
+        ]
         problems += [
             (each.entry, each.part.what)
             for each in found.found

@@ -176,7 +176,7 @@ class TestCheck(ContentsCase):
         ignored = ('--strict', '--ignore', 'little-room')
         self.assertEqual(['no-kernel'], self.check(bare, *ignored))
         self.assertEqual(
-            ['ramdisk-no-init', 'virtio-blk', 'little-room', 'virtio-scsi'],
+            ['virtio-blk', 'little-room', 'virtio-scsi'],
             self.check(
                 bare, '--kernel', self.source_kernel(), '--ramdisk',
                 self.ramdisk, status=1,

@@ -22,7 +22,7 @@ class TestReach(upload.UploadCase):
     def test_refused_with_a_remedy_that_works(self) -> None:
         text = self.refused(*self.words)
         self.assertIn('other projects could not boot', text)
-        command, _, _ = text.partition('; ')[2].partition(' shows it')
+        command, _, _ = text.partition('; run: ')[2].partition(';')
         self.assertTrue(command.startswith('openstack image set'), text)
         self.openstack(*command.split()[1:])
         self.openstack(*self.words)

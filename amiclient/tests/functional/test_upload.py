@@ -160,8 +160,8 @@ class TestUpload(upload.UploadCase):
             file.write(b'\xeb' * 510 + b'\x55\xaa')
         warning = (
             f'{self.root}: an old boot sector in its first 1024 bytes is '
-            'sent as zeros, for Nova would take the image for a partitioned '
-            'disk\n'
+            'sent as zeros, because Nova would treat the image as a '
+            'partitioned disk\n'
         )
         told = self.upload(stderr=warning)
         came = self.download(told['id'])

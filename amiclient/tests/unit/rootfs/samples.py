@@ -116,7 +116,7 @@ def cpio(
 
 def initramfs(content: bytes = b'hello') -> bytes:
     """What an initramfs holds."""
-    return cpio(['.', 'bin', 'bin/busybox.static', 'init.sh'], data=content)
+    return cpio(['.', 'bin', 'bin/busybox.static', 'init'], data=content)
 
 
 def microcode() -> bytes:
