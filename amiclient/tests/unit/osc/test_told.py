@@ -5,6 +5,7 @@
 import gzip
 import os
 import pathlib
+import threading
 
 import fixtures
 
@@ -64,11 +65,14 @@ class TestRefused(TestCase):
         return str(error)
 
     def test_a_fifo(self) -> None:
-        """Nobody writes to it, and so nobody may wait for that."""
+        """What comes through it is looked at, as a file is."""
         path = self.tmp() / 'fifo'
         os.mkfifo(path)
         self.useFixture(fixtures.Timeout(60, gentle=True))
-        self.assertIn(f'{path}: a FIFO', self.refusal(path))
+        writer = threading.Thread(target=path.write_bytes, args=(b'GIF89a',))
+        writer.start()
+        self.addCleanup(writer.join)
+        self.assertIn(f'{path}: ', self.refusal(path))
 
     def test_a_compressed_layer(self) -> None:
         """It is called by the name that the user gave."""
