@@ -113,6 +113,21 @@ _DISKS = {
     'a VDI disk image': 'vdi',
     'a GPT-partitioned disk': 'raw',
     'an MBR-partitioned disk': 'raw',
+    # What libguestfs reads: QEMU sees bytes only.
+    'a LUKS-encrypted volume': 'raw',
+    'an XFS filesystem': 'raw',
+    'a cramfs filesystem': 'raw',
+    'a romfs filesystem': 'raw',
+    'a btrfs filesystem': 'raw',
+    'a UDF filesystem': 'raw',
+    'an F2FS filesystem': 'raw',
+    'an EROFS filesystem': 'raw',
+    'a JFS filesystem': 'raw',
+    'a ReiserFS filesystem': 'raw',
+    'a member of a RAID array': 'raw',
+    'an LVM physical volume': 'raw',
+    'an NTFS filesystem': 'raw',
+    'an exFAT filesystem': 'raw',
 }
 
 
