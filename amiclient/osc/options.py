@@ -129,7 +129,9 @@ def fill(kind: type[_T], parsed_args: argparse.Namespace, **given: Any) -> _T:
     for field in dataclasses.fields(typing.cast(Any, kind)):
         value = getattr(parsed_args, field.name, None)
         if value is not None:
-            given.setdefault(field.name, value)
+            # What may be given several times; requests do not change.
+            many = isinstance(value, list)
+            given.setdefault(field.name, tuple(value) if many else value)
     return kind(**given)
 
 

@@ -162,8 +162,6 @@ def choice(
     return options.fill(
         resolve.Choice,
         parsed_args,
-        # `ami build` takes no disks.
-        leave_out=tuple(getattr(parsed_args, 'leave_out', ())),
         ask_secret=_ask if sys.stdin and sys.stdin.isatty() else None,
         options=options.filesystem(parsed_args),
         home=home,
