@@ -118,10 +118,10 @@ class Appliance:
         with contextlib.suppress(BrokenPipeError):
             self._stdin.write(command + f'echo {mark}\n'.encode())
         said = self._until(f'{mark}\n'.encode(), seconds)
-        errors_, _ = self._running.said(before)
-        if _SAYS.search(errors_):
-            words_ = errors.safe(' '.join(_SAYS.sub('', errors_).split()))
-            raise CommandError(words_[:300])
+        complaints, _ = self._running.said(before)
+        if _SAYS.search(complaints):
+            told = errors.safe(' '.join(_SAYS.sub('', complaints).split()))
+            raise CommandError(told[:300])
         return fstab.decoded(said)
 
     def lines(self, *words: str | bytes) -> list[str]:

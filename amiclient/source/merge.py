@@ -265,8 +265,8 @@ class Merger:
         """
         file, ask = self._wanted.luks_key_file, self._wanted.ask_secret
         if file is not None:
-            with opening.opened(file, wanted='a passphrase') as opened_:
-                data = opened_.read(_KEY)
+            with opening.opened(file, wanted='a passphrase') as secret:
+                data = secret.read(_KEY)
             return data.decode('utf-8', 'surrogateescape').removesuffix('\n')
         if ask is not None:
             return ask(f'Passphrase of {what}: ')
@@ -286,16 +286,16 @@ class Merger:
 
         Other filesystems may have names that ext4 cannot have.
         """
-        uuid_ = None
+        own = None
         with contextlib.suppress(ValueError):
-            uuid_ = uuid.UUID(identity)
+            own = uuid.UUID(identity)
         build.temporary_image(
             self._wanted.source,
             origin,
             image.parent,
             headroom=self._wanted.options.headroom,
             label=label if len(label.encode()) <= _LABEL else None,
-            identity=uuid_,
+            identity=own,
             progress=self._progress,
         )
 
