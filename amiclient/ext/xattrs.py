@@ -6,13 +6,13 @@ Source: Documentation/filesystems/ext4/attributes.rst of the kernel. They lie
 in the inode, in a block beside it, and large values in inodes of their own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import struct
 
 from amiclient import errors
 from amiclient.ext import inodes
 from amiclient.ext.inodes import Inode
-from amiclient.ext.reader import Reader
+from amiclient.ext.layout import Layout
 
 #: Of a block of attributes: bytes before the first.
 _HEADER = 32
@@ -24,7 +24,11 @@ _LARGEST = 1 << 16
 _DATA = b'system.data'
 
 
-def read(reader: Reader, node: Inode) -> dict[bytes, bytes]:
+#: Reads what is in an inode, of so many bytes at most.
+_Content = Callable[[Inode, int], bytes]
+
+
+def read(layout: Layout, node: Inode, content: _Content) -> dict[bytes, bytes]:
     """Read all attributes of a file.
 
     :returns: values by full name.
@@ -34,20 +38,24 @@ def read(reader: Reader, node: Inode) -> dict[bytes, bytes]:
     magic = inodes.XATTR_MAGIC.to_bytes(4, 'little')
     raw, start = node.raw, node.xattr_start
     if start and raw[start : start + 4] == magic:
-        found.update(_entries(reader, node, raw[start + 4 :], 0))
+        found.update(_entries(layout, content, node, raw[start + 4 :], 0))
     if node.xattr_block:
-        if node.xattr_block >= reader.superblock.block_count:
+        if node.xattr_block >= layout.superblock.block_count:
             raise _damaged(node)
-        block = reader.layout.blocks(node.xattr_block)
+        block = layout.blocks(node.xattr_block)
         if block[:4] != magic:
             raise _damaged(node)
-        found.update(_entries(reader, node, block, _HEADER))
+        found.update(_entries(layout, content, node, block, _HEADER))
     found.pop(_DATA, None)
     return found
 
 
 def _entries(
-    reader: Reader, node: Inode, data: bytes, position: int
+    layout: Layout,
+    content: _Content,
+    node: Inode,
+    data: bytes,
+    position: int,
 ) -> Iterator[tuple[bytes, bytes]]:
     """Read entries.
 
@@ -67,8 +75,8 @@ def _entries(
         if name is None or len(rest) < length or size > _LARGEST:
             raise _damaged(node)
         if inode:
-            holder = reader.layout.inode(inode, f'an attribute of {node.path}')
-            value = reader.read(holder, _LARGEST)
+            holder = layout.inode(inode, f'an attribute of {node.path}')
+            value = content(holder, _LARGEST)
         else:
             value = data[place : place + size] if size else b''
         if len(value) != size:

@@ -1,24 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The files of an ext filesystem as what another filesystem is made of."""
+"""The files of a filesystem as what another filesystem is made of."""
 
 from collections.abc import Callable, Iterator
 import stat
+from typing import Generic, TypeVar
 
 from amiclient import errors
-from amiclient.ext.inodes import Inode
-from amiclient.ext.reader import Reader
 from amiclient.ext.writer import nodes
-from amiclient.ext import xattrs
+from amiclient.files import AnyInode
+from amiclient.files import Files
 from amiclient import progress
 from amiclient.source import attributes
 from amiclient.source import file_tree
 
 _LOST_FOUND = b'lost+found'
 
+_Inode = TypeVar('_Inode', bound=AnyInode)
+
 
 def fill(
-    reader: Reader,
+    reader: Files[_Inode],
     tree: file_tree.FileTree,
     task: progress.Task,
     *,
@@ -38,21 +40,26 @@ def fill(
     if root is None or not root.is_directory:
         raise errors.SourceError(f'there is no directory {top}')
     tree.cover(at)
-    taking = _ExtFiles(reader, tree, task)
-    waiting = [(at, root)]
+    taking = _FoundFiles(reader, tree, task)
+    # Inodes are large, and a directory may have many: so numbers wait.
+    waiting = [(at, root.number)]
     while waiting:
-        path, node = waiting.pop()
+        path, number = waiting.pop()
+        node = reader.inode(number, errors.shown(path) or '/')
         taking.take(path, node)
         if node.is_directory:
             names = taking.names(path, node, is_top=bool(at) and path == at)
             waiting.extend(names)
 
 
-class _ExtFiles:
+class _FoundFiles(Generic[_Inode]):
     """Files on their way into a tree."""
 
     def __init__(
-        self, reader: Reader, tree: file_tree.FileTree, task: progress.Task
+        self,
+        reader: Files[_Inode],
+        tree: file_tree.FileTree,
+        task: progress.Task,
     ) -> None:
         self._reader = reader
         self._tree = tree
@@ -60,31 +67,26 @@ class _ExtFiles:
         self._seen: dict[int, bytes] = {}
 
     def names(
-        self, path: bytes, directory: Inode, *, is_top: bool
-    ) -> list[tuple[bytes, Inode]]:
+        self, path: bytes, directory: _Inode, *, is_top: bool
+    ) -> list[tuple[bytes, int]]:
         """List a directory, the last first.
 
         :param is_top: whether it is the root of what is mounted: its own
             lost+found is of use to nobody, unless something was found.
         """
         prefix = path + b'/' if path else b''
-        found = []
         entries = sorted(self._reader.entries(directory), reverse=True)
-        for name, number in entries:
-            node = self._reader.layout.inode(
-                number, errors.shown(prefix + name)
-            )
-            if (
-                is_top
-                and name == _LOST_FOUND
-                and node.is_directory
-                and not any(self._reader.entries(node))
-            ):
-                continue
-            found.append((prefix + name, node))
-        return found
+        return [
+            (prefix + name, number)
+            for name, number in entries
+            if not (is_top and name == _LOST_FOUND and self._is_empty(number))
+        ]
 
-    def take(self, path: bytes, inode: Inode) -> None:
+    def _is_empty(self, number: int) -> bool:
+        node = self._reader.inode(number, errors.shown(_LOST_FOUND))
+        return node.is_directory and not any(self._reader.entries(node))
+
+    def take(self, path: bytes, inode: _Inode) -> None:
         if inode.is_encrypted:
             raise errors.UnsupportedError(
                 f'{errors.shown(path) or "/"} is encrypted',
@@ -104,7 +106,7 @@ class _ExtFiles:
         read = self._read(self._reader.data(inode), path)
         self._tree.add_file(path, node, inode.size, ranges, read)
 
-    def _node(self, path: bytes, inode: Inode) -> nodes.Node:
+    def _node(self, path: bytes, inode: _Inode) -> nodes.Node:
         target = b''
         if inode.is_link:
             target = self._reader.link_target(inode)
@@ -116,9 +118,7 @@ class _ExtFiles:
             gid=inode.gid,
             mtime=mtime,
             atime=atime,
-            xattrs=self._tree.keep_known(
-                path, xattrs.read(self._reader, inode)
-            ),
+            xattrs=self._tree.keep_known(path, self._reader.xattrs(inode)),
             target=target,
             device=inode.device if is_device else (0, 0),
             flags=attributes.kept_flags(
