@@ -67,6 +67,10 @@ expiration = 86400
 [fernet_tokens]
 key_repository = {directory}/keystone/fernet-keys
 
+# Else it is in /etc, where ordinary users may not write.
+[fernet_receipts]
+key_repository = {directory}/keystone/fernet-keys
+
 [credential]
 key_repository = {directory}/keystone/credential-keys
 

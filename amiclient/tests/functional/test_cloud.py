@@ -3,9 +3,18 @@
 """The embedded cloud is a cloud."""
 
 import io
+import os
+import pathlib
+import subprocess
+import sys
+import unittest
 import uuid
 
+from amiclient.tests import base as plain
+
 from amiclient.tests.functional import base
+
+_NOBODY = 65534
 
 
 class TestCloud(base.TestCase):
@@ -64,4 +73,56 @@ class TestCloud(base.TestCase):
         record = image.get(path).json()
         self.assertEqual(
             ('active', 'sha512'), (record['status'], record['os_hash_algo'])
+        )
+
+
+class TestOrdinaryUser(plain.TestCase):
+    """Whoever reads the README is not root."""
+
+    @unittest.skipIf(os.geteuid(), 'only root can become somebody else')
+    def test_start_and_stop(self) -> None:
+        place = self.tmp()
+        os.chown(place, _NOBODY, _NOBODY)
+        stamp = self.tmp() / 'stamp'
+        stamp.touch()
+        cloud = ('-m', 'amiclient.tests.cloud', 'run', place / 'cloud', '--')
+        command = (*base.COMMAND, 'image', 'list', '-f', 'value')
+        finished = self.as_nobody(*cloud, *command, place=place)
+        self.assertEqual((0, ''), (finished.returncode, finished.stdout))
+        left = subprocess.run(
+            [
+                *('find', '/etc', '/tmp', '/var', '/dev/shm', '/run'),
+                *('-path', place, '-prune', '-o', '-user', str(_NOBODY)),
+                *('-newer', stamp, '-print'),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self.assertEqual('', left.stdout)
+        names = {path.name for path in place.iterdir()}
+        self.assertLessEqual(names, {'cloud', '.cache', '.config'})
+
+    def as_nobody(
+        self, *words: str | pathlib.Path, place: pathlib.Path
+    ) -> subprocess.CompletedProcess[str]:
+        """Run Python as an ordinary user whose home is a directory.
+
+        It may read what others may not: Python itself may be there.
+        """
+        reading = '+dac_read_search'
+        return subprocess.run(
+            [
+                *('setpriv', '--reuid', str(_NOBODY), '--clear-groups'),
+                *('--regid', str(_NOBODY), '--inh-caps', reading),
+                *('--ambient-caps', reading, sys.executable, *words),
+            ],
+            env={
+                'HOME': str(place),
+                'PATH': os.environ['PATH'],
+                'TMPDIR': str(place),
+            },
+            cwd=pathlib.Path(plain.__file__).parents[2],
+            stdout=subprocess.PIPE,
+            text=True,
         )
