@@ -23,6 +23,7 @@ from amiclient.source import filesystem
 from amiclient.source import fstab
 from amiclient.source import mounts
 from amiclient.source import opening
+from amiclient.source import ostree
 from amiclient.source import partitions
 from amiclient.source import probe
 from amiclient.source import qemu_nbd
@@ -37,7 +38,7 @@ ROOT_FILES = (
     '/usr/sbin/init',
     '/usr/lib/systemd/systemd',
     '/init',
-    '/ostree/deploy',
+    *ostree.MARKS,
 )
 
 #: How the names of kernels and ramdisks begin.

@@ -33,6 +33,7 @@ from amiclient.source import filesystem
 from amiclient.source import fstab
 from amiclient.source import mounts
 from amiclient.source import opening
+from amiclient.source import ostree
 from amiclient.source import qemu_nbd
 from amiclient.source import volumes
 from amiclient import units
@@ -124,12 +125,15 @@ class Merger:
         if root is None:
             return self._look_in(image)
         self.copy(root, image)
+        deployed, boot = self._deployed(root, image)
         found = mounts.find(
-            fstab.entries(image),
+            fstab.entries(image, deployed.path if deployed else ''),
             self._disk.partitions,
             self._wanted.leave_out,
             name=self._name,
         )
+        if deployed is not None:
+            found = found.placed(deployed.place, boot)
         foreign = any(part.foreign for part in self._disk.partitions)
         if any(each.part.foreign for each in found.found) or (
             found.missing and foreign
@@ -146,9 +150,30 @@ class Merger:
             if each.part.superblock is None and each.part.fat is None
         ]
         mounts.refuse(problems, self._name)
-        if found.found:
-            self._merge(root, image, found.found)
+        if found.found or deployed is not None:
+            self._merge(image, found.found)
         return self._taken(root.number, found)
+
+    def _deployed(
+        self, root: Partition, image: pathlib.Path
+    ) -> tuple[ostree.Deployment | None, Partition | None]:
+        """Find the system of ostree that boots, and its /boot.
+
+        That is mounted as a unit of the system says, if fstab does not.
+        """
+        with reader.opened(image) as files:
+            part = self._disk.boot(root.number, None)
+            boot = None
+            if part is not None and part.superblock is not None:
+                boot = reader.Reader(
+                    filesystem.DiskLayout(
+                        self._disk.medium, part.start, part.superblock
+                    )
+                )
+            if any(files.names(ostree.ENTRIES)):
+                boot = None
+            found = ostree.find(ostree.ExtFiles(files, boot), self._name)
+        return found, None if found is None or boot is None else part
 
     def boot(self, taken: Taken, image: pathlib.Path) -> esp.BootFilesystem:
         """Take what belongs on /boot, if that is not in the root."""
@@ -301,7 +326,6 @@ class Merger:
 
     def _merge(
         self,
-        root: Partition,
         image: pathlib.Path,
         found: Sequence[mounts.Mount[Partition]],
     ) -> None:
@@ -318,7 +342,7 @@ class Merger:
         def fill(tree: file_tree.FileTree, task: Task) -> None:
             self._fill(first, tree, task)
             for each in found:
-                at = fstab.encoded(each.path).strip(b'/')
+                at = fstab.encoded(each.at).strip(b'/')
                 if each.path in copies:
                     self._fill(copies[each.path], tree, task, at)
                 else:

@@ -38,6 +38,7 @@ from amiclient.source import merge
 from amiclient.source import oci
 from amiclient.source import opening
 from amiclient.source import origins
+from amiclient.source import ostree
 from amiclient.source import probe
 from amiclient.source import qemu_nbd
 from amiclient.source import streams
@@ -241,6 +242,8 @@ class _Opener:
         if found.found.disk is not None:
             # A saved AMI may be one, too, such as a qcow2.
             return self._taken(source, found.found.disk)
+        if source.manifest is None and ostree.is_one(source.root, found):
+            return self._taken(source, 'raw')
         if source.format == _COMPRESSED:
             if found.superblock is not None:
                 # Nova would take an old boot sector for a partitioned disk.

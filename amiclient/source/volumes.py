@@ -6,7 +6,7 @@ They are mounted as the image's own /etc/fstab says, below one directory, and
 copied from there: what systemd would have mounted, and nothing else.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import dataclasses
 import re
 
@@ -18,6 +18,7 @@ from amiclient.source.disk import Partition
 from amiclient.source.disk import ROOT_FILES
 from amiclient.source import fstab
 from amiclient.source import mounts
+from amiclient.source import ostree
 
 #: Where they are mounted, and where the copy goes.
 _IN, _OUT = '/in', '/out'
@@ -112,6 +113,7 @@ class Explorer:
         partition: int | None,
         passphrase: Callable[[str], str],
     ) -> None:
+        self._appliance = appliance
         self._ask = appliance.ask
         self._lines = appliance.lines
         self._is_so = appliance.is_so
@@ -132,12 +134,20 @@ class Explorer:
             self._ask('mkmountpoint', place)
         volumes = list(self._volumes())
         root = self._root(volumes)
-        found = mounts.find(root.entries, volumes, leave_out, name=self._name)
-        problems = [(each, 'not on this disk') for each in found.missing]
         self._mount(root.volume, root.options, _IN)
+        boot = self._deployed_boot(root, volumes)
+        deployed = ostree.find(_MountedFiles(self._appliance), self._name)
+        entries = root.entries
+        if deployed is not None:
+            entries = self._entries(_IN + deployed.path)
+        found = mounts.find(entries, volumes, leave_out, name=self._name)
+        if deployed is not None:
+            found = found.placed(deployed.place, boot)
+        problems = [(each, 'not on this disk') for each in found.missing]
         for each in found.found:
             try:
-                self._mount_below(each)
+                if boot is None or each.path != '/boot':
+                    self._mount_below(each)
             except CommandError as error:
                 problems.append((each.entry, f'{each.part.shown}: {error}'))
         mounts.refuse(problems, self._name)
@@ -350,8 +360,32 @@ class Explorer:
             )
         return fstab.parse(self._ask('read-file', path))
 
+    def _deployed_boot(
+        self, root: _Root, volumes: Sequence[Volume]
+    ) -> Volume | None:
+        """Mount what a system of ostree has on /boot, if it is another one.
+
+        A unit of the system says so, not fstab.
+        """
+        place = f'{_IN}/boot'
+        if not self._is_so('is-dir', f'{_IN}/ostree/deploy') or self._is_so(
+            'is-dir', _IN + ostree.ENTRIES
+        ):
+            return None
+        for volume in volumes:
+            if volume is root.volume or not self._is_so('is-dir', place):
+                continue
+            try:
+                self._mount(volume, (), place)
+            except CommandError:
+                continue
+            if self._is_so('is-dir', _IN + ostree.ENTRIES):
+                return volume
+            self._ask('umount', place)
+        return None
+
     def _mount_below(self, mount: mounts.Mount[Volume]) -> None:
-        place = _IN + mount.path
+        place = _IN + mount.at
         if not self._is_so('is-dir', place):
             # As systemd does.
             above = max(
@@ -376,6 +410,42 @@ class Explorer:
             'mount-options', words, volume.device,
             place,
         )  # fmt: skip
+
+
+class _MountedFiles:
+    """The files of what is mounted."""
+
+    def __init__(self, appliance: Appliance) -> None:
+        self._ask = appliance.ask
+        self._is_so = appliance.is_so
+
+    def names(self, path: str) -> Iterable[str]:
+        if not self._is_so('is-dir', _IN + path):
+            return ()
+        return self._ask('ls', _IN + path).splitlines()
+
+    def head(self, path: str, count: int) -> bytes:
+        place = _IN + path
+        if (
+            not self._is_so('is-file', place)
+            or int(self._ask('filesize', place)) > count
+        ):
+            return b''
+        return fstab.encoded(self._ask('read-file', place))
+
+    def real(self, path: str) -> str | None:
+        try:
+            real = self._ask('realpath', _IN + path).strip()
+        except CommandError:
+            return None
+        return real.removeprefix(_IN)
+
+    def changed(self, path: str) -> int:
+        try:
+            said = self._ask('statns', _IN + path)
+        except CommandError:
+            return 0
+        return int(said.partition('st_mtime_sec: ')[2].split()[0])
 
 
 def _named(entries: Sequence[fstab.FstabEntry]) -> str | None:

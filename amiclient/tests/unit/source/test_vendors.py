@@ -81,12 +81,12 @@ class TestVendors(base.TestCase):
         ]
         archives.archive(pathlib.Path(name), members, mode=mode)
 
-    def disk(self) -> pathlib.Path:
+    def disk(self, tree: pathlib.Path | None = None) -> pathlib.Path:
         root = self.directory / 'root.img'
         root.unlink(missing_ok=True)
         with root.open('wb') as file:
             file.truncate(8 * disks.MIB)
-        words = ['mke2fs', '-q', '-t', 'ext4', '-d', self.tree, root]
+        words = ['mke2fs', '-q', '-t', 'ext4', '-d', tree or self.tree, root]
         subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
         return disks.make(self.directory / 'disk.raw', [disks.Part(9, root)])
 
@@ -119,6 +119,14 @@ class TestVendors(base.TestCase):
     def debian(self, name: str) -> None:
         disks.convert(self.disk(), 'qcow2').rename(name)
 
+    def coreos(self, name: str) -> None:
+        tree = self.directory / 'sysroot'
+        (tree / 'boot').mkdir(parents=True)
+        place = tree / 'ostree/deploy/fedora-coreos'
+        (place / 'var').mkdir(parents=True)
+        shutil.copytree(self.tree, place / 'deploy/abc.0')
+        disks.convert(self.disk(tree), 'qcow2').rename(name)
+
     def appliance(self, name: str) -> None:
         options = ('-o', 'subformat=streamOptimized')
         self.pack(name, disks.convert(self.disk(), 'vmdk', *options))
@@ -148,6 +156,7 @@ class TestVendors(base.TestCase):
         """Make the source of that name."""
         makers: dict[str, Callable[[str], object]] = {
             'debian.qcow2': self.debian,
+            'coreos.qcow2': self.coreos,
             'appliance.ova': self.appliance,
             'generic.box': self.box,
             'disk.raw.tar.gz': lambda name: self.pack(name, self.disk()),
