@@ -23,13 +23,14 @@ import stat
 from typing import Protocol
 
 from amiclient import errors
-from amiclient.ext import reader
+from amiclient.ext.layout import Layout
 from amiclient.ext.reader import Reader
+from amiclient.ext.superblock import Superblock
 from amiclient.ext.writer import nodes
 from amiclient.source import attributes
 from amiclient.source import file_tree
-from amiclient.source import probe
 from amiclient.source import uki
+from amiclient import sparse
 
 _LOG = logging.getLogger(__name__)
 
@@ -200,18 +201,22 @@ def _is_composed(data: bytes) -> bool:
     return value.strip().lower() not in _OFF
 
 
-def is_one(path: pathlib.Path, found: probe.Probe) -> bool:
+def is_one(
+    path: pathlib.Path, found: Superblock, descriptor: int | None
+) -> bool:
     """Tell whether a filesystem has systems of ostree, and no other.
 
-    :param found: what is at the path.
+    :param descriptor: of the file, if it is open already.
     """
-    if found.superblock is None:
-        return False
     # Whoever opens it says what is wrong with it.
     with (
         contextlib.suppress(errors.SourceError, OSError),
-        reader.opened(path) as root,
+        contextlib.ExitStack() as stack,
     ):
+        if descriptor is None:
+            opened = sparse.opened(path, os.O_RDONLY)
+            descriptor = stack.enter_context(opened)
+        root = Reader(Layout(descriptor, found))
         return bool(
             not _ORDINARY.intersection(root.names('/'))
             and any(root.names(mark) for mark in MARKS)
