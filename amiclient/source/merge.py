@@ -172,7 +172,7 @@ class Merger:
                 )
             if any(files.names(ostree.ENTRIES)):
                 boot = None
-            found = ostree.find(ostree.ExtFiles(files, boot), self._name)
+            found = ostree.find(ostree.BlockFiles(files, boot), self._name)
         return found, None if found is None or boot is None else part
 
     def boot(self, taken: Taken, image: pathlib.Path) -> esp.BootFilesystem:

@@ -20,13 +20,14 @@ import pathlib
 import posixpath
 import re
 import stat
-from typing import Protocol
+from typing import Any, Protocol
 
 from amiclient import errors
 from amiclient.ext.layout import Layout
 from amiclient.ext.reader import Reader
 from amiclient.ext.superblock import Superblock
 from amiclient.ext.writer import nodes
+from amiclient.files import Files
 from amiclient.source import attributes
 from amiclient.source import file_tree
 from amiclient.source import uki
@@ -67,7 +68,7 @@ _LINKS = {
 }
 
 
-class Files(Protocol):
+class OstreeFiles(Protocol):
     """Files that may be a system of ostree, with those on /boot.
 
     Paths are absolute, and symbolic links are followed.
@@ -119,7 +120,7 @@ class Deployment:
         return self.path + path
 
 
-def find(files: Files, name: str) -> Deployment | None:
+def find(files: OstreeFiles, name: str) -> Deployment | None:
     """Find the deployment that boots: the first one of the boot loader.
 
     :param name: what to call the source in errors.
@@ -172,7 +173,7 @@ def _no_files(path: str, name: str) -> errors.SourceError:
     )
 
 
-def _booted(files: Files) -> Iterator[tuple[str | None, str | None]]:
+def _booted(files: OstreeFiles) -> Iterator[tuple[str | None, str | None]]:
     """Tell what is booted by default, and next: its root, and its kernel."""
     found = []
     for each in list(files.names(ENTRIES))[:_MOST]:
@@ -224,10 +225,12 @@ def is_one(
     return False
 
 
-class ExtFiles:
-    """Files of an ext filesystem, and of another one on its /boot."""
+class BlockFiles:
+    """Files of a filesystem, and of another one on its /boot."""
 
-    def __init__(self, root: Reader, boot: Reader | None = None) -> None:
+    def __init__(
+        self, root: Files[Any], boot: Files[Any] | None = None
+    ) -> None:
         self._root = root
         self._boot = boot
 
@@ -251,9 +254,9 @@ class ExtFiles:
         """Tell when the content of a file was changed; 0 if it is gone."""
         files, _, path = self._at(path)
         found = files.find(path)
-        return 0 if found is None else found.mtime
+        return 0 if found is None else int(found.exact_times[2])
 
-    def _at(self, path: str) -> tuple[Reader, str, str]:
+    def _at(self, path: str) -> tuple[Files[Any], str, str]:
         if self._boot is not None and path.startswith('/boot/'):
             return self._boot, '/boot', path.removeprefix('/boot')
         return self._root, '', path
