@@ -142,7 +142,9 @@ class Merger:
             return self._look_in(image)
         # A disk without partitions has never had the rest.
         problems = [
-            (each, 'not on this disk') for each in found.missing if root.number
+            (each, 'not on this disk')
+            for each in found.missing
+            if root.number or root.paths
         ]
         problems += [
             (each.entry, each.part.what)
@@ -186,11 +188,11 @@ class Merger:
         if boot is not None and boot.superblock is not None:
             target = self._place / 'boot.img'
             self.copy(boot, target)
-            return esp.BootFilesystem(target, boot.number)
+            return esp.BootFilesystem(target, boot)
         if boot is not None and boot.fat is None:
             note = (
-                f'{name}: what belongs on /boot is on partition '
-                f'{boot.number}, {boot.what}, which is not looked into'
+                f'{name}: what belongs on /boot is on {boot.shown}, '
+                'which is not looked into'
             )
             return esp.BootFilesystem(notes=(note,))
         parts = self._disk.loaders(taken.number, mounted)
@@ -206,8 +208,8 @@ class Merger:
         if boot is None or found.image is not None or found.notes:
             return found
         note = (
-            f'{name}: what belongs on /boot is on partition {boot.number}, '
-            f'{boot.what}, in which no kernel was found'
+            f'{name}: what belongs on /boot is on {boot.shown}, '
+            'in which no kernel was found'
         )
         return esp.BootFilesystem(notes=(note,))
 

@@ -560,7 +560,7 @@ class _Opener:
             merged=taken.merged,
             partitions=tuple(
                 dataclasses.replace(each, is_boot=True)
-                if each.number == boot.number
+                if each is boot.part
                 else each
                 for each in whole.partitions
             ),

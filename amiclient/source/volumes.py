@@ -17,6 +17,7 @@ from amiclient.source.disk import Disk
 from amiclient.source.disk import Partition
 from amiclient.source.disk import ROOT_FILES
 from amiclient.source import fstab
+from amiclient.source import lvm
 from amiclient.source import mounts
 from amiclient.source import ostree
 
@@ -36,7 +37,6 @@ _PASSPHRASE = 512
 _CONTAINERS = ('crypto_LUKS', 'LVM2_member', 'linux_raid_member', 'swap')
 
 _LUKS = 'a LUKS-encrypted volume'
-_LVM = 'an LVM physical volume'
 _RAID = 'a member of a RAID array'
 
 #: Options of a mount that decide what is seen, and how.
@@ -177,6 +177,8 @@ class Explorer:
         if self._disk_has(_LUKS):
             self._ask('lvm-scan', 'true')
         for part in self._disk.partitions:
+            if part.paths:
+                continue
             if part.superblock or part.fat or part.foreign:
                 volume = self._volume(self._device(part), part)
                 if volume is not None:
@@ -198,7 +200,7 @@ class Explorer:
         if volume.number or volume.device == '/dev/sda':
             return volume.number
         holders = {p.what: p.number for p in reversed(self._disk.partitions)}
-        kinds = [_LVM, _LUKS, _RAID]
+        kinds = [lvm.PHYSICAL, _LUKS, _RAID]
         if volume.device.startswith('/dev/mapper/'):
             kinds = [_LUKS, _RAID]
         elif volume.device.startswith('/dev/md'):
@@ -228,6 +230,8 @@ class Explorer:
             ) from error
 
     def _device(self, part: Partition) -> str:
+        if part.paths:
+            return part.paths[0]
         return f'/dev/sda{part.number}' if part.number else '/dev/sda'
 
     def _blkid(self, device: str) -> dict[str, str]:
@@ -279,11 +283,8 @@ class Explorer:
             (*map(str, self._disk.partitions), *self._unmounted)
         )
         hint = None
-        if self._disk_has(_LVM) and not self._lines('lvs'):
-            hint = (
-                'its volume group has no logical volumes, or is not complete: '
-                'give a disk that has all of it'
-            )
+        if self._disk_has(lvm.PHYSICAL) and not self._lines('lvs'):
+            hint = lvm.INCOMPLETE
         raise errors.SourceError(
             f'there is no root filesystem in it: {listed}',
             subject=self._name,
@@ -294,7 +295,8 @@ class Explorer:
         """Tell whether the root filesystem may be this one."""
         if self._partition is None or volume.number == self._partition:
             return True
-        parts = {part.number: part for part in self._disk.partitions}
+        # A logical volume comes after its physical volume.
+        parts = {p.number: p for p in reversed(self._disk.partitions)}
         # What is in a container is on none of the partitions.
         holder = parts[self._partition].what
         return not volume.number and holder.endswith(('volume', 'array'))
@@ -462,6 +464,5 @@ def _paths(device: str) -> tuple[str, ...]:
     """Tell other names of a logical volume (vgscan(8))."""
     parts = device.split('/')
     if len(parts) == 4 and parts[2] != 'mapper':
-        group, volume = (part.replace('-', '--') for part in parts[2:])
-        return (device, f'/dev/mapper/{group}-{volume}')
+        return lvm.paths(*parts[2:])
     return (device,)
