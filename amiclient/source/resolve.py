@@ -38,7 +38,6 @@ from amiclient.source import merge
 from amiclient.source import oci
 from amiclient.source import opening
 from amiclient.source import origins
-from amiclient.source import ostree
 from amiclient.source import probe
 from amiclient.source import qemu_nbd
 from amiclient.source import streams
@@ -136,7 +135,7 @@ def opened(
         )
         held = stack.enter_context(locks.reading(path))
         opener = _Opener(
-            probe.look(path, held), given, choice, progress, stack, held
+            probe.look(path, held), given, choice, progress, stack
         )
         source = opener.untied(opener.open())
         # Nobody else needs what came through a pipe.
@@ -182,7 +181,7 @@ def origin(
         )
         held = stack.enter_context(locks.reading(path))
         found = probe.look(path, held)
-        yield _Opener(found, given, choice, progress, stack, held).origin()
+        yield _Opener(found, given, choice, progress, stack).origin()
 
 
 def _name(path: pathlib.Path) -> str | None:
@@ -200,7 +199,6 @@ class _Opener:
     :param found: what it is.
     :param given: what the user named.
     :param stack: removes what was made.
-    :param held: a descriptor of it, if it is locked.
     """
 
     def __init__(
@@ -210,10 +208,8 @@ class _Opener:
         choice: Choice,
         progress: Progress,
         stack: contextlib.ExitStack,
-        held: int | None,
     ) -> None:
         self._found = found
-        self._descriptor = held
         self._path = found.path
         self._shown = opening.shown(given)
         self._choice = choice
@@ -245,15 +241,6 @@ class _Opener:
         if found.found.disk is not None:
             # A saved AMI may be one, too, such as a qcow2.
             return self._taken(source, found.found.disk)
-        block, is_given = found.superblock, source.root == self._path
-        if (
-            block is not None
-            and source.manifest is None
-            and ostree.is_one(
-                source.root, block, self._descriptor if is_given else None
-            )
-        ):
-            return self._taken(source, 'raw')
         if source.format == _COMPRESSED:
             if found.superblock is not None:
                 # Nova would take an old boot sector for a partitioned disk.
@@ -560,7 +547,7 @@ class _Opener:
             merged=taken.merged,
             partitions=tuple(
                 dataclasses.replace(each, is_boot=True)
-                if each is boot.part
+                if each.number == boot.number
                 else each
                 for each in whole.partitions
             ),
