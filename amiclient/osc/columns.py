@@ -203,7 +203,8 @@ BUILT = _named('output', 'size', 'files', 'filesystem', 'uuid')
 KERNEL = _named('version', 'kernel', 'ramdisk', 'source')
 
 PARTITION = {
-    **_named('number', 'start', 'size', 'type', 'uuid', 'content'),
+    **_named('number', 'start', 'size', 'type', 'uuid'),
+    'content': 'what',
     'root': 'is_root',
     'boot': 'is_boot',
 }
