@@ -283,8 +283,10 @@ def serve(name: str, directory: pathlib.Path) -> None:
 
     state = json.loads((directory / 'cloud.json').read_text())
     processes, threads = _WORKERS[name]
+    _keep_connections()
     _write_in_turn()
     _check_schemas_once()
+    _read_policies_once()
     pyuwsgi.run(
         [
             # Not --http-socket, which knows no keep-alive.
@@ -311,6 +313,23 @@ def _write_ahead(database: pathlib.Path) -> None:
     connection = sqlite3.connect(database)
     connection.execute('PRAGMA journal_mode = WAL')
     connection.close()
+
+
+def _keep_connections() -> None:
+    """Have a connection to a database used again.
+
+    oslo.db opens one for each transaction, if the database is a file, and that
+    takes a third of Glance's time.
+    """
+    from oslo_db.sqlalchemy import engines
+
+    class Pool(engines.pool.QueuePool):
+        def __init__(self, *arguments, **options):
+            # As many as there are threads, to a file that is always there.
+            options |= {'max_overflow': -1, 'pre_ping': False}
+            super().__init__(*arguments, **options)
+
+    engines.pool.NullPool = Pool
 
 
 def _write_in_turn() -> None:
@@ -348,6 +367,22 @@ def _check_schemas_once() -> None:
             known.add(text)
 
     latest.check_schema = check_schema
+
+
+def _read_policies_once() -> None:
+    """Have nobody look whether there are other policies by now.
+
+    That is done with each image of a list, in many directories.
+    """
+    from oslo_policy import policy
+
+    load = policy.Enforcer.load_rules
+
+    def load_rules(enforcer, force_reload=False):
+        load(enforcer, force_reload)
+        enforcer.use_conf = False
+
+    policy.Enforcer.load_rules = load_rules
 
 
 def _fork(function, *arguments) -> None:
