@@ -226,9 +226,9 @@ _ALL = (
         'empty-10g', 'nothing in it', size=10 * _GIB, is_empty=True, steps=()
     ),
     _quick(
-        'sparse-1t',
-        'little in 1 TiB',
-        size=1 << 40,
+        'sparse-256g',
+        'little in 256 GiB',
+        size=256 * _GIB,
         filesystem='ext4',
         options=('-i', '4194304', '-J', 'size=64'),
     ),

@@ -46,6 +46,7 @@ SECRET = b'the-combination-of-the-vault'
 ENVIRONMENT = {'E2FSPROGS_FAKE_TIME': '1700000000'}
 
 _CHUNK = 1 << 20
+_ZEROS = bytes(_CHUNK)
 _ROOT = pathlib.Path(amiclient.__file__).parents[1]
 _MIB = 1 << 20
 _MEMORY = '/dev/shm'
@@ -202,7 +203,7 @@ def pieces(path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
                 start = position
             position = max(position, start - start % _CHUNK)
             data = os.pread(file.fileno(), _CHUNK, position)
-            if data.count(0) < len(data):
+            if data != _ZEROS[: len(data)]:
                 yield position, data
             position += len(data)
 
