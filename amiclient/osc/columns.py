@@ -203,8 +203,7 @@ BUILT = _named('output', 'size', 'files', 'filesystem', 'uuid')
 KERNEL = _named('version', 'kernel', 'ramdisk', 'source')
 
 PARTITION = {
-    **_named('number', 'start', 'size', 'type', 'uuid'),
-    'content': 'what',
+    **_named('number', 'start', 'size', 'type', 'uuid', 'content'),
     'root': 'is_root',
     'boot': 'is_boot',
 }

@@ -181,7 +181,7 @@ def _packed(entries: Iterable[tuple[int, int, int]]) -> bytes:
 
 
 _APPEND = 0x20
-_IMMUTABLE = 0x10
+IMMUTABLE = 0x10
 _JOURNAL = 0x4000
 _SECURE = 0x1
 _UNDELETE = 0x2
@@ -192,13 +192,13 @@ _FLAGS = {
     'sappend': _APPEND,
     'uappnd': _APPEND,
     'uappend': _APPEND,
-    'immutable': _IMMUTABLE,
-    'schg': _IMMUTABLE,
-    'schange': _IMMUTABLE,
-    'simmutable': _IMMUTABLE,
-    'uchg': _IMMUTABLE,
-    'uchange': _IMMUTABLE,
-    'uimmutable': _IMMUTABLE,
+    'immutable': IMMUTABLE,
+    'schg': IMMUTABLE,
+    'schange': IMMUTABLE,
+    'simmutable': IMMUTABLE,
+    'uchg': IMMUTABLE,
+    'uchange': IMMUTABLE,
+    'uimmutable': IMMUTABLE,
     'dirsync': 0x10000,
     'journal': _JOURNAL,
     'journal-data': _JOURNAL,

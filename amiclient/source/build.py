@@ -28,6 +28,7 @@ from amiclient.source import file_tree
 from amiclient.source import fstab
 from amiclient.source import mtree
 from amiclient.source import origins
+from amiclient.source import ostree
 from amiclient import sparse
 from amiclient import units
 
@@ -247,6 +248,8 @@ def _make(planned: BuildPlan, descriptor: int, progress: Progress) -> Made:
     )
     with progress.task('Building', size) as task:
         origin.fill(tree, task)
+        if not tree.is_rooted:
+            ostree.settle(tree)
         if not tree.is_rooted and isinstance(origin, origins.ArchiveOrigin):
             found = None
             if not origin.strip:
@@ -302,7 +305,7 @@ def _make(planned: BuildPlan, descriptor: int, progress: Progress) -> Made:
 def _refuse_other(source: pathlib.Path) -> None:
     try:
         names = os.listdir(os.fsencode(source))
-        if file_tree.ROOTS.isdisjoint(names):
+        if {*file_tree.ROOTS, *ostree.NAMES}.isdisjoint(names):
             disk = file_tree.disk_in(source)
             raise _not_a_root(errors.shown(source), disk, _DIRECTORY)
     except OSError:

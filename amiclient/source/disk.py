@@ -21,8 +21,10 @@ from amiclient.source.block import RawMedium
 from amiclient.source import fat
 from amiclient.source import filesystem
 from amiclient.source import fstab
+from amiclient.source import lvm
 from amiclient.source import mounts
 from amiclient.source import opening
+from amiclient.source import ostree
 from amiclient.source import partitions
 from amiclient.source import probe
 from amiclient.source import qemu_nbd
@@ -37,7 +39,7 @@ ROOT_FILES = (
     '/usr/sbin/init',
     '/usr/lib/systemd/systemd',
     '/init',
-    '/ostree/deploy',
+    *ostree.MARKS,
 )
 
 #: How the names of kernels and ramdisks begin.
@@ -61,11 +63,12 @@ _FAT = 'a FAT filesystem'
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Partition:
-    """One partition, and what is in it.
+    """One partition or logical volume, and what is in it.
 
     :param number: as the kernel counts; 0 for the whole of a disk that has
-        no partitions.
-    :param start: bytes from the beginning of the disk.
+        no partitions. Of a logical volume, that of its physical volume.
+    :param start: bytes from the beginning of the disk; of a logical volume, of
+        the medium that has the volumes after its end.
     :param size: bytes.
     :param type: a GUID, or two hexadecimal digits (MBR); '' for a whole disk.
     :param type_name: what that means, where it says something.
@@ -79,6 +82,7 @@ class Partition:
     :param is_boot: whether it has kernels, ramdisks or a boot loader at its
         top.
     :param is_usr: whether it has what belongs on /usr, as Flatcar has it.
+    :param paths: what the device of a logical volume is called; else empty.
     """
 
     number: int
@@ -95,6 +99,7 @@ class Partition:
     is_root: bool
     is_boot: bool
     is_usr: bool = False
+    paths: tuple[str, ...] = ()
 
     @property
     def typed_root(self) -> bool:
@@ -102,19 +107,15 @@ class Partition:
         return self.type in partitions.GPT_ROOTS
 
     @property
-    def typed_usr(self) -> bool:
-        """Whether the partition table says that it belongs on /usr."""
-        return self.type in partitions.GPT_USRS
-
-    @property
     def tags(self) -> mounts.Tags:
         """By what it is named."""
         return mounts.Tags(
-            number=self.number,
+            number=0 if self.paths else self.number,
             uuid=self._uuid,
             label=self.label,
             partuuid=self.uuid,
             partlabel=self.partlabel,
+            paths=self.paths,
         )
 
     @property
@@ -132,10 +133,23 @@ class Partition:
     @property
     def shown(self) -> str:
         """What it is, in a few words."""
-        return f'partition {self.number}, {self.what}'
+        return f'{self.where}, {self.what}'
+
+    @property
+    def where(self) -> str:
+        """Which one it is."""
+        if self.paths:
+            return f'logical volume {self.paths[0].removeprefix("/dev/")}'
+        return f'partition {self.number}'
+
+    @property
+    def content(self) -> str:
+        """What is in it, and in which of several in one partition."""
+        return f'{self.where}: {self.what}' if self.paths else self.what
 
     def __str__(self) -> str:
-        words = [units.format_size(self.size), self.what]
+        words = [self.where] if self.paths else []
+        words += [units.format_size(self.size), self.what]
         if self.label:
             words.append(f'label {errors.safe(self.label)}')
         if self.is_root:
@@ -171,16 +185,20 @@ class Disk:
         :raises SourceError: if there is none, or it is not clear which one
             is meant.
         """
+        parts = self.partitions
         if number is not None:
-            return self._wanted(number)
-        ext = [each for each in self.partitions if each.superblock]
+            parts = tuple(each for each in parts if each.number == number)
+            if not parts:
+                raise errors.UsageError(
+                    f'there is no partition {number}: '
+                    f'{_listed(self.partitions)}',
+                    subject=self.medium.name,
+                    hint='choose another with --partition NUMBER',
+                )
+        ext = [each for each in parts if each.superblock]
         roots = [each for each in ext if each.is_root]
-        if not roots:
-            typed_usr = [e for e in self.partitions if e.typed_usr]
-            if typed_usr:
-                raise self.apart(typed_usr[0])
-            if any(each.foreign for each in self.partitions):
-                return None
+        if not roots and any(each.foreign for each in parts):
+            return None
         rest = roots or [e for e in ext if not (e.is_boot or e.is_usr)]
         typed = [each for each in rest if each.typed_root]
         for few in (rest, typed):
@@ -196,24 +214,25 @@ class Disk:
             raise errors.SourceError(
                 told,
                 subject=name,
-                hint='choose one with --partition NUMBER',
+                hint='choose one with --partition NUMBER'
+                if len({each.number for each in roots}) > 1
+                else 'remove the others from a copy of it',
             )
+        if number is not None:
+            raise errors.SourceError(
+                f'partition {number} has no root filesystem: {_listed(parts)}',
+                subject=name,
+            )
+        hint = None
+        if rest:
+            hint = 'choose one with --partition NUMBER'
+        elif any(each.what == lvm.PHYSICAL for each in parts):
+            hint = lvm.INCOMPLETE
         raise errors.SourceError(
             f'no partition has an ext2, ext3 or ext4 filesystem with '
-            f'a root filesystem in it: {_listed(self.partitions)}',
+            f'a root filesystem in it: {_listed(parts)}',
             subject=name,
-            hint='choose one with --partition NUMBER' if ext else None,
-        )
-
-    def apart(self, usr: Partition) -> errors.SourceError:
-        """Tell that a system finds its /usr in another way than by fstab."""
-        return errors.SourceError(
-            f'its /usr is a partition of its own ({usr}) that is not in '
-            '/etc/fstab, but chosen and perhaps verified by its boot loader '
-            'or ramdisk, as on Flatcar',
-            subject=self.medium.name,
-            hint='an AMI has one filesystem: upload the disk as it is, with '
-            '"openstack image create --file"',
+            hint=hint,
         )
 
     def boot(
@@ -226,7 +245,11 @@ class Disk:
         :returns: None if there is none, or several may be it. It may be none
             that can be taken.
         """
-        others = [e for e in self.partitions if e.number != root]
+        others = [
+            each
+            for each in self.partitions
+            if each.number != root or (each.paths and not each.is_root)
+        ]
         if mounted is not None:
             for each in others:
                 if each.tags.named_by(mounted):
@@ -256,24 +279,6 @@ class Disk:
         for types in _LOADERS:
             found |= {e.number: e for e in others if e.type in types}
         return tuple(found.values())
-
-    def _wanted(self, number: int) -> Partition | None:
-        name = self.medium.name
-        for each in self.partitions:
-            if each.number == number:
-                if each.foreign:
-                    return None
-                if each.superblock is None or each.is_boot or each.is_usr:
-                    raise errors.SourceError(
-                        f'partition {number} has no root filesystem: {each}',
-                        subject=name,
-                    )
-                return each
-        raise errors.UsageError(
-            f'there is no partition {number}: {_listed(self.partitions)}',
-            subject=name,
-            hint='choose another with --partition NUMBER',
-        )
 
 
 def _listed(found: Sequence[Partition]) -> str:
@@ -320,13 +325,56 @@ def _look(medium: Medium, image: qemu_nbd.DiskImage) -> Disk:
         ),
     )
     if table is None or (whole.superblock and not table.entries):
-        return Disk(medium, image, f'{kind} disk', (whole,))
+        return _with_volumes(Disk(medium, image, f'{kind} disk', (whole,)))
     found = tuple(_partition(medium, entry) for entry in table.entries)
     if whole.superblock and not any(each.superblock for each in found):
         # An old boot sector, in a filesystem on the whole of the disk.
         return Disk(medium, image, f'{kind} disk', (whole,))
     notes = tuple(f'{medium.name}: {note}' for note in table.notes)
-    return Disk(medium, image, f'{kind} disk, {table.kind}', found, notes)
+    return _with_volumes(
+        Disk(medium, image, f'{kind} disk, {table.kind}', found, notes)
+    )
+
+
+def _with_volumes(disk: Disk) -> Disk:
+    """Add the logical volumes of a disk to its partitions."""
+    places = [
+        lvm.Place(each.number, each.start, each.size)
+        for each in disk.partitions
+        if each.what == lvm.PHYSICAL
+    ]
+    if not places:
+        return disk
+    volumes = lvm.look(disk.medium, places)
+    parts = [
+        dataclasses.replace(each, foreign=each.number in volumes.unread)
+        if each.what == lvm.PHYSICAL
+        else each
+        for each in disk.partitions
+    ]
+    # In what is encrypted, there may be a physical volume, too.
+    foreign = any(each.foreign for each in parts)
+    for volume in volumes.found:
+        entry = partitions.PartitionEntry(
+            number=volume.number,
+            start=volume.start,
+            size=0 if volume.problem else volume.size,
+            type='',
+            type_name=None,
+            uuid='',
+        )
+        part = _partition(volumes.medium, entry)
+        if volume.problem is not None:
+            part = dataclasses.replace(
+                part,
+                size=volume.size,
+                what=volume.problem,
+                foreign=foreign or volume.problem != lvm.MISSING,
+            )
+        parts.append(dataclasses.replace(part, paths=volume.paths))
+    return dataclasses.replace(
+        disk, medium=volumes.medium, partitions=tuple(parts)
+    )
 
 
 def _partition(medium: Medium, entry: partitions.PartitionEntry) -> Partition:
@@ -347,9 +395,8 @@ def _partition(medium: Medium, entry: partitions.PartitionEntry) -> Partition:
         except errors.DamagedError:
             what = 'a damaged ext2, ext3 or ext4 filesystem'
         else:
-            # This has /sbin/init, too.
-            is_usr = _is_usr(reader)
-            is_root = not is_usr and _is_root(reader)
+            is_root = _is_root(reader)
+            is_usr = not is_root and _is_usr(reader)
             is_boot = not (is_root or is_usr) and _is_boot(reader)
     elif what == _FAT:
         volume = fat.fat_volume(head)

@@ -81,12 +81,12 @@ class BootFilesystem:
     """What belongs on /boot, taken out of a disk.
 
     :param image: a filesystem; None if there is none.
-    :param number: the partition that it was on.
+    :param part: the partition that it was on.
     :param notes: what the user should know.
     """
 
     image: pathlib.Path | None = None
-    number: int | None = None
+    part: Partition | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -107,7 +107,7 @@ def take(
     """
     notes: list[str] = []
     for part in parts:
-        shown = f'{name}: partition {part.number}, {part.what},'
+        shown = f'{name}: {part.shown},'
         try:
             for program in _PROGRAMS:
                 process.find(program)
@@ -123,7 +123,7 @@ def take(
             notes.append(f'{shown} is not looked into: {why}')
             continue
         if image is not None:
-            return BootFilesystem(image, part.number, tuple(notes))
+            return BootFilesystem(image, part, tuple(notes))
     return BootFilesystem(notes=tuple(notes))
 
 

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import pathlib
+import re
 import stat
 
 from amiclient import errors
@@ -31,7 +32,12 @@ _NAMES = (b'etc/passwd', b'etc/group')
 _KEPT = (*_NAMES, b'etc/fstab')
 _KEPT_SIZE = 1 << 20
 _BELOW = tuple(b'/' + name for name in _KEPT)
-_MOST_KEPT = 16
+#: What says which of the systems of ostree is booted, and how.
+_OSTREE = re.compile(
+    rb'boot/loader(?:\.[01])?/entries/[^/]+\.conf|'
+    rb'ostree/deploy/.+/usr/lib/ostree/prepare-root\.conf'
+)
+_MOST_KEPT = 64
 
 #: What belongs to root in any system: directories that packages install to,
 #: and files that say who may do what.
@@ -236,15 +242,24 @@ class FileTree:
                 subject=self.name,
                 hint='unpack the one that is meant, and give it',
             )
-        self.nodes.reroot(found[0])
+        self.reroot(found[0])
+        return found[0]
+
+    def reroot(self, path: bytes) -> None:
+        """Make a directory the root, as :meth:`~.nodes.Tree.reroot` does."""
+        self.nodes.reroot(path)
         self._discard()
-        prefix = found[0] + b'/'
+        prefix = path + b'/'
         self._contents = {
             path.removeprefix(prefix): data
             for path, data in self._contents.items()
             if path.startswith(prefix)
         }
-        return found[0]
+
+    def move(self, source: bytes, target: bytes) -> None:
+        """Give a file another place, as :meth:`~.nodes.Tree.move` does."""
+        self.nodes.move(source, target)
+        self._discard()
 
     def disk(self) -> str | None:
         for path, size, head in self._heads:
@@ -370,7 +385,10 @@ class FileTree:
         if size > _KEPT_SIZE or not (
             plain in _KEPT
             # It may be the root that is in a directory of an archive.
-            or (plain.endswith(_BELOW) and len(self._contents) < _MOST_KEPT)
+            or (
+                (plain.endswith(_BELOW) or _OSTREE.fullmatch(plain))
+                and len(self._contents) < _MOST_KEPT
+            )
         ):
             return read
         self._contents[plain] = b''

@@ -335,10 +335,13 @@ def identity(data: bytes) -> FstabIdentity:
     return FstabIdentity()
 
 
-def entries(image: pathlib.Path) -> tuple[FstabEntry, ...]:
-    """Read what a root filesystem says that is mounted."""
+def entries(image: pathlib.Path, top: str = '') -> tuple[FstabEntry, ...]:
+    """Read what a root filesystem says that is mounted.
+
+    :param top: the directory that is the root.
+    """
     with reader.opened(image) as tree:
-        return parse(read(tree))
+        return parse(read(tree, top))
 
 
 def boot_mounts(image: pathlib.Path) -> tuple[FstabEntry, ...]:
@@ -355,9 +358,9 @@ def boot_mounts(image: pathlib.Path) -> tuple[FstabEntry, ...]:
     )
 
 
-def read(tree: Reader) -> str:
+def read(tree: Reader, top: str = '') -> str:
     """Read the file; nothing if there is none."""
-    return decoded(tree.read_file(PATH, LIMIT) or b'')
+    return decoded(tree.read_file(top + PATH, LIMIT) or b'')
 
 
 def decoded(data: bytes) -> str:

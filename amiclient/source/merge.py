@@ -33,6 +33,7 @@ from amiclient.source import filesystem
 from amiclient.source import fstab
 from amiclient.source import mounts
 from amiclient.source import opening
+from amiclient.source import ostree
 from amiclient.source import qemu_nbd
 from amiclient.source import volumes
 from amiclient import units
@@ -124,12 +125,15 @@ class Merger:
         if root is None:
             return self._look_in(image)
         self.copy(root, image)
+        deployed, boot = self._deployed(root, image)
         found = mounts.find(
-            fstab.entries(image),
+            fstab.entries(image, deployed.path if deployed else ''),
             self._disk.partitions,
             self._wanted.leave_out,
             name=self._name,
         )
+        if deployed is not None:
+            found = found.placed(deployed.place, boot)
         foreign = any(part.foreign for part in self._disk.partitions)
         if any(each.part.foreign for each in found.found) or (
             found.missing and foreign
@@ -138,7 +142,9 @@ class Merger:
             return self._look_in(image)
         # A disk without partitions has never had the rest.
         problems = [
-            (each, 'not on this disk') for each in found.missing if root.number
+            (each, 'not on this disk')
+            for each in found.missing
+            if root.number or root.paths
         ]
         problems += [
             (each.entry, each.part.what)
@@ -146,10 +152,30 @@ class Merger:
             if each.part.superblock is None and each.part.fat is None
         ]
         mounts.refuse(problems, self._name)
-        self._refuse_bare(image, found)
-        if found.found:
-            self._merge(root, image, found.found)
+        if found.found or deployed is not None:
+            self._merge(image, found.found)
         return self._taken(root.number, found)
+
+    def _deployed(
+        self, root: Partition, image: pathlib.Path
+    ) -> tuple[ostree.Deployment | None, Partition | None]:
+        """Find the system of ostree that boots, and its /boot.
+
+        That is mounted as a unit of the system says, if fstab does not.
+        """
+        with reader.opened(image) as files:
+            part = self._disk.boot(root.number, None)
+            boot = None
+            if part is not None and part.superblock is not None:
+                boot = reader.Reader(
+                    filesystem.DiskLayout(
+                        self._disk.medium, part.start, part.superblock
+                    )
+                )
+            if any(files.names(ostree.ENTRIES)):
+                boot = None
+            found = ostree.find(ostree.BlockFiles(files, boot), self._name)
+        return found, None if found is None or boot is None else part
 
     def boot(self, taken: Taken, image: pathlib.Path) -> esp.BootFilesystem:
         """Take what belongs on /boot, if that is not in the root."""
@@ -162,11 +188,11 @@ class Merger:
         if boot is not None and boot.superblock is not None:
             target = self._place / 'boot.img'
             self.copy(boot, target)
-            return esp.BootFilesystem(target, boot.number)
+            return esp.BootFilesystem(target, boot)
         if boot is not None and boot.fat is None:
             note = (
-                f'{name}: what belongs on /boot is on partition '
-                f'{boot.number}, {boot.what}, which is not looked into'
+                f'{name}: what belongs on /boot is on {boot.shown}, '
+                'which is not looked into'
             )
             return esp.BootFilesystem(notes=(note,))
         parts = self._disk.loaders(taken.number, mounted)
@@ -182,8 +208,8 @@ class Merger:
         if boot is None or found.image is not None or found.notes:
             return found
         note = (
-            f'{name}: what belongs on /boot is on partition {boot.number}, '
-            f'{boot.what}, in which no kernel was found'
+            f'{name}: what belongs on /boot is on {boot.shown}, '
+            'in which no kernel was found'
         )
         return esp.BootFilesystem(notes=(note,))
 
@@ -203,22 +229,6 @@ class Merger:
             repair=self._wanted.options.repair,
             progress=self._progress,
         )
-
-    def _refuse_bare(
-        self, image: pathlib.Path, found: mounts.Mounts[Partition]
-    ) -> None:
-        """Refuse a root filesystem whose /usr is elsewhere, unknown to it."""
-        usr = [
-            each
-            for each in self._disk.partitions
-            if each.is_usr or each.typed_usr
-        ]
-        known = (*(e.path for e in found.found), *self._wanted.leave_out)
-        if not usr or '/usr' in known:
-            return
-        with reader.opened(image) as files:
-            if not files.names('/usr'):
-                raise self._disk.apart(usr[0])
 
     def _taken(
         self,
@@ -318,7 +328,6 @@ class Merger:
 
     def _merge(
         self,
-        root: Partition,
         image: pathlib.Path,
         found: Sequence[mounts.Mount[Partition]],
     ) -> None:
@@ -335,7 +344,7 @@ class Merger:
         def fill(tree: file_tree.FileTree, task: Task) -> None:
             self._fill(first, tree, task)
             for each in found:
-                at = fstab.encoded(each.path).strip(b'/')
+                at = fstab.encoded(each.at).strip(b'/')
                 if each.path in copies:
                     self._fill(copies[each.path], tree, task, at)
                 else:

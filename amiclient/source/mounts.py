@@ -6,7 +6,7 @@ A server has one disk, that of the image: whatever is mounted from elsewhere on
 the old disk has to become a part of it, or it is lost.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 import dataclasses
 import re
 from typing import Generic, Protocol, TypeVar
@@ -31,9 +31,6 @@ _ESCAPED = re.compile(r'\\x([0-9a-f]{2})')
 
 #: Characters of a path that are shown.
 _SHOWN = 200
-
-#: Where snapper keeps snapshots of btrfs, one of which may be the root.
-_SNAPSHOTS = '.snapshots'
 
 #: Options of what a system starts without.
 _DISPENSABLE = ('nofail', 'noauto')
@@ -102,11 +99,13 @@ class Mount(Generic[_Part]):
     """What is mounted below the root filesystem.
 
     :param path: where: ``/var``.
+    :param at: where that is in the root filesystem.
     """
 
     path: str
     entry: fstab.FstabEntry
     part: _Part
+    at: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +119,22 @@ class Mounts(Generic[_Part]):
     found: tuple[Mount[_Part], ...]
     missing: tuple[fstab.FstabEntry, ...]
     notes: tuple[str, ...]
+
+    def placed(
+        self, place: Callable[[str], str], boot: _Part | None
+    ) -> 'Mounts[_Part]':
+        """Give them other places, and add what is on /boot.
+
+        :param place: tells where in the root filesystem one belongs.
+        :param boot: is mounted there, whether fstab says so or not.
+        """
+        found = list(self.found)
+        if boot and not any(each.path == '/boot' for each in found):
+            entry = fstab.FstabEntry('', '/boot', 'auto', ())
+            found.append(Mount('/boot', entry, boot, ''))
+        placed = [dataclasses.replace(e, at=place(e.path)) for e in found]
+        placed.sort(key=lambda each: each.at)
+        return dataclasses.replace(self, found=tuple(placed))
 
 
 def find(
@@ -160,19 +175,11 @@ def find(
     disks = _disks(entries)
     there = list(parts)
     found, missing, notes = [], [], []
-    for path, entry in list(chosen.items()):
-        if entry.type == 'btrfs' and path.endswith(f'/{_SNAPSHOTS}'):
-            # Copies of what is merged, which need as much room again.
-            notes.append(
-                f'{name}: {errors.shown(path, _SHOWN)} has snapshots of '
-                'btrfs, and is left out'
-            )
-            del chosen[path]
     # Outer ones first, for they hide what is within.
     for path, entry in sorted(chosen.items(), key=lambda item: item[0]):
         part = next((p for p in there if p.tags.named_by(entry, disks)), None)
         if part is not None:
-            found.append(Mount(path, entry, part))
+            found.append(Mount(path, entry, part, path))
         elif set(_DISPENSABLE) & set(entry.options):
             notes.append(
                 f'{name}: what /etc/fstab mounts on '

@@ -38,6 +38,7 @@ from amiclient.source import merge
 from amiclient.source import oci
 from amiclient.source import opening
 from amiclient.source import origins
+from amiclient.source import ostree
 from amiclient.source import probe
 from amiclient.source import qemu_nbd
 from amiclient.source import streams
@@ -135,7 +136,7 @@ def opened(
         )
         held = stack.enter_context(locks.reading(path))
         opener = _Opener(
-            probe.look(path, held), given, choice, progress, stack
+            probe.look(path, held), given, choice, progress, stack, held
         )
         source = opener.untied(opener.open())
         # Nobody else needs what came through a pipe.
@@ -181,7 +182,7 @@ def origin(
         )
         held = stack.enter_context(locks.reading(path))
         found = probe.look(path, held)
-        yield _Opener(found, given, choice, progress, stack).origin()
+        yield _Opener(found, given, choice, progress, stack, held).origin()
 
 
 def _name(path: pathlib.Path) -> str | None:
@@ -199,6 +200,7 @@ class _Opener:
     :param found: what it is.
     :param given: what the user named.
     :param stack: removes what was made.
+    :param held: a descriptor of it, if it is locked.
     """
 
     def __init__(
@@ -208,8 +210,10 @@ class _Opener:
         choice: Choice,
         progress: Progress,
         stack: contextlib.ExitStack,
+        held: int | None,
     ) -> None:
         self._found = found
+        self._descriptor = held
         self._path = found.path
         self._shown = opening.shown(given)
         self._choice = choice
@@ -241,6 +245,15 @@ class _Opener:
         if found.found.disk is not None:
             # A saved AMI may be one, too, such as a qcow2.
             return self._taken(source, found.found.disk)
+        block, is_given = found.superblock, source.root == self._path
+        if (
+            block is not None
+            and source.manifest is None
+            and ostree.is_one(
+                source.root, block, self._descriptor if is_given else None
+            )
+        ):
+            return self._taken(source, 'raw')
         if source.format == _COMPRESSED:
             if found.superblock is not None:
                 # Nova would take an old boot sector for a partitioned disk.
@@ -547,7 +560,7 @@ class _Opener:
             merged=taken.merged,
             partitions=tuple(
                 dataclasses.replace(each, is_boot=True)
-                if each.number == boot.number
+                if each is boot.part
                 else each
                 for each in whole.partitions
             ),

@@ -6,7 +6,7 @@ They are mounted as the image's own /etc/fstab says, below one directory, and
 copied from there: what systemd would have mounted, and nothing else.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import dataclasses
 import re
 
@@ -17,7 +17,9 @@ from amiclient.source.disk import Disk
 from amiclient.source.disk import Partition
 from amiclient.source.disk import ROOT_FILES
 from amiclient.source import fstab
+from amiclient.source import lvm
 from amiclient.source import mounts
+from amiclient.source import ostree
 
 #: Where they are mounted, and where the copy goes.
 _IN, _OUT = '/in', '/out'
@@ -35,7 +37,6 @@ _PASSPHRASE = 512
 _CONTAINERS = ('crypto_LUKS', 'LVM2_member', 'linux_raid_member', 'swap')
 
 _LUKS = 'a LUKS-encrypted volume'
-_LVM = 'an LVM physical volume'
 _RAID = 'a member of a RAID array'
 
 #: Options of a mount that decide what is seen, and how.
@@ -112,6 +113,7 @@ class Explorer:
         partition: int | None,
         passphrase: Callable[[str], str],
     ) -> None:
+        self._appliance = appliance
         self._ask = appliance.ask
         self._lines = appliance.lines
         self._is_so = appliance.is_so
@@ -132,12 +134,20 @@ class Explorer:
             self._ask('mkmountpoint', place)
         volumes = list(self._volumes())
         root = self._root(volumes)
-        found = mounts.find(root.entries, volumes, leave_out, name=self._name)
-        problems = [(each, 'not on this disk') for each in found.missing]
         self._mount(root.volume, root.options, _IN)
+        boot = self._deployed_boot(root, volumes)
+        deployed = ostree.find(_MountedFiles(self._appliance), self._name)
+        entries = root.entries
+        if deployed is not None:
+            entries = self._entries(_IN + deployed.path)
+        found = mounts.find(entries, volumes, leave_out, name=self._name)
+        if deployed is not None:
+            found = found.placed(deployed.place, boot)
+        problems = [(each, 'not on this disk') for each in found.missing]
         for each in found.found:
             try:
-                self._mount_below(each)
+                if boot is None or each.path != '/boot':
+                    self._mount_below(each)
             except CommandError as error:
                 problems.append((each.entry, f'{each.part.shown}: {error}'))
         mounts.refuse(problems, self._name)
@@ -167,6 +177,8 @@ class Explorer:
         if self._disk_has(_LUKS):
             self._ask('lvm-scan', 'true')
         for part in self._disk.partitions:
+            if part.paths:
+                continue
             if part.superblock or part.fat or part.foreign:
                 volume = self._volume(self._device(part), part)
                 if volume is not None:
@@ -188,7 +200,7 @@ class Explorer:
         if volume.number or volume.device == '/dev/sda':
             return volume.number
         holders = {p.what: p.number for p in reversed(self._disk.partitions)}
-        kinds = [_LVM, _LUKS, _RAID]
+        kinds = [lvm.PHYSICAL, _LUKS, _RAID]
         if volume.device.startswith('/dev/mapper/'):
             kinds = [_LUKS, _RAID]
         elif volume.device.startswith('/dev/md'):
@@ -218,6 +230,8 @@ class Explorer:
             ) from error
 
     def _device(self, part: Partition) -> str:
+        if part.paths:
+            return part.paths[0]
         return f'/dev/sda{part.number}' if part.number else '/dev/sda'
 
     def _blkid(self, device: str) -> dict[str, str]:
@@ -269,11 +283,8 @@ class Explorer:
             (*map(str, self._disk.partitions), *self._unmounted)
         )
         hint = None
-        if self._disk_has(_LVM) and not self._lines('lvs'):
-            hint = (
-                'its volume group has no logical volumes, or is not complete: '
-                'give a disk that has all of it'
-            )
+        if self._disk_has(lvm.PHYSICAL) and not self._lines('lvs'):
+            hint = lvm.INCOMPLETE
         raise errors.SourceError(
             f'there is no root filesystem in it: {listed}',
             subject=self._name,
@@ -284,7 +295,8 @@ class Explorer:
         """Tell whether the root filesystem may be this one."""
         if self._partition is None or volume.number == self._partition:
             return True
-        parts = {part.number: part for part in self._disk.partitions}
+        # A logical volume comes after its physical volume.
+        parts = {p.number: p for p in reversed(self._disk.partitions)}
         # What is in a container is on none of the partitions.
         holder = parts[self._partition].what
         return not volume.number and holder.endswith(('volume', 'array'))
@@ -350,8 +362,32 @@ class Explorer:
             )
         return fstab.parse(self._ask('read-file', path))
 
+    def _deployed_boot(
+        self, root: _Root, volumes: Sequence[Volume]
+    ) -> Volume | None:
+        """Mount what a system of ostree has on /boot, if it is another one.
+
+        A unit of the system says so, not fstab.
+        """
+        place = f'{_IN}/boot'
+        if not self._is_so('is-dir', f'{_IN}/ostree/deploy') or self._is_so(
+            'is-dir', _IN + ostree.ENTRIES
+        ):
+            return None
+        for volume in volumes:
+            if volume is root.volume or not self._is_so('is-dir', place):
+                continue
+            try:
+                self._mount(volume, (), place)
+            except CommandError:
+                continue
+            if self._is_so('is-dir', _IN + ostree.ENTRIES):
+                return volume
+            self._ask('umount', place)
+        return None
+
     def _mount_below(self, mount: mounts.Mount[Volume]) -> None:
-        place = _IN + mount.path
+        place = _IN + mount.at
         if not self._is_so('is-dir', place):
             # As systemd does.
             above = max(
@@ -378,6 +414,42 @@ class Explorer:
         )  # fmt: skip
 
 
+class _MountedFiles:
+    """The files of what is mounted."""
+
+    def __init__(self, appliance: Appliance) -> None:
+        self._ask = appliance.ask
+        self._is_so = appliance.is_so
+
+    def names(self, path: str) -> Iterable[str]:
+        if not self._is_so('is-dir', _IN + path):
+            return ()
+        return self._ask('ls', _IN + path).splitlines()
+
+    def head(self, path: str, count: int) -> bytes:
+        place = _IN + path
+        if (
+            not self._is_so('is-file', place)
+            or int(self._ask('filesize', place)) > count
+        ):
+            return b''
+        return fstab.encoded(self._ask('read-file', place))
+
+    def real(self, path: str) -> str | None:
+        try:
+            real = self._ask('realpath', _IN + path).strip()
+        except CommandError:
+            return None
+        return real.removeprefix(_IN)
+
+    def changed(self, path: str) -> int:
+        try:
+            said = self._ask('statns', _IN + path)
+        except CommandError:
+            return 0
+        return int(said.partition('st_mtime_sec: ')[2].split()[0])
+
+
 def _named(entries: Sequence[fstab.FstabEntry]) -> str | None:
     """Tell the subvolume that is mounted as the root."""
     for entry in entries:
@@ -392,6 +464,5 @@ def _paths(device: str) -> tuple[str, ...]:
     """Tell other names of a logical volume (vgscan(8))."""
     parts = device.split('/')
     if len(parts) == 4 and parts[2] != 'mapper':
-        group, volume = (part.replace('-', '--') for part in parts[2:])
-        return (device, f'/dev/mapper/{group}-{volume}')
+        return lvm.paths(*parts[2:])
     return (device,)

@@ -346,6 +346,22 @@ class Tree:
         node.links = 1
         self.root = node
 
+    def move(self, source: bytes, target: bytes) -> None:
+        """Give a file another place, instead of what is there.
+
+        :param source: without symbolic links; so ``target``.
+        :raises PathError: if there is none, or it cannot be there.
+        """
+        node = self.find(source)
+        names = parts(target)
+        parent, _, name = source.rpartition(b'/')
+        directory = self.find(parent)
+        if node is None or directory is None or not names:
+            raise PathError('it cannot be moved')
+        self.remove(target)
+        self._children(names[:-1])[names[-1]] = node.packed()
+        del directory.children[name]
+
     def clear(self, path: bytes) -> None:
         """Take away all names in a directory, if it is there.
 
