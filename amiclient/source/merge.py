@@ -10,6 +10,7 @@ the name of the root filesystem: a server has no other partitions.
 from collections.abc import Callable, Sequence
 import contextlib
 import dataclasses
+import os
 import pathlib
 import uuid
 
@@ -38,8 +39,9 @@ from amiclient.source import qemu_nbd
 from amiclient.source import volumes
 from amiclient import units
 
-#: Bytes of a file with a passphrase that are read.
-_KEY = 4096
+#: Bytes of a file with a passphrase, or a key, at most: twice what its users
+#: make.
+_KEY = 8192
 
 #: Bytes of a label of ext4.
 _LABEL = 16
@@ -251,6 +253,14 @@ class Merger:
         """Have libguestfs read what nothing else here does."""
         output = self._place / 'copied.img'
         wanted = self._wanted
+        encrypted = [
+            f'partition {part.number} of {self._name}'
+            for part in self._disk.partitions
+            if part.what == volumes.LUKS
+        ]
+        if encrypted and (wanted.luks_key_file or wanted.ask_secret is None):
+            # It takes a while until the appliance needs it.
+            self._key(encrypted[0])
         try:
             process.find('guestfish')
         except errors.ProgramError as error:
@@ -273,7 +283,7 @@ class Merger:
             )
             stack.enter_context(self._progress.task('Copying'))
             copied = volumes.Explorer(
-                running, self._disk, wanted.partition, self._passphrase
+                running, self._disk, wanted.partition, self._key
             ).copy(wanted.leave_out)
         with reader.opened(output) as files:
             size = files.superblock.in_use
@@ -285,22 +295,30 @@ class Merger:
         self._build(image, MergedOrigin(size, fill), tags.label, tags.uuid)
         return self._taken(copied.number, copied.mounts)
 
-    def _passphrase(self, what: str) -> str:
-        """Find out the passphrase of an encrypted partition.
+    def _key(self, what: str) -> bytes:
+        """Find out the passphrase of an encrypted partition, or its key.
 
         :raises UsageError: if there is none, and nobody to ask.
         """
         file, ask = self._wanted.luks_key_file, self._wanted.ask_secret
-        if file is not None:
-            with opening.opened(file, wanted='a passphrase') as secret:
-                data = secret.read(_KEY)
-            return data.decode('utf-8', 'surrogateescape').removesuffix('\n')
-        if ask is not None:
-            return ask(f'Passphrase of {what}: ')
-        raise errors.UsageError(
-            f'{what} is encrypted',
-            hint='give its passphrase with --luks-key-file FILE',
-        )
+        if file is None:
+            if ask is not None and (told := ask(f'Passphrase of {what}: ')):
+                return os.fsencode(told)
+            raise errors.UsageError(
+                f'{what} is encrypted',
+                hint='give its passphrase with --luks-key-file FILE',
+            )
+        with opening.opened(file, wanted='a passphrase') as secret:
+            data = secret.read(_KEY + 1)
+        if len(data) > _KEY or not data.strip(b'\r\n'):
+            raise errors.UsageError(
+                f'it has more than {_KEY} bytes'
+                if len(data) > _KEY
+                else 'there is no passphrase in it',
+                subject=f'--luks-key-file {errors.shown(file)}',
+                hint='give a file with the passphrase, or a key file',
+            )
+        return data
 
     def _build(
         self,

@@ -10,7 +10,7 @@ booted say the entries of the boot loader, with ``ostree=`` for the ramdisk
 does not pass that on, so that the root filesystem has to be the deployment.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 import configparser
 import contextlib
 import dataclasses
@@ -96,6 +96,8 @@ class Deployment:
     :param boot: where its kernel and ramdisk are; None if there is no entry
         of a boot loader that says so.
     :param others: how many there are besides.
+    :param links: where links of its root lead that something may be mounted
+        on.
     :param composed: whether composefs would show its files.
     """
 
@@ -103,6 +105,7 @@ class Deployment:
     var: str
     boot: str | None
     others: int
+    links: Mapping[str, str]
     composed: bool
 
     def place(self, path: str) -> str:
@@ -110,7 +113,7 @@ class Deployment:
 
         :param path: where its fstab says.
         """
-        for link, target in _LINKS.items():
+        for link, target in self.links.items():
             if f'{path}/'.startswith(f'{link}/'):
                 path = target + path.removeprefix(link)
         if path == '/boot':
@@ -160,7 +163,12 @@ def find(files: OstreeFiles, name: str) -> Deployment | None:
         files.head(f'{path}/{_CONFIGURED}', uki.ENTRY_SIZE)
     )
     var = posixpath.dirname(posixpath.dirname(path)) + '/var'
-    return Deployment(path, var, boot, len(there) - 1, composed)
+    links = {
+        link: target
+        for link, target in _LINKS.items()
+        if files.real(path + link) != path + link
+    }
+    return Deployment(path, var, boot, len(there) - 1, links, composed)
 
 
 def _no_files(path: str, name: str) -> errors.SourceError:

@@ -6,8 +6,10 @@ They are mounted as the image's own /etc/fstab says, below one directory, and
 copied from there: what systemd would have mounted, and nothing else.
 """
 
+import base64
 from collections.abc import Callable, Iterable, Iterator, Sequence
 import dataclasses
+import os
 import re
 
 from amiclient import errors
@@ -29,15 +31,18 @@ COPY = '/root'
 #: Seconds that the copying may take.
 _COPYING = 6 * 3600.0
 
-#: The largest fstab, in bytes, and the longest passphrase.
+#: The largest fstab, in bytes, and the longest passphrase that guestfish
+#: takes.
 _FSTAB = 64 << 10
 _PASSPHRASE = 512
 
 #: What holds others, by what blkid calls it.
 _CONTAINERS = ('crypto_LUKS', 'LVM2_member', 'linux_raid_member', 'swap')
 
-_LUKS = 'a LUKS-encrypted volume'
+LUKS = 'a LUKS-encrypted volume'
 _RAID = 'a member of a RAID array'
+
+_UUID = re.compile(r'[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}')
 
 #: Options of a mount that decide what is seen, and how.
 _KEPT = re.compile(r'(?:subvol|subvolid|umask|fmask|dmask|uid|gid)=.*')
@@ -103,7 +108,8 @@ class Explorer:
 
     :param partition: the number of the one that the root filesystem is on;
         None for any.
-    :param passphrase: asks for the one of an encrypted partition.
+    :param key: asks for the passphrase, or the content of the key file, of an
+        encrypted partition.
     """
 
     def __init__(
@@ -111,7 +117,7 @@ class Explorer:
         appliance: Appliance,
         disk: Disk,
         partition: int | None,
-        passphrase: Callable[[str], str],
+        key: Callable[[str], bytes],
     ) -> None:
         self._appliance = appliance
         self._ask = appliance.ask
@@ -119,7 +125,11 @@ class Explorer:
         self._is_so = appliance.is_so
         self._disk = disk
         self._partition = partition
-        self._passphrase = passphrase
+        self._key = key
+        self._keys: list[bytes] = []
+        #: What encrypted volumes are named by, by the device of their content.
+        self._opened: dict[str, mounts.Tags] = {}
+        self._locked: list[str] = []
         self._name = disk.medium.name
         self._unmounted: list[str] = []
 
@@ -137,13 +147,16 @@ class Explorer:
         self._mount(root.volume, root.options, _IN)
         boot = self._deployed_boot(root, volumes)
         deployed = ostree.find(_MountedFiles(self._appliance), self._name)
-        entries = root.entries
+        entries, top = root.entries, _IN
         if deployed is not None:
-            entries = self._entries(_IN + deployed.path)
+            top += deployed.path
+            entries = self._entries(top)
+        volumes = self._named(volumes, top)
         found = mounts.find(entries, volumes, leave_out, name=self._name)
         if deployed is not None:
             found = found.placed(deployed.place, boot)
-        problems = [(each, 'not on this disk') for each in found.missing]
+        why = ' | '.join(('not on this disk', *self._locked))
+        problems = [(each, why) for each in found.missing]
         for each in found.found:
             try:
                 if boot is None or each.path != '/boot':
@@ -170,12 +183,7 @@ class Explorer:
         return Copied(root.volume, self._number(root.volume), found)
 
     def _volumes(self) -> Iterator[Volume]:
-        for part in self._disk.partitions:
-            if part.what == _LUKS:
-                device = self._device(part)
-                self._open(device, part.number)
-        if self._disk_has(_LUKS):
-            self._ask('lvm-scan', 'true')
+        self._unlock()
         for part in self._disk.partitions:
             if part.paths:
                 continue
@@ -186,11 +194,7 @@ class Explorer:
         for device in (
             *self._lines('lvs'),
             *self._lines('list-md-devices'),
-            *(
-                each
-                for each in self._lines('list-dm-devices')
-                if each.startswith('/dev/mapper/luks-')
-            ),
+            *self._opened,
         ):
             volume = self._volume(device, None)
             if volume is not None:
@@ -200,9 +204,9 @@ class Explorer:
         if volume.number or volume.device == '/dev/sda':
             return volume.number
         holders = {p.what: p.number for p in reversed(self._disk.partitions)}
-        kinds = [lvm.PHYSICAL, _LUKS, _RAID]
+        kinds = [lvm.PHYSICAL, LUKS, _RAID]
         if volume.device.startswith('/dev/mapper/'):
-            kinds = [_LUKS, _RAID]
+            kinds = [LUKS, _RAID]
         elif volume.device.startswith('/dev/md'):
             kinds = [_RAID]
         return next((holders[k] for k in kinds if k in holders), 0)
@@ -210,24 +214,67 @@ class Explorer:
     def _disk_has(self, what: str) -> bool:
         return any(part.what == what for part in self._disk.partitions)
 
-    def _open(self, device: str, number: int) -> None:
-        """Open an encrypted volume, as the kernel's systems call it."""
-        uuid = self._blkid(device).get('UUID', str(number)).lower()
-        where = f'partition {number}' if number else 'the volume'
-        key = self._passphrase(f'{where} of {self._name}')
-        if not key or '\n' in key or '\0' in key or len(key) > _PASSPHRASE:
-            raise errors.UsageError(
-                'a passphrase is one line of text with at most '
-                f'{_PASSPHRASE} characters'
-            )
-        try:
-            self._ask('cryptsetup-open', device, f'luks-{uuid}', then=key)
-        except CommandError as error:
+    def _unlock(self) -> None:
+        """Open what is encrypted: partitions, and what is made of them."""
+        for part in self._disk.partitions:
+            if part.what == LUKS:
+                self._open(self._device(part), part.tags)
+        if self._opened:
+            self._ask('lvm-scan', 'true')
+        for device in (*self._lines('lvs'), *self._lines('list-md-devices')):
+            if self._blkid(device).get('TYPE') == 'crypto_LUKS':
+                self._open(device, mounts.Tags(paths=_paths(device)))
+        if self._locked and not self._opened:
             raise errors.SourceError(
-                f'{where} cannot be decrypted: {error}',
+                ' | '.join(self._locked),
                 subject=self._name,
                 hint='is it the right passphrase?',
-            ) from error
+            )
+
+    def _open(self, device: str, tags: mounts.Tags) -> None:
+        """Open an encrypted volume with a key that is known, or another."""
+        uuid = self._blkid(device).get('UUID', '').lower()
+        if not _UUID.fullmatch(uuid):
+            # Text of a stranger.
+            uuid = str(tags.number)
+        where = f'partition {tags.number}' if tags.number else device
+        name, tried, why = f'luks-{uuid}', set[bytes](), ''
+        for known in (*self._keys, None):
+            key = known or self._key(f'{where} of {self._name}')
+            if key in tried:
+                break
+            tried.add(key)
+            # A file with a passphrase usually ends with a newline. A key
+            # file is taken as it is (cryptsetup(8)).
+            for secret in dict.fromkeys((key.removesuffix(b'\n'), key)):
+                try:
+                    self._decrypt(device, name, secret)
+                except CommandError as error:
+                    why = error.message
+                    continue
+                if key not in self._keys:
+                    self._keys.append(key)
+                known_by = dataclasses.replace(tags, uuid=uuid)
+                self._opened[f'/dev/mapper/{name}'] = known_by
+                return
+        if 'No key available' in why:
+            why = 'wrong passphrase or key file'
+        self._locked.append(f'{where} cannot be decrypted: {why}')
+
+    def _decrypt(self, device: str, name: str, secret: bytes) -> None:
+        if len(secret) <= _PASSPHRASE and not {0, 10} & set(secret):
+            then = os.fsdecode(secret)
+            self._ask('cryptsetup-open', device, name, then=then)
+            return
+        # guestfish takes nothing but a line of text. Here, it undoes quotes
+        # and leaves names of devices as they are, which differ in there.
+        encoded = base64.b64encode(secret).decode()
+        uuid = name.removeprefix('luks-')
+        self._ask(
+            'debug', 'sh',
+            f'echo {encoded} | base64 -d | cryptsetup open --key-file - '
+            f'UUID={uuid} {name} && udevadm settle',
+        )  # fmt: skip
 
     def _device(self, part: Partition) -> str:
         if part.paths:
@@ -235,7 +282,12 @@ class Explorer:
         return f'/dev/sda{part.number}' if part.number else '/dev/sda'
 
     def _blkid(self, device: str) -> dict[str, str]:
-        pairs = (line.split(': ', 1) for line in self._lines('blkid', device))
+        try:
+            lines = self._lines('blkid', device)
+        except CommandError:
+            # There is nothing that it knows.
+            return {}
+        pairs = (line.split(': ', 1) for line in lines)
         return {pair[0]: pair[1] for pair in pairs if len(pair) > 1}
 
     def _volume(self, device: str, part: Partition | None) -> Volume | None:
@@ -243,10 +295,7 @@ class Explorer:
         if part is not None and (part.superblock or part.fat):
             kind = part.superblock.filesystem if part.superblock else 'vfat'
             return Volume(device, kind, part.number, part.tags)
-        try:
-            known = self._blkid(device)
-        except CommandError:
-            return None
+        known = self._blkid(device)
         kind = known.get('TYPE', '')
         if not kind or kind in _CONTAINERS:
             return None
@@ -280,7 +329,7 @@ class Explorer:
                 hint='choose one with --partition NUMBER',
             )
         listed = ' | '.join(
-            (*map(str, self._disk.partitions), *self._unmounted)
+            (*map(str, self._disk.partitions), *self._unmounted, *self._locked)
         )
         hint = None
         if self._disk_has(lvm.PHYSICAL) and not self._lines('lvs'):
@@ -352,15 +401,36 @@ class Explorer:
         return any(self._is_so('exists', top + path) for path in ROOT_FILES)
 
     def _entries(self, top: str) -> tuple[fstab.FstabEntry, ...]:
-        path = f'{top}/etc/fstab'
-        if not self._is_so('is-file', path):
-            return ()
-        if int(self._ask('filesize', path)) > _FSTAB:
+        return fstab.parse(self._text(top, fstab.PATH))
+
+    def _text(self, top: str, path: str) -> str:
+        if not self._is_so('is-file', top + path):
+            return ''
+        if int(self._ask('filesize', top + path)) > _FSTAB:
             raise errors.SourceError(
-                f'its /etc/fstab has more than {_FSTAB} bytes',
-                subject=self._name,
+                f'its {path} has more than {_FSTAB} bytes', subject=self._name
             )
-        return fstab.parse(self._ask('read-file', path))
+        return self._ask('read-file', top + path)
+
+    def _named(self, volumes: Sequence[Volume], top: str) -> list[Volume]:
+        """Name what was encrypted as the system does, by crypttab(5)."""
+        names: dict[str, list[str]] = {}
+        for line in self._text(top, '/etc/crypttab').splitlines():
+            name, spec, *_ = *line.split(), '', ''
+            entry = fstab.FstabEntry(spec, 'none', '', ())
+            for device, tags in self._opened.items():
+                if tags.named_by(entry):
+                    names.setdefault(device, []).append(f'/dev/mapper/{name}')
+        return [
+            dataclasses.replace(
+                each,
+                tags=dataclasses.replace(
+                    each.tags,
+                    paths=(*each.tags.paths, *names.get(each.device, ())),
+                ),
+            )
+            for each in volumes
+        ]
 
     def _deployed_boot(
         self, root: _Root, volumes: Sequence[Volume]
