@@ -217,7 +217,7 @@ class Explorer:
     def _unlock(self) -> None:
         """Open what is encrypted: partitions, and what is made of them."""
         for part in self._disk.partitions:
-            if part.what == LUKS:
+            if part.what == LUKS and not part.paths:
                 self._open(self._device(part), part.tags)
         if self._opened:
             self._ask('lvm-scan', 'true')
