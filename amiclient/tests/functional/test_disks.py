@@ -3,15 +3,20 @@
 """``openstack ami upload`` of disks, whole, and of what is in them."""
 
 import hashlib
+import json
 import pathlib
 import tarfile
+
+import fixtures
 
 from amiclient.ext import superblock
 from amiclient import process
 from amiclient.tests.disks import disks
+from amiclient.tests.disks import volume_groups
 from amiclient.tests.functional import upload
 from amiclient.tests.oracle import exttree
 from amiclient.tests.unit.rootfs import samples
+from amiclient.tests.unit.source.test_logical_volumes import without_guestfish
 
 MIB = disks.MIB
 
@@ -94,6 +99,69 @@ class TestDisks(upload.UploadCase):
             told = self.take(path)
             self.assertEqual('a', told['name'])
             self.check(told)
+
+    def test_logical_volumes(self) -> None:
+        """Nothing but this package reads them."""
+        self.useFixture(
+            fixtures.MockPatchObject(process, 'find', without_guestfish)
+        )
+        entries = '/dev/mapper/v--g-root / ext4\n/dev/v-g/var /var ext4\n'
+        (self.directory / 'fstab').write_text(entries)
+        var = self.directory / 'var'
+        with var.open('wb') as file:
+            file.truncate(4 * MIB)
+        tree = self.directory / 'var-tree'
+        tree.mkdir()
+        (tree / 'status').write_bytes(b'status' * 9999)
+        process.run(['mke2fs', '-q', '-F', '-d', tree, var], access=None)
+        process.run(
+            [
+                'debugfs', '-w', '-R',
+                f'write {self.directory}/fstab /etc/fstab', self.root,
+            ],
+            access=None,
+        )  # fmt: skip
+        boot = self.disk.with_name('boot')
+        path = disks.make(
+            self.directory / 'machine',
+            [disks.Part(8, boot), disks.Part(24, type=disks.LVM)],
+        )
+        segment = volume_groups.Segment
+        volumes = [
+            volume_groups.Volume('var', [segment(32, [(0, 3)])], var),
+            volume_groups.Volume(
+                'root',
+                [segment(40, [(0, 80)]), segment(40, [(0, 36)])],
+                self.root,
+            ),
+        ]
+        volume_groups.fill(path, [9 * MIB], [24 * MIB], 'v-g', volumes)
+        image = disks.convert(path, 'qcow2')
+        finished = self.run_openstack(
+            'ami', 'upload', image, '--fix', '-f', 'json'
+        )
+        self.assertEqual(0, finished.status, finished)
+        self.assertIn('/var (logical volume v-g/var, an', finished.stderr)
+        told = json.loads(finished.stdout)
+        came = exttree.read_tree(self.download(told['id']))
+        status = came.pop(b'/var/status')
+        self.assertEqual(59994, status.size)
+        fstab = came.pop(b'/etc/fstab')
+        root = exttree.read_tree(self.root)
+        for names in (root, came):
+            for path in [p for p in names if p.startswith(b'/var')]:
+                del names[path]
+        del root[b'/etc/fstab']
+        self.assertEqual(root.keys(), came.keys())
+        self.assertGreater(fstab.size, 0)
+        for path, entry in root.items():
+            self.assertEqual(
+                (entry.sha256, entry.mode, entry.uid, entry.xattrs),
+                (came[path].sha256, came[path].mode, came[path].uid,
+                 came[path].xattrs),
+                path,
+            )  # fmt: skip
+        self.assertNothingLeft()
 
     def test_unified_kernel(self) -> None:
         """Kernel and ramdisk come from the EFI system partition."""
