@@ -193,7 +193,12 @@ _ELF_TYPES = {
 }
 
 _WANTED = 'a root filesystem image'
-_ONLY = 'only ext2, ext3 and ext4 filesystems are taken'
+#: How phrases end for what may have a root filesystem in it, somehow.
+_HOLDING = (' archive', '-compressed file', ' filesystem', ' image')
+_TAKEN = (
+    'give a filesystem, disk, archive, directory, container image or live '
+    'medium, as the page of sources in the documentation says'
+)
 
 #: How much of the data of a file that begins with zeros is looked at before
 #: it is said to be nothing but zeros.
@@ -216,6 +221,25 @@ class Content:
     def phrase(self) -> str:
         """Say what it is, as in ``an XFS filesystem``."""
         return self.found.phrase
+
+    @property
+    def refusal(self) -> str:
+        """Say what it is, and what it is not."""
+        found = self.found
+        if (
+            found.foreign
+            or found.disk
+            or found == DIRECTORY
+            or self.phrase.endswith(_HOLDING)
+        ):
+            # There may be one in it, all the same.
+            return f'{self.phrase}, not an ext2, ext3 or ext4 filesystem'
+        return f'{self.phrase}, not an image with a root filesystem'
+
+    @property
+    def advice(self) -> str:
+        """Say what to do about it."""
+        return self.found.hint or _TAKEN
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -286,7 +310,7 @@ class Probe(Content):
         block = self.superblock
         if block is None:
             raise errors.SourceError(
-                f'{self.phrase}: {_ONLY}', subject=name, hint=self.found.hint
+                self.refusal, subject=name, hint=self.advice
             )
         if block.size > self.size:
             raise errors.DamagedError(

@@ -128,10 +128,11 @@ def _bound(stream: streams.Stream) -> _UnpackLimit:
         return _UnpackLimit(size, _KEPT, what, strict=False)
     if block is None and not what.endswith(' disk'):
         raise errors.SourceError(
-            f'compressed; in it is {what}: only ext2, ext3 and ext4 '
-            'filesystems are taken, and disks that have one',
+            f'compressed; in it is {content.refusal}',
             subject=name,
-            hint=content.found.hint,
+            hint='decompress it first'
+            if content.found.foreign
+            else content.advice,
         )
     disk = partitions.end(head)
     size = max(disk, 0 if block is None else block.size)

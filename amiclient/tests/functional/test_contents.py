@@ -155,7 +155,7 @@ class TestInspect(ContentsCase):
 
     def test_what_is_none(self) -> None:
         said = self.refused('ami', 'inspect', self.kernel)
-        self.assertIn('only ext2, ext3 and ext4', said)
+        self.assertIn('not an image with a root filesystem', said)
 
 
 class TestCheck(ContentsCase):

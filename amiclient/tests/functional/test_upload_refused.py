@@ -19,7 +19,7 @@ class TestRefused(upload.UploadCase):
 
     def test_no_filesystem(self) -> None:
         text = self.refused('ami', 'upload', self.kernel, *self.parts)
-        self.assertIn('only ext2, ext3 and ext4', text)
+        self.assertIn('not an image with a root filesystem', text)
 
     def test_no_kernel_named(self) -> None:
         text = self.refused('ami', 'upload', self.root)

@@ -214,7 +214,7 @@ class TestCompletion(base.TestCase):
         error = self.assertRaises(
             errors.SourceError, self.complete, bundle.Source(root=path)
         )
-        self.assertIn('only ext2, ext3 and ext4', str(error))
+        self.assertIn('not an image with a root filesystem', str(error))
 
     def test_no_room(self) -> None:
         self.useFixture(

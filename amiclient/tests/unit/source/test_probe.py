@@ -154,9 +154,8 @@ class TestDetect(base.TestCase):
             )
             self.assertEqual(phrase, probe.identify(path))
             self.assertEqual(
-                f'{path}: {phrase}: only ext2, ext3 and ext4 filesystems '
-                f'are taken; if you trust it, convert it with qemu-img '
-                'convert -O raw first',
+                f'{path}: {phrase}, not an ext2, ext3 or ext4 filesystem; if '
+                'you trust it, convert it with qemu-img convert -O raw first',
                 self.refused(path),
             )
 
@@ -275,14 +274,37 @@ class TestDetect(base.TestCase):
         ):
             path = self.file(text.encode())
             self.assertEqual(phrase, probe.identify(path), text)
+            self.assertIn(
+                f': {phrase}, not an image with a root filesystem; ',
+                self.refused(path),
+            )
         self.assertEqual(
             'unrecognised data', probe.identify(self.file(b'a\0b\xff'))
         )
 
+    def test_refusals(self) -> None:
+        for data, said in (
+            (
+                b'%PDF-1.7',
+                'a PDF document, not an image with a root filesystem; give a '
+                'filesystem, disk, archive, directory, container image or '
+                'live medium, as the page of sources in the documentation '
+                'says',
+            ),
+            (b'\x3a\xff\x26\xed', 'sparse image, not an ext2, ext3 or ext4 '),
+            (b'Rar!\x1a\x07', 'a RAR archive, not an ext2, ext3 or ext4 '),
+            (b'XFSB', 'an XFS filesystem, not an ext2, ext3 or ext4 '),
+            (b'070701', 'archive, not an ext2, ext3 or ext4 filesystem; give'),
+        ):
+            path = self.file(data.ljust(8192, b'\0'))
+            self.assertIn(said, self.refused(path))
+
     def test_nothing_in_it(self) -> None:
         self.assertEqual('an empty file', probe.identify(self.file(b'')))
         self.assertIn(
-            ': an empty file: only ext2', self.refused(self.file(b''))
+            ': an empty file, not an image with a root filesystem; give a '
+            'filesystem, disk,',
+            self.refused(self.file(b'')),
         )
         path = self.file(bytes(200_000))
         self.assertEqual('nothing but zeros', probe.identify(path))
@@ -320,8 +342,8 @@ class TestDetect(base.TestCase):
     def test_directory(self) -> None:
         self.assertEqual('a directory', probe.identify(self.directory))
         self.assertIn(
-            ': a directory: only ext2, ext3 and ext4 filesystems are taken; '
-            'make an ext4 filesystem of it',
+            ': a directory, not an ext2, ext3 or ext4 filesystem; make an '
+            'ext4 filesystem of it',
             self.refused(self.directory),
         )
 
