@@ -27,6 +27,7 @@ from amiclient.source import opening
 from amiclient.source import ostree
 from amiclient.source import partitions
 from amiclient.source import probe
+from amiclient.source import qemu_headers
 from amiclient.source import qemu_nbd
 from amiclient import units
 
@@ -311,7 +312,7 @@ def opened(
 
 
 def _look(medium: Medium, image: qemu_nbd.DiskImage) -> Disk:
-    kind = probe.shown_format(image.kind)
+    kind = qemu_headers.shown_format(image.kind)
     table = partitions.read(medium)
     whole = _partition(
         medium,

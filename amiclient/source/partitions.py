@@ -178,6 +178,15 @@ def slots(sector: bytes) -> list[Slot]:
     return found if all(slot[0] in (0, 0x80) for slot in found) else []
 
 
+def starts(head: bytes, size: int) -> list[int]:
+    """Tell where partitions of an MBR begin, in bytes; nothing if one cannot.
+
+    :param size: bytes of the disk.
+    """
+    found = [start * 512 for _, kind, start, _ in slots(head) if kind]
+    return found if all(0 < start < size for start in found) else []
+
+
 def _primary(sector: bytes) -> list[Slot]:
     return [
         struct.unpack_from('<B3xB3xII', sector, 446 + 16 * i) for i in range(4)

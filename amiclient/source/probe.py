@@ -193,8 +193,9 @@ _ELF_TYPES = {
 }
 
 _WANTED = 'a root filesystem image'
-#: How phrases end for what may have a root filesystem in it, somehow.
-_HOLDING = (' archive', '-compressed file', ' filesystem', ' image')
+#: How phrases end for what may have a root filesystem in it.
+_HOLDING = ('archive', 'array', 'directory', 'disk', '-compressed file',
+            'filesystem', 'image', 'volume')  # fmt: skip
 _TAKEN = (
     'give a filesystem, disk, archive, directory, container image or live '
     'medium, as the page of sources in the documentation says'
@@ -222,24 +223,18 @@ class Content:
         """Say what it is, as in ``an XFS filesystem``."""
         return self.found.phrase
 
-    @property
-    def refusal(self) -> str:
-        """Say what it is, and what it is not."""
-        found = self.found
-        if (
-            found.foreign
-            or found.disk
-            or found == DIRECTORY
-            or self.phrase.endswith(_HOLDING)
-        ):
-            # There may be one in it, all the same.
-            return f'{self.phrase}, not an ext2, ext3 or ext4 filesystem'
-        return f'{self.phrase}, not an image with a root filesystem'
-
-    @property
-    def advice(self) -> str:
-        """Say what to do about it."""
-        return self.found.hint or _TAKEN
+    def refused(self, name: str, before: str = '') -> errors.SourceError:
+        """Say what it is, what it is not, and what to do about it."""
+        wanted = 'image with a root filesystem'
+        if self.phrase.endswith(_HOLDING):
+            wanted = 'ext2, ext3 or ext4 filesystem'
+        return errors.SourceError(
+            f'{before}{self.phrase}, not an {wanted}',
+            subject=name,
+            hint='decompress it first'
+            if before and self.found.foreign
+            else self.found.hint or _TAKEN,
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -309,9 +304,7 @@ class Probe(Content):
             raise self.damage
         block = self.superblock
         if block is None:
-            raise errors.SourceError(
-                self.refusal, subject=name, hint=self.advice
-            )
+            raise self.refused(name)
         if block.size > self.size:
             raise errors.DamagedError(
                 f'cut short: its {block.filesystem} filesystem takes '
@@ -458,7 +451,7 @@ def _after(head: bytes, tail: bytes, size: int) -> Found | None:
         return Found('a DMG disk image', _CONVERT)
     if is_tar(head):
         return _TAR
-    if _partitions(head, size):
+    if partitions.starts(head, size):
         return MBR
     if head[:2] == b'MZ':
         return Found('an EFI or Windows program')
@@ -469,11 +462,6 @@ def disk_format(head: bytes) -> str | None:
     """Tell what QEMU calls a disk image; None for all else, as a raw disk."""
     found = _search(_BEFORE, head)
     return found.disk if found and not found.foreign else None
-
-
-def shown_format(disk: str) -> str:
-    """Name a format of QEMU's for people, and for Glance."""
-    return 'vhd' if disk == 'vpc' else disk
 
 
 def is_tar(head: bytes) -> bool:
@@ -542,13 +530,6 @@ def _is_lzma_alone(head: bytes) -> bool:
     return dictionary >= 4096 and odd in (1, 3)
 
 
-def _partitions(head: bytes, size: int) -> list[int]:
-    starts = [
-        start * 512 for _, kind, start, _ in partitions.slots(head) if kind
-    ]
-    return starts if all(0 < start < size for start in starts) else []
-
-
 def _search(table: _Table, head: bytes) -> Found | None:
     for offset, magic, *found in table:
         if head.startswith(magic, offset):
@@ -591,7 +572,7 @@ def _is_partitioned(file: BinaryIO, head: bytes, size: int) -> bool:
     whole of it. On the other hand a filesystem may have an old boot sector.
     So the partitions count if there is a filesystem in one of them.
     """
-    for start in _partitions(head, size):
+    for start in partitions.starts(head, size):
         file.seek(start)
         found = classify(file.read(HEAD), size=size - start)
         if found.damage is None and found.phrase.endswith('filesystem'):

@@ -38,6 +38,11 @@ VHDX_HEAD = 8 * _MIB
 _NAME = 1023
 
 
+def shown_format(disk: str) -> str:
+    """Name a format of QEMU's for people, and for Glance."""
+    return 'vhd' if disk == 'vpc' else disk
+
+
 def read(file: BinaryIO, kind: str, name: str) -> qemu_image.Header:
     """Read the header of a disk image, and refuse what is not known.
 

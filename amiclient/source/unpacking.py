@@ -127,13 +127,7 @@ def _bound(stream: streams.Stream) -> _UnpackLimit:
     if size := live.declared(head, content.found.holds):
         return _UnpackLimit(size, _KEPT, what, strict=False)
     if block is None and not what.endswith(' disk'):
-        raise errors.SourceError(
-            f'compressed; in it is {content.refusal}',
-            subject=name,
-            hint='decompress it first'
-            if content.found.foreign
-            else content.advice,
-        )
+        raise content.refused(name, 'compressed; in it is ')
     disk = partitions.end(head)
     size = max(disk, 0 if block is None else block.size)
     if size > _MOST:

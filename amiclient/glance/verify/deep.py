@@ -30,6 +30,7 @@ from amiclient.rootfs import check
 from amiclient.rootfs import identify
 from amiclient.source import block
 from amiclient.source import probe
+from amiclient.source import qemu_headers
 from amiclient.source import qemu_nbd
 from amiclient import sparse
 
@@ -148,7 +149,7 @@ def _inner(
         return _not_examined(context, f'is a {wanted} disk')
     inner = path.with_name('disk')
     try:
-        if told is None or probe.shown_format(told) != wanted:
+        if told is None or qemu_headers.shown_format(told) != wanted:
             # Hosts go by what the record says.
             raise errors.SourceError(f'no {wanted} disk image')
         with (
