@@ -116,18 +116,23 @@ _LOGGERS = (
 )
 
 
+def _matters(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Drop what keystoneauth warns of; ``--debug`` shows the cause."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
-    before = [logger.level for logger in loggers]
+    # Another level would make all loggers forget what they have found out.
+    before = [list(logger.filters) for logger in loggers]
     try:
         for logger in loggers:
-            logger.setLevel(logging.ERROR)
+            logger.addFilter(_matters)
         yield
     finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
+        for logger, filters in zip(loggers, before, strict=True):
+            logger.filters[:] = filters
 
 
 @contextlib.contextmanager
