@@ -35,6 +35,7 @@ _HEAVY = {
         'jsonschema',
         'keystonemiddleware.auth_token',
         'oslo_db.sqlalchemy.enginefacade',
+        'oslo_limit.limit',
         'oslo_messaging',
         'oslo_policy.policy',
         'routes',
@@ -49,6 +50,8 @@ _DATABASE = 'sqlite:///{directory}/{name}.db?timeout=60'
 _KEYSTONE = """\
 [DEFAULT]
 use_stderr = true
+# Nobody listens, and RabbitMQ's client takes long to import.
+transport_url = fake:/
 
 [database]
 connection = {database}
@@ -82,6 +85,7 @@ password_hash_rounds = 4
 _GLANCE = """\
 [DEFAULT]
 use_stderr = true
+transport_url = fake:/
 enabled_backends = main:file,second:file
 worker_self_reference_url = http://127.0.0.1:{port}
 enabled_import_methods = [glance-direct,web-download,copy-image]

@@ -127,8 +127,9 @@ class TestBoot(BootCase):
             self.directory, packed=False, files={'sbin/init': init}
         )
         finished = self.run_openstack(
-            *self.words(made, '--until', r'^ready, \w+y', '--append', 'quiet'),
-            '-f', 'value', '-c', 'matched', '-c', 'root_size',
+            *self.words(made, '--until', r'^ready, \w+y'),
+            '--append', guest.QUIET, '-f', 'value', '-c', 'matched',
+            '-c', 'root_size',
         )  # fmt: skip
         size = made.root.stat().st_size
         self.assertEqual((0, f'ready, steady\n{size}\n'), (
@@ -148,7 +149,7 @@ class TestBoot(BootCase):
         )
         for words, status in (((), 0), (('--strict',), 1)):
             finished = self.run_openstack(
-                *self.words(made, *words, '--append', 'ro quiet'),
+                *self.words(made, *words, '--append', f'ro {guest.QUIET}'),
                 '-f', 'value', '-c', 'result', '-c', 'read_only',
                 '-c', 'failed_units',
             )  # fmt: skip
@@ -169,13 +170,15 @@ class TestBoot(BootCase):
         made = guest.make(
             self.directory, packed=False, files={'sbin/init': init}
         )
-        finished = self.failed(made, '--append', 'quiet', '--timeout', '25')
+        finished = self.failed(
+            made, '--append', guest.QUIET, '--timeout', '25'
+        )
         self.assertEqual('timeout\nNone\nno-console\n', finished.stdout)
         self.assertIn('serial console', finished.stderr)
 
     def test_no_driver(self) -> None:
         made = guest.make(self.directory, modules=('virtio_pci',))
-        finished = self.failed(made, '--append', 'quiet')
+        finished = self.failed(made, '--append', guest.QUIET)
         self.assertEqual('failed\nNone\nno-driver\n', finished.stdout)
         # Where initramfs-tools says it: on no console that Nova keeps.
         lines = finished.stderr.splitlines()
@@ -200,7 +203,7 @@ class TestBoot(BootCase):
         process.run(
             ['debugfs', '-w', '-R', 'rm /sbin/init', made.root], access=None
         )
-        finished = self.failed(made, '--append', 'quiet')
+        finished = self.failed(made, '--append', guest.QUIET)
         self.assertEqual('failed\nNone\nno-init\n', finished.stdout)
         self.assertIn('run-init: /bin/init: No such file', finished.stderr)
 
@@ -208,7 +211,7 @@ class TestBoot(BootCase):
         made = guest.make(
             self.directory, packed=False, files={'sbin/init': _FAILS}
         )
-        finished = self.failed(made, '--append', 'quiet')
+        finished = self.failed(made, '--append', guest.QUIET)
         self.assertEqual('failed\nNone\npanic\n', finished.stdout)
         self.assertTrue(finished.stderr.startswith('the last lines of the'))
         self.assertIn('    the application is broken\n', finished.stderr)
@@ -219,7 +222,7 @@ class TestBoot(BootCase):
         made = guest.make(
             self.directory, packed=False, files={'sbin/init': init}
         )
-        finished = self.failed(made, '--append', 'quiet')
+        finished = self.failed(made, '--append', guest.QUIET)
         self.assertEqual('ended\nNone\nNone\n', finished.stdout)
         self.assertIn('    bye\n', finished.stderr)
         self.assertIn('switched itself off', finished.stderr)
@@ -319,7 +322,7 @@ class TestInteractive(BootCase):
         """Run the command with a terminal of its own."""
         output = self.directory / 'output'
         words = self.words(
-            self.made, '--interactive', '--append', 'quiet',
+            self.made, '--interactive', '--append', guest.QUIET,
             '-f', 'value', '-c', 'result', '-c', 'root_size',
         )  # fmt: skip
         pid, self.terminal = pty.fork()
@@ -398,7 +401,7 @@ class TestWholeWay(base.TestCase):
         saved = directory / 'saved'
         self.openstack('ami', 'save', sent['id'], '--directory', saved)
         told = self.openstack_json(
-            'ami', 'boot', saved, '--disk', '1G', '--append', 'quiet'
+            'ami', 'boot', saved, '--disk', '1G', '--append', guest.QUIET
         )
         self.assertEqual('booted', told['result'])
         self.assertEqual('guest login:', told['matched'])
@@ -485,7 +488,7 @@ class TestSources(BootCase):
             (('--fix',), '\n#UUID=C2AF-1C3B /boot/efi'),
         ):
             finished = self.run_openstack(
-                *self.words(made, *options, *words, 'quiet')
+                *self.words(made, *options, *words, guest.QUIET)
             )
             self.assertEqual(0, finished.status, finished)
             said = self.console.read_text().replace('\r', '')

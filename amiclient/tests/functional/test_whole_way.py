@@ -48,7 +48,7 @@ class TestWholeWay(base.TestCase):
         saved = self.directory / 'saved'
         self.openstack('ami', 'save', sent['id'], '--directory', saved)
         told = self.openstack_json(
-            *('ami', 'boot', saved, '--disk', '1G', '--append', 'quiet'),
+            *('ami', 'boot', saved, '--disk', '1G', '--append', guest.QUIET),
             *('--until', '[a-z]+ login:'),
         )
         self.assertEqual('booted', told['result'])
