@@ -7,6 +7,7 @@ filesystem. Only where several could be meant, the type in the partition table
 decides, or the user.
 """
 
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
@@ -108,6 +109,11 @@ class Partition:
         return self.type in partitions.GPT_ROOTS
 
     @property
+    def typed_usr(self) -> bool:
+        """Whether the partition table says that it belongs on /usr."""
+        return self.type in partitions.GPT_USRS
+
+    @property
     def tags(self) -> mounts.Tags:
         """By what it is named."""
         return mounts.Tags(
@@ -198,8 +204,12 @@ class Disk:
                 )
         ext = [each for each in parts if each.superblock]
         roots = [each for each in ext if each.is_root]
-        if not roots and any(each.foreign for each in parts):
-            return None
+        if not roots:
+            self.refuse_apart(
+                each for each in self.partitions if each.typed_usr
+            )
+            if any(each.foreign for each in parts):
+                return None
         rest = roots or [e for e in ext if not (e.is_boot or e.is_usr)]
         typed = [each for each in rest if each.typed_root]
         for few in (rest, typed):
@@ -235,6 +245,21 @@ class Disk:
             subject=name,
             hint=hint,
         )
+
+    def refuse_apart(self, usrs: Iterable[Partition]) -> None:
+        """Refuse a system that finds its /usr in another way than by fstab.
+
+        :param usrs: what it may be.
+        """
+        for usr in usrs:
+            raise errors.SourceError(
+                f'its /usr is a partition of its own ({usr}) that is not in '
+                '/etc/fstab, but chosen and perhaps verified by its boot '
+                'loader or ramdisk, as on Flatcar',
+                subject=self.medium.name,
+                hint='an AMI has one filesystem: upload the disk as it is, '
+                'with "openstack image create --file"',
+            )
 
     def boot(
         self, root: int, mounted: fstab.FstabEntry | None
@@ -396,8 +421,9 @@ def _partition(medium: Medium, entry: partitions.PartitionEntry) -> Partition:
         except errors.DamagedError:
             what = 'a damaged ext2, ext3 or ext4 filesystem'
         else:
-            is_root = _is_root(reader)
-            is_usr = not is_root and _is_usr(reader)
+            # This has /sbin/init, too.
+            is_usr = _is_usr(reader)
+            is_root = not is_usr and _is_root(reader)
             is_boot = not (is_root or is_usr) and _is_boot(reader)
     elif what == _FAT:
         volume = fat.fat_volume(head)

@@ -154,6 +154,8 @@ class Merger:
             if each.part.superblock is None and each.part.fat is None
         ]
         mounts.refuse(problems, self._name)
+        if deployed is None:
+            self._refuse_bare(image, found)
         if found.found or deployed is not None:
             self._merge(image, found.found)
         return self._taken(root.number, found)
@@ -231,6 +233,22 @@ class Merger:
             repair=self._wanted.options.repair,
             progress=self._progress,
         )
+
+    def _refuse_bare(
+        self, image: pathlib.Path, found: mounts.Mounts[Partition]
+    ) -> None:
+        """Refuse a root filesystem whose /usr is elsewhere, unknown to it."""
+        usr = [
+            each
+            for each in self._disk.partitions
+            if each.is_usr or each.typed_usr
+        ]
+        known = (*(e.path for e in found.found), *self._wanted.leave_out)
+        if not usr or '/usr' in known:
+            return
+        with reader.opened(image) as files:
+            if not files.names('/usr'):
+                self._disk.refuse_apart(usr)
 
     def _taken(
         self,

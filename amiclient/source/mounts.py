@@ -32,6 +32,9 @@ _ESCAPED = re.compile(r'\\x([0-9a-f]{2})')
 #: Characters of a path that are shown.
 _SHOWN = 200
 
+#: Where snapper keeps snapshots of btrfs, one of which may be the root.
+_SNAPSHOTS = '.snapshots'
+
 #: Options of what a system starts without.
 _DISPENSABLE = ('nofail', 'noauto')
 
@@ -175,6 +178,14 @@ def find(
     disks = _disks(entries)
     there = list(parts)
     found, missing, notes = [], [], []
+    for path, entry in list(chosen.items()):
+        if entry.type == 'btrfs' and path.endswith(f'/{_SNAPSHOTS}'):
+            # Copies of what is merged, which need as much room again.
+            notes.append(
+                f'{name}: {errors.shown(path, _SHOWN)} has snapshots of '
+                'btrfs, and is left out'
+            )
+            del chosen[path]
     # Outer ones first, for they hide what is within.
     for path, entry in sorted(chosen.items(), key=lambda item: item[0]):
         part = next((p for p in there if p.tags.named_by(entry, disks)), None)

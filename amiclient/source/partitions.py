@@ -50,6 +50,21 @@ GPT_ROOTS = {
     '5eead9a9-fe09-4a1e-a1d7-520d00531306': 's390x',
 }
 
+#: Those with what belongs on /usr, which is not in /etc/fstab: of the same
+#: specification, and of Flatcar and ChromeOS.
+GPT_USRS = (
+    '75250d76-8cc6-458e-bd66-bd47cc81a812',
+    '8484680c-9521-48c6-9c11-b0720656f69e',
+    '7d0359a3-02b3-4f0a-865c-654403e70625',
+    'b0e01050-ee5f-4390-949a-9101b17104e9',
+    '7d14fec5-cc71-415d-9d6c-06bf0b3c3eaf',
+    '2c9739e2-f068-46b3-9fd0-01c5a9afbcca',
+    '15bb03af-77e7-4d4a-b12b-c0d084f7491c',
+    'beaec34b-8442-439b-a40b-984381ed097d',
+    '8a4f5770-50aa-4ed3-874a-99b710db6fea',
+    '5dfbf5f4-2848-4bac-aa5e-0d9a20b745a6',
+)
+
 _GPT_NAMES = {
     'c12a7328-f81f-11d2-ba4b-00a0c93ec93b': 'EFI system',
     '21686148-6449-6e6f-744e-656564454649': 'BIOS boot',
@@ -58,6 +73,7 @@ _GPT_NAMES = {
     'e6d6d379-f507-44c2-a23c-238f2a3df928': 'LVM',
     '9e1a2d38-c612-4316-aa26-8b49521e5a8b': 'PReP boot',
     **{guid: f'root ({name})' for guid, name in GPT_ROOTS.items()},
+    **dict.fromkeys(GPT_USRS, '/usr'),
 }
 
 

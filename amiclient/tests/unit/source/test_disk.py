@@ -269,6 +269,35 @@ class TestChoice(DiskCase):
             self.assertIn('no partition has an ext2, ext3 or ext4', told)
             self.assertIn(f'with what belongs in {words}', told)
 
+    def test_usr_apart(self) -> None:
+        """Flatcar and others find their /usr in another way than by fstab."""
+        usr = self.other('lib/os-release', 'sbin/init', 'bin/sh')
+        typed = '5dfbf5f4-2848-4bac-aa5e-0d9a20b745a6'
+        words = 'its /usr is a partition of its own (1: 4.0 MiB, '
+        empty = self.other('var/x')
+        btrfs = bytes(0x10040) + b'_BHRfS_M'
+        for parts in (
+            # Filled at the first boot, and after that.
+            (disks.Part(4, usr, type=typed), disks.Part(4, empty)),
+            (
+                disks.Part(4, usr, type=typed),
+                disks.Part(4, self.other('etc/os-release')),
+            ),
+            (disks.Part(4, btrfs, type=typed), disks.Part(4, btrfs)),
+            # As somebody makes it who has no types.
+            (disks.Part(4, usr), disks.Part(4, self.other('etc/passwd'))),
+        ):
+            told = self.refused(self.disk(*parts))
+            self.assertIn(words, told)
+            self.assertIn('openstack image create --file', told)
+        # One that nothing needs.
+        path = self.disk(
+            disks.Part(4, usr, type=typed),
+            disks.Part(4, self.other('etc/os-release', 'usr/bin/sh')),
+        )
+        with self.opened(path) as source:
+            self.assertEqual(2, source.partition)
+
     def test_type_decides(self) -> None:
         path = self.disk(
             disks.Part(4, self.other('etc/os-release')),

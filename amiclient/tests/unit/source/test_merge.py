@@ -5,10 +5,13 @@
 import os
 import pathlib
 import struct
+from unittest import mock
 
 from amiclient import errors
 from amiclient.ext import superblock
 from amiclient import process
+from amiclient.source import fstab
+from amiclient.source import mounts
 from amiclient.source import resolve
 from amiclient.tests import base
 from amiclient.tests.disks import disks
@@ -220,6 +223,30 @@ class TestMerge(base.TestCase):
             self.directory / 'disk', leave_out=('/srv/data',)
         ) as source:
             self.assertIn('/var', source.merged)
+
+    def test_snapshots(self) -> None:
+        """Those of snapper are left out: one of them is the root."""
+        text = ''.join(
+            f'UUID=x /{path} btrfs subvol=@/{path} 0 0\n'
+            for path in (
+                '.snapshots',
+                'home/.snapshots',
+                'home',
+                'a.snapshots',
+            )
+        )
+        part = mock.Mock(tags=mounts.Tags(uuid='x'))
+        found = mounts.find(fstab.parse(text), [part], (), name='d')
+        self.assertEqual(
+            ['/a.snapshots', '/home'], [each.path for each in found.found]
+        )
+        self.assertEqual(
+            (
+                'd: /.snapshots has snapshots of btrfs, and is left out',
+                'd: /home/.snapshots has snapshots of btrfs, and is left out',
+            ),
+            found.notes,
+        )
 
     def test_another_disk(self) -> None:
         """A device path names a disk, too."""

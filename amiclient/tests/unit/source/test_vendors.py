@@ -25,6 +25,7 @@ from amiclient.tests import base
 from amiclient.tests.disks import archives
 from amiclient.tests.disks import containers
 from amiclient.tests.disks import disks
+from amiclient.tests.disks import vendors
 from amiclient.tests.oracle import exttree
 
 _PAGE = pathlib.Path(amiclient.__file__).parents[1]
@@ -44,12 +45,17 @@ MEMBERS = [
 ]
 
 
-def rows() -> dict[str, str]:
-    """Read the table: commands, by what they are for."""
+def text() -> str:
+    """Read what the page says of images of vendors."""
     page = _PAGE.read_text()
-    table = page.partition('Images of vendors\n=====')[2]
-    table = table.partition('\n\n\n')[0].partition('\nDisks\n')[0]
-    return dict(_ROW.findall(table))
+    part = page.partition('Images of vendors\n=====')[2]
+    return part.partition('\nDisks\n')[0]
+
+
+def commands() -> dict[str, str]:
+    """Read the table: commands, by the names of their sources."""
+    found = [command for _, command in _ROW.findall(text())]
+    return {shlex.split(command)[2]: command for command in found}
 
 
 class TestVendors(base.TestCase):
@@ -116,9 +122,6 @@ class TestVendors(base.TestCase):
             [*words, 'medium'], check=True, stderr=subprocess.DEVNULL
         )
 
-    def debian(self, name: str) -> None:
-        disks.convert(self.disk(), 'qcow2').rename(name)
-
     def coreos(self, name: str) -> None:
         tree = self.directory / 'sysroot'
         (tree / 'boot').mkdir(parents=True)
@@ -126,10 +129,6 @@ class TestVendors(base.TestCase):
         (place / 'var').mkdir(parents=True)
         shutil.copytree(self.tree, place / 'deploy/abc.0')
         disks.convert(self.disk(tree), 'qcow2').rename(name)
-
-    def appliance(self, name: str) -> None:
-        options = ('-o', 'subformat=streamOptimized')
-        self.pack(name, disks.convert(self.disk(), 'vmdk', *options))
 
     def box(self, name: str) -> None:
         image = disks.convert(self.disk(), 'qcow2', '-c')
@@ -155,9 +154,7 @@ class TestVendors(base.TestCase):
     def make(self, name: str) -> None:
         """Make the source of that name."""
         makers: dict[str, Callable[[str], object]] = {
-            'debian.qcow2': self.debian,
             'coreos.qcow2': self.coreos,
-            'appliance.ova': self.appliance,
             'generic.box': self.box,
             'disk.raw.tar.gz': lambda name: self.pack(name, self.disk()),
             'vhd.zip': self.zipped,
@@ -165,7 +162,6 @@ class TestVendors(base.TestCase):
             'saved.tar': lambda name: containers.saved(
                 pathlib.Path(name), [containers.layer(MEMBERS)]
             ),
-            'oci.tar': lambda name: self.layout().archive(pathlib.Path(name)),
             'layout': lambda name: self.layout(),
             'exported.tar': lambda name: archives.archive(
                 pathlib.Path(name), MEMBERS
@@ -184,9 +180,12 @@ class TestVendors(base.TestCase):
         makers[name](name)
 
     def test_each_row(self) -> None:
-        found = rows()
-        self.assertLess(12, len(found))
-        for command in found.values():
+        found = commands()
+        self.assertLessEqual(vendors.MAKERS.keys(), found.keys())
+        for name, command in found.items():
+            if name in vendors.MAKERS:
+                # A functional test has a whole system for each.
+                continue
             noun, verb, *words = shlex.split(command)
             self.assertEqual(('ami', 'upload'), (noun, verb))
             command = ami.UploadAmi(None, argparse.Namespace())
