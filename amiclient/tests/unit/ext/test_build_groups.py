@@ -89,8 +89,10 @@ class TestFewBlocks(BuildCase):
         self.assertEqual(3, found.group_count)
         self.assertLess(found.free_blocks, found.block_count // 20)
         directory = self.tmp()
+        commands = [f'dump f{n} {directory}/f{n}\n' for n in range(700)]
         process.run(
-            ['debugfs', '-R', f'rdump / {directory}', self.path],
+            ['debugfs', '-f', '-', self.path],
+            input=''.join(commands).encode(),
             access=None,
         )
         for number in range(700):
