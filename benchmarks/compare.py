@@ -21,10 +21,11 @@ from benchmarks import loading
 from benchmarks import machine
 from benchmarks import measure
 from benchmarks import sink
+from benchmarks import sources
 from benchmarks import throughput
 from benchmarks import triple
 
-_PARTS = ('triple', 'client', 'loading', 'listing')
+_PARTS = ('triple', 'client', 'loading', 'listing', 'sources')
 
 #: How many times more rounds the loading gets, which is a small difference
 #: between two long times.
@@ -381,11 +382,46 @@ def _listing(
     }
 
 
+def _sources(
+    arguments: argparse.Namespace, work: pathlib.Path
+) -> dict[str, _Figures]:
+    series, size = sources.compare(
+        arguments.image,
+        work=work,
+        env=_environment(work),
+        rounds=arguments.rounds,
+    )
+
+    def figure(kind: str, key: str, unit: str) -> figures.Figure:
+        scale = size / figures.MIB if unit == 'MiB/s' else 1
+        power = -1 if unit == 'MiB/s' else 1
+
+        def values(kind: str) -> list[float]:
+            return [scale * v**power for v in series.of(kind, key)]
+
+        return figures.Figure(
+            name=f'{kind}, {"speed" if power < 0 else "CPU time"}',
+            unit=unit,
+            ours=values(kind),
+            other=sources.PLAIN,
+            theirs=values(sources.PLAIN),
+        )
+
+    return {
+        f'Sources with {size / figures.MIB:.0f} MiB in use': [
+            figure(kind, key, unit)
+            for kind in sources.KINDS
+            for key, unit in (('wall', 'MiB/s'), ('cpu', 's'))
+        ]
+    }
+
+
 _MEASURES = {
     'triple': _triple,
     'client': _client,
     'loading': _loading,
     'listing': _listing,
+    'sources': _sources,
 }
 
 
