@@ -47,9 +47,9 @@ class Check(command.Lister):
 class VerifyAmi(Check):
     """Find what keeps an AMI from booting, and for which projects.
 
-    Each finding has a command that fixes it, if there is one. The exit status
-    is 1 if one of the findings is an error. Without problems, the list is
-    empty.
+    Some of the root filesystem is read in the cloud, without a download. Each
+    finding has a command that fixes it, if there is one. The exit status is 1
+    if one of the findings is an error. Without problems, the list is empty.
     """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ whose names begin with ``rules_``; the users' documentation describes each of
 them.
 """
 
+from collections.abc import Collection
 import contextlib
 import dataclasses
 import pathlib
@@ -146,7 +147,7 @@ def apply(
     if ramdisk is not None:
         identify.identify_ramdisk(ramdisk)
     with ext_reader.opened(root) as reader:
-        return _apply(
+        return examine(
             check_context.Case(
                 reader=reader,
                 head=_head(root),
@@ -182,21 +183,29 @@ def _head(path: pathlib.Path) -> bytes:
         return file.read(superblock.OFFSET)
 
 
-def _apply(case: check_context.Case) -> list[findings.Finding]:
+def examine(
+    case: check_context.Case, rules: Collection[str] = RULES
+) -> list[findings.Finding]:
+    """Apply rules to a root filesystem that is open already.
+
+    :param rules: the names of those that are tried.
+    :returns: what was found, in the order of the rules.
+    """
     if case.is_blank:
-        return [
-            findings.Finding(
-                'note',
-                _BLANK,
-                'the root filesystem has no files: the ramdisk has to bring '
-                'all that there is',
-            )
-        ]
+        blank = findings.Finding(
+            'note',
+            _BLANK,
+            'the root filesystem has no files: the ramdisk has to bring '
+            'all that there is',
+        )
+        return [blank] if _BLANK in rules else []
     found: list[findings.Finding] = []
     for name, rule in _RULES.items():
         try:
-            if case.deployments and name not in _NOT_OF_FILES:
+            if name not in rules or (
                 # Its files are not where rules look.
+                name not in _NOT_OF_FILES and case.deployments
+            ):
                 continue
             found.extend(
                 findings.Finding(

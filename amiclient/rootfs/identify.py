@@ -83,18 +83,9 @@ def identify_kernel(path: pathlib.Path) -> Kernel:
     name = errors.shown(path)
     with opening.opened(path, wanted=_WANTED) as file:
         state = locks.state(file.fileno())
-        size = file.seek(0, 2)
-        found = kernel_formats.recognise(file, name=name)
+        found = kernel_in(file, path)
         if found is not None:
-            return Kernel(
-                path,
-                found.name,
-                found.architecture,
-                found.release,
-                size,
-                state,
-                found.packed,
-            )
+            return dataclasses.replace(found, state=state)
         try:
             swapped = ramdisk_formats.recognise(file, name=name)
         except errors.SourceError:
@@ -109,6 +100,27 @@ def identify_kernel(path: pathlib.Path) -> Kernel:
         )
     raise errors.SourceError(
         f'{probe.identify(path)}, not {_WANTED}', subject=name
+    )
+
+
+def kernel_in(file: BinaryIO, path: pathlib.Path) -> Kernel | None:
+    """Take what is open already for a kernel.
+
+    :param path: what to call it.
+    :returns: None if it is none.
+    :raises SourceError: if it is a part of one. :raises ProgramError: as
+        :func:`identify_kernel` does.
+    """
+    found = kernel_formats.recognise(file, name=errors.shown(path))
+    if found is None:
+        return None
+    return Kernel(
+        path,
+        found.name,
+        found.architecture,
+        found.release,
+        file.seek(0, 2),
+        packed=found.packed,
     )
 
 

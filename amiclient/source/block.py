@@ -6,9 +6,10 @@ Whoever takes a filesystem out of a disk does not care how the disk is stored.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+import io
 import os
 import pathlib
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from amiclient import progress
 from amiclient import sparse
@@ -126,3 +127,32 @@ class RawMedium:
                     if len(data) < count:
                         raise sparse.cut_short(place - base + len(data))
                     yield place - base, data
+
+
+def as_file(medium: Medium) -> BinaryIO:
+    """Read a disk as the files that they are in are read."""
+    return io.BufferedReader(_MediumFile(medium))
+
+
+class _MediumFile(io.RawIOBase):
+    def __init__(self, medium: Medium) -> None:
+        super().__init__()
+        self._medium = medium
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_CUR: self._position, os.SEEK_END: self._medium.size}
+        self._position = max(0, base.get(whence, 0) + offset)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._medium.read(self._position, len(buffer))
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)

@@ -333,10 +333,14 @@ def opened(
             )
         else:
             medium = stack.enter_context(qemu_nbd.opened(image, directory))
-        yield _look(medium, image)
+        yield look(medium, image)
 
 
-def _look(medium: Medium, image: qemu_nbd.DiskImage) -> Disk:
+def look(medium: Medium, image: qemu_nbd.DiskImage) -> Disk:
+    """Look at what is on a disk that is open already.
+
+    :raises SourceError: if it cannot be read.
+    """
     kind = qemu_headers.shown_format(image.kind)
     table = partitions.read(medium)
     whole = _partition(

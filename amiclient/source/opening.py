@@ -10,15 +10,15 @@ goes wrong is one line that names the file.
 from collections.abc import Iterator
 import contextlib
 import dataclasses
-import io
 import os
 import pathlib
 import stat
 import sys
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from amiclient import errors
 from amiclient import scratch
+from amiclient.source import block
 from amiclient import sparse
 
 #: What is a file as well, where devices are taken.
@@ -51,7 +51,12 @@ class Slice:
     def within(self, file: BinaryIO) -> BinaryIO:
         """Read it by itself, by the file that it is in."""
         whole = not self.start and self.size is None
-        return file if whole else io.BufferedReader(_Window(file, self))
+        if whole:
+            return file
+        name = errors.shown(self.path)
+        return block.as_file(
+            block.RawMedium(file, name, self.start, self.size)
+        )
 
     def copy(self, target: pathlib.Path) -> None:
         """Write it to a new file."""
@@ -65,36 +70,6 @@ class Slice:
             while data := source.read(sparse.CHUNK):
                 sparse.append(descriptor, data, size)
                 size += len(data)
-
-
-class _Window(io.RawIOBase):
-    def __init__(self, file: BinaryIO, slice: Slice) -> None:
-        super().__init__()
-        self._descriptor = file.fileno()
-        self._start = slice.start
-        end = os.lseek(self._descriptor, 0, os.SEEK_END) - slice.start
-        self._size = max(0, end if slice.size is None else slice.size)
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position}
-        self._position = base.get(whence, self._size) + offset
-        return self._position
-
-    def readinto(self, buffer: Any, /) -> int:
-        count = min(len(buffer), self._size - self._position)
-        if count <= 0:
-            return 0
-        data = os.pread(self._descriptor, count, self._start + self._position)
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
 
 
 #: What stands for standard input.

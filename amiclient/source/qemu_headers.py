@@ -20,6 +20,7 @@ import struct
 from typing import Any, BinaryIO, NamedTuple
 import uuid
 
+from amiclient.source import block
 from amiclient.source import probe
 from amiclient.source import qemu_image
 from amiclient.source import qemu_vmdk
@@ -52,6 +53,28 @@ def read(file: BinaryIO, kind: str, name: str) -> qemu_image.Header:
         cut short, or has anything in its header that is not known.
     """
     return _READERS[kind](qemu_image.Image(file, name))
+
+
+def qcow2_disk(medium: block.Medium) -> qemu_image.Qcow2Medium:
+    """Read the disk in a qcow2 image without a program.
+
+    :raises SourceError: as read() does, and if it has a backing file, or
+        tables with what is smaller than a cluster.
+    """
+    image = qemu_image.Image(block.as_file(medium), medium.name)
+    found = _qcow2(image)
+    image.require(found.backing is None, qemu_image.PARENT)
+    version, bits, table = image.unpack('>4xI12xI16xQ', 0)
+    needed = image.unpack('>Q', 72)[0] if version == 3 else 0
+    if needed & _WIDE:
+        raise image.refused('it has clusters with several parts')
+    return qemu_image.Qcow2Medium(
+        medium,
+        size=found.size,
+        bits=bits,
+        table=table,
+        packed='zstd' if needed & _ZSTD else 'zlib',
+    )
 
 
 def vhdx_size(head: bytes, name: str) -> int:

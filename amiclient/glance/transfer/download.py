@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from openstack.image.v2 import _proxy
 
 #: What a store says that cannot begin in the middle, or not there.
-_NO_RANGES = frozenset(
+NO_RANGES = frozenset(
     {
         http.HTTPStatus.BAD_REQUEST,
         http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
@@ -100,7 +100,36 @@ _DATA = (http.HTTPStatus.OK, http.HTTPStatus.PARTIAL_CONTENT)
 _GRACE = 0.5
 
 
-def _received(
+def ask(
+    proxy: '_proxy.Proxy', id: str, patience: retry.Patience, part: str | None
+) -> requests.Response:
+    """Ask once for the data of an image.
+
+    :param part: which part of it, as ``Range`` has it; None for all.
+    """
+    headers = {
+        'Accept': 'application/json, */*',
+        # A hole would come faster, but its hash is not Glance's.
+        'Accept-Encoding': 'identity',
+    }
+    if part:
+        headers['Range'] = part
+    # It may log in again meanwhile.
+    with sessions.within(patience.stall + patience.reply):
+        return proxy.get(
+            f'/images/{id}/file',
+            headers=headers,
+            stream=True,
+            timeout=(patience.stall, patience.stall),
+            raise_exc=False,
+            connect_retries=0,
+            status_code_retries=0,
+            skip_cache=True,
+            hooks=sessions.HOOKS,
+        )
+
+
+def received(
     get: Callable[[], requests.Response], clock: retry.Clock, seconds: float
 ) -> Generator[Any, None, None]:
     """Make a request; yield its answer, and then the body in pieces.
@@ -359,15 +388,15 @@ class _Download:
         with (
             http_errors.understood(self._doing),
             contextlib.closing(
-                _received(self._get, self._clock, seconds)
-            ) as received,
+                received(self._get, self._clock, seconds)
+            ) as pieces,
         ):
             try:
-                if not self._begins(next(received)):
+                if not self._begins(next(pieces)):
                     self._ranges = False
                     return self._receive()
                 self._begun = True
-                for chunk in received:
+                for chunk in pieces:
                     self._take(chunk)
             except requests.exceptions.RequestException as error:
                 raise self._broken(http_errors.cause(error)) from error
@@ -376,26 +405,13 @@ class _Download:
         return None
 
     def _get(self) -> requests.Response:
-        headers = {
-            'Accept': 'application/json, */*',
-            # A hole would come faster, but its hash is not Glance's.
-            'Accept-Encoding': 'identity',
-        }
-        if self._part.offset:
-            headers['Range'] = f'bytes={self._part.offset}-'
-        # It may log in again meanwhile.
-        with sessions.within(self._patience.stall + self._patience.reply):
-            return self._proxy.get(
-                f'/images/{self._id}/file',
-                headers=headers,
-                stream=True,
-                timeout=(self._patience.stall, self._patience.stall),
-                raise_exc=False,
-                connect_retries=0,
-                status_code_retries=0,
-                skip_cache=True,
-                hooks=sessions.HOOKS,
-            )
+        offset = self._part.offset
+        return ask(
+            self._proxy,
+            self._id,
+            self._patience,
+            f'bytes={offset}-' if offset else None,
+        )
 
     def _begins(self, response: requests.Response) -> bool:
         """Tell whether what follows is what was asked for.
@@ -403,7 +419,7 @@ class _Download:
         :returns: false if the cloud cannot begin where it was asked to.
         """
         offset, status = self._part.offset, response.status_code
-        if offset and status in _NO_RANGES:
+        if offset and status in NO_RANGES:
             return False
         if status == http.HTTPStatus.PARTIAL_CONTENT:
             found = _CONTENT_RANGE.fullmatch(

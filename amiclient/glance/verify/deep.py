@@ -1,20 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the data of an AMI's images is, once it has been fetched.
+"""What the data of an AMI's images is.
 
 The records say what somebody declared. Here the data itself is looked at: is
 it whole, is it a filesystem in order, a kernel, a ramdisk, and for which
 architecture. Then the rules of ``ami check`` tell whether they suit each
 other, and a cloud. Nova does none of that before it starts a server.
+
+Some of that takes so little of the data that it is read where it lies.
 """
 
 from collections.abc import Iterator, Mapping
+import contextlib
 import dataclasses
+import logging
 import pathlib
+import time
 from typing import TYPE_CHECKING
 
 from amiclient import errors
 from amiclient.ext import e2fsprogs
+from amiclient.ext.reader import Reader
+from amiclient.ext import superblock
 from amiclient.findings import Finding
 from amiclient.glance.model import architectures_differ
 from amiclient.glance.model import COMMAND_LINE
@@ -23,12 +30,16 @@ from amiclient.glance.model import Kind
 from amiclient.glance.model import PLAIN
 from amiclient.glance import retry
 from amiclient.glance.transfer import download
+from amiclient.glance.transfer import ranges
 from amiclient.glance.verify.context import Context
 from amiclient.glance.verify import rules
 from amiclient.progress import Progress
 from amiclient.rootfs import check
+from amiclient.rootfs import check_context
 from amiclient.rootfs import identify
 from amiclient.source import block
+from amiclient.source import disk
+from amiclient.source import filesystem
 from amiclient.source import probe
 from amiclient.source import qemu_headers
 from amiclient.source import qemu_nbd
@@ -36,6 +47,8 @@ from amiclient import sparse
 
 if TYPE_CHECKING:
     from openstack.image.v2 import _proxy
+
+LOG = logging.getLogger(__name__)
 
 #: Rules of ``ami check`` that are tried in another way here, or by what the
 #: records tell.
@@ -48,6 +61,22 @@ _HOPELESS = frozenset(
 
 #: Rules of ``ami check`` that are tried here as well.
 CHECKS = check.RULES - _OWN
+
+#: Those for which little of the data is needed, and so can be read where it
+#: lies.
+NEAR = frozenset(
+    {
+        'architecture',
+        'fstab-no-root',
+        'fstab-options',
+        'fstab-read-only',
+        'fstab-root-device',
+        'no-init',
+        'no-modules',
+        'no-os-release',
+        'ostree',
+    }
+)
 
 #: The file with the filesystem after its journal was replayed.
 _REPLAYED = 'replayed'
@@ -186,6 +215,12 @@ def _kernel(
     except errors.SourceError as error:
         yield _not_one(context, Kind.AKI, image, error)
         return
+    yield from _machine(context, image, kernel)
+
+
+def _machine(
+    context: Context, image: ImageRecord, kernel: identify.Kernel
+) -> Iterator[Finding]:
     own = kernel.architecture
     wanted = context.image.properties.get('architecture')
     if architectures_differ(own, wanted):
@@ -216,10 +251,38 @@ def _not_one(
 def _root(
     context: Context, image: ImageRecord, path: pathlib.Path
 ) -> Iterator[Finding]:
-    # What is in a disk image is a disk, whatever it begins or ends with.
-    plain = image.disk_format in PLAIN
-    title, renewal = context.title, context.renewal(Kind.AMI)
     found = probe.look(path)
+    seen = list(_told(context, found))
+    yield from seen
+    if not _HOPELESS.isdisjoint(each.rule for each in seen):
+        return
+    root = found.root_image()
+    plain = image.disk_format in PLAIN
+    if plain and root.size != root.superblock.size:
+        message = f'{context.title} has {root.size} bytes, its filesystem '
+        message += f'{root.superblock.size}: what comes after that is of no '
+        message += 'use, and an upload of the filesystem alone would leave it '
+        yield context.found('size', Kind.AMI, f'{message}out')
+    tools = e2fsprogs.Toolbox.of(root.superblock)
+    if root.superblock.needs_recovery:
+        # What e2fsck says before that means little; the data stays as it is,
+        # for it may be compared.
+        path = path.with_name(_REPLAYED)
+        sparse.copy(root.path, path)
+        tools.preen(path)
+    if not tools.check(path):
+        message = f'{context.title} has a damaged filesystem (e2fsck: '
+        message += f'{tools.objections(path)})'
+        yield context.found(
+            'damaged', Kind.AMI, message, advice=context.renewal(Kind.AMI)
+        )
+
+
+def _told(context: Context, found: probe.Probe) -> Iterator[Finding]:
+    """Tell what the first bytes tell."""
+    # What is in a disk image is a disk, whatever it begins or ends with.
+    plain = context.image.disk_format in PLAIN
+    title, renewal = context.title, context.renewal(Kind.AMI)
     if plain and found.boot_sector:
         message = f'{title} begins with a boot sector: Nova takes it for a '
         message += 'disk with partitions and refuses it'
@@ -230,13 +293,7 @@ def _root(
     except errors.SourceError as error:
         yield _no_filesystem(context, error)
         return
-    if plain and root.size != root.superblock.size:
-        message = f'{title} has {root.size} bytes, its filesystem '
-        message += f'{root.superblock.size}: what comes after that is of no '
-        message += 'use, and an upload of the filesystem alone would leave it '
-        yield context.found('size', Kind.AMI, f'{message}out')
     yield from rules.root_told(context, partitions=False)
-    tools = e2fsprogs.Toolbox.of(root.superblock)
     if root.superblock.needs_recovery:
         message = (
             f'{title} was not unmounted: its journal is replayed at each '
@@ -244,21 +301,12 @@ def _root(
         message += 'first boot'
         advice = f'to avoid that, {renewal}'
         yield context.found('journal', Kind.AMI, message, advice=advice)
-        # What e2fsck says before that means little; the data stays as it is,
-        # for it may be compared.
-        path = path.with_name(_REPLAYED)
-        sparse.copy(root.path, path)
-        tools.preen(path)
     elif not root.superblock.clean:
         why = 'has errors on record'
         if not root.superblock.has_journal:
             why = f'has no journal, and was not unmounted or {why}'
         message = f'{title} {why}: e2fsck runs at each first boot'
         yield context.found('unclean', Kind.AMI, message, advice=renewal)
-    if not tools.check(path):
-        message = f'{title} has a damaged filesystem (e2fsck: '
-        message += f'{tools.objections(path)})'
-        yield context.found('damaged', Kind.AMI, message, advice=renewal)
 
 
 def _no_filesystem(context: Context, error: errors.SourceError) -> Finding:
@@ -268,3 +316,169 @@ def _no_filesystem(context: Context, error: errors.SourceError) -> Finding:
 
 
 _LOOKS = {Kind.AMI: _root, Kind.AKI: _kernel, Kind.ARI: _ramdisk}
+
+
+def peek(context: Context, reading: ranges.Reading) -> list[Finding]:
+    """Read some of an AMI's data where it lies, and look at it.
+
+    Where that cannot be done, there is a note.
+    """
+    if context.viewer.reader:
+        LOG.info('%s: readers cannot download it', context.title)
+        return []
+    there = {
+        kind: image
+        for kind, image in context.images
+        if image.status == 'active'
+        and image.size
+        # What is of another format is a finding of its own already.
+        and (kind is Kind.AMI or image.may_be(kind))
+    }
+    found: list[Finding] = []
+    kernel: identify.Kernel | None = None
+    if (part := there.get(Kind.AKI)) is not None:
+        with (
+            _noted(context, Kind.AKI, part, found),
+            reading.opened(part) as medium,
+        ):
+            kernel = kernel_in(medium)
+            found += _machine(context, part, kernel)
+    if (image := there.get(Kind.AMI)) is not None:
+        with (
+            _noted(context, Kind.AMI, image, found),
+            reading.opened(image) as medium,
+        ):
+            found += _files(context, medium, kernel)
+    return found
+
+
+@contextlib.contextmanager
+def _noted(
+    context: Context, kind: Kind, image: ImageRecord, found: list[Finding]
+) -> Iterator[None]:
+    """Make a finding of an error."""
+    name = context.name(kind, image)
+    try:
+        yield
+    except errors.NotFoundError as error:
+        message = f'{name} cannot be read: {error}'
+        found.append(context.found('unreadable', kind, message))
+    except (errors.CloudError, errors.ProgramError) as error:
+        message = f'{name} was not looked into: {error}'
+        found.append(context.found('not-examined', kind, message))
+    except errors.SourceError as error:
+        found.append(
+            _no_filesystem(context, error)
+            if kind is Kind.AMI
+            else _not_one(context, kind, image, error)
+        )
+
+
+def kernel_in(medium: block.Medium) -> identify.Kernel:
+    """Take the data of an image for a kernel that hosts can start.
+
+    :raises SourceError: if it is none. :raises ProgramError: if a program
+        that decompresses it is missing. :raises CloudError: if it cannot be
+        read.
+    """
+    file, path = block.as_file(medium), pathlib.Path(medium.name)
+    kernel = identify.kernel_in(file, path)
+    if kernel is None:
+        head = medium.read(0, probe.HEAD)
+        what = probe.examine(head, medium.size, medium.name).phrase
+        raise errors.SourceError(f'{what}, not a Linux kernel')
+    if objection := kernel.objection(medium.name):
+        raise objection
+    return kernel
+
+
+def _files(
+    context: Context, medium: block.Medium, kernel: identify.Kernel | None
+) -> Iterator[Finding]:
+    image, title = context.image, context.title
+    if image.disk_format in PLAIN:
+        head = medium.read(0, probe.HEAD)
+        content = probe.examine(head, medium.size, medium.name)
+        if content.superblock or image.disk_format == Kind.AMI.value:
+            found = probe.Probe(
+                content.found,
+                content.superblock,
+                content.damage,
+                path=pathlib.Path(medium.name),
+                size=medium.size,
+                head=head,
+            )
+            seen = list(_told(context, found))
+            yield from seen
+            if not _HOPELESS.isdisjoint(each.rule for each in seen):
+                return
+    try:
+        inner = inside(image, medium)
+        case = check_context.Case(
+            reader=inner.reader,
+            head=inner.whole.medium.read(inner.root.start, superblock.OFFSET),
+            kernel=kernel,
+            ramdisk=None,
+            now=time.time(),
+            command_line=image.properties.get(COMMAND_LINE),
+        )
+        for each in check.examine(case, NEAR):
+            yield dataclasses.replace(each, about=Kind.AMI.noun)
+    except errors.DamagedError as error:
+        message = f'{title} has a damaged filesystem ({error.message})'
+        renewal = context.renewal(Kind.AMI)
+        yield context.found('damaged', Kind.AMI, message, advice=renewal)
+    except errors.SourceError as error:
+        message = f'{title} was not looked into: {error.message}'
+        yield context.found('not-examined', Kind.AMI, message)
+
+
+@dataclasses.dataclass(frozen=True)
+class Inside:
+    """The root filesystem in the data of an image.
+
+    :param whole: the disk that a guest sees.
+    :param root: what of it was taken.
+    :param reader: its files.
+    """
+
+    whole: disk.Disk
+    root: disk.Partition
+    reader: Reader
+
+
+def inside(image: ImageRecord, medium: block.Medium) -> Inside:
+    """Open the root filesystem in the data of an image.
+
+    :param medium: the data.
+    :raises SourceError: if there is none that can be read where it lies.
+    :raises CloudError: if the data cannot be read.
+    """
+    kind, name = image.disk_format, medium.name
+    if kind == 'qcow2':
+        medium = qemu_headers.qcow2_disk(medium)
+    elif kind not in PLAIN:
+        raise errors.UnsupportedError(
+            f'what is in a {kind} disk is only looked at once it was '
+            'downloaded',
+            subject=name,
+            hint='download it with openstack ami save',
+        )
+    whole = disk.look(
+        medium, qemu_nbd.DiskImage(pathlib.Path(name), 'raw', name)
+    )
+    first, *others = whole.partitions or (None,)
+    if first and not (first.number or first.superblock or others):
+        raise errors.UnsupportedError(
+            f'{first.what}, not an ext2, ext3 or ext4 filesystem', subject=name
+        )
+    root = whole.root()
+    if root is None or root.superblock is None:
+        raise errors.UnsupportedError(
+            f'a {whole.format} whose root filesystem is only looked at once '
+            'it was downloaded',
+            subject=name,
+            hint='download it with openstack ami save',
+        )
+    layout = filesystem.DiskLayout(whole.medium, root.start, root.superblock)
+    return Inside(whole, root, Reader(layout))

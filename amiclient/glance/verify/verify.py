@@ -13,6 +13,7 @@ from amiclient.glance import client
 from amiclient.glance import links
 from amiclient.glance.model import Kind
 from amiclient.glance import retry
+from amiclient.glance.transfer import ranges
 from amiclient.glance.verify import against
 from amiclient.glance.verify import context
 from amiclient.glance.verify import deep
@@ -64,6 +65,9 @@ def run(
     known = rules.gather(catalog, links.show(catalog, request.ami))
     found = list(rules.examine(known))
     if not request.is_deep and request.local is None:
+        told = {(finding.rule, finding.about) for finding in found}
+        near = deep.peek(known, ranges.Reading(proxy, request.patience))
+        found += [f for f in near if (f.rule, f.about) not in told]
         return findings.ranked(found)
     with (
         _local(request.local, progress) as local,

@@ -85,6 +85,8 @@ class Glance:
         self.members: dict[str, dict[str, str]] = {}
         self.data: dict[str, bytes] = {}
         self.others: dict[str, Any] = {'schemas/image': _SCHEMA}
+        #: Whether it gives parts of data.
+        self.ranges = True
         #: How many images a list shows, before it leads to the next ones.
         self.page = 1000
         #: What it claims of an image once it has its data, whatever it got.
@@ -136,6 +138,7 @@ class Glance:
             answer = self.reply(request)
             context.status_code = answer.status
             context.headers['Content-Type'] = answer.type
+            context.headers.update(answer.headers)
             return answer.content
 
         wire.register_uri(
@@ -222,10 +225,13 @@ class Glance:
         if data is None:
             return Answer(204)
         headers, status, size = {}, 200, len(data)
-        if wanted:
-            begin = int(wanted.removeprefix('bytes=').rstrip('-'))
-            headers['Content-Range'] = f'bytes {begin}-{size - 1}/{size}'
-            status, data = 206, data[begin:]
+        if wanted and self.ranges:
+            first, _, last = wanted.removeprefix('bytes=').partition('-')
+            begin, end = int(first), min(int(last or size), size - 1)
+            if begin > end:
+                return Answer(416, {'message': 'Invalid range'})
+            headers['Content-Range'] = f'bytes {begin}-{end}/{size}'
+            status, data = 206, data[begin : end + 1]
         return Answer(status, data, 'application/octet-stream', headers)
 
     def write(self, method: str, words: list[str], body: bytes) -> Answer:

@@ -2,14 +2,48 @@
 
 """What the tests of AMIs' health have in common."""
 
+import functools
 import json
+import pathlib
 import shlex
 import sqlite3
+import tempfile
 from typing import Any
 
+from amiclient import process
 from amiclient.tests.functional import base
+from amiclient.tests.unit.rootfs import checks
+from amiclient.tests.unit.rootfs import images
+from amiclient.tests.unit.rootfs import samples
 
 GIB = 2**30
+
+
+@functools.cache
+def root() -> bytes:
+    """Make a root filesystem with nothing to object to."""
+    with tempfile.TemporaryDirectory() as name:
+        path = images.image(
+            pathlib.Path(name),
+            checks.SOUND,
+            options=(*checks.OPTIONS, '-N', '128'),
+            size=1 << 20,
+        )
+        return path.read_bytes()
+
+
+@functools.cache
+def qcow2() -> bytes:
+    """Make a qcow2 image of it."""
+    with tempfile.TemporaryDirectory() as name:
+        path = pathlib.Path(name, 'root')
+        path.write_bytes(root())
+        target = path.with_name('qcow2')
+        process.run(
+            ['qemu-img', 'convert', '-c', '-O', 'qcow2', path, target],
+            access=None,
+        )
+        return target.read_bytes()
 
 
 class HealthCase(base.TestCase):
@@ -32,7 +66,16 @@ class HealthCase(base.TestCase):
 
     def content(self, noun) -> bytes:
         """Make the data of the kernel, or of the ramdisk."""
-        return f'a {noun}'.encode()
+        return self.data('aki' if noun == 'kernel' else 'ari')
+
+    @staticmethod
+    def data(disk_format) -> bytes:
+        """Make data that suits a format."""
+        if disk_format == 'aki':
+            return samples.bzimage()
+        if disk_format == 'qcow2':
+            return qcow2()
+        return samples.initramfs() if disk_format == 'ari' else root()
 
     def connect(self, user):
         """Connect to the cloud, once for each user."""
@@ -55,9 +98,11 @@ class HealthCase(base.TestCase):
         )
 
     def create(
-        self, name, disk_format, *, data=b'data', user='demo', **attributes
+        self, name, disk_format, *, data=b'', user='demo', **attributes
     ) -> str:
-        """Create an image; it stays queued if there is no data."""
+        """Create an image; it stays queued if its data is None."""
+        if data == b'':
+            data = self.data(disk_format)
         image = self.connect(user).image
         is_ours = disk_format in ('ami', 'aki', 'ari')
         body = {

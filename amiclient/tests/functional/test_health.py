@@ -101,7 +101,9 @@ class TestLinks(health.HealthCase):
         finding = self.assertNoRemedy('wrong-format', 'error')
         self.assertIn('has the format ari', finding['message'])
         self.assertAdvised('kernel', finding)
-        other = self.create('linux-2', 'raw')
+        other = self.create(
+            'linux-2', 'raw', data=self.data('aki'), container_format='aki'
+        )
         self.change(self.ami, kernel_id=other)
         finding = self.assertNoRemedy('wrong-format', 'warning')
         self.assertAdvised('kernel', finding)
@@ -143,14 +145,8 @@ class TestData(health.HealthCase):
 
     def test_min_disk_of_a_compact_format(self) -> None:
         # What counts is what the guest sees, as Glance has found out.
-        ami = self.create_ami(disk_format='qcow2', data=None)
-        self.overwrite(
-            ami,
-            status='active',
-            size=5,
-            virtual_size=3 * health.GIB,
-            os_hash_value='ab' * 64,
-        )
+        ami = self.create_ami(disk_format='qcow2')
+        self.overwrite(ami, virtual_size=3 * health.GIB)
         finding = self.provoked('min-disk', 'warning', ami=ami)
         self.assertIn('3 GiB', finding['message'])
 
