@@ -2,9 +2,9 @@
 
 """Disks with partitions: which of them holds the root filesystem.
 
-That is told by what is in them: an ext filesystem with the files of a root
-filesystem. Only where several could be meant, the type in the partition table
-decides, or the user.
+That is told by what is in them: a filesystem of ext or XFS with the files of a
+root filesystem. Only where several could be meant, the type in the partition
+table decides, or the user.
 """
 
 from collections.abc import Iterable
@@ -13,10 +13,12 @@ from collections.abc import Sequence
 import contextlib
 import dataclasses
 import pathlib
+from typing import Any
 
 from amiclient import errors
 from amiclient.ext.reader import Reader
 from amiclient.ext.superblock import Superblock
+from amiclient.files import Files
 from amiclient.source.block import Medium
 from amiclient.source.block import RawMedium
 from amiclient.source import fat
@@ -31,6 +33,8 @@ from amiclient.source import probe
 from amiclient.source import qemu_headers
 from amiclient.source import qemu_nbd
 from amiclient import units
+from amiclient.xfs.reader import XfsReader
+from amiclient.xfs.superblock import XfsSuperblock
 
 #: Any of these is in a root filesystem.
 ROOT_FILES = (
@@ -61,6 +65,8 @@ _LOADERS = (
 )
 
 _FAT = 'a FAT filesystem'
+_XFS = 'an XFS filesystem'
+_ITS = 'its partition'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,6 +84,7 @@ class Partition:
     :param partlabel: its PARTLABEL.
     :param what: what is in it, with an article.
     :param superblock: of its ext filesystem, if it has one that fits in.
+    :param xfs: that of its XFS filesystem, if it has one that is read here.
     :param foreign: whether libguestfs may find filesystems in it.
     :param fat: what its FAT filesystem is called, if it has one.
     :param is_root: whether that has the files of a root filesystem.
@@ -96,12 +103,18 @@ class Partition:
     partlabel: str
     what: str
     superblock: Superblock | None
+    xfs: XfsSuperblock | None
     foreign: bool
     fat: fat.FatVolume | None
     is_root: bool
     is_boot: bool
     is_usr: bool = False
     paths: tuple[str, ...] = ()
+
+    @property
+    def has_files(self) -> bool:
+        """Whether it has a filesystem of ext or XFS that is read here."""
+        return self.superblock is not None or self.xfs is not None
 
     @property
     def typed_root(self) -> bool:
@@ -128,14 +141,15 @@ class Partition:
     @property
     def label(self) -> str:
         """The label of its filesystem, if that can be told; or ''."""
-        named = self.superblock or self.fat
+        named = self.superblock or self.xfs or self.fat
         return '' if named is None else named.label
 
     @property
     def _uuid(self) -> str:
         if self.fat is not None:
             return self.fat.serial
-        return '' if self.superblock is None else self.superblock.uuid
+        named = self.superblock or self.xfs
+        return '' if named is None else named.uuid
 
     @property
     def shown(self) -> str:
@@ -202,15 +216,15 @@ class Disk:
                     subject=self.medium.name,
                     hint='choose another with --partition NUMBER',
                 )
-        ext = [each for each in parts if each.superblock]
-        roots = [each for each in ext if each.is_root]
+        own = [each for each in parts if each.has_files]
+        roots = [each for each in own if each.is_root]
         if not roots:
             self.refuse_apart(
                 each for each in self.partitions if each.typed_usr
             )
             if any(each.foreign for each in parts):
                 return None
-        rest = roots or [e for e in ext if not (e.is_boot or e.is_usr)]
+        rest = roots or [e for e in own if not (e.is_boot or e.is_usr)]
         typed = [each for each in rest if each.typed_root]
         for few in (rest, typed):
             if len(few) == 1:
@@ -240,8 +254,8 @@ class Disk:
         elif any(each.what == lvm.PHYSICAL for each in parts):
             hint = lvm.INCOMPLETE
         raise errors.SourceError(
-            f'no partition has an ext2, ext3 or ext4 filesystem with '
-            f'a root filesystem in it: {_listed(parts)}',
+            'no partition has an ext2, ext3 or ext4 filesystem, or one of '
+            f'XFS, with a root filesystem in it: {_listed(parts)}',
             subject=name,
             hint=hint,
         )
@@ -260,6 +274,22 @@ class Disk:
                 hint='an AMI has one filesystem: upload the disk as it is, '
                 'with "openstack image create --file"',
             )
+
+    def files(self, part: Partition) -> Files[Any]:
+        """Open a filesystem where it is.
+
+        One of ext may have a journal that is not replayed: then a file may be
+        missing or old.
+
+        :raises SourceError: if it is none that is read here, or is damaged.
+        """
+        if part.xfs is not None:
+            return _xfs_reader(self.medium, part.start)
+        if part.superblock is None:
+            raise errors.SourceError(f'{part.shown}, which is not read here')
+        return Reader(
+            filesystem.DiskLayout(self.medium, part.start, part.superblock)
+        )
 
     def boot(
         self, root: int, mounted: fstab.FstabEntry | None
@@ -354,10 +384,10 @@ def look(medium: Medium, image: qemu_nbd.DiskImage) -> Disk:
             uuid='',
         ),
     )
-    if table is None or (whole.superblock and not table.entries):
+    if table is None or (whole.has_files and not table.entries):
         return _with_volumes(Disk(medium, image, f'{kind} disk', (whole,)))
     found = tuple(_partition(medium, entry) for entry in table.entries)
-    if whole.superblock and not any(each.superblock for each in found):
+    if whole.has_files and not any(each.has_files for each in found):
         # An old boot sector, in a filesystem on the whole of the disk.
         return Disk(medium, image, f'{kind} disk', (whole,))
     notes = tuple(f'{medium.name}: {note}' for note in table.notes)
@@ -409,7 +439,8 @@ def _with_volumes(disk: Disk) -> Disk:
 
 def _partition(medium: Medium, entry: partitions.PartitionEntry) -> Partition:
     block, volume, is_root, is_boot, is_usr = None, None, False, False, False
-    foreign = False
+    files: Files[Any] | None = None
+    foreign, xfs = False, None
     if entry.end > medium.size or not entry.size:
         what = 'beyond the end of the disk'
     else:
@@ -418,21 +449,33 @@ def _partition(medium: Medium, entry: partitions.PartitionEntry) -> Partition:
         what, block = content.phrase, content.superblock
         foreign = content.found.foreign
     if block is not None and block.size > entry.size:
-        what, block = f'{what} that is longer than its partition', None
+        what, block = f'{what} that is longer than {_ITS}', None
     if block is not None:
         try:
-            reader = Reader(filesystem.DiskLayout(medium, entry.start, block))
+            files = Reader(filesystem.DiskLayout(medium, entry.start, block))
         except errors.DamagedError:
             what = 'a damaged ext2, ext3 or ext4 filesystem'
-        else:
-            # This has /sbin/init, too.
-            is_usr = _is_usr(reader)
-            is_root = not is_usr and _is_root(reader)
-            is_boot = not (is_root or is_usr) and _is_boot(reader)
+    elif what == _XFS:
+        try:
+            reader = _xfs_reader(medium, entry.start)
+            if reader.superblock.size > entry.size:
+                what, foreign = f'{what} that is longer than {_ITS}', False
+            else:
+                files, xfs, foreign = reader, reader.superblock, False
+        except errors.UnsupportedError as error:
+            what = f'{what} ({error.message})'
+        except errors.DamagedError:
+            # What libguestfs says of it is what Linux does.
+            pass
     elif what == _FAT:
         volume = fat.fat_volume(head)
     elif entry.type_name and what == 'unrecognised data':
         what = f'{entry.type_name} ({what})'
+    if files is not None:
+        # This has /sbin/init, too.
+        is_usr = _is_usr(files)
+        is_root = not is_usr and _is_root(files)
+        is_boot = not (is_root or is_usr) and _is_boot(files)
     return Partition(
         number=entry.number,
         start=entry.start,
@@ -443,6 +486,7 @@ def _partition(medium: Medium, entry: partitions.PartitionEntry) -> Partition:
         partlabel=entry.label,
         what=what,
         superblock=block,
+        xfs=xfs,
         foreign=foreign,
         fat=volume,
         is_root=is_root,
@@ -451,14 +495,21 @@ def _partition(medium: Medium, entry: partitions.PartitionEntry) -> Partition:
     )
 
 
-def _is_root(reader: Reader) -> bool:
+def _xfs_reader(medium: Medium, start: int) -> XfsReader:
+    def read(offset: int, count: int) -> bytes:
+        return medium.read(start + offset, count)
+
+    return XfsReader(read)
+
+
+def _is_root(reader: Files[Any]) -> bool:
     try:
         return any(reader.find(path, follow=False) for path in ROOT_FILES)
     except errors.SourceError:
         return False
 
 
-def _is_boot(reader: Reader) -> bool:
+def _is_boot(reader: Files[Any]) -> bool:
     try:
         names = reader.names('/')
     except errors.SourceError:
@@ -469,7 +520,7 @@ def _is_boot(reader: Reader) -> bool:
     )
 
 
-def _is_usr(reader: Reader) -> bool:
+def _is_usr(reader: Files[Any]) -> bool:
     try:
         found = reader.find('/lib/os-release') or reader.find('/lib/systemd')
     except errors.SourceError:

@@ -11,11 +11,12 @@ from collections.abc import Callable, Set
 import dataclasses
 import pathlib
 import re
+from typing import Any
 import uuid
 
 from amiclient.ext import reader
-from amiclient.ext.reader import Reader
 from amiclient.ext.superblock import Superblock
+from amiclient.files import Files
 
 PATH = '/etc/fstab'
 
@@ -335,13 +336,12 @@ def identity(data: bytes) -> FstabIdentity:
     return FstabIdentity()
 
 
-def entries(image: pathlib.Path, top: str = '') -> tuple[FstabEntry, ...]:
+def entries(tree: Files[Any], top: str = '') -> tuple[FstabEntry, ...]:
     """Read what a root filesystem says that is mounted.
 
     :param top: the directory that is the root.
     """
-    with reader.opened(image) as tree:
-        return parse(read(tree, top))
+    return parse(read(tree, top))
 
 
 def boot_mounts(image: pathlib.Path) -> tuple[FstabEntry, ...]:
@@ -349,7 +349,8 @@ def boot_mounts(image: pathlib.Path) -> tuple[FstabEntry, ...]:
 
     :returns: what is on /boot first, if that is not within.
     """
-    found = entries(image)
+    with reader.opened(image) as tree:
+        found = entries(tree)
     return tuple(
         entry
         for path in _BOOTS
@@ -358,7 +359,7 @@ def boot_mounts(image: pathlib.Path) -> tuple[FstabEntry, ...]:
     )
 
 
-def read(tree: Reader, top: str = '') -> str:
+def read(tree: Files[Any], top: str = '') -> str:
     """Read the file; nothing if there is none."""
     return decoded(tree.read_file(top + PATH, LIMIT) or b'')
 

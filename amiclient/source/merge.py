@@ -7,17 +7,19 @@ is taken as it is. Else a new one is made, with the files of all of them and
 the name of the root filesystem: a server has no other partitions.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import dataclasses
 import os
 import pathlib
+from typing import Any
 import uuid
 
 from amiclient import confinement
 from amiclient import errors
 from amiclient.ext import reader
 from amiclient.ext import superblock
+from amiclient.files import Files
 from amiclient import process
 from amiclient.progress import Progress
 from amiclient.progress import Task
@@ -127,9 +129,12 @@ class Merger:
         if root is None:
             return self._look_in(image)
         self.copy(root, image)
-        deployed, boot = self._deployed(root, image)
+        with self._opened(root, image) as files:
+            deployed, boot = self._deployed(root, files)
+            top = deployed.path if deployed else ''
+            entries = fstab.entries(files, top)
         found = mounts.find(
-            fstab.entries(image, deployed.path if deployed else ''),
+            entries,
             self._disk.partitions,
             self._wanted.leave_out,
             name=self._name,
@@ -140,7 +145,7 @@ class Merger:
         if any(each.part.foreign for each in found.found) or (
             found.missing and foreign
         ):
-            image.unlink()
+            image.unlink(missing_ok=True)
             return self._look_in(image)
         # A disk without partitions has never had the rest.
         problems = [
@@ -151,34 +156,31 @@ class Merger:
         problems += [
             (each.entry, each.part.what)
             for each in found.found
-            if each.part.superblock is None and each.part.fat is None
+            if not each.part.has_files and each.part.fat is None
         ]
         mounts.refuse(problems, self._name)
         if deployed is None:
-            self._refuse_bare(image, found)
-        if found.found or deployed is not None:
-            self._merge(image, found.found)
+            self._refuse_bare(root, image, found)
+        if found.found or deployed is not None or root.superblock is None:
+            self._merge(root, image, found.found)
         return self._taken(root.number, found)
 
     def _deployed(
-        self, root: Partition, image: pathlib.Path
+        self, root: Partition, files: Files[Any]
     ) -> tuple[ostree.Deployment | None, Partition | None]:
         """Find the system of ostree that boots, and its /boot.
 
         That is mounted as a unit of the system says, if fstab does not.
+
+        :param files: of the root filesystem.
         """
-        with reader.opened(image) as files:
-            part = self._disk.boot(root.number, None)
+        part = self._disk.boot(root.number, None)
+        boot = None
+        if part is not None and part.has_files:
+            boot = self._disk.files(part)
+        if any(files.names(ostree.ENTRIES)):
             boot = None
-            if part is not None and part.superblock is not None:
-                boot = reader.Reader(
-                    filesystem.DiskLayout(
-                        self._disk.medium, part.start, part.superblock
-                    )
-                )
-            if any(files.names(ostree.ENTRIES)):
-                boot = None
-            found = ostree.find(ostree.BlockFiles(files, boot), self._name)
+        found = ostree.find(ostree.BlockFiles(files, boot), self._name)
         return found, None if found is None or boot is None else part
 
     def boot(self, taken: Taken, image: pathlib.Path) -> esp.BootFilesystem:
@@ -189,9 +191,11 @@ class Merger:
         if boot is not None and boot.fat is None and '/boot' in taken.merged:
             boot = None
         name = self._name
-        if boot is not None and boot.superblock is not None:
+        if boot is not None and boot.has_files:
             target = self._place / 'boot.img'
             self.copy(boot, target)
+            if boot.superblock is None:
+                self._merge(boot, target, (), rooted=False)
             return esp.BootFilesystem(target, boot)
         if boot is not None and boot.fat is None:
             note = (
@@ -218,7 +222,9 @@ class Merger:
         return esp.BootFilesystem(notes=(note,))
 
     def copy(self, part: Partition, target: pathlib.Path) -> None:
-        """Copy one ext filesystem, and bring it in order.
+        """Copy an ext filesystem, and bring it in order.
+
+        One of XFS that is read here is in order where it is.
 
         :raises AmiError: as :func:`amiclient.source.filesystem.take` does.
         """
@@ -235,7 +241,10 @@ class Merger:
         )
 
     def _refuse_bare(
-        self, image: pathlib.Path, found: mounts.Mounts[Partition]
+        self,
+        root: Partition,
+        image: pathlib.Path,
+        found: mounts.Mounts[Partition],
     ) -> None:
         """Refuse a root filesystem whose /usr is elsewhere, unknown to it."""
         usr = [
@@ -246,7 +255,7 @@ class Merger:
         known = (*(e.path for e in found.found), *self._wanted.leave_out)
         if not usr or '/usr' in known:
             return
-        with reader.opened(image) as files:
+        with self._opened(root, image) as files:
             if not files.names('/usr'):
                 self._disk.refuse_apart(usr)
 
@@ -344,6 +353,8 @@ class Merger:
         origin: MergedOrigin,
         label: str,
         identity: str,
+        *,
+        rooted: bool = True,
     ) -> None:
         """Make a filesystem with the name of the one that was the root.
 
@@ -352,68 +363,100 @@ class Merger:
         own = None
         with contextlib.suppress(ValueError):
             own = uuid.UUID(identity)
-        build.temporary_image(
+        request = build.BuildRequest(
             self._wanted.source,
-            origin,
-            image.parent,
-            headroom=self._wanted.options.headroom,
+            image,
+            options=units.FilesystemOptions(self._wanted.options.headroom),
             label=label if len(label.encode()) <= _LABEL else None,
             identity=own,
-            progress=self._progress,
+            durable=False,
+            rooted=rooted,
         )
+        build.execute(build.plan(request, origin), progress=self._progress)
 
     def _merge(
         self,
+        root: Partition,
         image: pathlib.Path,
         found: Sequence[mounts.Mount[Partition]],
+        *,
+        rooted: bool = True,
     ) -> None:
-        """Put the files of a root filesystem and of others into a new one."""
-        known = superblock.read(image)
+        """Put the files of a filesystem and of others into a new one.
+
+        :param image: a copy of the first, if it is ext; and the new one.
+        :param rooted: whether it has to be a root filesystem.
+        """
         first = image.with_name('first.img')
-        image.rename(first)
-        copies = {}
-        for number, each in enumerate(found):
-            if each.part.superblock is not None:
-                copies[each.path] = self._place / f'mounted-{number}.img'
-                self.copy(each.part, copies[each.path])
+        if root.superblock is not None:
+            image.rename(first)
+        copies = [
+            self._place / f'mounted-{number}.img'
+            for number in range(len(found))
+        ]
+        for each, copy in zip(found, copies, strict=True):
+            self.copy(each.part, copy)
 
         def fill(tree: file_tree.FileTree, task: Task) -> None:
-            self._fill(first, tree, task)
-            for each in found:
+            self._fill(first, tree, task, part=root)
+            for each, copy in zip(found, copies, strict=True):
                 at = fstab.encoded(each.at).strip(b'/')
-                if each.path in copies:
-                    self._fill(copies[each.path], tree, task, at)
-                else:
-                    fat.fill(
-                        self._disk.medium,
-                        each.part.start,
-                        each.part.size,
-                        tree,
-                        task,
-                        at=at,
-                        options=each.entry.options,
-                    )
+                if each.part.fat is None:
+                    self._fill(copy, tree, task, part=each.part, at=at)
+                    continue
+                fat.fill(
+                    self._disk.medium,
+                    each.part.start,
+                    each.part.size,
+                    tree,
+                    task,
+                    at=at,
+                    options=each.entry.options,
+                )
 
-        size = sum(
-            superblock.read(path).in_use for path in (first, *copies.values())
+        size = self._in_use(root, first) + sum(
+            self._in_use(each.part, copy)
+            for each, copy in zip(found, copies, strict=True)
         )
-        origin = MergedOrigin(size, fill)
-        self._build(image, origin, known.label, known.uuid)
+        self._build(
+            image,
+            MergedOrigin(size, fill),
+            root.label,
+            root.tags.uuid,
+            rooted=rooted,
+        )
+
+    def _in_use(self, part: Partition, copy: pathlib.Path) -> int:
+        if part.superblock is not None:
+            return superblock.read(copy).in_use
+        return part.xfs.in_use if part.xfs is not None else 0
+
+    @contextlib.contextmanager
+    def _opened(
+        self, part: Partition | None, copy: pathlib.Path
+    ) -> Iterator[Files[Any]]:
+        """Open a filesystem: where it is, or its copy if it has one."""
+        if part is not None and part.xfs is not None:
+            with errors.about(self._name):
+                yield self._disk.files(part)
+        else:
+            with errors.renamed(copy, self._name), reader.opened(copy) as its:
+                yield its
 
     def _fill(
         self,
         copy: pathlib.Path,
         tree: file_tree.FileTree,
         task: Task,
+        *,
+        part: Partition | None = None,
         at: bytes = b'',
         top: str = '/',
     ) -> None:
-        """Move the files of a copy into a tree."""
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(errors.renamed(copy, self._name))
-            files = stack.enter_context(reader.opened(copy))
+        """Move the files of a filesystem into a tree."""
+        with self._opened(part, copy) as files:
             ext_files.fill(files, tree, task, at=at, top=top)
-        copy.unlink()
+        copy.unlink(missing_ok=True)
 
 
 def _make_empty(path: pathlib.Path) -> None:

@@ -187,7 +187,7 @@ class Explorer:
         for part in self._disk.partitions:
             if part.paths:
                 continue
-            if part.superblock or part.fat or part.foreign:
+            if part.has_files or part.fat or part.foreign:
                 volume = self._volume(self._device(part), part)
                 if volume is not None:
                     yield volume

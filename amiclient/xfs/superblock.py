@@ -120,10 +120,10 @@ def load(read: Read) -> XfsSuperblock:
 
 
 def _parse(data: bytes) -> XfsSuperblock:
-    if len(data) < _LARGEST_SECTOR or data[:4] != _MAGIC:
-        raise damaged('it has no superblock')
     version = _u16(data, 100)
     number = version & _NUMBER
+    if len(data) < _LARGEST_SECTOR or data[:4] != _MAGIC or not number:
+        raise damaged('it has no superblock')
     _refuse_unknown(data, version)
     block_log, sector_log, inode_log, slot_log, group_log = data[120:125]
     directory_log = data[192]
@@ -179,21 +179,19 @@ def _parse(data: bytes) -> XfsSuperblock:
 
 
 def _refuse_unknown(data: bytes, version: int) -> None:
-    number = version & _NUMBER
+    # What a log holds by the last of them, only a newer kernel replays.
     unknown = (
-        # What a log holds by these, only a newer kernel replays.
-        _u32(data, 216) & ~_KNOWN | _u32(data, 220) if number == 5 else 0
+        _u32(data, 216) & ~_KNOWN | _u32(data, 220)
+        if version & _NUMBER == 5
+        else 0
     )
     if (
-        number not in (4, 5)
+        version & _NUMBER not in (4, 5)
         or not version & _DIRECTORIES_2
         or version & _SHARED
         or unknown
     ):
-        raise errors.UnsupportedError(
-            f'it has features that are not known here: version '
-            f'{version:#x}, {unknown:#x}'
-        )
+        raise errors.UnsupportedError('it has features that are not known')
     if _u64(data, 16) or _u64(data, 24):
         raise errors.UnsupportedError('it has a realtime device')
     if not _u64(data, 48):

@@ -78,13 +78,13 @@ def old(
 def mounted(
     image: pathlib.Path, place: pathlib.Path, how: str = 'rw'
 ) -> Iterator[None]:
-    """Mount one.
+    """Mount one, or another filesystem.
 
     :raises ProgramError: if that cannot be done here.
     """
     if os.geteuid():
         raise errors.ProgramError('only root mounts')
-    argv = ['mount', '-t', 'xfs', '-o', f'loop,{how}', image, place]
+    argv = ['mount', '-o', f'loop,{how}', image, place]
     process.run(argv, access=None)
     try:
         yield

@@ -9,9 +9,9 @@ import stat
 import struct
 from typing import Any, NamedTuple
 
-#: FS_IOC_GETFLAGS, and the flag that XFS has no other word for.
+#: FS_IOC_GETFLAGS, and what says how a file is stored, not what it is like.
 _GET_FLAGS = 0x80086601
-_EXTENDED = 0x80000
+_STORED = 0x80000 | 0x1000
 
 #: What XFS shows twice.
 _LISTS = 'trusted.SGI_ACL_'
@@ -53,7 +53,7 @@ def _shown(path: bytes) -> Shown:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOATIME)
         try:
             data: Any = fcntl.ioctl(descriptor, _GET_FLAGS, bytes(8))
-            flags = struct.unpack_from('=I', data)[0] & ~_EXTENDED
+            flags = struct.unpack_from('=I', data)[0] & ~_STORED
             if kind == stat.S_IFREG:
                 ranges = _ranges(descriptor, status.st_size)
                 digest = _digest(descriptor, ranges)
