@@ -280,14 +280,6 @@ class Merger:
         """Have libguestfs read what nothing else here does."""
         output = self._place / 'copied.img'
         wanted = self._wanted
-        encrypted = [
-            f'partition {part.number} of {self._name}'
-            for part in self._disk.partitions
-            if part.what == volumes.LUKS
-        ]
-        if encrypted and (wanted.luks_key_file or wanted.ask_secret is None):
-            # It takes a while until the appliance needs it.
-            self._key(encrypted[0])
         try:
             process.find('guestfish')
         except errors.ProgramError as error:
@@ -297,6 +289,14 @@ class Merger:
                 subject=self._name,
                 hint=error.hint,
             ) from error
+        encrypted = [
+            f'partition {part.number} of {self._name}'
+            for part in self._disk.partitions
+            if part.what == volumes.LUKS
+        ]
+        if encrypted and (wanted.luks_key_file or wanted.ask_secret is None):
+            # It takes a while until the appliance needs it.
+            self._key(encrypted[0])
         with contextlib.ExitStack() as stack:
             place = stack.enter_context(appliance.meeting_place(self._place))
             served = stack.enter_context(
