@@ -108,12 +108,16 @@ class FileTree:
         size: int,
         ranges: Iterable[tuple[int, int]],
         read: writer.Read,
+        *,
+        punch: bool = False,
     ) -> None:
         """Add a regular file.
 
         :param size: bytes.
         :param ranges: where it has data, as offset and length, ascending.
         :param read: is asked for them one after the other.
+        :param punch: whether many zeros on end are holes; then, it has no
+            others.
         """
         self._refuse_ids(path, node)
         # The old format of GNU tar fills its map up with nothing at byte 0.
@@ -130,7 +134,10 @@ class FileTree:
             read = _remembering(read, head)
         try:
             keeping = self._keeping(path, size, read)
-            self._writer.store(node, size, ranges, keeping)
+            if punch:
+                self._writer.store_punched(node, size, keeping)
+            else:
+                self._writer.store(node, size, ranges, keeping)
         except nodes.PathError as error:
             raise self.refused(path, str(error)) from error
         self._put(path, node)

@@ -11,7 +11,7 @@ Protocol 1.12, section 4.1.4 (NM); Documentation/filesystems/squashfs.rst of
 the kernel.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 import contextlib
 import dataclasses
 import logging
@@ -63,6 +63,11 @@ _USUAL = (
     'arch/aarch64/airootfs.sfs',
     'image.squashfs',
 )
+
+
+#: What the installer of Ubuntu can install, and bytes of that at most.
+_LISTED = 'casper/install-sources.yaml'
+_LIST = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,16 +158,24 @@ def _check(file: BinaryIO, name: str) -> None:
         )
 
 
-def root_in(path: pathlib.Path, name: str) -> tuple[str, opening.Slice]:
+def root_in(
+    path: pathlib.Path, name: str
+) -> tuple[str, tuple[opening.Slice, ...]]:
     """Find the root filesystem in an ISO image: its name, and where it is.
 
     :param name: what to call the image in errors.
+    :returns: several are layers of each other, the lowest first.
     :raises SourceError: if there is none, or several may be meant, or it is
         damaged.
     """
     found = {}
+    listed = b''
     with opening.opened(path, wanted='an ISO 9660 image') as file:
         for each in _IsoReader(file, name).files():
+            if each.name.lower() == _LISTED:
+                listed = sparse.read_at(
+                    file.fileno(), min(each.size, _LIST), each.start
+                )
             head = sparse.read_at(
                 file.fileno(), min(each.size, probe.HEAD), each.start
             )
@@ -172,9 +185,12 @@ def root_in(path: pathlib.Path, name: str) -> tuple[str, opening.Slice]:
     for usual in _USUAL:
         for inner, slice in found.items():
             if inner.lower() == usual:
-                return inner, slice
+                return inner, (slice,)
     if len(found) == 1:
-        return next(iter(found.items()))
+        inner, slice = next(iter(found.items()))
+        return inner, (slice,)
+    if layers := _layers(listed, found, name):
+        return layers[-1], tuple(found[each] for each in layers)
     if not found:
         raise errors.SourceError(
             'an ISO 9660 image in which no root filesystem was found: neither '
@@ -189,6 +205,45 @@ def root_in(path: pathlib.Path, name: str) -> tuple[str, opening.Slice]:
         hint='take the right one out, with xorriso -osirrox on -extract, and '
         'give that',
     )
+
+
+def _layers(listed: bytes, found: Collection[str], name: str) -> list[str]:
+    """Name the layers of what the installer of Ubuntu installs by default.
+
+    Their names say on what they are: ``a.b.squashfs`` on ``a.squashfs``.
+
+    :param listed: its list; empty if there is none.
+    """
+    # Not at the top: it takes a while.
+    import yaml
+
+    try:
+        entries = yaml.safe_load(listed)
+    except (yaml.YAMLError, RecursionError, ValueError):
+        return []
+    chosen = ''
+    for entry in entries if isinstance(entries, list) else ():
+        if isinstance(entry, dict) and entry.get('default') is True:
+            chosen = str(entry.get('path', ''))
+    stem, dot, suffix = chosen.rpartition('.')
+    if not dot:
+        return []
+    parts = stem.split('.')
+    top = _LISTED.partition('/')[0]
+    wanted = [
+        f'{top}/{".".join(parts[: count + 1])}.{suffix}'
+        for count in range(len(parts))
+    ]
+    known = {each.lower(): each for each in found}
+    for each in wanted:
+        if each.lower() not in known:
+            raise errors.SourceError(
+                f'{_LISTED} in it names {errors.shown(chosen, 200)}, and '
+                f'{errors.shown(each, 200)} is not there',
+                subject=name,
+                hint='get it again from where it came',
+            )
+    return [known[each.lower()] for each in wanted]
 
 
 class _IsoReader:
@@ -212,7 +267,7 @@ class _IsoReader:
             for each in self._whole(directory):
                 if each.flags & _DIRECTORY:
                     waiting.append(each)
-                elif each.size >= _SECTOR:
+                elif each.size >= _SECTOR or each.name.lower() == _LISTED:
                     if each.start + each.size > self._size:
                         raise self._damaged(
                             f'{errors.shown(each.name, 200)} in it goes '

@@ -12,6 +12,7 @@ from amiclient import errors
 from amiclient.progress import Task
 from amiclient.source import directory
 from amiclient.source import file_tree
+from amiclient.source import live
 from amiclient.source import oci
 from amiclient.source import opening
 from amiclient.source import probe
@@ -117,7 +118,39 @@ class ArchiveOrigin:
                     subject=tree.name,
                     hint='openstack ami upload takes filesystems and disks',
                 )
-            tar.fill(stream, tree, task, strip=self.strip)
+            # sqfs2tar knows no holes.
+            punch = self.format == 'squashfs'
+            tar.fill(stream, tree, task, strip=self.strip, punch=punch)
+
+
+@dataclasses.dataclass(frozen=True)
+class OverlayOrigin:
+    """Filesystems of a live medium, over each other as overlayfs has them.
+
+    :param layers: where they are, the lowest first.
+    :param directory: private, for one at a time.
+    :param name: what to call it in errors.
+    """
+
+    layers: tuple[opening.Slice, ...]
+    directory: pathlib.Path
+    name: str
+    kind: str = 'a live medium'
+    format: str = 'squashfs'
+
+    @property
+    def size(self) -> int:
+        """Bytes of the layers, as they are stored."""
+        return sum(layer.size or 0 for layer in self.layers)
+
+    def fill(self, tree: file_tree.FileTree, task: Task) -> None:
+        """Apply one layer after the other."""
+        for layer in self.layers:
+            path = self.directory / 'layer.squashfs'
+            layer.copy(path)
+            with live.opened(path, self.name) as stream:
+                tar.fill(stream, tree, task, overlay=True, punch=True)
+            path.unlink()
 
 
 @dataclasses.dataclass(frozen=True)

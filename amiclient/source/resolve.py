@@ -376,8 +376,13 @@ class _Opener:
         """Take what is neither a disk nor files, but holds one of these."""
         name = self._shown
         if found.holds == 'iso':
-            inner, slice = live.root_in(path, name)
+            inner, slices = live.root_in(path, name)
             self._within = f'{errors.shown(inner, 200)} in an ISO image'
+            slice, *rest = slices
+            if rest:
+                where = f'{self._within}, in {len(slices)} layers'
+                self._notes += (f'{name}: its root filesystem is {where}',)
+                return origins.OverlayOrigin(slices, self._place(), name)
             if contents.disk_kind(slice, name):
                 self._slice = slice
                 return Source(root=path)

@@ -91,6 +91,7 @@ _STAR = slice(508, 512)
 _FLAGS = 'SCHILY.fflags'
 _XATTR = 'SCHILY.xattr.'
 _LIBARCHIVE_XATTR = 'LIBARCHIVE.xattr.'
+_OVERLAY = 'trusted.overlay.'
 _SELINUX = 'RHT.security.selinux'
 _LISTS = {
     'SCHILY.acl.access': attributes.ACCESS,
@@ -120,16 +121,26 @@ def fill(
     *,
     strip: int = 0,
     layer: bool = False,
+    overlay: bool = False,
+    punch: bool = False,
 ) -> None:
     """Take everything that is in an archive.
 
     :param strip: how many directories names lose at their beginning.
-    :param layer: whether it is a layer over what is in the tree already.
+    :param layer: whether it is a layer over what is in the tree already, of a
+        container image.
+    :param overlay: the same, of overlayfs.
+    :param punch: whether many zeros on end are holes of a file, for it had no
+        other way to say so.
     :raises SourceError: if it is damaged, cut short, no archive of files, or
         has something in it that a filesystem cannot have.
     """
-    placing: _Placing = _LayerPlacing(tree) if layer else _Placing(tree, strip)
-    _TarReader(stream, tree, task, placing).run()
+    placing = _Placing(tree, strip)
+    if layer:
+        placing = _LayerPlacing(tree)
+    elif overlay:
+        placing = _OverlayPlacing(tree)
+    _TarReader(stream, tree, task, placing, punch).run()
 
 
 def reader(stream: streams.Stream | BinaryIO) -> tarfile.TarFile:
@@ -319,6 +330,47 @@ class _LayerPlacing(_Placing):
             raise self._tree.refused(path, str(error)) from error
 
 
+class _OverlayPlacing(_Placing):
+    """A layer of overlayfs.
+
+    Source: Documentation/filesystems/overlayfs.rst of Linux: a whiteout is a
+    character device 0/0, and what hides all that was in a directory is an
+    attribute of it.
+    """
+
+    def __init__(self, tree: file_tree.FileTree) -> None:
+        super().__init__(tree)
+        self._placed: set[bytes] = set()
+
+    def place(self, member: tarfile.TarInfo) -> bytes | None:
+        path = b'/'.join(nodes.parts(_bytes(member.name)))
+        headers = member.pax_headers
+        overlaid = {
+            key.removeprefix(_XATTR + _OVERLAY): value
+            for key, value in headers.items()
+            if key.startswith(_XATTR + _OVERLAY)
+        }
+        member.pax_headers = {
+            key: value
+            for key, value in headers.items()
+            if not key.startswith(_XATTR + _OVERLAY)
+        }
+        if overlaid.keys() & {'redirect', 'metacopy'}:
+            raise self._tree.refused(
+                path, 'a layer of overlayfs has only a part of it'
+            )
+        if member.ischr() and (member.devmajor, member.devminor) == (0, 0):
+            self._tree.remove(path, kept=self._placed)
+            return None
+        if not member.isdir():
+            # Else, it is merged with what is there.
+            self._tree.remove(path, kept=self._placed)
+        elif overlaid.get('opaque') == 'y':
+            self._tree.remove(path, kept=self._placed, inside=True)
+        self._placed.add(path)
+        return path
+
+
 def _is_whiteout(path: bytes, member: tarfile.TarInfo) -> bool:
     name = path.rpartition(b'/')[2]
     return member.isreg() and not member.size and name.startswith(_WHITEOUT)
@@ -331,11 +383,13 @@ class _TarReader:
         tree: file_tree.FileTree,
         task: progress.Task,
         placing: _Placing,
+        punch: bool,
     ) -> None:
         self._stream = stream
         self._tree = tree
         self._task = task
         self._placing = placing
+        self._punch = punch
         self._position = 0
 
     def run(self) -> None:
@@ -390,7 +444,12 @@ class _TarReader:
         else:
             ranges = cast(list[tuple[int, int]], member.sparse)
         self._tree.add_file(
-            path, node, member.size, ranges, self._reader(archive, member)
+            path,
+            node,
+            member.size,
+            ranges,
+            self._reader(archive, member),
+            punch=self._punch,
         )
 
     def _unknown(self, path: bytes, kind: bytes) -> SourceError:

@@ -40,6 +40,7 @@ _NANO = 10**9
 
 #: Bytes that are read and written at a time.
 _CHUNK = 1 << 20
+_ZEROS = bytes(_CHUNK)
 
 #: What a file can have at most: its blocks have 32-bit numbers.
 _LARGEST_FILE = (2**32 - 1) * placement.BLOCK
@@ -112,6 +113,35 @@ class Writer:
                 digest.update(data)
                 self.write(physical * placement.BLOCK + inside, data)
                 offset, length = offset + part, length - part
+        node.digest = digest.digest()
+
+    def store_punched(self, node: nodes.Node, size: int, read: Read) -> None:
+        """Write the content of a regular file, with holes for many zeros.
+
+        :param size: bytes.
+        :param read: is asked for all of them, in order.
+        """
+        if size > _LARGEST_FILE:
+            raise nodes.PathError('the file is too large for ext4')
+        node.size = size
+        digest = hashlib.sha256(size.to_bytes(8, 'little'))
+        for offset in range(0, size, _CHUNK):
+            data = read(offset, min(_CHUNK, size - offset))
+            digest.update(data)
+            if data == _ZEROS:
+                continue
+            blocks = -(-len(data) // placement.BLOCK)
+            for start, count in self.space.take(blocks):
+                first = offset // placement.BLOCK
+                piece = data[: count * placement.BLOCK]
+                self.write(start * placement.BLOCK, piece)
+                data, offset = data[len(piece) :], offset + len(piece)
+                if node.extents:
+                    before, there, length = node.extents[-1]
+                    if (before + length, there + length) == (first, start):
+                        node.extents.pop()
+                        first, start, count = before, there, length + count
+                node.extents.append((first, start, count))
         node.digest = digest.digest()
 
     def discard(self, released: Iterable[nodes.Node]) -> None:

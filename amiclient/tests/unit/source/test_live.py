@@ -2,15 +2,19 @@
 
 """squashfs, alone and in ISO images as live media have it."""
 
+import contextlib
+import hashlib
 import os
 import pathlib
 import shutil
+import stat
 import struct
 import subprocess
 
 import fixtures
 
 from amiclient import errors
+from amiclient import process
 from amiclient.source import resolve
 from amiclient.tests import base
 from amiclient.tests.disks import triple
@@ -107,6 +111,36 @@ class TestSquashfs(LiveCase):
         (self.tree / 'aaa').write_bytes(os.urandom(40 * MIB))
         self.check(self.squashfs('s', '-noI', '-noD', '-noF'))
 
+    def test_holes(self) -> None:
+        """sqfs2tar writes zeros for them."""
+        path = self.tree / 'hole'
+        with path.open('wb') as file:
+            file.write(b'begin')
+            file.truncate(200 * MIB + 5)
+            file.seek(100 * MIB + 100)
+            file.write(b'middle')
+        blank = self.tree / 'zeros'
+        blank.write_bytes(bytes(5000))
+        os.truncate(self.tree / 'usr/bin/a', 4 * MIB)
+        choice = resolve.Choice(work_directory=self.work)
+        with resolve.opened(self.squashfs(), choice) as source:
+            process.run(['e2fsck', '-f', '-n', source.root], access=None)
+            tree = exttree.read_tree(source.root)
+            self.assertLess(source.root.stat().st_size, 40 * MIB)
+        found = tree[b'/hole']
+        self.assertEqual(200 * MIB + 5, found.size)
+        made = self.directory / 'made'
+        with made.open('wb') as file:
+            file.write(b'begin')
+            file.seek(100 * MIB + 100)
+            file.write(b'middle')
+            file.truncate(200 * MIB + 5)
+        with made.open('rb') as file:
+            self.assertEqual(
+                hashlib.file_digest(file, 'sha256').hexdigest(), found.sha256
+            )
+        self.assertEqual(5000, tree[b'/zeros'].size)
+
     def test_build(self) -> None:
         choice = resolve.Choice(work_directory=self.work)
         with resolve.origin(self.squashfs(), choice) as (origin, _):
@@ -192,6 +226,83 @@ class TestIso(LiveCase):
                 '-r',
             )
         )
+
+    def layered(self, listed: str) -> pathlib.Path:
+        """Make a medium as that of Ubuntu, with three layers."""
+        (self.tree / 'etc/conf.d').mkdir()
+        for name in ('etc/gone', 'etc/conf.d/old', 'usr/lib/file'):
+            (self.tree / name).write_text('lower')
+        (self.tree / 'usr/lib/directory').mkdir()
+        (self.tree / 'usr/lib/directory/f').write_text('lower')
+        files = {'casper/minimal.squashfs': self.squashfs()}
+        self.tree = self.directory / 'upper'
+        for name in ('etc/conf.d', 'usr/lib/file'):
+            (self.tree / name).mkdir(parents=True)
+        for name in ('etc/conf.d/new', 'usr/lib/file/f', 'usr/lib/directory'):
+            (self.tree / name).write_text('upper')
+        os.mknod(self.tree / 'etc/gone', stat.S_IFCHR, os.makedev(0, 0))
+        os.mknod(self.tree / 'etc/never', stat.S_IFCHR, os.makedev(0, 0))
+        with contextlib.suppress(PermissionError):
+            for name in ('opaque', 'origin'):
+                os.setxattr(
+                    self.tree / 'etc/conf.d', f'trusted.overlay.{name}', b'y'
+                )
+        files['casper/minimal.standard.squashfs'] = self.squashfs('upper.s')
+        self.tree = self.directory / 'live'
+        (self.tree / 'casper').mkdir(parents=True)
+        files['casper/minimal.standard.live.squashfs'] = self.squashfs('l')
+        files['casper/install-sources.yaml'] = self.directory / 'yaml'
+        files['casper/install-sources.yaml'].write_text(listed)
+        return self.iso(files, '-r')
+
+    def test_layers(self) -> None:
+        path = self.layered(
+            '- default: false\n  path: minimal.squashfs\n'
+            '- default: true\n  type: fsimage-layered\n'
+            '  path: minimal.standard.squashfs\n'
+        )
+        self.check(path)
+        choice = resolve.Choice(work_directory=self.work)
+        with resolve.opened(path, choice) as source:
+            tree = exttree.read_tree(source.root)
+        self.assertIn(
+            'casper/minimal.standard.squashfs in an ISO image, in 2 layers',
+            ' '.join(source.notes),
+        )
+        self.assertNotIn(b'/casper', tree)
+        for name in (b'/etc/gone', b'/etc/never', b'/usr/lib/directory/f'):
+            self.assertNotIn(name, tree)
+        self.assertEqual('file', tree[b'/usr/lib/directory'].type)
+        for name in (b'/etc/conf.d/new', b'/usr/lib/file/f'):
+            self.assertEqual(5, tree[name].size)
+        if os.geteuid() == 0:
+            self.assertNotIn(b'/etc/conf.d/old', tree)
+        self.assertEqual({}, dict(tree[b'/etc/conf.d'].xattrs))
+
+    def test_default_of_one_layer(self) -> None:
+        listed = '- {default: true, path: minimal.squashfs}\n'
+        choice = resolve.Choice(work_directory=self.work)
+        with resolve.opened(self.layered(listed), choice) as source:
+            tree = exttree.read_tree(source.root)
+        self.assertIn(b'/etc/conf.d/old', tree)
+
+    def test_layers_that_are_not_known(self) -> None:
+        path = self.layered('- default: true\n  path: a.b.squashfs\n')
+        self.assertIn(
+            'casper/install-sources.yaml in it names a.b.squashfs, and '
+            'casper/a.squashfs is not there',
+            self.refused(path),
+        )
+
+    def test_list_that_makes_no_sense(self) -> None:
+        for text in ('', ']', '- 1\n', 'a: b\n', '- {default: true}\n'):
+            self.tree = self.directory / 'tree'
+            for name in ('etc/conf.d', 'usr/lib/directory'):
+                shutil.rmtree(self.tree / name, ignore_errors=True)
+            for name in ('upper', 'live'):
+                shutil.rmtree(self.directory / name, ignore_errors=True)
+            text = self.refused(self.layered(text))
+            self.assertIn('several root filesystems may be meant', text)
 
     def test_none(self) -> None:
         text = self.refused(self.iso({'a': self.tree / 'usr/bin/a'}))
