@@ -32,7 +32,31 @@ from amiclient import confinement
 from amiclient import errors
 from amiclient import interrupts
 from amiclient import jobs
-from amiclient import packages
+
+#: Debian's name of the package that holds a program; another one's where that
+#: is not the same.
+PACKAGES = {
+    'debugfs': 'e2fsprogs',
+    'dumpe2fs': 'e2fsprogs',
+    'e2fsck': 'e2fsprogs',
+    'e2image': 'e2fsprogs',
+    'guestfish': 'libguestfs-tools (Debian, Ubuntu) or guestfs-tools (Fedora, '
+    'RHEL)',
+    'lz4': 'lz4',
+    'mcopy': 'mtools',
+    'mdir': 'mtools',
+    'mke2fs': 'e2fsprogs',
+    'qemu-img': 'qemu-utils',
+    'qemu-nbd': 'qemu-utils',
+    'qemu-system-aarch64': 'qemu-system-arm',
+    'qemu-system-x86_64': 'qemu-system-x86',
+    'resize2fs': 'e2fsprogs',
+    'setpriv': 'util-linux',
+    'sqfs2tar': 'squashfs-tools-ng',
+    'supermin': 'supermin',
+    'tune2fs': 'e2fsprogs',
+    'zstd': 'zstd',
+}
 
 _SBIN = ('/usr/local/sbin', '/usr/sbin', '/sbin')
 
@@ -144,7 +168,7 @@ def find(program: str) -> str:
     path = os.pathsep.join((os.environ.get('PATH', os.defpath), *_SBIN))
     found = shutil.which(program, path=path)
     if found is None:
-        package = packages.OF.get(program)
+        package = PACKAGES.get(program)
         raise errors.ProgramError(
             f'{program} was not found',
             hint=f'install the package {package}' if package else None,

@@ -5,9 +5,12 @@
 The image is not trusted. Every number is checked against the filesystem that
 it is a part of, trees have the depth that they may have and go forwards only.
 The formats are those of the kernel's Documentation/filesystems/ext4.
+
+Extended attributes are what getxattr(2) returns. They are in the inode, in a
+block beside it, and large values in inodes of their own (attributes.rst).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import pathlib
 import struct
@@ -18,7 +21,6 @@ from amiclient.ext.inodes import Inode
 from amiclient.ext.layout import damaged
 from amiclient.ext.layout import Layout
 from amiclient.ext import superblock
-from amiclient.ext import xattrs
 from amiclient.files import BlockRun
 from amiclient.files import Files
 from amiclient import sparse
@@ -31,6 +33,19 @@ _TARGET = 4096
 #: Levels of an extent tree (EXT4_MAX_EXTENT_DEPTH), and what it may hold.
 _DEPTH = 5
 _EXTENTS_AT_MOST = 1 << 18
+
+#: Of a block of attributes: bytes before the first.
+_XATTR_HEADER = 32
+
+#: The largest value that the kernel takes: XATTR_SIZE_MAX.
+_LARGEST_XATTR = 1 << 16
+
+#: What holds the content of a small file, and is no attribute of it.
+_INLINE_DATA = b'system.data'
+
+
+#: Reads what is in an inode, of so many bytes at most.
+_Content = Callable[[Inode, int], bytes]
 
 
 @contextlib.contextmanager
@@ -63,7 +78,7 @@ class Reader(Files[Inode]):
 
     def xattrs(self, node: Inode) -> dict[bytes, bytes]:
         """Read all attributes of a file, as getxattr(2) has them."""
-        return xattrs.read(self.layout, node, self.read)
+        return _attributes(self.layout, node, self.read)
 
     def damaged(self, what: str) -> errors.DamagedError:
         """Say that something makes no sense, and what to do about it."""
@@ -229,3 +244,99 @@ class Reader(Files[Inode]):
         if not 0 < number < self.superblock.block_count:
             raise damaged(f'the blocks of {path} make no sense')
         return self.layout.blocks(number)
+
+
+def _attributes(
+    layout: Layout, node: Inode, content: _Content
+) -> dict[bytes, bytes]:
+    """Read all attributes of a file.
+
+    :returns: values by full name.
+    :raises DamagedError: if they make no sense.
+    """
+    found: dict[bytes, bytes] = {}
+    magic = inodes.XATTR_MAGIC.to_bytes(4, 'little')
+    raw, start = node.raw, node.xattr_start
+    if start and raw[start : start + 4] == magic:
+        found.update(_entries(layout, content, node, raw[start + 4 :], 0))
+    if node.xattr_block:
+        if node.xattr_block >= layout.superblock.block_count:
+            raise _senseless(node)
+        block = layout.blocks(node.xattr_block)
+        if block[:4] != magic:
+            raise _senseless(node)
+        found.update(_entries(layout, content, node, block, _XATTR_HEADER))
+    found.pop(_INLINE_DATA, None)
+    return found
+
+
+def _entries(
+    layout: Layout,
+    content: _Content,
+    node: Inode,
+    data: bytes,
+    position: int,
+) -> Iterator[tuple[bytes, bytes]]:
+    """Read entries.
+
+    :param data: what the places of values count in.
+    :param position: of the first entry.
+    """
+    while any(data[position : position + 4]):
+        if position + inodes.XATTR.size > len(data):
+            raise _senseless(node)
+        length, index, place, inode, size, _ = inodes.XATTR.unpack_from(
+            data, position
+        )
+        position += inodes.XATTR.size
+        rest = data[position : position + length]
+        position += length + 3 & ~3
+        name = _name(index, rest)
+        if name is None or len(rest) < length or size > _LARGEST_XATTR:
+            raise _senseless(node)
+        if inode:
+            holder = layout.inode(inode, f'an attribute of {node.path}')
+            value = content(holder, _LARGEST_XATTR)
+        else:
+            value = data[place : place + size] if size else b''
+        if len(value) != size:
+            raise _senseless(node)
+        yield name, _acl(value, node) if index in inodes.ACLS else value
+
+
+def _name(index: int, rest: bytes) -> bytes | None:
+    for name, number in inodes.XATTR_WHOLE.items():
+        if index == number and not rest:
+            return name
+    for prefix, number in inodes.XATTR_PREFIXES:
+        if index == number and rest:
+            return prefix + rest
+    return None
+
+
+def _acl(stored: bytes, node: Inode) -> bytes:
+    """Turn what is stored of an access control list into what is returned."""
+    value = struct.pack('<I', inodes.ACL_VERSION)
+    position = 4
+    if stored[:4] != struct.pack('<I', inodes.ACL_STORED):
+        raise _senseless(node)
+    while position < len(stored):
+        if position + 4 > len(stored):
+            raise _senseless(node)
+        tag, rights = struct.unpack_from('<HH', stored, position)
+        position += 4
+        number = b'\xff\xff\xff\xff'
+        if tag in inodes.ACL_NAMED:
+            number = stored[position : position + 4]
+            position += 4
+        if len(number) < 4:
+            raise _senseless(node)
+        value += struct.pack('<HH', tag, rights) + number
+    return value
+
+
+def _senseless(node: Inode) -> errors.DamagedError:
+    return errors.DamagedError(
+        f'the attributes of {node.path} make no sense',
+        hint='mend a copy with e2fsck',
+    )

@@ -9,7 +9,6 @@ import pathlib
 from amiclient import errors
 from amiclient.ext import reader
 from amiclient.ext import superblock
-from amiclient import packages
 from amiclient import process
 from amiclient.source import resolve
 from amiclient.tests import base
@@ -253,6 +252,7 @@ class TestDisk(base.TestCase):
 def without_guestfish(program: str) -> str:
     if program == 'guestfish':
         raise errors.ProgramError(
-            f'{program} was not found', hint=f'install {packages.OF[program]}'
+            f'{program} was not found',
+            hint=f'install {process.PACKAGES[program]}',
         )
     return _FIND(program)

@@ -13,7 +13,6 @@ from unittest import mock
 from amiclient import confinement
 from amiclient import errors
 from amiclient import kvm
-from amiclient import packages
 from amiclient import process
 from amiclient import progress
 from amiclient.source import appliance
@@ -255,7 +254,7 @@ class TestAppliance(base.TestCase):
             if program == 'guestfish':
                 raise errors.ProgramError(
                     f'{program} was not found',
-                    hint=f'install {packages.OF[program]}',
+                    hint=f'install {process.PACKAGES[program]}',
                 )
             return found(program)
 
