@@ -456,17 +456,9 @@ def _partition(medium: Medium, entry: partitions.PartitionEntry) -> Partition:
         except errors.DamagedError:
             what = 'a damaged ext2, ext3 or ext4 filesystem'
     elif what == _XFS:
-        try:
-            reader = _xfs_reader(medium, entry.start)
-            if reader.superblock.size > entry.size:
-                what, foreign = f'{what} that is longer than {_ITS}', False
-            else:
-                files, xfs, foreign = reader, reader.superblock, False
-        except errors.UnsupportedError as error:
-            what = f'{what} ({error.message})'
-        except errors.DamagedError:
-            # What libguestfs says of it is what Linux does.
-            pass
+        reader, what, foreign = _xfs(medium, entry)
+        if reader is not None:
+            files, xfs = reader, reader.superblock
     elif what == _FAT:
         volume = fat.fat_volume(head)
     elif entry.type_name and what == 'unrecognised data':
@@ -493,6 +485,30 @@ def _partition(medium: Medium, entry: partitions.PartitionEntry) -> Partition:
         is_boot=is_boot,
         is_usr=is_usr,
     )
+
+
+def _xfs(
+    medium: Medium, entry: partitions.PartitionEntry
+) -> tuple[XfsReader | None, str, bool]:
+    """Look at an XFS filesystem.
+
+    :returns: what reads it, if that can be here; what it is; whether it may be
+        something for libguestfs.
+    """
+    try:
+        reader = _xfs_reader(medium, entry.start)
+    except errors.UnsupportedError as error:
+        return None, f'{_XFS} ({error.message})', True
+    except errors.DamagedError:
+        # What libguestfs says of it is what Linux does.
+        return None, _XFS, True
+    if reader.superblock.size > entry.size:
+        return None, f'{_XFS} that is longer than {_ITS}', False
+    try:
+        reader.names('/')
+    except errors.DamagedError as error:
+        return None, f'{_XFS} ({error.message})', False
+    return reader, _XFS, False
 
 
 def _xfs_reader(medium: Medium, start: int) -> XfsReader:

@@ -291,6 +291,13 @@ $
         self.assertIn('home/u/data makes no sense', told)
         self.assertIn('xfs_repair', told)
 
+    def test_damage_of_the_root(self) -> None:
+        self.make()
+        self.change('/', 8, b'\7')
+        told = self.refused(self.disk(disks.Part(24, self.root)))
+        self.assertIn('an XFS filesystem (the inode', told)
+        self.assertIn('of / makes no sense)', told)
+
     def test_directory_in_itself(self) -> None:
         self.make('', '-m', 'crc=0')
         with self.root.open('rb') as file:
