@@ -221,14 +221,15 @@ def _layers(listed: bytes, found: Collection[str], name: str) -> list[str]:
         entries = yaml.safe_load(listed)
     except (yaml.YAMLError, RecursionError, ValueError):
         return []
-    chosen = ''
+    chosen, is_alone = '', False
     for entry in entries if isinstance(entries, list) else ():
         if isinstance(entry, dict) and entry.get('default') is True:
             chosen = str(entry.get('path', ''))
+            is_alone = entry.get('type') == 'fsimage'
     stem, dot, suffix = chosen.rpartition('.')
     if not dot:
         return []
-    parts = stem.split('.')
+    parts = [stem] if is_alone else stem.split('.')
     top = _LISTED.partition('/')[0]
     wanted = [
         f'{top}/{".".join(parts[: count + 1])}.{suffix}'

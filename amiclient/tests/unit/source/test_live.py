@@ -282,9 +282,28 @@ class TestIso(LiveCase):
     def test_default_of_one_layer(self) -> None:
         listed = '- {default: true, path: minimal.squashfs}\n'
         choice = resolve.Choice(work_directory=self.work)
-        with resolve.opened(self.layered(listed), choice) as source:
+        path = self.layered(listed)
+        with resolve.opened(path, choice) as source:
             tree = exttree.read_tree(source.root)
         self.assertIn(b'/etc/conf.d/old', tree)
+        # Not all that has a name like that is a layer.
+        listed = (
+            '- {default: true, type: fsimage, path: minimal.standard.squashfs}'
+        )
+        again = self.iso(
+            {
+                'casper/minimal.squashfs': self.directory / 's',
+                'casper/minimal.standard.squashfs': self.directory / 's',
+                'casper/install-sources.yaml': self.text(listed),
+            },
+            '-r',
+        )
+        self.check(again)
+
+    def text(self, text: str) -> pathlib.Path:
+        path = self.directory / 'text'
+        path.write_text(text)
+        return path
 
     def test_layers_that_are_not_known(self) -> None:
         path = self.layered('- default: true\n  path: a.b.squashfs\n')
