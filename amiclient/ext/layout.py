@@ -145,6 +145,10 @@ class Layout:
         """Read bytes of the filesystem, fewer only where the file ends."""
         return sparse.read_at(self.descriptor, count, offset)
 
+    def allocated(self) -> int:
+        """Return the bytes that the file takes on its disk; 0 if unknown."""
+        return os.fstat(self.descriptor).st_blocks * 512
+
     def blocks(self, first: int, count: int = 1) -> bytes:
         """Read blocks.
 

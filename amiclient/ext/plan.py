@@ -217,7 +217,7 @@ def aim(request: ShrinkRequest, layout: Layout) -> Target:
         _refuse_endless(found, bound)
     used = sparse.count(measured.used) * found.block_size
     # What is in use may be zeros, inode tables above all: holes in a file.
-    taken = os.fstat(layout.descriptor).st_blocks * 512
+    taken = layout.allocated()
     used = min(used, taken or used)
     moved = min(used, measured.moved(bound) * found.block_size)
     if not goal.drop_journal:

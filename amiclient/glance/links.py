@@ -98,6 +98,11 @@ def show(catalog: Catalog, name_or_id: str) -> Ami:
     # With a ramdisk alone it is a broken one, and somebody wants to know why.
     if image.disk_format != Kind.AMI.value and not image.has_link:
         raise _no_ami(image, f'see `{image.showing}`')
+    return of(catalog, image)
+
+
+def of(catalog: Catalog, image: ImageRecord) -> Ami:
+    """Get what an image links to, if it does."""
     return next(_resolve(catalog, [image], {}))
 
 

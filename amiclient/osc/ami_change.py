@@ -40,11 +40,13 @@ class _Change(command.Action):
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         from amiclient.glance.change import update
+        from amiclient.glance.transfer import ranges
 
         proxy, watch = self.proxy(), self.watch(parsed_args)
         cloud = self.catalog(parsed_args)
         planned = self.plan(parsed_args, cloud, watch)
-        self.warn(planned.warnings)
+        reading = ranges.Reading(proxy, options.patience(parsed_args))
+        self.warn((*planned.warnings, *update.unsuited(planned, reading)))
         if parsed_args.dry_run:
             self.say(planned.describe())
         else:

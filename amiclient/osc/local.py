@@ -6,12 +6,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import typing
 
 from amiclient.osc import command
 from amiclient.osc import options
 from amiclient.osc import sources
 from amiclient.osc import values
 from amiclient.osc import verify
+
+if typing.TYPE_CHECKING:
+    from amiclient.glance.verify import verify as cloud_verify
 
 
 class ShrinkImage(command.ShowOne):
@@ -99,6 +103,30 @@ _SOURCE: options.Options = (
 )
 
 
+_IMAGE: options.Options = (
+    options.work_directory(
+        'what is unpacked from archives, disk images and compressed files'
+    )
+    | options.PROGRESS
+    | options.NETWORK
+)
+
+
+def _request(parsed_args: argparse.Namespace) -> cloud_verify.VerifyRequest:
+    """Say which image of the cloud is meant."""
+    from amiclient.glance.verify import verify as cloud_verify
+
+    sources.refuse_taking(parsed_args)
+    return options.fill(
+        cloud_verify.VerifyRequest,
+        parsed_args,
+        ami=parsed_args.image,
+        is_deep=False,
+        local=None,
+        patience=options.patience(parsed_args),
+    )
+
+
 class InspectSource(command.ShowOne):
     """Show what a source is and what it contains.
 
@@ -110,13 +138,22 @@ class InspectSource(command.ShowOne):
     auth_required = False
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        options.add(parser, _SOURCE)
+        sources.add_wherever(parser)
+        options.add(parser, _IMAGE)
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        self._logs_in = parsed_args.image is not None
+        return super().run(parsed_args)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
+        from amiclient.glance.verify import verify as cloud_verify
         from amiclient.osc import columns
         from amiclient.rootfs import inspect
         from amiclient.source import resolve
 
+        if parsed_args.image is not None:
+            found = cloud_verify.inspect(_request(parsed_args), self.proxy())
+            return columns.one(columns.INSPECTED, found)
         with resolve.opened(
             parsed_args.source,
             sources.choice(parsed_args),
@@ -139,10 +176,16 @@ class CheckSource(verify.Check):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
-        options.add(parser, _SOURCE | sources.BOOT)
+        sources.add_wherever(parser)
+        options.add(parser, _IMAGE | sources.BOOT)
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        self._logs_in = parsed_args.image is not None
+        return super().run(parsed_args)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         from amiclient import findings
+        from amiclient.glance.verify import verify as cloud_verify
         from amiclient.rootfs import check
         from amiclient.source import resolve
 
@@ -151,9 +194,17 @@ class CheckSource(verify.Check):
         request = options.fill(
             check.CheckRequest,
             parsed_args,
-            name=parsed_args.source,
+            name=parsed_args.source or parsed_args.image,
             version=parsed_args.kernel_version,
         )
+        if parsed_args.image is not None:
+            found = cloud_verify.check(
+                _request(parsed_args),
+                request,
+                self.proxy(),
+                progress=self.watch(parsed_args),
+            )
+            return self.result(parsed_args, found)
         with resolve.opened(
             parsed_args.source,
             dataclasses.replace(sources.choice(parsed_args), report=False),

@@ -55,6 +55,12 @@ SOURCE: options.Options = {
     **TAKING,
 }
 
+#: For commands that read a source, wherever it is.
+IMAGE: options.Options = {
+    '--image <ami>': 'Read this image of the cloud (name or ID) where it is, '
+    'without downloading it: raw, with partitions or without, or qcow2'
+}
+
 #: For commands that make a copy.
 FIX: options.Options = {
     '--fix': 'Fix /etc/fstab in the copy: mount / by the UUID of the '
@@ -172,3 +178,29 @@ def _ask(prompt: str) -> str:
     import getpass
 
     return getpass.getpass(prompt)
+
+
+def add_wherever(parser: argparse.ArgumentParser) -> None:
+    """Add a source that may be an image in the cloud."""
+    group = parser.add_mutually_exclusive_group(required=True)
+    (name,) = SOURCE.keys() - TAKING.keys()
+    options.add(group, {name: SOURCE[name]}, nargs='?')
+    options.add(group, IMAGE)
+    options.add(parser, TAKING | PLATFORM)
+
+
+def refuse_taking(parsed_args: argparse.Namespace) -> None:
+    """Refuse what decides how a source is taken, for an image."""
+    choice_of = choice(parsed_args)
+    options.refuse(
+        {
+            '--partition': choice_of.partition is not None,
+            '--leave-out': bool(choice_of.leave_out),
+            '--luks-key-file': choice_of.luks_key_file is not None,
+            '--allow-backing-file': choice_of.allow_backing_file,
+            '--strip-components': bool(choice_of.strip_components),
+            '--architecture': choice_of.architecture is not None,
+        },
+        'it has no effect with --image',
+        hint='leave it out',
+    )

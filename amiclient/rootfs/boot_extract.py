@@ -160,16 +160,23 @@ def take(
     directory: pathlib.Path,
     *,
     ramdisk: bool = True,
+    reader: Reader | None = None,
 ) -> ExtractedBoot:
     """Write a kernel and its ramdisk to files that only we may read.
 
     :param directory: where to; they have the names that they have there.
     :param ramdisk: whether the ramdisk is wanted.
+    :param reader: of the filesystem that they are in, if it is open already.
     :raises SourceError: if they are not what they were taken for.
     :raises NoSpaceError: if there is no room for them.
     """
     image = boot_files.image
-    with ext_reader.opened(image) as reader:
+    opened = (
+        ext_reader.opened(image)
+        if reader is None
+        else contextlib.nullcontext(reader)
+    )
+    with opened as reader:
         if boot_files.unified:
             kernel, initrd = _take_apart(reader, boot_files, directory)
         else:

@@ -84,7 +84,7 @@ class BootFiles:
         their order; nothing if there is none.
     :param source: how it was found: ``entry``, ``boot``, ``modules``,
         ``link`` or ``unified``; or what came along and has it, under its
-        name: ``manifest`` or ``tarball``.
+        name: ``manifest``, ``tarball``, or ``image`` for one in the cloud.
     :param image: the filesystem that it is in; if it came along, itself.
     :param options: what its entry tells the kernel.
     :param missing: parts of the ramdisk that its entry names, and that are

@@ -5,8 +5,10 @@
 import dataclasses
 import pathlib
 import re
+from typing import Any
 
 from amiclient import errors
+from amiclient.ext.layout import RootImage
 from amiclient.ext import plan
 from amiclient.ext import reader as ext_reader
 from amiclient.ext.reader import Reader
@@ -155,22 +157,35 @@ def inspect(source: bundle.Source, name: pathlib.Path) -> Inspected:
     :raises SourceError: if it holds no ext2, ext3 or ext4 filesystem.
     :raises DamagedError: if that makes no sense.
     """
-    image = source.image()
-    block = image.superblock
-    request = plan.ShrinkRequest(image=image)
+    image, own = source.image(), _own_kernel(source)
     with errors.about(name), ext_reader.opened(source.root) as reader:
-        target = plan.aim(request, reader.layout)
-        release = release_in(reader)
-        found = architecture(reader)
-        inside = boot_files.find_in(reader, source.root, source.boot)
-    own = _own_kernel(source)
-    if own is not None and found is None:
+        found = look(
+            reader,
+            image,
+            source=name,
+            format=source.format
+            or f'{image.superblock.filesystem} filesystem',
+            partition=source.partition,
+            kernels=((_brought(source, own),) if own else ())
+            + boot_files.find_in(reader, source.root, source.boot),
+            partitions=source.partitions,
+        )
+    if own is not None and found.architecture is None:
         # There may be no programs: CirrOS's are in its ramdisk.
-        found = own.architecture
+        found = dataclasses.replace(found, architecture=own.architecture)
+    return found
+
+
+def look(reader: Reader, image: RootImage, **told: Any) -> Inspected:
+    """Look into a filesystem that is open already.
+
+    :param image: what it is in.
+    :param told: the fields of the result that do not come from it.
+    :raises DamagedError: if it makes no sense.
+    """
+    block = image.superblock
+    target = plan.aim(plan.ShrinkRequest(image=image), reader.layout)
     return Inspected(
-        source=name,
-        format=source.format or f'{block.filesystem} filesystem',
-        partition=source.partition,
         filesystem=block.filesystem,
         uuid=block.uuid,
         label=block.label,
@@ -181,10 +196,9 @@ def inspect(source: bundle.Source, name: pathlib.Path) -> Inspected:
         minimum_size=target.bound * block.block_size,
         state='clean' if block.clean else 'not clean',
         needs_recovery=block.needs_recovery,
-        release=release,
-        architecture=found,
-        kernels=((_brought(source, own),) if own else ()) + inside,
-        partitions=source.partitions,
+        release=release_in(reader),
+        architecture=architecture(reader),
+        **told,
     )
 
 

@@ -45,6 +45,10 @@ class DiskLayout(layout.Layout):
         """
         return self._medium.read(self._start + offset, count)
 
+    def allocated(self) -> int:
+        """Return nothing: a disk does not tell what it takes."""
+        return 0
+
     def blocks(self, first: int, count: int = 1) -> bytes:
         """Read blocks.
 

@@ -23,6 +23,7 @@ from amiclient.glance.model import Kind
 from amiclient.glance.model import LINKS
 from amiclient.glance import retry
 from amiclient.glance import steps
+from amiclient.glance.transfer import ranges
 from amiclient.glance.upload import parts
 from amiclient.glance.upload import preflight
 from amiclient.glance.upload import register
@@ -34,6 +35,7 @@ from amiclient.glance.upload.request import Step
 from amiclient.glance.upload.request import Traits
 from amiclient.glance.upload import reuse
 from amiclient.glance.upload import transaction
+from amiclient.glance.verify import deep
 from amiclient.progress import Progress
 from amiclient import units
 
@@ -431,6 +433,19 @@ def _released(
             f'{title}; no other visible image links to it. To delete it: '
             f'openstack ami {kind.noun} delete {part.id}'
         )
+
+
+def unsuited(plan: ChangePlan, reading: ranges.Reading) -> tuple[str, ...]:
+    """Tell what the AMI lacks for the kernel that it gets, if any."""
+    for step in (*(part.step for part in plan.uploads), *plan.reused):
+        if step.kind is Kind.AKI:
+            kernel = (
+                step.payload.path
+                if isinstance(step, Creation)
+                else step.record
+            )
+            return deep.unsuited(plan.ami, kernel, reading)
+    return ()
 
 
 def execute(

@@ -78,6 +78,9 @@ NEAR = frozenset(
     }
 )
 
+#: Those of them that another kernel makes another answer to.
+_OF_KERNEL = frozenset({'architecture', 'no-modules'})
+
 #: The file with the filesystem after its journal was replayed.
 _REPLAYED = 'replayed'
 
@@ -414,14 +417,7 @@ def _files(
                 return
     try:
         inner = inside(image, medium)
-        case = check_context.Case(
-            reader=inner.reader,
-            head=inner.whole.medium.read(inner.root.start, superblock.OFFSET),
-            kernel=kernel,
-            ramdisk=None,
-            now=time.time(),
-            command_line=image.properties.get(COMMAND_LINE),
-        )
+        case = case_of(image, inner, kernel)
         for each in check.examine(case, NEAR):
             yield dataclasses.replace(each, about=Kind.AMI.noun)
     except errors.DamagedError as error:
@@ -431,6 +427,48 @@ def _files(
     except errors.SourceError as error:
         message = f'{title} was not looked into: {error.message}'
         yield context.found('not-examined', Kind.AMI, message)
+
+
+def unsuited(
+    image: ImageRecord,
+    kernel: pathlib.Path | ImageRecord,
+    reading: ranges.Reading,
+) -> tuple[str, ...]:
+    """Tell what an AMI lacks for a kernel, before it gets that.
+
+    :param kernel: a file, or an image.
+    :returns: nothing where that cannot be told.
+    """
+    try:
+        if isinstance(kernel, ImageRecord):
+            with reading.opened(kernel) as medium:
+                found = kernel_in(medium)
+        else:
+            found = identify.identify_kernel(kernel)
+        with reading.opened(image) as medium:
+            case = case_of(image, inside(image, medium), found)
+            problems = check.examine(case, _OF_KERNEL)
+    except errors.AmiError as error:
+        LOG.info('image %s was not looked into: %s', image.id, error)
+        return ()
+    return tuple(f'image {image.id}: {each.message}' for each in problems)
+
+
+def case_of(
+    image: ImageRecord,
+    inner: 'Inside',
+    kernel: identify.Kernel | None,
+    ramdisk: pathlib.Path | None = None,
+) -> check_context.Case:
+    """Put together what the rules of ``ami check`` look at."""
+    return check_context.Case(
+        reader=inner.reader,
+        head=inner.whole.medium.read(inner.root.start, superblock.OFFSET),
+        kernel=kernel,
+        ramdisk=ramdisk,
+        now=time.time(),
+        command_line=image.properties.get(COMMAND_LINE),
+    )
 
 
 @dataclasses.dataclass(frozen=True)

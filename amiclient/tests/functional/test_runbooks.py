@@ -83,6 +83,9 @@ class TestRunbooks(base.TestCase):
             'cirros': lambda: runbook_inputs.cirros(self.directory),
             'debian': lambda: runbook_inputs.debian(self.directory),
             'demo': lambda: runbook_inputs.demo(self.directory),
+            'foreign kernel': lambda: runbook_inputs.foreign_kernel(
+                self.directory
+            ),
             'killed upload': lambda: self.kill_an_upload('debian'),
             'large parts': lambda: runbook_inputs.parts(
                 self.directory, 96 * 2**20
@@ -182,6 +185,9 @@ class TestRunbooks(base.TestCase):
 
     def test_logical_volume(self) -> None:
         self.run_page('howto/logical-volume')
+
+    def test_modules(self) -> None:
+        self.run_page('howto/modules')
 
     def test_no_boot(self) -> None:
         self.run_page('howto/no-boot')

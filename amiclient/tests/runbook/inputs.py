@@ -55,8 +55,17 @@ def parts(directory: pathlib.Path, size: int = 4 * _MIB) -> None:
 
     :param size: bytes of what is in the filesystem.
     """
+    tree = directory / 'tree'
+    for release in ('6.1.0-13-amd64', '6.1.0-31-amd64'):
+        (tree / 'lib/modules' / release).mkdir(parents=True)
+    for name in ('etc', 'sbin'):
+        (tree / name).mkdir()
+    (tree / 'etc/fstab').write_text('/dev/vda / ext4 defaults 0 1\n')
+    init = tree / 'sbin/init'
+    init.write_bytes(samples.elf(62, segments=(1, 3, 4)))
+    init.chmod(0o755)
     triple.root(directory, size=256 * _MIB, data=size, name='debian.img')
-    shutil.rmtree(directory / 'tree')
+    shutil.rmtree(tree)
     kernel = samples.bzimage()
     (directory / 'vmlinuz-6.1.0-30').write_bytes(kernel)
     (directory / 'initrd.img-6.1.0-30').write_bytes(samples.initramfs())
@@ -68,6 +77,14 @@ def next_kernel(directory: pathlib.Path) -> None:
     (directory / 'vmlinuz-6.1.0-31').write_bytes(kernel)
     ramdisk = samples.initramfs(b'newer')
     (directory / 'initrd.img-6.1.0-31').write_bytes(ramdisk)
+
+
+def foreign_kernel(directory: pathlib.Path) -> None:
+    """Make the files of a kernel whose modules nobody has installed."""
+    kernel = samples.bzimage(release=b'6.12.9-cloud-amd64 (x@y) #1\0')
+    (directory / 'vmlinuz-6.12.9').write_bytes(kernel)
+    ramdisk = samples.initramfs(b'another')
+    (directory / 'initrd.img-6.12.9').write_bytes(ramdisk)
 
 
 def cirros(directory: pathlib.Path) -> None:
