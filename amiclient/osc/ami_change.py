@@ -61,7 +61,8 @@ class SetAmi(_Change):
     A kernel or ramdisk that is a file is uploaded, unless the cloud already
     has an image with the same data. It gets the visibility, protection and
     members of the AMI. If the link cannot be changed, the new image is
-    removed. The previous kernel or ramdisk is kept. With --linked,
+    removed. The previous kernel or ramdisk is kept. There is a warning if the
+    root filesystem has no modules for the new kernel. With --linked,
     visibility, protection and hiding are changed for the kernel and the
     ramdisk, too; they are always at least as visible as the AMI. One that
     other AMIs need unchanged is left unchanged, with a warning. It is an error

@@ -128,7 +128,7 @@ def _request(parsed_args: argparse.Namespace) -> cloud_verify.VerifyRequest:
 
 
 class InspectSource(command.ShowOne):
-    """Show what a source is and what it contains.
+    """Show what a source, or an image in the cloud, is and contains.
 
     Nothing is mounted or changed. "minimum_size" is the smallest size that a
     shrink can reach. "kernels" are the kernel that comes with the source, if
@@ -165,7 +165,7 @@ class InspectSource(command.ShowOne):
 
 
 class CheckSource(verify.Check):
-    """Find what keeps a source from booting and working in a cloud.
+    """Find what keeps a source, or an image, from working in a cloud.
 
     Each finding has a remedy, if there is one. The exit status is 1 if one of
     the findings is an error. The kernel and the ramdisk are those that come
