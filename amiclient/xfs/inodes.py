@@ -35,6 +35,17 @@ _MAGIC = b'IN'
 _OLD_SIZE, _SIZE = 100, 176
 _CRC_AT, _FLAGS_2_AT, _NUMBER_AT = 100, 120, 152
 
+#: An inode that is not in use has none of these types.
+_TYPES = (
+    stat.S_IFREG,
+    stat.S_IFDIR,
+    stat.S_IFLNK,
+    stat.S_IFCHR,
+    stat.S_IFBLK,
+    stat.S_IFIFO,
+    stat.S_IFSOCK,
+)
+
 #: Flags, and what chattr(1) makes of them.
 _REALTIME = 0x0001
 _CHATTR = (
@@ -51,10 +62,10 @@ _BIG_COUNTS = 0x10
 _EPOCH = 1 << 31
 _SECOND = 10**9
 
-#: Of a number of a block, or of an inode, in the filesystem: more bits than
-#: Linux takes.
+#: An extent has 128 bits: whether it was never written to, its block in the
+#: file (54 bits), its block on disk (52), and how many there are (21).
 _EXTENT = struct.Struct('>QQ')
-_OFFSET_BITS, _BLOCK_BITS, _COUNT_BITS = 54, 52, 21
+_OFFSET_BITS, _COUNT_BITS = 54, 21
 
 #: A node of a tree of extents: level and count; pointers to the siblings.
 _NODE = struct.Struct('>4sHH')
@@ -316,7 +327,7 @@ class XfsBlocks:
         place = place * 8 or len(body)
         if (
             (version == 3) != found.has_crc
-            or not stat.S_IFMT(mode)
+            or stat.S_IFMT(mode) not in _TYPES
             or place > len(body)
             or size >> 63
             or max(extents, few) > _MOST_EXTENTS
