@@ -87,7 +87,7 @@ class UploadAmi(command.ShowOne):
             parsed_args.source, '--name NAME', parsed_args.name
         )
         proxy, watch = self.proxy(), self.watch(parsed_args)
-        with sources.triple(parsed_args, watch) as source:
+        with sources.triple(parsed_args, watch, is_described=True) as source:
             wanted = request.adopt(self._request(parsed_args, source), source)
             planned = plan.plan(
                 wanted,

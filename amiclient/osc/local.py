@@ -66,13 +66,7 @@ class ShrinkImage(command.ShowOne):
         )
         if parsed_args.output is None:
             options.refuse(
-                {
-                    '--fix': parsed_args.fix,
-                    '--partition': parsed_args.partition is not None,
-                    '--strip-components': bool(parsed_args.strip_components),
-                    '--architecture': parsed_args.architecture is not None,
-                    '--leave-out': bool(parsed_args.leave_out),
-                },
+                sources.given(parsed_args),
                 'this needs a new file for the result',
                 hint='add --output FILE',
             )

@@ -82,6 +82,21 @@ BOOT: options.Options = {
 } | KERNEL_VERSION
 
 
+def given(parsed_args: argparse.Namespace) -> dict[str, bool]:
+    """Tell which options were given that ask for something of a source."""
+    names = [each.split()[0] for each in TAKING | PLATFORM | FIX]
+    values = {
+        name: getattr(parsed_args, name.strip('-').replace('-', '_'))
+        for name in names
+    }
+    # This only allows something.
+    del values['--allow-backing-file']
+    return {
+        name: value is not None and value is not False and value != []
+        for name, value in values.items()
+    }
+
+
 def refuse_version(parsed_args: argparse.Namespace) -> None:
     """Refuse ``--kernel-version`` where no kernel is looked for."""
     for option in ('kernel', 'no_kernel'):
@@ -117,6 +132,7 @@ def triple(
     *,
     required: bool = True,
     home: pathlib.Path | None = None,
+    is_described: bool = False,
 ) -> Iterator[resolve.Source]:
     """Open a source, and take its newest kernel out if none is named.
 
@@ -125,6 +141,7 @@ def triple(
     :param required: whether it is an error if there is no kernel.
     :param home: where a root filesystem that is made will stay; None if it
         will not.
+    :param is_described: as for :class:`amiclient.source.resolve.Choice`.
     """
     from amiclient.rootfs import boot_extract
     from amiclient.source import resolve
@@ -146,7 +163,7 @@ def triple(
         else 'remove --kernel-version',
         required=required,
     )
-    chosen = choice(parsed_args, home)
+    chosen = choice(parsed_args, home, is_described)
     with (
         resolve.opened(parsed_args.source, chosen, progress=watch) as source,
         boot_extract.completed(
@@ -160,7 +177,9 @@ def triple(
 
 
 def choice(
-    parsed_args: argparse.Namespace, home: pathlib.Path | None = None
+    parsed_args: argparse.Namespace,
+    home: pathlib.Path | None = None,
+    is_described: bool = False,
 ) -> resolve.Choice:
     """Gather how a source is to be taken, by :data:`TAKING`."""
     from amiclient.source import resolve
@@ -171,6 +190,7 @@ def choice(
         ask_secret=_ask if sys.stdin and sys.stdin.isatty() else None,
         options=options.filesystem(parsed_args),
         home=home,
+        is_described=is_described,
     )
 
 

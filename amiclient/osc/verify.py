@@ -97,12 +97,8 @@ class VerifyAmi(Check):
         if parsed_args.against is None:
             options.refuse(
                 {
-                    '--fix': choice.fix,
-                    '--partition': choice.partition is not None,
-                    '--leave-out': bool(choice.leave_out),
+                    **sources.given(parsed_args),
                     '--allow-backing-file': choice.allow_backing_file,
-                    '--strip-components': bool(choice.strip_components),
-                    '--architecture': choice.architecture is not None,
                     '--headroom': parsed_args.headroom is not None,
                     '--journal': parsed_args.journal != 'keep',
                     '--repair': parsed_args.repair,

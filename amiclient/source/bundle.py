@@ -9,7 +9,7 @@ of them. Here each becomes a root filesystem in a file, with what is known
 besides.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import contextlib
 import dataclasses
 import pathlib
@@ -27,10 +27,88 @@ from amiclient.source.manifest import ManifestPart
 from amiclient.source import probe
 from amiclient.source.probe import Probe
 from amiclient.source import uec
+from amiclient import units
 
 #: Inodes in use in a filesystem with no files: the reserved ones and that of
 #: lost+found.
 _LOST_FOUND = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Choice:
+    """How a source is taken.
+
+    :param partition: the number of the partition with the root filesystem;
+        None for the one that is found.
+    :param leave_out: where filesystems are mounted that are not to be taken.
+    :param luks_key_file: a file with the passphrase of encrypted partitions.
+    :param ask_secret: asks for it, if there is somebody to be asked.
+    :param allow_backing_file: whether a disk image may name other files that
+        hold a part of it.
+    :param strip_components: how many directories the names in an archive lose
+        at their beginning; 0 for what is found.
+    :param architecture: of the container image that is taken, if there are
+        several.
+    :param is_described: whether that describes the image, too, and may have no
+        effect on the source.
+    :param fix: whether to mend what does not suit a root filesystem of its
+        own. Then a filesystem that is taken as it is is copied, too.
+    :param report: whether to tell of that, where it is not mended. The rules
+        of ``ami check`` do so themselves.
+    :param options: of a shrink that follows. What is made of files gets inodes
+        for its headroom; what is taken out of a disk is repaired if they say
+        so.
+    :param work_directory: where to make what is temporary; None for the
+        usual places.
+    :param home: where a root filesystem that is taken out of a disk is made
+        then, because it will stay there; None for the usual places.
+    """
+
+    partition: int | None = None
+    leave_out: tuple[str, ...] = ()
+    luks_key_file: pathlib.Path | None = None
+    ask_secret: Callable[[str], str] | None = None
+    allow_backing_file: bool = False
+    strip_components: int = 0
+    architecture: str | None = None
+    is_described: bool = False
+    fix: bool = False
+    report: bool = True
+    options: units.FilesystemOptions = units.DEFAULTS
+    work_directory: pathlib.Path | None = None
+    home: pathlib.Path | None = None
+
+    def refuse_useless(
+        self, name: str, *, is_disk: bool, is_archive: bool, is_container: bool
+    ) -> None:
+        """Refuse options that have no effect on such a source.
+
+        :param name: what to call it.
+        :param is_disk: whether it has filesystems on partitions, or may.
+        :param is_archive: whether it is a tar archive of files.
+        :param is_container: whether it is a container image.
+        """
+        disk = 'disk with partitions or volumes'
+        archive = 'tar archive of a root filesystem'
+        platform = None if self.is_described else self.architecture
+        for option, value, useful, wanted in (
+            ('--partition', self.partition, is_disk, disk),
+            ('--leave-out', self.leave_out or None, is_disk, disk),
+            ('--luks-key-file', self.luks_key_file, is_disk, disk),
+            (
+                '--strip-components',
+                self.strip_components or None,
+                is_archive,
+                archive,
+            ),
+            ('--architecture', platform, is_container, 'container image'),
+        ):
+            if value is not None and not useful:
+                raise errors.UsageError(
+                    f'{name} is no {wanted}',
+                    subject=option,
+                    hint=f'leave out {option}',
+                )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -337,6 +337,18 @@ class Disk:
         return tuple(found.values())
 
 
+def part_of_root(files: Files[Any]) -> str:
+    """Tell where in a root filesystem the files of another one belong.
+
+    :returns: ``/boot`` or ``/usr``; '' if that cannot be told, or they are a
+        root filesystem.
+    """
+    # This has /sbin/init, too.
+    if _is_usr(files):
+        return '/usr'
+    return '/boot' if not _is_root(files) and _is_boot(files) else ''
+
+
 def _listed(found: Sequence[Partition]) -> str:
     listed = errors.some([str(each) for each in found], 8, between=' | ')
     return listed or 'there are none'
@@ -438,7 +450,7 @@ def _with_volumes(disk: Disk) -> Disk:
 
 
 def _partition(medium: Medium, entry: partitions.PartitionEntry) -> Partition:
-    block, volume, is_root, is_boot, is_usr = None, None, False, False, False
+    block, volume, is_root, place = None, None, False, ''
     files: Files[Any] | None = None
     foreign, xfs = False, None
     if entry.end > medium.size or not entry.size:
@@ -464,10 +476,8 @@ def _partition(medium: Medium, entry: partitions.PartitionEntry) -> Partition:
     elif entry.type_name and what == 'unrecognised data':
         what = f'{entry.type_name} ({what})'
     if files is not None:
-        # This has /sbin/init, too.
-        is_usr = _is_usr(files)
-        is_root = not is_usr and _is_root(files)
-        is_boot = not (is_root or is_usr) and _is_boot(files)
+        place = part_of_root(files)
+        is_root = not place and _is_root(files)
     return Partition(
         number=entry.number,
         start=entry.start,
@@ -482,8 +492,8 @@ def _partition(medium: Medium, entry: partitions.PartitionEntry) -> Partition:
         foreign=foreign,
         fat=volume,
         is_root=is_root,
-        is_boot=is_boot,
-        is_usr=is_usr,
+        is_boot=place == '/boot',
+        is_usr=place == '/usr',
     )
 
 

@@ -58,7 +58,7 @@ _STEP = 1 << 20
 class Wanted:
     """What is to be taken out of a disk.
 
-    The parameters are those of :class:`amiclient.source.resolve.Choice`.
+    The parameters are those of :class:`amiclient.source.bundle.Choice`.
     """
 
     source: pathlib.Path
@@ -125,6 +125,14 @@ class Merger:
             it mounts cannot be a part of it.
         :raises UsageError: if what is to be left out is not mounted.
         """
+        if self._wanted.luks_key_file and not any(
+            map(volumes.may_be_encrypted, self._disk.partitions)
+        ):
+            raise errors.UsageError(
+                f'nothing on {self._name} is encrypted with LUKS',
+                subject='--luks-key-file',
+                hint='leave out --luks-key-file',
+            )
         root = self._disk.root(self._wanted.partition)
         if root is None:
             return self._look_in(image)

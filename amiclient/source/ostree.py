@@ -16,22 +16,17 @@ import contextlib
 import dataclasses
 import logging
 import os
-import pathlib
 import posixpath
 import re
 import stat
 from typing import Any, Protocol
 
 from amiclient import errors
-from amiclient.ext.layout import Layout
-from amiclient.ext.reader import Reader
-from amiclient.ext.superblock import Superblock
 from amiclient.ext.writer import nodes
 from amiclient.files import Files
 from amiclient.source import attributes
 from amiclient.source import file_tree
 from amiclient.source import uki
-from amiclient import sparse
 
 _LOG = logging.getLogger(__name__)
 
@@ -210,27 +205,11 @@ def _is_composed(data: bytes) -> bool:
     return value.strip().lower() not in _OFF
 
 
-def is_one(
-    path: pathlib.Path, found: Superblock, descriptor: int | None
-) -> bool:
-    """Tell whether a filesystem has systems of ostree, and no other.
-
-    :param descriptor: of the file, if it is open already.
-    """
-    # Whoever opens it says what is wrong with it.
-    with (
-        contextlib.suppress(errors.SourceError, OSError),
-        contextlib.ExitStack() as stack,
-    ):
-        if descriptor is None:
-            opened = sparse.opened(path, os.O_RDONLY)
-            descriptor = stack.enter_context(opened)
-        root = Reader(Layout(descriptor, found))
-        return bool(
-            not _ORDINARY.intersection(root.names('/'))
-            and any(root.names(mark) for mark in MARKS)
-        )
-    return False
+def is_one(root: Files[Any]) -> bool:
+    """Tell whether a filesystem has systems of ostree, and no other."""
+    return not _ORDINARY.intersection(root.names('/')) and any(
+        any(root.names(mark)) for mark in MARKS
+    )
 
 
 class BlockFiles:

@@ -7,7 +7,7 @@ compressed file, an archive, a directory) its root filesystem is made in a
 temporary directory, which goes away at the end.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 import contextlib
 import dataclasses
 import functools
@@ -19,6 +19,7 @@ from amiclient import errors
 from amiclient.ext import busy
 from amiclient.ext import e2fsprogs
 from amiclient.ext import layout
+from amiclient.ext import reader
 from amiclient.ext import repair
 from amiclient.ext import superblock
 from amiclient import locks
@@ -45,9 +46,9 @@ from amiclient.source import streams
 from amiclient.source import uec
 from amiclient.source import unpacking
 from amiclient import sparse
-from amiclient import units
 
 Source = bundle.Source
+Choice = bundle.Choice
 
 #: Suffixes that say how something is stored, and are no part of a name.
 _SUFFIX = re.compile(
@@ -64,48 +65,6 @@ _LAYERS = 3
 
 #: Bytes that are free in what is made of files, for ``--fix``.
 _FIX_ROOM = 64 << 10
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Choice:
-    """How a source is taken.
-
-    :param partition: the number of the partition with the root filesystem;
-        None for the one that is found.
-    :param leave_out: where filesystems are mounted that are not to be taken.
-    :param luks_key_file: a file with the passphrase of encrypted partitions.
-    :param ask_secret: asks for it, if there is somebody to be asked.
-    :param allow_backing_file: whether a disk image may name other files that
-        hold a part of it.
-    :param strip_components: how many directories the names in an archive lose
-        at their beginning; 0 for what is found.
-    :param architecture: of the container image that is taken, if there are
-        several.
-    :param fix: whether to mend what does not suit a root filesystem of its
-        own. Then a filesystem that is taken as it is is copied, too.
-    :param report: whether to tell of that, where it is not mended. The rules
-        of ``ami check`` do so themselves.
-    :param options: of a shrink that follows. What is made of files gets inodes
-        for its headroom; what is taken out of a disk is repaired if they say
-        so.
-    :param work_directory: where to make what is temporary; None for the
-        usual places.
-    :param home: where a root filesystem that is taken out of a disk is made
-        then, because it will stay there; None for the usual places.
-    """
-
-    partition: int | None = None
-    leave_out: tuple[str, ...] = ()
-    luks_key_file: pathlib.Path | None = None
-    ask_secret: Callable[[str], str] | None = None
-    allow_backing_file: bool = False
-    strip_components: int = 0
-    architecture: str | None = None
-    fix: bool = False
-    report: bool = True
-    options: units.FilesystemOptions = units.DEFAULTS
-    work_directory: pathlib.Path | None = None
-    home: pathlib.Path | None = None
 
 
 @contextlib.contextmanager
@@ -142,18 +101,6 @@ def opened(
         # Nobody else needs what came through a pipe.
         own = source.own or (path != given and source.root == path)
         source = dataclasses.replace(source, own=own)
-        if source.partition is None and choice.partition is not None:
-            raise errors.UsageError(
-                'no disk with partitions',
-                subject=errors.shown(path),
-                hint='leave out --partition',
-            )
-        if source.partition is None and choice.leave_out:
-            raise errors.UsageError(
-                'no disk, of which something could be left out',
-                subject=errors.shown(path),
-                hint='leave out --leave-out',
-            )
         if source.own and source.name is None and path == given:
             source = dataclasses.replace(source, name=_name(path))
         if source.own:
@@ -228,32 +175,30 @@ class _Opener:
     def open(self) -> Source:
         """Take the source for what it is."""
         taken, found = self._opened(), self._found
-        self._refuse_strip(taken)
-        source = taken if isinstance(taken, Source) else self._built(taken)
+        if isinstance(taken, Source):
+            source = taken
+        else:
+            self._refuse_useless(taken, False)
+            source = self._built(taken)
         source = dataclasses.replace(
             source, notes=(*self._notes, *source.notes)
         )
+        kind: str | None
         if self._slice is not None:
-            return self._taken(
-                source, contents.disk_kind(self._slice, self._shown)
-            )
-        if source.root != self._path:
-            if not source.own:
-                # One of the files of a saved AMI.
-                self._stack.enter_context(locks.reading(source.root))
-            found = probe.look(source.root)
-        if found.found.disk is not None:
+            kind = contents.disk_kind(self._slice, self._shown)
+        else:
+            if source.root != self._path:
+                if not source.own:
+                    # One of the files of a saved AMI.
+                    self._stack.enter_context(locks.reading(source.root))
+                found = probe.look(source.root)
             # A saved AMI may be one, too, such as a qcow2.
-            return self._taken(source, found.found.disk)
-        block, is_given = found.superblock, source.root == self._path
-        if (
-            block is not None
-            and source.manifest is None
-            and ostree.is_one(
-                source.root, block, self._descriptor if is_given else None
-            )
-        ):
-            return self._taken(source, 'raw')
+            kind = found.found.disk
+            if isinstance(taken, Source) and source.manifest is None:
+                kind = kind or self._kind(source.root, found.superblock)
+        self._refuse_useless(taken, kind is not None)
+        if kind is not None:
+            return self._taken(source, kind)
         if source.format == _COMPRESSED:
             if found.superblock is not None:
                 # Nova would take an old boot sector for a partitioned disk.
@@ -267,6 +212,36 @@ class _Opener:
             found,
         )
 
+    def _kind(
+        self, root: pathlib.Path, block: superblock.Superblock | None
+    ) -> str | None:
+        """Tell whether a filesystem is taken as a disk is.
+
+        :raises SourceError: if it has only what belongs on /boot or /usr.
+        """
+        is_given, place, is_ostree = root == self._path, '', False
+        # Whoever opens it says what is wrong with it.
+        with (
+            contextlib.suppress(errors.SourceError, OSError),
+            contextlib.ExitStack() as stack,
+        ):
+            descriptor = self._descriptor if is_given else None
+            if descriptor is None:
+                opened = sparse.opened(root, os.O_RDONLY)
+                descriptor = stack.enter_context(opened)
+            if block is not None:
+                files = reader.Reader(layout.Layout(descriptor, block))
+                is_ostree = ostree.is_one(files)
+                place = disk.part_of_root(files)
+        if place:
+            raise errors.SourceError(
+                f'a filesystem with what belongs in {place}, not a root '
+                'filesystem',
+                subject=self._shown,
+                hint='give the disk, or the filesystem that is mounted on /',
+            )
+        return 'raw' if is_ostree else None
+
     def origin(self) -> tuple[origins.Origin, tuple[str, ...]]:
         """Take the source for files; see :func:`origin`."""
         found = self._found
@@ -276,21 +251,21 @@ class _Opener:
             or (found.special is None and uec.is_tar(self._path))
         ):
             taken = self._opened()
-            self._refuse_strip(taken)
+            self._refuse_useless(taken, False)
             if not isinstance(taken, Source):
                 return taken, self._notes
         # Whoever reads it says what it is.
         return origins.found(self._path), ()
 
-    def _refuse_strip(self, taken: Source | origins.Origin) -> None:
-        if self._choice.strip_components and not isinstance(
-            taken, origins.ArchiveOrigin
-        ):
-            raise errors.UsageError(
-                'no tar archive of a root filesystem',
-                subject=self._shown,
-                hint='leave out --strip-components',
-            )
+    def _refuse_useless(
+        self, taken: Source | origins.Origin, is_disk: bool
+    ) -> None:
+        self._choice.refuse_useless(
+            self._shown,
+            is_disk=is_disk,
+            is_archive=isinstance(taken, origins.ArchiveOrigin),
+            is_container=isinstance(taken, origins.LayersOrigin),
+        )
 
     def _opened(self) -> Source | origins.Origin:
         path, found = self._path, self._found

@@ -57,6 +57,11 @@ _MOST = 200
 _BTRFS_PATH = re.compile(r'btrfssubvolume_path: (.*)')
 
 
+def may_be_encrypted(part: Partition) -> bool:
+    """Tell whether LUKS may be in it, perhaps within something else."""
+    return part.what in (LUKS, _RAID) or bool(part.paths and part.foreign)
+
+
 @dataclasses.dataclass(frozen=True)
 class Volume:
     """A filesystem.
