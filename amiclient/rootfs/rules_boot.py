@@ -232,10 +232,32 @@ def _virtio_blk(case: Case) -> Found:
 def _ext4(case: Case) -> Found:
     own = case.reader.superblock.filesystem
     built_in = case.built_in or frozenset()
-    if own in (built_in | ramdisk_formats.modules_in(case.early)):
-        return iter(())
-    return _driver(
-        case, ('ext4',), 'the root filesystem is not mounted', 'error'
+    if own not in (built_in | ramdisk_formats.modules_in(case.early)):
+        yield from _driver(
+            case, ('ext4',), 'the root filesystem is not mounted', 'error'
+        )
+    elif case.built_in and not {own, 'ext4'} & built_in:
+        yield from _not_loaded(case, own)
+
+
+def _not_loaded(case: Case, own: str) -> Found:
+    """Look for a ramdisk of Alpine, whose init loads what it is told to.
+
+    Source: initramfs-init of mkinitfs: nlplug-findfs loads the drivers of
+    devices; filesystems are loaded by rootfstype= and modules=, and busybox's
+    mount only tries those that are there.
+    """
+    words = (case.command_line or '').split()
+    if not any(name.endswith('bin/nlplug-findfs') for name in case.early) or (
+        any(word.startswith(('modules=', 'rootfstype=')) for word in words)
+    ):
+        return
+    yield Problem(
+        'warning',
+        f'{own} is a module in the ramdisk of Alpine, which loads it only if '
+        'the kernel command line says so: Nova does not, and the root '
+        'filesystem may not be mounted',
+        _command_line([f'rootfstype={own}']),
     )
 
 

@@ -37,8 +37,12 @@ _NO_DEVICE = frozenset(
 #: What Nova calls the root disk, as virtio-blk and as virtio-scsi.
 _ROOT_DISKS = ('/dev/vda', '/dev/root', 'rootfs')
 
-#: Devices that come and go, or are made by whoever mounts them.
-_FLEETING = ('/dev/loop', '/dev/fd', '/dev/sr', '/dev/cdrom', '/dev/zram')
+#: Devices that come and go, or are made by whoever mounts them; usbdisk is
+#: what Alpine calls any of these.
+_FLEETING = (
+    '/dev/loop', '/dev/fd', '/dev/sr', '/dev/cdrom', '/dev/zram',
+    '/dev/usbdisk',
+)  # fmt: skip
 
 #: Filesystems that bring their own devices, without a path for one.
 _POOLS = frozenset(('zfs',))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 
+import gzip
 import lzma
 import pathlib
 
@@ -87,6 +88,64 @@ class TestInit(checks.CheckCase):
             'no-os-release', 'warning', 'what system this is',
             self.check(without=('etc/os-release',)),
         )  # fmt: skip
+
+
+class TestAlpine(checks.CheckCase):
+    """Alpine, with a ramdisk as mkinitfs makes it."""
+
+    def alpine(self, built_in: bytes = b'', **rest):
+        modules = f'lib/modules/{checks.RELEASE}'
+        names = [
+            '.', './.modloop', './bin', './bin/busybox', './bin/sh', './dev',
+            './etc/apk/keys', './etc/fstab', './etc/mdev.conf', './init',
+            './lib/ld-musl-x86_64.so.1', './lib/mdev',
+            *(
+                f'./{modules}/kernel/{name}.ko.gz'
+                for name in (
+                    'drivers/block/virtio_blk', 'drivers/net/virtio_net',
+                    'drivers/scsi/virtio_scsi', 'drivers/virtio/virtio_pci',
+                    'fs/ext4/ext4', 'fs/jbd2/jbd2', 'fs/mbcache',
+                )
+            ),
+            f'./{modules}/modules.order', './media/cdrom', './newroot',
+            './sbin/apk', './sbin/nlplug-findfs', './sysroot',
+        ]  # fmt: skip
+        files: images.Files = {
+            'usr/bin/busybox': checks.PROGRAM,
+            'usr/sbin/init': Link('/bin/busybox'),
+            'usr/bin/sh': Link('/bin/busybox'),
+            'usr/sbin/tiny-cloud': images.Program(b'#!/bin/sh\n'),
+            'etc/os-release': b'ID=alpine\nVERSION_ID=3.20.0\n',
+            'etc/fstab': b'LABEL=sound / ext4 defaults,noatime 1 1\n'
+            b'/dev/cdrom /media/cdrom iso9660 noauto,ro 0 0\n'
+            b'/dev/usbdisk /media/usb vfat noauto 0 0\n'
+            b'tmpfs /tmp tmpfs nosuid,nodev 0 0\n',
+            'etc/inittab': b'::sysinit:/sbin/openrc sysinit\n'
+            b'tty1::respawn:/sbin/getty 38400 tty1\n'
+            b'ttyS0::respawn:/sbin/getty -L 0 ttyS0 vt100\n',
+            f'{_MODULES}/modules.builtin': b'kernel/fs/fuse/fuse.ko\n'
+            + built_in,
+        }
+        without = ('usr/lib/systemd', 'usr/bin/cloud-init', 'etc/cloud')
+        ramdisk = self.file('initramfs', gzip.compress(samples.cpio(names)))
+        return self.check(
+            files, without=without, drivers=None, ramdisk=ramdisk, **rest
+        )
+
+    def test_told(self) -> None:
+        """It boots with what its own boot loader says, too."""
+        line = 'root=/dev/vda console=tty0 console=ttyS0'
+        for words in ('rootfstype=ext4', 'modules=sd-mod,ext4 quiet'):
+            found = self.alpine(command_line=f'{line} {words}')
+            self.assertEqual({}, found, words)
+
+    def test_built_in(self) -> None:
+        self.assertEqual({}, self.alpine(b'kernel/fs/ext4/ext4.ko\n'))
+
+    def test_module(self) -> None:
+        found = self.alpine()
+        self.assertFound('ext4', 'warning', 'the ramdisk of Alpine', found)
+        self.assertIn('rootfstype=ext4', found['ext4'].remedy or '')
 
 
 class TestElsewhere(checks.CheckCase):
