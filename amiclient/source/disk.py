@@ -48,6 +48,9 @@ ROOT_FILES = (
     *ostree.MARKS,
 )
 
+#: Any of these is in what belongs on /usr.
+USR_FILES = ('/lib/os-release', '/lib/systemd')
+
 #: How the names of kernels and ramdisks begin.
 KERNELS = ('vmlinu', 'bzImage', 'kernel-', 'Image')
 RAMDISKS = ('initrd', 'initramfs')
@@ -548,9 +551,9 @@ def _is_boot(reader: Files[Any]) -> bool:
 
 def _is_usr(reader: Files[Any]) -> bool:
     try:
-        found = reader.find('/lib/os-release') or reader.find('/lib/systemd')
+        found = any(reader.find(path) for path in USR_FILES)
     except errors.SourceError:
         return False
-    return found is not None and not any(
+    return found and not any(
         name in ('etc', 'usr') for name in reader.names('/')
     )

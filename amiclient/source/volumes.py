@@ -18,6 +18,7 @@ from amiclient.source.appliance import CommandError
 from amiclient.source.disk import Disk
 from amiclient.source.disk import Partition
 from amiclient.source.disk import ROOT_FILES
+from amiclient.source.disk import USR_FILES
 from amiclient.source import fstab
 from amiclient.source import lvm
 from amiclient.source import mounts
@@ -403,7 +404,12 @@ class Explorer:
         )
 
     def _has_root(self, top: str) -> bool:
-        return any(self._is_so('exists', top + path) for path in ROOT_FILES)
+        def there(*paths: str) -> bool:
+            return any(self._is_so('exists', top + path) for path in paths)
+
+        # What belongs on /usr has /sbin/init, too.
+        is_usr = there(*USR_FILES) and not there('/etc', '/usr')
+        return not is_usr and there(*ROOT_FILES)
 
     def _entries(self, top: str) -> tuple[fstab.FstabEntry, ...]:
         return fstab.parse(self._text(top, fstab.PATH))

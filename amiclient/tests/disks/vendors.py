@@ -453,6 +453,62 @@ def _layer(tree: pathlib.Path) -> bytes:
     ).stdout
 
 
+def installed(
+    directory: pathlib.Path, archive: pathlib.Path, kind: str
+) -> pathlib.Path:
+    """A whole system, as somebody installed it.
+
+    :param archive: of its root filesystem, which is a Debian.
+    :param kind: ``xfs`` for logical volumes, with /var apart; ``btrfs`` for
+        subvolumes.
+    """
+    identity = vendor.identity()
+    slots = [Slot(1, 8, disks.ESP), Slot(2, 1600)]
+    fstab = f'UUID={vendor.EFI} /boot/efi vfat umask=0077 0 1\n'
+    with Machine(directory, slots) as machine:
+        machine.fat(1, vendor.SHIM, serial=vendor.EFI, label='EFI')
+        if kind == 'xfs':
+            sizes = {'root': 1024, 'var': 512, 'swap': 32}
+            places = machine.logical(2, 'debian-vg', sizes)
+            for name in ('root', 'var'):
+                machine.format(places[name], 'mkfs.xfs', '-q', '-f')
+            top = machine.mount(places['root'])
+            machine.mount(places['var'], '/var')
+            device = '/dev/mapper/debian--vg-'
+            fstab += (
+                f'{device}root / xfs x-systemd.growfs 0 0\n'
+                f'{device}var /var xfs defaults 0 0\n'
+                f'{device}swap none swap sw 0 0\n'
+            )
+        else:
+            machine.format(2, 'mkfs.btrfs', '-q', '-U', identity)
+            vendors_rpm.subvolumes(machine, 2, ('@rootfs', '@var'))
+            machine.unmount()
+            top = machine.mount(2, '/', 'subvol=@rootfs')
+            machine.mount(2, '/var', 'subvol=@var')
+            options = 'subvol=@rootfs,x-systemd.growfs'
+            fstab += (
+                f'UUID={identity} / btrfs {options} 0 0\n'
+                f'UUID={identity} /var btrfs subvol=@var 0 0\n'
+            )
+        words = ['--xattrs', '--xattrs-include=*', '--numeric-owner']
+        process.run(
+            [
+                'tar',
+                '--extract',
+                *words,
+                '--file',
+                archive,
+                '--directory',
+                top,
+            ],
+            access=None,
+        )
+        (top / 'etc/fstab').write_text(fstab)
+        (top / 'boot/efi').mkdir(exist_ok=True)
+    return disks.convert(machine.disk, 'qcow2')
+
+
 #: By the names of the images on the page of sources.
 MAKERS: Mapping[str, Callable[[pathlib.Path], vendor.Image]] = {
     'alpine.qcow2': alpine,

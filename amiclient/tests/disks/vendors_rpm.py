@@ -170,7 +170,7 @@ UUID={vendor.EFI} /boot/efi vfat defaults,umask=0077,shortname=winnt 0 0
         machine.fat(2, vendor.SHIM, serial=vendor.EFI, label='EFI')
         machine.format(3, *vendor.ext4(boot_uuid, 'BOOT'))
         machine.format(4, 'mkfs.btrfs', '-q', '-L', 'fedora', '-U', root)
-        _subvolumes(machine, 4, names)
+        subvolumes(machine, 4, names)
         machine.unmount()
         options = 'noatime,compress=zstd:1,subvol='
         top = machine.mount(4, '/', options + 'root')
@@ -203,7 +203,7 @@ def _subvolume(path: pathlib.Path) -> None:
     process.run(['btrfs', '-q', 'subvolume', 'create', path], access=None)
 
 
-def _subvolumes(machine: Machine, number: int, names) -> pathlib.Path:
+def subvolumes(machine: Machine, number: int, names) -> pathlib.Path:
     top = machine.mount(number)
     for name in names:
         (top / name).parent.mkdir(parents=True, exist_ok=True)
@@ -231,7 +231,7 @@ def opensuse(directory: pathlib.Path) -> vendor.Image:
     with Machine(directory, slots) as machine:
         machine.fat(2, vendor.SHIM, serial=vendor.EFI, label='EFI')
         machine.format(3, 'mkfs.btrfs', '-q', '-L', 'ROOT', '-U', root)
-        whole = _subvolumes(machine, 3, ('@', '@/.snapshots'))
+        whole = subvolumes(machine, 3, ('@', '@/.snapshots'))
         snapshots = whole / '@/.snapshots'
         for name in names:
             (whole / '@' / name).parent.mkdir(parents=True, exist_ok=True)

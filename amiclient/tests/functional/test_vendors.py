@@ -17,6 +17,7 @@ import unittest
 
 import fixtures
 
+import amiclient
 from amiclient.ext import reader
 from amiclient.ext import superblock
 from amiclient.tests.cloud import forkserver
@@ -26,6 +27,8 @@ from amiclient.tests.disks import vendor
 from amiclient.tests.disks import vendors
 from amiclient.tests.functional import upload
 from amiclient.tests.unit.source import test_vendors as page
+
+_ROOT = pathlib.Path(amiclient.__file__).parents[1]
 
 _NOBODY = 65534
 
@@ -289,6 +292,47 @@ class TestBtrfs(VendorCase):
 
     def test_opensuse(self) -> None:
         self.go('opensuse.qcow2')
+
+
+class TestBoot(VendorCase):
+    """A whole Debian, from where it was installed to its login prompt."""
+
+    def boot(self, kind: str) -> None:
+        archive = _ROOT / '.test' / 'debian.tar'
+        if not archive.exists():
+            self.skipTest(f'there is no {archive}; tools/test makes it')
+        made = self.directory / 'made'
+        made.mkdir()
+        disk = vendors.installed(made, archive, kind)
+        done = self.spawn_openstack(
+            *('ami', 'upload', disk, '--fix', '-f', 'json')
+        )
+        self.assertEqual(0, done.status, done)
+        shutil.rmtree(made)
+        told = json.loads(done.stdout)
+        done = self.spawn_openstack(
+            *('ami', 'save', told['id'], '--directory', 'saved')
+        )
+        self.assertEqual(0, done.status, done)
+        done = self.spawn_openstack(
+            *('ami', 'boot', 'saved', '--disk', '2G', '--append', 'quiet'),
+            *('--until', 'demo login:', '-f', 'json'),
+        )
+        # It warns of a root that stayed read-only, and of units that failed.
+        self.assertEqual((0, ''), (done.status, done.stderr), done)
+        told = json.loads(done.stdout)
+        self.assertEqual('booted', told['result'])
+        self.assertEqual(2 << 30, told['root_size'])
+        self.assertNothingLeft()
+
+    def test_volumes(self) -> None:
+        self.boot('xfs')
+
+    def test_subvolumes(self) -> None:
+        """The same from another filesystem, when there is time."""
+        if not os.environ.get('AMICLIENT_TEST_BOOTS'):
+            self.skipTest('AMICLIENT_TEST_BOOTS is not set')
+        self.boot('btrfs')
 
 
 class TestEncrypted(VendorCase):
