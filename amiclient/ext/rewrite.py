@@ -73,7 +73,8 @@ def remove(image: pathlib.Path, paths: Sequence[str]) -> None:
     """Remove files.
 
     :param image: as for :func:`rewrite`.
-    :param paths: constants, which nothing hostile has a part in.
+    :param paths: of characters that mean nothing to debugfs: no space, no
+        quotation mark, nothing that cannot be printed.
     :raises UnsupportedError: if that cannot be done.
     """
     tools = e2fsprogs.Toolbox.of(superblock.read(image))

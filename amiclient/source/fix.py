@@ -51,11 +51,19 @@ def report(
             for tie in _ties(tree, fstab.read(tree), merged)
             if tie.number is not None
         ]
-    if not found:
-        return ()
-    listed = _listed(found)
-    note = f'{name}: /etc/fstab names what a server does not have: {listed}'
-    return (f'{note}; {_HOW}',)
+        units = _units(tree, merged)
+    notes = []
+    if found:
+        notes.append(
+            f'{name}: /etc/fstab names what a server does not have: '
+            f'{_listed(found)}; {_HOW}'
+        )
+    if units:
+        notes.append(
+            f'{name}: units of systemd mount what is a part of the image '
+            f'now: {errors.some(list(map(errors.shown, units)))}; {_HOW}'
+        )
+    return tuple(notes)
 
 
 def mend(
@@ -73,14 +81,15 @@ def mend(
         if set(tree.names('/')) <= {'lost+found'}:
             # The ramdisk brings all that there is.
             return ()
-        left = leftovers(tree)
+        left = leftovers(tree) + _units(tree, merged)
         text = _text(tree, name)
         found = _ties(tree, text or '', merged)
     notes = []
     try:
         if left:
             rewrite.remove(image, left)
-            notes.append(f'{name}: removed: {", ".join(left)}')
+            listed = ', '.join(map(errors.shown, left))
+            notes.append(f'{name}: removed: {listed}')
         if found:
             data = fstab.encoded(fstab.mend(text or '', found))
             if text is None:
@@ -98,6 +107,19 @@ def leftovers(tree: Reader) -> tuple[str, ...]:
         path
         for path in LEFTOVERS
         if (node := tree.find(path, follow=False)) and node.is_file
+    )
+
+
+def _units(tree: Reader, merged: Set[str]) -> tuple[str, ...]:
+    """Find the units that would mount what is a part of the image now.
+
+    Others require them by their paths alone, enabled or not.
+    """
+    return tuple(
+        path
+        for unit in fstab.units(tree)
+        if unit.entry.path in merged
+        for path in unit.files
     )
 
 

@@ -20,6 +20,13 @@ from amiclient.files import Files
 
 PATH = '/etc/fstab'
 
+#: Where units of systemd are, the first that has one.
+_UNITS = ('/etc/systemd/system', '/usr/lib/systemd/system')
+
+#: Names of units (systemd.unit(5)), and of directories that enable some.
+_UNIT = re.compile(r'[A-Za-z0-9:_.\\-]{1,240}\.mount')
+_WANTS = re.compile(r'[A-Za-z0-9:_.@\\-]{1,240}\.(?:wants|requires)')
+
 #: Bytes of it.
 LIMIT = 64 << 10
 
@@ -346,6 +353,60 @@ def entries(tree: Files[Any], top: str = '') -> tuple[FstabEntry, ...]:
     :param top: the directory that is the root.
     """
     return parse(read(tree, top))
+
+
+@dataclasses.dataclass(frozen=True)
+class MountUnit:
+    """A unit of systemd that mounts a device when the system starts.
+
+    :param files: the unit, and what enables it.
+    """
+
+    entry: FstabEntry
+    files: tuple[str, ...]
+
+
+def units(tree: Files[Any], top: str = '') -> tuple[MountUnit, ...]:
+    """Read which units of systemd mount devices (systemd.mount(5)).
+
+    :param top: the directory that is the root.
+    """
+    enabled: dict[str, list[str]] = {}
+    names = tree.names(top + _UNITS[0])
+    for directory in names:
+        if _WANTS.fullmatch(directory):
+            place = f'{_UNITS[0]}/{directory}'
+            for name in tree.names(top + place):
+                if _UNIT.fullmatch(name):
+                    enabled.setdefault(name, []).append(f'{place}/{name}')
+    found = []
+    for name, links in enabled.items():
+        for path in (f'{place}/{name}' for place in _UNITS):
+            data = tree.read_file(top + path, LIMIT)
+            if data is not None:
+                entry = _unit_entry(decoded(data))
+                if entry is not None and entry.is_device:
+                    found.append(MountUnit(entry, (path, *links)))
+                break
+    return tuple(found)
+
+
+def _unit_entry(text: str) -> FstabEntry | None:
+    values = {'Type': 'auto', 'Options': ''}
+    section = ''
+    for line in map(str.strip, text.splitlines()):
+        key, equals, value = line.partition('=')
+        if line.startswith('['):
+            section = line
+        elif section == '[Mount]' and equals:
+            values[key.strip()] = value.strip()
+    what, where = values.get('What', ''), values.get('Where', '')
+    # What has specifiers depends on the system that runs.
+    if not where.startswith('/') or '%' in what + where:
+        return None
+    # It is wanted, not required: the system starts without it.
+    options = (*filter(None, values['Options'].split(',')), 'nofail')
+    return FstabEntry(what, where.rstrip('/'), values['Type'], options)
 
 
 def boot_mounts(image: pathlib.Path) -> tuple[FstabEntry, ...]:

@@ -141,6 +141,7 @@ class Merger:
             deployed, boot = self._deployed(root, files)
             top = deployed.path if deployed else ''
             entries = fstab.entries(files, top)
+            entries += tuple(u.entry for u in fstab.units(files, top))
         found = mounts.find(
             entries,
             self._disk.partitions,

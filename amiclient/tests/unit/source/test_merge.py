@@ -202,6 +202,80 @@ class TestMerge(base.TestCase):
         self.assertIn(b'/var/hidden', found)
         self.assertNotIn(b'/var/lib/deep', found)
 
+    def units(self) -> pathlib.Path:
+        """Make a disk whose /var and /home are mounted by units."""
+        unit = '# x\n[Unit]\nWhat=no\n[Mount]\nWhat={}\nWhere={}\n'
+        place = 'etc/systemd/system'
+        files = {
+            'etc/os-release': b'ID=debian\n',
+            'etc/fstab': f'UUID={ROOT} / ext4\n'.encode(),
+            'var/hidden': b'hidden',
+            f'{place}/var.mount': unit.format(
+                '/dev/disk/by-label/var', '/var'
+            ),
+            'usr/lib/systemd/system/srv-a\\x2db.mount': unit.format(
+                'LABEL=home', '/srv/a-b'
+            ),
+            f'{place}/mnt.mount': unit.format('LABEL=gone', '/mnt'),
+            f'{place}/opt.mount': unit.format('LABEL=home', '/opt'),
+            f'{place}/run-x.mount': unit.format('tmpfs', '/run/x')
+            + 'Type=tmpfs\n',
+        }
+        wants = f'{place}/local-fs.target.wants'
+        for name in ('var', 'srv-a\\x2db', 'mnt', 'run-x', 'masked'):
+            files[f'{wants}/{name}.mount'] = b''
+        root = self.image(
+            'system',
+            {
+                path: data.encode() if isinstance(data, str) else data
+                for path, data in files.items()
+            },
+            *('-U', ROOT),
+        )
+        return disks.make(
+            self.directory / 'disk',
+            [
+                disks.Part(8, root),
+                disks.Part(8, self.image('v', {'s': b's'}, '-L', 'var')),
+                disks.Part(8, self.image('h', {'u/f': b'f'}, '-L', 'home')),
+            ],
+        )
+
+    def test_units(self) -> None:
+        """What units of systemd mount is merged, too."""
+        disk = self.units()
+        with self.opened(disk) as source:
+            found = exttree.read_tree(source.root)
+            self.assertEqual(('/srv/a-b', '/var'), source.merged)
+        self.assertIn(b'/var/s', found)
+        self.assertIn(b'/srv/a-b/u/f', found)
+        self.assertNotIn(b'/var/hidden', found)
+        self.assertNotIn(b'/opt/u', found)
+        words = ' '.join(source.notes)
+        self.assertIn('mounts on /mnt is not on this disk', words)
+        self.assertIn('units of systemd mount what is a part', words)
+        self.assertIn('/etc/systemd/system/var.mount', words)
+        with self.opened(disk, leave_out=('/var',)) as source:
+            self.assertEqual(('/srv/a-b',), source.merged)
+            self.assertIn(b'/var/hidden', exttree.read_tree(source.root))
+
+    def test_units_with_fix(self) -> None:
+        """Else the server would wait for them, or not start."""
+        with self.opened(self.units(), fix=True) as source:
+            found = exttree.read_tree(source.root)
+            process.run(['e2fsck', '-f', '-n', source.root], access=None)
+        self.assertEqual(
+            {
+                b'/etc/systemd/system/local-fs.target.wants/masked.mount',
+                b'/etc/systemd/system/local-fs.target.wants/mnt.mount',
+                b'/etc/systemd/system/local-fs.target.wants/run-x.mount',
+                b'/etc/systemd/system/mnt.mount',
+                b'/etc/systemd/system/opt.mount',
+                b'/etc/systemd/system/run-x.mount',
+            },
+            {path for path in found if path.endswith(b'.mount')},
+        )
+
     def refused(self, fstab: str, **choice) -> str:
         def opened() -> None:
             with self.opened(self.disk(fstab), **choice):
