@@ -16,6 +16,7 @@ import time
 
 from amiclient.tests.cloud.cloud import Cloud
 from benchmarks import figures
+from benchmarks import inside
 from benchmarks import listing
 from benchmarks import loading
 from benchmarks import machine
@@ -25,7 +26,7 @@ from benchmarks import sources
 from benchmarks import throughput
 from benchmarks import triple
 
-_PARTS = ('triple', 'client', 'loading', 'listing', 'sources')
+_PARTS = ('triple', 'client', 'loading', 'listing', 'sources', 'inside')
 
 #: How many times more rounds the loading gets, which is a small difference
 #: between two long times.
@@ -416,12 +417,46 @@ def _sources(
     }
 
 
+def _inside(
+    arguments: argparse.Namespace, work: pathlib.Path
+) -> dict[str, _Figures]:
+    cloud = Cloud(work / 'inside')
+    cloud.start(tied=True)
+    try:
+        series = inside.compare(
+            triple.Files(arguments.image, arguments.kernel, arguments.ramdisk),
+            cloud,
+            work=work,
+            env=_environment(work),
+            rounds=arguments.rounds,
+        )
+    finally:
+        cloud.stop()
+    return {
+        'An image of 1 GB in the cloud': [
+            figures.Figure(
+                name=f'{subject}, {what}',
+                unit=unit,
+                ours=series.of(subject, key),
+                target=target,
+            )
+            for subject in (inside.VERIFY, inside.CHECK)
+            for what, key, unit, target in (
+                ('time', 'wall', 's', 2.0),
+                ('read of it', 'share', '%', 1.0),
+                ('requests', 'requests', 'number', None),
+            )
+        ]
+    }
+
+
 _MEASURES = {
     'triple': _triple,
     'client': _client,
     'loading': _loading,
     'listing': _listing,
     'sources': _sources,
+    'inside': _inside,
 }
 
 

@@ -209,7 +209,8 @@ def check(
     """Apply the rules of ``ami check`` to an image where it lies.
 
     Its kernel and its ramdisk are fetched, unless others are given. Of an
-    image that links to none, they are taken out of its root filesystem.
+    image that links to none, or if a version is given, they are taken out of
+    its root filesystem.
 
     :raises CloudError: as :func:`inspect` does. :raises SourceError: likewise.
     :raises NoSpaceError: if there is no room for kernel and ramdisk.
@@ -225,8 +226,9 @@ def check(
     ):
         fetcher = deep.Fetcher(proxy, directory, request.patience, progress)
         kernel, ramdisk = given.kernel, given.ramdisk
-        if kernel is None and ami.kernel is not None:
-            kernel = fetcher.fetch(Kind.AKI, ami.kernel)
+        linked = ami.kernel if given.version is None else None
+        if kernel is None and linked is not None:
+            kernel = fetcher.fetch(Kind.AKI, linked)
             if ramdisk is None and ami.ramdisk is not None:
                 ramdisk = fetcher.fetch(Kind.ARI, ami.ramdisk)
         elif kernel is None:

@@ -151,6 +151,12 @@ class TestSource(InsideCase):
         there = self.run_openstack(*words, '--image', raw)
         self.assertEqual(here.stdout, there.stdout)
         self.assertEqual(0, there.status)
+        version = ('--kernel-version', checks.RELEASE)
+        self.change(raw, kernel_id=self.create('k', 'aki', data=_OTHER))
+        found = self.run_json(*words[:2], '--image', raw)
+        self.assertIn('no-modules', [row['rule'] for row in found])
+        there = self.run_openstack(*words, '--image', raw, *version)
+        self.assertEqual(here.stdout, there.stdout)
 
     def test_refusals(self) -> None:
         queued = self.create('queued', 'ami', data=None)
