@@ -32,8 +32,6 @@ _DIRECTORY = 4 << 20
 _DIRECTORIES = 20_000
 _NAMES = 4 << 20
 
-_CHUNK = 1 << 20
-
 
 class AnyInode(Protocol):
     """An inode, of whatever filesystem."""
@@ -266,8 +264,8 @@ class Files(abc.ABC, Generic[_Inode]):
             if run.physical:
                 start = run.logical * block
                 end = min(start + run.count * block, node.size)
-                for offset in range(start, end, _CHUNK):
-                    count = min(_CHUNK, end - offset)
+                for offset in range(start, end, sparse.CHUNK):
+                    count = min(sparse.CHUNK, end - offset)
                     yield offset, self._bytes(run, offset, count)
 
     def entries(self, directory: _Inode) -> Iterator[tuple[bytes, int]]:
@@ -339,5 +337,5 @@ def _split(path: str) -> list[str]:
 
 def _zeros(count: int) -> Iterator[bytes]:
     while count > 0:
-        yield bytes(min(count, _CHUNK))
-        count -= _CHUNK
+        yield bytes(min(count, sparse.CHUNK))
+        count -= sparse.CHUNK

@@ -7,7 +7,7 @@ end)`` of numbers of blocks, or of bytes, ``end`` excluded, that are in
 ascending order and do not overlap.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import contextlib
 import ctypes
 import errno
@@ -277,6 +277,22 @@ def clear(descriptor: int, runs: Iterable[Run]) -> None:
 def bytes_of(runs: Iterable[Run], block_size: int) -> list[Run]:
     """Turn runs of blocks into ranges of bytes."""
     return [(first * block_size, end * block_size) for first, end in runs]
+
+
+def pieces(
+    read: Callable[[int, int], bytes], size: int, runs: Iterable[Run]
+) -> Iterator[tuple[int, bytes]]:
+    """Read ranges of bytes, in pieces.
+
+    :param read: reads so many bytes at a place.
+    :param size: bytes that there are.
+    :raises SourceError: if a range goes beyond them.
+    """
+    for first, end in runs:
+        if end > size:
+            raise cut_short(size)
+        for place in range(first, end, CHUNK):
+            yield place, read(place, min(CHUNK, end - place))
 
 
 def cut_short(size: int) -> errors.SourceError:

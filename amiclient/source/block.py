@@ -14,9 +14,6 @@ from typing import Any, BinaryIO, Protocol
 from amiclient import progress
 from amiclient import sparse
 
-#: Bytes that are read at a time.
-CHUNK = 1 << 20
-
 
 class Medium(Protocol):
     """A disk that is read only."""
@@ -121,8 +118,8 @@ class RawMedium:
             for start, stop in sparse.data_in(
                 self.descriptor, base + first, base + end
             ):
-                for place in range(start, stop, CHUNK):
-                    count = min(CHUNK, stop - place)
+                for place in range(start, stop, sparse.CHUNK):
+                    count = min(sparse.CHUNK, stop - place)
                     data = sparse.read_at(self.descriptor, count, place)
                     if len(data) < count:
                         raise sparse.cut_short(place - base + len(data))

@@ -18,6 +18,7 @@ from amiclient.ext.writer import nodes
 from amiclient import progress
 from amiclient.source import block
 from amiclient.source import file_tree
+from amiclient import sparse
 
 #: Where the kind is told, and where the boot record begins, by the kind.
 _RECORDS = (
@@ -291,7 +292,7 @@ class _Files:
 
     def _pieces(self, number: int) -> Iterator[bytes]:
         """Read what is in a chain, clusters that follow each other at once."""
-        most = max(1, block.CHUNK // self._cluster)
+        most = max(1, sparse.CHUNK // self._cluster)
         first, count = number, 0
         for each in self._chain(number):
             if each != first + count or count == most:

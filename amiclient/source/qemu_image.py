@@ -138,11 +138,7 @@ class Qcow2Medium:
         self, runs: Iterable[sparse.Run]
     ) -> Iterator[tuple[int, bytes]]:
         """Read ranges of bytes, in pieces."""
-        for first, end in runs:
-            if end > self.size:
-                raise sparse.cut_short(self.size)
-            for place in range(first, end, block.CHUNK):
-                yield place, self.read(place, min(block.CHUNK, end - place))
+        return sparse.pieces(self.read, self.size, runs)
 
     def _within(self, number: int, start: int, count: int) -> bytes:
         """Read a part of a cluster of the disk."""

@@ -128,11 +128,7 @@ class RangeMedium:
         self, runs: Iterable[sparse.Run]
     ) -> Iterator[tuple[int, bytes]]:
         """Read ranges of bytes, in pieces."""
-        for first, end in runs:
-            if end > self.size:
-                raise sparse.cut_short(self.size)
-            for place in range(first, end, sparse.CHUNK):
-                yield place, self.read(place, min(sparse.CHUNK, end - place))
+        return sparse.pieces(self.read, self.size, runs)
 
     def _block(self, number: int, end: int) -> bytes:
         """Get a block.
