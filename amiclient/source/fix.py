@@ -29,6 +29,8 @@ LEFTOVERS = (
 #: What is told of lines, and characters of each.
 _LISTED, _LINE = 10, 200
 
+_CRYPTTAB = '/etc/crypttab'
+
 #: Not all commands that say so have the option.
 _HOW = (
     '"ami upload", "boot", "extract" and "shrink --output" mend that in a '
@@ -52,12 +54,15 @@ def report(
             if tie.number is not None
         ]
         units = _units(tree, merged)
-    notes = []
-    if found:
-        notes.append(
-            f'{name}: /etc/fstab names what a server does not have: '
-            f'{_listed(found)}; {_HOW}'
+        locked, _ = _locked(tree)
+    notes = [
+        f'{name}: {path} names what a server does not have: {listed}; {_HOW}'
+        for path, listed in (
+            (fstab.PATH, _listed(found)),
+            (_CRYPTTAB, _listed(locked)),
         )
+        if listed
+    ]
     if units:
         notes.append(
             f'{name}: units of systemd mount what is a part of the image '
@@ -84,6 +89,7 @@ def mend(
         left = leftovers(tree) + _units(tree, merged)
         text = _text(tree, name)
         found = _ties(tree, text or '', merged)
+        locked, unlocked = _locked(tree)
     notes = []
     try:
         if left:
@@ -96,6 +102,9 @@ def mend(
                 rewrite.create(image, fstab.PATH)
             rewrite.rewrite(image, fstab.PATH, data)
             notes.append(f'{name}: /etc/fstab was fixed: {_listed(found)}')
+        if locked:
+            rewrite.rewrite(image, _CRYPTTAB, unlocked)
+            notes.append(f'{name}: {_CRYPTTAB} was fixed: {_listed(locked)}')
     except errors.UnsupportedError as error:
         raise _unmendable(name, error.message) from error
     return tuple(notes)
@@ -151,7 +160,29 @@ def _ties(tree: Reader, text: str, merged: Set[str]) -> tuple[fstab.Tie, ...]:
     )
 
 
-def _listed(found: Sequence[fstab.Tie]) -> str:
+def _locked(tree: Reader) -> tuple[list[str], bytes]:
+    """Find what crypttab(5) decrypts of the old disk: systemd waits for it.
+
+    :returns: that, and the file without it.
+    """
+    node = tree.find(_CRYPTTAB)
+    if node is None or not node.is_file or node.size > fstab.LIMIT:
+        return [], b''
+    found = []
+    lines = fstab.decoded(tree.read_file(_CRYPTTAB, fstab.LIMIT) or b'')
+    kept = lines.split('\n')
+    for number, line in enumerate(kept):
+        name, spec, *_ = *line.split(), '', ''
+        if not spec or name.startswith('#'):
+            continue
+        # What a file of its own holds is still there.
+        if spec.startswith('/dev/') or tree.find(spec) is None:
+            found.append(f'{name} on {spec}')
+            kept[number] = f'#{line}'
+    return found, fstab.encoded('\n'.join(kept))
+
+
+def _listed(found: Sequence[object]) -> str:
     lines = [errors.shown(str(each), _LINE) for each in found]
     return errors.some(lines, _LISTED)
 

@@ -91,6 +91,34 @@ class TestUntying(base.TestCase):
         self.assertEqual(before, exttree.read_tree(image))
         self.assertEqual([], os.listdir(self.work))
 
+    def test_crypttab(self) -> None:
+        """Booting would wait for what was decrypted."""
+        etc = self.directory / 'tree' / 'etc'
+        etc.mkdir(parents=True)
+        (etc / 'container').write_bytes(b'LUKS')
+        text = (
+            '# <target name> <source device>\n\n'
+            'dm_crypt-0 UUID=1-2 none luks\n'
+            '  swap /dev/sda5 /dev/urandom swap\n'
+            'file /etc/container none\n'
+        )
+        (etc / 'crypttab').write_text(text)
+        image = self.image('/dev/vda / ext4 defaults 0 1\n')
+        disk = disks.make(self.directory / 'disk', [disks.Part(8, image)])
+        named = 'dm_crypt-0 on UUID=1-2, swap on /dev/sda5'
+        with self.opened(disk) as source:
+            (note,) = source.notes
+        self.assertIn('/etc/crypttab names what a server does not', note)
+        self.assertIn(f': {named}; "ami upload"', note)
+        with self.opened(disk, fix=True) as source:
+            (note,) = source.notes
+            with reader.opened(source.root) as tree:
+                data = tree.read_file('/etc/crypttab') or b''
+        self.assertTrue(note.endswith(f'/etc/crypttab was fixed: {named}'))
+        for line in ('dm_crypt-0', '  swap'):
+            text = text.replace(f'\n{line}', f'\n#{line}')
+        self.assertEqual(text, data.decode())
+
     def test_told_in_short(self) -> None:
         lines = [f'/dev/sda5 /mnt/{"x" * 1500}{n} ext4' for n in range(30)]
         image = self.image('\n'.join((*lines, '')))
