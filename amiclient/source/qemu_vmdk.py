@@ -47,6 +47,11 @@ _FLAGS = 1 << 0 | _BACKUP | 1 << 2 | _PACKED
 #: Most sectors of a descriptor; 20 are usual.
 _DESCRIPTOR = 128
 
+#: Most bytes that remain of an older descriptor behind one: QEMU writes a new
+#: CID, of up to 8 digits, without the zeros that it begins with, and leaves
+#: the end of the text where it was.
+_REMAINDER = 7
+
 #: The forms of its lines. QEMU looks for fields in comments as well.
 _COMMENT = re.compile('#[^="]*')
 _EXTENT = re.compile(
@@ -137,7 +142,9 @@ def _descriptor(image: qemu_image.Image, head: _Sparse) -> str:
     """
     data = image.read(_SECTOR, head.descriptor_size * _SECTOR)
     words, end, rest = data.partition(b'\0')
-    image.require(end and not any(rest), 'its VMDK descriptor does not end')
+    image.require(
+        end and not any(rest[_REMAINDER:]), 'its VMDK descriptor does not end'
+    )
     # In whatever line it is.
     _, named, parent = words.partition(b'parentFileNameHint')
     if named:

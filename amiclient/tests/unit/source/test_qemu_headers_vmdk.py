@@ -5,6 +5,7 @@
 import json
 import os
 import pathlib
+import re
 import struct
 
 from amiclient import errors
@@ -254,6 +255,7 @@ class TestVmdk(base.TestCase):
         for words in (
             told.ljust(20 * 512, b'\n'),
             told + b'\0parentFileNameHint="/x"',
+            told + b'\0' + b'47"\n'.rjust(8, b'8'),
             told[:40] + b'\0' + told[40:],
         ):
             self.describe(path, words)
@@ -277,3 +279,13 @@ class TestVmdk(base.TestCase):
         run = (process.run, [*words, told, self.directory / 'out'])
         error = self.assertRaises(errors.ProgramError, *run, access=None)
         self.assertIn('nosuch', str(error))
+
+    def test_shorter_text(self) -> None:
+        """As QEMU leaves it if a new CID begins with zeros."""
+        path = self.make()
+        told = self.described(path).encode()
+        short = re.sub(b'(?m)^CID=.*$', b'CID=1', told)
+        left = told[len(short) + 1 :]
+        self.assertTrue(left)
+        self.describe(path, short + b'\0' + left)
+        self.read(path)
