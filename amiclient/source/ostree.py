@@ -313,7 +313,7 @@ def settle(tree: file_tree.FileTree) -> None:
     kind = 'bootc' if bootc else 'ostree'
     words = [f'its root filesystem is the deployment {shown} of {kind}']
     if found.others:
-        words.append(f'{found.others} more are left out')
+        words.append(f'other deployments are left out: {found.others}')
     if found.composed:
         words.append(
             'composefs, which keeps a running system from being changed, is '

@@ -103,7 +103,7 @@ class TestOstree(base.TestCase):
             capture_output=True,
         )
         found = self.taken(path)
-        self.assertIn('1 more are left out', self.log.output)
+        self.assertIn('other deployments are left out: 1', self.log.output)
         self.assertEqual(4, found[b'/var/home/core/f'].size)
         self.assertEqual(0, found[b'/'].flags & 0x10)
 
