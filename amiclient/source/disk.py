@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import contextlib
 import dataclasses
 import pathlib
+import re
 from typing import Any
 
 from amiclient import errors
@@ -68,6 +69,9 @@ _LOADERS = (
 )
 
 _FAT = 'a FAT filesystem'
+
+#: Names of partitions with versions of a system, one of which is in use.
+_SLOT = re.compile(r'(.*?)[-_. ]?(?:[abAB]|[01])')
 _XFS = 'an XFS filesystem'
 _ITS = 'its partition'
 
@@ -95,6 +99,7 @@ class Partition:
         top.
     :param is_usr: whether it has what belongs on /usr, as Flatcar has it.
     :param paths: what the device of a logical volume is called; else empty.
+    :param is_auto: whether systemd may mount it because of its type.
     """
 
     number: int
@@ -113,6 +118,7 @@ class Partition:
     is_boot: bool
     is_usr: bool = False
     paths: tuple[str, ...] = ()
+    is_auto: bool = False
 
     @property
     def has_files(self) -> bool:
@@ -176,6 +182,8 @@ class Partition:
         words += [units.format_size(self.size), self.what]
         if self.label:
             words.append(f'label {errors.safe(self.label)}')
+        if self.partlabel:
+            words.append(f'named {errors.safe(self.partlabel)}')
         if self.is_root:
             words.append('with a root filesystem')
         elif self.is_boot:
@@ -236,9 +244,8 @@ class Disk:
         if roots:
             told = (
                 f'several partitions have a root filesystem: {_listed(roots)}'
+                f'{_slots(roots)}'
             )
-            if len({each.size for each in roots}) == 1:
-                told += ' (an A/B layout, by their sizes)'
             raise errors.SourceError(
                 told,
                 subject=name,
@@ -338,6 +345,19 @@ class Disk:
         for types in _LOADERS:
             found |= {e.number: e for e in others if e.type in types}
         return tuple(found.values())
+
+
+def _slots(roots: Sequence[Partition]) -> str:
+    """Tell whether they look like versions of one system."""
+    stems = {
+        match[1].lower() if match else None
+        for match in (_SLOT.fullmatch(each.partlabel) for each in roots)
+    }
+    if len(stems) == 1 and None not in stems:
+        return ' (an A/B layout, by their names)'
+    if len({each.size for each in roots}) == 1:
+        return ' (an A/B layout, by their sizes)'
+    return ''
 
 
 def part_of_root(files: Files[Any]) -> str:
@@ -497,6 +517,7 @@ def _partition(medium: Medium, entry: partitions.PartitionEntry) -> Partition:
         is_root=is_root,
         is_boot=place == '/boot',
         is_usr=place == '/usr',
+        is_auto=entry.is_auto,
     )
 
 

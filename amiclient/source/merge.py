@@ -36,6 +36,7 @@ from amiclient.source import filesystem
 from amiclient.source import fstab
 from amiclient.source import mounts
 from amiclient.source import opening
+from amiclient.source import partitions
 from amiclient.source import ostree
 from amiclient.source import qemu_nbd
 from amiclient.source import volumes
@@ -47,6 +48,12 @@ _KEY = 8192
 
 #: Bytes of a label of ext4.
 _LABEL = 16
+
+#: Where generators of systemd are.
+_GENERATORS = (
+    '/usr/lib/systemd/system-generators',
+    '/lib/systemd/system-generators',
+)
 
 #: The part of the free disk that is left to others, as one in so many; and
 #: what the size of the disk of a copy is a multiple of, in bytes.
@@ -142,12 +149,15 @@ class Merger:
             top = deployed.path if deployed else ''
             entries = fstab.entries(files, top)
             entries += tuple(u.entry for u in fstab.units(files, top))
+            typed, notes = self._typed(files, top, entries)
+            entries += typed
         found = mounts.find(
             entries,
             self._disk.partitions,
             self._wanted.leave_out,
             name=self._name,
         )
+        found = dataclasses.replace(found, notes=found.notes + notes)
         if deployed is not None:
             found = found.placed(deployed.place, boot)
         foreign = any(part.foreign for part in self._disk.partitions)
@@ -173,6 +183,48 @@ class Merger:
         if found.found or deployed is not None or root.superblock is None:
             self._merge(root, image, found.found)
         return self._taken(root.number, found)
+
+    def _typed(
+        self, files: Files[Any], top: str, entries: Sequence[fstab.FstabEntry]
+    ) -> tuple[tuple[fstab.FstabEntry, ...], tuple[str, ...]]:
+        """Find what systemd mounts by the type in the partition table.
+
+        :returns: lines as fstab would have them, and what the user should
+            know of what is not mounted.
+        """
+        known = {each.path for each in entries}
+        found: dict[str, fstab.FstabEntry] = {}
+        notes = []
+        has_generator = any(
+            files.find(f'{top}{place}/systemd-gpt-auto-generator')
+            for place in _GENERATORS
+        )
+        for part in self._disk.partitions:
+            path = partitions.GPT_MOUNTS.get(part.type)
+            if path is None or not (part.has_files or part.foreign):
+                continue
+            entry = fstab.FstabEntry(f'PARTUUID={part.uuid}', path, 'auto', ())
+            if any(part.tags.named_by(each) for each in entries) or (
+                part.has_files
+                and set(self._disk.files(part).names('/')) <= {'lost+found'}
+            ):
+                continue
+            if (
+                # It has to be that of the machine, by the ID of that.
+                path != '/var'
+                and has_generator
+                and part.is_auto
+                and path not in known
+                and path not in found
+                and not files.names(top + path)
+            ):
+                found[path] = entry
+            else:
+                notes.append(
+                    f'{self._name}: {part.shown}, is for {path} by its type, '
+                    'but nothing mounts it, and it is left out'
+                )
+        return tuple(found.values()), tuple(notes)
 
     def _deployed(
         self, root: Partition, files: Files[Any]

@@ -65,6 +65,18 @@ GPT_USRS = (
     '5dfbf5f4-2848-4bac-aa5e-0d9a20b745a6',
 )
 
+#: Types of others, and where systemd mounts the first of each type
+#: (systemd-gpt-auto-generator(8), the Discoverable Partitions Specification).
+GPT_MOUNTS = {
+    '933ac7e1-2eb4-4f13-b844-0e14e2aef915': '/home',
+    '3b8f8425-20e0-4f3b-907f-1a25a76f98e8': '/srv',
+    '4d21b016-b534-45c2-a9fb-5c16e091fd2d': '/var',
+    '7ec6f557-3bc5-4aca-b293-16ef5df639d1': '/var/tmp',  # noqa: S108
+}
+
+#: The attribute of those that it does not mount.
+_NO_AUTO = 1 << 63
+
 _GPT_NAMES = {
     'c12a7328-f81f-11d2-ba4b-00a0c93ec93b': 'EFI system',
     '21686148-6449-6e6f-744e-656564454649': 'BIOS boot',
@@ -74,6 +86,7 @@ _GPT_NAMES = {
     '9e1a2d38-c612-4316-aa26-8b49521e5a8b': 'PReP boot',
     **{guid: f'root ({name})' for guid, name in GPT_ROOTS.items()},
     **dict.fromkeys(GPT_USRS, '/usr'),
+    **GPT_MOUNTS,
 }
 
 
@@ -89,6 +102,7 @@ class PartitionEntry:
         filesystem.
     :param uuid: its PARTUUID.
     :param label: its PARTLABEL.
+    :param is_auto: whether systemd may mount it because of its type.
     """
 
     number: int
@@ -98,6 +112,7 @@ class PartitionEntry:
     type_name: str | None
     uuid: str
     label: str = ''
+    is_auto: bool = False
 
     @property
     def end(self) -> int:
@@ -320,7 +335,7 @@ def _gpt_entries(
         kind = uuid.UUID(bytes_le=data[offset : offset + 16])
         if not kind.int:
             continue
-        first, last = struct.unpack_from('<QQ', data, offset + 32)
+        first, last, flags = struct.unpack_from('<QQQ', data, offset + 32)
         yield PartitionEntry(
             number=index + 1,
             start=first * size,
@@ -331,4 +346,5 @@ def _gpt_entries(
             label=data[offset + 56 : offset + 128]
             .decode('utf-16-le', 'replace')
             .partition('\0')[0],
+            is_auto=not flags & _NO_AUTO,
         )

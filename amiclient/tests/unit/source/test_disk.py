@@ -256,7 +256,25 @@ class TestChoice(DiskCase):
         told = self.refused(
             self.disk(disks.Part(4, root), disks.Part(4, root))
         )
-        self.assertIn('an A/B layout', told)
+        self.assertIn('(an A/B layout, by their sizes)', told)
+
+    def test_names_of_slots(self) -> None:
+        root, larger = (
+            self.other('etc/passwd', size=size * MIB) for size in (4, 5)
+        )
+        path = self.disk(disks.Part(4, root), disks.Part(5, larger))
+        for names, phrase in (
+            (('rootfs_a', 'rootfs_b'), ' (an A/B layout, by their names)'),
+            (('ROOT-A', 'root-B'), ' (an A/B layout, by their names)'),
+            (('one', 'two'), ''),
+        ):
+            for number, name in enumerate(names, 1):
+                argv = ['sfdisk', '--quiet', '--part-label', path]
+                process.run([*argv, str(number), name], access=None)
+            told = self.refused(path)
+            self.assertIn(
+                f'named {names[1]}, with a root filesystem{phrase};', told
+            )
 
     def test_parts_of_systems(self) -> None:
         """What belongs on /boot or /usr is not taken for a root."""

@@ -12,6 +12,7 @@ from amiclient.ext import superblock
 from amiclient import process
 from amiclient.source import fstab
 from amiclient.source import mounts
+from amiclient.source import partitions
 from amiclient.source import resolve
 from amiclient.tests import base
 from amiclient.tests.disks import disks
@@ -275,6 +276,56 @@ class TestMerge(base.TestCase):
             },
             {path for path in found if path.endswith(b'.mount')},
         )
+
+    def typed(self, **files: bytes) -> pathlib.Path:
+        """Make a disk with partitions that only their types are about."""
+        generator = 'usr/lib/systemd/system-generators/'
+        root = self.image(
+            'typed',
+            {
+                'etc/os-release': b'ID=debian\n',
+                f'{generator}systemd-gpt-auto-generator': b'',
+                **files,
+            },
+        )
+        types = {path: each for each, path in partitions.GPT_MOUNTS.items()}
+        parts = [
+            disks.Part(
+                8, self.image(f'on{path[1:]}', {'f': b'f'}), types[path]
+            )
+            for path in ('/home', '/srv', '/var')
+        ]
+        path = disks.make(
+            self.directory / 'disk', [disks.Part(8, root), *parts]
+        )
+        # "GUID:63": systemd leaves that one alone.
+        argv = ['sfdisk', '--quiet', '--part-attrs', path, '3', 'GUID:63']
+        process.run(argv, access=None)
+        return path
+
+    def test_types(self) -> None:
+        """What systemd would mount is merged; the rest is not hushed up."""
+        with self.opened(self.typed()) as source:
+            found = exttree.read_tree(source.root)
+            self.assertEqual(('/home',), source.merged)
+        self.assertIn(b'/home/f', found)
+        words = '\n'.join(source.notes)
+        for number, path in ((3, '/srv'), (4, '/var')):
+            self.assertIn(
+                f'disk: partition {number}, an ext4 filesystem, is for {path} '
+                'by its type, but nothing mounts it, and it is left out',
+                words,
+            )
+
+    def test_types_where_something_is_in_the_way(self) -> None:
+        with self.opened(self.typed(**{'home/u': b'u'})) as source:
+            self.assertEqual((), source.merged)
+        self.assertIn('is for /home by its type', ' '.join(source.notes))
+        fstab = b'PARTLABEL=no /home ext4 nofail 0 0\n'
+        with self.opened(self.typed(**{'etc/fstab': fstab})) as source:
+            self.assertEqual((), source.merged)
+        with self.opened(self.typed(), leave_out=('/home',)) as source:
+            self.assertEqual((), source.merged)
 
     def refused(self, fstab: str, **choice) -> str:
         def opened() -> None:
