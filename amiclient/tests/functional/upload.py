@@ -24,6 +24,9 @@ class UploadCase(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
         self.directory = self.tmp()
+        # Those of the kernel below; another that is linked would miss them.
+        modules = self.directory / 'tree/lib/modules/6.1.0-13-amd64'
+        modules.mkdir(parents=True)
         self.root = triple.root(self.directory, size=self.size, data=self.data)
         self.kernel = triple.kernel(self.directory)
         self.ramdisk = triple.ramdisk(self.directory)
