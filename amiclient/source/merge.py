@@ -36,8 +36,8 @@ from amiclient.source import filesystem
 from amiclient.source import fstab
 from amiclient.source import mounts
 from amiclient.source import opening
-from amiclient.source import partitions
 from amiclient.source import ostree
+from amiclient.source import partitions
 from amiclient.source import qemu_nbd
 from amiclient.source import volumes
 from amiclient import units
