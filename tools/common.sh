@@ -52,6 +52,11 @@ need_packages() {
         # A python3 that is not the distribution's brings its own, and there
         # may be a git of another make.
         python3-venv) "$python" -c 'import ensurepip, venv' 2>/dev/null ;;
+        # Likewise.
+        python3-dev)
+            "$python" -c 'import os, sysconfig as s
+os.stat(s.get_path("include") + "/Python.h")' 2>/dev/null
+            ;;
         git) command -v git >/dev/null ;;
         # Any kernel will do, if there is one.
         linux-image-*) compgen -G '/boot/vmlinuz-*' >/dev/null ;;

@@ -88,6 +88,8 @@ class Adapter(adapters.BaseAdapter):
         # How long it takes to send data depends on how much there is.
         is_short = isinstance(request.body, bytes | str | None)
         answer = _until(end, request, ask) if is_short else ask()
+        # Before urllib3 2, what was cut off would pass for the whole.
+        answer.raw.enforce_content_length = True
         if not stream or answer.status_code not in _DATA:
             end = end if is_short else _end(timeout)
             _until(end, request, lambda: _fill(answer, end))

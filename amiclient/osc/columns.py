@@ -23,6 +23,16 @@ if typing.TYPE_CHECKING:
     from amiclient.glance.upload import request
     from amiclient.osc import command
 
+    _Column = cliff_columns.FormattableColumn
+else:
+
+    class _Column(cliff_columns.FormattableColumn):
+        """Takes a type in brackets, as cliff's does since version 4.9."""
+
+        def __class_getitem__(cls, _):
+            return cls
+
+
 #: Headers, each with the path of an attribute ("image.id") and, where that is
 #: not printed as it is, a function that makes a cell of it. The empty path is
 #: that of the record itself.
@@ -77,14 +87,14 @@ def _named(*names: str, of: str = '') -> dict[str, str]:
     return {name: f'{of}{name}' for name in names}
 
 
-class HumanSize(cliff_columns.FormattableColumn[int | None]):
+class HumanSize(_Column[int | None]):
     """Bytes that are written for people in tables, and raw elsewhere."""
 
     def human_readable(self) -> str:
         return str(self._value and units.format_size(self._value))
 
 
-class _Lines(cliff_columns.FormattableColumn[list[dict[str, Any]]]):
+class _Lines(_Column[list[dict[str, Any]]]):
     """Records within a column: in tables a line for each."""
 
     line: Callable[[dict[str, Any]], str]
@@ -150,7 +160,7 @@ class Steps(_Lines):
         ).format_map(row) + id
 
 
-class Part(cliff_columns.FormattableColumn[dict[str, Any] | None]):
+class Part(_Column[dict[str, Any] | None]):
     """A kernel or ramdisk: a line, or a record."""
 
     #: How to write a size.

@@ -18,7 +18,6 @@ import traceback
 import typing
 
 from openstack import exceptions as sdk_exceptions
-from openstack import utils as sdk_utils
 from osc_lib.command import command
 
 from amiclient import errors
@@ -314,12 +313,15 @@ class _Base(command.Command):
 
         :raises CloudError: if there is no image service of version 2.
         """
+        from openstack.image.v2 import _proxy
+
         image = _image_service(self.app.client_manager.sdk_connection)
-        narrow = getattr(sdk_utils, 'ensure_service_version', None)
-        if narrow is None:
-            # openstacksdk has it since 4.5.
-            return image
-        return typing.cast('_proxy.Proxy', narrow(image, '2'))
+        # openstacksdk can tell a version from another since 4.5.
+        if not isinstance(image, _proxy.Proxy):
+            raise sdk_exceptions.SDKException(
+                'version 2 of the image service is needed'
+            )
+        return image
 
     def catalog(self, parsed_args: argparse.Namespace) -> Catalog:
         """Get Glance's images, as patiently as the user's options say."""

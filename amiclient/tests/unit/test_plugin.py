@@ -133,5 +133,6 @@ class TestLoading(base.TestCase):
     def test_brings_itself_alone(self) -> None:
         """Whatever else it needs, `openstack` has loaded before."""
         modules = self.load('all')
-        foreign = [m for m in modules if m.partition('.')[0] != 'amiclient']
-        self.assertEqual([], foreign)
+        foreign = {m for m in modules if m.partition('.')[0] != 'amiclient'}
+        # A small part of Python, that cliff does not always load.
+        self.assertEqual(set(), foreign - {'resource'})

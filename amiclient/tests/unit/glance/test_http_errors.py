@@ -199,10 +199,9 @@ class ConnectionTest(base.TestCase):
 
     def test_unknown_host(self) -> None:
         unknown = socket.gaierror(-2, 'Name or service not known')
-        error = urllib3.exceptions.NameResolutionError(
-            'nosuch.example',
+        error = urllib3.exceptions.NewConnectionError(
             urllib3.connection.HTTPConnection('nosuch.example'),
-            unknown,
+            f'Failed to resolve nosuch.example ({unknown})',
         )
         error.__cause__ = unknown
         outer = requests.exceptions.ConnectionError(

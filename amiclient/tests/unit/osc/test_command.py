@@ -10,6 +10,8 @@ import types
 import fixtures
 from keystoneauth1 import exceptions as auth_exceptions
 from openstack import exceptions as sdk_exceptions
+from openstack.image.v1 import _proxy as v1_proxy
+from openstack.image.v2 import _proxy as v2_proxy
 
 from amiclient import errors
 from amiclient import interrupts
@@ -143,8 +145,8 @@ class TestRun(base.TestCase):
 
 
 class TestProxy(base.TestCase):
-    def proxy(self, version):
-        image = types.SimpleNamespace(api_version=version)
+    def proxy(self, kind):
+        image = object.__new__(kind)
         made, _ = make()
         made.app.client_manager = types.SimpleNamespace(
             sdk_connection=types.SimpleNamespace(image=image)
@@ -152,11 +154,11 @@ class TestProxy(base.TestCase):
         return image, made.proxy
 
     def test_version_2_is_what_is_wanted(self):
-        image, proxy = self.proxy('2')
+        image, proxy = self.proxy(v2_proxy.Proxy)
         self.assertIs(image, proxy())
 
     def test_version_1_will_not_do(self):
-        _, proxy = self.proxy('1')
+        _, proxy = self.proxy(v1_proxy.Proxy)
         self.assertRaises(sdk_exceptions.SDKException, proxy)
 
 

@@ -31,6 +31,9 @@ COMMANDS = (
 )
 
 
+_OSC_LIB = metadata.version('osc-lib')
+
+
 def parse(command, *words):
     """Parse as the documentation's builder does: without an application."""
     return command(None, None).get_parser('openstack').parse_args(words)
@@ -78,6 +81,8 @@ class TestRefused(base.TestCase):
     )
 
     def test_with_usage_and_status_2(self):
+        if '--property' in self.words and _OSC_LIB.startswith('3.0.'):
+            self.skipTest('osc-lib 3.0 ends otherwise: with status 1')
         stderr = io.StringIO()
         with contextlib.redirect_stderr(stderr):
             error = self.assertRaises(
