@@ -126,10 +126,11 @@ def _bound(stream: streams.Stream) -> _UnpackLimit:
         return _UnpackLimit(2 * size, _KEPT, 'disk image')
     if size := live.declared(head, content.found.holds):
         return _UnpackLimit(size, _KEPT, what, strict=False)
-    if block is None and not what.endswith(' disk'):
+    foreign = _foreign(head, what)
+    if block is None and not foreign and not what.endswith(' disk'):
         raise content.refused(name, 'compressed; in it is ')
     disk = partitions.end(head)
-    size = max(disk, 0 if block is None else block.size)
+    size = max(disk, foreign, 0 if block is None else block.size)
     if size > _MOST:
         raise errors.SourceError(
             f'by its header, it unpacks to {units.format_size(size)}: more '
@@ -147,8 +148,27 @@ def _bound(stream: streams.Stream) -> _UnpackLimit:
                 subject=name,
                 hint='get a whole copy of it',
             )
-    what = 'filesystem' if block is not None and not disk else 'disk'
+    what = 'disk' if disk or (block is None and not foreign) else 'filesystem'
     return _UnpackLimit(size or _MOST, _KEPT, what, strict=False)
+
+
+def _foreign(head: bytes, phrase: str) -> int:
+    """Tell how large a filesystem or volume is that is not ext.
+
+    :returns: bytes by its own word; 0 if it does not say.
+    """
+    if phrase == 'an XFS filesystem':
+        # Blocks of the filesystem, and bytes of one (xfs_format.h).
+        return int.from_bytes(head[8:16]) * int.from_bytes(head[4:8])
+    if phrase == 'a btrfs filesystem':
+        # In its superblock at 64 KiB (btrfs_tree.h).
+        return int.from_bytes(head[0x10070:0x10078], 'little')
+    if phrase == 'an LVM physical volume':
+        # Behind its UUID, where the label says (lib/format_text/layout.h).
+        label = head[: 4 * 512].index(b'LABELONE')
+        start = label + int.from_bytes(head[label + 20 : label + 24], 'little')
+        return int.from_bytes(head[start + 32 : start + 40], 'little')
+    return 0
 
 
 def _left(

@@ -2,6 +2,7 @@
 
 """XFS becomes ext4, with what is on other partitions, without libguestfs."""
 
+import gzip
 import os
 import pathlib
 
@@ -193,6 +194,13 @@ $
         with self.opened(self.root) as source:
             self.check(source.root)
 
+    def test_compressed(self) -> None:
+        self.make()
+        packed = self.directory / 'packed'
+        packed.write_bytes(gzip.compress(self.root.read_bytes()))
+        with self.opened(packed) as source:
+            self.check(source.root)
+
     def test_logical_volume(self) -> None:
         """It is in two pieces, the second one first."""
         self.make()
@@ -206,8 +214,14 @@ $
             path, [disks.MIB], [30 * disks.MIB], 'rocky',
             [volume_groups.Volume('root', segments, self.root)],
         )  # fmt: skip
-        with self.opened(disks.convert(path, 'qcow2')) as source:
-            self.check(source.root)
+        packed = self.directory / 'packed'
+        with path.open('rb') as file:
+            file.seek(disks.MIB)
+            # Without a partition.
+            packed.write_bytes(gzip.compress(file.read(30 * disks.MIB)))
+        for each in (disks.convert(path, 'qcow2'), packed):
+            with self.opened(each) as source:
+                self.check(source.root)
 
     def check(self, image: pathlib.Path) -> None:
         process.run(['e2fsck', '-f', '-n', image], access=None)
