@@ -190,7 +190,9 @@ class Partition:
             words.append('with what belongs in /boot')
         elif self.is_usr:
             words.append('with what belongs in /usr')
-        return f'{self.number}: {", ".join(words)}'
+        told = ', '.join(words)
+        # There may be no partitions.
+        return f'{self.number}: {told}' if self.number else told
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,8 +266,7 @@ class Disk:
         elif any(each.what == lvm.PHYSICAL for each in parts):
             hint = lvm.INCOMPLETE
         raise errors.SourceError(
-            'no partition has an ext2, ext3 or ext4 filesystem, or one of '
-            f'XFS, with a root filesystem in it: {_listed(parts)}',
+            f'no partition has a root filesystem: {_listed(parts)}',
             subject=name,
             hint=hint,
         )

@@ -171,7 +171,7 @@ def find(
             raise errors.UsageError(
                 'nothing of the disk is mounted there',
                 subject=f'--leave-out {errors.shown(path)}',
-                hint=f'/etc/fstab mounts {listed or "nothing"}',
+                hint=f'the system mounts {listed or "nothing"}',
             )
         for each in gone:
             del chosen[each]
@@ -193,7 +193,7 @@ def find(
             found.append(Mount(path, entry, part, path))
         elif set(_DISPENSABLE) & set(entry.options):
             notes.append(
-                f'{name}: what /etc/fstab mounts on '
+                f'{name}: what the system mounts on '
                 f'{errors.shown(path, _SHOWN)} is not on this disk, and is '
                 'left out'
             )
@@ -228,7 +228,7 @@ def refuse(
         between=' ',
     )
     raise errors.SourceError(
-        f'what /etc/fstab mounts cannot be made a part of the image: {shown}',
+        f'what the system mounts cannot be made a part of the image: {shown}',
         subject=name,
         hint=f'to do without: {options}',
     )

@@ -339,7 +339,7 @@ class TestMerge(base.TestCase):
     def test_missing(self) -> None:
         fstab = f'{FSTAB}LABEL=data /srv/data xfs defaults 0 0\n'
         self.assertEqual(
-            f'{self.directory}/disk: what /etc/fstab mounts cannot be made a '
+            f'{self.directory}/disk: what the system mounts cannot be made a '
             'part of the image: /srv/data on LABEL=data (not on this disk); '
             'to do without: --leave-out /srv/data',
             self.refused(fstab),
@@ -383,7 +383,7 @@ class TestMerge(base.TestCase):
     def test_nothing_to_leave_out(self) -> None:
         self.assertEqual(
             '--leave-out /opt: nothing of the disk is mounted there; '
-            '/etc/fstab mounts /home',
+            'the system mounts /home',
             self.refused(
                 f'UUID={ROOT} / ext4\n/dev/sda1 /home ext4\n',
                 leave_out=('/opt',),
