@@ -190,7 +190,7 @@ class TestCheck(ContentsCase):
 
     def test_files(self) -> None:
         """That a filesystem made of them has no room is no finding."""
-        path = self.directory / 'tree'
+        path = self.directory / 'files'
         images.write(path, self.files)
         (path / 'etc/fstab').write_text('/dev/vda / ext4 defaults 0 1\n')
         self.assertEqual([], self.check(path))
