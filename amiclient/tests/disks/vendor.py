@@ -23,6 +23,7 @@ SHIM = {'EFI/BOOT/BOOTX64.EFI': b'MZ' + b'shim' * 9999}
 #: The first words of what is told of most of them.
 MERGED = 'merged into the image'
 FIXED = '/etc/fstab was fixed'
+OPENED = '/etc/crypttab was fixed'
 KERNEL = 'kernel'
 
 

@@ -291,8 +291,9 @@ UUID={vendor.EFI}  /boot/efi       vfat    umask=0077      0       1
     merged = ('/boot', '/boot/efi')
     after = 'UUID={uuid} / ext4 errors=remount-ro 0 1'
     return vendor.Image(
-        image, *made, seen, 'debian', after, vendor.SHIM, merged
-    )
+        image, *made, seen, 'debian', after, vendor.SHIM, merged,
+        notes=(vendor.MERGED, vendor.FIXED, vendor.OPENED, vendor.KERNEL),
+    )  # fmt: skip
 
 
 def flatcar(directory: pathlib.Path, kind: str = 'btrfs') -> pathlib.Path:

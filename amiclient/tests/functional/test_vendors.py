@@ -33,6 +33,7 @@ _ROOT = pathlib.Path(amiclient.__file__).parents[1]
 _NOBODY = 65534
 
 _FSTAB = b'/etc/fstab'
+_CRYPTTAB = b'/etc/crypttab'
 
 #: Makes a command that of an ordinary user. Python may be where this user
 #: reads nothing: what it loads late is loaded before.
@@ -155,6 +156,7 @@ class VendorCase(upload.UploadCase):
             for place in ('', *image.merged):
                 each.pop(f'{place}/lost+found'.encode(), None)
             each.pop(_FSTAB)
+            each.pop(_CRYPTTAB, None)
         wrong = [
             f'{path!r}: {expected.get(path)} is {found.get(path)}'
             for path in sorted(expected.keys() | found.keys())
@@ -192,12 +194,17 @@ class VendorCase(upload.UploadCase):
     def compare_fstab(self, image: vendor.Image, root: pathlib.Path) -> None:
         with reader.opened(root) as files:
             text = (files.read_file('/etc/fstab', 1 << 20) or b'').decode()
+            opened = files.read_file('/etc/crypttab', 1 << 20) or b''
         block = superblock.read(root)
         lines = [
             ' '.join(line.split())
             for line in text.splitlines()
             if line.strip() and not line.startswith('#')
         ]
+        # Nothing that the system waits for.
+        self.assertEqual(
+            [], [e for e in opened.splitlines() if not e.startswith(b'#')]
+        )
         wanted = image.fstab.format(uuid=block.uuid).splitlines()
         self.assertEqual(wanted, lines)
         spec = wanted[0].split()[0]
