@@ -38,7 +38,7 @@ _FILLED = (
     (
         ami.UploadAmi,
         resolve.Choice,
-        {'ask_secret', 'home', 'options', 'report'},
+        {'ask_secret', 'home', 'is_described', 'options', 'report'},
     ),
     (ami_change.SetAmi, update.ChangeRequest, {'patience'}),
     (boot.BootImage, run.BootRequest, set()),
