@@ -104,7 +104,7 @@ class TestTriple(SwapCase):
         self.disturb('kernel', again)
         text = self.refused(*self.upload_of(self.root), *faulty.QUICK)
         # What was open was changed, too: it lost its name.
-        self.assertRegex(text, f'{self.kernel} ({CHANGED}|{REPLACED})')
+        self.assertRegex(text, f'{self.kernel} (was changed|{REPLACED})')
 
     def test_saved(self) -> None:
         shown = self.upload('--no-shrink')
