@@ -14,7 +14,9 @@ from amiclient.tests import base as plain
 
 from amiclient.tests.functional import base
 
-_NOBODY = 65534
+#: An ordinary user, that of news on any Debian; nobody is what other tests
+#: are, at the same time.
+_USER = 9
 
 
 class TestCloud(base.TestCase):
@@ -82,17 +84,17 @@ class TestOrdinaryUser(plain.TestCase):
     @unittest.skipIf(os.geteuid(), 'only root can become somebody else')
     def test_start_and_stop(self) -> None:
         place = self.tmp()
-        os.chown(place, _NOBODY, _NOBODY)
+        os.chown(place, _USER, _USER)
         stamp = self.tmp() / 'stamp'
         stamp.touch()
         cloud = ('-m', 'amiclient.tests.cloud', 'run', place / 'cloud', '--')
         command = (*base.COMMAND, 'image', 'list', '-f', 'value')
-        finished = self.as_nobody(*cloud, *command, place=place)
+        finished = self.as_user(*cloud, *command, place=place)
         self.assertEqual((0, ''), (finished.returncode, finished.stdout))
         left = subprocess.run(
             [
                 *('find', '/etc', '/tmp', '/var', '/dev/shm', '/run'),
-                *('-path', place, '-prune', '-o', '-user', str(_NOBODY)),
+                *('-path', place, '-prune', '-o', '-user', str(_USER)),
                 *('-newer', stamp, '-print'),
             ],
             stdout=subprocess.PIPE,
@@ -103,7 +105,7 @@ class TestOrdinaryUser(plain.TestCase):
         names = {path.name for path in place.iterdir()}
         self.assertLessEqual(names, {'cloud', '.cache', '.config'})
 
-    def as_nobody(
+    def as_user(
         self, *words: str | pathlib.Path, place: pathlib.Path
     ) -> subprocess.CompletedProcess[str]:
         """Run Python as an ordinary user whose home is a directory.
@@ -113,8 +115,8 @@ class TestOrdinaryUser(plain.TestCase):
         reading = '+dac_read_search'
         return subprocess.run(
             [
-                *('setpriv', '--reuid', str(_NOBODY), '--clear-groups'),
-                *('--regid', str(_NOBODY), '--inh-caps', reading),
+                *('setpriv', '--reuid', str(_USER), '--clear-groups'),
+                *('--regid', str(_USER), '--inh-caps', reading),
                 *('--ambient-caps', reading, sys.executable, *words),
             ],
             env={
