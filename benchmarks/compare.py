@@ -7,6 +7,8 @@ measured and how.
 """
 
 import argparse
+from collections.abc import Iterator
+import contextlib
 import json
 import os
 import pathlib
@@ -134,12 +136,21 @@ def _environment(work: pathlib.Path) -> dict[str, str]:
     }
 
 
+@contextlib.contextmanager
+def _running(directory: pathlib.Path) -> Iterator[Cloud]:
+    """Run a cloud that ends with this process, if not before."""
+    cloud = Cloud(directory)
+    cloud.start(tied=True)
+    try:
+        yield cloud
+    finally:
+        cloud.stop()
+
+
 def _triple(
     arguments: argparse.Namespace, work: pathlib.Path
 ) -> dict[str, _Figures]:
-    cloud = Cloud(work / 'cloud')
-    cloud.start(tied=True)
-    try:
+    with _running(work / 'cloud') as cloud:
         series = triple.compare(
             triple.Files(arguments.image, arguments.kernel, arguments.ramdisk),
             cloud,
@@ -147,8 +158,6 @@ def _triple(
             env=_environment(work),
             rounds=arguments.rounds,
         )
-    finally:
-        cloud.stop()
     return {
         subject: _beside_recipe(series, subject, most)
         for subject, most in ((triple.TIGHT, 0.62), (triple.DEFAULT, 0.68))
@@ -340,14 +349,10 @@ def _loading(
 def _listing(
     arguments: argparse.Namespace, work: pathlib.Path
 ) -> dict[str, _Figures]:
-    cloud = Cloud(work / 'many')
-    cloud.start(tied=True)
-    try:
+    with _running(work / 'many') as cloud:
         series = listing.compare(
             cloud, env=_environment(work), rounds=arguments.rounds
         )
-    finally:
-        cloud.stop()
 
     def figure(
         subject: str, key: str, unit: str, target: float | None = None
@@ -420,9 +425,7 @@ def _sources(
 def _inside(
     arguments: argparse.Namespace, work: pathlib.Path
 ) -> dict[str, _Figures]:
-    cloud = Cloud(work / 'inside')
-    cloud.start(tied=True)
-    try:
+    with _running(work / 'inside') as cloud:
         series = inside.compare(
             triple.Files(arguments.image, arguments.kernel, arguments.ramdisk),
             cloud,
@@ -430,8 +433,6 @@ def _inside(
             env=_environment(work),
             rounds=arguments.rounds,
         )
-    finally:
-        cloud.stop()
     return {
         'An image of 1 GB in the cloud': [
             figures.Figure(
