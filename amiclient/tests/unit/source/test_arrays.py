@@ -23,11 +23,10 @@ from amiclient.source import qemu_nbd
 from amiclient.source import resolve
 from amiclient.source import volumes
 from amiclient.tests import base
+from amiclient.tests.disks.appliance import ApplianceCase
 from amiclient.tests.disks import disks
 from amiclient.tests.disks import ostree_system
 from amiclient.tests.oracle import exttree
-
-MIB = disks.MIB
 
 #: With a newline at its end, it is a passphrase, or all of it is a key.
 KEY = b'passphrase\n'
@@ -86,22 +85,8 @@ md-stop /dev/md/array
 """
 
 
-class TestArrays(base.TestCase):
-    def setUp(self) -> None:
-        super().setUp()
-        for program in ('guestfish', 'mkudffs', 'cryptsetup'):
-            try:
-                process.find(program)
-            except errors.ProgramError as error:
-                self.skipTest(str(error))
-        self.directory = self.tmp()
-        self.work = self.tmp()
-
-    def blank(self, name: str, size: int) -> pathlib.Path:
-        path = self.directory / name
-        with path.open('wb') as file:
-            file.truncate(size * MIB)
-        return path
+class TestArrays(ApplianceCase):
+    programs = ('guestfish', 'mkudffs', 'cryptsetup')
 
     def luks(self, name: str, uuid: str, key: bytes) -> pathlib.Path:
         path = self.blank(name, 32)

@@ -18,6 +18,7 @@ from amiclient import progress
 from amiclient.source import appliance
 from amiclient.source import resolve
 from amiclient.tests import base
+from amiclient.tests.disks.appliance import ApplianceCase
 from amiclient.tests.disks import disks
 from amiclient.tests.oracle import exttree
 
@@ -84,28 +85,7 @@ luks-close /dev/mapper/c
 """
 
 
-class TestVolumes(base.TestCase):
-    def setUp(self) -> None:
-        super().setUp()
-        try:
-            process.find('guestfish')
-        except errors.ProgramError as error:
-            self.skipTest(str(error))
-        self.directory = self.tmp()
-        self.work = self.tmp()
-        # Ciphers that test themselves take a tenth of what it takes to boot.
-        self.useFixture(
-            base.fixtures.EnvironmentVariable(
-                'LIBGUESTFS_APPEND', 'cryptomgr.notests'
-            )
-        )
-
-    def blank(self, name: str, size: int) -> pathlib.Path:
-        path = self.directory / name
-        with path.open('wb') as file:
-            file.truncate(size * MIB)
-        return path
-
+class TestVolumes(ApplianceCase):
     def disk(self) -> pathlib.Path:
         path = disks.make(
             self.directory / 'disk',
