@@ -29,11 +29,13 @@ USERS = (
 SERVICE = User('glance', 'service', 'service')
 
 
-def provide(auth: dict[str, str], url: str, limits: dict[str, int]) -> None:
+def provide(
+    auth: dict[str, str], urls: dict[str, str], limits: dict[str, int]
+) -> None:
     """Make projects, users and Glance's endpoints, where missing.
 
     :param auth: how the administrator logs in; the password is for all.
-    :param url: where Glance answers.
+    :param urls: where Glance answers, by region.
     :param limits: quotas that each project has, by Glance's names.
     """
     # It takes half a second to import, and stopping a cloud does without.
@@ -46,14 +48,15 @@ def provide(auth: dict[str, str], url: str, limits: dict[str, int]) -> None:
         auth=auth,
     ) as connection:
         _make_users(connection.identity, auth['password'])
-        service = _make_endpoints(connection.identity, url)
-        for name, limit in limits.items():
-            connection.identity.create_registered_limit(
-                resource_name=name,
-                default_limit=limit,
-                service_id=service,
-                region_id='RegionOne',
-            )
+        for region, url in urls.items():
+            service = _make_endpoints(connection.identity, region, url)
+            for name, limit in limits.items():
+                connection.identity.create_registered_limit(
+                    resource_name=name,
+                    default_limit=limit,
+                    service_id=service,
+                    region_id=region,
+                )
 
 
 def _make_users(identity, password: str) -> None:
@@ -74,16 +77,22 @@ def _make_users(identity, password: str) -> None:
             )
 
 
-def _make_endpoints(identity, url: str) -> str:
+def _make_endpoints(identity, region: str, url: str) -> str:
+    if region not in {known.id for known in identity.regions()}:
+        identity.create_region(id=region)
     service = next(iter(identity.services(type='image')), None)
     service = service or identity.create_service(type='image', name='glance')
-    known = {e.interface: e for e in identity.endpoints(service_id=service.id)}
+    known = {
+        endpoint.interface: endpoint
+        for endpoint in identity.endpoints(service_id=service.id)
+        if endpoint.region_id == region
+    }
     for interface in ('public', 'internal', 'admin'):
         if interface not in known:
             identity.create_endpoint(
                 service_id=service.id,
                 interface=interface,
-                region_id='RegionOne',
+                region_id=region,
                 url=url,
             )
         elif known[interface].url != url:

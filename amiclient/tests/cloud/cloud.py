@@ -7,7 +7,7 @@ runs with the interpreter that runs this module. The functional tests use it
 as a fixture (:class:`amiclient.tests.cloud.fixture.EmbeddedCloud`); on the
 command line it is::
 
-    python -m amiclient.tests.cloud start DIRECTORY
+    python -m amiclient.tests.cloud start [--regions 2] DIRECTORY
     python -m amiclient.tests.cloud stop DIRECTORY
     python -m amiclient.tests.cloud run [DIRECTORY] -- COMMAND ...
 
@@ -16,8 +16,9 @@ directory takes a new one, and leaves it behind only if the command fails.
 """
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 import contextlib
+import dataclasses
 import http.client
 import json
 import os
@@ -31,11 +32,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import Any
 
 from amiclient.tests.cloud import accounts as cloud_accounts
 from amiclient.tests.cloud import server as cloud_server
 
 USERS = cloud_accounts.USERS
+Options = cloud_server.Options
 
 #: Seconds that the servers have to answer, and to end.
 START_TIMEOUT = 600.0
@@ -77,17 +80,14 @@ class Cloud:
     """A cloud in a directory, running or not.
 
     :param directory: where everything of it is, or is to be.
-    :param limits: quotas of each project, by Glance's names.
+    :param options: what it has; None for what it had the last time.
     """
 
     def __init__(
-        self,
-        directory: pathlib.Path,
-        *,
-        limits: Mapping[str, int] | None = None,
+        self, directory: pathlib.Path, options: Options | None = None
     ) -> None:
         self.directory = directory.resolve()
-        self._limits = dict(limits or {})
+        self._options = options
         self.logs = self.directory / 'log'
         self.store = self.directory / 'images'
         self.clouds_yaml = self.directory / 'clouds.yaml'
@@ -101,8 +101,31 @@ class Cloud:
 
     @property
     def image_url(self) -> str:
-        """Where Glance answers."""
-        return f'http://127.0.0.1:{self.state["glance"]}'
+        """Where Glance answers, in the first region."""
+        return self.image_urls['RegionOne']
+
+    @property
+    def image_urls(self) -> dict[str, str]:
+        """Where Glance answers, by region."""
+        return {
+            cloud_server.REGIONS[name]: f'http://127.0.0.1:{self.state[name]}'
+            for name in self.options.glances
+        }
+
+    @property
+    def options(self) -> Options:
+        """What it has."""
+        if self._options is None:
+            try:
+                known = json.loads(self.state['options'])
+            except FileNotFoundError:
+                known = {}
+            for name in ('limits', 'policy'):
+                known[name] = tuple(map(tuple, known.get(name, ())))
+            for name in known.keys() & {'methods', 'plugins'}:
+                known[name] = tuple(known[name])
+            self._options = Options(**known)
+        return self._options
 
     @property
     def state(self) -> dict[str, str]:
@@ -124,6 +147,20 @@ class Cloud:
             'project_domain_id': 'default',
         }
 
+    def clouds(self, prefix: str = '') -> dict[str, dict[str, Any]]:
+        """Tell what clouds.yaml has under ``clouds``: one for each user.
+
+        :param prefix: what the name of each begins with.
+        """
+        return {
+            prefix + user.name: {
+                'region_name': 'RegionOne',
+                'identity_api_version': '3',
+                'auth': self.auth(user.name),
+            }
+            for user in USERS
+        }
+
     def environment(self, user: str = 'demo') -> dict[str, str]:
         """Tell the variables that make a client talk to this cloud.
 
@@ -137,8 +174,8 @@ class Cloud:
         }
 
     def running(self) -> bool:
-        """Tell whether both servers run."""
-        return all(self._pid(name) for name in ('keystone', 'glance'))
+        """Tell whether all servers run."""
+        return all(self._pid(name) for name in self.options.servers)
 
     def start(self, *, tied: bool = False) -> None:
         """Start the servers; the first time, make the cloud.
@@ -167,14 +204,17 @@ class Cloud:
             made = self.directory / 'made.json'
             wanted = json.dumps([self.state, cloud_server.versions()])
             fresh = not made.exists() or made.read_text() != wanted
-            for name in ('keystone', 'glance'):
+            for name in self.options.servers:
                 self._serve(name, tied=tied, make=fresh)
             self._await('keystone', '/v3')
             if fresh:
                 cloud_accounts.provide(
-                    self.auth('admin'), self.image_url, self._limits
+                    self.auth('admin'),
+                    self.image_urls,
+                    dict(self.options.limits),
                 )
-            self._await('glance', '/versions')
+            for name in self.options.glances:
+                self._await(name, '/versions')
             _write_private(made, wanted)
         except BaseException:
             self.stop()
@@ -186,7 +226,7 @@ class Cloud:
         :raises CloudFailed: if one of them does not end.
         """
         ending = {}
-        for name in ('glance', 'keystone'):
+        for name in reversed(self.options.servers):
             pid = self._pid(name)
             if pid:
                 os.kill(pid, signal.SIGTERM)
@@ -197,7 +237,7 @@ class Cloud:
                 os.killpg(pid, signal.SIGKILL)
                 if not _wait(lambda pid=pid: _gone(pid), STOP_TIMEOUT):
                     raise CloudFailed(f'{name} (process {pid}) does not end')
-        for name in ('glance', 'keystone'):
+        for name in self.options.servers:
             (self.directory / f'{name}.pid').unlink(missing_ok=True)
 
     def remove_images(self) -> None:
@@ -205,18 +245,19 @@ class Cloud:
 
         By the database, for Glance takes a tenth of a second for each.
         """
-        path = self.directory / 'glance.db'
-        with (
-            contextlib.closing(
-                sqlite3.connect(path, timeout=STOP_TIMEOUT)
-            ) as database,
-            database,
-        ):
-            database.execute('BEGIN IMMEDIATE')
-            for table in _TABLES:
-                database.execute(f'DELETE FROM {table}')
-        for data in self.store.glob('*/*'):
-            data.unlink(missing_ok=True)
+        for name in self.options.glances:
+            path = self.directory / f'{name}.db'
+            with (
+                contextlib.closing(
+                    sqlite3.connect(path, timeout=STOP_TIMEOUT)
+                ) as database,
+                database,
+            ):
+                database.execute('BEGIN IMMEDIATE')
+                for table in _TABLES:
+                    database.execute(f'DELETE FROM {table}')
+            for data in cloud_server.images(self.directory, name).glob('*/*'):
+                data.unlink(missing_ok=True)
 
     def tail(self, size: int = 4000) -> str:
         """The ends of the logs, for a message about a failure."""
@@ -233,22 +274,15 @@ class Cloud:
             state = self.state
         except FileNotFoundError:
             state = {'password': secrets.token_hex(16)}
-        state['limits'] = json.dumps(self._limits)
-        for name in ('keystone', 'glance'):
+        state['options'] = json.dumps(dataclasses.asdict(self.options))
+        for name in self.options.servers:
             state[name] = str(_free_port(int(state.get(name, 0))))
         _write_private(self._state_file, json.dumps(state))
-        cloud_server.write(self.directory, state)
-        clouds = {
-            user.name: {
-                'region_name': 'RegionOne',
-                'identity_api_version': '3',
-                'auth': self.auth(user.name),
-            }
-            for user in USERS
-        }
+        cloud_server.write(self.directory, state, self.options)
         # Every JSON document is a YAML document.
         _write_private(
-            self.clouds_yaml, json.dumps({'clouds': clouds}, indent=2) + '\n'
+            self.clouds_yaml,
+            json.dumps({'clouds': self.clouds()}, indent=2) + '\n',
         )
         self.openrc.write_text(
             _OPENRC.format(
@@ -259,7 +293,7 @@ class Cloud:
             )
         )
 
-    def _environ(self) -> dict[str, str]:
+    def _environ(self, name: str) -> dict[str, str]:
         kept = {
             name: value
             for name, value in os.environ.items()
@@ -268,7 +302,7 @@ class Cloud:
         return {
             **kept,
             'OS_KEYSTONE_CONFIG_DIR': str(self.directory / 'keystone'),
-            'OS_GLANCE_CONFIG_DIR': str(self.directory / 'glance'),
+            'OS_GLANCE_CONFIG_DIR': str(self.directory / name),
             'PYTHONWARNINGS': 'ignore',
         }
 
@@ -284,7 +318,7 @@ class Cloud:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self._environ(),
+                env=self._environ(name),
                 start_new_session=True,
             )
         (self.directory / f'{name}.pid').write_text(
@@ -402,6 +436,8 @@ def main() -> int:
             type=pathlib.Path,
             nargs='?' if name == 'run' else None,
         )
+        if name == 'start':
+            action.add_argument('--regions', type=int, choices=(1, 2))
     # argparse would take the command's first word for the directory.
     words, command = sys.argv[1:], []
     if '--' in words:
@@ -412,7 +448,10 @@ def main() -> int:
         if not command:
             parser.error('there is no command after --')
         return run(arguments.directory, command)
-    cloud = Cloud(arguments.directory)
+    options = None
+    if arguments.action == 'start' and arguments.regions:
+        options = Options(regions=arguments.regions)
+    cloud = Cloud(arguments.directory, options)
     try:
         if arguments.action == 'start':
             cloud.start()

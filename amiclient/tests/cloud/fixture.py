@@ -14,6 +14,7 @@ import fixtures
 
 from amiclient.tests.cloud.cloud import Cloud
 from amiclient.tests.cloud.cloud import CloudFailed
+from amiclient.tests.cloud.cloud import Options
 from amiclient.tests.cloud import shell as openstack_shell
 
 #: Names the directory of a cloud that runs already, to be used instead of one
@@ -22,9 +23,10 @@ VARIABLE = 'AMICLIENT_TEST_CLOUD'
 
 
 class _Shared:
-    """The one cloud of this process, started when first asked for."""
+    """The one cloud of its kind in this process, started when asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: Options) -> None:
+        self._options = options
         self.cloud: Cloud | None = None
         self.tokens: openstack_shell.Tokens | None = None
         self.failed = False
@@ -32,14 +34,14 @@ class _Shared:
     def get(self) -> Cloud:
         if self.cloud is None:
             lent = os.environ.get(VARIABLE)
-            if lent:
+            if lent and self._options == Options():
                 self._wait_for_turn(pathlib.Path(lent))
                 self.cloud = Cloud(pathlib.Path(lent))
                 return self.cloud
             directory = pathlib.Path(
                 tempfile.mkdtemp(prefix='amiclient-cloud-')
             )
-            cloud = Cloud(directory)
+            cloud = Cloud(directory, self._options)
             try:
                 # Nobody else would end it if this process were killed.
                 cloud.start(tied=True)
@@ -69,7 +71,7 @@ class _Shared:
             shutil.rmtree(self.cloud.directory, ignore_errors=True)
 
 
-_shared = _Shared()
+_shared: dict[Options, _Shared] = {}
 
 
 class EmbeddedCloud(fixtures.Fixture):
@@ -78,26 +80,34 @@ class EmbeddedCloud(fixtures.Fixture):
     After the test, images that it left behind are removed.
 
     ``tokens`` are those of users that have logged in before.
+
+    :param options: what it has, if that is not the usual: there is one cloud
+        for each such set.
     """
 
     cloud: Cloud
     tokens: openstack_shell.Tokens
 
+    def __init__(self, options: Options | None = None) -> None:
+        options = options or Options()
+        self._shared = _shared.setdefault(options, _Shared(options))
+
     def _setUp(self) -> None:
-        self.cloud = _shared.get()
-        if _shared.tokens is None:
-            _shared.tokens = openstack_shell.Tokens(self.cloud.auth_url)
-        self.tokens = _shared.tokens
+        self.cloud = self._shared.get()
+        if self._shared.tokens is None:
+            self._shared.tokens = openstack_shell.Tokens(self.cloud.auth_url)
+        self.tokens = self._shared.tokens
         self.addCleanup(self.remove_images)
 
     def keep_logs(self) -> None:
         """Say that something failed, and that the logs may tell why."""
-        _shared.failed = True
+        self._shared.failed = True
 
-    def connection(self, user: str = 'demo'):
+    def connection(self, user: str = 'demo', region: str = 'RegionOne'):
         """Connect to the cloud.
 
         :param user: the name of one of the cloud's users.
+        :param region: the name of one of the cloud's regions.
         :returns: an :class:`openstack.connection.Connection`; it is closed
             with the fixture.
         """
@@ -107,7 +117,7 @@ class EmbeddedCloud(fixtures.Fixture):
             connection = openstack.connect(
                 load_yaml_config=False,
                 load_envvars=False,
-                region_name='RegionOne',
+                region_name=region,
                 auth=self.cloud.auth(user),
             )
             connection.session.get_token()

@@ -6,10 +6,13 @@
 server, in the interpreter where Keystone and Glance are installed::
 
     python -m amiclient.tests.cloud.server keystone|glance DIRECTORY [--make]
+
+A cloud may have a Glance in each of two regions: the second is ``glance2``.
 """
 
 import argparse
 import ctypes
+import dataclasses
 import importlib.metadata
 import json
 import os
@@ -22,6 +25,9 @@ import sys
 #: keeps open holds a thread, and every thread of Glance may hold one of
 #: Keystone's, so Keystone has more of them than all of Glance.
 _WORKERS = {'keystone': (1, 96), 'glance': (2, 24)}
+
+#: The servers of Glance, and the region of each.
+REGIONS = {'glance': 'RegionOne', 'glance2': 'RegionTwo'}
 
 #: What takes long to import, and is to be imported once only: before the
 #: process forks. Not Glance itself, which looks whether uWSGI is there.
@@ -86,9 +92,9 @@ _GLANCE = """\
 [DEFAULT]
 use_stderr = true
 transport_url = fake:/
-enabled_backends = main:file,second:file
+enabled_backends = {stores}
 worker_self_reference_url = http://127.0.0.1:{port}
-enabled_import_methods = [glance-direct,web-download,copy-image]
+enabled_import_methods = [{methods}]
 use_keystone_limits = {limited}
 
 [database]
@@ -99,18 +105,18 @@ sqlite_synchronous = false
 default_backend = main
 
 [main]
-filesystem_store_datadir = {directory}/images/main
+filesystem_store_datadir = {images}/main
 filesystem_store_chunk_size = 1048576
 
 [second]
-filesystem_store_datadir = {directory}/images/second
+filesystem_store_datadir = {images}/second
 filesystem_store_chunk_size = 1048576
 
 [os_glance_staging_store]
-filesystem_store_datadir = {directory}/images/staging
+filesystem_store_datadir = {images}/staging
 
 [os_glance_tasks_store]
-filesystem_store_datadir = {directory}/images/tasks
+filesystem_store_datadir = {images}/tasks
 
 [keystone_authtoken]
 www_authenticate_uri = {auth_url}
@@ -123,11 +129,33 @@ user_domain_id = default
 project_domain_id = default
 
 [oslo_concurrency]
-lock_path = {directory}/glance/lock
+lock_path = {directory}/{name}/lock
 
 [paste_deploy]
 flavor = keystone
 config_file = {paste}
+"""
+
+#: Where `glance-download` and `web-download` may read. Glance allows neither
+#: loopback addresses nor other ports than 80 and 443 by default.
+_FILTER = """
+[import_filtering_opts]
+allowed_hosts = [127.0.0.1]
+allowed_ports = [{ports}]
+"""
+
+#: What is done to the data of an import.
+_PLUGINS = """
+[image_import_opts]
+image_import_plugins = [{plugins}]
+
+[image_conversion]
+output_format = raw
+"""
+
+_POLICY = """
+[oslo_policy]
+policy_file = {file}
 """
 
 #: Quotas, which Keystone holds and Glance enforces.
@@ -142,7 +170,7 @@ user_domain_id = default
 project_domain_id = default
 endpoint_service_type = image
 endpoint_interface = public
-endpoint_region_name = RegionOne
+endpoint_region_name = {region}
 """
 
 #: Glance ships this one beside its sources, not in its package: what
@@ -195,42 +223,118 @@ _SCHEMA = {
 }
 
 
-def write(directory: pathlib.Path, state: dict[str, str]) -> None:
-    """Write the configuration of both servers.
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a cloud has beside a Keystone and a Glance with two file stores.
+
+    :param name: tells apart clouds that are alike otherwise.
+    :param regions: how many regions, each with a Glance: 1 or 2.
+    :param limits: quotas of each project, by Glance's names.
+    :param methods: import methods; two regions have `glance-download`, too.
+    :param filtered: whether imports may read as little as by default.
+    :param read_only: whether there is a store ``mirror`` that only reads.
+    :param plugins: what an import goes through: ``image_decompression``.
+    :param policy: rules of Glance that are not the default ones.
+    """
+
+    name: str = ''
+    regions: int = 1
+    limits: tuple[tuple[str, int], ...] = ()
+    methods: tuple[str, ...] = ('glance-direct', 'web-download', 'copy-image')
+    filtered: bool = False
+    read_only: bool = False
+    plugins: tuple[str, ...] = ()
+    policy: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def glances(self) -> tuple[str, ...]:
+        """The servers of Glance, one a region."""
+        return tuple(REGIONS)[: self.regions]
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """All servers, in the order in which they start."""
+        return 'keystone', *self.glances
+
+
+def images(directory: pathlib.Path, name: str) -> pathlib.Path:
+    """Tell where a server of Glance has its stores."""
+    return directory / name.replace('glance', 'images')
+
+
+def write(
+    directory: pathlib.Path, state: dict[str, str], options: Options
+) -> None:
+    """Write the configuration of the servers.
 
     :param directory: the cloud's directory.
     :param state: ports, and the password of all users.
     """
-    for part in ('main', 'second', 'staging', 'tasks'):
-        (directory / 'images' / part).mkdir(parents=True, exist_ok=True)
-    (directory / 'keystone').mkdir(exist_ok=True)
-    (directory / 'glance' / 'lock').mkdir(parents=True, exist_ok=True)
-    limited = json.loads(state.get('limits', '{}')) != {}
     texts = {
         'keystone/keystone.conf': _KEYSTONE.format(
             directory=directory,
             database=_DATABASE.format(directory=directory, name='keystone'),
-        ),
-        'glance/glance-api.conf': _GLANCE.format(
-            directory=directory,
-            database=_DATABASE.format(directory=directory, name='glance'),
-            port=state['glance'],
-            auth_url=f'http://127.0.0.1:{state["keystone"]}/v3',
-            password=state['password'],
-            paste=_installed('glance', 'glance-api-paste.ini'),
-            limited=limited,
-        ),
-        'glance/schema-image.json': json.dumps(_SCHEMA, indent=4),
-    }
-    if limited:
-        texts['glance/glance-api.conf'] += _LIMITS.format(
-            auth_url=f'http://127.0.0.1:{state["keystone"]}/v3',
-            password=state['password'],
         )
-    for name, text in texts.items():
-        path = directory / name
+    }
+    for name in options.glances:
+        for part in ('main', 'second', 'staging', 'tasks'):
+            place = images(directory, name) / part
+            place.mkdir(parents=True, exist_ok=True)
+        (directory / name / 'lock').mkdir(parents=True, exist_ok=True)
+        texts[f'{name}/glance-api.conf'] = _glance(
+            directory, name, state, options
+        )
+        texts[f'{name}/schema-image.json'] = json.dumps(_SCHEMA, indent=4)
+        if options.policy:
+            texts[f'{name}/policy.yaml'] = json.dumps(dict(options.policy))
+    (directory / 'keystone').mkdir(exist_ok=True)
+    for file, text in texts.items():
+        path = directory / file
         path.touch(mode=0o600)
         path.write_text(text)
+
+
+def _glance(
+    directory: pathlib.Path,
+    name: str,
+    state: dict[str, str],
+    options: Options,
+) -> str:
+    stores = [
+        'main:file',
+        'second:file',
+        *['mirror:http'][: options.read_only],
+    ]
+    methods = [
+        *options.methods,
+        *['glance-download'][: options.regions > 1],
+    ]
+    parts = [_GLANCE]
+    if options.limits:
+        parts.append(_LIMITS)
+    if not options.filtered:
+        parts.append(_FILTER)
+    if options.plugins:
+        parts.append(_PLUGINS)
+    if options.policy:
+        parts.append(_POLICY)
+    return ''.join(parts).format(
+        directory=directory,
+        name=name,
+        region=REGIONS[name],
+        images=images(directory, name),
+        database=_DATABASE.format(directory=directory, name=name),
+        port=state[name],
+        ports=','.join(['80', *(state[n] for n in options.glances)]),
+        auth_url=f'http://127.0.0.1:{state["keystone"]}/v3',
+        password=state['password'],
+        paste=_installed('glance', 'glance-api-paste.ini'),
+        limited=bool(options.limits),
+        stores=','.join(stores),
+        methods=','.join(methods),
+        plugins=','.join(options.plugins),
+        file=directory / name / 'policy.yaml',
+    )
 
 
 def versions() -> dict[str, str]:
@@ -272,11 +376,11 @@ def make_keystone(directory: pathlib.Path) -> None:
         _fork(cli.main, ['keystone-manage', *config, *command])
 
 
-def make_glance(directory: pathlib.Path) -> None:
-    """Make or mend Glance's database."""
+def make_glance(directory: pathlib.Path, name: str) -> None:
+    """Make or mend the database of a Glance."""
     from glance.cmd import manage
 
-    config = directory / 'glance' / 'glance-api.conf'
+    config = directory / name / 'glance-api.conf'
     sys.argv = ['glance-manage', '--config-file', str(config), 'db', 'sync']
     sys.exit(manage.main())
 
@@ -286,7 +390,8 @@ def serve(name: str, directory: pathlib.Path) -> None:
     import pyuwsgi
 
     state = json.loads((directory / 'cloud.json').read_text())
-    processes, threads = _WORKERS[name]
+    program = _program(name)
+    processes, threads = _WORKERS[program]
     _keep_connections()
     _write_in_turn()
     _check_schemas_once()
@@ -295,7 +400,7 @@ def serve(name: str, directory: pathlib.Path) -> None:
         [
             # Not --http-socket, which knows no keep-alive.
             *('--http11-socket', f'127.0.0.1:{state[name]}'),
-            *('--module', f'{name}.wsgi.api:application'),
+            *('--module', f'{program}.wsgi.api:application'),
             *('--processes', str(processes)),
             *('--threads', str(threads)),
             *('--procname-prefix', f'embedded {name}: '),
@@ -310,6 +415,11 @@ def serve(name: str, directory: pathlib.Path) -> None:
             '--thunder-lock',
         ]
     )
+
+
+def _program(name: str) -> str:
+    """Tell what a server runs."""
+    return 'glance' if name in REGIONS else name
 
 
 def _write_ahead(database: pathlib.Path) -> None:
@@ -421,7 +531,7 @@ def _tie(parent: int) -> None:
 def main() -> None:
     """Run one server; prepare for it before, if that is asked for."""
     parser = argparse.ArgumentParser()
-    parser.add_argument('name', choices=tuple(_WORKERS))
+    parser.add_argument('name', choices=('keystone', *REGIONS))
     parser.add_argument('directory', type=pathlib.Path)
     parser.add_argument('--make', action='store_true')
     parser.add_argument('--tied', type=int, metavar='PARENT')
@@ -429,12 +539,14 @@ def main() -> None:
     if arguments.tied is not None:
         _tie(arguments.tied)
     name, directory = arguments.name, arguments.directory
-    for module in _HEAVY[name]:
+    for module in _HEAVY[_program(name)]:
         importlib.import_module(module)
     if arguments.make:
         _write_ahead(directory / f'{name}.db')
-        make = {'keystone': make_keystone, 'glance': make_glance}[name]
-        _fork(make, directory)
+        if name in REGIONS:
+            _fork(make_glance, directory, name)
+        else:
+            _fork(make_keystone, directory)
     serve(name, directory)
 
 

@@ -12,6 +12,7 @@ import fixtures
 from testtools import content
 
 from amiclient.tests import base
+from amiclient.tests.cloud import cloud
 from amiclient.tests.cloud import fixture
 from amiclient.tests.cloud import forkserver as openstack_server
 from amiclient.tests.cloud import shell as openstack_shell
@@ -32,9 +33,12 @@ class TestCase(base.TestCase):
     #: Whose cloud in clouds.yaml commands use unless they are told another.
     user = 'demo'
 
+    #: What the cloud has; each set of options is a cloud of its own.
+    options = cloud.Options()
+
     def setUp(self) -> None:
         super().setUp()
-        self.embedded = self.useFixture(fixture.EmbeddedCloud())
+        self.embedded = self.useFixture(fixture.EmbeddedCloud(self.options))
         self.cloud = self.embedded.cloud
         for name, value in self.cloud.environment(self.user).items():
             self.useFixture(fixtures.EnvironmentVariable(name, value))

@@ -2,45 +2,24 @@
 
 """Quotas that Keystone holds and Glance enforces: a cloud of its own."""
 
-import pathlib
-import shutil
-import tempfile
-from typing import ClassVar
-
-import fixtures
-
-from amiclient.tests.cloud.cloud import Cloud
+from amiclient.tests.cloud import cloud
 from amiclient.tests.disks import triple
 from amiclient.tests.functional import base
 
 #: MiB for all images, and images.
-LIMITS = {
-    'image_size_total': 8,
-    'image_stage_total': 8,
-    'image_count_total': 4,
-    'image_count_uploading': 2,
-}
-
-
-class _Limited(fixtures.Fixture):
-    """The quotas of this cloud leave hardly any room."""
-
-    cloud: ClassVar[Cloud]
-
-    def _setUp(self) -> None:
-        directory = pathlib.Path(tempfile.mkdtemp(prefix='amiclient-limits-'))
-        self.addCleanup(shutil.rmtree, directory)
-        self.cloud = Cloud(directory, limits=LIMITS)
-        self.addCleanup(self.cloud.stop)
-        self.cloud.start(tied=True)
+LIMITS = (
+    ('image_size_total', 8),
+    ('image_stage_total', 8),
+    ('image_count_total', 4),
+    ('image_count_uploading', 2),
+)
 
 
 class TestQuota(base.TestCase):
+    options = cloud.Options(limits=LIMITS)
+
     def setUp(self) -> None:
         super().setUp()
-        cloud = self.useFixture(_Limited()).cloud
-        for name, value in cloud.environment().items():
-            self.useFixture(fixtures.EnvironmentVariable(name, value))
         self.directory = self.tmp()
         self.kernel = triple.kernel(self.directory)
         self.ramdisk = triple.ramdisk(self.directory)
