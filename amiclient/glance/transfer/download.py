@@ -9,7 +9,7 @@ image. What a break interrupts goes on where it was, in the same run or in the
 next, where the cloud's store can do so (``Range``, RFC 9110, section 14).
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 import contextlib
 import dataclasses
 import hashlib
@@ -277,19 +277,46 @@ def fetch(
         sessions.bound(proxy.session)
         patience = patience or retry.Patience()
         with staging.Partial(target, _tag(record)) as file:
-            download = _Download(proxy, record, file, task, clock, patience)
-            downloaded = download.run()
+            download = Download(proxy, record, file, task, clock, patience)
+            try:
+                downloaded = _run(download, file, size)
+            except (errors.NotFoundError, errors.NoSpaceError):
+                # Nothing to go on with, or room that is needed elsewhere.
+                file.discard()
+                raise
     return Fetched(target, size, downloaded, digest)
 
 
-class _Download:
-    """One image on its way to one file."""
+def _run(download: 'Download', part: staging.Partial, size: int) -> int:
+    """Try until the file is there; tell how many bytes came."""
+    download.take_over(part)
+    scratch.check_room(
+        part.target.parent,
+        size - part.offset,
+        part.target.name,
+        hint=f'make room, or {staging.ANOTHER}',
+    )
+    for _ in download.pieces():
+        pass
+    part.finish()
+    return download.downloaded
+
+
+class Download:
+    """One image on its way to one file, or to whoever takes the pieces.
+
+    What was given cannot be taken back. So where the store cannot begin in the
+    middle, what was given is fetched again, and dropped; and the hash is that
+    of what was given.
+
+    :param part: the file; None if there is none.
+    """
 
     def __init__(
         self,
         proxy: '_proxy.Proxy',
         record: model.ImageRecord,
-        part: staging.Partial,
+        part: staging.Partial | None,
         task: Task,
         clock: retry.Clock,
         patience: retry.Patience,
@@ -304,7 +331,11 @@ class _Download:
         self._clock = clock
         self._patience = patience
         self._hasher = self._new_hasher()
-        self._downloaded = 0
+        #: Bytes that came, all attempts together.
+        self.downloaded = 0
+        #: Those that were given, if there is no file, and those that are
+        #: going to come once more.
+        self._given = self._again = 0
         self._ranges = True
         #: Whether some of it was there before this run, and so may be
         #: anything; and how often the whole turned out to be wrong.
@@ -314,41 +345,30 @@ class _Download:
         self._begun = False
         self._cut: int | None = None
 
-    def run(self) -> int:
-        """Try until the file is there; tell how many bytes came."""
-        try:
-            self._take_over()
-            target = self._part.target
-            scratch.check_room(
-                target.parent,
-                self._size - self._part.offset,
-                target.name,
-                hint=f'make room, or {staging.ANOTHER}',
-            )
-            self._try_again()
-            self._part.finish()
-        except (errors.NotFoundError, errors.NoSpaceError):
-            # Nothing to go on with, or room that is needed elsewhere.
-            self._part.discard()
-            raise
-        return self._downloaded
+    @property
+    def _offset(self) -> int:
+        return self._given if self._part is None else self._part.offset
 
-    def _try_again(self) -> None:
-        attempt, begin, since = 1, self._part.offset, time.monotonic()
+    def pieces(self) -> Iterator[bytes]:
+        """Try until all is there, and is what it has to be.
+
+        :raises CloudError: as :func:`fetch` does.
+        """
+        attempt, begin, since = 1, self._offset, time.monotonic()
         cuts: list[int | None] = []
         while True:
             self._begun, self._cut = False, None
             try:
-                if self._part.offset < self._size:
-                    self._receive()
+                if self._offset < self._size:
+                    yield from self._receive()
                 self._verify()
                 return
             except errors.CloudError as error:
                 if error.again is None:
                     raise
                 cuts.append(self._cut)
-                if self._part.offset >= begin + _STRIDE:
-                    attempt, begin = 1, self._part.offset
+                if self._offset >= begin + _STRIDE:
+                    attempt, begin = 1, self._offset
                     since = time.monotonic()
                 if attempt >= self._patience.attempts:
                     last = _hinted(error, cuts[-attempt:])
@@ -363,25 +383,29 @@ class _Download:
         return hashlib.new(algorithm, usedforsecurity=False)
 
     def _restart(self) -> None:
+        if self._part is None:
+            self._again = self._given
+            return
         if self._part.offset:
             self._part.restart()
             self._task.restart()
         self._hasher = self._new_hasher()
         self._old = False
 
-    def _take_over(self) -> None:
+    def take_over(self, part: staging.Partial) -> None:
         """Go on with what an earlier run left."""
-        if self._digest is None or self._part.offset > self._size:
+        if self._digest is None or part.offset > self._size:
             # A crash may have left anything, and nothing would tell.
             self._restart()
-        for chunk in self._part.contents():
+        for chunk in part.contents():
             self._clock.check()
             self._hasher.update(chunk)
             self._task.advance(len(chunk))
             self._old = True
 
-    def _receive(self) -> None:
+    def _receive(self) -> Iterator[bytes]:
         """Fetch what is missing, as far as one connection lasts."""
+        self._again = 0
         if not self._ranges:
             self._restart()
         seconds = _PIECES * self._patience.stall
@@ -394,18 +418,18 @@ class _Download:
             try:
                 if not self._begins(next(pieces)):
                     self._ranges = False
-                    return self._receive()
+                    yield from self._receive()
+                    return
                 self._begun = True
                 for chunk in pieces:
-                    self._take(chunk)
+                    yield self._take(chunk)
             except requests.exceptions.RequestException as error:
                 raise self._broken(http_errors.cause(error)) from error
-        if self._part.offset < self._size:
+        if self._offset < self._size:
             raise self._broken('the connection was closed')
-        return None
 
     def _get(self) -> requests.Response:
-        offset = self._part.offset
+        offset = self._offset - self._again
         return ask(
             self._proxy,
             self._id,
@@ -418,7 +442,7 @@ class _Download:
 
         :returns: false if the cloud cannot begin where it was asked to.
         """
-        offset, status = self._part.offset, response.status_code
+        offset, status = self._offset - self._again, response.status_code
         if offset and status in NO_RANGES:
             return False
         if status == http.HTTPStatus.PARTIAL_CONTENT:
@@ -441,7 +465,7 @@ class _Download:
                 raise errors.NotFoundError(failure.message, status=status)
             raise failure
         length = response.headers.get('Content-Length')
-        wanted = self._size - self._part.offset
+        wanted = self._size - self._offset + self._again
         if (
             length is not None
             and 'Content-Encoding' not in response.headers
@@ -450,14 +474,20 @@ class _Download:
             raise self._odd(f'{length} bytes, not {wanted}')
         return True
 
-    def _take(self, chunk: bytes) -> None:
-        if self._part.offset + len(chunk) > self._size:
+    def _take(self, chunk: bytes) -> bytes:
+        if self._offset - self._again + len(chunk) > self._size:
             self._restart()
             raise self._odd(f'more than {self._size} bytes')
-        self._downloaded += len(chunk)
-        self._hasher.update(chunk)
-        self._part.write(chunk)
-        self._task.advance(len(chunk))
+        self.downloaded += len(chunk)
+        new = chunk[self._again :]
+        self._again -= len(chunk) - len(new)
+        self._hasher.update(new)
+        if self._part is None:
+            self._given += len(new)
+        else:
+            self._part.write(new)
+        self._task.advance(len(new))
+        return new
 
     def _verify(self) -> None:
         if self._digest is None:
@@ -473,7 +503,7 @@ class _Download:
             f'{self._digest.algorithm} is {found[:16]}..., not '
             f'{value[:16]}...',
             hint='try again; if it fails again, tell the operator',
-            again=0.0 if self._wrong < _WHOLE else None,
+            again=0.0 if self._part and self._wrong < _WHOLE else None,
         )
 
     def _odd(self, what: str) -> errors.TransferError:
@@ -484,10 +514,10 @@ class _Download:
         )
 
     def _broken(self, why: str) -> errors.TransferError:
-        self._cut = self._part.offset if self._begun else None
+        self._cut = self._offset if self._begun else None
         return errors.TransferError(
             f'{self._doing} failed: the connection broke after '
-            f'{self._part.offset} of {self._size} bytes: {why}',
+            f'{self._offset} of {self._size} bytes: {why}',
             hint='check the network between this machine and the cloud',
             again=0.0,
         )

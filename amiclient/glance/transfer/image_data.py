@@ -8,7 +8,7 @@ one buffer that is used again and again, so that memory does not depend on the
 size.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 import contextlib
 import dataclasses
 import errno
@@ -17,6 +17,7 @@ import os
 import pathlib
 import stat
 import threading
+from typing import Protocol
 
 from amiclient import errors
 from amiclient.glance import model
@@ -29,6 +30,24 @@ from amiclient import sparse
 #: Bytes in a chunk. With less, threads that share the work hand over more
 #: often, which costs up to twice the processor time; more gains nothing.
 CHUNK = 1024 * 1024
+
+
+class Arriving(Protocol):
+    """What is sent as it comes, from somewhere else."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes there are."""
+
+    def pieces(self) -> Iterator[bytes]:
+        """Have them come, from the first to the last.
+
+        :raises CloudError: if they do not.
+        """
+
+
+#: What can be sent.
+Data = model.Payload | Arriving
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +79,7 @@ def expected(record: model.ImageRecord) -> Digest | None:
 
 
 def digest(
-    payload: model.Payload,
+    payload: Data,
     description: str,
     progress: Progress,
     *,
@@ -101,7 +120,7 @@ def holds(
 
 
 def _digest(
-    payload: model.Payload, algorithm: str, task: Task, clock: retry.Clock
+    payload: Data, algorithm: str, task: Task, clock: retry.Clock
 ) -> str:
     hasher = hashlib.new(algorithm, usedforsecurity=False)
     with contextlib.closing(chunks(payload)) as pieces:
@@ -113,7 +132,7 @@ def _digest(
 
 
 def chunks(
-    payload: model.Payload, *, buffers: int = 1
+    payload: Data, *, buffers: int = 1
 ) -> Generator[memoryview, None, None]:
     """Read a payload from its first byte to its last.
 
@@ -124,6 +143,10 @@ def chunks(
     :raises TransferError: if it cannot be read to the end, or was changed
         meanwhile.
     """
+    if not isinstance(payload, model.Payload):
+        for piece in payload.pieces():
+            yield memoryview(piece)
+        return
     try:
         fd = os.open(payload.path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:

@@ -55,7 +55,7 @@ _PASSING = frozenset({'saving', 'uploading', 'importing'})
 def send(
     proxy: '_proxy.Proxy',
     image_id: str,
-    payload: model.Payload,
+    payload: image_data.Data,
     *,
     description: str,
     progress: Progress,
@@ -67,6 +67,7 @@ def send(
 
     The image stays as it is if this fails; to delete it is up to the caller.
 
+    :param payload: a file, or what comes from somewhere else meanwhile.
     :param store: the id of a store; the cloud's default if None.
     :param description: what to call it, such as ``Sending kernel``.
     :param cancel: when set, the work is given up.
@@ -134,7 +135,7 @@ class Outcome:
 class Body:
     """A request body of known length that is iterated once."""
 
-    def __init__(self, payload: model.Payload) -> None:
+    def __init__(self, payload: image_data.Data) -> None:
         self._payload = payload
         #: Released when the oldest chunk has been hashed.
         self.room = threading.Semaphore(_BUFFERS)
@@ -176,7 +177,7 @@ class Body:
 
 
 def deliver(
-    payload: model.Payload,
+    payload: image_data.Data,
     put: Callable[[Body], requests.Response],
     *,
     task: Task,
@@ -242,7 +243,7 @@ class _Upload:
     _proxy: '_proxy.Proxy'
     _catalog: client.Catalog
     _id: str
-    _payload: model.Payload
+    _payload: image_data.Data
     _store: str | None
     _task: Task
     _clock: retry.Clock
