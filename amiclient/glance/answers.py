@@ -117,6 +117,10 @@ class Object:
         """
         return tuple(taken(each, what, self.doing) for each in self._list(key))
 
+    def within(self, key: str) -> 'Object':
+        """Take an object to be read in turn; an empty one if there is none."""
+        return Object(self.object(key), self.what, self.doing)
+
     def object(self, key: str) -> Mapping[str, Any]:
         """Take an object; an empty one if there is none."""
         return self._typed(key, dict, 'an object') or {}

@@ -11,7 +11,7 @@ when.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-import dataclasses
+import contextlib
 import http
 import itertools
 import logging
@@ -26,7 +26,9 @@ from amiclient.errors import NotFoundError
 from amiclient.glance import answers
 from amiclient.glance import http_errors
 from amiclient.glance.model import ImageRecord
+from amiclient.glance.model import Member
 from amiclient.glance.model import NewImage
+from amiclient.glance.model import ImageStore
 from amiclient.glance.model import UUID
 from amiclient.glance import retry
 from amiclient.glance import sessions
@@ -73,19 +75,6 @@ _IDS = 100
 _LISTED = 5
 
 
-@dataclasses.dataclass(frozen=True)
-class Member:
-    """A project that an image is shared with.
-
-    :param project: its id.
-    :param status: ``accepted``, ``pending`` or ``rejected``. Whatever it is,
-        the project can boot the image by its id; lists show accepted ones.
-    """
-
-    project: str
-    status: str
-
-
 class Catalog:
     """The images of one cloud, as far as the user can see them.
 
@@ -109,17 +98,17 @@ class Catalog:
         sessions.bound(proxy.session)
         self._proxy = proxy
         self._given = patience
-        self._patience = patience or retry.Patience()
-        self._clock = clock or retry.Clock()
+        self.patience = patience or retry.Patience()
+        self.clock = clock or retry.Clock()
 
     def within(self, seconds: float | None = None) -> Self:
         """Make another that gives up after some seconds; None for undoing."""
-        limit = self._patience.undo if seconds is None else seconds
+        limit = self.patience.undo if seconds is None else seconds
         clock = retry.Clock(seconds=limit)
         return type(self)(self._proxy, patience=self._given, clock=clock)
 
     def _repeat(self, work: Callable[[int], _T]) -> _T:
-        return retry.call(work, patience=self._patience, clock=self._clock)
+        return retry.call(work, patience=self.patience, clock=self.clock)
 
     def _once(
         self, method: str, url: str, doing: str, **kwargs: Any
@@ -138,7 +127,7 @@ class Catalog:
         timeout = kwargs.get('timeout', self._proxy.session.timeout)
         # It may log in again meanwhile, or be sent somewhere else.
         whole = sum(timeout) if isinstance(timeout, tuple) else timeout
-        whole = self._clock.left(whole or retry.TIMEOUT)
+        whole = self.clock.left(whole or retry.TIMEOUT)
         with http_errors.understood(doing), sessions.within(whole):
             response = self._proxy.request(
                 url,
@@ -152,8 +141,8 @@ class Catalog:
         return http_errors.check(response, doing)
 
     def _timeout(self, doing: str) -> tuple[float, float]:
-        connect = self._clock.left(min(_CONNECT, self._patience.stall))
-        reply = self._clock.left(self._patience.reply)
+        connect = self.clock.left(min(_CONNECT, self.patience.stall))
+        reply = self.clock.left(self.patience.reply)
         if not connect or not reply:
             raise CloudError(f'{doing} was not tried: there was no time left')
         return connect, reply
@@ -267,7 +256,7 @@ class Catalog:
                 body.refuse(f'what comes after image {marker} comes again')
             markers.add(marker)
             count += len(images)
-            if count > _MOST or took > _PAGES * self._patience.reply:
+            if count > _MOST or took > _PAGES * self.patience.reply:
                 raise CloudError(
                     f'{doing} failed: the list had no end after {count} '
                     f'images and {took:.0f} s',
@@ -313,7 +302,7 @@ class Catalog:
         before = session.timeout
         try:
             # Unless it is given one, a session waits for ever.
-            session.timeout = before or self._patience.stall
+            session.timeout = before or self.patience.stall
             with http_errors.understood(f'asking for the {service} service'):
                 found = session.get_endpoint_data(
                     proxy.auth,
@@ -436,11 +425,11 @@ class Catalog:
             # Glance has it since API 2.13.
             return {}
 
-    def stores(self) -> tuple[str, ...] | None:
+    def stores(self) -> tuple[ImageStore, ...] | None:
         """Tell where this cloud can keep data.
 
-        :returns: the stores' ids, from ``GET /v2/info/stores``; None if the
-            operator gives no choice.
+        :returns: the stores of ``GET /v2/info/stores``; None if the operator
+            gives no choice.
         """
         try:
             stores = self._ask(
@@ -448,7 +437,68 @@ class Catalog:
             ).objects('stores', 'a store')
         except NotFoundError:
             return None
-        return tuple(store.word('id') for store in stores)
+        return tuple(
+            ImageStore(
+                store.word('id'),
+                default=store.text('default') == 'true',
+                read_only=store.text('read-only') == 'true',
+            )
+            for store in stores
+        )
+
+    def import_methods(self) -> tuple[str, ...]:
+        """Tell how this cloud imports data, if it does."""
+        try:
+            return (
+                self._ask(
+                    '/info/import', 'a list of methods', 'asking for import'
+                )
+                .within('import-methods')
+                .texts('value')
+            )
+        except NotFoundError:
+            # Glance has it since API 2.6.
+            return ()
+
+    def import_data(
+        self,
+        id: str,
+        method: str,
+        stores: Collection[str] = (),
+        *,
+        all_must_succeed: bool = True,
+        **details: str,
+    ) -> None:
+        """Have data imported, which goes on after the answer.
+
+        :param method: by Glance's name: ``copy-image``.
+        :param stores: where to; none for the cloud's default.
+        :param all_must_succeed: whether a store that fails ends it.
+        :param details: what else the method needs: ``uri``.
+        """
+        doing = f'importing the data of image {id} by {method}'
+        body = {
+            'method': {'name': method, **details},
+            'stores': [*stores],
+            'all_stores_must_succeed': all_must_succeed,
+        }
+
+        def attempt(number: int) -> None:
+            try:
+                self._once('POST', f'/images/{id}/import', doing, json=body)
+            except CloudError as error:
+                # Only the answer to the first was lost, then.
+                if number == 1 or error.status != http.HTTPStatus.CONFLICT:
+                    raise
+
+        self._repeat(attempt)
+
+    def delete_copy(self, id: str, store: str) -> None:
+        """Delete the data of an image in one store; it may be gone."""
+        doing = f'deleting image {id} from the store {store!r}'
+        url = f'/stores/{urllib.parse.quote(store, safe="")}/{id}'
+        with contextlib.suppress(NotFoundError):
+            self._repeat(lambda _: self._remove(url, doing))
 
     def members(self, image: ImageRecord) -> tuple[Member, ...]:
         """Tell whom an image is shared with.
@@ -501,45 +551,6 @@ class Catalog:
         except NotFoundError:
             # Then it is as it was to be, unless the image is gone.
             self.get(id)
-
-    def explained(self, error: CloudError, image: ImageRecord) -> CloudError:
-        """Find a better hint for a refusal.
-
-        Glance tells a reader, somebody of another project and somebody who
-        may not publish the same: "You are not authorized to complete ...
-        action".
-
-        :param error: what a change of an image, or deleting it, has raised.
-        :returns: the same, if there is nothing to add.
-        """
-        message, status = error.message, error.status
-        if status == http.HTTPStatus.CONFLICT and 'in use' in message:
-            hint = (
-                'volumes or servers are clones of its data in the store: '
-                'delete those first'
-            )
-        elif status != http.HTTPStatus.FORBIDDEN or (
-            # What this needs is said already.
-            'publicize_image' in message
-        ):
-            return error
-        elif 'is protected' in message:
-            hint = unprotect(image)
-        elif image.owner != self.project():
-            hint = (
-                f'it belongs to the project {image.owner}: only members of '
-                'that, or an administrator, can change it'
-            )
-        else:
-            hint = http_errors.NO_ROLE
-        return CloudError(
-            message, subject=error.subject, hint=hint, status=status
-        )
-
-
-def unprotect(image: ImageRecord) -> str:
-    """Tell what to do about an image that is protected."""
-    return f'unprotect it first: openstack image set --unprotected {image.id}'
 
 
 def _only(found: Sequence[ImageRecord], name: str) -> ImageRecord:

@@ -311,6 +311,32 @@ def _properties(body: answers.Object) -> Mapping[str, str | None]:
 
 
 @dataclasses.dataclass(frozen=True)
+class Member:
+    """A project that an image is shared with.
+
+    :param project: its id.
+    :param status: ``accepted``, ``pending`` or ``rejected``. Whatever it is,
+        the project can boot the image by its id; lists show accepted ones.
+    """
+
+    project: str
+    status: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageStore:
+    """A place in which a cloud keeps data.
+
+    :param default: whether it is used unless another is asked for.
+    :param read_only: whether the operator alone brings data to it.
+    """
+
+    id: str
+    default: bool = False
+    read_only: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Sent:
     """What one upload did.
 

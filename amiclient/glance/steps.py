@@ -10,6 +10,7 @@ is listed with the commands that do it.
 import abc
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
+import http
 import logging
 import shlex
 import types
@@ -17,8 +18,10 @@ from typing import Any, ClassVar, Self
 
 from amiclient.errors import CloudError
 from amiclient.glance.client import Catalog
+from amiclient.glance import http_errors
 from amiclient.glance.model import ImageRecord
 from amiclient.glance.model import Kind
+from amiclient.glance import stores
 from amiclient import interrupts
 
 LOG = logging.getLogger(__name__)
@@ -200,6 +203,67 @@ class Membership(Change):
         return [(*words, self.image.id, self.project)]
 
 
+@dataclasses.dataclass(frozen=True)
+class Copies(Change):
+    """Stores that an image is copied to, or deleted from.
+
+    :param stores: their ids.
+    :param present: false to delete it from them.
+    :param all_must: whether all of them have to succeed, or one at least.
+    """
+
+    stores: tuple[str, ...]
+    present: bool = True
+    all_must: bool = True
+
+    @property
+    def _changed(self) -> tuple[str, ...]:
+        away = stores.lacking(self.image, self.stores)
+        if self.present:
+            return away
+        return tuple(name for name in self.stores if name not in away)
+
+    def describe(self) -> str:
+        how = 'copy to' if self.present else 'delete from'
+        return f'{self.title}: {how} the {stores.named(self._changed)}'
+
+    def apply(self, catalog: Catalog) -> None:
+        if not self.present:
+            self._delete(catalog)
+            return
+        failed = stores.copy(
+            catalog, self.image, self.stores, all_must_succeed=self.all_must
+        )
+        if failed:
+            where = stores.named(failed)
+            LOG.warning(
+                'the %s could not be copied to the %s', self.title, where
+            )
+
+    def undo(self, catalog: Catalog) -> None:
+        if self.present:
+            self._delete(catalog)
+        else:
+            stores.copy(catalog, self.image, self._changed)
+
+    def _delete(self, catalog: Catalog) -> None:
+        # What is written just now would stay in the store for good.
+        now = stores.through(catalog, self.image.id)
+        for name in self._changed:
+            if name in now.stores:
+                catalog.delete_copy(self.image.id, name)
+
+    def undoing(self) -> Sequence[Sequence[str]]:
+        words = 'openstack', 'image'
+        if self.present:
+            return [
+                (*DELETE, '--store', name, self.image.id)
+                for name in self._changed
+            ]
+        method = 'import', '--method', stores.COPY, '--store', *self._changed
+        return [(*words, *method, '--', self.image.id)]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
     """What is going to be changed.
@@ -235,7 +299,47 @@ def apply(step: Change, catalog: Catalog) -> None:
     try:
         step.apply(catalog)
     except CloudError as error:
-        raise catalog.explained(error, step.image) from error
+        raise explained(catalog, error, step.image) from error
+
+
+def explained(
+    catalog: Catalog, error: CloudError, image: ImageRecord
+) -> CloudError:
+    """Find a better hint for a refusal.
+
+    Glance tells a reader, somebody of another project and somebody who
+    may not publish the same: "You are not authorized to complete ...
+    action".
+
+    :param error: what a change of an image, or deleting it, has raised.
+    :returns: the same, if there is nothing to add.
+    """
+    message, status = error.message, error.status
+    if status == http.HTTPStatus.CONFLICT and 'in use' in message:
+        hint = (
+            'volumes or servers are clones of its data in the store: '
+            'delete those first'
+        )
+    elif status != http.HTTPStatus.FORBIDDEN or (
+        # What this needs is said already.
+        'publicize_image' in message
+    ):
+        return error
+    elif 'is protected' in message:
+        hint = unprotect(image)
+    elif image.owner != catalog.project():
+        hint = (
+            f'it belongs to the project {image.owner}: only members of '
+            'that, or an administrator, can change it'
+        )
+    else:
+        hint = http_errors.NO_ROLE
+    return CloudError(message, subject=error.subject, hint=hint, status=status)
+
+
+def unprotect(image: ImageRecord) -> str:
+    """Tell what to do about an image that is protected."""
+    return f'unprotect it first: openstack image set --unprotected {image.id}'
 
 
 class Changes:
@@ -302,7 +406,8 @@ class Changes:
         lines: list[Sequence[str]] = []
         for step in reversed(self._begun):
             for words in step.undoing():
-                if lines and words[:3] == lines[-1][:3] == DELETE:
+                both = words, lines[-1] if lines else ()
+                if all(w[:3] == DELETE and '--store' not in w for w in both):
                     lines[-1] = (*words, *lines[-1][3:])
                 else:
                     lines.append(words)

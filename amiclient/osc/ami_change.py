@@ -114,6 +114,7 @@ def _request(parsed_args: argparse.Namespace) -> update.ChangeRequest:
     from amiclient.glance.change import update
 
     options.refuse_contrary(parsed_args, *_PROPERTIES)
+    options.refuse_failure(parsed_args)
     own = {name: getattr(parsed_args, name) for name in _PROPERTIES}
     return options.fill(
         update.ChangeRequest,
@@ -157,15 +158,15 @@ class UnsetAmi(_Change):
         cloud: client.Catalog,
         watch: progress.Progress,
     ) -> update.ChangePlan:
-        from amiclient.glance.change import update
+        from amiclient.glance.change import unset
 
         wanted = options.fill(
-            update.UnsetRequest,
+            unset.UnsetRequest,
             parsed_args,
             tags=tuple(parsed_args.tags),
             properties=tuple(parsed_args.properties),
         )
-        return update.plan_unset(wanted, cloud)
+        return unset.plan(wanted, cloud)
 
 
 class Delete(command.Action):

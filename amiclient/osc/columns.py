@@ -153,11 +153,13 @@ class Steps(_Lines):
 
     @staticmethod
     def line(row: dict[str, Any]) -> str:
-        id = f', id {row["id"]}' if row['id'] else ''
-        return (
-            '{action} {role} {name}: {disk_format}/{container_format}, '
-            '{size} bytes'
-        ).format_map(row) + id
+        words = [f'id {row["id"]}'] if row['id'] else []
+        for key, what in (('stores', 'stores'), ('copies', 'copied to')):
+            words += [f'{what} {" and ".join(row[key])}'] if row[key] else []
+        begin = '{action} {role} {name}: {disk_format}/{container_format}'
+        return ', '.join(
+            (begin.format_map(row), f'{row["size"]} bytes', *words)
+        )
 
 
 class Part(_Column[dict[str, Any] | None]):
@@ -364,7 +366,7 @@ def linked(report: Any, noun: str) -> dict[str, Any] | None:
 UPLOAD = (*_IMAGE, 'size', 'sha512', 'kernel_id', 'ramdisk_id', 'uploaded',
           'reused')  # fmt: skip
 
-STEP = {
+STEP: Table = {
     'role': 'kind.noun',
     'action': 'action',
     'id': 'image.id',
@@ -372,6 +374,8 @@ STEP = {
     'disk_format': 'image.disk_format',
     'container_format': 'image.container_format',
     'size': 'size',
+    'stores': ('stores', list),
+    'copies': ('copies', list),
 }
 
 

@@ -118,6 +118,18 @@ def refuse_contrary(parsed_args: argparse.Namespace, *names: str) -> None:
             )
 
 
+def refuse_failure(parsed_args: argparse.Namespace) -> None:
+    """Refuse ``--allow-store-failure`` where there is one store."""
+    several = parsed_args.all_stores or len({*parsed_args.stores}) > 1
+    refuse(
+        {'--allow-store-failure': not several}
+        if parsed_args.allow_store_failure
+        else {},
+        'there is only one store',
+        hint='give several stores, or --all-stores',
+    )
+
+
 def fill(kind: type[_T], parsed_args: argparse.Namespace, **given: Any) -> _T:
     """Make a request of the options that are named like its fields.
 
@@ -326,10 +338,28 @@ def add_tag(parser: Container, help: str) -> None:
 add_project = identity.add_project_owner_option_to_parser
 
 
+def add_stores(parser: Container, what: str, default: str = '') -> None:
+    """Add ``--store`` and ``--all-stores``, and what may fail.
+
+    :param what: is done with them.
+    """
+    group = parser.add_mutually_exclusive_group()
+    add_several(group, '--store <store>', f'{what}{default}', dest='stores')
+    add(group, {'--all-stores': f'{what}: all that can be written'})
+    failure = (
+        'Succeed if the data is in one of several stores at least, and warn '
+        'of those that failed'
+    )
+    add(parser, {'--allow-store-failure': failure})
+
+
 def add_new_images(parser: Container) -> None:
     """Add where the data of new images is put."""
-    store = 'Store for the data of new images (default: chosen by the cloud)'
-    add(parser, {'--store <store>': store})
+    add_stores(
+        parser,
+        'Store for the data of new images',
+        ' (default: chosen by the cloud)',
+    )
     reuse = 'Create new images even if the cloud has images with the same data'
     add(parser, {'--no-reuse': reuse}, dest='reuse', action='store_false')
 
@@ -441,6 +471,7 @@ def settings(
     """Gather what applies to all new images."""
     from amiclient.glance.upload import request
 
+    refuse_failure(parsed_args)
     return fill(
         request.Settings,
         parsed_args,

@@ -153,7 +153,7 @@ def _plan_linked(
                     CloudError(
                         f'the {part.title}, which {user.title} links to, is '
                         'protected',
-                        hint=f'{client.unprotect(part.image)}; or leave out '
+                        hint=f'{steps.unprotect(part.image)}; or leave out '
                         '--linked',
                     )
                 )
@@ -221,7 +221,7 @@ def _unprotected(step: Deletion) -> Deletion:
     if step.image.protected:
         raise CloudError(
             f'the {step.title} is protected',
-            hint=client.unprotect(step.image),
+            hint=steps.unprotect(step.image),
         )
     return step
 

@@ -7,7 +7,7 @@ and the link is changed; if that fails, the kernel that was uploaded is
 removed again.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 import dataclasses
 from typing import Any, TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from amiclient.glance.model import Kind
 from amiclient.glance.model import LINKS
 from amiclient.glance import retry
 from amiclient.glance import steps
+from amiclient.glance import stores
 from amiclient.glance.transfer import ranges
 from amiclient.glance.upload import parts
 from amiclient.glance.upload import preflight
@@ -54,7 +55,10 @@ class ChangeRequest:
     :param tags: to add. :param properties: to set.
     :param min_disk: GiB. :param min_ram: MiB.
     :param linked: whether kernel and ramdisk are changed as well.
-    :param store: where the data of what is uploaded is kept.
+    :param stores: ids of those that keep the data of what is uploaded; if
+        nothing is, of those that all three images are copied to.
+    :param all_stores: whether those are all that can be written.
+    :param allow_store_failure: whether it is enough that one of them does.
     :param patience: how often to try, and how long to wait.
     """
 
@@ -74,38 +78,12 @@ class ChangeRequest:
     ramdisk_name: str | None = None
     linked: bool = False
     reuse: bool = True
-    store: str | None = None
+    stores: tuple[str, ...] = ()
+    all_stores: bool = False
+    allow_store_failure: bool = False
     patience: retry.Patience = dataclasses.field(
         default_factory=retry.Patience
     )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class UnsetRequest:
-    """What is to be taken off.
-
-    :param ami: its id or name.
-    :param kernel: whether the link to the kernel is. :param ramdisk: likewise.
-    :param linked: whether tags and properties are taken off the kernel and
-        the ramdisk as well, unless other images link to these.
-    """
-
-    ami: str
-    tags: tuple[str, ...] = ()
-    properties: tuple[str, ...] = ()
-    kernel: bool = False
-    ramdisk: bool = False
-    linked: bool = False
-
-    def there(self, image: ImageRecord) -> list[str]:
-        """Name what an image has of that which is to be taken off."""
-        given = self.properties
-        properties = [
-            f'the property {p}' for p in given if p in image.properties
-        ]
-        return properties + [
-            f'the tag {t}' for t in self.tags if t in image.tags
-        ]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,7 +112,9 @@ class ChangePlan(steps.Plan):
         for part in self.uploads:
             step = part.step
             what = f'{step.kind.noun} {step.image.name!r}'
-            yield f'upload {what}: {step.size} bytes, {step.image.visibility}'
+            line = f'upload {what}: {step.size} bytes, {step.image.visibility}'
+            where = f', {stores.named(step.stores)}' if step.stores else ''
+            yield f'{line}{where}'
             for project in sorted(self.members):
                 yield f'{what}: share with project {project}'
         yield from super().describe()
@@ -179,16 +159,26 @@ def plan(
         Kind.AKI: parts.identify(Kind.AKI, request.kernel),
         Kind.ARI: parts.identify(Kind.ARI, request.ramdisk),
     }
-    only_upload = [] if request.store is None else ['--store']
-    only_upload += [] if request.reuse else ['--no-reuse']
     has_file = any(isinstance(part, parts.PartFile) for part in given.values())
-    if only_upload and not has_file:
+    if not request.reuse and not has_file:
         raise UsageError(
-            f'{only_upload[0]}: there is nothing to upload',
+            '--no-reuse: there is nothing to upload',
             hint='give --kernel or --ramdisk a file',
         )
     image = _target(request, catalog)
-    return _UpdatePlanner(request, image, catalog, given).plan(progress)
+    where = Settings(
+        stores=request.stores,
+        all_stores=request.all_stores,
+        allow_store_failure=request.allow_store_failure,
+    )
+    if has_file:
+        where = preflight.settle_stores(catalog, where)
+    else:
+        chosen = stores.choose(catalog, where.stores, every=where.all_stores)
+        where = dataclasses.replace(where, stores=chosen)
+    return _UpdatePlanner(
+        request, image, catalog, given, where, copies_all=not has_file
+    ).plan(progress)
 
 
 def _target(request: ChangeRequest, catalog: Catalog) -> ImageRecord:
@@ -230,11 +220,16 @@ class _UpdatePlanner:
         image: ImageRecord,
         catalog: Catalog,
         given: Mapping[Kind, parts.Part | None],
+        where: Settings,
+        *,
+        copies_all: bool,
     ) -> None:
         self._request = request
         self._image = image
         self._catalog = catalog
         self._given = given
+        self._where = where
+        self._copies_all = copies_all
         self._links = {Kind.AKI: image.kernel_id, Kind.ARI: image.ramdisk_id}
         self._gone = {Kind.AKI: False, Kind.ARI: request.no_ramdisk}
         self._now = Audience.of(catalog, image)
@@ -252,7 +247,6 @@ class _UpdatePlanner:
         if created := [
             step.new for step in new.values() if isinstance(step, Creation)
         ]:
-            preflight.check_store(self._catalog, self._request.store)
             known = preflight.Rules.of(self._catalog)
             for each in created:
                 known.check(each)
@@ -270,6 +264,7 @@ class _UpdatePlanner:
             ),
             members=members,
             steps=(
+                *self._copies(new, there),
                 *(step for each in around.values() for step in each.before),
                 *([own] if own.values else []),
                 *(step for each in around.values() for step in each.after),
@@ -297,15 +292,45 @@ class _UpdatePlanner:
         request, image = self._request, self._image
         protected, hidden = request.protected, request.hidden
         is_own = image.owner in (None, self._catalog.project())
-        return Settings(
+        where = Settings() if self._copies_all else self._where
+        return dataclasses.replace(
+            where,
             visibility=self._wanted.seen.visibility,
             protected=image.protected if protected is None else protected,
             hidden=image.hidden if hidden is None else hidden,
             owner=None if is_own else image.owner,
-            store=request.store,
             reuse=request.reuse,
             patience=request.patience,
         )
+
+    def _copies(
+        self,
+        new: Mapping[Kind, Step | None],
+        there: Mapping[Kind, tuple[ImageRecord, bool]],
+    ) -> Iterator[steps.Copies]:
+        """Copy what is not in the stores that were asked for.
+
+        The AMI comes last: nobody shall find it where its kernel is not.
+        """
+        copied: list[tuple[Kind, ImageRecord]] = [
+            (step.kind, step.record)
+            for step in new.values()
+            if isinstance(step, Reuse) and step.copies
+        ]
+        if self._copies_all:
+            copied = [(kind, part) for kind, (part, _) in there.items()]
+            copied.append((Kind.AMI, self._image))
+        names = self._where.stores
+        for kind, image in copied:
+            if not stores.lacking(image, names):
+                continue
+            if image.status != 'active':
+                raise CloudError(
+                    f'the {steps.title(kind, image)} is {image.status}: it '
+                    'cannot be copied to another store'
+                )
+            must = not self._where.allow_store_failure
+            yield steps.Copies(kind, image, names, all_must=must)
 
     def _new(self, kind: Kind, progress: Progress) -> Step | None:
         name = getattr(self._request, f'{kind.noun}_name')
@@ -415,10 +440,10 @@ class _UpdatePlanner:
             if isinstance(step, Reuse) and step.record.id == link:
                 yield f'the {kind.noun} {link} was linked already'
             else:
-                yield from _released(kind, link, self._image, self._catalog)
+                yield from released(kind, link, self._image, self._catalog)
 
 
-def _released(
+def released(
     kind: Kind, link: str, image: ImageRecord, catalog: Catalog
 ) -> Iterator[str]:
     """Say what becomes of a part that is no longer linked, if it is there."""
@@ -504,96 +529,3 @@ def _following(
     for kind, part in followers:
         for project in projects:
             yield steps.Membership(kind, part, project)
-
-
-def plan_unset(request: UnsetRequest, catalog: Catalog) -> ChangePlan:
-    """Plan to take properties, tags or links off an AMI.
-
-    :raises UsageError: for a request that contradicts itself.
-    :raises CloudError: if there is no such AMI, or it lacks what is to be
-        taken off.
-    """
-    preflight.check_properties(dict.fromkeys(request.properties, ''))
-    if request.linked and not (request.properties or request.tags):
-        raise UsageError(
-            '--linked: neither a property nor a tag is named',
-            hint='give one, or leave out --linked',
-        )
-    ami = links.show(catalog, request.ami)
-    image = ami.image
-    asked = {Kind.AKI: request.kernel, Kind.ARI: request.ramdisk}
-    gone = [kind for kind, is_asked in asked.items() if is_asked]
-    _check_links(gone, image)
-    changed = [
-        (kind, part)
-        for kind, part in (ami.parts if request.linked else ())
-        if request.there(part)
-    ]
-    _check_there(request, image, [part for _, part in changed])
-    ours = [part.id for _, part in changed if part.owner == image.owner]
-    used = links.used_by(catalog, ours)
-    made = [_taken_off(request, Kind.AMI, image, gone)]
-    kept: list[str] = []
-    left: list[str] = []
-    for kind, part in changed:
-        title, names = steps.title(kind, part), ', '.join(request.there(part))
-        if part.owner != image.owner:
-            left.append(
-                f'the {title} of the project {part.owner} keeps {names}'
-            )
-        elif others := [u for u in used[part.id] if u.id != image.id]:
-            who = links.named(others)
-            kept.append(f'the {title} keeps {names}: needed by {who}')
-        else:
-            made.append(_taken_off(request, kind, part, ()))
-    for kind in gone:
-        if link := image.properties[LINKS[kind]]:
-            kept += _released(kind, link, image, catalog)
-    return ChangePlan(
-        ami=image,
-        steps=tuple(step for step in made if step.values),
-        notes=tuple(kept),
-        left=tuple(left),
-    )
-
-
-def _check_links(gone: Collection[Kind], image: ImageRecord) -> None:
-    for kind in gone:
-        # Whatever it is: a link that is "" or a name can go as well.
-        if LINKS[kind] not in image.properties:
-            what = f'the image {image.title}'
-            raise CloudError(f'{what} links to no {kind.noun}')
-    if Kind.AKI in gone and image.ramdisk_id and Kind.ARI not in gone:
-        raise preflight.ramdisk_alone('add --ramdisk to remove both links')
-
-
-def _check_there(
-    request: UnsetRequest, image: ImageRecord, others: list[ImageRecord]
-) -> None:
-    images = [image, *others]
-    tags = {t for i in images for t in i.tags}
-    properties = {p for i in images for p in i.properties}
-    missing = [f'tag {t!r}' for t in request.tags if t not in tags]
-    missing += [
-        f'property {p!r}' for p in request.properties if p not in properties
-    ]
-    if missing:
-        raise CloudError(
-            f'the image {image.title} has no {missing[0]}',
-            hint='nothing was changed',
-        )
-
-
-def _taken_off(
-    request: UnsetRequest,
-    kind: Kind,
-    image: ImageRecord,
-    gone: Collection[Kind],
-) -> steps.Update:
-    values: dict[str, Any] = {
-        name: None for name in request.properties if name in image.properties
-    }
-    if {*image.tags} & {*request.tags}:
-        values['tags'] = [t for t in image.tags if t not in request.tags]
-    values.update((LINKS[each], None) for each in gone)
-    return steps.Update(kind, image, values)

@@ -14,6 +14,7 @@ import pathlib
 from amiclient import errors
 from amiclient.glance import client
 from amiclient.glance import model
+from amiclient.glance import stores
 from amiclient.glance.upload import preflight
 from amiclient.glance.upload.preflight import Rules
 from amiclient.glance.upload import request
@@ -91,7 +92,7 @@ def plan(
     if part is None:
         return None
     if isinstance(part, PartName):
-        return _find(part, traits, catalog)
+        return _find(part, traits, settings, catalog)
     return plan_file(
         part, traits, settings, catalog, rules=rules, progress=progress
     )
@@ -125,7 +126,10 @@ def plan_file(
         )
         if same is not None:
             notes = tuple(_notes(part.kind, same, settings, catalog))
-            return request.Reuse(part.kind, same, part.architecture, notes)
+            copies = stores.lacking(same, settings.stores)
+            return request.Reuse(
+                part.kind, same, part.architecture, notes, copies
+            )
     architecture = traits.architecture or part.architecture
     computed = {'architecture': architecture} if architecture else {}
     warnings: tuple[str, ...] = ()
@@ -139,7 +143,11 @@ def plan_file(
         computed,
     )
     return request.Creation(
-        part.kind, new, payload, notes=(*warnings, *reuse.told(others))
+        part.kind,
+        new,
+        payload,
+        notes=(*warnings, *reuse.told(others)),
+        stores=settings.stores,
     )
 
 
@@ -149,7 +157,7 @@ def _notes(
     settings: request.Settings,
     catalog: client.Catalog,
 ) -> Iterator[str]:
-    """Say who could take away what is reused, and where it is not."""
+    """Say who could take away what is reused, and where it is copied."""
     title = f'the {kind.noun} {image.title}, which holds the same bytes,'
     project = settings.owner or catalog.project()
     if project is not None and image.owner != project:
@@ -157,11 +165,8 @@ def _notes(
             f'{title} belongs to the project {image.owner} and is reused: '
             'its owner can withdraw it; --no-reuse uploads one of your own'
         )
-    if settings.store and image.stores and settings.store not in image.stores:
-        yield (
-            f'{title} is reused, but is not in the store {settings.store!r}; '
-            '--no-reuse uploads one there'
-        )
+    if copies := stores.lacking(image, settings.stores):
+        yield f'{title} is reused, and copied to the {stores.named(copies)}'
 
 
 def _wanted(
@@ -183,12 +188,16 @@ def _wanted(
         properties=asked,
         hidden=strict and settings.hidden,
         protected=settings.protected if strict else None,
-        store=settings.store if strict else None,
+        stores=settings.stores,
+        may_copy=settings.may_copy,
     )
 
 
 def _find(
-    part: PartName, traits: request.Traits, catalog: client.Catalog
+    part: PartName,
+    traits: request.Traits,
+    settings: request.Settings,
+    catalog: client.Catalog,
 ) -> request.Reuse:
     if traits.name is not None:
         raise errors.UsageError(
@@ -207,7 +216,15 @@ def _find(
             hint=f'give --{part.kind.noun} a path, or an id or a name',
         ) from error
     preflight.check_reference(record, part.kind)
-    return request.Reuse(part.kind, record)
+    copies = stores.lacking(record, settings.stores)
+    if not copies or settings.may_copy:
+        return request.Reuse(part.kind, record, copies=copies)
+    note = (
+        f'the {part.kind.noun} {record.title} is not in the '
+        f'{stores.named(copies)}, and only administrators can have it copied '
+        f'there; give --{part.kind.noun} a file to upload one there'
+    )
+    return request.Reuse(part.kind, record, notes=(note,))
 
 
 def architecture(kernel: request.Step | None) -> str | None:

@@ -59,7 +59,8 @@ def plan(
         if isinstance(file, layout.RootImage | parts.PartFile):
             before = asked.seen.get(file.path, file.state)
             locks.refuse_changed(file.path, before, file.state)
-    adopted, rules = _ask(asked.traits, asked.settings, catalog)
+    adopted, settings, rules = _ask(asked.traits, asked.settings, catalog)
+    asked = dataclasses.replace(asked, settings=settings)
     steps = [
         parts.plan(
             part,
@@ -98,7 +99,13 @@ def plan(
         state=root.state if shrunk is None else None,
     )
     new = dataclasses.replace(new, min_disk=_min_disk(asked, payload.size))
-    ami = request.Creation(model.Kind.AMI, new, payload, adopted=adopted)
+    ami = request.Creation(
+        model.Kind.AMI,
+        new,
+        payload,
+        adopted=adopted,
+        stores=asked.settings.stores,
+    )
     alike, others = reuse.look(
         asked, ami, steps[0], steps[1], shrunk, catalog, exact=exact
     )
@@ -183,7 +190,8 @@ def plan_part(
     preflight.check_properties(asked.traits.properties)
     part = parts.identify_file(asked.kind, asked.path)
     _check_architecture(part.architecture, asked.traits)
-    adopted, rules = _ask(asked.traits, asked.settings, catalog)
+    adopted, settings, rules = _ask(asked.traits, asked.settings, catalog)
+    asked = dataclasses.replace(asked, settings=settings)
     step = parts.plan_file(
         part,
         asked.traits,
@@ -213,14 +221,15 @@ def _ask(
     traits: request.Traits,
     settings: request.Settings,
     catalog: client.Catalog,
-) -> tuple[model.ImageRecord | None, Rules]:
-    """Check what the cloud says of id and store; get its rules.
+) -> tuple[model.ImageRecord | None, request.Settings, Rules]:
+    """Check what the cloud says of id and stores; get its rules.
 
-    :returns: what a killed run has left with that id, and the rules.
+    :returns: what a killed run has left with that id, the settings with the
+        stores that are meant, and the rules.
     """
     adopted = preflight.check_id(catalog, traits.id)
-    preflight.check_store(catalog, settings.store)
-    return adopted, Rules.of(catalog)
+    settings = preflight.settle_stores(catalog, settings)
+    return adopted, settings, Rules.of(catalog)
 
 
 def _check_architecture(of_kernel: str | None, traits: request.Traits) -> None:

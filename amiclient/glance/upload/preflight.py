@@ -3,6 +3,7 @@
 """What can be checked in the cloud before anything is created there."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+import dataclasses
 import re
 import shlex
 from typing import Any
@@ -11,6 +12,7 @@ from amiclient import errors
 from amiclient.glance import client
 from amiclient.glance import http_errors
 from amiclient.glance import model
+from amiclient.glance import stores
 from amiclient.glance.upload import marks
 from amiclient.glance.upload import request
 
@@ -21,8 +23,8 @@ _LONGEST = 255
 
 _MIB = 1 << 20
 
-#: Roles that Keystone has from the start; case does not matter.
-_ADMIN, _READER = 'admin', 'reader'
+#: A role that Keystone has from the start; case does not matter.
+_READER = 'reader'
 
 #: What to do about quotas.
 _ROOM = 'delete images that are not needed, or ask for more quota'
@@ -137,23 +139,21 @@ def ramdisk_alone(hint: str) -> errors.UsageError:
     )
 
 
-def check_store(catalog: client.Catalog, store: str | None) -> None:
-    """Check that the cloud has a store.
+def settle_stores(
+    catalog: client.Catalog, settings: request.Settings
+) -> request.Settings:
+    """Find out which stores are meant, and what can be done with them.
 
-    :param store: its id; None, if any will do.
+    :raises CloudError: if one of them cannot be written.
     """
-    if store is None:
-        return
-    stores = catalog.stores()
-    if stores is None:
+    chosen = stores.choose(catalog, settings.stores, every=settings.all_stores)
+    may_copy = bool(chosen) and stores.may_copy(catalog)
+    if len(chosen) > 1 and not may_copy:
         raise errors.CloudError(
-            'this cloud has no choice of stores', hint='leave out --store'
+            'only administrators can have data copied to several stores',
+            hint='give one --store',
         )
-    if store not in stores:
-        raise errors.CloudError(
-            f'this cloud has no store {store!r}',
-            hint=f'choose one of: {", ".join(stores)}',
-        )
+    return dataclasses.replace(settings, stores=chosen, may_copy=may_copy)
 
 
 def check_id(
@@ -288,7 +288,7 @@ def permission(
     (``add_image`` in glance/policies/image.py), which operators may change.
     """
     roles = {role.lower() for role in catalog.roles()}
-    if not roles or _ADMIN in roles:
+    if not roles or stores.ADMIN in roles:
         # Not every way to log in tells the roles.
         return
     if roles == {_READER}:

@@ -20,6 +20,7 @@ from amiclient import errors
 from amiclient.glance import client
 from amiclient.glance import model
 from amiclient.glance import steps
+from amiclient.glance import stores
 from amiclient.glance.transfer import upload
 from amiclient.glance.upload import marks
 from amiclient.glance.upload import preflight
@@ -65,7 +66,10 @@ def execute(
         if isinstance(plan.ami, request.Creation):
             # Much may have to be sent, which would be in vain.
             _look_again(plan, catalog)
-        sent = _send(plan, records, proxy, progress)
+        for step in plan.reuses:
+            if step.copies:
+                _spread(step, step.record, plan.settings, made)
+        sent = _send(plan, records, proxy, made, progress)
         records.update({kind: each.record for kind, each in sent.items()})
         _finish(plan, records, made)
         records.update(_look_again(plan, catalog))
@@ -117,9 +121,12 @@ def add_part(
         catalog = client.Catalog(proxy, patience=plan.settings.patience)
         record = reuse.still(catalog, step.kind, step.record)
         record = marks.clear(catalog, record)
+        if step.copies:
+            _spread(step, record, plan.settings, made)
         return request.Registered(record, reused=(record.id,))
     record = _make(step, made)
     sent = _send_one(plan.settings, step, record, proxy, progress)
+    _spread(step, sent.record, plan.settings, made)
     changes = {'protected': True} if plan.settings.protected else {}
     record = made.finish(sent.record, changes)
     return request.Registered(record, uploaded=sent.uploaded)
@@ -223,22 +230,45 @@ def _send_one(
     progress: Progress,
     cancel: threading.Event | None = None,
 ) -> model.Sent:
-    return upload.send(
-        proxy,
-        record.id,
-        step.payload,
-        store=settings.store,
-        description=f'Sending {step.kind.noun}',
-        progress=progress,
-        cancel=cancel,
-        patience=settings.patience,
-    )
+    first, *others = settings.stores or (None,)
+    while True:
+        try:
+            return upload.send(
+                proxy,
+                record.id,
+                step.payload,
+                store=first,
+                description=f'Sending {step.kind.noun}',
+                progress=progress,
+                cancel=cancel,
+                patience=settings.patience,
+            )
+        except errors.CloudError as error:
+            if not others or not settings.allow_store_failure:
+                raise
+            LOG.warning('the store %r failed: %s', first, error)
+            first, *others = others
+
+
+def _spread(
+    step: request.Step,
+    record: model.ImageRecord,
+    settings: request.Settings,
+    made: transaction.Transaction,
+) -> None:
+    """Have an image copied to the stores that it is not in, if any."""
+    if stores.lacking(record, settings.stores):
+        must = not settings.allow_store_failure
+        made.carry_out(
+            steps.Copies(step.kind, record, settings.stores, all_must=must)
+        )
 
 
 def _send(
     plan: request.RegisterPlan,
     records: Mapping[model.Kind, model.ImageRecord],
     proxy: '_proxy.Proxy',
+    made: transaction.Transaction,
     progress: Progress,
 ) -> dict[model.Kind, model.Sent]:
     """Send all data: kernel and ramdisk beside the shrinking, then the AMI."""
@@ -278,5 +308,9 @@ def _send(
                 parts.result()
                 raise
         sent = parts.result()
-        sent[ami.kind] = send(dataclasses.replace(ami, payload=payload))
+        for step in plan.creations:
+            if step is ami:
+                step = dataclasses.replace(ami, payload=payload)
+                sent[ami.kind] = send(step)
+            _spread(step, sent[step.kind].record, plan.settings, made)
     return sent

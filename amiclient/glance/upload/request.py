@@ -27,7 +27,12 @@ class Settings:
 
     :param visibility: None leaves it to Glance.
     :param owner: id of the project that is to own them; None for the user's.
-    :param store: where Glance is to keep the data; None leaves it to Glance.
+    :param stores: ids of those that are to keep the data; none leaves it to
+        Glance. In a plan, they are those that can be written.
+    :param all_stores: whether all that can be written are.
+    :param allow_store_failure: whether it is enough that one of them does.
+    :param may_copy: whether Glance is likely to copy images to these stores;
+        known in a plan.
     :param reuse: whether a kernel or ramdisk that the cloud holds already is
         linked instead of sent again.
     :param keep_failed: whether images stay when the run fails.
@@ -40,7 +45,10 @@ class Settings:
     protected: bool | None = None
     hidden: bool = False
     owner: str | None = None
-    store: str | None = None
+    stores: tuple[str, ...] = ()
+    all_stores: bool = False
+    allow_store_failure: bool = False
+    may_copy: bool = False
     reuse: bool = True
     keep_failed: bool = False
     linked: bool = False
@@ -132,6 +140,7 @@ class Creation:
     :param notes: what the user should know before.
     :param adopted: an image of the chosen id that a killed run has left; it
         becomes this one.
+    :param stores: where its data is to be; none leaves it to Glance.
     """
 
     action: ClassVar[str] = 'create'
@@ -141,6 +150,10 @@ class Creation:
     payload: model.Payload
     notes: tuple[str, ...] = ()
     adopted: model.ImageRecord | None = None
+    stores: tuple[str, ...] = ()
+
+    #: What is there to be copied is reused.
+    copies: ClassVar[tuple[str, ...]] = ()
 
     @property
     def image(self) -> model.NewImage:
@@ -157,6 +170,7 @@ class Reuse:
 
     :param architecture: what a file with the same bytes says of itself.
     :param notes: what the user should know before.
+    :param copies: stores that it is to be copied to.
     """
 
     action: ClassVar[str] = 'reuse'
@@ -165,10 +179,16 @@ class Reuse:
     record: model.ImageRecord
     architecture: str | None = None
     notes: tuple[str, ...] = ()
+    copies: tuple[str, ...] = ()
 
     @property
     def image(self) -> model.ImageRecord:
         return self.record
+
+    @property
+    def stores(self) -> tuple[str, ...]:
+        """Where it is in the end."""
+        return (*self.record.stores, *self.copies)
 
     @property
     def size(self) -> int | None:

@@ -25,6 +25,7 @@ from amiclient import errors
 from amiclient.ext import shrink
 from amiclient.glance import client
 from amiclient.glance import model
+from amiclient.glance import stores
 from amiclient.glance.transfer import image_data
 from amiclient.glance.upload import marks
 from amiclient.glance.upload import request
@@ -60,6 +61,8 @@ class Requirements:
     :param owner: id of the project that the new image would belong to.
     :param foreign: whether other projects' images will do, if everybody can
         see them.
+    :param stores: those that it is in.
+    :param may_copy: whether it can be copied to those that it is not in.
     :param min_disk: GiB; None for what the image's own size takes.
     :param min_ram: MiB.
     :param properties: that it must have with these values; None as a value
@@ -74,7 +77,8 @@ class Requirements:
     foreign: bool = True
     name: str | None = None
     protected: bool | None = None
-    store: str | None = None
+    stores: tuple[str, ...] = ()
+    may_copy: bool = False
     min_disk: int | None = None
     min_ram: int | None = None
     tags: tuple[str, ...] = ()
@@ -150,7 +154,8 @@ def find(
     :param size: bytes of the data.
     :param digest: computes its digest; called only if that can help, and
         once for each algorithm.
-    :returns: the oldest that will do; if there is none, those that hold the
+    :returns: one that will do, in the stores if there is such a one, or else
+        the oldest; if there is none, those that hold the
         same bytes all the same.
     """
     project = wanted.owner or catalog.project()
@@ -159,7 +164,7 @@ def find(
         listed = candidates(
             catalog, wanted.formats, (size, size), hidden=hidden
         )
-        for image in listed:
+        for image in _there_first(listed, wanted.stores):
             if not holds(image, digest):
                 continue
             why = unfit(image, wanted, project)
@@ -167,6 +172,15 @@ def find(
                 return image, ()
             others.append(request.Other(image, why))
     return None, tuple(others)
+
+
+def _there_first(
+    images: Iterable[model.ImageRecord], wanted: tuple[str, ...]
+) -> tuple[model.ImageRecord, ...]:
+    """Put those first that need not be copied to other stores."""
+    return tuple(
+        sorted(images, key=lambda image: len(stores.lacking(image, wanted)))
+    )
 
 
 def unfit(
@@ -194,8 +208,12 @@ def _objections(
         yield f'its name is not {wanted.name!r}'
     if wanted.protected not in (None, image.protected):
         yield 'is not protected' if wanted.protected else 'is protected'
-    if wanted.store is not None and wanted.store not in image.stores:
-        yield f'is not in the store {wanted.store!r}'
+    away = stores.lacking(image, wanted.stores)
+    if away and not wanted.may_copy:
+        yield (
+            f'is not in the {stores.named(away)}, and only administrators can '
+            'have it copied there'
+        )
     for tag in wanted.tags:
         if tag not in image.tags:
             yield f'lacks the tag {tag!r}'
@@ -349,7 +367,8 @@ def look(
         foreign=False,
         name=new.name,
         protected=settings.protected,
-        store=settings.store,
+        stores=settings.stores,
+        may_copy=settings.may_copy,
         min_disk=asked.min_disk,
         min_ram=asked.min_ram or 0,
         tags=new.tags,
@@ -367,7 +386,7 @@ def look(
     )
     whys = [(i, unfit(i, wanted, project)) for i in found]
     return (
-        tuple(image for image, why in whys if why is None),
+        _there_first((i for i, why in whys if why is None), settings.stores),
         tuple(request.Other(image, why) for image, why in whys if why),
     )
 
@@ -395,9 +414,9 @@ def settle(
     digest = digests(payload, 'image', progress)
     for image in plan.alike:
         if image.size == payload.size and holds(image, digest):
-            return dataclasses.replace(
-                plan, ami=request.Reuse(plan.ami.kind, image), shrink=None
-            )
+            copies = stores.lacking(image, plan.settings.stores)
+            ami = request.Reuse(plan.ami.kind, image, copies=copies)
+            return dataclasses.replace(plan, ami=ami, shrink=None)
     return dataclasses.replace(
         plan,
         ami=dataclasses.replace(plan.ami, payload=payload),

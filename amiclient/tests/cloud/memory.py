@@ -91,6 +91,17 @@ class Glance:
         self.page = 1000
         #: What it claims of an image once it has its data, whatever it got.
         self.claims: dict[str, Any] = {}
+        #: Its stores, the default first, and whether each can be written;
+        #: where there are none, nobody has a choice.
+        self.stores: dict[str, bool] = {}
+        #: Those that fail when they are written.
+        self.broken_stores: set[str] = set()
+        #: How it imports.
+        self.methods = ['glance-direct', 'web-download', 'copy-image']
+        #: Where images are still to be copied to, whether all of it must
+        #: succeed, and where they were before: by their ids. Each look finds
+        #: one more store done.
+        self.copying: dict[str, tuple[list[str], bool, str]] = {}
         #: The states that the next looks at an image find it in.
         self.passing: list[str] = []
 
@@ -167,13 +178,22 @@ class Glance:
             version = {'id': 'v2.17', 'status': 'CURRENT', 'links': [link]}
             return Answer(200, {'versions': [version]})
         if method != 'GET':
-            return self.write(method, words, body)
+            return self.write(method, words, body, headers or {})
         if words == ['images']:
             return self._list(query)
         if words[0] == 'images':
             return self._get(words, headers or {})
         if '/'.join(words) in self.others:
             return Answer(200, self.others['/'.join(words)])
+        if words == ['info', 'import']:
+            return Answer(200, {'import-methods': {'value': self.methods}})
+        if words == ['info', 'stores'] and self.stores:
+            found = [
+                {'id': id} | ({} if writable else {'read-only': 'true'})
+                for id, writable in self.stores.items()
+            ]
+            found[0]['default'] = 'true'
+            return Answer(200, {'stores': found})
         return Answer(404, {'message': 'no'})
 
     def _list(self, query: dict[str, str]) -> Answer:
@@ -211,6 +231,7 @@ class Glance:
         if words[2:] != ['members']:
             if self.passing:
                 image['status'] = self.passing.pop(0)
+            self._copy_on(image)
             return Answer(200, image)
         if image['visibility'] != 'shared':
             return Answer(403, {'message': 'Only shared images have members'})
@@ -234,21 +255,28 @@ class Glance:
             status, data = 206, data[begin : end + 1]
         return Answer(status, data, 'application/octet-stream', headers)
 
-    def write(self, method: str, words: list[str], body: bytes) -> Answer:
+    def write(
+        self,
+        method: str,
+        words: list[str],
+        body: bytes,
+        headers: Mapping[str, str],
+    ) -> Answer:
         """Do what changes something.
 
         :param words: the path, without the version.
         """
         if method == 'POST' and words == ['images']:
             return self._create(json.loads(body))
+        if words[0] == 'stores':
+            return self._delete_copy(*words[1:])
         image = self.images.get(words[1])
         if image is None:
             return _NO_IMAGE
+        if words[2:] == ['import']:
+            return self._import(image, json.loads(body))
         if words[2:] == ['file']:
-            self.data[words[1]] = body
-            image.update(status='active', **hashes(body))
-            image.update(self.claims)
-            return Answer(204)
+            return self._take(image, body, headers.get('X-Image-Meta-Store'))
         if words[2:3] == ['members']:
             return self._share(method, image, body, words[3:])
         if method == 'DELETE':
@@ -263,6 +291,61 @@ class Glance:
             elif image.pop(name, self) is self:
                 return Answer(409, {'message': f'There is no {name}'})
         return Answer(200, image)
+
+    def _take(
+        self, image: dict[str, Any], body: bytes, store: str | None
+    ) -> Answer:
+        if self.stores:
+            store = store or next(iter(self.stores))
+            if store not in self.stores:
+                return Answer(400, {'message': f'{store} is not there'})
+            if not self.stores[store] or store in self.broken_stores:
+                return Answer(410, {'message': f'{store} is disabled'})
+            image['stores'] = store
+        self.data[image['id']] = body
+        image.update(status='active', **hashes(body))
+        image.update(self.claims)
+        return Answer(204)
+
+    def _import(self, image: dict[str, Any], wanted: Any) -> Answer:
+        there = image['stores'].split(',')
+        if 'os_glance_import_task' in image or image['status'] != 'active':
+            return Answer(409, {'message': 'prior operation in progress'})
+        if {*wanted['stores']} & {*there}:
+            return Answer(400, {'message': 'Image is already present'})
+        image['os_glance_import_task'] = 'task'
+        image['os_glance_importing_to_stores'] = ','.join(wanted['stores'])
+        image['os_glance_failed_import'] = ''
+        must = wanted['all_stores_must_succeed']
+        self.copying[image['id']] = wanted['stores'], must, image['stores']
+        return Answer(202)
+
+    def _copy_on(self, image: dict[str, Any]) -> None:
+        left, must, before = self.copying.get(image['id'], ([], True, ''))
+        if not left:
+            if self.copying.pop(image['id'], None):
+                del image['os_glance_import_task']
+            return
+        store = left.pop(0)
+        if store not in self.broken_stores:
+            image['stores'] += f',{store}'
+        else:
+            image['os_glance_failed_import'] = store
+            if must:
+                left.clear()
+                image['stores'] = before
+        image['os_glance_importing_to_stores'] = ','.join(left)
+
+    def _delete_copy(self, store: str, id: str) -> Answer:
+        image = self.images[id]
+        there = image['stores'].split(',')
+        if store not in there:
+            return Answer(404, {'message': 'not stored there'})
+        if len(there) == 1:
+            return Answer(403, {'message': 'the only store'})
+        there.remove(store)
+        image['stores'] = ','.join(there)
+        return Answer(204)
 
     def _create(self, wanted: dict[str, Any]) -> Answer:
         id, name, format = (

@@ -2,6 +2,7 @@
 
 """What the cloud holds already is not sent again, and never by mistake."""
 
+import json
 import subprocess
 
 from amiclient.glance.upload import marks
@@ -175,12 +176,19 @@ class TestKernel(upload.UploadCase):
 
     def test_in_another_store(self) -> None:
         upload = ('ami', 'upload', self.root, '--kernel', self.kernel)
-        finished = self.run_openstack(
-            *upload, '--no-ramdisk', '--store', 'second', '--dry-run'
-        )
-        self.assertEqual(0, finished.status, finished)
-        for words in (self.first['id'], "the store 'second'", '--no-reuse'):
-            self.assertIn(words, finished.stderr)
+        upload = (*upload, '--no-ramdisk', '--store', 'second', '--dry-run')
+        for user, action, words in (
+            ('demo', 'create', 'only administrators'),
+            ('admin', 'reuse', "is reused, and copied to the store 'second'"),
+        ):
+            finished = self.run_openstack(*upload, '-f', 'json', user=user)
+            self.assertEqual(0, finished.status, finished)
+            kernel, root = json.loads(finished.stdout)['plan']
+            self.assertEqual(action, kernel['action'])
+            self.assertIn('second', kernel['stores'])
+            self.assertEqual(['second'], root['stores'])
+            for said in (self.first['id'], "the store 'second'", words):
+                self.assertIn(said, finished.stderr)
 
     def test_of_an_upload_that_is_not_complete(self) -> None:
         # It is active, but the run that made it may still remove it.

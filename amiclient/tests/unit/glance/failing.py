@@ -6,7 +6,7 @@ What a user of another project could see at any moment can be asked, and
 whether there was a moment at which an AMI was visible but its kernel was not.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 import copy
 from typing import Any
 
@@ -38,7 +38,11 @@ class Glance(memory.Glance):
         return copy.deepcopy(self.images), members
 
     def write(
-        self, method: str, words: list[str], body: bytes
+        self,
+        method: str,
+        words: list[str],
+        body: bytes,
+        headers: Mapping[str, str],
     ) -> memory.Answer:
         number = len(self.writes)
         line = f'{method} {self._short(words)} {body.decode()}'
@@ -46,9 +50,9 @@ class Glance(memory.Glance):
         failure = self.failing.get(number)
         if isinstance(failure, BaseException):
             # The answer is lost, after all was done.
-            super().write(method, words, body)
+            super().write(method, words, body, headers)
             raise failure
-        answer = failure or super().write(method, words, body)
+        answer = failure or super().write(method, words, body, headers)
         self._look()
         return answer
 

@@ -9,6 +9,7 @@ from unittest import mock
 from amiclient import errors
 from amiclient.glance import client
 from amiclient.glance import model
+from amiclient.glance import steps
 from amiclient.tests import base
 from amiclient.tests.unit.glance import records
 from amiclient.tests.unit.glance import wire
@@ -160,7 +161,7 @@ class TestExplained(base.TestCase):
     ) -> errors.CloudError:
         error = errors.CloudError(message, hint='before', status=status)
         image = records.record(**attributes)
-        told = client.Catalog.explained(self.catalog, error, image)
+        told = steps.explained(self.catalog, error, image)
         self.assertEqual((message, status), (told.message, told.status))
         return told
 

@@ -121,7 +121,7 @@ class TestRefused(planning.PlanCase):
         (
             'a store where there is no choice',
             {
-                'changes': {'settings': request.Settings(store='fast')},
+                'changes': {'settings': request.Settings(stores=('fast',))},
                 'error': errors.CloudError,
                 'words': '--store',
             },

@@ -157,8 +157,14 @@ class TestUnfit(base.TestCase):
             ),
             ({'protected': True}, {}, 'is not protected'),
             ({'protected': False}, {'protected': True}, 'is protected'),
-            ({'store': 'fast'}, {'stores': 'slow,fast'}, None),
-            ({'store': 'fast'}, {}, "is not in the store 'fast'"),
+            ({'stores': ('fast',)}, {'stores': 'slow,fast'}, None),
+            (
+                {'stores': ('fast',)},
+                {},
+                "is not in the store 'fast', and only administrators can have "
+                'it copied there',
+            ),
+            ({'stores': ('fast',), 'may_copy': True}, {}, None),
             ({'min_ram': 0}, {'min_disk': 2}, None),
             ({'min_ram': 0}, {'min_disk': 1}, 'its min_disk is 1, not 2'),
             (

@@ -10,6 +10,7 @@ from typing import Any
 import requests
 
 from amiclient import errors
+from amiclient.glance.change import unset
 from amiclient.glance.change import update
 from amiclient.glance import model
 from amiclient import interrupts
@@ -186,7 +187,7 @@ class TestRefused(ChangeCase):
             ({'kernel': 'k'}, '--architecture amd64'),
             ({'kernel': 'nosuch'}, 'neither a file here nor an image'),
             ({'kernel_name': 'x'}, '--kernel a file'),
-            ({'store': 'fast'}, '--store: there is nothing to upload'),
+            ({'stores': ('fast',)}, 'leave out --store'),
             ({'kernel': 'vmlinuz', 'reuse': False}, '--no-reuse: there is'),
         ):
             self.assertIn(words, self.refused(**request))
@@ -445,8 +446,8 @@ class TestUnset(failing.GlanceCase):
         self.glance.change(memory.KERNEL, tags=['a'])
 
     def unset(self, **request: Any) -> update.ChangePlan:
-        planned = update.plan_unset(
-            update.UnsetRequest(ami='web', **request), self.catalog
+        planned = unset.plan(
+            unset.UnsetRequest(ami='web', **request), self.catalog
         )
         update.execute(
             planned, self.catalog, self.catalog._proxy, progress=progress.QUIET

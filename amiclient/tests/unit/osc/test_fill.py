@@ -32,7 +32,7 @@ _FILLED = (
         {'kernel_traits', 'options', 'own', 'probe', 'ramdisk_traits', 'seen'}
         | {'settings', 'traits'},
     ),
-    (ami.UploadAmi, request.Settings, {'owner', 'patience'}),
+    (ami.UploadAmi, request.Settings, {'may_copy', 'owner', 'patience'}),
     (ami.UploadAmi, request.Traits, set()),
     (ami.UploadAmi, units.FilesystemOptions, set()),
     (

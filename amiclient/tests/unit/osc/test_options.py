@@ -191,6 +191,8 @@ class TestValues(base.TestCase):
             '--property=a=b=c',
             '--id=D5ABC5A6-3263-4F4C-900A-F1AD6FF16BFA',
             '--store=fast',
+            '--store=slow',
+            '--allow-store-failure',
         )
         traits = options.traits(args)
         self.assertEqual(('b', 'a'), traits.tags)
@@ -199,7 +201,8 @@ class TestValues(base.TestCase):
         settings = options.settings(args, 'a-project')
         self.assertEqual('public', settings.visibility)
         self.assertEqual('a-project', settings.owner)
-        self.assertEqual('fast', settings.store)
+        self.assertEqual(('fast', 'slow'), settings.stores)
+        self.assertTrue(settings.allow_store_failure)
         self.assertTrue(settings.protected)
         self.assertFalse(settings.reuse)
         self.assertFalse(settings.hidden)
