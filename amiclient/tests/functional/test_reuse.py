@@ -177,11 +177,12 @@ class TestKernel(upload.UploadCase):
     def test_in_another_store(self) -> None:
         upload = ('ami', 'upload', self.root, '--kernel', self.kernel)
         upload = (*upload, '--no-ramdisk', '--store', 'second', '--dry-run')
+        upload = (*upload, '--project', 'demo', '-f', 'json')
         for user, action, words in (
             ('demo', 'create', 'only administrators'),
             ('admin', 'reuse', "is reused, and copied to the store 'second'"),
         ):
-            finished = self.run_openstack(*upload, '-f', 'json', user=user)
+            finished = self.run_openstack(*upload, user=user)
             self.assertEqual(0, finished.status, finished)
             kernel, root = json.loads(finished.stdout)['plan']
             self.assertEqual(action, kernel['action'])
