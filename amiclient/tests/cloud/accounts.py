@@ -30,12 +30,16 @@ SERVICE = User('glance', 'service', 'service')
 
 
 def provide(
-    auth: dict[str, str], urls: dict[str, str], limits: dict[str, int]
+    auth: dict[str, str],
+    urls: dict[str, str],
+    extras: dict[str, str],
+    limits: dict[str, int],
 ) -> None:
     """Make projects, users and Glance's endpoints, where missing.
 
     :param auth: how the administrator logs in; the password is for all.
     :param urls: where Glance answers, by region.
+    :param extras: where other services answer, by their type.
     :param limits: quotas that each project has, by Glance's names.
     """
     # It takes half a second to import, and stopping a cloud does without.
@@ -49,7 +53,9 @@ def provide(
     ) as connection:
         _make_users(connection.identity, auth['password'])
         for region, url in urls.items():
-            service = _make_endpoints(connection.identity, region, url)
+            service = _make_endpoints(
+                connection.identity, 'image', region, url
+            )
             for name, limit in limits.items():
                 connection.identity.create_registered_limit(
                     resource_name=name,
@@ -57,6 +63,8 @@ def provide(
                     service_id=service,
                     region_id=region,
                 )
+        for kind, url in extras.items():
+            _make_endpoints(connection.identity, kind, 'RegionOne', url)
 
 
 def _make_users(identity, password: str) -> None:
@@ -77,11 +85,11 @@ def _make_users(identity, password: str) -> None:
             )
 
 
-def _make_endpoints(identity, region: str, url: str) -> str:
+def _make_endpoints(identity, kind: str, region: str, url: str) -> str:
     if region not in {known.id for known in identity.regions()}:
         identity.create_region(id=region)
-    service = next(iter(identity.services(type='image')), None)
-    service = service or identity.create_service(type='image', name='glance')
+    service = next(iter(identity.services(type=kind)), None)
+    service = service or identity.create_service(type=kind, name=kind)
     known = {
         endpoint.interface: endpoint
         for endpoint in identity.endpoints(service_id=service.id)

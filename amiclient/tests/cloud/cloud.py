@@ -35,6 +35,7 @@ import time
 from typing import Any
 
 from amiclient.tests.cloud import accounts as cloud_accounts
+from amiclient.tests.cloud import extras as cloud_extras
 from amiclient.tests.cloud import server as cloud_server
 
 USERS = cloud_accounts.USERS
@@ -108,9 +109,12 @@ class Cloud:
     def image_urls(self) -> dict[str, str]:
         """Where Glance answers, by region."""
         return {
-            cloud_server.REGIONS[name]: f'http://127.0.0.1:{self.state[name]}'
+            cloud_server.REGIONS[name]: self._url(name)
             for name in self.options.glances
         }
+
+    def _url(self, name: str) -> str:
+        return f'http://127.0.0.1:{self.state[name]}'
 
     @property
     def options(self) -> Options:
@@ -202,7 +206,9 @@ class Cloud:
             # Databases and keys are made or mended unless they are as the
             # last run left them.
             made = self.directory / 'made.json'
-            wanted = json.dumps([self.state, cloud_server.versions()])
+            wanted = json.dumps(
+                [self.state, cloud_server.versions(self.options)]
+            )
             fresh = not made.exists() or made.read_text() != wanted
             for name in self.options.servers:
                 self._serve(name, tied=tied, make=fresh)
@@ -211,10 +217,16 @@ class Cloud:
                 cloud_accounts.provide(
                     self.auth('admin'),
                     self.image_urls,
+                    {
+                        cloud_extras.TYPES[name]: self._url(name)
+                        for name in self.options.extras
+                    },
                     dict(self.options.limits),
                 )
             for name in self.options.glances:
                 self._await(name, '/versions')
+            for name in self.options.extras:
+                self._await(name, '/')
             _write_private(made, wanted)
         except BaseException:
             self.stop()
@@ -304,6 +316,12 @@ class Cloud:
             'OS_KEYSTONE_CONFIG_DIR': str(self.directory / 'keystone'),
             'OS_GLANCE_CONFIG_DIR': str(self.directory / name),
             'PYTHONWARNINGS': 'ignore',
+            # Barbican looks nowhere else for its configuration.
+            **(
+                {'HOME': str(self.directory / name)}
+                if name == 'barbican'
+                else {}
+            ),
         }
 
     def _serve(self, name: str, *, tied: bool, make: bool) -> None:

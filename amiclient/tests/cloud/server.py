@@ -21,10 +21,12 @@ import signal
 import sqlite3
 import sys
 
+from amiclient.tests.cloud import extras
+
 #: Python threads in each process, and processes. A connection that a client
 #: keeps open holds a thread, and every thread of Glance may hold one of
 #: Keystone's, so Keystone has more of them than all of Glance.
-_WORKERS = {'keystone': (1, 96), 'glance': (2, 24)}
+_WORKERS = {'keystone': (1, 96), 'glance': (2, 24), 'barbican': (1, 8)}
 
 #: The servers of Glance, and the region of each.
 REGIONS = {'glance': 'RegionOne', 'glance2': 'RegionTwo'}
@@ -235,6 +237,8 @@ class Options:
     :param read_only: whether there is a store ``mirror`` that only reads.
     :param plugins: what an import goes through: ``image_decompression``.
     :param policy: rules of Glance that are not the default ones.
+    :param barbican: whether it has Barbican, which Glance asks for keys.
+    :param ironic: whether it has Ironic, with fake hardware.
     """
 
     name: str = ''
@@ -245,6 +249,8 @@ class Options:
     read_only: bool = False
     plugins: tuple[str, ...] = ()
     policy: tuple[tuple[str, str], ...] = ()
+    barbican: bool = False
+    ironic: bool = False
 
     @property
     def glances(self) -> tuple[str, ...]:
@@ -254,7 +260,12 @@ class Options:
     @property
     def servers(self) -> tuple[str, ...]:
         """All servers, in the order in which they start."""
-        return 'keystone', *self.glances
+        return 'keystone', *self.extras, *self.glances
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """The servers that most clouds do not have."""
+        return tuple(name for name in extras.TYPES if getattr(self, name))
 
 
 def images(directory: pathlib.Path, name: str) -> pathlib.Path:
@@ -288,6 +299,18 @@ def write(
         if options.policy:
             texts[f'{name}/policy.yaml'] = json.dumps(dict(options.policy))
     (directory / 'keystone').mkdir(exist_ok=True)
+    for name in options.extras:
+        (directory / name).mkdir(exist_ok=True)
+        texts |= extras.texts(
+            directory,
+            name,
+            {
+                'auth_url': f'http://127.0.0.1:{state["keystone"]}/v3',
+                'database': _DATABASE.format(directory=directory, name=name),
+                'password': state['password'],
+                'port': state[name],
+            },
+        )
     for file, text in texts.items():
         path = directory / file
         path.touch(mode=0o600)
@@ -318,6 +341,8 @@ def _glance(
         parts.append(_PLUGINS)
     if options.policy:
         parts.append(_POLICY)
+    if options.barbican:
+        parts.append(extras.KEY_MANAGER)
     return ''.join(parts).format(
         directory=directory,
         name=name,
@@ -334,12 +359,16 @@ def _glance(
         methods=','.join(methods),
         plugins=','.join(options.plugins),
         file=directory / name / 'policy.yaml',
+        barbican=f'http://127.0.0.1:{state.get("barbican")}',
     )
 
 
-def versions() -> dict[str, str]:
+def versions(options: Options) -> dict[str, str]:
     """Tell which servers are installed: their databases depend on it."""
-    return {name: importlib.metadata.version(name) for name in _WORKERS}
+    return {
+        name: importlib.metadata.version(name)
+        for name in ('keystone', 'glance', *options.extras)
+    }
 
 
 def _installed(package: str, name: str) -> pathlib.Path:
@@ -387,11 +416,14 @@ def make_glance(directory: pathlib.Path, name: str) -> None:
 
 def serve(name: str, directory: pathlib.Path) -> None:
     """Become a server; returns when it has ended."""
-    import pyuwsgi
-
+    if name == 'ironic':
+        extras.serve_ironic(directory)
+        return
     state = json.loads((directory / 'cloud.json').read_text())
     program = _program(name)
     processes, threads = _WORKERS[program]
+    import pyuwsgi
+
     _keep_connections()
     _write_in_turn()
     _check_schemas_once()
@@ -400,7 +432,7 @@ def serve(name: str, directory: pathlib.Path) -> None:
         [
             # Not --http-socket, which knows no keep-alive.
             *('--http11-socket', f'127.0.0.1:{state[name]}'),
-            *('--module', f'{program}.wsgi.api:application'),
+            *_application(directory, program),
             *('--processes', str(processes)),
             *('--threads', str(threads)),
             *('--procname-prefix', f'embedded {name}: '),
@@ -415,6 +447,12 @@ def serve(name: str, directory: pathlib.Path) -> None:
             '--thunder-lock',
         ]
     )
+
+
+def _application(directory: pathlib.Path, program: str) -> tuple[str, str]:
+    if program == 'barbican':
+        return '--wsgi-file', str(directory / program / 'api.py')
+    return '--module', f'{program}.wsgi.api:application'
 
 
 def _program(name: str) -> str:
@@ -531,7 +569,7 @@ def _tie(parent: int) -> None:
 def main() -> None:
     """Run one server; prepare for it before, if that is asked for."""
     parser = argparse.ArgumentParser()
-    parser.add_argument('name', choices=('keystone', *REGIONS))
+    parser.add_argument('name', choices=('keystone', *REGIONS, *extras.TYPES))
     parser.add_argument('directory', type=pathlib.Path)
     parser.add_argument('--make', action='store_true')
     parser.add_argument('--tied', type=int, metavar='PARENT')
@@ -539,12 +577,14 @@ def main() -> None:
     if arguments.tied is not None:
         _tie(arguments.tied)
     name, directory = arguments.name, arguments.directory
-    for module in _HEAVY[_program(name)]:
+    for module in _HEAVY.get(_program(name), ()):
         importlib.import_module(module)
     if arguments.make:
         _write_ahead(directory / f'{name}.db')
         if name in REGIONS:
             _fork(make_glance, directory, name)
+        elif name in extras.TYPES:
+            _fork(extras.make, directory, name)
         else:
             _fork(make_keystone, directory)
     serve(name, directory)
