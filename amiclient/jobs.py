@@ -2,7 +2,8 @@
 
 """Several things done side by side, of which one that fails ends all."""
 
-from collections.abc import Callable, Iterator, Mapping
+import collections
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent import futures
 import contextlib
 import ctypes
@@ -12,6 +13,7 @@ from typing import BinaryIO, TypeVar
 
 from amiclient import errors
 
+_S = TypeVar('_S')
 _T = TypeVar('_T')
 
 #: What is done: it is given an event that says when to give up.
@@ -91,6 +93,30 @@ def run(jobs: Mapping[str, Job[_T]]) -> dict[str, _T]:
         for error in filter(None, failed):
             raise error
         return {name: future.result() for name, future in done.items()}
+
+
+def spread(
+    work: Callable[[_S], _T], items: Iterable[_S], *, at_once: int
+) -> list[_T]:
+    """Do the same with many things, with some of them at a time.
+
+    :returns: what each returned, in the order of the things.
+    :raises BaseException: whatever the first that failed has raised.
+    """
+    todo = collections.deque(enumerate(items))
+
+    def some(cancel: threading.Event) -> dict[int, _T]:
+        done: dict[int, _T] = {}
+        with contextlib.suppress(IndexError):
+            while not cancel.is_set():
+                number, item = todo.popleft()
+                done[number] = work(item)
+        return done
+
+    workers = range(min(at_once, len(todo)))
+    found = run({f'worker {number}': some for number in workers})
+    done = {k: v for each in found.values() for k, v in each.items()}
+    return [done[number] for number in sorted(done)]
 
 
 @contextlib.contextmanager

@@ -233,6 +233,23 @@ INSPECTED: Table = {
     'partitions': ('partitions', Partitions.of(PARTITION)),
 }  # fmt: skip
 
+PACKAGE = {
+    'Name': 'name',
+    'Version': 'version',
+    'Architecture': 'architecture',
+    'Source': 'source',
+    'Source Version': 'source_version',
+}
+
+AUDITED = {
+    'ID': 'id',
+    'Name': 'name',
+    'Package': 'verdict.package',
+    'Version': 'verdict.version',
+    'State': 'verdict.state',
+    'Note': 'verdict.note',
+}
+
 BOOTED = {
     **_named(
         'result', 'seconds', 'matched', 'root_size', 'console',

@@ -209,7 +209,9 @@ def add_wherever(parser: argparse.ArgumentParser) -> None:
     options.add(parser, TAKING | PLATFORM)
 
 
-def refuse_taking(parsed_args: argparse.Namespace) -> None:
+def refuse_taking(
+    parsed_args: argparse.Namespace, why: str = 'it has no effect with --image'
+) -> None:
     """Refuse what decides how a source is taken, for an image."""
     choice_of = choice(parsed_args)
     options.refuse(
@@ -221,6 +223,6 @@ def refuse_taking(parsed_args: argparse.Namespace) -> None:
             '--strip-components': bool(choice_of.strip_components),
             '--architecture': choice_of.architecture is not None,
         },
-        'it has no effect with --image',
+        why,
         hint='leave it out',
     )

@@ -489,6 +489,26 @@ def inside(image: ImageRecord, medium: block.Medium) -> Inside:
     """Open the root filesystem in the data of an image.
 
     :param medium: the data.
+    :raises SourceError: if there is none of ext that can be read where it
+        lies.
+    :raises CloudError: if the data cannot be read.
+    """
+    whole, root = root_in(image, medium)
+    if root.superblock is None:
+        raise (
+            _other(root, medium)
+            if not root.number
+            else _later(f'a {whole.format} whose root filesystem', medium)
+        )
+    layout = filesystem.DiskLayout(whole.medium, root.start, root.superblock)
+    return Inside(whole, root, Reader(layout))
+
+
+def root_in(
+    image: ImageRecord, medium: block.Medium
+) -> tuple[disk.Disk, disk.Partition]:
+    """Find the root filesystem in the data of an image, be it ext or XFS.
+
     :raises SourceError: if there is none that can be read where it lies.
     :raises CloudError: if the data cannot be read.
     """
@@ -496,27 +516,31 @@ def inside(image: ImageRecord, medium: block.Medium) -> Inside:
     if kind == 'qcow2':
         medium = qemu_headers.qcow2_disk(medium)
     elif kind not in PLAIN:
-        raise errors.UnsupportedError(
-            f'what is in a {kind} disk is only looked at once it was '
-            'downloaded',
-            subject=name,
-            hint='download it with openstack ami save',
-        )
+        raise _later(f'what is in a {kind} disk', medium)
     whole = disk.look(
         medium, qemu_nbd.DiskImage(pathlib.Path(name), 'raw', name)
     )
     first, *others = whole.partitions or (None,)
-    if first and not (first.number or first.superblock or others):
-        raise errors.UnsupportedError(
-            f'{first.what}, not an ext2, ext3 or ext4 filesystem', subject=name
-        )
+    if first and not (first.number or first.has_files or others):
+        raise _other(first, medium)
     root = whole.root()
-    if root is None or root.superblock is None:
-        raise errors.UnsupportedError(
-            f'a {whole.format} whose root filesystem is only looked at once '
-            'it was downloaded',
-            subject=name,
-            hint='download it with openstack ami save',
-        )
-    layout = filesystem.DiskLayout(whole.medium, root.start, root.superblock)
-    return Inside(whole, root, Reader(layout))
+    if root is None or not root.has_files:
+        raise _later(f'a {whole.format} whose root filesystem', medium)
+    return whole, root
+
+
+def _other(
+    part: disk.Partition, medium: block.Medium
+) -> errors.UnsupportedError:
+    return errors.UnsupportedError(
+        f'{part.what}, not an ext2, ext3 or ext4 filesystem',
+        subject=medium.name,
+    )
+
+
+def _later(what: str, medium: block.Medium) -> errors.UnsupportedError:
+    return errors.UnsupportedError(
+        f'{what} is only looked at once it was downloaded',
+        subject=medium.name,
+        hint='download it with openstack ami save',
+    )
