@@ -42,7 +42,7 @@ _PACMAN = '/var/lib/pacman/local'
 
 _SOURCE_RPM = re.compile(r'(.+)-([^-]+-[^-]+)\.(?:no)?src\.rpm')
 
-_ASKED = re.compile(r'(src:)?([^\s<>=,]+)\s*([<>=].*)?')
+_ASKED = re.compile(r'(src:)?([^\s<>=,!:]+)\s*([<>=].*)?')
 _BOUND = re.compile(r'\s*(<=|>=|=|<|>)\s*([^\s<>=,]+)\s*')
 
 
@@ -74,13 +74,11 @@ class Package:
 class Asked:
     """Packages that somebody asks for.
 
-    :param text: how.
     :param name: a pattern of fnmatch.
     :param of_source: whether that is the name of the source package.
     :param bounds: relations and versions that all have to hold.
     """
 
-    text: str
     name: str
     of_source: bool
     bounds: tuple[tuple[str, str], ...] = ()
@@ -103,11 +101,15 @@ class Asked:
                 'the relations are < <= = >= >',
             )
         return cls(
-            text.strip(),
             found[2],
             found[1] is not None,
             tuple((each[1], each[2]) for each in bounds if each),
         )
+
+    @property
+    def title(self) -> str:
+        """What it is about, without versions."""
+        return f'src:{self.name}' if self.of_source else self.name
 
     def names(self, package: Package) -> bool:
         """Tell whether it is about a package, of whatever version."""
@@ -174,7 +176,7 @@ class Installed:
         for each in asked:
             named = [p for p in self.packages if each.names(p)]
             if not named:
-                yield Verdict(each.name, None, 'not affected', self.note)
+                yield Verdict(each.title, None, 'not affected', self.note)
             for package in named:
                 yield self._judge(package, each)
 

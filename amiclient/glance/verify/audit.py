@@ -103,7 +103,7 @@ def run(request: AuditRequest, proxy: '_proxy.Proxy') -> tuple[Audited, ...]:
             errors.SourceError,
         ) as error:
             verdicts = [
-                packages.Verdict(each.name, None, 'unknown', str(error))
+                packages.Verdict(each.title, None, 'unknown', str(error))
                 for each in request.asked
             ]
         else:

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Threads where the address space has a limit (``ulimit -v``)."""
+"""Threads: many things at once, and where the address space has a limit."""
 
 import subprocess
 import sys
+import threading
 
+from amiclient import errors
+from amiclient import jobs
 from amiclient.tests import base
 
 _MIB = 1 << 20
@@ -59,3 +62,30 @@ class TestAddressSpace(base.TestCase):
     def test_no_limit(self) -> None:
         """What there is to be saved, on a system that reserves it."""
         self.assertGreater(self.taken(0), self.taken(4096 * _MIB))
+
+
+class TestSpread(base.TestCase):
+    def test_in_order(self) -> None:
+        seen: set[int] = set()
+
+        def double(number: int) -> int:
+            seen.add(threading.get_ident())
+            return 2 * number
+
+        found = jobs.spread(double, range(50), at_once=3)
+        self.assertEqual([2 * number for number in range(50)], found)
+        self.assertLessEqual(len(seen), 3)
+        self.assertEqual([], jobs.spread(double, [], at_once=3))
+
+    def test_a_failure(self) -> None:
+        done: list[int] = []
+
+        def work(number: int) -> None:
+            done.append(number)
+            if number == 3:
+                raise errors.CloudError('no')
+
+        self.assertRaises(
+            errors.CloudError, jobs.spread, work, range(9999), at_once=2
+        )
+        self.assertLess(len(done), 9999)
