@@ -120,6 +120,9 @@ def ranked(found: Iterable[Audited]) -> tuple[Audited, ...]:
     return tuple(
         sorted(
             dict.fromkeys(found),
-            key=lambda each: packages.STATES.index(each.verdict.state),
+            key=lambda each: (
+                packages.STATES.index(each.verdict.state),
+                each.name or '',
+            ),
         )
     )

@@ -91,6 +91,9 @@ class TestRunbooks(base.TestCase):
                 self.directory, 96 * 2**20
             ),
             'next kernel': lambda: runbook_inputs.next_kernel(self.directory),
+            'package databases': lambda: runbook_inputs.package_databases(
+                self.directory
+            ),
             'parts': lambda: runbook_inputs.parts(self.directory),
             'server': lambda: runbook_inputs.server(self.directory),
             'volume': self.make_volume,
@@ -203,6 +206,9 @@ class TestRunbooks(base.TestCase):
 
     def test_virtual_machine(self) -> None:
         self.run_page('howto/virtual-machine')
+
+    def test_vulnerability(self) -> None:
+        self.run_page('howto/vulnerability')
 
     def test_tutorial(self) -> None:
         self.run_page('tutorial')

@@ -11,6 +11,8 @@ from amiclient import process
 from amiclient.tests.disks import disks
 from amiclient.tests.disks import guest
 from amiclient.tests.disks import triple
+from amiclient.tests.unit.rootfs import databases
+from amiclient.tests.unit.rootfs import images
 from amiclient.tests.unit.rootfs import samples
 
 _MIB = 2**20
@@ -69,6 +71,38 @@ def parts(directory: pathlib.Path, size: int = 4 * _MIB) -> None:
     kernel = samples.bzimage()
     (directory / 'vmlinuz-6.1.0-30').write_bytes(kernel)
     (directory / 'initrd.img-6.1.0-30').write_bytes(samples.initramfs())
+
+
+def package_databases(directory: pathlib.Path) -> None:
+    """Make root filesystems with package databases, and a kernel."""
+    rpm = [databases.header('xz-libs', '5.6.1', '1.fc40')]
+    old, new = ('5.6.1-1', '5.6.1+really5.4.5-1')
+    for name, files in {
+        'alpine': {
+            'lib/apk/db/installed': databases.apk(('xz-libs', '5.6.2-r0'))
+        },
+        'appliance': {'etc/hostname': b'appliance\n'},
+        'debian': {
+            'var/lib/dpkg/status': databases.dpkg(
+                ('liblzma5', old), ('xz-utils', old), source='xz-utils'
+            )
+        },
+        'debian-fixed': {
+            'var/lib/dpkg/status': databases.dpkg(
+                ('liblzma5', new), ('xz-utils', new), source='xz-utils'
+            )
+        },
+        'fedora': {
+            'usr/lib/sysimage/rpm/rpmdb.sqlite': databases.sqlite(rpm)[0]
+        },
+    }.items():
+        images.image(
+            directory,
+            {'etc/os-release': b'', **files},
+            size=8 * _MIB,
+            name=f'{name}.img',
+        )
+    (directory / 'vmlinuz').write_bytes(samples.bzimage())
 
 
 def next_kernel(directory: pathlib.Path) -> None:
