@@ -317,7 +317,7 @@ def _few(headers: Iterable[bytes], data: bytes) -> Iterator[bytes]:
         yield each
 
 
-def _of_rpm(header: rpm.Header) -> Package:
+def _of_rpm(header: rpm.RpmHeader) -> Package:
     source = _SOURCE_RPM.fullmatch(header.source or '')
     return Package(
         'rpm',

@@ -43,7 +43,7 @@ _BDB_HERE, _BDB_ELSEWHERE = 1, 3
 
 
 @dataclasses.dataclass(frozen=True)
-class Header:
+class RpmHeader:
     """What a header says.
 
     :param evr: epoch, unless it is 0, version and release.
@@ -56,7 +56,7 @@ class Header:
     source: str | None
 
 
-def header(blob: bytes) -> Header:
+def header(blob: bytes) -> RpmHeader:
     """Read a header as it is stored."""
     count, size = struct.unpack_from('>II', blob)
     start = 8 + count * _ENTRY.size
@@ -74,7 +74,7 @@ def header(blob: bytes) -> Header:
             (epoch,) = struct.unpack_from('>I', blob, start + place)
     if not texts.keys() >= {_NAME, _VERSION, _RELEASE}:
         raise ValueError('a header without a name or a version')
-    return Header(
+    return RpmHeader(
         texts[_NAME],
         f'{f"{epoch}:" if epoch else ""}{texts[_VERSION]}-{texts[_RELEASE]}',
         texts.get(_ARCH),
