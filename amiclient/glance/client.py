@@ -11,14 +11,17 @@ when.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 import contextlib
 import http
 import itertools
 import logging
 import time
 import types
-from typing import Any, Self, TYPE_CHECKING, TypeVar
+from typing import Any, cast, Self, TYPE_CHECKING, TypeVar
 import urllib.parse
+
+from keystoneauth1 import adapter
 
 from amiclient import errors
 from amiclient.errors import CloudError
@@ -147,11 +150,27 @@ class Catalog:
             raise CloudError(f'{doing} was not tried: there was no time left')
         return connect, reply
 
-    def _ask(
+    def beside(self, service: str, **versions: Any) -> Self:
+        """Make another that asks another service of the same region.
+
+        It asks once only: that service is not what the user came for.
+
+        :param service: its type. :param versions: as keystoneauth has them.
+        """
+        proxy = self._proxy
+        place = (proxy.interface, proxy.region_name)
+        other = adapter.Adapter(
+            proxy.session, service, None, *place, auth=proxy.auth, **versions
+        )
+        patience = replace(self.patience, attempts=1)
+        return type(self)(cast('_proxy.Proxy', other), patience=patience)
+
+    def ask(
         self, url: str, what: str, doing: str, method: str = 'GET', **more: Any
     ) -> answers.Object:
         """Make a request that may be repeated as it is, for an object.
 
+        :param url: below that of the service.
         :param what: that the answer has to be, such as ``an image``.
         """
         answer = self._repeat(lambda _: self._once(method, url, doing, **more))
@@ -168,7 +187,7 @@ class Catalog:
 
     def get(self, id: str) -> ImageRecord:
         """Get an image by its id."""
-        body = self._ask(
+        body = self.ask(
             f'/images/{id}', f'the image {id}', f'getting image {id}'
         )
         return _record(body, id)
@@ -245,7 +264,7 @@ class Catalog:
             if marker:
                 params['marker'] = marker
             begin = time.monotonic()
-            body = self._ask('/images', what, doing, params=params)
+            body = self.ask('/images', what, doing, params=params)
             took += time.monotonic() - begin
             images = body.objects('images', 'an image')
             yield from map(ImageRecord.from_json, images)
@@ -295,26 +314,16 @@ class Catalog:
     def newest_microversion(self, service: str) -> tuple[int, int] | None:
         """Tell the newest microversion of another service of the cloud.
 
-        :param service: its type: ``compute``.
         :returns: None if there is none, or it does not answer or tell.
         """
-        proxy, session = self._proxy, self._proxy.session
-        before = session.timeout
+        doing = f'asking for the {service} service'
+        waited = self._proxy.session.timeout or self.patience.stall
         try:
-            # Unless it is given one, a session waits for ever.
-            session.timeout = before or self.patience.stall
-            with http_errors.understood(f'asking for the {service} service'):
-                found = session.get_endpoint_data(
-                    proxy.auth,
-                    service_type=service,
-                    interface=proxy.interface,
-                    region_name=proxy.region_name,
-                )
+            with http_errors.understood(doing), sessions.within(waited):
+                found = self.beside(service)._proxy.get_endpoint_data()
         except CloudError as error:
             LOG.debug('%s', error)
             return None
-        finally:
-            session.timeout = before
         newest = found and found.max_microversion
         return (int(newest[0]), int(newest[1])) if newest else None
 
@@ -407,7 +416,7 @@ class Catalog:
     def schema(self) -> Mapping[str, Any]:
         """Get the JSON schema of images, which operators may change."""
         doing = 'asking for the schema of images'
-        schema = self._ask('/schemas/image', 'a schema', doing)
+        schema = self.ask('/schemas/image', 'a schema', doing)
         schema.object('properties')
         return schema.members
 
@@ -418,7 +427,7 @@ class Catalog:
             ``GET /v2/info/usage``; nothing where there are no such quotas.
         """
         try:
-            return self._ask(
+            return self.ask(
                 '/info/usage', 'a list of quotas', 'asking for quotas'
             ).object('usage')
         except NotFoundError:
@@ -432,7 +441,7 @@ class Catalog:
             gives no choice.
         """
         try:
-            stores = self._ask(
+            stores = self.ask(
                 '/info/stores', 'a list of stores', 'asking for stores'
             ).objects('stores', 'a store')
         except NotFoundError:
@@ -449,13 +458,10 @@ class Catalog:
     def import_methods(self) -> tuple[str, ...]:
         """Tell how this cloud imports data, if it does."""
         try:
-            return (
-                self._ask(
-                    '/info/import', 'a list of methods', 'asking for import'
-                )
-                .within('import-methods')
-                .texts('value')
+            body = self.ask(
+                '/info/import', 'a list of methods', 'asking for import'
             )
+            return body.within('import-methods').texts('value')
         except NotFoundError:
             # Glance has it since API 2.6.
             return ()
@@ -512,7 +518,7 @@ class Catalog:
         """
         if image.visibility != 'shared':
             return ()
-        body = self._ask(
+        body = self.ask(
             f'/images/{image.id}/members',
             'a list of members',
             f'asking who shares image {image.id}',
@@ -534,7 +540,7 @@ class Catalog:
         doing = f'sharing image {id} with {project}'
         url, body = f'/images/{id}/members', {'member': project}
         try:
-            added = self._ask(url, 'a member', doing, 'POST', json=body)
+            added = self.ask(url, 'a member', doing, 'POST', json=body)
         except CloudError as error:
             if error.status != http.HTTPStatus.CONFLICT:
                 raise

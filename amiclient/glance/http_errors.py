@@ -101,9 +101,14 @@ def explain(response: requests.Response) -> str:
 
 
 def _message(body: Any) -> str:
-    """Find the message in ``{"message": ...}`` or ``{"error": {...}}``."""
-    for key in ('message', 'error', 'title'):
-        found = body.get(key) if isinstance(body, dict) else None
+    """Find the message in ``{"message": ...}`` or ``{"error": {...}}``.
+
+    With Nova, any name of a fault may be in the place of ``error``.
+    """
+    body = body if isinstance(body, dict) else {}
+    known = [body.get(key) for key in ('message', 'error', 'title')]
+    faults = [value for value in body.values() if isinstance(value, dict)]
+    for found in (*known, *faults):
         if isinstance(found, dict):
             found = found.get('message')
         if found and isinstance(found, str):

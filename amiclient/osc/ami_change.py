@@ -198,8 +198,10 @@ class DeleteAmi(Delete):
 
     A kernel or ramdisk is kept if another image links to it: this includes
     hidden images and snapshots of servers. Private images of other projects
-    are not visible, and so not checked. If one deletion fails, the others are
-    still done.
+    are not visible, and so not checked. An AMI that a server uses is not
+    deleted: Nova is asked for the servers of the project, or of all projects
+    if you are an administrator. If one deletion fails, the others are still
+    done.
     """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
@@ -209,14 +211,20 @@ class DeleteAmi(Delete):
             'Delete the kernel and the ramdisk, too, unless another image '
             'links to them'
         )
-        options.add(parser, {'--linked': linked})
+        force = 'Delete images that servers use, too'
+        options.add(parser, {'--linked': linked, '--force': force})
 
     def plan(
         self, parsed_args: argparse.Namespace, cloud: client.Catalog
     ) -> delete.DeletePlan:
         from amiclient.glance.change import delete
 
-        return delete.plan(cloud, parsed_args.ami, linked=parsed_args.linked)
+        return delete.plan(
+            cloud,
+            parsed_args.ami,
+            linked=parsed_args.linked,
+            force=parsed_args.force,
+        )
 
 
 class _Share(command._Base):

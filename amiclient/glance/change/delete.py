@@ -20,6 +20,7 @@ from amiclient.glance import links
 from amiclient.glance.model import ImageRecord
 from amiclient.glance.model import Kind
 from amiclient.glance.model import LINKS
+from amiclient.glance import servers
 from amiclient.glance import steps
 from amiclient import interrupts
 
@@ -62,13 +63,18 @@ class DeletePlan(steps.Plan):
 
 
 def plan(
-    catalog: client.Catalog, names: Iterable[str], *, linked: bool = False
+    catalog: client.Catalog,
+    names: Iterable[str],
+    *,
+    linked: bool = False,
+    force: bool = False,
 ) -> DeletePlan:
     """Plan to delete AMIs.
 
     :param names: ids or names.
     :param linked: whether kernels and ramdisks are deleted that no other
         image links to, among those that the user can see.
+    :param force: whether to delete what servers use.
     """
 
     def find(name: str) -> Deletion:
@@ -78,20 +84,86 @@ def plan(
             part='use `openstack ami {} delete`',
             other=f'this deletes it: openstack image delete {image.id}',
         )
-        return _unprotected(Deletion(Kind.AMI, image))
+        return unprotected(Deletion(Kind.AMI, image, force=force))
 
     amis, problems, total = _named(names, find)
-    parts: list[Deletion] = []
-    notes: list[str] = []
-    if linked:
-        _plan_linked(catalog, amis, parts, notes, problems)
-    return DeletePlan(
-        steps=(*amis.values(), *parts),
+    usage = used(catalog, amis.values(), linked=linked)
+    warnings = tuple(_keep_used(amis, usage, problems, parts=linked))
+    return complete(
+        catalog,
+        amis,
+        usage,
+        linked=linked,
+        problems=problems,
+        warnings=warnings,
         total=total,
-        problems=tuple(problems),
-        notes=tuple(notes),
-        warnings=tuple(w for p in parts for w in _unseen(p, catalog)),
     )
+
+
+def used(
+    catalog: client.Catalog, amis: Iterable[Deletion], *, linked: bool
+) -> servers.Usage:
+    """Ask which servers use what would be deleted.
+
+    :param linked: whether kernels and ramdisks would be, too.
+    """
+    asked = {step.image.id: step.kind for step in amis}
+    if linked:
+        asked |= _linked(amis)
+    return servers.find(catalog, asked)
+
+
+def _linked(amis: Iterable[Deletion]) -> dict[str, Kind]:
+    """Tell the ids of the kernels and ramdisks that AMIs link to."""
+    return {
+        str(link).lower(): kind
+        for ami in amis
+        for kind, key in LINKS.items()
+        if (link := ami.image.properties.get(key))
+    }
+
+
+def complete(
+    catalog: client.Catalog,
+    amis: dict[str, Deletion],
+    usage: servers.Usage,
+    *,
+    linked: bool,
+    problems: Sequence[CloudError] = (),
+    warnings: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    total: int = 0,
+) -> DeletePlan:
+    """Make a plan to delete AMIs, and what goes with them.
+
+    :param amis: by their ids.
+    :param usage: which servers use what.
+    :param notes: what is kept, and why. The others are those of the plan.
+    """
+    parts: list[Deletion] = []
+    made = [*problems]
+    kept = [*notes]
+    if linked:
+        _plan_linked(catalog, amis, usage, parts, kept, made)
+    going = (*amis.values(), *parts)
+    return DeletePlan(
+        steps=going,
+        total=total,
+        problems=tuple(made),
+        notes=tuple(kept),
+        warnings=(*warnings, *_gaps(catalog, going, usage)),
+    )
+
+
+def _gaps(
+    catalog: client.Catalog, going: Sequence[Deletion], usage: servers.Usage
+) -> Iterator[str]:
+    """Say what could not be known of what is going to be deleted."""
+    for step in going:
+        yield from _unseen(step, catalog, usage)
+    if going:
+        parts = any(step.kind is not Kind.AMI for step in going)
+        yield from usage.gaps(parts=parts)
 
 
 def _named(
@@ -119,6 +191,7 @@ def _named(
 def _plan_linked(
     catalog: client.Catalog,
     amis: dict[str, Deletion],
+    usage: servers.Usage,
     parts: list[Deletion],
     notes: list[str],
     problems: list[CloudError],
@@ -129,12 +202,8 @@ def _plan_linked(
         protected: without its AMI, a kernel is hard to find again.
     :param parts: gets what goes. :param notes: gets what stays, and why.
     """
-    kinds = {
-        str(link).lower(): kind
-        for ami in amis.values()
-        for kind, key in LINKS.items()
-        if (link := ami.image.properties.get(key))
-    }
+    kinds = _linked(amis.values())
+    forced = all(ami.force for ami in amis.values())
     found = catalog.get_many(kinds)
     using = links.used_by(catalog, found)
     # Kernel before ramdisk, whatever their ids.
@@ -171,6 +240,11 @@ def _plan_linked(
                 f'kept the {part.title}: it belongs to the project '
                 f'{part.image.owner}'
             )
+        elif (using_it := usage.of(part.image.id)) and not forced:
+            notes.append(
+                f'kept the {part.title}: {servers.named(using_it)} '
+                'would need it again'
+            )
         else:
             parts.append(part)
 
@@ -191,23 +265,54 @@ def plan_parts(
 
     def find(name: str) -> Deletion:
         part = links.find_part(catalog, kind, name, strict=True)
-        step = _unprotected(Deletion(kind, part.image, force=force))
+        step = unprotected(Deletion(kind, part.image, force=force))
         users = part.users or ()
         _check_unused(step, users)
         if users:
             warnings.append(
                 f'{links.named(users)} will not boot without the {step.title}'
             )
-        warnings.extend(_unseen(step, catalog))
         return step
 
     made, problems, total = _named(names, find)
+    usage = servers.find(catalog, dict.fromkeys(made, kind))
+    warnings += _keep_used(made, usage, problems, parts=True)
     return DeletePlan(
         steps=tuple(made.values()),
         total=total,
         problems=tuple(problems),
-        warnings=tuple(warnings),
+        warnings=(*warnings, *_gaps(catalog, [*made.values()], usage)),
     )
+
+
+def _keep_used(
+    found: dict[str, Deletion],
+    usage: servers.Usage,
+    problems: list[CloudError],
+    *,
+    parts: bool,
+) -> Iterator[str]:
+    """Refuse to delete what servers use, unless that is forced.
+
+    :param found: by their ids; loses what is refused.
+    :param parts: whether kernels and ramdisks are deleted, too.
+    :returns: warnings of what is deleted all the same.
+    """
+    for step in list(found.values()):
+        using = usage.of(step.image.id)
+        if not using:
+            continue
+        why = (
+            f'the {step.title} is in use: without it, {servers.named(using)} '
+            f'{servers.lost(parts=parts)}'
+        )
+        if step.force:
+            yield why
+        else:
+            del found[step.image.id]
+            problems.append(
+                CloudError(why, hint='delete those first, or add --force')
+            )
 
 
 def _raise_unless_about_one(error: CloudError) -> None:
@@ -217,7 +322,8 @@ def _raise_unless_about_one(error: CloudError) -> None:
         raise error
 
 
-def _unprotected(step: Deletion) -> Deletion:
+def unprotected(step: Deletion) -> Deletion:
+    """Refuse to delete an image that is protected."""
     if step.image.protected:
         raise CloudError(
             f'the {step.title} is protected',
@@ -236,13 +342,24 @@ def _check_unused(step: Deletion, users: Sequence[ImageRecord]) -> None:
         )
 
 
-def _unseen(step: Deletion, catalog: client.Catalog) -> Iterator[str]:
-    """Warn of images that may link to one, but cannot be seen."""
+def _unseen(
+    step: Deletion, catalog: client.Catalog, usage: servers.Usage
+) -> Iterator[str]:
+    """Warn of what may use an image, but cannot be seen."""
+    what = []
+    if step.kind is not Kind.AMI:
+        what.append('private images of theirs link to it')
+    # What is another project's will not be deleted by us.
+    is_ours = catalog.project() in (None, step.image.owner)
+    if is_ours and not usage.everywhere and usage.unknown is None:
+        what.append('servers of theirs use it')
+    if not what:
+        return
     seen = Audience.of(catalog, step.image)
     if seen.is_open or seen.projects - {step.image.owner}:
         yield (
-            f'the {step.title} can be used by other projects: whether private '
-            'images of theirs link to it cannot be seen'
+            f'the {step.title} can be used by other projects: whether '
+            f'{" or ".join(what)} cannot be seen'
         )
 
 

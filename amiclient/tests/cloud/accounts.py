@@ -35,7 +35,7 @@ def provide(
     extras: dict[str, str],
     limits: dict[str, int],
 ) -> None:
-    """Make projects, users and Glance's endpoints, where missing.
+    """Make projects, users and endpoints, where missing.
 
     :param auth: how the administrator logs in; the password is for all.
     :param urls: where Glance answers, by region.
@@ -53,6 +53,9 @@ def provide(
     ) as connection:
         _make_users(connection.identity, auth['password'])
         for region, url in urls.items():
+            _make_endpoints(
+                connection.identity, 'compute', region, f'{url}/compute/v2.1'
+            )
             service = _make_endpoints(
                 connection.identity, 'image', region, url
             )
@@ -95,7 +98,8 @@ def _make_endpoints(identity, kind: str, region: str, url: str) -> str:
         for endpoint in identity.endpoints(service_id=service.id)
         if endpoint.region_id == region
     }
-    for interface in ('public', 'internal', 'admin'):
+    usual = ('public', 'internal', 'admin')
+    for interface in usual if kind != 'compute' else ('public',):
         if interface not in known:
             identity.create_endpoint(
                 service_id=service.id,

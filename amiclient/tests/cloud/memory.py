@@ -85,6 +85,8 @@ class Glance:
         self.members: dict[str, dict[str, str]] = {}
         self.data: dict[str, bytes] = {}
         self.others: dict[str, Any] = {'schemas/image': _SCHEMA}
+        #: What is there of Nova, as it describes them; None for no Nova.
+        self.servers: list[dict[str, Any]] | None = []
         #: Whether it gives parts of data.
         self.ranges = True
         #: How many images a list shows, before it leads to the next ones.
@@ -179,6 +181,9 @@ class Glance:
             return Answer(200, {'versions': [version]})
         if method != 'GET':
             return self.write(method, words, body, headers or {})
+        # The path of another service need not begin with a version.
+        if parts.path.endswith('/servers/detail') and self.servers is not None:
+            return self._list_servers(query)
         if words == ['images']:
             return self._list(query)
         if words[0] == 'images':
@@ -221,6 +226,18 @@ class Glance:
                 image.get(name) in values for name, values in wanted.items()
             ):
                 yield image
+
+    def _list_servers(self, query: dict[str, str]) -> Answer:
+        """Page as Nova does; it filters for administrators only."""
+        servers = self.servers or []
+        if 'marker' in query:
+            ids = [server['id'] for server in servers]
+            servers = servers[ids.index(query['marker']) + 1 :]
+        limit = min(int(query['limit']), self.page)
+        body: dict[str, Any] = {'servers': servers[:limit]}
+        if len(servers) >= limit:
+            body['servers_links'] = [{'rel': 'next', 'href': self.url}]
+        return Answer(200, body)
 
     def _get(self, words: list[str], headers: Mapping[str, str]) -> Answer:
         image = self.images.get(words[1])

@@ -285,7 +285,8 @@ def write(
         'keystone/keystone.conf': _KEYSTONE.format(
             directory=directory,
             database=_DATABASE.format(directory=directory, name='keystone'),
-        )
+        ),
+        'servers.json': '[]',
     }
     for name in options.glances:
         for part in ('main', 'second', 'staging', 'tasks'):
@@ -452,6 +453,8 @@ def serve(name: str, directory: pathlib.Path) -> None:
 def _application(directory: pathlib.Path, program: str) -> tuple[str, str]:
     if program == 'barbican':
         return '--wsgi-file', str(directory / program / 'api.py')
+    if program == 'glance':
+        return '--module', 'amiclient.tests.cloud.compute:application'
     return '--module', f'{program}.wsgi.api:application'
 
 

@@ -2,6 +2,8 @@
 
 """``openstack ami delete``, and kernels and ramdisks as objects."""
 
+import fixtures
+
 from amiclient.tests.functional import triples
 
 
@@ -102,8 +104,48 @@ class TestDelete(triples.TripleCase):
         self.openstack('ami', 'set', 'web', '--community', '--linked')
         self.create('p', 'ami', kernel_id=self.kernel, user='other')
         told = self.told('ami', 'delete', 'web', '--linked')
-        self.assertEqual(2, len(told))
-        self.assertIn('private images of theirs', told[0])
+        self.assertEqual(3, len(told))
+        self.assertIn('servers of theirs use it', told[0])
+        self.assertIn('private images of theirs', told[1])
+
+
+class TestServers(triples.TripleCase):
+    """Servers of Nova, which takes the tokens of the real Keystone."""
+
+    def put(self, id: str, project: str, **uses: str) -> None:
+        server = {'id': id, 'name': id, 'tenant_id': self.project(project)}
+        self.cloud.put_servers(server | uses)
+
+    def test_in_use(self) -> None:
+        self.put('mine', 'demo', image=self.ami)
+        told = self.refused('ami', 'delete', 'web', '--linked')
+        self.assertIn("without it, the server 'mine' (mine) cannot be", told)
+        self.assertEqual(3, len(self.images()))
+        (told,) = self.told('ami', 'delete', 'web', '--force')
+        self.assertIn("the server 'mine' (mine) cannot be rebuilt", told)
+
+    def test_of_another_project(self) -> None:
+        """Only administrators see it, and all that it uses."""
+        self.openstack('ami', 'set', 'web', '--community', '--linked')
+        self.put('theirs', 'other', image=self.ami)
+        told = self.told('ami', 'delete', 'web', '--dry-run')
+        self.assertIn('servers of theirs use it cannot be seen', told[0])
+        words = ('ami', 'delete', self.ami)
+        told = self.refused(*words, user='admin')
+        self.assertIn("the server 'theirs' (theirs) cannot be", told)
+        self.put('theirs', 'other', kernel_id=self.kernel)
+        told = self.told(*words, '--linked', user='admin')
+        self.assertIn(f"kept the kernel 'vmlinuz' ({self.kernel})", told[-1])
+        self.assertEqual([self.kernel], self.images())
+
+    def test_no_nova(self) -> None:
+        """What does not work any more is said."""
+        variable = fixtures.EnvironmentVariable('OS_INTERFACE', 'internal')
+        self.useFixture(variable)
+        (told,) = self.told('ami', 'delete', 'web', '--linked')
+        self.assertIn('internal endpoint for compute service', told)
+        self.assertIn('their next snapshots do not boot', told)
+        self.assertEqual([], self.images())
 
 
 class TestParts(triples.TripleCase):

@@ -3,6 +3,7 @@
 """AMIs that are deleted, and what goes and what stays with them."""
 
 from typing import Any
+from unittest import mock
 
 import requests
 
@@ -12,14 +13,17 @@ from amiclient.glance import links
 from amiclient.glance import model
 from amiclient.tests.cloud import memory
 from amiclient.tests.unit.glance import failing
+from amiclient.tests.unit.glance import wire
+
+_SERVERS = '/servers/detail'
 
 LOST = requests.exceptions.ConnectionError('connection reset')
 
 
 class RemovalCase(failing.GlanceCase):
-    def delete(self, *names: str, linked: bool = False) -> deletion.DeletePlan:
+    def delete(self, *names: str, **options: bool) -> deletion.DeletePlan:
         self.glance.writes = []
-        planned = deletion.plan(self.catalog, names, linked=linked)
+        planned = deletion.plan(self.catalog, names, **options)
         deletion.execute(planned, self.catalog)
         return planned
 
@@ -198,6 +202,156 @@ class TestLinked(RemovalCase):
         self.glance.change(memory.AMI, ramdisk_id='')
         self.delete('web', linked=True)
         self.assertEqual(['DELETE web'], self.glance.writes)
+
+
+class TestServers(RemovalCase):
+    def put(self, id: str, image: str | None, **attributes: Any) -> None:
+        assert self.glance.servers is not None
+        shown = {'id': image, 'links': []} if image else ''
+        self.glance.servers.append(
+            {'id': id, 'name': f'server-{id}', 'image': shown, **attributes}
+        )
+
+    def queries(self) -> list[str]:
+        return [
+            request.query
+            for request in self.wire.request_history
+            if request.path == _SERVERS
+        ]
+
+    def test_in_use(self) -> None:
+        """It stays, and all that it links to; the others go."""
+        self.glance.put('db', memory.OTHER, 'raw', kernel_id=memory.KERNEL)
+        for number in range(5):
+            self.put(f's{number}', memory.AMI)
+        error, logged = self.fails('web', 'db', linked=True)
+        self.assertEqual('1 of 2 images was not deleted', error)
+        self.assertIn(
+            "without it, the servers 'server-s0' (s0), 'server-s1' (s1), "
+            "'server-s2' (s2) and 2 more cannot be rebuilt or evacuated any "
+            'more, their next snapshots do not boot',
+            logged[0],
+        )
+        self.assertIn('--force', logged[0])
+        self.assertEqual(['DELETE db'], self.glance.writes)
+
+    def test_force(self) -> None:
+        self.put('s', memory.AMI, **{'OS-EXT-SRV-ATTR:kernel_id': 'k'})
+        planned = self.delete('web', force=True)
+        (warning,) = planned.warnings
+        self.assertIn("the server 'server-s' (s) cannot be rebuilt", warning)
+        self.assertNotIn('snapshots', warning)
+        self.assertEqual(['DELETE web'], self.glance.writes)
+
+    def test_another_kernel_than_the_image_links_to(self) -> None:
+        """An AMI may be linked to another kernel while servers run."""
+        for image in (None, memory.OTHER):
+            self.glance.servers = []
+            links = {'OS-EXT-SRV-ATTR:kernel_id': memory.KERNEL}
+            self.put('s', image, **links)
+            planned = deletion.plan(self.catalog, ['web'], linked=True)
+            names = [step.image.name for step in planned.steps]
+            self.assertEqual(['web', 'initrd'], names)
+            (kept,) = planned.notes
+            self.assertIn("kept the kernel 'vmlinuz'", kept)
+            self.assertIn("'server-s' (s) would need it again", kept)
+        del self.glance.images[memory.AMI]
+        planned = deletion.plan_parts(
+            self.catalog, model.Kind.AKI, ['vmlinuz']
+        )
+        self.assertIn("'vmlinuz'", str(planned.problems[0]))
+        self.assertEqual((), planned.steps)
+        forced = deletion.plan_parts(
+            self.catalog, model.Kind.AKI, ['vmlinuz'], force=True
+        )
+        self.assertIn("'server-s' (s) cannot be", forced.warnings[0])
+
+    def test_boots_from_a_volume(self) -> None:
+        """Its owner is not told what its kernel is."""
+        self.put('s', None)
+        planned = self.delete('web', linked=True)
+        (warning,) = planned.warnings
+        self.assertIn("'server-s' (s) boots from a volume", warning)
+        self.assertEqual({}, self.glance.images)
+
+    def test_pages(self) -> None:
+        self.glance.page = 2
+        for number in range(5):
+            self.put(f's{number}', memory.AMI if number == 4 else 'other')
+        (problem,) = deletion.plan(self.catalog, ['web']).problems
+        self.assertIn('(s4)', str(problem))
+        self.assertEqual(
+            ['limit=200', 'limit=200&marker=s1', 'limit=200&marker=s3'],
+            self.queries(),
+        )
+
+    def test_one_list_for_many(self) -> None:
+        names = []
+        for number in range(9):
+            names.append(f'ami{number}')
+            self.glance.put(names[-1], f'a{number}', 'ami')
+        self.put('s', 'a7')
+        error, _ = self.fails(*names)
+        self.assertEqual('1 of 9 images was not deleted', error)
+        self.assertEqual(1, len(self.queries()))
+
+    def test_administrators(self) -> None:
+        """They are told of all projects' servers, few at a time."""
+        roles = mock.Mock(spec=self.catalog.roles, return_value=('Admin',))
+        self.patch(self.catalog, 'roles', roles)
+        self.glance.change(memory.AMI, visibility='public')
+        planned = deletion.plan(self.catalog, ['web'], linked=True)
+        self.assertEqual(
+            [
+                f'all_tenants=1&image={memory.AMI}&limit=200',
+                f'all_tenants=1&kernel_id={memory.KERNEL}&limit=200',
+                f'all_tenants=1&ramdisk_id={memory.RAMDISK}&limit=200',
+            ],
+            self.queries(),
+        )
+        self.assertEqual((), planned.warnings)
+
+    def test_other_projects(self) -> None:
+        self.glance.change(memory.AMI, visibility='public')
+        (warning,) = deletion.plan(self.catalog, ['web']).warnings
+        self.assertIn('servers of theirs use it cannot be seen', warning)
+
+    def test_who_cannot_be_asked(self) -> None:
+        """Then it is deleted; it is said what will not work any more."""
+        fault = {'forbidden': {'code': 403, 'message': "Policy doesn't allow"}}
+        for answer, words in (
+            (memory.Answer(403, fault), "Policy doesn't allow (HTTP 403)"),
+            (
+                memory.Answer(200, {'servers': [{'id': 's', 'image': 3}]}),
+                'not',
+            ),
+            (memory.Answer(200, b'<html>'), 'JSON'),
+            (LOST, 'no connection'),
+        ):
+            given: dict[str, Any] = {'exc': answer}
+            if isinstance(answer, memory.Answer):
+                given = {
+                    'status_code': answer.status,
+                    'content': answer.content,
+                }
+            self.wire.get(f'{wire.CLOUD}{_SERVERS}', **given)
+            planned = deletion.plan(self.catalog, ['web'], linked=True)
+            (warning,) = planned.warnings
+            self.assertIn(words, warning)
+            self.assertIn('their next snapshots do not boot', warning)
+            self.assertEqual(3, len(planned.steps))
+
+    def test_a_list_without_an_end(self) -> None:
+        self.put('s', 'other')
+        self.glance.page = 1
+        self.patch(memory.Glance, '_list_servers', self._endless)
+        (warning,) = deletion.plan(self.catalog, ['web']).warnings
+        self.assertIn('it has no end', warning)
+
+    def _endless(self, query: dict[str, str]) -> memory.Answer:
+        link = {'rel': 'next', 'href': ''}
+        body = {'servers': self.glance.servers, 'servers_links': [link]}
+        return memory.Answer(200, body)
 
 
 class TestParts(RemovalCase):
