@@ -17,6 +17,7 @@ import tempfile
 import time
 
 from amiclient.tests.cloud.cloud import Cloud
+from benchmarks import audit
 from benchmarks import figures
 from benchmarks import inside
 from benchmarks import listing
@@ -28,7 +29,15 @@ from benchmarks import sources
 from benchmarks import throughput
 from benchmarks import triple
 
-_PARTS = ('triple', 'client', 'loading', 'listing', 'sources', 'inside')
+_PARTS = (
+    'triple',
+    'client',
+    'loading',
+    'listing',
+    'sources',
+    'inside',
+    'audit',
+)
 
 #: How many times more rounds the loading gets, which is a small difference
 #: between two long times.
@@ -441,11 +450,39 @@ def _inside(
                 ours=series.of(subject, key),
                 target=target,
             )
-            for subject in (inside.VERIFY, inside.CHECK)
+            for subject in (inside.VERIFY, inside.CHECK, inside.PACKAGES)
             for what, key, unit, target in (
                 ('time', 'wall', 's', 2.0),
                 ('read of it', 'share', '%', 1.0),
                 ('requests', 'requests', 'number', None),
+            )
+        ]
+    }
+
+
+def _audit(
+    arguments: argparse.Namespace, work: pathlib.Path
+) -> dict[str, _Figures]:
+    with _running(work / 'audit') as cloud:
+        series = audit.compare(
+            arguments.image,
+            cloud,
+            work=work,
+            env=_environment(work),
+            rounds=arguments.rounds,
+        )
+    return {
+        f'{audit.COUNT} AMIs in the cloud': [
+            figures.Figure(
+                name=f'{audit.AUDIT}, {what}',
+                unit=unit,
+                ours=[value / scale for value in series.of(audit.AUDIT, key)],
+                target=target,
+            )
+            for what, key, unit, scale, target in (
+                ('wall time', 'wall', 's', 1, 60.0),
+                ('CPU time', 'cpu', 's', 1, None),
+                ('memory', 'client', 'MiB', figures.MIB, None),
             )
         ]
     }
@@ -458,6 +495,7 @@ _MEASURES = {
     'listing': _listing,
     'sources': _sources,
     'inside': _inside,
+    'audit': _audit,
 }
 
 

@@ -18,6 +18,7 @@ from amiclient.glance import client
 from amiclient.glance import links
 from amiclient.glance import retry
 from amiclient.glance.transfer import ranges
+from amiclient.glance.verify import audit
 from amiclient.glance.verify import deep
 from amiclient.glance.verify import rules
 from amiclient.glance.verify import verify
@@ -34,6 +35,7 @@ SIZE = 10**9
 
 VERIFY = 'ami verify'
 CHECK = 'ami check --image'
+PACKAGES = 'ami packages'
 
 _NAME = 'large'
 
@@ -63,7 +65,7 @@ def compare(
     env: Mapping[str, str],
     rounds: int,
 ) -> measure.Series:
-    """Measure the rules of both commands, in turns.
+    """Measure the rules of two commands, and the packages, in turns.
 
     :param cloud: one that runs.
     :returns: seconds, requests, and the share of the image that was read, in
@@ -98,12 +100,20 @@ def compare(
         given = check.CheckRequest(name=pathlib.Path(_NAME))
         verify.check(request, given, proxy, progress=progress.QUIET)
 
+    def installed() -> None:
+        image = audit.find(client.Catalog(proxy), _NAME)
+        audit.look(image, proxy, retry.Patience())
+
     heard = _Read()
     ranges.LOG.addHandler(heard)
     ranges.LOG.setLevel(logging.INFO)
     series = measure.Series()
     for number in range(rounds + 1):
-        for subject, act in ((VERIFY, look), (CHECK, apply)):
+        for subject, act in (
+            (VERIFY, look),
+            (CHECK, apply),
+            (PACKAGES, installed),
+        ):
             heard.clear()
             begin = time.perf_counter()
             act()
