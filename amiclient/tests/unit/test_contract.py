@@ -83,6 +83,7 @@ def tables() -> dict[str, list[str]]:
     any_ = mock.MagicMock()
     report = mock.MagicMock(found=())
     return {
+        'audit': headers(columns.AUDITED),
         'boot': headers(columns.BOOTED),
         'build': headers(columns.BUILT),
         'check, verify': headers(columns.FINDING),
@@ -95,6 +96,7 @@ def tables() -> dict[str, list[str]]:
         'inspect: partitions': headers(columns.PARTITION),
         'list': listed(columns.amis, check=False),
         'list --check': listed(columns.amis, check=True),
+        'packages': headers(columns.PACKAGE),
         'save': headers(columns.SAVED),
         'share': headers(columns.SHARED),
         'show': headers(columns.ami(human_readable=False)),

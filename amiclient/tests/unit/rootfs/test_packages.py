@@ -2,8 +2,11 @@
 
 """What is installed in a root filesystem, and who asks for it."""
 
+import dataclasses
+
 from amiclient import errors
 from amiclient.ext import reader
+from amiclient import process
 from amiclient.rootfs import packages
 from amiclient.rootfs.packages import Asked
 from amiclient.rootfs.packages import Package
@@ -69,6 +72,22 @@ class TestDatabases(PackagesCase):
                 ),
             ),
             found.packages,
+        )
+
+    def test_as_dpkg_says(self) -> None:
+        source = 'xz-utils (5.4.1-0)'
+        status = databases.dpkg(('liblzma5', '5.4.1-0.2'), source=source)
+        status += databases.dpkg(('bash', '1:5.2-2'), ('libc6', '2.36-9'))
+        directory = self.tmp()
+        (directory / 'status').write_bytes(status)
+        shown = '${Package} ${Version} ${Architecture} ${source:Package} '
+        argv = ['dpkg-query', '--admindir', directory, '--show']
+        argv += ['--showformat', shown + '${source:Version}\\n']
+        told = process.run(argv, access=None).text.splitlines()
+        found = self.read({'var/lib/dpkg/status': status}).packages
+        self.assertEqual(
+            sorted(told),
+            [' '.join(map(str, dataclasses.astuple(p)[1:])) for p in found],
         )
 
     def test_distroless(self) -> None:
