@@ -39,6 +39,9 @@ _FLAGS = {
     'os_hidden': ('--unhidden', '--hidden'),
 }
 
+#: Glance's names of the rights to copy, and to delete copies.
+_COPIES = ('copy_image', 'get_image_location', 'delete_image_location')
+
 #: What takes several images at once.
 DELETE = ('openstack', 'image', 'delete')
 
@@ -325,6 +328,11 @@ def explained(
         'publicize_image' in message
     ):
         return error
+    elif any(name in message for name in _COPIES):
+        hint = (
+            'usually only administrators can have images copied to other '
+            'stores, or delete the copies'
+        )
     elif 'is protected' in message:
         hint = unprotect(image)
     elif image.owner != catalog.project():

@@ -62,7 +62,10 @@ class SetAmi(_Change):
     has an image with the same data. It gets the visibility, protection and
     members of the AMI. If the link cannot be changed, the new image is
     removed. The previous kernel or ramdisk is kept. There is a warning if the
-    root filesystem has no modules for the new kernel. With --linked,
+    root filesystem has no modules for the new kernel. --store is where it is
+    uploaded to. Where nothing is uploaded, --store has the AMI, its kernel and
+    its ramdisk copied to that store, for which usually only administrators
+    have permission; the command waits until they are there. With --linked,
     visibility, protection and hiding are changed for the kernel and the
     ramdisk, too; they are always at least as visible as the AMI. One that
     other AMIs need unchanged is left unchanged, with a warning. It is an error
@@ -107,7 +110,11 @@ def _add_relink(parser: argparse.ArgumentParser) -> None:
         options.add(container, {f'--{noun} <file>|<image>': what})
     options.add(group, {'--no-ramdisk': 'Link to no ramdisk'})
     options.add(parser, options.part_names('kernel', 'ramdisk'))
-    options.add_new_images(parser)
+    options.add_new_images(
+        parser,
+        'Store for the data of a new kernel or ramdisk. If none is uploaded, '
+        'copy the AMI, its kernel and its ramdisk to the store',
+    )
 
 
 def _request(parsed_args: argparse.Namespace) -> update.ChangeRequest:
@@ -129,9 +136,11 @@ def _request(parsed_args: argparse.Namespace) -> update.ChangeRequest:
 
 
 class UnsetAmi(_Change):
-    """Remove properties, tags or links from an AMI.
+    """Remove properties, tags or links from an AMI, or copies of its data.
 
-    Either all of them are removed, or none. With --linked, a
+    Either all of them are removed, or none. --store deletes the copy of the
+    data in one of several stores, for which usually only administrators have
+    permission; the last copy is never deleted. With --linked, a
     kernel or ramdisk that other images link to is left unchanged, with a
     warning. It is an error if such a kernel or ramdisk belongs to another
     project.
@@ -142,12 +151,14 @@ class UnsetAmi(_Change):
         for noun, dest in (('property', 'properties'), ('tag', 'tags')):
             what = f'{noun.title()} to remove'
             options.add_several(parser, f'--{noun} <{noun}>', what, dest=dest)
+        store = 'Store to delete the copy of the data from'
+        options.add_several(parser, '--store <store>', store, dest='stores')
         for noun in ('kernel', 'ramdisk'):
             what = f'Remove the link to the {noun}; the {noun} is kept'
             options.add(parser, {f'--{noun}': what})
         linked = (
-            'Remove the properties and tags from the kernel and the ramdisk, '
-            'too, if no other image links to them'
+            'Remove the properties, tags and copies from the kernel and the '
+            'ramdisk, too, if no other image links to them'
         )
         options.add(parser, {'--linked': linked} | options.NETWORK)
         options.add(parser, options.DRY_RUN)
@@ -165,6 +176,7 @@ class UnsetAmi(_Change):
             parsed_args,
             tags=tuple(parsed_args.tags),
             properties=tuple(parsed_args.properties),
+            stores=tuple(dict.fromkeys(parsed_args.stores)),
         )
         return unset.plan(wanted, cloud)
 

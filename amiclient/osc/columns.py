@@ -274,6 +274,7 @@ _LISTED = {
     'Protected': 'image.protected',
     'Project': 'image.owner',
     'Tags': 'image.tags',
+    'Stores': 'image.stores',
 }
 
 
@@ -330,6 +331,7 @@ def part(*, human_readable: bool) -> Table:
         **_named(*_ACCESS, of='image.'),
         'architecture': 'image.properties.architecture',
         **_named('hash_algo', 'hash_value', 'created_at', 'tags', of='image.'),
+        'stores': 'image.stores',
         'used_by': ('users', Users.of(_USER)),
     }
 
@@ -353,6 +355,7 @@ def ami(*, human_readable: bool) -> Table:
         'ramdisk_status': 'ami.ramdisk_status',
         'ramdisk_size': ('ami.ramdisk.size', size),
         'tags': 'ami.image.tags',
+        'stores': 'ami.image.stores',
         'kernel': ('', lambda report: cell(linked(report, 'kernel'))),
         'ramdisk': ('', lambda report: cell(linked(report, 'ramdisk'))),
         'findings': ('found', Findings.of(FINDING)),
@@ -373,6 +376,7 @@ def linked(report: Any, noun: str) -> dict[str, Any] | None:
             'disk_format', 'container_format', 'size', *_ACCESS,
             of=f'ami.{noun}.',
         ),
+        'stores': (f'ami.{noun}.stores', lambda stores: list(stores or ())),
         'findings': ('found', about),
     }  # fmt: skip
     (row,) = rows(table, [report])

@@ -338,27 +338,24 @@ def add_tag(parser: Container, help: str) -> None:
 add_project = identity.add_project_owner_option_to_parser
 
 
-def add_stores(parser: Container, what: str, default: str = '') -> None:
-    """Add ``--store`` and ``--all-stores``, and what may fail.
+def add_new_images(
+    parser: Container, store: str = 'Store for the data of new images'
+) -> None:
+    """Add where the data of new images is put.
 
-    :param what: is done with them.
+    :param store: the help of ``--store``.
     """
     group = parser.add_mutually_exclusive_group()
-    add_several(group, '--store <store>', f'{what}{default}', dest='stores')
-    add(group, {'--all-stores': f'{what}: all that can be written'})
-    failure = (
-        'Succeed if the data is in one of several stores at least, and warn '
-        'of those that failed'
-    )
-    add(parser, {'--allow-store-failure': failure})
-
-
-def add_new_images(parser: Container) -> None:
-    """Add where the data of new images is put."""
-    add_stores(
-        parser,
-        'Store for the data of new images',
-        ' (default: chosen by the cloud)',
+    store += ' (default: chosen by the cloud)'
+    add_several(group, '--store <store>', store, dest='stores')
+    add(group, {'--all-stores': 'The same as --store for each writable store'})
+    parser.add_argument(
+        '--allow-store-failure',
+        # As `openstack image import` has it.
+        '--allow-failure',
+        action='store_true',
+        help='Succeed if the data is in one of several stores at least, and '
+        'warn about each store that failed (default: all must succeed)',
     )
     reuse = 'Create new images even if the cloud has images with the same data'
     add(parser, {'--no-reuse': reuse}, dest='reuse', action='store_false')

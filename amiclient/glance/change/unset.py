@@ -15,6 +15,7 @@ from amiclient.glance.model import ImageRecord
 from amiclient.glance.model import Kind
 from amiclient.glance.model import LINKS
 from amiclient.glance import steps
+from amiclient.glance import stores
 from amiclient.glance.upload import preflight
 
 
@@ -24,13 +25,15 @@ class UnsetRequest:
 
     :param ami: its id or name.
     :param kernel: whether the link to the kernel is. :param ramdisk: likewise.
-    :param linked: whether tags and properties are taken off the kernel and
-        the ramdisk as well, unless other images link to these.
+    :param stores: ids of those that its data is deleted from.
+    :param linked: whether tags, properties and data are taken off the kernel
+        and the ramdisk as well, unless other images link to these.
     """
 
     ami: str
     tags: tuple[str, ...] = ()
     properties: tuple[str, ...] = ()
+    stores: tuple[str, ...] = ()
     kernel: bool = False
     ramdisk: bool = False
     linked: bool = False
@@ -41,9 +44,15 @@ class UnsetRequest:
         properties = [
             f'the property {p}' for p in given if p in image.properties
         ]
-        return properties + [
-            f'the tag {t}' for t in self.tags if t in image.tags
+        tags = [f'the tag {t}' for t in self.tags if t in image.tags]
+        copies = [
+            f'its copy in the {stores.named([s])}' for s in self.copies(image)
         ]
+        return properties + tags + copies
+
+    def copies(self, image: ImageRecord) -> tuple[str, ...]:
+        """Tell which of the stores an image is in."""
+        return tuple(s for s in self.stores if s in image.stores)
 
 
 def plan(request: UnsetRequest, catalog: Catalog) -> update.ChangePlan:
@@ -54,9 +63,11 @@ def plan(request: UnsetRequest, catalog: Catalog) -> update.ChangePlan:
         taken off.
     """
     preflight.check_properties(dict.fromkeys(request.properties, ''))
-    if request.linked and not (request.properties or request.tags):
+    if request.linked and not (
+        request.properties or request.tags or request.stores
+    ):
         raise UsageError(
-            '--linked: neither a property nor a tag is named',
+            '--linked: no property, tag or store is named',
             hint='give one, or leave out --linked',
         )
     ami = links.show(catalog, request.ami)
@@ -72,7 +83,9 @@ def plan(request: UnsetRequest, catalog: Catalog) -> update.ChangePlan:
     _check_there(request, image, [part for _, part in changed])
     ours = [part.id for _, part in changed if part.owner == image.owner]
     used = links.used_by(catalog, ours)
+    _check_last(request, image)
     made = [_taken_off(request, Kind.AMI, image, gone)]
+    deleted = [(Kind.AMI, image)] if request.copies(image) else []
     kept: list[str] = []
     left: list[str] = []
     for kind, part in changed:
@@ -84,14 +97,25 @@ def plan(request: UnsetRequest, catalog: Catalog) -> update.ChangePlan:
         elif others := [u for u in used[part.id] if u.id != image.id]:
             who = links.named(others)
             kept.append(f'the {title} keeps {names}: needed by {who}')
+        elif {*part.stores} and {*part.stores} <= {*request.stores}:
+            kept.append(f'the {title} keeps {names}: it has no other')
         else:
             made.append(_taken_off(request, kind, part, ()))
+            deleted += [(kind, part)] if request.copies(part) else []
     for kind in gone:
         if link := image.properties[LINKS[kind]]:
             kept += update.released(kind, link, image, catalog)
     return update.ChangePlan(
         ami=image,
-        steps=tuple(step for step in made if step.values),
+        steps=(
+            *(step for step in made if step.values),
+            # The AMI is the first that leaves a store: nobody shall find it
+            # where its kernel is not.
+            *(
+                steps.Copies(kind, image, request.stores, present=False)
+                for kind, image in deleted
+            ),
+        ),
         notes=tuple(kept),
         left=tuple(left),
     )
@@ -117,10 +141,25 @@ def _check_there(
     missing += [
         f'property {p!r}' for p in request.properties if p not in properties
     ]
+    missing += [
+        f'copy in the {stores.named([name])}'
+        for name in request.stores
+        if not any(name in each.stores for each in images)
+    ]
     if missing:
         raise CloudError(
             f'the image {image.title} has no {missing[0]}',
             hint='nothing was changed',
+        )
+
+
+def _check_last(request: UnsetRequest, image: ImageRecord) -> None:
+    if request.copies(image) and {*image.stores} <= {*request.stores}:
+        raise CloudError(
+            f'the image {image.title} has no copy but in the '
+            f'{stores.named(image.stores)}',
+            hint='copy it to another store first: openstack ami set --store '
+            f'STORE {image.id}; or delete it: openstack ami delete {image.id}',
         )
 
 

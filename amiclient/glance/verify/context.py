@@ -18,6 +18,7 @@ RECORDS: Mapping[str, Severity] = {
     'bad-link': 'error',
     'command-line': 'error',
     'dangling': 'error',
+    'fewer-stores': 'warning',
     'deactivated': 'error',
     'disk-bus': 'error',
     'foreign-owner': 'warning',

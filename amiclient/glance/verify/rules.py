@@ -25,6 +25,7 @@ from amiclient.glance.model import Kind
 from amiclient.glance.model import LINKS
 from amiclient.glance.model import OPEN
 from amiclient.glance.model import UUID
+from amiclient.glance import stores
 from amiclient.glance.verify.context import Context
 from amiclient.glance.verify.context import setting
 from amiclient.glance.verify.context import Viewer
@@ -475,6 +476,25 @@ def _copied(
     ]
 
 
+def _fewer_stores(context: Context) -> Iterator[Finding]:
+    for kind, part in context.ami.parts:
+        # Where there is no choice of stores, none is told.
+        away = stores.lacking(part, context.image.stores)
+        if not away or not part.stores:
+            continue
+        message = f'{context.name(kind, part)} is not in the '
+        message += f'{stores.named(away)}, as the AMI is: where only that is '
+        message += 'at hand, the AMI does not boot'
+        if context.viewer.admin:
+            options = [word for name in away for word in ('--store', name)]
+            command = ('openstack', 'ami', 'set', *options, context.image.id)
+            yield context.found('fewer-stores', kind, message, command)
+        else:
+            advice = 'only an administrator can have it copied there'
+            message += f'; {advice}'
+            yield context.found('fewer-stores', kind, message)
+
+
 _RULES = (
     _no_link,
     _bad_link,
@@ -490,6 +510,7 @@ _RULES = (
     _members_differ,
     _foreign_owner,
     _flags,
+    _fewer_stores,
 )
 
 

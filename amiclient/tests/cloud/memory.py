@@ -29,8 +29,9 @@ KERNEL = '22222222-2222-4222-8222-222222222222'
 RAMDISK = '33333333-3333-4333-8333-333333333333'
 OTHER = '44444444-4444-4444-8444-444444444444'
 
-#: What is no filter in the query of a list.
-_ORDER = ('visibility', 'member_status', 'limit', 'marker', 'sort', 'tag')
+#: What is no filter in the query of a list; the client looks at sizes again.
+_ORDER = ('visibility', 'member_status', 'limit', 'marker', 'sort', 'tag',
+          'size_min', 'size_max')  # fmt: skip
 
 _SCHEMA = {
     'properties': {

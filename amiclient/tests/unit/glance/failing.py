@@ -45,7 +45,8 @@ class Glance(memory.Glance):
         headers: Mapping[str, str],
     ) -> memory.Answer:
         number = len(self.writes)
-        line = f'{method} {self._short(words)} {body.decode()}'
+        line = f'{method} {self._short(words)} '
+        line += body.decode(errors='replace')
         self.writes.append(line.rstrip())
         failure = self.failing.get(number)
         if isinstance(failure, BaseException):

@@ -9,6 +9,8 @@ from unittest import mock
 import fixtures
 
 from amiclient import errors
+from amiclient.glance.change import unset
+from amiclient.glance.change import update
 from amiclient.glance import client
 from amiclient.glance import model
 from amiclient.glance import retry
@@ -16,8 +18,10 @@ from amiclient.glance import steps
 from amiclient.glance import stores
 from amiclient.glance.upload import preflight
 from amiclient.glance.upload import request
+from amiclient import progress
 from amiclient.tests.cloud import memory
 from amiclient.tests.unit.glance import failing
+from amiclient.tests.unit.rootfs import samples
 
 QUICK = retry.Patience(attempts=1, poll=0.0, longest=0.0)
 
@@ -45,6 +49,107 @@ class StoresCase(failing.GlanceCase):
     @property
     def ami(self) -> model.ImageRecord:
         return self.catalog.get(memory.AMI)
+
+
+class TestSet(StoresCase):
+    """Copies of all three images of an AMI."""
+
+    def set(self, *names: str, **more: Any) -> update.ChangePlan:
+        wanted = update.ChangeRequest(ami=memory.AMI, stores=names, **more)
+        planned = update.plan(wanted, self.catalog, progress=progress.QUIET)
+        self.execute(planned)
+        return planned
+
+    def execute(self, planned: update.ChangePlan) -> None:
+        proxy = self.catalog._proxy
+        update.execute(planned, self.catalog, proxy, progress=progress.QUIET)
+
+    def test_all_three(self) -> None:
+        self.glance.change(memory.KERNEL, stores='a,b')
+        planned = self.set('b', 'c', name='www')
+        self.assertEqual(['a,b,c'] * 3, self.stored())
+        self.assertEqual(
+            [
+                f"kernel 'vmlinuz' ({memory.KERNEL}): copy to the store 'c'",
+                f"ramdisk 'initrd' ({memory.RAMDISK}): copy to the stores "
+                "'b', 'c'",
+                f"image 'web' ({memory.AMI}): copy to the stores 'b', 'c'",
+                f"image 'web' ({memory.AMI}): set name=www",
+            ],
+            [*planned.describe()],
+        )
+        # What is so already is no change.
+        self.assertEqual((), self.set('b', 'c').steps)
+        self.assertEqual((), self.set(all_stores=True).steps)
+
+    def test_a_kernel_that_is_linked_now(self) -> None:
+        self.glance.put('new', memory.OTHER, 'aki', stores='b')
+        planned = self.set('c', kernel='new', no_ramdisk=True)
+        self.assertEqual(['a', 'a', 'a,c', 'b,c'], self.stored())
+        self.assertEqual((), planned.warnings)
+
+    def test_what_is_not_there_to_be_copied(self) -> None:
+        self.glance.change(memory.RAMDISK, status='deactivated')
+        error = self.assertRaises(errors.CloudError, self.set, 'b')
+        self.assertIn('is deactivated: it cannot be copied', str(error))
+        self.assertEqual([], self.glance.writes)
+
+    def test_a_file_that_is_there(self) -> None:
+        kernel = self.tmp() / 'vmlinuz'
+        kernel.write_bytes(samples.bzimage())
+        hashes = memory.hashes(kernel.read_bytes())
+        self.glance.put('new', memory.OTHER, 'aki', stores='b', **hashes)
+        self.admin('member')
+        planned = self.set('b', kernel=str(kernel))
+        self.assertEqual(['a', 'a', 'a', 'b'], self.stored())
+        self.glance.change(memory.AMI, kernel_id=memory.KERNEL)
+        # Copied, where that is allowed; else it is another one.
+        self.admin()
+        planned = self.set('b', 'c', kernel=str(kernel))
+        self.assertEqual(['a', 'a', 'a', 'b,c'], self.stored())
+        self.assertEqual((), planned.uploads)
+        self.glance.change(memory.OTHER, stores='b')
+        self.admin('member')
+        planned = self.set('c', kernel=str(kernel))
+        self.assertEqual(['a', 'a', 'a', 'b', 'c'], self.stored())
+        (line, *_) = planned.describe()
+        self.assertIn("shared, store 'c'", line)
+
+    def unset(self, *names: str, linked: bool = False) -> update.ChangePlan:
+        wanted = unset.UnsetRequest(ami='web', stores=names, linked=linked)
+        planned = unset.plan(wanted, self.catalog)
+        self.execute(planned)
+        return planned
+
+    def test_unset(self) -> None:
+        for image in self.glance.images.values():
+            image['stores'] = 'a,b,c'
+        self.unset('a')
+        self.assertEqual(['a,b,c', 'a,b,c', 'b,c'], self.stored())
+        self.unset('a', 'b', linked=True)
+        self.assertEqual(['c'] * 3, self.stored())
+
+    def test_unset_what_others_need(self) -> None:
+        for image in self.glance.images.values():
+            image['stores'] = 'a,b'
+        self.glance.put(
+            'db', memory.OTHER, 'ami', kernel_id=memory.KERNEL, stores='a'
+        )
+        self.glance.change(memory.RAMDISK, stores='b')
+        planned = self.unset('b', linked=True)
+        self.assertEqual(['a,b', 'b', 'a'], self.stored()[:3])
+        kernel, ramdisk = planned.notes
+        self.assertIn("keeps its copy in the store 'b': needed by", kernel)
+        self.assertIn('it has no other', ramdisk)
+
+    def test_unset_is_refused(self) -> None:
+        for names, words in (
+            (('b',), "has no copy in the store 'b'"),
+            (('a',), "has no copy but in the store 'a'; copy it to"),
+        ):
+            error = self.assertRaises(errors.CloudError, self.unset, *names)
+            self.assertIn(words, str(error))
+        self.assertEqual([], self.glance.writes)
 
 
 class TestChoose(StoresCase):

@@ -229,3 +229,29 @@ class TestDocumentation(base.TestCase):
             if f'.. _check-{rule}:\n\n``{rule}`` (' in checks
         }
         self.assertEqual(set(), verify.RULES - own - elsewhere)
+
+
+class TestFewerStores(base.TestCase):
+    def found(self, admin, **kernel):
+        viewer = context.Viewer('project', admin=admin)
+        shown = context.Context(
+            ami(stores='a,b,c', kernel=kernel), viewer=viewer
+        )
+        return [f for f in rules.examine(shown) if f.rule == 'fewer-stores']
+
+    def test_remedy(self):
+        (finding,) = self.found(True, stores='b')
+        self.assertEqual(
+            ('warning', 'kernel'), (finding.severity, finding.about)
+        )
+        self.assertIn("is not in the stores 'a', 'c'", finding.message)
+        self.assertEqual(
+            f'openstack ami set --store a --store c {AMI}', finding.remedy
+        )
+        (finding,) = self.found(False, stores='b')
+        self.assertIsNone(finding.remedy)
+        self.assertIn('only an administrator', finding.message)
+
+    def test_as_many_or_unknown(self):
+        for where in ('c,b,a', ''):
+            self.assertEqual([], self.found(True, stores=where))

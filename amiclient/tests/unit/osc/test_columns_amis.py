@@ -80,7 +80,7 @@ class TestShow(base.TestCase):
 
     def test_parts_are_nested(self):
         image = records.record(kernel_id=records.kernel().id)
-        ami = links.Ami(image, records.kernel(size=2**20))
+        ami = links.Ami(image, records.kernel(size=2**20, stores='a,b'))
         found = shown(rules.Report(ami, (BAD, ODD)))
         self.assertEqual(
             'vmlinuz (active, aki/aki, 1048576 bytes, shared): '
@@ -90,6 +90,7 @@ class TestShow(base.TestCase):
         kernel = machine(found)['kernel']
         self.assertEqual(2**20, kernel['size'])
         self.assertEqual('shared', kernel['visibility'])
+        self.assertEqual(['a', 'b'], kernel['stores'])
         self.assertEqual(
             ['less-visible'], [row['rule'] for row in kernel['findings']]
         )
