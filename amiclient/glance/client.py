@@ -11,8 +11,8 @@ when.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 import contextlib
+from dataclasses import replace
 import http
 import itertools
 import logging
@@ -29,9 +29,9 @@ from amiclient.errors import NotFoundError
 from amiclient.glance import answers
 from amiclient.glance import http_errors
 from amiclient.glance.model import ImageRecord
+from amiclient.glance.model import ImageStore
 from amiclient.glance.model import Member
 from amiclient.glance.model import NewImage
-from amiclient.glance.model import ImageStore
 from amiclient.glance.model import UUID
 from amiclient.glance import retry
 from amiclient.glance import sessions

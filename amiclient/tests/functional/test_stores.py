@@ -108,7 +108,7 @@ class TestStores(base.TestCase):
         self.assertEqual([], [*(self.cloud.store / 'main').iterdir()])
         shown = self.upload(
             *('--store', 'second', '--store', 'main'),
-            *('--allow-store-failure', '-q'),
+            *('--allow-store-failure', '--retries', '0'),
             stderr=None,
         )
         self.assertEqual(
