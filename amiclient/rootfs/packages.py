@@ -6,7 +6,7 @@ The databases of dpkg, rpm, apk and pacman are read here as files. No package
 manager is started: what is in an image may be made to do harm.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 import contextlib
 import dataclasses
 import fnmatch
@@ -31,6 +31,12 @@ _STATUS = '/var/lib/dpkg/status'
 #: What dpkg was interrupted at; and packages of images without dpkg.
 _UPDATES = '/var/lib/dpkg/updates'
 _DISTROLESS = '/var/lib/dpkg/status.d'
+
+_OF_DPKG = re.compile(
+    '^(Package|Status|Version|Architecture|Source):(.*)',
+    re.IGNORECASE | re.MULTILINE,
+)
+_OF_APK = re.compile('^([PVAo]):(.*)', re.MULTILINE)
 
 #: The last word of a status of which no files are left (dpkg(1)).
 _GONE = ('config-files', 'not-installed')
@@ -134,11 +140,23 @@ class Asked:
             for relation, other in self.bounds
         )
 
-    def lacks_epoch(self, package: Package) -> bool:
-        """Tell whether only the package has an epoch, which decides then."""
-        return versions.has_epoch(self._version(package)) and any(
-            ':' not in version for _, version in self.bounds
-        )
+    def doubts(self, package: Package) -> Iterator[str]:
+        """Tell what decides that a version was asked for without."""
+        version = self._version(package)
+        if versions.has_epoch(version) and any(
+            ':' not in other for _, other in self.bounds
+        ):
+            yield 'its epoch decides: ask for one, too'
+        upstream, dash, _ = version.rpartition('-')
+        if dash and any(
+            # To all others, it makes no difference.
+            relation in ('<=', '=', '>')
+            and '-' not in other
+            and package.manager in ('apk', 'dpkg')
+            and versions.holds(package.manager, upstream, '=', other)
+            for relation, other in self.bounds
+        ):
+            yield 'its revision decides: ask for one, too'
 
     def _version(self, package: Package) -> str:
         return (
@@ -185,10 +203,9 @@ class Installed:
         notes = [self.note]
         try:
             state = 'affected' if asked.holds(package) else 'not affected'
+            notes += asked.doubts(package)
         except ValueError as error:
             notes.append(str(error))
-        if asked.lacks_epoch(package):
-            notes.append('its epoch decides: ask for one, too')
         note = '; '.join(filter(None, notes))
         return Verdict(package.name, package.version, state, note or None)
 
@@ -240,16 +257,15 @@ def _sense(path: str) -> Iterator[None]:
 
 
 def _paragraphs(
-    data: bytes, name: Callable[[str], str]
+    data: bytes, fields: re.Pattern[str]
 ) -> Iterator[dict[str, str]]:
-    """Read paragraphs of fields, without what goes on in further lines.
-
-    :param name: makes what fields are called here of their names.
-    """
+    """Read some fields of each paragraph, by their names in small letters."""
     for paragraph in data.decode('utf-8', 'replace').split('\n\n'):
         if paragraph.strip('\n'):
-            lines = (line.partition(':') for line in paragraph.split('\n'))
-            yield {name(key): value.strip() for key, _, value in lines}
+            yield {
+                found[1].lower(): found[2].strip()
+                for found in fields.finditer(paragraph)
+            }
 
 
 def _dpkg(files: Files[Any], top: str) -> Iterator[Package]:
@@ -269,12 +285,14 @@ def _dpkg(files: Files[Any], top: str) -> Iterator[Package]:
     for path in places:
         data = files.read_file(top + path, _TEXT) or b''
         with _sense(path):
-            for fields in _paragraphs(data, str.lower):
+            for fields in _paragraphs(data, _OF_DPKG):
                 if 'package' not in fields:
                     raise ValueError('a paragraph without a package')
                 # What an update says goes before what was there.
                 key = fields['package'], fields.get('architecture')
                 found[key] = fields
+                if len(found) > _MOST:
+                    raise ValueError(f'it has more than {_MOST} packages')
     for (package, architecture), fields in found.items():
         if (fields.get('status') or '').endswith(_GONE):
             continue
@@ -334,16 +352,16 @@ def _apk(files: Files[Any], top: str) -> Iterator[Package]:
     for path in _APK:
         data = files.read_file(top + path, _TEXT) or b''
         with _sense(path):
-            for fields in _paragraphs(data, str):
-                if not fields.get('P') or not fields.get('V'):
+            for fields in _paragraphs(data, _OF_APK):
+                if not fields.get('p') or not fields.get('v'):
                     raise ValueError('a package without a name or a version')
                 yield Package(
                     'apk',
-                    fields['P'],
-                    fields['V'],
-                    fields.get('A'),
-                    fields.get('o', fields['P']),
-                    fields['V'],
+                    fields['p'],
+                    fields['v'],
+                    fields.get('a'),
+                    fields.get('o', fields['p']),
+                    fields['v'],
                 )
 
 

@@ -131,6 +131,8 @@ class _Sqlite:
                 continue
             for cell in (at + 8, *reversed(cells)):
                 todo += struct.unpack_from('>I', page, cell)
+            if len(todo) > len(self._data) // self._size + len(self._newer):
+                raise ValueError('it leads to more pages than there are')
 
     def _payload(self, page: bytes, at: int) -> bytes:
         size, at = _varint(page, at)

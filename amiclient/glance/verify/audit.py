@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 #: Images that are looked into at once.
 _AT_ONCE = 4
 
+#: Requests that may be made for one: its database may be in many pieces.
+_REQUESTS = 4096
+
 
 @dataclasses.dataclass(frozen=True)
 class AuditRequest:
@@ -70,7 +73,7 @@ def look(
     :raises CloudError: if the cloud does not give parts of it.
     :raises SourceError: if there are none that can be read like that.
     """
-    reading = ranges.Reading(proxy, patience, bytes=ranges.MANY)
+    reading = ranges.Reading(proxy, patience, _REQUESTS, ranges.MANY)
     with reading.opened(image) as medium, errors.about(medium.name):
         whole, root = deep.root_in(image, medium)
         return packages.read(whole.files(root), medium.name)

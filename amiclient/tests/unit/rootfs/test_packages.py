@@ -203,9 +203,20 @@ class TestDatabases(PackagesCase):
         self.patch(packages, '_MOST', 4)
         told = self.refused({'lib/apk/db/installed': many})
         self.assertIn('more than 4 packages', told)
+        many = databases.dpkg(*((f'p{n}', '1') for n in range(5)))
+        told = self.refused({'var/lib/dpkg/status': many})
+        self.assertIn('more than 4 packages', told)
         self.patch(packages, '_TEXT', 100)
         told = self.refused({'lib/apk/db/installed': many})
         self.assertIn('more than 100', told)
+
+    def test_headers_that_say_the_same(self) -> None:
+        data = bytes(1000)
+        headers = [bytes(600)] * 3
+        self.assertEqual(headers, [*packages._few(headers, data)])
+        self.assertRaises(
+            ValueError, list, packages._few([*headers, bytes(600)], data)
+        )
 
 
 class TestAsked(base.TestCase):
@@ -268,10 +279,23 @@ class TestAsked(base.TestCase):
         self.assertEqual(('odd', 'unknown'), (found.version, found.state))
         self.assertEqual("'odd' is not a version of apk", found.note)
 
-    def test_an_epoch_is_missing(self) -> None:
-        (found,) = self.judge('bind9<9.19')
-        self.assertEqual('not affected', found.state)
-        self.assertIn('epoch', found.note)
+    def test_what_decides(self) -> None:
+        for text, state, what in (
+            ('bind9<9.19', 'not affected', 'epoch'),
+            ('bind9>=9.18', 'affected', 'epoch'),
+            ('src:xz-utils=5.6.1', 'not affected', 'revision'),
+            ('src:xz-utils<=5.6.1', 'not affected', 'revision'),
+            ('liblzma5>5.6.1', 'affected', 'revision'),
+        ):
+            (found,) = self.judge(text)
+            self.assertEqual(state, found.state, text)
+            self.assertEqual(
+                f'its {what} decides: ask for one, too', found.note
+            )
+        # That makes no difference.
+        for text in ('liblzma5<5.6.1', 'liblzma5<=5.6.0', 'src:perl=5.32'):
+            (found,) = self.judge(text)
+            self.assertIsNone(found.note, text)
 
     def test_refusals(self) -> None:
         for text in (
