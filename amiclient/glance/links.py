@@ -13,6 +13,7 @@ from amiclient.glance.client import Catalog
 from amiclient.glance.model import ImageRecord
 from amiclient.glance.model import Kind
 from amiclient.glance.model import LINKS
+from amiclient.glance import versions
 
 #: The status of an image that an AMI links to, but that is not there: it was
 #: deleted, or belongs to somebody who does not share it.
@@ -132,6 +133,7 @@ def list_amis(
     catalog: Catalog,
     filters: Mapping[str, Any],
     *,
+    family: str | None = None,
     limit: int | None = None,
     marker: str | None = None,
     resolve: bool = False,
@@ -140,6 +142,7 @@ def list_amis(
     """List AMIs: the images that link to a kernel, whatever their format.
 
     :param filters: query parameters of Glance's.
+    :param family: one whose versions are listed, the newest first.
     :param limit: how many AMIs at most.
     :param marker: id of the image to begin after.
     :param resolve: whether kernels and ramdisks are looked up as well. There
@@ -148,7 +151,10 @@ def list_amis(
     :param broken: whether what was to be an AMI, and links to no kernel, is
         listed as well.
     """
-    images = catalog.images(marker=marker, **filters)
+    if family is not None:
+        images = iter(versions.family(catalog, family, filters))
+    else:
+        images = catalog.images(marker=marker, **filters)
     parts: dict[str, ImageRecord] = {}
     chosen = itertools.islice(_amis(images, parts, broken), limit)
     if not resolve:

@@ -147,6 +147,9 @@ class ListAmi(command.Lister):
                 'needs to boot (metadata only). Images with the disk format '
                 'ami or with a ramdisk, but without a kernel, are listed as '
                 'well',
+                '--family <family>': 'List the versions of this family, the '
+                'newest first: by the property image_build_date, or else by '
+                'when they were created. Hidden images are listed, too',
             },
         )
         filters.add(parser)
@@ -159,16 +162,25 @@ class ListAmi(command.Lister):
 
         cloud = self.catalog(parsed_args)
         long, check = parsed_args.long, parsed_args.check
+        family = parsed_args.family
+        given = {n: getattr(parsed_args, n) for n in ('sort', 'marker')}
+        options.refuse(
+            {f'--{n}': family and text for n, text in given.items()},
+            'a family is listed as a whole, the newest version first',
+            hint=f'use --property ami_family={family} instead of --family',
+        )
         found = links.list_amis(
             cloud,
             filters.query(parsed_args, cloud, self.project_id(parsed_args)),
+            family=family,
             limit=parsed_args.limit,
             marker=filters.marker(parsed_args, cloud),
             resolve=long or check,
             broken=check,
         )
         checked = rules.reports(cloud, found, check=check)
-        return columns.many(columns.amis(long=long, check=check), checked)
+        shown = columns.amis(long=long, check=check, family=bool(family))
+        return columns.many(shown, checked)
 
 
 class ShowAmi(command.ShowOne):

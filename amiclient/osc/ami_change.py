@@ -239,6 +239,50 @@ class DeleteAmi(Delete):
         )
 
 
+class PruneAmi(Delete):
+    """Delete all but the newest versions of an AMI.
+
+    The versions are the images of this project that have the family, or the
+    name if there is no such family. The oldest are deleted; a kernel or
+    ramdisk is deleted with the last AMI that links to it. Protected images are
+    never deleted, and no image that a server uses: Nova is asked for the
+    servers of the project, or of all projects if you are an administrator. A
+    message says what is kept and why, and what could not be known.
+    """
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        super().add_options(parser)
+        options.add(parser, {'<family>': 'Family, or name, of the AMIs'})
+        keep = 'Number of versions to keep: the newest ones'
+        options.add(parser, {'--keep <count>': keep}, required=True)
+        unused = (
+            'Delete nothing if Nova cannot be asked what is in use (default: '
+            'delete, and say so)'
+        )
+        options.add(
+            parser,
+            {
+                '--older-than <age>': 'Delete only images that were created '
+                'longer ago than this: hours, days or weeks, for example 12h, '
+                '90d or 2w',
+                '--unused-only': unused,
+            },
+        )
+
+    def plan(
+        self, parsed_args: argparse.Namespace, cloud: client.Catalog
+    ) -> delete.DeletePlan:
+        from amiclient.glance.change import prune
+
+        return prune.plan(
+            cloud,
+            parsed_args.family,
+            keep=parsed_args.keep,
+            older_than=parsed_args.older_than,
+            unused_only=parsed_args.unused_only,
+        )
+
+
 class _Share(command._Base):
     """A command about an AMI and projects."""
 

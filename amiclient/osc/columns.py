@@ -295,11 +295,26 @@ def parts(*, long: bool) -> Table:
     }
 
 
-def amis(*, long: bool, check: bool) -> Table:
-    """Choose the columns of a list of AMIs."""
+def _built(image: model.ImageRecord) -> Any:
+    from amiclient.glance import versions
+
+    return _raw(versions.built(image))
+
+
+def amis(*, long: bool, check: bool, family: bool = False) -> Table:
+    """Choose the columns of a list of AMIs.
+
+    :param family: whether they are versions of one.
+    """
+    of_versions: dict[str, str | tuple[str, Callable[[Any], Any]]] = {
+        'Version': 'ami.image.properties.ami_version',
+        'Built': ('ami.image', _built),
+        'Hidden': 'ami.image.hidden',
+    }
     found: dict[str, str | tuple[str, Callable[[Any], Any]]] = {
         'ID': 'ami.image.id',
         'Name': 'ami.image.name',
+        **(of_versions if family else {}),
         'Status': 'ami.image.status',
         'Kernel': 'ami.image.kernel_id',
         'Ramdisk': 'ami.image.ramdisk_id',

@@ -52,9 +52,7 @@ def add(parser: argparse.ArgumentParser, *, links: bool = True) -> None:
         'Sort by these attributes, separated by commas, each asc or desc '
         '(default: name:asc)'
     )
-    options.add(
-        parser, {'--sort <key>[:<direction>]': sort}, default='name:asc'
-    )
+    options.add(parser, {'--sort <key>[:<direction>]': sort})
 
 
 def query(
@@ -67,6 +65,7 @@ def query(
     :param project_id: of the project that ``--project`` names.
     """
     from amiclient.glance import model
+    from amiclient.glance import versions
 
     made: Query = {**(parsed_args.properties or {})}
     for name in sorted(_RESERVED & made.keys()):
@@ -76,12 +75,12 @@ def query(
             hint='remove it',
         )
     chosen = {
-        'name': _literal(parsed_args.name),
+        'name': parsed_args.name and versions.literal(parsed_args.name),
         'kernel_id': _link(parsed_args.kernel, model.Kind.AKI, catalog),
         'ramdisk_id': _link(parsed_args.ramdisk, model.Kind.ARI, catalog),
         'visibility': parsed_args.visibility,
         'owner': project_id,
-        'sort': parsed_args.sort,
+        'sort': parsed_args.sort or 'name:asc',
     }
     made.update({k: v for k, v in chosen.items() if v is not None})
     if parsed_args.tags:
@@ -97,11 +96,6 @@ def marker(
     """Find the id of the image that ``--marker`` names, if it does."""
     given: str | None = parsed_args.marker
     return given and catalog.find(given).id
-
-
-def _literal(name: str | None) -> str | None:
-    # Glance takes what is before a colon for an operator.
-    return f'eq:{name}' if name and ':' in name else name
 
 
 def _link(

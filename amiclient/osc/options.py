@@ -40,6 +40,8 @@ Options = dict[str, str]
 #: What is made of a value, by its metavar. Any other must not be empty.
 _TYPES: Mapping[str, Callable[[str], Any]] = {
     '<GiB>': values.count,
+    '<age>': values.age,
+    '<count>': values.positive,
     '<MiB>': values.count,
     '<directory>': values.path,
     '<file>': values.path,

@@ -4,6 +4,7 @@
 
 import argparse
 from collections.abc import Callable
+import datetime
 import os
 import pathlib
 import re
@@ -145,6 +146,23 @@ def seconds(text: str) -> float:
     if not 0.001 <= number <= 1e7:
         raise errors.UsageError(f'{text!r} is not a number of seconds')
     return number
+
+
+#: Hours in each unit of an age.
+_HOURS = {'h': 1, 'd': 24, 'w': 7 * 24}
+
+
+@_checked
+def age(text: str) -> datetime.timedelta:
+    """Take how old something is, in hours, days or weeks."""
+    number, unit = text[:-1], text[-1:]
+    if unit not in _HOURS or not (number.isascii() and number.isdigit()):
+        raise errors.UsageError(
+            f'{text!r} is not an age', hint='use for example 12h, 90d or 2w'
+        )
+    if len(number) > 5:
+        raise errors.UsageError(f'{text} is too long ago')
+    return datetime.timedelta(hours=int(number) * _HOURS[unit])
 
 
 @_checked

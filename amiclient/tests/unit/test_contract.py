@@ -96,6 +96,7 @@ def tables() -> dict[str, list[str]]:
         'inspect: partitions': headers(columns.PARTITION),
         'list': listed(columns.amis, check=False),
         'list --check': listed(columns.amis, check=True),
+        'list --family': listed(columns.amis, check=False, family=True),
         'packages': headers(columns.PACKAGE),
         'save': headers(columns.SAVED),
         'share': headers(columns.SHARED),

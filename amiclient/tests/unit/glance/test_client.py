@@ -4,8 +4,8 @@
 
 import datetime
 import re
-from typing import Any
 import time
+from typing import Any
 from unittest import mock
 
 from keystoneauth1 import exceptions as keystone_exceptions
