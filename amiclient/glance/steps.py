@@ -23,6 +23,8 @@ from amiclient.glance.model import ImageRecord
 from amiclient.glance.model import Kind
 from amiclient.glance import stores
 from amiclient import interrupts
+from amiclient.progress import Progress
+from amiclient.progress import QUIET
 
 LOG = logging.getLogger(__name__)
 
@@ -213,11 +215,15 @@ class Copies(Change):
     :param stores: their ids.
     :param present: false to delete it from them.
     :param all_must: whether all of them have to succeed, or one at least.
+    :param progress: who watches the copying.
     """
 
     stores: tuple[str, ...]
     present: bool = True
     all_must: bool = True
+    progress: Progress = dataclasses.field(
+        default=QUIET, compare=False, repr=False
+    )
 
     @property
     def _changed(self) -> tuple[str, ...]:
@@ -234,9 +240,13 @@ class Copies(Change):
         if not self.present:
             self._delete(catalog)
             return
-        failed = stores.copy(
-            catalog, self.image, self.stores, all_must_succeed=self.all_must
-        )
+        with self.progress.task(f'Copying {self.kind.noun}'):
+            failed = stores.copy(
+                catalog,
+                self.image,
+                self.stores,
+                all_must_succeed=self.all_must,
+            )
         if failed:
             where = stores.named(failed)
             LOG.warning(
@@ -325,7 +335,7 @@ def explained(
         )
     elif status != http.HTTPStatus.FORBIDDEN or (
         # What this needs is said already.
-        'publicize_image' in message
+        'publicize_image' in message or 'the only store' in message
     ):
         return error
     elif any(name in message for name in _COPIES):

@@ -112,8 +112,10 @@ def plan(request: UnsetRequest, catalog: Catalog) -> update.ChangePlan:
             # The AMI is the first that leaves a store: nobody shall find it
             # where its kernel is not.
             *(
-                steps.Copies(kind, image, request.stores, present=False)
+                # One step each: if the second is refused, the first is undone.
+                steps.Copies(kind, image, (name,), present=False)
                 for kind, image in deleted
+                for name in request.copies(image)
             ),
         ),
         notes=tuple(kept),

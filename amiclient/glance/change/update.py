@@ -264,7 +264,7 @@ class _UpdatePlanner:
             ),
             members=members,
             steps=(
-                *self._copies(new, there),
+                *self._copies(new, there, progress),
                 *(step for each in around.values() for step in each.before),
                 *([own] if own.values else []),
                 *(step for each in around.values() for step in each.after),
@@ -307,6 +307,7 @@ class _UpdatePlanner:
         self,
         new: Mapping[Kind, Step | None],
         there: Mapping[Kind, tuple[ImageRecord, bool]],
+        progress: Progress,
     ) -> Iterator[steps.Copies]:
         """Copy what is not in the stores that were asked for.
 
@@ -330,7 +331,9 @@ class _UpdatePlanner:
                     'cannot be copied to another store'
                 )
             must = not self._where.allow_store_failure
-            yield steps.Copies(kind, image, names, all_must=must)
+            yield steps.Copies(
+                kind, image, names, all_must=must, progress=progress
+            )
 
     def _new(self, kind: Kind, progress: Progress) -> Step | None:
         name = getattr(self._request, f'{kind.noun}_name')

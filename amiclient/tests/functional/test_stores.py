@@ -70,6 +70,12 @@ class TestStores(base.TestCase):
         again = self.upload('--store', 'second', stderr=None)
         self.assertEqual((id, 0), (again['id'], again['uploaded']))
         self.assertEqual([everywhere] * 3, self.stored(id))
+        # So is an AMI.
+        for image in (id, kernel):
+            self.openstack('image', 'delete', '--store', 'main', image)
+        again = self.upload('--store', 'main', stderr=None)
+        self.assertEqual((id, 0), (again['id'], again['uploaded']))
+        self.assertEqual([everywhere] * 3, self.stored(id))
         # The remedy does the same.
         self.openstack('image', 'delete', '--store', 'second', kernel)
         self.openstack(*shlex.split(remedy)[1:])

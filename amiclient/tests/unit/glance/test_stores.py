@@ -3,6 +3,7 @@
 """Which stores there are, copies from one to others, and their undoing."""
 
 import logging
+import signal
 from typing import Any
 from unittest import mock
 
@@ -18,6 +19,7 @@ from amiclient.glance import steps
 from amiclient.glance import stores
 from amiclient.glance.upload import preflight
 from amiclient.glance.upload import request
+from amiclient import interrupts
 from amiclient import progress
 from amiclient.tests.cloud import memory
 from amiclient.tests.unit.glance import failing
@@ -141,6 +143,20 @@ class TestSet(StoresCase):
         kernel, ramdisk = planned.notes
         self.assertIn("keeps its copy in the store 'b': needed by", kernel)
         self.assertIn('it has no other', ramdisk)
+
+    def test_unset_is_undone(self) -> None:
+        for image in self.glance.images.values():
+            image['stores'] = 'a,b,c'
+        refused = memory.Answer(403, {'message': 'No delete_image_location'})
+        for _ in self.each_failure(
+            lambda: self.unset('a', 'b', linked=True), refused
+        ):
+            error = self.assertRaises(
+                errors.CloudError, self.unset, 'a', 'b', linked=True
+            )
+            self.assertIn('only administrators', str(error))
+            there = [{*stored.split(',')} for stored in self.stored()]
+            self.assertEqual([{'a', 'b', 'c'}] * 3, there)
 
     def test_unset_is_refused(self) -> None:
         for names, words in (
@@ -292,6 +308,24 @@ class TestCopies(StoresCase):
         step.apply(self.catalog)
         step.undo(self.catalog)
         self.assertEqual({'a', 'b', 'c'}, {*self.ami.stores})
+
+    def test_interrupted(self) -> None:
+        """Glance has to be through before a copy can be deleted."""
+        self.glance.broken_stores = {'c'}
+        asked = []
+
+        def sleep(clock: retry.Clock, seconds: float) -> None:
+            asked.append(self.glance.images[memory.AMI][stores.TASK])
+            if len(asked) == 1:
+                raise interrupts.Interrupted(signal.SIGINT)
+
+        self.patch(retry.Clock, 'sleep', sleep)
+        self.assertRaises(
+            interrupts.Interrupted, self.apply, 'b', 'c', all_must=False
+        )
+        self.assertGreater(len(asked), 1)
+        self.assertEqual(('a',), self.ami.stores)
+        self.assertNotIn(stores.TASK, self.ami.properties)
 
     def test_commands_that_undo(self) -> None:
         changes = steps.Changes(self.catalog)
