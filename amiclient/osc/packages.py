@@ -140,7 +140,9 @@ class AuditAmi(_Installed):
                 amis=tuple(parsed_args.ami),
                 patience=options.patience(parsed_args),
             )
-            rows = audit.run(request, self.proxy())
+            rows = audit.run(
+                request, self.proxy(), progress=self.watch(parsed_args)
+            )
         self.failed = any(row.verdict.state != 'not affected' for row in rows)
         unknown = {r.id for r in rows if r.verdict.state == 'unknown'}
         if unknown:

@@ -17,6 +17,8 @@ from amiclient.glance import retry
 from amiclient.glance.transfer import ranges
 from amiclient.glance.verify import deep
 from amiclient import jobs
+from amiclient.progress import Progress
+from amiclient.progress import QUIET
 from amiclient.rootfs import packages
 
 if TYPE_CHECKING:
@@ -79,7 +81,12 @@ def look(
         return packages.read(whole.files(root), medium.name)
 
 
-def run(request: AuditRequest, proxy: '_proxy.Proxy') -> tuple[Audited, ...]:
+def run(
+    request: AuditRequest,
+    proxy: '_proxy.Proxy',
+    *,
+    progress: Progress = QUIET,
+) -> tuple[Audited, ...]:
     """Tell which AMIs have packages that somebody asks for.
 
     What cannot be looked into has the state ``unknown``, and a note.
@@ -114,7 +121,8 @@ def run(request: AuditRequest, proxy: '_proxy.Proxy') -> tuple[Audited, ...]:
         return [Audited(image.id, image.name, each) for each in verdicts]
 
     distinct = {image.id: image for image in images}.values()
-    done = jobs.spread(judge, distinct, at_once=_AT_ONCE)
+    with progress.task(f'Looking into {len(distinct)} images'):
+        done = jobs.spread(judge, distinct, at_once=_AT_ONCE)
     return ranked(row for rows in done for row in rows)
 
 
