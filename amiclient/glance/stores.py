@@ -9,12 +9,16 @@ became of it, only its list of stores tells.
 """
 
 from collections.abc import Collection, Iterator
+import logging
+import math
 import time
 
 from amiclient import errors
 from amiclient.glance.client import Catalog
 from amiclient.glance.model import ImageRecord
 from amiclient.glance.model import ImageStore
+
+LOG = logging.getLogger(__name__)
 
 #: Glance's name of the method.
 COPY = 'copy-image'
@@ -157,3 +161,26 @@ def through(catalog: Catalog, id: str) -> ImageRecord:
             )
         catalog.clock.sleep(pause)
         pause = min(pause * 2, catalog.patience.longest, _SELDOM)
+
+
+def await_end(catalog: Catalog, id: str) -> bool:
+    """Wait until no store is being written, before something is deleted.
+
+    What is written then would stay in the store for good.
+
+    :returns: whether there was something to wait for.
+    :raises CloudError: if the cloud does not tell.
+    """
+    if not catalog.get(id).properties.get(TASK):
+        return False
+    LOG.warning(
+        'waiting until the cloud has written image %s: if it were deleted '
+        'before, its data would stay in the store',
+        id,
+    )
+    try:
+        through(catalog.within(math.inf), id)
+    except errors.TransferError as error:
+        # Glance itself may have been killed, and will never be done.
+        LOG.warning('%s', error.sentence)
+    return True
