@@ -123,11 +123,10 @@ def refuse_contrary(parsed_args: argparse.Namespace, *names: str) -> None:
 def refuse_failure(parsed_args: argparse.Namespace) -> None:
     """Refuse ``--allow-store-failure`` where there is one store."""
     several = parsed_args.all_stores or len({*parsed_args.stores}) > 1
+    allowed = parsed_args.allow_store_failure
     refuse(
-        {'--allow-store-failure': not several}
-        if parsed_args.allow_store_failure
-        else {},
-        'there is only one store',
+        {'--allow-store-failure': allowed and not several},
+        'fewer than two stores are named',
         hint='give several stores, or --all-stores',
     )
 

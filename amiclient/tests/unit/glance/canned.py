@@ -38,6 +38,7 @@ _ATTRIBUTES = {
     'tags': ['blue'],
     'updated_at': '2026-03-04T05:06:08Z',
     'architecture': 'x86_64',
+    'stores': 'fast,slow',
 }
 
 

@@ -42,6 +42,7 @@ COMMANDS = {
     'kernel upload to a store': ('kernel', 'upload', 'linux', '--store', 'x'),
     'set': ('set', memory.AMI, '--name', 'mail', '--property', 'a=b'),
     'unset': ('unset', memory.AMI, '--property', 'architecture'),
+    'unset a store': ('unset', memory.AMI, '--store', 'slow', '--linked'),
     'delete': ('delete', 'web', '--linked'),
     'save': ('save', memory.AMI, '--directory', 'saved'),
     'add project': ('add', 'project', 'web', 'other'),

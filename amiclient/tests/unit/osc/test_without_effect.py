@@ -155,6 +155,25 @@ class TestContradictions(TestCase):
                 self.assertIn(f'--property {name}={other}', told)
 
 
+class TestStores(TestCase):
+    def test_there_is_one(self) -> None:
+        allow = '--allow-store-failure'
+        for words in ((), ('--store', 'a', '--store', 'a')):
+            parsed_args = self.parse(parts.UploadKernel, 'k', allow, *words)
+            told = self.refused(options.settings, parsed_args, None)
+            self.assertIn(allow, told)
+            parsed_args = self.parse(ami_change.SetAmi, 'web', allow, *words)
+            self.assertIn(
+                allow, self.refused(ami_change._request, parsed_args)
+            )
+        for words in (('--all-stores',), ('--store', 'a', '--store', 'b')):
+            parsed_args = self.parse(
+                parts.UploadKernel, 'k', '--allow-failure', *words
+            )
+            found = options.settings(parsed_args, None)
+            self.assertTrue(found.allow_store_failure)
+
+
 class TestProject(TestCase):
     def test_a_domain_alone(self) -> None:
         for kind, words in (
