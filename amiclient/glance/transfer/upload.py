@@ -10,11 +10,15 @@ its own, and what Glance stored is compared with what was sent.
 In one attempt two threads share the work: one reads and sends, the other,
 which called, hashes, reports progress and watches for a reason to stop. A
 call that hangs in the network therefore never keeps a Ctrl-C waiting.
+
+What is to be imported is staged in the same way: see
+:mod:`amiclient.glance.transfer.imports`.
 """
 
 from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
+import enum
 import hashlib
 import queue
 import threading
@@ -52,70 +56,135 @@ _GRACE = 2.0
 _PASSING = frozenset({'saving', 'uploading', 'importing'})
 
 
-def send(
-    proxy: '_proxy.Proxy',
-    image_id: str,
-    payload: image_data.Data,
-    *,
-    description: str,
-    progress: Progress,
-    store: str | None = None,
-    cancel: threading.Event | None = None,
-    patience: retry.Patience | None = None,
-) -> model.Sent:
-    """Send the data of an image that is queued, and verify it.
+class Destination(enum.Enum):
+    """Where data is sent to; the value is the end of the path."""
+
+    IMAGE = 'file'
+    #: From there, Glance imports it.
+    STAGE = 'stage'
+
+    def has_it(self, record: model.ImageRecord) -> bool:
+        """Tell whether all of the data is there."""
+        if self is Destination.IMAGE:
+            return record.status == 'active'
+        # It has no size while it is still being written.
+        return record.status == 'uploading' and record.size is not None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Transfer:
+    """The data of one image that is queued, and how it is sent.
 
     The image stays as it is if this fails; to delete it is up to the caller.
+    What comes of it are these errors:
+
+    * SourceError if the file cannot be opened, or is too short,
+    * TransferError if the data did not arrive as it was sent,
+    * NotFoundError if the image is gone,
+    * CloudError if the cloud refuses,
+    * CancelledError if ``cancel`` was set meanwhile.
 
     :param payload: a file, or what comes from somewhere else meanwhile.
-    :param store: the id of a store; the cloud's default if None.
     :param description: what to call it, such as ``Sending kernel``.
     :param cancel: when set, the work is given up.
-    :raises SourceError: if the file cannot be opened, or is too short.
-    :raises TransferError: if the data did not arrive as it was sent.
-    :raises NotFoundError: if the image is gone.
-    :raises CloudError: if the cloud refuses.
-    :raises CancelledError: if ``cancel`` was set meanwhile.
     """
-    sessions.bound(proxy.session)
-    patience, clock = patience or retry.Patience(), retry.Clock(cancel=cancel)
-    # The loop in _settled() is patient enough.
-    once = dataclasses.replace(patience, attempts=1)
-    catalog = client.Catalog(proxy, patience=once, clock=clock)
-    with progress.task(description, payload.size) as task:
-        work = _Upload(
-            proxy, catalog, image_id, payload, store, task, clock, patience
-        )
-        # Until the image is active.
-        record, sent = retry.call(work.attempt, patience=patience, clock=clock)
 
-    def digest(algorithm: str) -> str:
-        return image_data.digest(
-            payload,
-            f'{description}: verifying',
-            progress,
-            algorithm=algorithm,
-            cancel=cancel,
-        )
+    proxy: '_proxy.Proxy'
+    image_id: str
+    payload: image_data.Data
+    description: str
+    progress: Progress
+    cancel: threading.Event | None = None
+    patience: retry.Patience = dataclasses.field(
+        default_factory=retry.Patience
+    )
 
-    sha512 = sent.sha512 or digest('sha512')
-    if record.size != payload.size:
-        raise errors.TransferError(
-            f'image {record.id} holds {record.size} bytes, '
-            f'{payload.size} were sent'
+    def catalog(self, *, attempts: int | None = None) -> client.Catalog:
+        """Make one that gives up when this does."""
+        patience = dataclasses.replace(
+            self.patience, attempts=attempts or self.patience.attempts
         )
-    stored = image_data.expected(record)
-    # If the operator turned off both hashes, the size is all there is.
-    if stored is not None:
-        algorithm = stored.algorithm
-        ours = sha512 if algorithm == 'sha512' else digest(algorithm)
-        if ours != stored.value:
-            raise errors.TransferError(
-                f'image {record.id} does not hold what was sent: its '
-                f'{algorithm} is {stored.value[:16]}..., not {ours[:16]}...',
-                hint='try again; if it fails again, tell the operator',
+        clock = retry.Clock(cancel=self.cancel)
+        return client.Catalog(self.proxy, patience=patience, clock=clock)
+
+    def put(
+        self, destination: Destination, store: str | None = None
+    ) -> tuple[model.ImageRecord, 'Outcome']:
+        """Send the data, again and again while that may help.
+
+        :returns: the image, which has all of it, as it is then.
+        :raises AmiError: as said above.
+        """
+        sessions.bound(self.proxy.session)
+        clock = retry.Clock(cancel=self.cancel)
+        # The loop in _settled() is patient enough.
+        catalog = self.catalog(attempts=1)
+        with self.progress.task(self.description, self.payload.size) as task:
+            work = _Upload(
+                self.proxy,
+                catalog,
+                self.image_id,
+                self.payload,
+                destination,
+                store,
+                task,
+                clock,
+                self.patience,
             )
-    return model.Sent(record=record, uploaded=sent.count, sha512=sha512)
+            record, outcome = retry.call(
+                work.attempt, patience=self.patience, clock=clock
+            )
+        return record, outcome
+
+    def digest(self, algorithm: str = 'sha512') -> str:
+        """Compute a digest of what was sent."""
+        return image_data.digest(
+            self.payload,
+            f'{self.description}: verifying',
+            self.progress,
+            algorithm=algorithm,
+            cancel=self.cancel,
+        )
+
+    def objection(
+        self, record: model.ImageRecord, sha512: str
+    ) -> errors.TransferError | None:
+        """Compare size and hash of what is stored with what was sent.
+
+        :param sha512: of what was sent.
+        :returns: what is wrong; None if it is the same.
+        """
+        if record.size != self.payload.size:
+            return errors.TransferError(
+                f'image {record.id} holds {record.size} bytes, '
+                f'{self.payload.size} were sent'
+            )
+        stored = image_data.expected(record)
+        if stored is None:
+            # The operator turned off both hashes: the size is all there is.
+            return None
+        algorithm = stored.algorithm
+        ours = sha512 if algorithm == 'sha512' else self.digest(algorithm)
+        if ours == stored.value:
+            return None
+        return errors.TransferError(
+            f'image {record.id} does not hold what was sent: its '
+            f'{algorithm} is {stored.value[:16]}..., not {ours[:16]}...',
+            hint='try again; if it fails again, tell the operator',
+        )
+
+
+def send(transfer: Transfer, store: str | None = None) -> model.Sent:
+    """Send data, and compare it with what is stored then.
+
+    :param store: the id of a store; the cloud's default if None.
+    :raises AmiError: as a :class:`Transfer` says.
+    """
+    record, outcome = transfer.put(Destination.IMAGE, store)
+    sha512 = outcome.sha512 or transfer.digest()
+    if problem := transfer.objection(record, sha512):
+        raise problem
+    return model.Sent(record, outcome.count, sha512)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,6 +313,7 @@ class _Upload:
     _catalog: client.Catalog
     _id: str
     _payload: image_data.Data
+    _destination: Destination
     _store: str | None
     _task: Task
     _clock: retry.Clock
@@ -256,7 +326,7 @@ class _Upload:
     def attempt(self, number: int) -> tuple[model.ImageRecord, Outcome]:
         """Make one attempt, the first of which has the number 1.
 
-        :returns: the image, which is active.
+        :returns: the image, which has the data.
         """
         if number > 1:
             self._task.restart()
@@ -279,7 +349,7 @@ class _Upload:
             failure = self._refused(answer, again=number > 1)
         # An answer may be lost when the data is not, or made up by a proxy.
         record = self._settled(failure)
-        if record.status == 'active':
+        if self._destination.has_it(record):
             return record, outcome
         raise failure
 
@@ -294,7 +364,7 @@ class _Upload:
 
         def put(body: Body) -> requests.Response:
             return self._proxy.put(
-                f'/images/{self._id}/file',
+                f'/images/{self._id}/{self._destination.value}',
                 # requests takes a body of length 0 for one of unknown length.
                 data=body if len(body) else b'',
                 headers=headers,
@@ -339,7 +409,7 @@ class _Upload:
         return failure
 
     def _settled(self, failure: errors.CloudError) -> model.ImageRecord:
-        """Wait for the image to become queued or active.
+        """Wait for the image to have the data, or to be queued again.
 
         :param failure: of the attempt before, to tell it if that is not all.
         """
@@ -363,7 +433,9 @@ class _Upload:
                         hint=error.hint,
                     ) from error
             else:
-                if record.status in {'active', 'queued'}:
+                if record.status == 'queued' or self._destination.has_it(
+                    record
+                ):
                     return record
                 if record.status not in _PASSING:
                     raise errors.TransferError(

@@ -230,19 +230,19 @@ def _send_one(
     progress: Progress,
     cancel: threading.Event | None = None,
 ) -> model.Sent:
+    transfer = upload.Transfer(
+        proxy=proxy,
+        image_id=record.id,
+        payload=step.payload,
+        description=f'Sending {step.kind.noun}',
+        progress=progress,
+        cancel=cancel,
+        patience=settings.patience,
+    )
     first, *others = settings.stores or (None,)
     while True:
         try:
-            return upload.send(
-                proxy,
-                record.id,
-                step.payload,
-                store=first,
-                description=f'Sending {step.kind.noun}',
-                progress=progress,
-                cancel=cancel,
-                patience=settings.patience,
-            )
+            return upload.send(transfer, first)
         except errors.CloudError as error:
             if not others or not settings.allow_store_failure:
                 raise

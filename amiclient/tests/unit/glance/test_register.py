@@ -71,7 +71,8 @@ class TestCase(base.TestCase):
         last = {k: v for k, v in changes.items() if v is not None}
         return records.record(id=image_id, name=before.name, **last)
 
-    def send(self, proxy, image_id, payload, *, cancel=None, **options):
+    def send(self, transfer, *args, **options):
+        image_id, payload = transfer.image_id, transfer.payload
         self.note('send', image_id)
         record = records.record(
             id=image_id,
@@ -218,10 +219,10 @@ class TestFailure(TestCase):
     def test_the_last_data(self):
         real = self.send
 
-        def fail(proxy, image_id, payload, **options):
-            if self.made[image_id].name == 'root':
+        def fail(transfer, *args, **options):
+            if self.made[transfer.image_id].name == 'root':
                 raise errors.TransferError('another hash')
-            return real(proxy, image_id, payload, **options)
+            return real(transfer, *args, **options)
 
         with mock.patch.object(upload, 'send', fail):
             error = self.failing(errors.TransferError, self.plan())
@@ -245,9 +246,9 @@ class TestFailure(TestCase):
         sending = threading.Event()
         ended = threading.Event()
 
-        def send(proxy, image_id, payload, *, cancel, **options):
+        def send(transfer, *args, **options):
             sending.set()
-            if cancel.wait(LATE):
+            if transfer.cancel.wait(LATE):
                 ended.set()
             raise errors.CancelledError('given up')
 
@@ -264,7 +265,7 @@ class TestFailure(TestCase):
         self.assertEqual(3, len(self.deleted()))
 
     def test_a_sending_that_fails_ends_the_shrink(self):
-        def send(proxy, image_id, payload, **options):
+        def send(transfer, *args, **options):
             raise errors.TransferError('no route')
 
         def wait(planned, *, progress, cancel):

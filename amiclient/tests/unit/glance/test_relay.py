@@ -34,15 +34,17 @@ class TestRelay(base.TestCase):
     def send(
         self, here: Any, cancel: threading.Event | None = None
     ) -> model.Sent:
-        return upload.send(
-            self.there.proxy,
-            served.IMAGE,
-            relay.Relay(here.proxy, here.record, uploads.QUICK, cancel),
+        source = relay.Relay(here.proxy, here.record, uploads.QUICK, cancel)
+        transfer = upload.Transfer(
+            proxy=self.there.proxy,
+            image_id=served.IMAGE,
+            payload=source,
             description='Copying',
             progress=self.watcher,
             patience=uploads.QUICK,
             cancel=cancel,
         )
+        return upload.send(transfer)
 
     def assertSent(self, here: Any, ranges: int = 0, asked: int = 1) -> None:
         """It is there, and so much was asked for."""

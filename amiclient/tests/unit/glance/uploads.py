@@ -83,11 +83,18 @@ class UploadTest(base.TestCase):
     def glance(self, *script: faults.Action, **changes: Any) -> served.Served:
         return self.useFixture(served.Served(*script, **changes))
 
-    def send(self, glance: served.Served, **kwargs: Any) -> model.Sent:
+    def send(
+        self, glance: served.Served, *, store: str | None = None, **kwargs: Any
+    ) -> model.Sent:
+        return upload.send(self.transfer(glance, **kwargs), store)
+
+    def transfer(
+        self, glance: served.Served, **kwargs: Any
+    ) -> upload.Transfer:
         kwargs.setdefault('proxy', glance.proxy)
         kwargs.setdefault('payload', self.payload)
         kwargs.setdefault('patience', QUICK)
-        return upload.send(
+        return upload.Transfer(
             image_id=served.IMAGE,
             description='Sending image',
             progress=self.watcher,
