@@ -113,7 +113,7 @@ class Catalog:
     def _repeat(self, work: Callable[[int], _T]) -> _T:
         return retry.call(work, patience=self.patience, clock=self.clock)
 
-    def _once(
+    def once(
         self, method: str, url: str, doing: str, **kwargs: Any
     ) -> 'requests.Response':
         """Make a request that must not, or need not, be repeated.
@@ -173,11 +173,11 @@ class Catalog:
         :param url: below that of the service.
         :param what: that the answer has to be, such as ``an image``.
         """
-        answer = self._repeat(lambda _: self._once(method, url, doing, **more))
+        answer = self._repeat(lambda _: self.once(method, url, doing, **more))
         return answers.read(answer, what, doing)
 
     def _remove(self, url: str, doing: str) -> None:
-        answer = self._once('DELETE', url, doing)
+        answer = self.once('DELETE', url, doing)
         if answer.status_code != http.HTTPStatus.NO_CONTENT:
             raise CloudError(
                 f'{doing} failed: a proxy answered (HTTP '
@@ -343,7 +343,7 @@ class Catalog:
 
         def attempt(number: int) -> ImageRecord:
             try:
-                answer = self._once('POST', '/images', doing, json=body)
+                answer = self.once('POST', '/images', doing, json=body)
             except CloudError as error:
                 if new.id is None:
                     # There is no telling whether it was created.
@@ -393,7 +393,7 @@ class Catalog:
             ]
             if not patch:
                 return self.get(id)
-            answer = self._once(
+            answer = self.once(
                 'PATCH', f'/images/{id}', doing, json=patch, headers=_PATCH
             )
             return _record(answers.read(answer, f'the image {id}', doing), id)
@@ -483,15 +483,16 @@ class Catalog:
         :param details: what else the method needs: ``uri``.
         """
         doing = f'importing the data of image {id} by {method}'
-        body = {
+        body: dict[str, Any] = {
             'method': {'name': method, **details},
-            'stores': [*stores],
             'all_stores_must_succeed': all_must_succeed,
         }
+        if stores:  # An empty list stands for no store at all.
+            body['stores'] = [*stores]
 
         def attempt(number: int) -> None:
             try:
-                self._once('POST', f'/images/{id}/import', doing, json=body)
+                self.once('POST', f'/images/{id}/import', doing, json=body)
             except CloudError as error:
                 # Only the answer to the first was lost, then.
                 if number == 1 or error.status != http.HTTPStatus.CONFLICT:

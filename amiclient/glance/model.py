@@ -343,11 +343,13 @@ class Sent:
     :param record: the image as Glance describes it afterwards, verified.
     :param uploaded: bytes sent by the attempt that succeeded.
     :param sha512: hex digest of the bytes that were sent.
+    :param imported: whether they had to be staged and imported.
     """
 
     record: ImageRecord
     uploaded: int
     sha512: str
+    imported: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -154,6 +154,7 @@ class Steps(_Lines):
     @staticmethod
     def line(row: dict[str, Any]) -> str:
         words = [f'id {row["id"]}'] if row['id'] else []
+        words += [f'by {row["way"]}'] if row['way'] else []
         for key, what in (('stores', 'stores'), ('copies', 'copied to')):
             words += [f'{what} {" and ".join(row[key])}'] if row[key] else []
         begin = '{action} {role} {name}: {disk_format}/{container_format}'
@@ -412,6 +413,7 @@ STEP: Table = {
     'size': 'size',
     'stores': ('stores', list),
     'copies': ('copies', list),
+    'way': 'way',
 }
 
 

@@ -358,6 +358,23 @@ def add_new_images(
         help='Succeed if the data is in one of several stores at least, and '
         'warn about each store that failed (default: all must succeed)',
     )
+    imported = (
+        'Whether the data is staged, and then imported by the cloud: auto '
+        '(default) if the cloud forbids to upload it directly, or if it is '
+        'for several stores and you may not copy it from one to the others'
+    )
+    parser.add_argument(
+        '--import',
+        dest='imported',
+        choices=('auto', 'never', 'always'),
+        default='auto',
+        help=imported,
+    )
+    conversion = (
+        'If the cloud unpacks or converts the data while it is imported, keep '
+        'the result, with a warning (default: fail)'
+    )
+    add(parser, {'--allow-conversion': conversion})
     reuse = 'Create new images even if the cloud has images with the same data'
     add(parser, {'--no-reuse': reuse}, dest='reuse', action='store_false')
 

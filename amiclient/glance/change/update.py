@@ -27,6 +27,7 @@ from amiclient.glance import stores
 from amiclient.glance.transfer import ranges
 from amiclient.glance.upload import parts
 from amiclient.glance.upload import preflight
+from amiclient.glance.upload import ways
 from amiclient.glance.upload import register
 from amiclient.glance.upload.request import Creation
 from amiclient.glance.upload.request import PartPlan
@@ -59,6 +60,9 @@ class ChangeRequest:
         nothing is, of those that all three images are copied to.
     :param all_stores: whether those are all that can be written.
     :param allow_store_failure: whether it is enough that one of them does.
+    :param imported: how it gets there: see
+        :class:`amiclient.glance.upload.request.Settings`.
+    :param allow_conversion: likewise. :param dry_run: likewise.
     :param patience: how often to try, and how long to wait.
     """
 
@@ -81,6 +85,9 @@ class ChangeRequest:
     stores: tuple[str, ...] = ()
     all_stores: bool = False
     allow_store_failure: bool = False
+    imported: str = 'auto'
+    allow_conversion: bool = False
+    dry_run: bool = False
     patience: retry.Patience = dataclasses.field(
         default_factory=retry.Patience
     )
@@ -114,7 +121,7 @@ class ChangePlan(steps.Plan):
             what = f'{step.kind.noun} {step.image.name!r}'
             line = f'upload {what}: {step.size} bytes, {step.image.visibility}'
             where = f', {stores.named(step.stores)}' if step.stores else ''
-            yield f'{line}{where}'
+            yield f'{line}{where}, by {ways.named(part.settings.imported)}'
             for project in sorted(self.members):
                 yield f'{what}: share with project {project}'
         yield from super().describe()
@@ -160,16 +167,24 @@ def plan(
         Kind.ARI: parts.identify(Kind.ARI, request.ramdisk),
     }
     has_file = any(isinstance(part, parts.PartFile) for part in given.values())
-    if not request.reuse and not has_file:
-        raise UsageError(
-            '--no-reuse: there is nothing to upload',
-            hint='give --kernel or --ramdisk a file',
-        )
+    for option, given_ in (
+        ('--no-reuse', not request.reuse),
+        ('--import', request.imported != 'auto'),
+        ('--allow-conversion', request.allow_conversion),
+    ):
+        if given_ and not has_file:
+            raise UsageError(
+                f'{option}: there is nothing to upload',
+                hint='give --kernel or --ramdisk a file',
+            )
     image = _target(request, catalog)
     where = Settings(
         stores=request.stores,
         all_stores=request.all_stores,
         allow_store_failure=request.allow_store_failure,
+        imported=request.imported,
+        allow_conversion=request.allow_conversion,
+        dry_run=request.dry_run,
     )
     if has_file:
         where = preflight.settle_stores(catalog, where)
@@ -250,6 +265,8 @@ class _UpdatePlanner:
             known = preflight.Rules.of(self._catalog)
             for each in created:
                 known.check(each)
+            imported = ways.settle(self._catalog, self._where)
+            self._where = dataclasses.replace(self._where, imported=imported)
         there = self._there(new)
         around = {kind: self._around(kind, *there[kind]) for kind in there}
         own = self._change(new)

@@ -21,9 +21,12 @@ from one that a killed run left behind:
 An image that is ``saving`` is left alone for the week in any case: Glance is
 busy with a connection, and changes nothing until all data is there (100 GB at
 1 MB/s take 28 hours). If nobody sends any more, Glance makes it ``queued``.
+The same goes for one that is ``uploading`` and has no size yet. One that is
+``importing`` is removed once Glance is through with it, or has given up: see
+:mod:`amiclient.glance.transfer.imports`.
 
 A run that is killed, or whose host loses power, cannot undo anything. What it
-leaves ``queued`` or ``saving`` has no data, so nothing can be won by going on
+leaves in any of these states has no data, so nothing can be won by going on
 with it, and to remove an image is something that two runs at once can do
 without harm. An image of such a run that is ``active`` is complete: it is
 reused by its content, if it is needed, and then loses the mark.
@@ -45,6 +48,7 @@ from typing import Self
 from amiclient import errors
 from amiclient.glance import client
 from amiclient.glance import model
+from amiclient.glance.transfer import imports
 from amiclient.glance.upload import request
 
 #: The property.
@@ -59,6 +63,9 @@ _LATE = datetime.timedelta(weeks=1)
 
 #: A machine id that is one; "uninitialized" is none: machine-id(5).
 _MACHINE = re.compile(r'[0-9a-f]{32}')
+
+#: States of an image that is not complete.
+_INCOMPLETE = ('queued', 'saving', 'uploading', 'importing')
 
 #: States of a process that is no more: zombie, dead; proc(5).
 _ENDED = ('Z', 'X')
@@ -129,7 +136,7 @@ class UploadRun:
         if self._is_here():
             if self._runs():
                 return False
-            if record.status != 'saving':
+            if not _is_sent(record):
                 return True
         now = datetime.datetime.now(datetime.UTC)
         late = _LATE_QUEUED if record.status == 'queued' else _LATE
@@ -154,6 +161,12 @@ class UploadRun:
             # Killed, but its parent has not asked how it ended.
             return False
         return born is None or born == self.born
+
+
+def _is_sent(record: model.ImageRecord) -> bool:
+    """Tell whether Glance may be busy with a connection."""
+    is_staged = record.status == 'uploading' and record.size is None
+    return record.status == 'saving' or is_staged
 
 
 def is_marked(record: model.ImageRecord) -> bool:
@@ -232,7 +245,7 @@ def find(
     :param but: one that is made use of.
     """
     query: dict[str, Any] = {
-        'status': 'in:queued,saving',
+        'status': f'in:{",".join(_INCOMPLETE)}',
         'os_hidden': settings.hidden,
     }
     project = settings.owner or catalog.project()
@@ -268,7 +281,11 @@ def remove(
     """
     for image in orphans:
         try:
-            if _is_orphan(catalog.get(image.id)):
+            now = catalog.get(image.id)
+            # An import goes on by itself; what it makes, nobody has verified.
+            was_left = image.status == 'importing' and is_left(now)
+            if was_left or _is_orphan(now):
+                imports.await_end(catalog, now)
                 catalog.delete(image.id)
             else:
                 LOG.warning(
@@ -286,7 +303,7 @@ def remove(
 
 def _is_orphan(image: model.ImageRecord) -> bool:
     """Tell whether an image has no data, and nobody is going to send it."""
-    return image.status in ('queued', 'saving') and is_left(image)
+    return image.status in _INCOMPLETE and is_left(image)
 
 
 def clear(

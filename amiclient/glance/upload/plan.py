@@ -6,9 +6,11 @@ Planning only reads: files first, then the cloud. What the plan says is done by
 :mod:`amiclient.glance.upload.register`.
 """
 
+from collections.abc import Sequence
 import contextlib
 import dataclasses
 import re
+from typing import TypeVar
 
 from amiclient import errors
 from amiclient.ext import layout
@@ -21,6 +23,7 @@ from amiclient.glance.upload.preflight import Rules
 from amiclient.glance.upload import request
 from amiclient.glance.upload import reuse
 from amiclient.glance.upload import root_copy
+from amiclient.glance.upload import ways
 from amiclient import locks
 from amiclient.progress import Progress
 from amiclient.rootfs import inspect
@@ -29,6 +32,8 @@ from amiclient import units
 
 #: Suffixes that say what a file is, and are no part of a name.
 _SUFFIX = re.compile(r'\.(img|image|raw|bin|ami|fs|ext[234])$', re.IGNORECASE)
+
+_S = TypeVar('_S', bound=request.Step | None)
 
 
 def plan(
@@ -119,15 +124,6 @@ def plan(
         )
     )
     told = preflight.permission(catalog, asked.settings)
-    preflight.check_quota(
-        catalog,
-        # How small it is when it is compressed, nobody knows yet.
-        [
-            1 if step.payload.pack else step.size
-            for step in (*creations, *(() if alike else (ami,)))
-        ],
-        removed=len(orphans),
-    )
     if payload.blank:
         note = (
             f'{asked.source}: an old boot sector in its first {payload.blank} '
@@ -153,7 +149,52 @@ def plan(
         widened=widened,
         marked=rules.takes_property(marks.PROPERTY),
     )
-    return _settled(planned, exact=exact, progress=progress)
+    planned = _settled(planned, exact=exact, progress=progress)
+    if not planned.creations:
+        return planned
+    certain = [
+        step
+        for step in planned.creations
+        if not (planned.alike and step is planned.ami)
+    ]
+    settings = _find_way(catalog, settings, certain, removed=len(orphans))
+    return dataclasses.replace(
+        planned,
+        ami=_by_way(planned.ami, settings),
+        kernel=_by_way(planned.kernel, settings),
+        ramdisk=_by_way(planned.ramdisk, settings),
+        settings=settings,
+    )
+
+
+def _by_way(step: _S, settings: request.Settings) -> _S:
+    """Say which way the data of an image goes."""
+    if not isinstance(step, request.Creation):
+        return step
+    return dataclasses.replace(step, way=ways.named(settings.imported))
+
+
+def _find_way(
+    catalog: client.Catalog,
+    settings: request.Settings,
+    creations: Sequence[request.Creation],
+    *,
+    removed: int,
+) -> request.Settings:
+    """Find out which way data goes, and check that there is room for it.
+
+    :param creations: what is created for certain.
+    :param removed: how many images are removed before.
+    """
+    imported = ways.settle(catalog, settings)
+    preflight.check_quota(
+        catalog,
+        # How small it is when it is compressed, nobody knows yet.
+        [1 if step.payload.pack else step.size for step in creations],
+        staged=imported == 'always',
+        removed=removed,
+    )
+    return dataclasses.replace(settings, imported=imported)
 
 
 def _settled(
@@ -206,11 +247,11 @@ def plan_part(
     if isinstance(step, request.Creation):
         told = tuple(preflight.permission(catalog, asked.settings))
         rules.check(step.new)
-        preflight.check_quota(catalog, [step.size], removed=len(orphans))
-        step = dataclasses.replace(step, adopted=adopted)
+        settings = _find_way(catalog, settings, [step], removed=len(orphans))
+        step = dataclasses.replace(_by_way(step, settings), adopted=adopted)
     return request.PartPlan(
         step,
-        asked.settings,
+        settings,
         warnings=(*step.notes, *marks.warnings(orphans), *told),
         orphans=orphans,
         marked=rules.takes_property(marks.PROPERTY),

@@ -148,11 +148,6 @@ def settle_stores(
     """
     chosen = stores.choose(catalog, settings.stores, every=settings.all_stores)
     may_copy = bool(chosen) and stores.may_copy(catalog)
-    if len(chosen) > 1 and not may_copy:
-        raise errors.CloudError(
-            'only administrators can have data copied to several stores',
-            hint='give one --store',
-        )
     return dataclasses.replace(settings, stores=chosen, may_copy=may_copy)
 
 
@@ -247,20 +242,29 @@ def namesakes(
 
 
 def check_quota(
-    catalog: client.Catalog, sizes: Sequence[int], *, removed: int = 0
+    catalog: client.Catalog,
+    sizes: Sequence[int],
+    *,
+    staged: bool = False,
+    removed: int = 0,
 ) -> None:
     """Check that new images fit into the project's quotas.
 
     :param sizes: bytes of each, in the order that they are sent in.
+    :param staged: whether they are staged, one after the other.
     :param removed: how many images are removed before.
     """
     if not sizes:
         return
-    usage = catalog.usage()
+    usage = dict(catalog.usage())
+    if not staged:
+        usage.pop('image_stage_total', None)
     # Glance adds whole MiB of each image to whole MiB of what is there.
     before, last = sum(sizes[:-1]) // _MIB, sizes[-1] // _MIB
+    stage = max(sizes) // _MIB
     for name, more, unit, hint in (
         ('image_size_total', before + last, ' MiB', _ROOM),
+        ('image_stage_total', stage, ' MiB', _PATIENCE),
         ('image_count_total', len(sizes) - removed, ' images', _ROOM),
         ('image_count_uploading', 1, ' uploads at a time', _PATIENCE),
     ):

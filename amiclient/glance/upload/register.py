@@ -21,6 +21,7 @@ from amiclient.glance import client
 from amiclient.glance import model
 from amiclient.glance import steps
 from amiclient.glance import stores
+from amiclient.glance.transfer import imports
 from amiclient.glance.transfer import upload
 from amiclient.glance.upload import marks
 from amiclient.glance.upload import preflight
@@ -126,7 +127,8 @@ def add_part(
         return request.Registered(record, reused=(record.id,))
     record = _make(step, made)
     sent = _send_one(plan.settings, step, record, proxy, progress)
-    _spread(step, sent.record, plan.settings, made)
+    if not sent.imported:
+        _spread(step, sent.record, plan.settings, made)
     changes = {'protected': True} if plan.settings.protected else {}
     record = made.finish(sent.record, changes)
     return request.Registered(record, uploaded=sent.uploaded)
@@ -239,15 +241,14 @@ def _send_one(
         cancel=cancel,
         patience=settings.patience,
     )
-    first, *others = settings.stores or (None,)
-    while True:
-        try:
-            return upload.send(transfer, first)
-        except errors.CloudError as error:
-            if not others or not settings.allow_store_failure:
-                raise
-            LOG.warning('the store %r failed: %s', first, error)
-            first, *others = others
+    return imports.send(
+        transfer,
+        noun=step.kind.noun,
+        imported=settings.imported,
+        stores=settings.stores,
+        all_must_succeed=not settings.allow_store_failure,
+        allow_conversion=settings.allow_conversion,
+    )
 
 
 def _spread(
@@ -275,14 +276,19 @@ def _send(
     if isinstance(plan.ami, request.Reuse):
         # Then its kernel and ramdisk are there, too.
         return {}
-    ami = plan.ami
+    ami, settings = plan.ami, plan.settings
     cancel = threading.Event()
 
     def send(
         step: request.Creation, cancel: threading.Event | None = None
     ) -> model.Sent:
+        nonlocal settings
         record = records[step.kind]
-        return _send_one(plan.settings, step, record, proxy, progress, cancel)
+        sent = _send_one(settings, step, record, proxy, progress, cancel)
+        if sent.imported:
+            # Nothing is gained by trying the other way again.
+            settings = dataclasses.replace(settings, imported='always')
+        return sent
 
     def send_parts(cancel: threading.Event) -> dict[model.Kind, model.Sent]:
         return {
@@ -312,5 +318,6 @@ def _send(
             if step is ami:
                 step = dataclasses.replace(ami, payload=payload)
                 sent[ami.kind] = send(step)
-            _spread(step, sent[step.kind].record, plan.settings, made)
+            if not sent[step.kind].imported:
+                _spread(step, sent[step.kind].record, plan.settings, made)
     return sent

@@ -33,8 +33,13 @@ class Settings:
     :param allow_store_failure: whether it is enough that one of them does.
     :param may_copy: whether Glance is likely to copy images to these stores;
         known in a plan.
+    :param imported: whether data is staged and imported rather than written
+        to a store: ``always``, ``never``, or ``auto`` for where it has to be.
+    :param allow_conversion: whether an import may make other data of it.
     :param reuse: whether a kernel or ramdisk that the cloud holds already is
         linked instead of sent again.
+    :param dry_run: whether nothing is going to be done: then the plan finds
+        out what is found out by doing it else.
     :param keep_failed: whether images stay when the run fails.
     :param linked: whether a kernel or ramdisk that is less visible than the
         AMI is made as visible.
@@ -49,7 +54,10 @@ class Settings:
     all_stores: bool = False
     allow_store_failure: bool = False
     may_copy: bool = False
+    imported: str = 'auto'
+    allow_conversion: bool = False
     reuse: bool = True
+    dry_run: bool = False
     keep_failed: bool = False
     linked: bool = False
     patience: retry.Patience = dataclasses.field(
@@ -141,6 +149,7 @@ class Creation:
     :param adopted: an image of the chosen id that a killed run has left; it
         becomes this one.
     :param stores: where its data is to be; none leaves it to Glance.
+    :param way: which way it goes: ``put``, ``import`` or ``put or import``.
     """
 
     action: ClassVar[str] = 'create'
@@ -151,6 +160,7 @@ class Creation:
     notes: tuple[str, ...] = ()
     adopted: model.ImageRecord | None = None
     stores: tuple[str, ...] = ()
+    way: str = ''
 
     #: What is there to be copied is reused.
     copies: ClassVar[tuple[str, ...]] = ()
@@ -174,6 +184,8 @@ class Reuse:
     """
 
     action: ClassVar[str] = 'reuse'
+    #: No data is sent.
+    way: ClassVar[None] = None
 
     kind: model.Kind
     record: model.ImageRecord

@@ -21,6 +21,7 @@ from amiclient import errors
 from amiclient.glance import client
 from amiclient.glance import model
 from amiclient.glance import steps
+from amiclient.glance.transfer import imports
 from amiclient.glance.upload import marks
 from amiclient import interrupts
 
@@ -54,6 +55,11 @@ class _Made(steps.Undoable):
             if attempt:
                 time.sleep(_PAUSE)
             try:
+                if self.confirmed and imports.await_end(
+                    catalog, catalog.get(self.id)
+                ):
+                    # That may have taken all the time.
+                    catalog = catalog.within()
                 if self.protected:
                     catalog.update(self.id, {'protected': False})
                     self.protected = False

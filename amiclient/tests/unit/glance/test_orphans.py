@@ -27,6 +27,7 @@ class MarkCase(base.TestCase):
         self.catalog.create.side_effect = records.created
         self.catalog.within.return_value = self.catalog
         self.catalog.project.return_value = 'project'
+        self.catalog.get.return_value = records.kernel()
 
     def new(self, **changes):
         return model.NewImage('vmlinuz', 'aki', 'aki', **changes)
@@ -164,7 +165,9 @@ class TestOrphans(MarkCase):
         strange = records.kernel(status='queued')
         self.assertEqual((left,), self.find(strange, left, alive))
         self.catalog.images.assert_called_once_with(
-            status='in:queued,saving', os_hidden=False, owner='project'
+            status='in:queued,saving,uploading,importing',
+            os_hidden=False,
+            owner='project',
         )
 
     def test_never_one_with_data(self) -> None:
@@ -174,7 +177,9 @@ class TestOrphans(MarkCase):
     def test_those_of_the_project_that_is_meant(self) -> None:
         self.find(owner='other', hidden=True)
         self.catalog.images.assert_called_once_with(
-            status='in:queued,saving', os_hidden=True, owner='other'
+            status='in:queued,saving,uploading,importing',
+            os_hidden=True,
+            owner='other',
         )
 
     def remove(self, *planned, **now) -> None:
