@@ -260,10 +260,11 @@ class Copies(Change):
             stores.copy(catalog, self.image, self._changed)
 
     def _delete(self, catalog: Catalog) -> None:
-        if stores.await_end(catalog, self.image.id):
+        now = catalog.get(self.image.id)
+        if stores.await_end(catalog, now):
             # That may have taken all the time.
             catalog = catalog.within()
-        now = catalog.get(self.image.id)
+            now = catalog.get(self.image.id)
         for name in self._changed:
             if name in now.stores:
                 catalog.delete_copy(self.image.id, name)

@@ -163,23 +163,24 @@ def through(catalog: Catalog, id: str) -> ImageRecord:
         pause = min(pause * 2, catalog.patience.longest, _SELDOM)
 
 
-def await_end(catalog: Catalog, id: str) -> bool:
+def await_end(catalog: Catalog, image: ImageRecord) -> bool:
     """Wait until no store is being written, before something is deleted.
 
     What is written then would stay in the store for good.
 
+    :param image: as it is now.
     :returns: whether there was something to wait for.
     :raises CloudError: if the cloud does not tell.
     """
-    if not catalog.get(id).properties.get(TASK):
+    if not image.properties.get(TASK):
         return False
     LOG.warning(
         'waiting until the cloud has written image %s: if it were deleted '
         'before, its data would stay in the store',
-        id,
+        image.id,
     )
     try:
-        through(catalog.within(math.inf), id)
+        through(catalog.within(math.inf), image.id)
     except errors.TransferError as error:
         # Glance itself may have been killed, and will never be done.
         LOG.warning('%s', error.sentence)

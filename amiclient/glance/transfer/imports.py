@@ -14,7 +14,6 @@ nobody can find it any more. So whoever deletes waits first.
 """
 
 import logging
-import math
 
 from amiclient import errors
 from amiclient.glance import answers
@@ -215,25 +214,3 @@ def _told(catalog: client.Catalog, image_id: str) -> str:
         return ''
     # A quota is told, as it is; of all else, only that there is something.
     return next((m for m in found if m and _NOTHING not in m), '')
-
-
-def await_end(catalog: client.Catalog, image: model.ImageRecord) -> bool:
-    """Wait until no store is being written, so that none keeps the data.
-
-    :param image: as it is now.
-    :returns: whether there was something to wait for.
-    :raises CloudError: if the cloud does not tell.
-    """
-    if not image.properties.get(glance_stores.TASK):
-        return False
-    LOG.warning(
-        'waiting until the cloud has imported image %s: if it were deleted '
-        'before, its data would stay in the store',
-        image.id,
-    )
-    try:
-        glance_stores.through(catalog.within(math.inf), image.id)
-    except errors.TransferError as error:
-        # Glance itself may have been killed, and will never be done.
-        LOG.warning('%s', error.sentence)
-    return True

@@ -48,7 +48,7 @@ from typing import Self
 from amiclient import errors
 from amiclient.glance import client
 from amiclient.glance import model
-from amiclient.glance.transfer import imports
+from amiclient.glance import stores
 from amiclient.glance.upload import request
 
 #: The property.
@@ -285,7 +285,7 @@ def remove(
             # An import goes on by itself; what it makes, nobody has verified.
             was_left = image.status == 'importing' and is_left(now)
             if was_left or _is_orphan(now):
-                imports.await_end(catalog, now)
+                stores.await_end(catalog, now)
                 catalog.delete(image.id)
             else:
                 LOG.warning(

@@ -187,11 +187,15 @@ def _find_way(
     :param removed: how many images are removed before.
     """
     imported = ways.settle(catalog, settings)
+    needed = 1 if settings.allow_store_failure else len(settings.stores)
+    copies = max(1, needed)
     preflight.check_quota(
         catalog,
         # How small it is when it is compressed, nobody knows yet.
         [1 if step.payload.pack else step.size for step in creations],
-        staged=imported == 'always',
+        copies=copies,
+        # Glance stages what it copies, too.
+        staged=imported == 'always' or copies > 1,
         removed=removed,
     )
     return dataclasses.replace(settings, imported=imported)

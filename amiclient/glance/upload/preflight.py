@@ -245,12 +245,15 @@ def check_quota(
     catalog: client.Catalog,
     sizes: Sequence[int],
     *,
+    copies: int = 1,
     staged: bool = False,
     removed: int = 0,
 ) -> None:
     """Check that new images fit into the project's quotas.
 
     :param sizes: bytes of each, in the order that they are sent in.
+    :param copies: how many stores are to have each. Of the last image, Glance
+        counts only what is there before it makes the others.
     :param staged: whether they are staged, one after the other.
     :param removed: how many images are removed before.
     """
@@ -261,6 +264,7 @@ def check_quota(
         usage.pop('image_stage_total', None)
     # Glance adds whole MiB of each image to whole MiB of what is there.
     before, last = sum(sizes[:-1]) // _MIB, sizes[-1] // _MIB
+    before *= copies
     stage = max(sizes) // _MIB
     for name, more, unit, hint in (
         ('image_size_total', before + last, ' MiB', _ROOM),

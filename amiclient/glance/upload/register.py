@@ -69,7 +69,7 @@ def execute(
             _look_again(plan, catalog)
         for step in plan.reuses:
             if step.copies:
-                _spread(step, step.record, plan.settings, made)
+                _spread(step, step.record, plan.settings, made, progress)
         sent = _send(plan, records, proxy, made, progress)
         records.update({kind: each.record for kind, each in sent.items()})
         _finish(plan, records, made)
@@ -123,12 +123,12 @@ def add_part(
         record = reuse.still(catalog, step.kind, step.record)
         record = marks.clear(catalog, record)
         if step.copies:
-            _spread(step, record, plan.settings, made)
+            _spread(step, record, plan.settings, made, progress)
         return request.Registered(record, reused=(record.id,))
     record = _make(step, made)
     sent = _send_one(plan.settings, step, record, proxy, progress)
     if not sent.imported:
-        _spread(step, sent.record, plan.settings, made)
+        _spread(step, sent.record, plan.settings, made, progress)
     changes = {'protected': True} if plan.settings.protected else {}
     record = made.finish(sent.record, changes)
     return request.Registered(record, uploaded=sent.uploaded)
@@ -256,13 +256,18 @@ def _spread(
     record: model.ImageRecord,
     settings: request.Settings,
     made: transaction.Transaction,
+    progress: Progress,
 ) -> None:
     """Have an image copied to the stores that it is not in, if any."""
     if stores.lacking(record, settings.stores):
-        must = not settings.allow_store_failure
-        made.carry_out(
-            steps.Copies(step.kind, record, settings.stores, all_must=must)
+        copies = steps.Copies(
+            step.kind,
+            record,
+            settings.stores,
+            all_must=not settings.allow_store_failure,
+            progress=progress,
         )
+        made.carry_out(copies)
 
 
 def _send(
@@ -319,5 +324,7 @@ def _send(
                 step = dataclasses.replace(ami, payload=payload)
                 sent[ami.kind] = send(step)
             if not sent[step.kind].imported:
-                _spread(step, sent[step.kind].record, plan.settings, made)
+                _spread(
+                    step, sent[step.kind].record, plan.settings, made, progress
+                )
     return sent

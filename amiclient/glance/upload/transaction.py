@@ -21,7 +21,7 @@ from amiclient import errors
 from amiclient.glance import client
 from amiclient.glance import model
 from amiclient.glance import steps
-from amiclient.glance.transfer import imports
+from amiclient.glance import stores
 from amiclient.glance.upload import marks
 from amiclient import interrupts
 
@@ -55,7 +55,7 @@ class _Made(steps.Undoable):
             if attempt:
                 time.sleep(_PAUSE)
             try:
-                if self.confirmed and imports.await_end(
+                if self.confirmed and stores.await_end(
                     catalog, catalog.get(self.id)
                 ):
                     # That may have taken all the time.

@@ -210,4 +210,5 @@ class TestRules(base.TestCase):
             for name in dir(case)
         ]
         tests.append('bad-link')  # test_a_link_that_is_no_id
+        tests.append('fewer-stores')  # test_stores
         self.assertEqual(set(), context.RECORDS.keys() - set(tests))

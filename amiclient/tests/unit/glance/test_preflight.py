@@ -22,14 +22,20 @@ MIB = 1 << 20
 
 
 class TestQuota(base.TestCase):
-    def check(self, sizes, *, removed=0, **usage) -> str | None:
+    def check(self, sizes, *, removed=0, copies=1, **usage) -> str | None:
         cloud = mock.create_autospec(client.Catalog, instance=True)
         cloud.usage.return_value = {
             name: {'usage': used, 'limit': limit}
             for name, (used, limit) in usage.items()
         }
         try:
-            preflight.check_quota(cloud, sizes, removed=removed)
+            preflight.check_quota(
+                cloud,
+                sizes,
+                copies=copies,
+                staged=copies > 1,
+                removed=removed,
+            )
         except errors.CloudError as error:
             cloud.create.assert_not_called()
             return str(error)
@@ -43,6 +49,17 @@ class TestQuota(base.TestCase):
             text,
         )
         self.assertIn('ask for more quota', text)
+
+    def test_several_stores(self) -> None:
+        sizes = [2 * MIB, 3 * MIB]
+        self.assertIsNone(
+            self.check(sizes, copies=3, image_size_total=(1, 10))
+        )
+        text = self.check(sizes, copies=3, image_size_total=(2, 10))
+        self.assertIn('2 are used, and this upload needs 9', text)
+        text = self.check(sizes, copies=2, image_stage_total=(1, 3))
+        self.assertIn('image_stage_total is 3 MiB', text)
+        self.assertIsNone(self.check(sizes, image_stage_total=(1, 3)))
 
     def test_never_refused_for_rounding(self) -> None:
         # Glance counts whole MiB of each image.
