@@ -157,6 +157,16 @@ def about(subject: object) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def about_cloud(title: str) -> Iterator[None]:
+    """Name the cloud, one of several, in errors that do not know it."""
+    try:
+        yield
+    except AmiError as error:
+        error.subject = error.subject or title
+        raise
+
+
+@contextlib.contextmanager
 def renamed(private: object, name: object) -> Iterator[None]:
     """Have errors call a file what the user calls it."""
     try:

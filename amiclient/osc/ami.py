@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import typing
 
+from amiclient.osc import clouds
 from amiclient.osc import command
 from amiclient.osc import filters
 from amiclient.osc import options
@@ -14,6 +15,7 @@ from amiclient.osc import sources
 
 if typing.TYPE_CHECKING:
     from amiclient.glance.upload import request
+    from amiclient.glance.verify import elsewhere
     from amiclient.source import bundle
 
 
@@ -23,7 +25,9 @@ class UploadAmi(command.ShowOne):
     The source is not changed: a shrunk copy of it is uploaded. Afterwards all
     three images are complete, linked and verified. If the upload fails, the
     images that it created are removed. With --dry-run, the output has the
-    same columns and a list of the images; the status is "planned".
+    same columns and a list of the images; the status is "planned". With
+    --to-region and --to-cloud, the output has a list of the copies. If one of
+    them fails, the upload is kept, and the exit status is 1.
     """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
@@ -67,6 +71,9 @@ class UploadAmi(command.ShowOne):
             ' (default: that of a saved AMI, or 0)',
         )
         options.add(parser, {'--linked': linked} | minimums)
+        clouds.add(
+            parser, 'to-', 'When the upload is complete, copy the AMI to'
+        )
         work = options.work_directory(
             'the shrunk copy',
             'the first of $TMPDIR, /var/tmp, the directory of the source and '
@@ -78,6 +85,8 @@ class UploadAmi(command.ShowOne):
         options.add(parser, options.DRY_RUN | options.PROGRESS)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
+        from amiclient.glance.change import copy
+        from amiclient.glance import places
         from amiclient.glance.upload import plan
         from amiclient.glance.upload import register
         from amiclient.glance.upload import request
@@ -86,8 +95,17 @@ class UploadAmi(command.ShowOne):
         sources.refuse_nameless(
             parsed_args.source, '--name NAME', parsed_args.name
         )
-        proxy, watch = self.proxy(), self.watch(parsed_args)
-        with sources.triple(parsed_args, watch, is_described=True) as source:
+        here, watch = (
+            places.CloudPlace('', '', self.proxy()),
+            self.watch(parsed_args),
+        )
+        lost: list[str] = []
+        with (
+            clouds.opened(
+                self, parsed_args, source=here, lost=lost
+            ) as targets,
+            sources.triple(parsed_args, watch, is_described=True) as source,
+        ):
             wanted = request.adopt(self._request(parsed_args, source), source)
             planned = plan.plan(
                 wanted,
@@ -97,9 +115,24 @@ class UploadAmi(command.ShowOne):
             )
             self.warn((*source.notes, *planned.warnings))
             if parsed_args.dry_run:
-                return columns.planned(planned.steps)
-            triple = register.execute(planned, proxy, progress=watch)
-        return columns.uploaded(triple.ami, triple.uploaded, triple.reused)
+                return columns.with_copies(
+                    columns.planned(planned.steps),
+                    copy.planned(targets, lost),
+                )
+            triple = register.execute(planned, here.proxy, progress=watch)
+            copied = copy.uploaded(
+                triple.ami,
+                wanted.settings,
+                here,
+                targets,
+                lost,
+                progress=watch,
+            )
+        self.failed = copy.failed(copied)
+        return columns.with_copies(
+            columns.uploaded(triple.ami, triple.uploaded, triple.reused),
+            copied,
+        )
 
     def _request(
         self, parsed_args: argparse.Namespace, source: bundle.Source
@@ -135,7 +168,8 @@ class ListAmi(command.Lister):
     With --check, the column Health shows the worst problem of each AMI and of
     its links, like "openstack ami verify". Members are not checked: that
     would need one more request for each image. Images that should link to a
-    kernel, but do not, are listed as well.
+    kernel, but do not, are listed as well. With --region and --cloud,
+    there is a column for each of them: "same", "missing", or what differs.
     """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
@@ -152,6 +186,7 @@ class ListAmi(command.Lister):
                 'when they were created. Hidden images are listed, too',
             },
         )
+        clouds.add(parser, '', 'Show whether the same AMI is in')
         filters.add(parser)
         options.add(parser, options.NETWORK)
 
@@ -169,18 +204,31 @@ class ListAmi(command.Lister):
             'a family is listed as a whole, the newest version first',
             hint=f'use --property ami_family={family} instead of --family',
         )
+        others = self._others(parsed_args)
         found = links.list_amis(
             cloud,
             filters.query(parsed_args, cloud, self.project_id(parsed_args)),
             family=family,
             limit=parsed_args.limit,
             marker=filters.marker(parsed_args, cloud),
-            resolve=long or check,
+            # Kernels and ramdisks are compared, too.
+            resolve=long or check or bool(others),
             broken=check,
         )
         checked = rules.reports(cloud, found, check=check)
-        shown = columns.amis(long=long, check=check, family=bool(family))
+        shown = columns.amis(
+            long=long, check=check, family=bool(family), elsewhere=others
+        )
         return columns.many(shown, checked)
+
+    def _others(
+        self, parsed_args: argparse.Namespace
+    ) -> list[elsewhere.Elsewhere]:
+        from amiclient.glance.verify import elsewhere
+
+        patience = options.patience(parsed_args)
+        with clouds.opened(self, parsed_args) as places:
+            return [elsewhere.Elsewhere.of_all(p, patience) for p in places]
 
 
 class ShowAmi(command.ShowOne):
@@ -223,12 +271,8 @@ class SaveAmi(command.ShowOne):
         options.add(
             parser,
             options.image('Image to save')
-            | {
-                '--directory <directory>': directory,
-                '--keep-hardware': 'Keep the hardware properties that Nova '
-                'set in a snapshot, such as hw_machine_type (default: leave '
-                'them out)',
-            },
+            | {'--directory <directory>': directory}
+            | options.KEEP_HARDWARE,
         )
         # cliff has --format as another name of -f, which is left as it is.
         group = parser.add_argument_group(

@@ -19,8 +19,10 @@ from osc_lib.cli import format_columns
 from amiclient import units
 
 if typing.TYPE_CHECKING:
+    from amiclient.glance.change import copy
     from amiclient.glance import model
     from amiclient.glance.upload import request
+    from amiclient.glance.verify import elsewhere
     from amiclient.osc import command
 
     _Column = cliff_columns.FormattableColumn
@@ -302,10 +304,17 @@ def _built(image: model.ImageRecord) -> Any:
     return _raw(versions.built(image))
 
 
-def amis(*, long: bool, check: bool, family: bool = False) -> Table:
+def amis(
+    *,
+    long: bool,
+    check: bool,
+    family: bool = False,
+    elsewhere: Sequence[elsewhere.Elsewhere] = (),
+) -> Table:
     """Choose the columns of a list of AMIs.
 
     :param family: whether they are versions of one.
+    :param elsewhere: other places, each of which gets a column.
     """
     of_versions: dict[str, str | tuple[str, Callable[[Any], Any]]] = {
         'Version': 'ami.image.properties.ami_version',
@@ -330,7 +339,15 @@ def amis(*, long: bool, check: bool, family: bool = False) -> Table:
         found |= {header: f'ami.{path}' for header, path in _LISTED.items()}
     if check:
         found['Health'] = ('found', Health.of(FINDING))
+    for other in elsewhere:
+        place = other.place
+        header = f'{place.kind.capitalize()} {place.name}'
+        found[header] = ('ami', _judged_by(other))
     return found
+
+
+def _judged_by(other: elsewhere.Elsewhere) -> Callable[[Any], str]:
+    return lambda ami: str(other.judge(ami))
 
 
 _USER = _named('id', 'name')
@@ -415,6 +432,42 @@ STEP: Table = {
     'copies': ('copies', list),
     'way': 'way',
 }
+
+
+#: What became of each target of a copy.
+COPIED = _named(
+    'target', 'status', 'id', 'kernel_id', 'ramdisk_id', 'way', 'sent',
+    'reused',
+)  # fmt: skip
+
+
+def copied(
+    results: Sequence[copy.CopyResult], *, dry_run: bool
+) -> command.Result:
+    """Make the result of a copy: a row for each target."""
+    plan: Table = {'plan': ('plan', Steps.of(STEP))} if dry_run else {}
+    return many({**COPIED, **plan}, results)
+
+
+class CopyLines(_Lines):
+    """What became of each target of a copy."""
+
+    @staticmethod
+    def line(row: dict[str, Any]) -> str:
+        return ' '.join(
+            filter(None, (row['target'], row['status'], row['id']))
+        )
+
+
+def with_copies(
+    result: command.Result, copies: Sequence[copy.CopyResult]
+) -> command.Result:
+    """Add what became of the copies of what was uploaded, if there are any."""
+    headers, cells = result
+    if not copies:
+        return result
+    table: Table = {**COPIED, 'reused': ('reused', list)}
+    return (*headers, 'copies'), (*cells, CopyLines(rows(table, copies)))
 
 
 def uploaded(

@@ -173,14 +173,19 @@ def _set_timeout(manager: typing.Any, seconds: float | None) -> None:
             sessions.bound(session).timeout = seconds
 
 
-def _image_service(sdk: connection.Connection) -> _proxy.Proxy:
-    """Find the image service, and say where and why if there is none."""
+def image_service(sdk: connection.Connection) -> _proxy.Proxy:
+    """Find the image service, and say where and why if there is none.
+
+    :raises CloudError: if there is no image service of version 2.
+    """
+    from openstack.image.v2 import _proxy
+
     from amiclient.glance import http_errors
 
     with http_errors.understood('asking for the image service'):
         try:
             with _quiet():
-                return typing.cast('_proxy.Proxy', sdk.image)
+                found = sdk.image
         except (
             sdk_exceptions.NotSupported,
             sdk_exceptions.ServiceDiscoveryException,
@@ -193,6 +198,12 @@ def _image_service(sdk: connection.Connection) -> _proxy.Proxy:
                 f'no image service answers at {where}',
                 hint='check the endpoint, and that the service is up',
             ) from error
+    # openstacksdk can tell a version from another since 4.5.
+    if not isinstance(found, _proxy.Proxy):
+        raise sdk_exceptions.SDKException(
+            'version 2 of the image service is needed'
+        )
+    return found
 
 
 def _probe(sdk: connection.Connection, where: str | None) -> None:
@@ -313,15 +324,7 @@ class _Base(command.Command):
 
         :raises CloudError: if there is no image service of version 2.
         """
-        from openstack.image.v2 import _proxy
-
-        image = _image_service(self.app.client_manager.sdk_connection)
-        # openstacksdk can tell a version from another since 4.5.
-        if not isinstance(image, _proxy.Proxy):
-            raise sdk_exceptions.SDKException(
-                'version 2 of the image service is needed'
-            )
-        return image
+        return image_service(self.app.client_manager.sdk_connection)
 
     def catalog(self, parsed_args: argparse.Namespace) -> Catalog:
         """Get Glance's images, as patiently as the user's options say."""

@@ -84,6 +84,11 @@ PROGRESS: Options = {
     'if stderr is not a terminal)'
 }
 
+KEEP_HARDWARE: Options = {
+    '--keep-hardware': 'Keep the hardware properties that Nova set in a '
+    'snapshot, such as hw_machine_type (default: leave them out)'
+}
+
 #: How patient a command is with the network: see :func:`patience`.
 NETWORK: Options = {
     '--retries <number>': 'Number of retries after a network or server error '

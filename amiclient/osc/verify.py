@@ -8,6 +8,7 @@ import argparse
 from collections.abc import Iterable
 import typing
 
+from amiclient.osc import clouds
 from amiclient.osc import command
 from amiclient.osc import options
 from amiclient.osc import sources
@@ -68,6 +69,7 @@ class VerifyAmi(Check):
                 'ramdisk are compared if the source has them',
             },
         )
+        clouds.add(parser, 'against-', 'Check that the same AMI is in')
         options.add(parser, sources.TAKING | sources.PLATFORM | sources.FIX)
         # Given without a source, its headroom would have no effect.
         options.add_shrink(parser, upload=True)
@@ -79,15 +81,17 @@ class VerifyAmi(Check):
         from amiclient.glance.verify import verify
 
         findings.refuse_unknown(parsed_args.ignore, verify.RULES)
-        request = options.fill(
-            verify.VerifyRequest,
-            parsed_args,
-            is_deep=parsed_args.deep,
-            local=self._local(parsed_args),
-            patience=options.patience(parsed_args),
-        )
-        watch = self.watch(parsed_args)
-        found = verify.run(request, self.proxy(), progress=watch)
+        local, watch = self._local(parsed_args), self.watch(parsed_args)
+        with clouds.opened(self, parsed_args) as elsewhere:
+            request = options.fill(
+                verify.VerifyRequest,
+                parsed_args,
+                is_deep=parsed_args.deep,
+                local=local,
+                elsewhere=elsewhere,
+                patience=options.patience(parsed_args),
+            )
+            found = verify.run(request, self.proxy(), progress=watch)
         return self.result(parsed_args, found)
 
     def _local(self, parsed_args: argparse.Namespace) -> against.Local | None:

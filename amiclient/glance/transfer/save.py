@@ -345,11 +345,6 @@ def _add(error: BaseException, words: str) -> None:
 def _part(
     record: model.ImageRecord, file: str, sha512: str, *, keep: bool
 ) -> manifests.ManifestPart:
-    properties = manifests.travelling(record.properties)
-    if record.is_snapshot and not keep:
-        for name, value in _BY_NOVA.items():
-            if value in (None, properties.get(name)):
-                properties.pop(name, None)
     return manifests.ManifestPart(
         file=file,
         size=download.check(record),
@@ -364,8 +359,23 @@ def _part(
         protected=record.protected,
         hidden=record.hidden,
         tags=tuple(sorted(record.tags)),
-        properties=properties,
+        properties=travelling(record, keep_hardware=keep),
     )
+
+
+def travelling(
+    record: model.ImageRecord, *, keep_hardware: bool
+) -> dict[str, str]:
+    """Pick the properties that an image is to have elsewhere.
+
+    :param keep_hardware: whether to keep what Nova set in a snapshot.
+    """
+    properties = manifests.travelling(record.properties)
+    if record.is_snapshot and not keep_hardware:
+        for name, value in _BY_NOVA.items():
+            if value in (None, properties.get(name)):
+                properties.pop(name, None)
+    return properties
 
 
 def _write(path: pathlib.Path, data: bytes) -> None:

@@ -55,6 +55,14 @@ DATA: Mapping[str, Severity] = {
 }
 
 
+#: What other regions and clouds tell.
+ELSEWHERE: Mapping[str, Severity] = {
+    'copy-differs': 'error',
+    'copy-missing': 'error',
+    'copy-same': 'note',
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Viewer:
     """Who wants to know: remedies are for them.
@@ -149,7 +157,7 @@ class Context:
             remedy = None
         elif advice:
             message += f'; {advice}'
-        severity = severity or {**RECORDS, **DATA}[rule]
+        severity = severity or {**RECORDS, **DATA, **ELSEWHERE}[rule]
         return Finding(severity, rule, message, remedy, kind.noun)
 
     def _refusal(self, kind: Kind, image: ImageRecord) -> str:

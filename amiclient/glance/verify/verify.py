@@ -19,11 +19,13 @@ from amiclient.glance import client
 from amiclient.glance import links
 from amiclient.glance import model
 from amiclient.glance.model import Kind
+from amiclient.glance import places
 from amiclient.glance import retry
 from amiclient.glance.transfer import ranges
 from amiclient.glance.verify import against
 from amiclient.glance.verify import context
 from amiclient.glance.verify import deep
+from amiclient.glance.verify import elsewhere
 from amiclient.glance.verify import rules
 from amiclient.progress import Progress
 from amiclient.rootfs import boot_extract
@@ -42,7 +44,12 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 #: All rules, and so what ``--ignore`` takes.
-RULES = deep.CHECKS | context.RECORDS.keys() | context.DATA.keys()
+RULES = (
+    deep.CHECKS
+    | context.RECORDS.keys()
+    | context.DATA.keys()
+    | context.ELSEWHERE.keys()
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +59,7 @@ class VerifyRequest:
     :param ami: a name or id.
     :param is_deep: whether to fetch the data and look at it.
     :param local: what to compare it with.
+    :param elsewhere: other regions and clouds that are to have it, too.
     :param work_directory: for what is fetched, and for copies; None for
         the usual ones.
     """
@@ -59,6 +67,7 @@ class VerifyRequest:
     ami: str
     is_deep: bool = False
     local: against.Local | None = None
+    elsewhere: tuple[places.CloudPlace, ...] = ()
     work_directory: pathlib.Path | None = None
     patience: retry.Patience = dataclasses.field(
         default_factory=retry.Patience
@@ -79,6 +88,7 @@ def run(
     catalog = client.Catalog(proxy, patience=request.patience)
     known = rules.gather(catalog, links.show(catalog, request.ami))
     found = list(rules.examine(known))
+    found += elsewhere.find(known, request.elsewhere, request.patience)
     if not request.is_deep and request.local is None:
         told = {(finding.rule, finding.about) for finding in found}
         near = deep.peek(known, ranges.Reading(proxy, request.patience))

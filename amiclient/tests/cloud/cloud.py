@@ -7,7 +7,7 @@ runs with the interpreter that runs this module. The functional tests use it
 as a fixture (:class:`amiclient.tests.cloud.fixture.EmbeddedCloud`); on the
 command line it is::
 
-    python -m amiclient.tests.cloud start [--regions 2] DIRECTORY
+    python -m amiclient.tests.cloud start [--regions N] DIRECTORY
     python -m amiclient.tests.cloud stop DIRECTORY
     python -m amiclient.tests.cloud run [DIRECTORY] -- COMMAND ...
 
@@ -466,7 +466,7 @@ def main() -> int:
             nargs='?' if name == 'run' else None,
         )
         if name == 'start':
-            action.add_argument('--regions', type=int, choices=(1, 2))
+            action.add_argument('--regions', type=int, choices=(1, 2, 3))
     # argparse would take the command's first word for the directory.
     words, command = sys.argv[1:], []
     if '--' in words:

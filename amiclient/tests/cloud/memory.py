@@ -217,14 +217,21 @@ class Glance:
 
     def _listed(self, query: dict[str, str]) -> Iterator[dict[str, Any]]:
         hidden = query.pop('os_hidden', 'false') == 'true'
+        least = int(query.pop('size_min', 0))
+        most = int(query.pop('size_max', 2**63))
         wanted = {
             name: value.removeprefix('in:').split(',')
             for name, value in query.items()
             if name not in _ORDER
         }
         for image in self.images.values():
-            if image['os_hidden'] == hidden and all(
-                image.get(name) in values for name, values in wanted.items()
+            if (
+                image['os_hidden'] == hidden
+                and least <= (image['size'] or 0) <= most
+                and all(
+                    image.get(name) in values
+                    for name, values in wanted.items()
+                )
             ):
                 yield image
 

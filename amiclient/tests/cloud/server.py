@@ -7,7 +7,7 @@ server, in the interpreter where Keystone and Glance are installed::
 
     python -m amiclient.tests.cloud.server keystone|glance DIRECTORY [--make]
 
-A cloud may have a Glance in each of two regions: the second is ``glance2``.
+A cloud may have a Glance in each of several regions: ``glance2`` and so on.
 """
 
 import argparse
@@ -29,7 +29,10 @@ from amiclient.tests.cloud import extras
 _WORKERS = {'keystone': (1, 96), 'glance': (2, 24), 'barbican': (1, 8)}
 
 #: The servers of Glance, and the region of each.
-REGIONS = {'glance': 'RegionOne', 'glance2': 'RegionTwo'}
+REGIONS = {
+    f'glance{number}': f'Region{name}'
+    for number, name in (('', 'One'), (2, 'Two'), (3, 'Three'))
+}
 
 #: What takes long to import, and is to be imported once only: before the
 #: process forks. Not Glance itself, which looks whether uWSGI is there.
@@ -230,9 +233,9 @@ class Options:
     """What a cloud has beside a Keystone and a Glance with two file stores.
 
     :param name: tells apart clouds that are alike otherwise.
-    :param regions: how many regions, each with a Glance: 1 or 2.
+    :param regions: how many regions, each with a Glance: 1 to 3.
     :param limits: quotas of each project, by Glance's names.
-    :param methods: import methods; two regions have `glance-download`, too.
+    :param methods: import methods; regions have `glance-download`, too.
     :param filtered: whether imports may read as little as by default.
     :param read_only: whether there is a store ``mirror`` that only reads.
     :param plugins: what an import goes through: ``image_decompression``.

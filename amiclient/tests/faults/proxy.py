@@ -109,6 +109,7 @@ class Exchange(http.server.BaseHTTPRequestHandler):
                 raise ConnectionAbortedError
             wanted -= len(chunk)
             self.length -= len(chunk)
+            self.server.proxy.carried += len(chunk)
             yield chunk
 
     def read(self, count: int | None = None) -> bytes:
@@ -123,11 +124,14 @@ class Exchange(http.server.BaseHTTPRequestHandler):
         :param length: what to claim of the body; None for the truth.
         :param changes: headers to change, or to leave out.
         """
+        # A client that knows it for a proxy names the server itself.
+        parts = urllib.parse.urlsplit(self.path)
         connection = http.client.HTTPConnection(
-            self.server.proxy.upstream, timeout=_LATE
+            parts.netloc or self.server.proxy.upstream, timeout=_LATE
         )
+        path = parts._replace(scheme='', netloc='').geturl()
         connection.putrequest(
-            self.command, self.path, skip_host=True, skip_accept_encoding=True
+            self.command, path, skip_host=True, skip_accept_encoding=True
         )
         headers = {
             k: v for k, v in self.headers.items() if k.lower() not in _HOP
@@ -187,6 +191,7 @@ class Exchange(http.server.BaseHTTPRequestHandler):
 
     def say(self, answer: Answer) -> None:
         """Answer the client."""
+        self.server.proxy.carried += len(answer.body)
         self.send_response_only(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
@@ -278,6 +283,8 @@ class Proxy(fixtures.Fixture):
     def __init__(self, server: str, certificate: str | None = None) -> None:
         self.upstream = urllib.parse.urlsplit(server).netloc
         self.seen: list[Seen] = []
+        #: Bytes of all bodies, both ways.
+        self.carried = 0
         #: Tokens that are not to be taken any more.
         self.revoked: set[str] = set()
         #: Set when what was held is to be let go.

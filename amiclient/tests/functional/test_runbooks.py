@@ -15,6 +15,7 @@ import time
 
 import amiclient
 from amiclient import process
+from amiclient.tests.cloud import cloud
 from amiclient.tests.cloud import forkserver as openstack_server
 from amiclient.tests.disks import guest
 from amiclient.tests.faults import stuck
@@ -32,7 +33,7 @@ _LATE = 120
 _KEPT = ('AMICLIENT_SLOW_TESTS', 'VIRTUAL_ENV')
 
 
-class TestRunbooks(base.TestCase):
+class RunbookCase(base.TestCase):
     def run_page(self, name: str) -> None:
         """Execute a page, in an empty directory."""
         slow = 'AMICLIENT_SLOW_TESTS' in os.environ
@@ -171,11 +172,21 @@ class TestRunbooks(base.TestCase):
         path.write_text(json.dumps({'clouds': known}))
         return path
 
+
+class TestRegions(RunbookCase):
+    options = cloud.Options(regions=3)
+
+    def test_three_regions(self) -> None:
+        self.run_page('howto/three-regions')
+
+
+class TestRunbooks(RunbookCase):
     def test_each_page_has_a_test(self) -> None:
+        tests = {*dir(self), *dir(TestRegions)}
         for path in (_PAGES / 'howto').glob('*.rst'):
             if path.stem != 'index':
                 name = path.stem.replace('-', '_')
-                self.assertTrue(hasattr(self, f'test_{name}'), path)
+                self.assertIn(f'test_{name}', tests)
 
     def test_debootstrap(self) -> None:
         self.run_page('howto/debootstrap')

@@ -49,7 +49,7 @@ class TestRelay(base.TestCase):
     def assertSent(self, here: Any, ranges: int = 0, asked: int = 1) -> None:
         """It is there, and so much was asked for."""
         sent = self.send(here)
-        self.assertTrue(self.there.data == self.data)
+        self.assertTrue(self.there.data == self.data, 'other bytes')
         self.assertEqual(sent.sha512, here.record.hash_value)
         self.assertEqual(SIZE, sent.uploaded)
         self.assertEqual([('Copying', SIZE)], self.watcher.tasks)
@@ -92,7 +92,7 @@ class TestRelay(base.TestCase):
         here = self.here()
         self.there.way.rule(actions.reset(0.5), method='PUT', path='/file$')
         self.send(here)
-        self.assertTrue(self.there.data == self.data)
+        self.assertTrue(self.there.data == self.data, 'other bytes')
         self.assertEqual(2, len(here.asked))
         self.assertEqual(1, self.watcher.restarts)
 

@@ -5,6 +5,7 @@
 import dataclasses
 
 from amiclient.boot import run
+from amiclient.glance.change import copy_plan
 from amiclient.glance.change import update
 from amiclient.glance.transfer import save
 from amiclient.glance.upload import request
@@ -12,6 +13,7 @@ from amiclient.glance.verify.verify import VerifyRequest
 from amiclient.osc import ami
 from amiclient.osc import ami_change
 from amiclient.osc import boot
+from amiclient.osc import copy
 from amiclient.osc import local
 from amiclient.osc import options
 from amiclient.osc import verify
@@ -41,6 +43,7 @@ _FILLED = (
         {'ask_secret', 'home', 'is_described', 'options', 'report'},
     ),
     (ami_change.SetAmi, update.ChangeRequest, {'patience'}),
+    (copy.CopyAmi, copy_plan.CopyRequest, {'settings'}),
     (boot.BootImage, run.BootRequest, set()),
     (
         local.BuildImage,
@@ -52,7 +55,7 @@ _FILLED = (
     (
         verify.VerifyAmi,
         VerifyRequest,
-        {'is_deep', 'local', 'patience'},
+        {'elsewhere', 'is_deep', 'local', 'patience'},
     ),
 )
 
