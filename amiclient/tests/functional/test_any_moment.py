@@ -23,7 +23,7 @@ from amiclient.tests.unit.ext import shrinking
 _MIB = 2**20
 
 #: Bytes of the filesystem, and of the data in it.
-_SIZE, _DATA = 12 * _MIB, _MIB
+_SIZE, _DATA = 6 * _MIB, _MIB // 4
 
 #: Moments over the whole run of a shrink, and of an upload.
 _COUNT = 100

@@ -291,6 +291,16 @@ class TestHouse(base.TestCase):
             sorted(found - whole),
         )
 
+    def test_clouds_of_another_kind(self) -> None:
+        """One worker starts each: the tests of their modules stay together."""
+        text = (_PACKAGE.parent / '.stestr.conf').read_text()
+        (pattern,) = re.findall('^group_regex=(.*)$', text, re.MULTILINE)
+        for path in (_PACKAGE / 'tests' / 'functional').glob('test_*.py'):
+            if '\n    options = cloud.Options(' in path.read_text():
+                module = f'amiclient.tests.functional.{path.stem}.'
+                found = re.match(pattern, f'{module}TestThat.test_it')
+                self.assertEqual(module, found and found[0], pattern)
+
     def test_the_test(self) -> None:
         tree = ast.parse(
             'import openstack.image\n'

@@ -107,8 +107,9 @@ class TestTaking(base.TestCase):
             self.assertEqual(image, kernel)
             self.assertIn('was unpacked', notes)
         # QEMU unpacks that one.
-        kernel, _, notes = self.taken({directory: gzip.compress(image)})
-        self.assertEqual(gzip.compress(image), kernel)
+        packed = gzip.compress(image)
+        kernel, _, notes = self.taken({directory: packed})
+        self.assertEqual(packed, kernel)
         self.assertNotIn('unpacked', notes)
 
     def test_kernel_that_cannot_be_unpacked(self) -> None:
