@@ -296,10 +296,14 @@ class TestHouse(base.TestCase):
         text = (_PACKAGE.parent / '.stestr.conf').read_text()
         (pattern,) = re.findall('^group_regex=(.*)$', text, re.MULTILINE)
         for path in (_PACKAGE / 'tests' / 'functional').glob('test_*.py'):
-            if '\n    options = cloud.Options(' in path.read_text():
-                module = f'amiclient.tests.functional.{path.stem}.'
-                found = re.match(pattern, f'{module}TestThat.test_it')
-                self.assertEqual(module, found and found[0], pattern)
+            found = re.findall(
+                r'^class (\w+)\(.*:\n(?:.+\n)*?    options = cloud\.Options\(',
+                path.read_text(),
+                re.MULTILINE,
+            )
+            for name in found:
+                test = f'amiclient.tests.functional.{path.stem}.{name}.test_it'
+                self.assertTrue(re.match(pattern, test), test)
 
     def test_the_test(self) -> None:
         tree = ast.parse(
