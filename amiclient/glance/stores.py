@@ -14,6 +14,7 @@ import math
 import time
 
 from amiclient import errors
+from amiclient.glance import answers
 from amiclient.glance.client import Catalog
 from amiclient.glance.model import ImageRecord
 from amiclient.glance.model import ImageStore
@@ -30,7 +31,7 @@ TASK = 'os_glance_import_task'
 _WRITING = 'os_glance_importing_to_stores'
 
 #: Bytes that a store takes in a second, at least.
-_SLOWEST = 1 << 20
+SLOWEST = 1 << 20
 
 #: Seconds between two looks at what goes on, at most: somebody waits for it.
 _SELDOM = 2.0
@@ -145,12 +146,12 @@ def through(catalog: Catalog, id: str) -> ImageRecord:
     pause, last, begin = catalog.patience.poll, '', time.monotonic()
     while True:
         image = catalog.get(id)
-        if not image.properties.get(TASK):
+        if not image.properties.get(TASK) or _is_given_up(catalog, image):
             return image
         state = image.properties.get(_WRITING) or ''
         if state != last:
             last, begin = state, time.monotonic()
-        patience = catalog.patience.settle + (image.size or 0) / _SLOWEST
+        patience = catalog.patience.settle + (image.size or 0) / SLOWEST
         waited = time.monotonic() - begin
         # Where the time is limited, a last look came at the limit.
         if waited > patience or not catalog.clock.left(1):
@@ -161,6 +162,29 @@ def through(catalog: Catalog, id: str) -> ImageRecord:
             )
         catalog.clock.sleep(pause)
         pause = min(pause * 2, catalog.patience.longest, _SELDOM)
+
+
+def _is_given_up(catalog: Catalog, image: ImageRecord) -> bool:
+    """Tell whether Glance will never be through with an image.
+
+    If the data of ``glance-download`` gets to no store, what is to undo the
+    import fails itself (base_download.py in glance/async_/flows): the image
+    is ``queued``, as it is while data comes, and names its task for good.
+    """
+    if image.status != 'queued':
+        return False
+    doing = f'asking what became of image {image.id}'
+    try:
+        answer = catalog.once('GET', f'/images/{image.id}/tasks', doing)
+        tasks = answers.read(answer, 'a list of tasks', doing)
+        return any(
+            task.text('id') == image.properties[TASK]
+            and task.text('status') == 'failure'
+            for task in tasks.objects('tasks', 'a task')
+        )
+    except errors.CloudError:
+        # Then only time can tell.
+        return False
 
 
 def await_end(catalog: Catalog, image: ImageRecord) -> bool:

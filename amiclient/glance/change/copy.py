@@ -297,7 +297,7 @@ class _Work:
         :returns: the image, verified, and the bytes that were sent from here.
         """
         if self._region is not None:
-            found = self._fetched(step, record, catalog, share)
+            found = self._fetched(step, record, catalog, share, cancel)
             if found is not None:
                 self._way = self._way or copy_plan.FETCH
                 share.advance(step.size)
@@ -324,14 +324,20 @@ class _Work:
         record: model.ImageRecord,
         catalog: client.Catalog,
         share: '_ShareOfBar',
+        cancel: threading.Event,
     ) -> model.ImageRecord | None:
         """Have the target fetch the data of one image itself.
 
         :returns: the image, verified; None if it has to be sent from here.
         """
+        patience = self._asked.settings.patience
+        # It may come slowly, and how much has come, Glance does not tell.
+        slow = dataclasses.replace(
+            patience, settle=patience.settle + step.size / stores.SLOWEST
+        )
         try:
             found = imports.run(
-                catalog,
+                self.target.catalog(slow, cancel),
                 record.id,
                 copy_plan.FETCH,
                 noun=step.kind.noun,

@@ -105,6 +105,8 @@ class Glance:
         #: succeed, and where they were before: by their ids. Each look finds
         #: one more store done.
         self.copying: dict[str, tuple[list[str], bool, str]] = {}
+        #: What it says of the imports of any image.
+        self.tasks: list[dict[str, Any]] = []
         #: The states that the next looks at an image find it in.
         self.passing: list[str] = []
 
@@ -253,6 +255,8 @@ class Glance:
             return _NO_IMAGE
         if words[2:] == ['file']:
             return self._give(image, headers.get('Range'))
+        if words[2:] == ['tasks']:
+            return Answer(200, {'tasks': self.tasks})
         if words[2:] != ['members']:
             if self.passing:
                 image['status'] = self.passing.pop(0)

@@ -277,6 +277,20 @@ class TestCopies(StoresCase):
         )
         self.assertIn('--timeout', str(error))
 
+    def test_given_up(self) -> None:
+        """Glance may forget to say that it is through with an image."""
+        self.glance.change(memory.AMI, **{stores.TASK: 't'}, status='queued')
+        patience = retry.Patience(poll=0.0, longest=0.0, settle=0.0)
+        catalog = client.Catalog(self.catalog._proxy, patience=patience)
+        for id, status in (('t', 'processing'), ('other', 'failure')):
+            self.glance.tasks = [{'id': id, 'status': status}]
+            self.assertRaises(
+                errors.TransferError, stores.through, catalog, memory.AMI
+            )
+        self.glance.tasks = [{'id': 't', 'status': 'failure'}]
+        image = stores.through(catalog, memory.AMI)
+        self.assertEqual('queued', image.status)
+
     def test_undone(self) -> None:
         """Whatever is under way when it fails, copies are deleted again."""
         kernel = self.catalog.get(memory.KERNEL)
