@@ -30,6 +30,7 @@ from amiclient.glance import answers
 from amiclient.glance import http_errors
 from amiclient.glance.model import ImageRecord
 from amiclient.glance.model import ImageStore
+from amiclient.glance.model import literal
 from amiclient.glance.model import Member
 from amiclient.glance.model import NewImage
 from amiclient.glance.model import UUID
@@ -154,8 +155,6 @@ class Catalog:
         """Make another that asks another service of the same region.
 
         It asks once only: that service is not what the user came for.
-
-        :param service: its type. :param versions: as keystoneauth has them.
         """
         proxy = self._proxy
         place = (proxy.interface, proxy.region_name)
@@ -176,8 +175,8 @@ class Catalog:
         answer = self._repeat(lambda _: self.once(method, url, doing, **more))
         return answers.read(answer, what, doing)
 
-    def _remove(self, url: str, doing: str) -> None:
-        answer = self.once('DELETE', url, doing)
+    def _remove(self, url: str, doing: str, method: str = 'DELETE') -> None:
+        answer = self.once(method, url, doing)
         if answer.status_code != http.HTTPStatus.NO_CONTENT:
             raise CloudError(
                 f'{doing} failed: a proxy answered (HTTP '
@@ -222,11 +221,7 @@ class Catalog:
         """List the images that have a name, to the letter."""
         if not name:
             return []
-        # With a colon in it, Glance takes what is before that for an operator
-        # (glance.common.utils.split_filter_op); what comes after its own
-        # operator may hold anything: colons, commas, quotes.
-        wanted = f'eq:{name}' if ':' in name else name
-        listed = self.images(name=wanted, os_hidden=hidden)
+        listed = self.images(name=literal(name), os_hidden=hidden)
         # Some databases compare without regard to case and trailing spaces.
         return [image for image in listed if image.name == name]
 
@@ -412,6 +407,11 @@ class Catalog:
                     raise
 
         self._repeat(attempt)
+
+    def deactivate(self, id: str) -> None:
+        """Have nobody get the data of an image any more."""
+        url, doing = f'/images/{id}/actions/deactivate', f'deactivating {id}'
+        self._repeat(lambda _: self._remove(url, doing, 'POST'))
 
     def schema(self) -> Mapping[str, Any]:
         """Get the JSON schema of images, which operators may change."""

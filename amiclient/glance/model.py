@@ -60,6 +60,16 @@ def rank(visibility: str) -> int:
     return VISIBILITIES.index(visibility)
 
 
+def literal(value: str) -> str:
+    """Write the value of a filter so that Glance takes it as it is.
+
+    With a colon in it, Glance takes what is before that for an operator
+    (glance.common.utils.split_filter_op); what comes after its own operator
+    may hold anything: colons, commas, quotes.
+    """
+    return f'eq:{value}' if ':' in value else value
+
+
 #: Those with which everybody can boot an image who knows its id.
 OPEN = ('public', 'community')
 

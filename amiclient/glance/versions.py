@@ -16,6 +16,7 @@ import datetime
 from typing import Any
 
 from amiclient.glance import client
+from amiclient.glance import model
 from amiclient.glance.model import ImageRecord
 from amiclient.glance.model import LINKS
 
@@ -57,7 +58,7 @@ def family(
     catalog: client.Catalog, name: str, filters: Mapping[str, Any]
 ) -> list[ImageRecord]:
     """List the versions of a family, as :func:`listed` does."""
-    return listed(catalog, {**filters, FAMILY: literal(name)})
+    return listed(catalog, {**filters, FAMILY: model.literal(name)})
 
 
 def listed(
@@ -77,11 +78,3 @@ def listed(
         # A snapshot of a server has its properties from the image.
         if image.disk_format not in parts and not image.is_snapshot
     )
-
-
-def literal(value: str) -> str:
-    """Write a value so that Glance takes it as it is.
-
-    It takes what is before a colon for an operator.
-    """
-    return f'eq:{value}' if ':' in value else value

@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import typing
 
+from amiclient import errors
 from amiclient.osc import clouds
 from amiclient.osc import command
 from amiclient.osc import filters
@@ -14,8 +16,10 @@ from amiclient.osc import options
 from amiclient.osc import sources
 
 if typing.TYPE_CHECKING:
+    from amiclient.glance.change import replace
     from amiclient.glance.upload import request
     from amiclient.glance.verify import elsewhere
+    from amiclient import progress
     from amiclient.source import bundle
 
 
@@ -62,6 +66,7 @@ class UploadAmi(command.ShowOne):
             architecture='. It also chooses the container image to use, if '
             'the source has images of several',
         )
+        _add_versions(parser)
         linked = (
             'Make a kernel or ramdisk that is in the cloud already as visible '
             'as the new image'
@@ -86,10 +91,10 @@ class UploadAmi(command.ShowOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         from amiclient.glance.change import copy
+        from amiclient.glance.change import replace
         from amiclient.glance import places
         from amiclient.glance.upload import plan
         from amiclient.glance.upload import register
-        from amiclient.glance.upload import request
         from amiclient.osc import columns
 
         sources.refuse_nameless(
@@ -99,6 +104,7 @@ class UploadAmi(command.ShowOne):
             places.CloudPlace('', '', self.proxy()),
             self.watch(parsed_args),
         )
+        cloud = self.catalog(parsed_args)
         lost: list[str] = []
         with (
             clouds.opened(
@@ -106,17 +112,25 @@ class UploadAmi(command.ShowOne):
             ) as targets,
             sources.triple(parsed_args, watch, is_described=True) as source,
         ):
-            wanted = request.adopt(self._request(parsed_args, source), source)
+            wanted = self._request(parsed_args, source)
+            wanted = _with_version(parsed_args, wanted, source, watch)
+            asked = _replacement(parsed_args, wanted)
+            old = replace.find(cloud, asked)
+            leaving = replace.leaving(cloud, asked, old)
             planned = plan.plan(
-                wanted,
-                self.catalog(parsed_args),
+                dataclasses.replace(wanted, replaced=leaving),
+                cloud,
                 exact=parsed_args.dry_run,
                 progress=watch,
             )
             self.warn((*source.notes, *planned.warnings))
             if parsed_args.dry_run:
+                new = planned.ami.image.id
+                then = replace.plan(cloud, asked, old, new=new)
+                self.warn((*then.warnings, *then.notes))
+                rows = replace.rows(asked, then)
                 return columns.with_copies(
-                    columns.planned(planned.steps),
+                    columns.planned(planned.steps, rows),
                     copy.planned(targets, lost),
                 )
             triple = register.execute(planned, here.proxy, progress=watch)
@@ -129,6 +143,12 @@ class UploadAmi(command.ShowOne):
                 progress=watch,
             )
         self.failed = copy.failed(copied)
+        try:
+            self.warn(replace.execute(cloud, asked, old, triple.ami))
+        except errors.CloudError as error:
+            # No traceback for users.
+            self.log.error('%s', error)  # noqa: TRY400
+            self.failed = True
         return columns.with_copies(
             columns.uploaded(triple.ami, triple.uploaded, triple.reused),
             copied,
@@ -160,6 +180,87 @@ class UploadAmi(command.ShowOne):
                 parsed_args, self.project_id(parsed_args)
             ),
         )
+
+
+def _add_versions(parser: argparse.ArgumentParser) -> None:
+    options.add(
+        parser,
+        {
+            '--family <family>': 'AMI that the image is a version of: the '
+            'property ami_family. The properties image_build_date and '
+            'ami_source_sha512 are set, too',
+            '--image-version <version>': 'Name of this version: the property '
+            'ami_version',
+        },
+    )
+    hows = ('keep', 'hide', 'rename', 'deactivate', 'delete')
+    how = (
+        'What to do with older images of this family, or of this name if '
+        'there is no --family, that belong to the project: hide them, add '
+        'their dates to their names, deactivate them, or delete them with '
+        'their kernels and ramdisks if no server uses them (default: keep). '
+        'It is done when the new image is complete and verified'
+    )
+    parser.add_argument('--replace', choices=hows, default='keep', help=how)
+    keep = (
+        'Number of images that --replace leaves unchanged: the newest ones, '
+        'the new image included (default: 1)'
+    )
+    options.add(parser, {'--keep <count>': keep})
+
+
+def _replacement(
+    parsed_args: argparse.Namespace, wanted: request.UploadRequest
+) -> replace.Replacement:
+    from amiclient.glance.change import replace
+    from amiclient.glance import versions
+
+    options.refuse(
+        {'--keep': parsed_args.keep and parsed_args.replace == 'keep'},
+        'all images are kept',
+        hint='give --replace hide, rename, deactivate or delete',
+    )
+    return replace.Replacement(
+        how=parsed_args.replace,
+        name=wanted.name,
+        family=wanted.traits.properties.get(versions.FAMILY),
+        keep=parsed_args.keep or 1,
+        owner=wanted.settings.owner,
+    )
+
+
+def _with_version(
+    parsed_args: argparse.Namespace,
+    wanted: request.UploadRequest,
+    source: bundle.Source,
+    watch: progress.Progress,
+) -> request.UploadRequest:
+    """Fill in what a request leaves open, and what tells its version."""
+    from amiclient.glance.upload import plan
+    from amiclient.glance.upload import request
+    from amiclient.glance import versions
+
+    given = {
+        versions.FAMILY: parsed_args.family,
+        versions.VERSION: parsed_args.image_version,
+    }
+    given = {key: text for key, text in given.items() if text is not None}
+    options.refuse(
+        {
+            f'--property {key}': key in wanted.traits.properties
+            for key in given
+        },
+        'there is an option for this property',
+        hint='remove one of them',
+    )
+    properties = {**wanted.traits.properties, **given}
+    traits = dataclasses.replace(wanted.traits, properties=properties)
+    adopted = request.adopt(dataclasses.replace(wanted, traits=traits), source)
+    if not given:
+        return adopted
+    known = adopted.traits.properties
+    origin = plan.origin(parsed_args.source, known, watch)
+    return dataclasses.replace(adopted, origin=origin)
 
 
 class ListAmi(command.Lister):

@@ -20,6 +20,7 @@ from amiclient import units
 
 if typing.TYPE_CHECKING:
     from amiclient.glance.change import copy
+    from amiclient.glance.change import replace
     from amiclient.glance import model
     from amiclient.glance.upload import request
     from amiclient.glance.verify import elsewhere
@@ -484,10 +485,13 @@ def uploaded(
     )
 
 
-def planned(steps: Sequence[request.Step]) -> command.Result:
+def planned(
+    steps: Sequence[request.Step], replaced: Sequence[replace.Row] = ()
+) -> command.Result:
     """Make the result of an upload that was only planned.
 
     :param steps: what would be done; the last one's image is the result.
+    :param replaced: what would be done to older images.
     """
     ids = {s.kind.noun: s.image.id for s in steps if s.action == 'reuse'}
     last = steps[-1]
@@ -502,7 +506,7 @@ def planned(steps: Sequence[request.Step]) -> command.Result:
         uploaded=sum(s.size or 0 for s in steps if s.action == 'create'),
         reused=tuple(ids.values()),
     )
-    return (*headers, 'plan'), (*cells, Steps(rows(STEP, steps)))
+    return (*headers, 'plan'), (*cells, Steps(rows(STEP, (*steps, *replaced))))
 
 
 def _upload(image: Any, **given: Any) -> command.Result:

@@ -65,7 +65,6 @@ def query(
     :param project_id: of the project that ``--project`` names.
     """
     from amiclient.glance import model
-    from amiclient.glance import versions
 
     made: Query = {**(parsed_args.properties or {})}
     for name in sorted(_RESERVED & made.keys()):
@@ -75,7 +74,7 @@ def query(
             hint='remove it',
         )
     chosen = {
-        'name': parsed_args.name and versions.literal(parsed_args.name),
+        'name': parsed_args.name and model.literal(parsed_args.name),
         'kernel_id': _link(parsed_args.kernel, model.Kind.AKI, catalog),
         'ramdisk_id': _link(parsed_args.ramdisk, model.Kind.ARI, catalog),
         'visibility': parsed_args.visibility,

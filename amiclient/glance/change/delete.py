@@ -181,7 +181,7 @@ def _named(
         try:
             step = find(name)
         except CloudError as error:
-            _raise_unless_about_one(error)
+            raise_unless_about_one(error)
             problems.append(error)
         else:
             found[step.image.id] = step
@@ -315,7 +315,7 @@ def _keep_used(
             )
 
 
-def _raise_unless_about_one(error: CloudError) -> None:
+def raise_unless_about_one(error: CloudError) -> None:
     """Pass on what would be the same with every other image."""
     no_answer = error.status is None and error.__cause__ is not None
     if no_answer or error.status == http.HTTPStatus.UNAUTHORIZED:
@@ -363,15 +363,18 @@ def _unseen(
         )
 
 
-def execute(plan: DeletePlan, catalog: client.Catalog) -> None:
+def execute(
+    plan: DeletePlan, catalog: client.Catalog, done: set[str] | None = None
+) -> None:
     """Delete images, as many as can be.
 
+    :param done: gets the ids of those that were.
     :raises CloudError: if one could not be deleted, or several: then they
         have been logged one by one, and this counts them.
     """
     problems = list(plan.problems)
     parts: list[CloudError] = []
-    gone: set[str] = set()
+    gone: set[str] = set() if done is None else done
     try:
         for step in plan.steps:
             if not step.after <= gone:
@@ -386,7 +389,7 @@ def execute(plan: DeletePlan, catalog: client.Catalog) -> None:
                     continue
                 steps.apply(step, catalog)
             except CloudError as error:
-                _raise_unless_about_one(error)
+                raise_unless_about_one(error)
                 (parts if step.after else problems).append(error)
             else:
                 gone.add(step.image.id)

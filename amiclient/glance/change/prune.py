@@ -12,6 +12,7 @@ from amiclient.glance.change import delete
 from amiclient.glance import client
 from amiclient.glance.model import ImageRecord
 from amiclient.glance.model import Kind
+from amiclient.glance.model import literal
 from amiclient.glance import servers
 from amiclient.glance.upload import marks
 from amiclient.glance import versions
@@ -40,7 +41,7 @@ def own(
     if family is not None:
         found = versions.family(catalog, family, query)
     else:
-        query['name'] = versions.literal(name or '')
+        query['name'] = literal(name or '')
         found = [
             image
             for image in versions.listed(catalog, query)

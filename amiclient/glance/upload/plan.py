@@ -6,16 +6,18 @@ Planning only reads: files first, then the cloud. What the plan says is done by
 :mod:`amiclient.glance.upload.register`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import contextlib
 import dataclasses
-import re
+import datetime
+import pathlib
 from typing import TypeVar
 
 from amiclient import errors
 from amiclient.ext import layout
 from amiclient.glance import client
 from amiclient.glance import model
+from amiclient.glance.transfer import image_data
 from amiclient.glance.upload import marks
 from amiclient.glance.upload import parts
 from amiclient.glance.upload import preflight
@@ -24,14 +26,30 @@ from amiclient.glance.upload import request
 from amiclient.glance.upload import reuse
 from amiclient.glance.upload import root_copy
 from amiclient.glance.upload import ways
+from amiclient.glance import versions
 from amiclient import locks
 from amiclient.progress import Progress
 from amiclient.rootfs import inspect
 from amiclient.source import probe
 from amiclient import units
 
-#: Suffixes that say what a file is, and are no part of a name.
-_SUFFIX = re.compile(r'\.(img|image|raw|bin|ami|fs|ext[234])$', re.IGNORECASE)
+
+def origin(
+    source: pathlib.Path, given: Mapping[str, str], watch: Progress
+) -> dict[str, str]:
+    """Tell where a version comes from, as its properties say it.
+
+    :param source: what the user gave; the hash is that of a file.
+    :param given: the properties that the user, or a saved AMI, gives it.
+    """
+    now = datetime.datetime.now(datetime.UTC)
+    found = {versions.BUILT: now.strftime(versions.DATE)}
+    if versions.SOURCE not in given and source.is_file():
+        payload = model.Payload.of(source)
+        digest = image_data.digest(payload, 'Hashing source', watch)
+        found[versions.SOURCE] = digest
+    return found
+
 
 _S = TypeVar('_S', bound=request.Step | None)
 
@@ -120,7 +138,7 @@ def plan(
             catalog,
             new.name,
             hidden=asked.settings.hidden,
-            but=(*orphans, *([adopted] if adopted else ())),
+            but=(*orphans, *([adopted] if adopted else ()), *asked.replaced),
         )
     )
     told = preflight.permission(catalog, asked.settings)
@@ -325,7 +343,6 @@ def _describe(
     :returns: the record, and what the user should know.
     """
     traits, settings = asked.traits, asked.settings
-    name = traits.name or _SUFFIX.sub('', asked.source.name)
     ami = model.Kind.AMI.value
     formats = ami, ami
     notes: tuple[str, ...] = ()
@@ -344,12 +361,18 @@ def _describe(
         'os_type': 'linux',
         'os_distro': release.distro,
         'os_version': release.version,
+        **asked.origin,
     }
     taken, warnings = rules.sift(
         {k: v for k, v in computed.items() if v and k not in traits.properties}
     )
     new = preflight.new_image(
-        name, formats, traits, settings, taken, min_ram=asked.min_ram or 0
+        asked.name,
+        formats,
+        traits,
+        settings,
+        taken,
+        min_ram=asked.min_ram or 0,
     )
     key = 'architecture'
     if (

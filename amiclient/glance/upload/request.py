@@ -9,6 +9,7 @@ that can be checked has been. Nothing here does anything.
 from collections.abc import Mapping
 import dataclasses
 import pathlib
+import re
 from typing import Any, ClassVar
 
 from amiclient.ext import shrink
@@ -19,6 +20,10 @@ from amiclient.source import bundle
 from amiclient.source import manifest
 from amiclient.source.probe import Probe
 from amiclient import units
+
+
+#: Suffixes that say what a file is, and are no part of a name.
+_SUFFIX = re.compile(r'\.(img|image|raw|bin|ami|fs|ext[234])$', re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,6 +108,9 @@ class UploadRequest:
     :param probe: what the source was found to be; None if nobody looked.
     :param seen: by their paths, what :func:`amiclient.locks.state` said of
         files that were looked at before.
+    :param origin: properties that tell where the AMI comes from. One that
+        holds the same bytes is reused, wherever that came from.
+    :param replaced: images that are going to lose the name of the AMI.
     """
 
     source: pathlib.Path
@@ -127,6 +135,13 @@ class UploadRequest:
     )
     traits: Traits = dataclasses.field(default_factory=Traits)
     settings: Settings = dataclasses.field(default_factory=Settings)
+    origin: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    replaced: tuple[model.ImageRecord, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name of the AMI."""
+        return self.traits.name or _SUFFIX.sub('', self.source.name)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

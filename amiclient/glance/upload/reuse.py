@@ -372,7 +372,11 @@ def look(
         min_disk=asked.min_disk,
         min_ram=asked.min_ram or 0,
         tags=new.tags,
-        properties={**new.properties, **links},
+        properties={
+            key: value
+            for key, value in {**new.properties, **links}.items()
+            if key not in asked.origin or key in asked.traits.properties
+        },
     )
     project = settings.owner or catalog.project()
     # Another project's will not do; of raw ones, a cloud may have thousands.

@@ -306,6 +306,9 @@ class Glance:
             return self._import(image, json.loads(body))
         if words[2:] == ['file']:
             return self._take(image, body, headers.get('X-Image-Meta-Store'))
+        if words[2:] == ['actions', 'deactivate']:
+            image['status'] = 'deactivated'
+            return Answer(204)
         if words[2:3] == ['members']:
             return self._share(method, image, body, words[3:])
         if method == 'DELETE':
@@ -313,7 +316,12 @@ class Glance:
                 return Answer(403, {'message': 'Image is protected'})
             del self.images[words[1]]
             return Answer(204)
-        for change in json.loads(body):
+        return self._change(image, json.loads(body))
+
+    def _change(
+        self, image: dict[str, Any], changes: list[dict[str, Any]]
+    ) -> Answer:
+        for change in changes:
             name = change['path'][1:].replace('~1', '/').replace('~0', '~')
             if change['op'] != 'remove':
                 image[name] = change['value']

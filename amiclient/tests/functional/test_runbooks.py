@@ -206,6 +206,9 @@ class TestRunbooks(RunbookCase):
     def test_no_boot(self) -> None:
         self.run_page('howto/no-boot')
 
+    def test_nightly(self) -> None:
+        self.run_page('howto/nightly')
+
     def test_other_cloud(self) -> None:
         self.run_page('howto/other-cloud')
 

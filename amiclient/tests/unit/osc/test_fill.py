@@ -32,7 +32,7 @@ _FILLED = (
         ami.UploadAmi,
         request.UploadRequest,
         {'kernel_traits', 'options', 'own', 'probe', 'ramdisk_traits', 'seen'}
-        | {'settings', 'traits'},
+        | {'origin', 'replaced', 'settings', 'traits'},
     ),
     (ami.UploadAmi, request.Settings, {'may_copy', 'owner', 'patience'}),
     (ami.UploadAmi, request.Traits, set()),
