@@ -108,7 +108,9 @@ def _refuse_unknown(kind: str, name: str, known: Sequence[str]) -> None:
     if name not in known:
         raise errors.UsageError(
             f'there is no {kind} {name}',
-            hint=f'choose one of: {errors.some(known, _LISTED)}',
+            hint=f'choose one of: {errors.some(known, _LISTED)}'
+            if known
+            else 'this kind of login tells of none',
         )
 
 
