@@ -63,12 +63,10 @@ class TestImport(ImportCase):
                                     stderr=None)  # fmt: skip
         self.assertEqual({'import'}, {s['way'] for s in again['plan']})
         self.assertEqual(before, self.get(told['id']))
-        text = self.refused(
-            *words, '--no-reuse', '--dry-run', '--import', 'never'
-        )
+        words += ('--no-reuse', '--name', 'other', '--import', 'never')
+        text = self.refused(*words, '--dry-run')
         self.assertIn('policy upload_image', text)
-        text = self.refused(*words, '--no-reuse', '--import', 'never')
-        self.assertIn('upload_image', text)
+        self.assertIn('has to be imported', self.refused(*words))
         # Several stores, for somebody who may not have it copied.
         kernel = self.upload_kernel('--all-stores', '--no-reuse')
         self.assertEqual('main,second', self.get(kernel['id'])['stores'])
