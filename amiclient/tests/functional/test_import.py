@@ -156,7 +156,7 @@ class TestCutShort(ImportCase):
         threading.Timer(0.5, self.go_on, [staged]).start()
         _, stderr = process.communicate(timeout=stuck.LATE)
         self.assertEqual(130, process.returncode, stderr)
-        self.assertIn('waiting until the cloud has imported', stderr)
+        self.assertIn('waiting until the cloud has written', stderr)
         self.assertIn('interrupted; nothing was left behind', stderr)
         self.assertEqual([], self.images())
         self.assertEqual([], self.stored())

@@ -20,6 +20,7 @@ from amiclient.tests.cloud import forkserver as openstack_server
 from amiclient.tests.disks import guest
 from amiclient.tests.faults import stuck
 from amiclient.tests.functional import base
+from amiclient.tests.functional import test_import
 from amiclient.tests.runbook import inputs as runbook_inputs
 from amiclient.tests.runbook import page as runbook
 from amiclient.tests.runbook import run as runbook_run
@@ -180,9 +181,16 @@ class TestRegions(RunbookCase):
         self.run_page('howto/three-regions')
 
 
+class TestImportOnly(RunbookCase):
+    options = test_import.OPTIONS
+
+    def test_import(self) -> None:
+        self.run_page('howto/import')
+
+
 class TestRunbooks(RunbookCase):
     def test_each_page_has_a_test(self) -> None:
-        tests = {*dir(self), *dir(TestRegions)}
+        tests = {*dir(self), *dir(TestRegions), *dir(TestImportOnly)}
         for path in (_PAGES / 'howto').glob('*.rst'):
             if path.stem != 'index':
                 name = path.stem.replace('-', '_')
