@@ -72,7 +72,7 @@ _FORBIDDEN = {
         'usually only administrators can make images public; --community does '
         'not need that permission'
     ),
-    'upload_image': 'the policy of the cloud forbids it: it has to be imported',
+    'upload_image': 'the data has to be imported, with --import auto',
 }
 
 
