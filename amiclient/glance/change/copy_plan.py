@@ -61,6 +61,10 @@ class CopyStep:
     """
 
     action: ClassVar[str] = 'copy'
+    #: It goes to the default store of the target, by the target's way.
+    stores: ClassVar[tuple[str, ...]] = ()
+    copies: ClassVar[tuple[str, ...]] = ()
+    way: ClassVar[str | None] = None
 
     kind: model.Kind
     new: model.NewImage

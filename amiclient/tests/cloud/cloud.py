@@ -158,7 +158,8 @@ class Cloud:
         """
         return {
             prefix + user.name: {
-                'region_name': 'RegionOne',
+                # openstacksdk refuses others; the first is the default.
+                'regions': list(self.image_urls),
                 'identity_api_version': '3',
                 'auth': self.auth(user.name),
             }
