@@ -189,7 +189,11 @@ class TestBoot(BootCase):
     def test_no_root(self) -> None:
         made = guest.make(self.directory, modules=_NO_VIRTIO_CONSOLE)
         finished = self.failed(
-            made, '--append', 'root=/dev/vdz', '--console', self.console
+            made,
+            '--append',
+            f'root=/dev/vdz {guest.TIMESAVING}',
+            '--console',
+            self.console,
         )
         self.assertEqual('failed\nNone\nno-root\n', finished.stdout)
         self.assertIn('its screen (tty0)', finished.stderr)
@@ -294,7 +298,9 @@ class TestEnds(BootCase):
         writing = self.directory / 'writing'
         writing.mkdir()
         made = guest.make(writing, packed=False, files={'sbin/init': init})
-        finished = self.run_openstack(*self.words(made, '--append', 'quiet'))
+        finished = self.run_openstack(
+            *self.words(made, '--append', guest.QUIET)
+        )
         self.assertEqual((1, ''), (finished.status, finished.stdout))
         self.assertEqual(
             'there is no room left for what the guest writes; use '
