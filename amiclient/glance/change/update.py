@@ -27,7 +27,6 @@ from amiclient.glance import stores
 from amiclient.glance.transfer import ranges
 from amiclient.glance.upload import parts
 from amiclient.glance.upload import preflight
-from amiclient.glance.upload import ways
 from amiclient.glance.upload import register
 from amiclient.glance.upload.request import Creation
 from amiclient.glance.upload.request import PartPlan
@@ -35,6 +34,7 @@ from amiclient.glance.upload.request import Reuse
 from amiclient.glance.upload.request import Settings
 from amiclient.glance.upload.request import Step
 from amiclient.glance.upload.request import Traits
+from amiclient.glance.upload import ways
 from amiclient.glance.upload import reuse
 from amiclient.glance.upload import transaction
 from amiclient.glance.verify import deep
