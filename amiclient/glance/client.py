@@ -322,6 +322,13 @@ class Catalog:
         newest = found and found.max_microversion
         return (int(newest[0]), int(newest[1])) if newest else None
 
+    def offers(self, service: str) -> bool:
+        """Tell whether the cloud's catalog has another service."""
+        with http_errors.understood(f'looking for the {service} service'):
+            other = self.beside(service)._proxy.get_endpoint()
+            # Without Keystone, all services have the same one.
+            return other not in (None, self._proxy.get_endpoint())
+
     def roles(self) -> tuple[str, ...]:
         """Name the user's roles; none if the kind of login does not tell."""
         session = self._proxy.session
@@ -569,22 +576,13 @@ def _only(found: Sequence[ImageRecord], name: str) -> ImageRecord:
             'be shared with yours',
         )
     if len(found) > 1:
-        some = [f'{each.id} ({", ".join(_traits(each))})' for each in found]
+        some = [f'{each.id} ({", ".join(each.traits)})' for each in found]
         raise CloudError(
             f'{len(found)} images are named {name!r}: '
             f'{errors.some(some, _LISTED)}',
             hint='give the id of one',
         )
     return found[0]
-
-
-def _traits(image: ImageRecord) -> Iterator[str]:
-    yield image.role or image.disk_format or 'no format'
-    if image.hidden:
-        yield 'hidden'
-    yield image.status
-    if image.created_at:
-        yield f'created {image.created_at:%F %R}'
 
 
 def _record(body: answers.Object, id: str | None) -> ImageRecord:

@@ -2,7 +2,7 @@
 
 """The records of the cloud side: images as they are, and as they shall be."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import dataclasses
 import datetime
 import enum
@@ -75,6 +75,10 @@ OPEN = ('public', 'community')
 
 #: Formats of a file that is as large as the disk that the guest sees.
 PLAIN = ('ami', 'raw')
+
+
+#: The property by which Ironic boots kernel and ramdisk, and writes no disk.
+DISKLESS = 'ironic_ramdisk_deploy'
 
 
 class Kind(enum.Enum):
@@ -271,6 +275,16 @@ class ImageRecord:
         roles = {'ami': 'AMI', 'aki': 'kernel', 'ari': 'ramdisk'}
         other = 'AMI' if self.kernel_id else None
         return roles.get(self.disk_format or '', other)
+
+    @property
+    def traits(self) -> Iterator[str]:
+        """What to tell it by from others of its name."""
+        yield self.role or self.disk_format or 'no format'
+        if self.hidden:
+            yield 'hidden'
+        yield self.status
+        if self.created_at:
+            yield f'created {self.created_at:%F %R}'
 
     def may_be(self, kind: Kind) -> bool:
         """Whether it may be one within a triple, as far as itself can tell.

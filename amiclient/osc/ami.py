@@ -36,15 +36,30 @@ class UploadAmi(command.ShowOne):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         name = 'that of a saved AMI, or of the source without its suffix'
-        options.add(parser, sources.SOURCE | sources.FIX)
+        options.add(parser, sources.ROOT, nargs='?')
+        options.add(parser, sources.TAKING | sources.FIX)
         options.add(parser, options.new_name(name))
+        parser.add_argument(
+            '--for',
+            dest='target',
+            choices=('nova', 'ironic', 'ironic-ramdisk'),
+            default='nova',
+            help='What deploys the image: Nova, to servers (default); '
+            'Ironic, to the disks of bare metal; or Ironic with a ramdisk, '
+            'without disks. For ironic, the root image is raw or qcow2. For '
+            'ironic-ramdisk, it has no data: only the kernel and the ramdisk '
+            'of the source are uploaded, and with --kernel, --ramdisk and '
+            '--name there is no source. For both, the default visibility is '
+            'community',
+        )
         options.add_parts(parser)
         options.add(parser, sources.KERNEL_VERSION)
         image_format = (
             'Disk format of the root image (default: that of a saved AMI, or '
             'ami). With raw and qcow2 (compressed), the container format is '
             'bare; such images boot in the same way. auto is ami, or raw if '
-            'the cloud does not accept ami'
+            'the cloud does not accept ami, or has Ironic. With --for ironic, '
+            'the default is raw'
         )
         formats = ('ami', 'raw', 'qcow2', 'auto')
         parser.add_argument(
@@ -97,9 +112,7 @@ class UploadAmi(command.ShowOne):
         from amiclient.glance.upload import register
         from amiclient.osc import columns
 
-        sources.refuse_nameless(
-            parsed_args.source, '--name NAME', parsed_args.name
-        )
+        _check_source(parsed_args)
         here, watch = (
             places.CloudPlace('', '', self.proxy()),
             self.watch(parsed_args),
@@ -170,9 +183,19 @@ class UploadAmi(command.ShowOne):
         return options.fill(
             request.UploadRequest,
             parsed_args,
+            source=source.root,
             kernel=part('kernel'),
             ramdisk=part('ramdisk'),
-            image_format=parsed_args.image_format or source.image_format,
+            image_format=parsed_args.image_format
+            or (
+                'auto'
+                if parsed_args.target == request.DISKLESS
+                or (
+                    parsed_args.target == request.METAL
+                    and source.image_format == 'ami'
+                )
+                else source.image_format
+            ),
             shrink=options.shrinks(parsed_args, finished=source.finished),
             options=options.filesystem(parsed_args),
             traits=options.traits(parsed_args),
@@ -259,8 +282,52 @@ def _with_version(
     if not given:
         return adopted
     known = adopted.traits.properties
-    origin = plan.origin(parsed_args.source, known, watch)
+    path = parsed_args.source or source.root
+    origin = plan.origin(path, known, watch)
     return dataclasses.replace(adopted, origin=origin)
+
+
+def _check_source(parsed_args: argparse.Namespace) -> None:
+    """Refuse what makes no sense of a source, or of one that is missing."""
+    from amiclient import errors
+    from amiclient.glance.upload import request
+
+    if parsed_args.target != request.DISKLESS:
+        if parsed_args.source is None:
+            raise errors.UsageError(
+                'no source was named',
+                hint='name what holds the root filesystem; only --for '
+                f'{request.DISKLESS} can do without',
+            )
+    else:
+        options.refuse(
+            {
+                '--fix': parsed_args.fix,
+                '--headroom': parsed_args.headroom is not None,
+                '--journal': parsed_args.journal != 'keep',
+                '--no-shrink': not parsed_args.shrink,
+                '--repair': parsed_args.repair,
+            },
+            f'no root filesystem is uploaded with --for {request.DISKLESS}',
+            hint='leave it out',
+        )
+        both = parsed_args.kernel and parsed_args.ramdisk
+        if both and parsed_args.source is not None:
+            raise errors.UsageError(
+                f'--for {request.DISKLESS} needs nothing of the source '
+                f'{parsed_args.source} but its kernel and ramdisk, and both '
+                'are given',
+                hint='leave out the source, and give --name NAME',
+            )
+        if parsed_args.source is None and not (both and parsed_args.name):
+            raise errors.UsageError(
+                'no source was named',
+                hint='name one, or give --kernel, --ramdisk and --name',
+            )
+    if parsed_args.source is not None:
+        sources.refuse_nameless(
+            parsed_args.source, '--name NAME', parsed_args.name
+        )
 
 
 class ListAmi(command.Lister):

@@ -7,14 +7,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 import contextlib
+import os
+import pathlib
 import sys
 import typing
 
 from amiclient.osc import options
 
 if typing.TYPE_CHECKING:
-    import pathlib
-
     from amiclient import progress
     from amiclient.source import resolve
 
@@ -44,16 +44,16 @@ TAKING: options.Options = {
     '--allow-backing-file': 'Allow images with a backing file. Use only with '
     'images that you trust',
 }
-SOURCE: options.Options = {
+ROOT: options.Options = {
     '<source>': 'Source of the root filesystem: an ext2, ext3 or ext4 image '
     'or block device, a disk image with partitions (raw, qcow2, vmdk, vhd, '
     'vhdx, vdi), any of these compressed or in an archive (OVA, Vagrant box, '
     'tar, zip), a directory or archive of files, a container image (docker '
     'save, OCI), a squashfs filesystem or a live ISO image with one, a UEC '
     'tarball, the output of "openstack ami save", or a pipe with any of these '
-    '("-" is standard input)',
-    **TAKING,
+    '("-" is standard input)'
 }
+SOURCE: options.Options = ROOT | TAKING
 
 #: For commands that read a source, wherever it is.
 IMAGE: options.Options = {
@@ -147,6 +147,13 @@ def triple(
     from amiclient.source import resolve
 
     refuse_version(parsed_args)
+    if parsed_args.source is None:
+        # What is needed was given.
+        options.refuse(
+            given(parsed_args), 'there is no source', hint='name one'
+        )
+        yield resolve.Source(root=pathlib.Path(os.devnull))
+        return
 
     def is_open(noun: str) -> bool:
         named = getattr(parsed_args, noun, None) is not None
@@ -203,8 +210,7 @@ def _ask(prompt: str) -> str:
 def add_wherever(parser: argparse.ArgumentParser) -> None:
     """Add a source that may be an image in the cloud."""
     group = parser.add_mutually_exclusive_group(required=True)
-    (name,) = SOURCE.keys() - TAKING.keys()
-    options.add(group, {name: SOURCE[name]}, nargs='?')
+    options.add(group, ROOT, nargs='?')
     options.add(group, IMAGE)
     options.add(parser, TAKING | PLATFORM)
 

@@ -70,6 +70,14 @@ class VerifyAmi(Check):
             },
         )
         clouds.add(parser, 'against-', 'Check that the same AMI is in')
+        parser.add_argument(
+            '--for',
+            dest='target',
+            choices=('nova', 'ironic'),
+            default='nova',
+            help='What is to deploy the image: Nova (default), or Ironic to '
+            'bare metal',
+        )
         options.add(parser, sources.TAKING | sources.PLATFORM | sources.FIX)
         # Given without a source, its headroom would have no effect.
         options.add_shrink(parser, upload=True)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import contextlib
 import dataclasses
 import datetime
+import os
 import pathlib
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from amiclient.ext import layout
 from amiclient.glance import client
 from amiclient.glance import model
 from amiclient.glance.transfer import image_data
+from amiclient.glance.upload import bare_metal
 from amiclient.glance.upload import marks
 from amiclient.glance.upload import parts
 from amiclient.glance.upload import preflight
@@ -75,7 +77,10 @@ def plan(
     :raises NoSpaceError: if there is no room for the copy.
     """
     _check_request(asked)
-    root = probe.open_root(asked.source, asked.probe)
+    asked, suited = bare_metal.suit(asked)
+    root = None
+    if asked.target != request.DISKLESS:
+        root = probe.open_root(asked.source, asked.probe)
     kernel = parts.identify(model.Kind.AKI, asked.kernel)
     ramdisk = parts.identify(model.Kind.ARI, asked.ramdisk)
     for file in (root, kernel, ramdisk):
@@ -107,20 +112,23 @@ def plan(
             catalog, step.record, step.kind, asked.settings
         )
     )
-    new, warnings = _describe(asked, root, steps[0], rules)
+    new, warnings = _describe(asked, root, steps[0], rules, catalog)
     creations = [s for s in steps if isinstance(s, request.Creation)]
     for each in (*(s.new for s in creations), new):
         rules.check(each)
-    shrunk = root_copy.plan(asked, root, exact=exact, progress=progress)
-    packing = root_copy.plan_packing(asked, shrunk, catalog)
-    # What the shrinking will have made by then.
-    payload = model.Payload(
-        path=root.path if shrunk is None else shrunk.output,
-        size=root.superblock.size if shrunk is None else shrunk.size,
-        blank=root.boot_sector,
-        pack=packing,
-        state=root.state if shrunk is None else None,
-    )
+    shrunk = None
+    # A placeholder: only kernel and ramdisk boot then.
+    payload = model.Payload(pathlib.Path(os.devnull), 0)
+    if root is not None:
+        shrunk = root_copy.plan(asked, root, exact=exact, progress=progress)
+        # What the shrinking will have made by then.
+        payload = model.Payload(
+            path=root.path if shrunk is None else shrunk.output,
+            size=root.superblock.size if shrunk is None else shrunk.size,
+            blank=root.boot_sector,
+            pack=root_copy.plan_packing(asked, shrunk, catalog),
+            state=root.state if shrunk is None else None,
+        )
     new = dataclasses.replace(new, min_disk=_min_disk(asked, payload.size))
     ami = request.Creation(
         model.Kind.AMI,
@@ -156,6 +164,7 @@ def plan(
         shrink=shrunk,
         settings=asked.settings,
         warnings=(
+            *suited,
             *warnings,
             *(note for step in steps if step for note in step.notes),
             *marks.warnings(orphans),
@@ -333,12 +342,14 @@ def _check_request(asked: request.UploadRequest) -> None:
 
 def _describe(
     asked: request.UploadRequest,
-    root: layout.RootImage,
+    root: layout.RootImage | None,
     kernel: request.Step | None,
     rules: Rules,
+    catalog: client.Catalog,
 ) -> tuple[model.NewImage, tuple[str, ...]]:
     """Make the AMI's record, but for what depends on its size.
 
+    :param root: None for an image without data.
     :param kernel: tells the architecture, unless the user did.
     :returns: the record, and what the user should know.
     """
@@ -348,21 +359,27 @@ def _describe(
     notes: tuple[str, ...] = ()
     if asked.image_format in ('raw', 'qcow2'):
         formats = asked.image_format, 'bare'
-    elif asked.image_format == 'auto' and not rules.takes_formats(*formats):
-        formats = 'raw', 'bare'
-        notes = (
-            'this cloud accepts no ami images: the root image becomes raw',
-        )
-    release = inspect.read_release(root.path)
+    elif asked.image_format == 'auto':
+        why = None
+        if not rules.takes_formats(*formats):
+            why = 'accepts no ami images'
+        elif catalog.offers('baremetal'):
+            why = 'has Ironic, which deploys no ami images'
+        if why is not None:
+            formats = 'raw', 'bare'
+            notes = (f'this cloud {why}: the root image becomes raw',)
     computed = {
-        'architecture': traits.architecture
-        or parts.architecture(kernel)
-        or inspect.kernel_architecture(root.path),
+        'architecture': traits.architecture or parts.architecture(kernel),
         'os_type': 'linux',
-        'os_distro': release.distro,
-        'os_version': release.version,
         **asked.origin,
     }
+    if root is not None:
+        release = inspect.read_release(root.path)
+        computed['architecture'] = computed[
+            'architecture'
+        ] or inspect.kernel_architecture(root.path)
+        computed['os_distro'] = release.distro
+        computed['os_version'] = release.version
     taken, warnings = rules.sift(
         {k: v for k, v in computed.items() if v and k not in traits.properties}
     )

@@ -70,6 +70,12 @@ class Settings:
     )
 
 
+#: What an image is for: that Ironic writes it to disks, or that it boots the
+#: kernel and the ramdisk and needs nothing else. Otherwise it is for Nova.
+METAL = 'ironic'
+DISKLESS = 'ironic-ramdisk'
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Traits:
     """What one image is given.
@@ -99,7 +105,8 @@ class UploadRequest:
     :param kernel_traits: what it is given if it is created.
     :param image_format: ``ami``, ``raw`` for a raw/bare root image, ``qcow2``
         for a compressed one in a bare container, or
-        ``auto`` for raw only if the cloud takes no ami.
+        ``auto`` for raw only if something in the cloud takes no ami.
+    :param target: :data:`METAL` or :data:`DISKLESS`; else it is for Nova.
     :param shrink: false to send the filesystem as it is.
     :param min_disk: GiB; None for what the filesystem takes.
     :param min_ram: MiB; None for what the source brings along, or 0.
@@ -121,6 +128,7 @@ class UploadRequest:
     kernel_traits: Traits = dataclasses.field(default_factory=Traits)
     ramdisk_traits: Traits = dataclasses.field(default_factory=Traits)
     image_format: str = 'ami'
+    target: str = 'nova'
     shrink: bool = True
     options: units.FilesystemOptions = units.DEFAULTS
     min_disk: int | None = None

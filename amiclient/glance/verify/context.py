@@ -9,6 +9,7 @@ import shlex
 from amiclient.findings import Finding
 from amiclient.findings import Severity
 from amiclient.glance import links
+from amiclient.glance import model
 from amiclient.glance.model import ImageRecord
 from amiclient.glance.model import Kind
 
@@ -23,6 +24,8 @@ RECORDS: Mapping[str, Severity] = {
     'disk-bus': 'error',
     'foreign-owner': 'warning',
     'hidden': 'note',
+    'ironic-format': 'error',
+    'ironic-visibility': 'warning',
     'less-visible': 'error',
     'members-differ': 'error',
     'min-disk': 'warning',
@@ -52,6 +55,7 @@ DATA: Mapping[str, Severity] = {
     'size': 'warning',
     'unclean': 'warning',
     'unreadable': 'error',
+    'whole-disk': 'error',
 }
 
 
@@ -92,11 +96,18 @@ class Context:
     :param members: for shared images whose members are known, by their ids,
         the ids of the projects that they are shared with; None if nobody
         asked for any.
+    :param for_metal: whether Ironic is to deploy it, and not Nova.
     """
 
     ami: links.Ami
     members: Mapping[str, frozenset[str]] | None = None
     viewer: Viewer = Viewer()
+    for_metal: bool = False
+
+    @property
+    def is_diskless(self) -> bool:
+        """Whether Ironic boots kernel and ramdisk, and nothing else."""
+        return bool(self.image.properties.get(model.DISKLESS))
 
     @property
     def image(self) -> ImageRecord:

@@ -31,6 +31,7 @@ from amiclient.glance.model import PLAIN
 from amiclient.glance import retry
 from amiclient.glance.transfer import download
 from amiclient.glance.transfer import ranges
+from amiclient.glance.verify import bare_metal_rules
 from amiclient.glance.verify.context import Context
 from amiclient.glance.verify import rules
 from amiclient.progress import Progress
@@ -334,6 +335,9 @@ def peek(context: Context, reading: ranges.Reading) -> list[Finding]:
         for kind, image in context.images
         if image.status == 'active'
         and image.size
+        and not (
+            kind is Kind.AMI and context.for_metal and context.is_diskless
+        )
         # What is of another format is a finding of its own already.
         and (kind is Kind.AMI or image.may_be(kind))
     }
@@ -417,6 +421,8 @@ def _files(
                 return
     try:
         inner = inside(image, medium)
+        if inner.root.number:
+            yield from bare_metal_rules.whole_disk(context)
         case = case_of(image, inner, kernel)
         for each in check.examine(case, NEAR):
             yield dataclasses.replace(each, about=Kind.AMI.noun)

@@ -10,7 +10,7 @@ who wants to know more gathers more, and passes it in a
 :class:`amiclient.glance.verify.context.Context`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import dataclasses
 import http
 
@@ -25,6 +25,7 @@ from amiclient.glance.model import Kind
 from amiclient.glance.model import LINKS
 from amiclient.glance.model import OPEN
 from amiclient.glance.model import UUID
+from amiclient.glance.verify import bare_metal_rules
 from amiclient.glance import stores
 from amiclient.glance.verify.context import Context
 from amiclient.glance.verify.context import setting
@@ -73,7 +74,7 @@ def _bad_link(context: Context) -> Iterator[Finding]:
             'bad-link',
             kind,
             f'{context.title} has {value!r} for {key}, which is not the id of '
-            'an image: Nova refuses to boot it',
+            'an image: no server boots it',
             *([unset] if kind is Kind.ARI else []),
             advice=_another(context, kind),
         )
@@ -301,6 +302,11 @@ def _no_data(context: Context) -> Iterator[Finding]:
         is_volume = 'block_device_mapping' in image.properties
         if image.status != 'active' or is_volume:
             continue
+        if kind is Kind.AMI and context.is_diskless:
+            if context.for_metal:
+                # Whatever it holds is not read.
+                continue
+            advice = 'it is meant for Ironic only: add --for ironic'
         if not image.size:
             none = image.size is None
             yield context.found(
@@ -513,13 +519,20 @@ _RULES = (
     _fewer_stores,
 )
 
+#: Those about what Nova alone does.
+_NOVA = (_no_link, _command_line, _disk_bus, _min_disk)
+
 
 def examine(context: Context) -> tuple[Finding, ...]:
     """Apply all rules.
 
     :returns: what was found, the worst first.
     """
-    return findings.ranked(f for rule in _RULES for f in rule(context))
+    rules: tuple[Callable[[Context], Iterator[Finding]], ...] = _RULES
+    if context.for_metal:
+        rules = tuple(rule for rule in _RULES if rule not in _NOVA)
+        rules += bare_metal_rules.RULES
+    return findings.ranked(f for rule in rules for f in rule(context))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -60,6 +60,7 @@ class VerifyRequest:
     :param is_deep: whether to fetch the data and look at it.
     :param local: what to compare it with.
     :param elsewhere: other regions and clouds that are to have it, too.
+    :param target: ``nova``, or ``ironic``.
     :param work_directory: for what is fetched, and for copies; None for
         the usual ones.
     """
@@ -68,6 +69,7 @@ class VerifyRequest:
     is_deep: bool = False
     local: against.Local | None = None
     elsewhere: tuple[places.CloudPlace, ...] = ()
+    target: str = 'nova'
     work_directory: pathlib.Path | None = None
     patience: retry.Patience = dataclasses.field(
         default_factory=retry.Patience
@@ -86,7 +88,10 @@ def run(
     :raises NoSpaceError: if there is no room for the work.
     """
     catalog = client.Catalog(proxy, patience=request.patience)
-    known = rules.gather(catalog, links.show(catalog, request.ami))
+    known = dataclasses.replace(
+        rules.gather(catalog, links.show(catalog, request.ami)),
+        for_metal=request.target == 'ironic',
+    )
     found = list(rules.examine(known))
     found += elsewhere.find(known, request.elsewhere, request.patience)
     if not request.is_deep and request.local is None:

@@ -89,6 +89,8 @@ barbican_endpoint = {barbican}
 """
 
 #: `node validate` looks at images with real interfaces for boot and deploy.
+#: Those are seen as for Nova, whose user is no administrator here: one would
+#: see all images (ironic/common/glance_service/service_utils.py).
 _IRONIC = (
     """\
 [DEFAULT]
@@ -97,6 +99,7 @@ transport_url = fake:/
 rpc_transport = none
 host = localhost
 auth_strategy = keystone
+ignore_project_check_for_admin_tasks = false
 enabled_hardware_types = fake-hardware
 enabled_boot_interfaces = pxe,fake
 enabled_deploy_interfaces = direct,ramdisk,fake

@@ -196,6 +196,9 @@ class TestRunbooks(RunbookCase):
                 name = path.stem.replace('-', '_')
                 self.assertIn(f'test_{name}', tests)
 
+    def test_bare_metal(self) -> None:
+        self.run_page('howto/bare-metal')
+
     def test_debootstrap(self) -> None:
         self.run_page('howto/debootstrap')
 

@@ -24,6 +24,51 @@ class TestRefused(planning.PlanCase):
             },
         ),
         (
+            'an ami for bare metal',
+            {
+                'changes': {'target': 'ironic'},
+                'error': errors.UsageError,
+                'words': '--for ironic and --image-format ami',
+            },
+        ),
+        (
+            'a placeholder that is compressed',
+            {
+                'changes': {
+                    'target': 'ironic-ramdisk',
+                    'image_format': 'qcow2',
+                },
+                'error': errors.UsageError,
+                'words': '--image-format qcow2',
+            },
+        ),
+        (
+            'bare metal without a ramdisk',
+            {
+                'changes': {
+                    'target': 'ironic',
+                    'image_format': 'raw',
+                    'ramdisk': None,
+                },
+                'error': errors.UsageError,
+                'words': 'there is no ramdisk',
+            },
+        ),
+        (
+            'a ramdisk deploy that is none',
+            {
+                'changes': {
+                    'target': 'ironic-ramdisk',
+                    'image_format': 'raw',
+                    'traits': request.Traits(
+                        properties={'ironic_ramdisk_deploy': 'no'}
+                    ),
+                },
+                'error': errors.UsageError,
+                'words': 'ironic_ramdisk_deploy=no',
+            },
+        ),
+        (
             'a name for no kernel',
             {
                 'changes': {

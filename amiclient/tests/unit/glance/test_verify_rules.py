@@ -2,12 +2,14 @@
 
 """How reports on AMIs are made: what is asked, and what is not."""
 
+import dataclasses
 import pathlib
 from unittest import mock
 
 import amiclient
 from amiclient.glance import client
 from amiclient.glance import links
+from amiclient.glance.verify import bare_metal_rules
 from amiclient.glance.verify import context
 from amiclient.glance.verify import rules
 from amiclient.glance.verify import verify
@@ -209,6 +211,56 @@ class TestViewer(base.TestCase):
             catalog = mock.create_autospec(client.Catalog, instance=True)
             catalog.roles.return_value = roles
             self.assertIs(expected, rules.viewer(catalog).reader, roles)
+
+
+class TestBareMetal(base.TestCase):
+    def context(self, *, links=True, visibility='community', **properties):
+        # This is for Nova alone.
+        properties['hw_disk_bus'] = 'ide'
+        known = ami(visibility, disk_format='raw', **properties)
+        if not links:
+            image = dataclasses.replace(known.image, properties=properties)
+            known = type(known)(image, None, None)
+        return context.Context(known, for_metal=True)
+
+    def found(self, **options):
+        known = self.context(**options)
+        return {
+            (each.rule, each.severity, each.about)
+            for each in rules.examine(known)
+            if each.about == 'image' or not options.get('links', True)
+        }
+
+    def test_what_ironic_makes_of_it(self):
+        self.assertEqual(set(), self.found())
+        self.assertEqual(
+            {('no-kernel', 'note', 'kernel')}, self.found(links=False)
+        )
+        self.assertEqual(
+            {
+                ('no-kernel', 'error', 'kernel'),
+                ('no-ramdisk', 'error', 'ramdisk'),
+            },
+            self.found(links=False, ironic_ramdisk_deploy='True'),
+        )
+        for properties, severity in (
+            ({}, 'warning'),
+            ({'ironic_ramdisk_deploy': 'True'}, 'error'),
+        ):
+            self.assertEqual(
+                {('ironic-visibility', severity, 'image')},
+                self.found(visibility='private', **properties),
+            )
+
+    def test_a_disk_with_links(self):
+        (found,) = bare_metal_rules.whole_disk(self.context())
+        self.assertEqual(
+            f'openstack ami unset --kernel --ramdisk {AMI}', found.remedy
+        )
+        without = self.context(links=False)
+        self.assertEqual([], [*bare_metal_rules.whole_disk(without)])
+        for_nova = dataclasses.replace(self.context(), for_metal=False)
+        self.assertEqual([], [*bare_metal_rules.whole_disk(for_nova)])
 
 
 class TestDocumentation(base.TestCase):
