@@ -58,7 +58,7 @@ class TestBareMetal(upload.UploadCase):
     def verified(self, image: str, *words: str) -> dict[str, str]:
         finished = self.run_openstack(
             *('ami', 'verify', image, *words, '-f', 'value'),
-            *('-c', 'Rule', '-c', 'Severity'),
+            *('-c', 'rule', '-c', 'severity'),
             # No more than a test needs is in the filesystem.
             *('--ignore', 'no-init', '--ignore', 'fstab-no-root'),
         )
