@@ -34,9 +34,9 @@ from amiclient.glance.upload.request import Reuse
 from amiclient.glance.upload.request import Settings
 from amiclient.glance.upload.request import Step
 from amiclient.glance.upload.request import Traits
-from amiclient.glance.upload import ways
 from amiclient.glance.upload import reuse
 from amiclient.glance.upload import transaction
+from amiclient.glance.upload import ways
 from amiclient.glance.verify import deep
 from amiclient.progress import Progress
 from amiclient import units

@@ -328,6 +328,9 @@ class Cloud:
             'OS_KEYSTONE_CONFIG_DIR': str(self.directory / 'keystone'),
             'OS_GLANCE_CONFIG_DIR': str(self.directory / name),
             'PYTHONWARNINGS': 'ignore',
+            # Programs that Glance starts: to uWSGI, sys.executable is the
+            # interpreter without its virtual environment.
+            'PYTHONPATH': os.pathsep.join(filter(None, sys.path)),
             # Barbican looks nowhere else for its configuration.
             **(
                 {'HOME': str(self.directory / name)}

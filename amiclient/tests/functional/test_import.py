@@ -2,6 +2,7 @@
 
 """A cloud that lets nobody write to its stores: all data is imported."""
 
+import dataclasses
 import gzip
 import hashlib
 import json
@@ -177,6 +178,31 @@ class TestCutShort(ImportCase):
         self.assertEqual([left], self.stored())
         self.openstack('ami', 'kernel', 'delete', left)
         self.assertEqual([], self.stored())
+
+
+class TestConversion(ImportCase):
+    """A cloud that makes raw images of what is imported, whatever it is."""
+
+    options = dataclasses.replace(OPTIONS, plugins=('image_conversion',))
+
+    def test_what_the_plugin_converts(self) -> None:
+        words = ('ami', 'upload', self.root, '--no-kernel', '--no-ramdisk',
+                 '--image-format', 'qcow2')  # fmt: skip
+        text = self.refused(*words)
+        self.assertIn('import plugin unpacked or converted the image', text)
+        self.assertEqual([], self.images())
+        self.assertEqual([], self.stored())
+        finished = self.run_openstack(
+            *words, '--allow-conversion', '-f', 'json'
+        )
+        self.assertEqual(0, finished.status, finished)
+        told = json.loads(finished.stdout)
+        self.assertEqual('raw', told['disk_format'])
+        # It can make nothing of a kernel, and Glance does not tell why.
+        text = self.refused('ami', 'kernel', 'upload', self.kernel)
+        self.assertIn('Glance does not tell why', text)
+        self.assertEqual([told['id']], self.images())
+        self.assertEqual([told['id']], self.stored())
 
 
 def _hash(data: bytes) -> str:

@@ -297,7 +297,8 @@ class TestHouse(base.TestCase):
         (pattern,) = re.findall('^group_regex=(.*)$', text, re.MULTILINE)
         for path in (_PACKAGE / 'tests' / 'functional').glob('test_*.py'):
             found = re.findall(
-                r'^class (\w+)\(.*:\n(?:.+\n)*?    options = cloud\.Options\(',
+                r'^class (\w+)\(.*:\n(?:(?!class ).*\n)*?    options = '
+                r'(?:cloud\.Options\(|dataclasses|.*OPTIONS$)',
                 path.read_text(),
                 re.MULTILINE,
             )
