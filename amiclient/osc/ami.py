@@ -149,7 +149,9 @@ class UploadAmi(command.ShowOne):
             triple = register.execute(planned, here.proxy, progress=watch)
             copied = copy.uploaded(
                 triple.ami,
-                wanted.settings,
+                dataclasses.replace(
+                    wanted.settings, visibility=planned.settings.visibility
+                ),
                 here,
                 targets,
                 lost,

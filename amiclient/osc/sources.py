@@ -148,9 +148,10 @@ def triple(
 
     refuse_version(parsed_args)
     if parsed_args.source is None:
-        # What is needed was given.
+        # It describes the image, too.
+        taking = {**given(parsed_args), '--architecture': False}
         options.refuse(
-            given(parsed_args), 'there is no source', hint='name one'
+            taking, 'there is no source', hint='name one, or leave it out'
         )
         yield resolve.Source(root=pathlib.Path(os.devnull))
         return

@@ -342,7 +342,7 @@ def adopt(request: UploadRequest, source: bundle.Source) -> UploadRequest:
     image = source.part('image')
     min_disk, min_ram = request.min_disk, request.min_ram
     if image is not None:
-        if min_disk is None and source.finished:
+        if min_disk is None and source.finished and request.target != DISKLESS:
             min_disk = max(image.min_disk, units.gib(image.size))
         min_ram = image.min_ram if min_ram is None else min_ram
         traits = _traits(traits, image)

@@ -25,8 +25,8 @@ from amiclient.glance.model import Kind
 from amiclient.glance.model import LINKS
 from amiclient.glance.model import OPEN
 from amiclient.glance.model import UUID
-from amiclient.glance.verify import bare_metal_rules
 from amiclient.glance import stores
+from amiclient.glance.verify import bare_metal_rules
 from amiclient.glance.verify.context import Context
 from amiclient.glance.verify.context import setting
 from amiclient.glance.verify.context import Viewer

@@ -74,6 +74,52 @@ class TestKernelVersion(TestCase):
             )  # fmt: skip
 
 
+class TestWithoutRoot(TestCase):
+    """Uploads of images that hold no root filesystem."""
+
+    parts = ('--kernel', 'vmlinuz', '--ramdisk', 'initrd')
+    diskless = ('--for', 'ironic-ramdisk')
+
+    def check(self, *words: str) -> None:
+        parsed_args = self.parse(ami.UploadAmi, *words)
+        ami._check_source(parsed_args)
+        if parsed_args.source is None:
+            with sources.triple(parsed_args, progress.QUIET) as source:
+                self.assertIsNone(source.kernel)
+
+    def test_what_is_enough(self) -> None:
+        named = (*self.diskless, *self.parts, '--name', 'x')
+        self.check(*named)
+        self.check(*named, '--architecture', 'x86_64')
+        for some in ((), self.parts[:2]):
+            self.check(*self.diskless, *some, 'root.img', '--name', 'x')
+
+    def test_what_is_not(self) -> None:
+        for words, told in (
+            ((), 'no source was named'),
+            (('--for', 'ironic', *self.parts), 'no source was named'),
+            ((*self.diskless, *self.parts), 'no source was named'),
+            (
+                (*self.diskless, *self.parts[:2], '--name', 'x'),
+                'no source was named',
+            ),
+            (
+                (*self.diskless, *self.parts, 'root.img'),
+                'nothing of the source root.img',
+            ),
+            (
+                (*self.diskless, 'root.img', '--headroom', '1M'),
+                '--headroom: no root filesystem',
+            ),
+            ((*self.diskless, 'root.img', '--fix'), '--fix: '),
+            (
+                (*self.diskless, *self.parts, '--name=x', '--partition=1'),
+                '--partition: there is no source',
+            ),
+        ):
+            self.assertIn(told, self.refused(self.check, *words))
+
+
 class TestShrink(TestCase):
     def shrink(self, *words: str) -> None:
         path = self.tmp() / 'root.img'
