@@ -165,7 +165,7 @@ def triple(
         ramdisk=is_open('ramdisk'),
         version=parsed_args.kernel_version,
         hint='give --kernel FILE or IMAGE, or --no-kernel'
-        if 'no_kernel' in parsed_args
+        if getattr(parsed_args, 'target', None) == 'nova'
         else 'give --kernel FILE'
         if 'kernel' in parsed_args
         else 'remove --kernel-version',

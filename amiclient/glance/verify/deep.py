@@ -57,7 +57,14 @@ _OWN = frozenset({'boot-sector', 'no-kernel', 'not-clean'})
 
 #: After these, an image is of no use for further rules.
 _HOPELESS = frozenset(
-    {'damaged', 'not-a-filesystem', 'not-a-kernel', 'not-a-ramdisk'}
+    {
+        'damaged',
+        'not-a-filesystem',
+        'not-a-kernel',
+        'not-a-ramdisk',
+        'not-examined',
+        'whole-disk',
+    }
 )
 
 #: Rules of ``ami check`` that are tried here as well.
@@ -200,9 +207,16 @@ def _inner(
         )
     found = probe.look(inner).found
     if found.disk == 'raw' and not found.foreign:
-        # Which of them is booted, its kernel command line may tell.
-        return _not_examined(context, 'is a disk with partitions')
+        return _partitioned(context)
     return inner
+
+
+def _partitioned(context: Context) -> Finding:
+    """Tell what is wrong with a disk with partitions, if that is known."""
+    for found in bare_metal_rules.whole_disk(context):
+        return found
+    # Which of them is booted, its kernel command line may tell.
+    return _not_examined(context, 'is a disk with partitions')
 
 
 def _not_examined(context: Context, why: str) -> Finding:
@@ -295,9 +309,15 @@ def _told(context: Context, found: probe.Probe) -> Iterator[Finding]:
     try:
         root = found.root_image()
     except errors.SourceError as error:
-        yield _no_filesystem(context, error)
+        is_disk = found.found.disk == 'raw' and not found.found.foreign
+        yield (
+            _partitioned(context)
+            if is_disk and context.for_metal
+            else _no_filesystem(context, error)
+        )
         return
-    yield from rules.root_told(context, partitions=False)
+    if not context.for_metal:
+        yield from rules.root_told(context, partitions=False)
     if root.superblock.needs_recovery:
         message = (
             f'{title} was not unmounted: its journal is replayed at each '

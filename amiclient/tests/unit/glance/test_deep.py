@@ -48,7 +48,12 @@ class TestFormats(base.TestCase):
         self.root = images.image(self.directory, {'etc/os-release': b'ID=x\n'})
 
     def look(
-        self, path: pathlib.Path, format: str, **properties: str
+        self,
+        path: pathlib.Path,
+        format: str,
+        *,
+        for_metal: bool = False,
+        **properties: str,
     ) -> list[findings.Finding]:
         image = records.record(
             disk_format=format,
@@ -59,7 +64,8 @@ class TestFormats(base.TestCase):
         fetcher = _Fetcher(
             None, self.tmp(), retry.Patience(), progress.QUIET, data=path
         )
-        _, found = deep.look(context.Context(links.Ami(image)), fetcher)
+        known = context.Context(links.Ami(image), for_metal=for_metal)
+        _, found = deep.look(known, fetcher)
         # What is in the root filesystem is not what this is about.
         return [each for each in found if each.rule not in check.RULES]
 
@@ -157,6 +163,24 @@ class TestFormats(base.TestCase):
         (found,) = self.look(self.convert('qcow2'), 'qcow2')
         self.assertEqual('not-examined', found.rule)
         self.assertIn('partitions', found.message)
+
+    def test_partitions_for_ironic(self) -> None:
+        self.root = disks.make(
+            self.directory / 'whole', [disks.Part(16, self.root)], label='dos'
+        )
+        links_to = {'kernel_id': records.kernel().id}
+        for path, format in (
+            (self.root, 'raw'),
+            (self.convert('qcow2'), 'qcow2'),
+        ):
+            for properties, rule in (
+                ({}, 'not-examined'),
+                (links_to, 'whole-disk'),
+            ):
+                (found,) = self.look(
+                    path, format, for_metal=True, **properties
+                )
+                self.assertEqual(rule, found.rule)
 
     def test_no_qemu(self) -> None:
         path = self.convert('qcow2')
