@@ -137,12 +137,32 @@ need_venv() {
 }
 
 # install_python ARGUMENTS: what pip would do, in a tenth of the time. Where uv
-# is not to be had, or does not come by what pip was configured for, pip does.
+# is not to be had, pip does.
 install_python() {
     local pip=("$venv/bin/python" -m pip -qq --disable-pip-version-check)
-    "${pip[@]}" install uv &&
-        UV_HTTP_TIMEOUT=${UV_HTTP_TIMEOUT:-180} \
-            "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" \
+    "${pip[@]}" install uv && configure_uv &&
+        "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" \
             "$@" ||
         "${pip[@]}" install "$@"
+}
+
+# configure_uv: set for uv what pip was configured for, which it does not read.
+# A variable that is set already stays.
+configure_uv() {
+    local name value
+    export UV_HTTP_TIMEOUT=${UV_HTTP_TIMEOUT:-180}
+    # Any index may have the best version, as for pip.
+    export UV_INDEX_STRATEGY=${UV_INDEX_STRATEGY:-unsafe-best-match}
+    # What the environment says comes first, and pip goes by that.
+    while IFS='=' read -r name value; do
+        value=${value#\'}
+        value=${value%\'}
+        case $name in
+        *.cert) export SSL_CERT_FILE="${SSL_CERT_FILE:-$value}" ;;
+        *.constraint) export UV_CONSTRAINT="${UV_CONSTRAINT:-$value}" ;;
+        *.extra-index-url) export UV_INDEX="${UV_INDEX:-$value}" ;;
+        *.find-links) export UV_FIND_LINKS="${UV_FIND_LINKS:-$value}" ;;
+        *.index-url) export UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX:-$value}" ;;
+        esac
+    done < <("$venv/bin/python" -m pip config list)
 }
