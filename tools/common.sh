@@ -140,7 +140,8 @@ need_venv() {
 # is not to be had, pip does.
 install_python() {
     local pip=("$venv/bin/python" -m pip -qq --disable-pip-version-check)
-    "${pip[@]}" install uv && configure_uv &&
+    "${pip[@]}" install uv &&
+        configure_uv &&
         "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" \
             "$@" ||
         "${pip[@]}" install "$@"
