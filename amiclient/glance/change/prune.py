@@ -31,7 +31,8 @@ def own(
 ) -> list[ImageRecord]:
     """Find the versions that belong to a project, the newest first.
 
-    :param family: theirs. :param name: theirs, if they have no family.
+    :param family: theirs.
+    :param name: theirs, if they have no family.
     :param owner: the id of the project; None for that of the user.
     """
     owner = owner or catalog.project()

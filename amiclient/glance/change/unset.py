@@ -24,7 +24,8 @@ class UnsetRequest:
     """What is to be taken off.
 
     :param ami: its id or name.
-    :param kernel: whether the link to the kernel is. :param ramdisk: likewise.
+    :param kernel: whether the link to the kernel is.
+    :param ramdisk: likewise.
     :param stores: ids of those that its data is deleted from.
     :param linked: whether tags, properties and data are taken off the kernel
         and the ramdisk as well, unless other images link to these.
