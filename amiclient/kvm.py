@@ -23,7 +23,8 @@ def works(program: str, machine: str) -> bool:
     started; its processors are made, which is where KVM fails if it is only
     half there, as in a virtual machine.
 
-    :param program: the emulator. :param machine: the type of machine.
+    :param program: the emulator.
+    :param machine: the type of machine.
     """
     argv = (
         program,

@@ -194,7 +194,8 @@ def _held(
 ) -> int | None:
     """Lock an open file.
 
-    :param name: by which it was opened. :param directory: that this is in.
+    :param name: by which it was opened.
+    :param directory: that this is in.
     :param taken: what to say if another process has locked it.
     :returns: it; None, and it is closed, if the one that held the lock has
         finished or removed it just now.

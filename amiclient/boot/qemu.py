@@ -76,7 +76,8 @@ class Machine:
     :param disk: a qcow2 file, which is written to.
     :param source: the file or device that holds what it does not.
     :param seed: a file with the configuration drive, which is not.
-    :param memory: bytes. :param cpus: how many.
+    :param memory: bytes.
+    :param cpus: how many.
     :param append: what to add to the kernel's command line.
     :param command_line: what to give the kernel instead of Nova's.
     """

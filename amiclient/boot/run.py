@@ -59,7 +59,8 @@ class BootRequest:
 
     :param kernel: a file; None for that of the source. So ``ramdisk``.
     :param disk: its size, in bytes; None for twice what the source takes.
-    :param memory: bytes. :param cpus: how many.
+    :param memory: bytes.
+    :param cpus: how many.
     :param until: what to wait for, in a line of the console.
     :param timeout: seconds to wait for it.
     :param console: the file to write what the serial console says to; what

@@ -105,7 +105,8 @@ class NewImage:
     What is None is left for Glance to choose. ``properties`` holds every
     further property, ``kernel_id`` and ``ramdisk_id`` included.
 
-    :param min_disk: GiB. :param min_ram: MiB.
+    :param min_disk: GiB.
+    :param min_ram: MiB.
     """
 
     name: str

@@ -82,7 +82,8 @@ class CommandError(errors.ProgramError):
 class Appliance:
     """An appliance that runs.
 
-    :param running: guestfish. :param stdin: what it reads commands from.
+    :param running: guestfish.
+    :param stdin: what it reads commands from.
     :param place: the private directory, in which room may become scarce.
     """
 

@@ -221,7 +221,8 @@ def temporary_image(
     :param place: where to make it.
     :param name: what to call the source in errors.
     :param headroom: what a shrink will leave in it.
-    :param label: of the filesystem. :param identity: its UUID.
+    :param label: of the filesystem.
+    :param identity: its UUID.
     :returns: the filesystem.
     """
     request = BuildRequest(

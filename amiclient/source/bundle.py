@@ -116,7 +116,8 @@ class Source:
     """A root filesystem, and what came with it.
 
     :param root: the file or block device that holds it.
-    :param kernel: a file; None if none came along. :param ramdisk: the same.
+    :param kernel: a file; None if none came along.
+    :param ramdisk: the same.
     :param name: what it is called; None for what the user named.
     :param finished: whether the root filesystem is as it is to be sent: it
         was in a cloud before, or has free space on purpose.

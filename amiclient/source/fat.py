@@ -126,7 +126,8 @@ def fill(
 
     What is in the tree there already is hidden, as it is by a mount.
 
-    :param medium: the disk. :param start: where in it the filesystem begins,
+    :param medium: the disk.
+    :param start: where in it the filesystem begins,
         in bytes. :param size: its bytes.
     :param at: where in the tree it belongs.
     :param options: of the mount, which tell modes and owners.

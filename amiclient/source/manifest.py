@@ -84,7 +84,8 @@ class ManifestPart:
     :param size: bytes.
     :param sha512: in hex.
     :param id: the image's, where it came from; None if from no cloud.
-    :param min_disk: GiB. :param min_ram: MiB.
+    :param min_disk: GiB.
+    :param min_ram: MiB.
     """
 
     file: str

@@ -67,7 +67,8 @@ def may_be_encrypted(part: Partition) -> bool:
 class Volume:
     """A filesystem.
 
-    :param device: in the appliance. :param type: as blkid calls it.
+    :param device: in the appliance.
+    :param type: as blkid calls it.
     :param number: of the partition that it is on; 0 for none or several.
     """
 

@@ -63,7 +63,8 @@ _UNMOUNTED = 0x20
 class XfsSuperblock:
     """What a superblock says.
 
-    :param block_size: bytes. :param block_count: blocks of the filesystem.
+    :param block_size: bytes.
+    :param block_count: blocks of the filesystem.
     :param group_blocks: blocks of an allocation group, but for the last.
     :param group_bits: of the number of a block that count within its group.
     :param slot_bits: of the number of an inode that count within its block.
@@ -201,7 +202,8 @@ def _refuse_unknown(data: bytes, version: int) -> None:
 def has_checksum(data: bytes, place: int) -> bool:
     """Tell whether a checksum is right.
 
-    :param data: what it is of. :param place: of its own four bytes in there.
+    :param data: what it is of.
+    :param place: of its own four bytes in there.
     """
     plain = data[:place] + bytes(4) + data[place + 4 :]
     right = ~checksums.crc32c(0xFFFFFFFF, plain) & 0xFFFFFFFF

@@ -200,7 +200,8 @@ def _plan_linked(
 
     :param amis: by their ids; loses those whose kernel should go, but is
         protected: without its AMI, a kernel is hard to find again.
-    :param parts: gets what goes. :param notes: gets what stays, and why.
+    :param parts: gets what goes.
+    :param notes: gets what stays, and why.
     """
     kinds = _linked(amis.values())
     forced = all(ami.force for ami in amis.values())

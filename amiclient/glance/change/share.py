@@ -57,7 +57,8 @@ def plan_add(catalog: Catalog, ami: str, projects: Iterable[str]) -> SharePlan:
     An image that is private is made ``shared``, which by itself shows it to
     nobody else; one that is public or community is left as it is.
 
-    :param ami: its id or name. :param projects: ids.
+    :param ami: its id or name.
+    :param projects: ids.
     :raises CloudError: if there is no such AMI, or if it links to what cannot
         be shared.
     """
@@ -107,7 +108,8 @@ def plan_remove(
     A kernel or ramdisk stays shared with a project that can see another AMI
     which links to it.
 
-    :param ami: its id or name. :param projects: ids.
+    :param ami: its id or name.
+    :param projects: ids.
     :raises CloudError: if there is no such AMI, or everybody can see it.
     """
     found, wanted = links.show(catalog, ami), tuple(dict.fromkeys(projects))

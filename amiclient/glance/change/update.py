@@ -50,11 +50,14 @@ class ChangeRequest:
     """What is to be changed; what is None stays as it is.
 
     :param ami: its id or name.
-    :param kernel: a file, or an image's id or name. :param ramdisk: likewise.
+    :param kernel: a file, or an image's id or name.
+    :param ramdisk: likewise.
     :param no_ramdisk: whether the link to the ramdisk is taken off.
     :param kernel_name: of a kernel that is uploaded; None for the file's.
-    :param tags: to add. :param properties: to set.
-    :param min_disk: GiB. :param min_ram: MiB.
+    :param tags: to add.
+    :param properties: to set.
+    :param min_disk: GiB.
+    :param min_ram: MiB.
     :param linked: whether kernel and ramdisk are changed as well.
     :param stores: ids of those that keep the data of what is uploaded; if
         nothing is, of those that all three images are copied to.
@@ -62,7 +65,8 @@ class ChangeRequest:
     :param allow_store_failure: whether it is enough that one of them does.
     :param imported: how it gets there: see
         :class:`amiclient.glance.upload.request.Settings`.
-    :param allow_conversion: likewise. :param dry_run: likewise.
+    :param allow_conversion: likewise.
+    :param dry_run: likewise.
     :param patience: how often to try, and how long to wait.
     """
 

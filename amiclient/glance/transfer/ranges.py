@@ -62,7 +62,8 @@ class LimitError(errors.CloudError):
 class Reading:
     """How parts of images are read.
 
-    :param requests: that may be made for one image. :param bytes: likewise.
+    :param requests: that may be made for one image.
+    :param bytes: likewise.
     """
 
     proxy: '_proxy.Proxy'

@@ -19,7 +19,8 @@ SMALL = {'TEST_DIR': '1', 'TEST_DEV': '1', 'QA_CHECK_FS': '1'}
 def make(path: pathlib.Path, *options: str, size: int = 24) -> pathlib.Path:
     """Make a filesystem.
 
-    :param options: of mkfs.xfs. :param size: MiB.
+    :param options: of mkfs.xfs.
+    :param size: MiB.
     """
     with path.open('wb') as file:
         file.truncate(size * disks.MIB)
@@ -33,7 +34,8 @@ def old(
 ) -> None:
     """Make one of version 4, which newer kernels do not mount any more.
 
-    :param place: an empty directory. :param many: names in a directory.
+    :param place: an empty directory.
+    :param many: names in a directory.
     """
     large, small = place / 'large', place / 'small'
     large.write_bytes(bytes(range(250)) * 1200)
@@ -95,7 +97,8 @@ def mounted(
 def fill(top: pathlib.Path, data: bytes, many: int = 2000) -> None:
     """Make files of whatever kind, in whatever form XFS stores them.
 
-    :param data: of a file, and of an attribute. :param many: names in a
+    :param data: of a file, and of an attribute.
+    :param many: names in a
         directory.
     """
     (top / 'empty').touch()

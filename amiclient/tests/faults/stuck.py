@@ -102,7 +102,8 @@ class Stopping(fixtures.Fixture):
     Those that are started while it is in use stop once: where they open
     anything after that file is there.
 
-    :param directory: where the file is to be. :param start: of its name.
+    :param directory: where the file is to be.
+    :param start: of its name.
     :param place: a directory where it may put things.
     """
 

@@ -34,7 +34,8 @@ class ContactCase(faulty.FaultCase):
         """Check what each command says of a place where no cloud is.
 
         :param text: what the line has to say; with the place in it.
-        :param auth: URL of no Keystone. :param image: of no Glance.
+        :param auth: URL of no Keystone.
+        :param image: of no Glance.
         """
         self.route(
             auth_url=auth or self.keystone.url + '/v3',

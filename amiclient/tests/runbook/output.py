@@ -126,7 +126,8 @@ def matches(shown: Sequence[str], printed: Sequence[str], ids: Ids) -> bool:
 def absent(text: str, printed: Sequence[str]) -> list[str]:
     """Name the columns that a command asks for and that no table has.
 
-    :param text: the command. :param printed: what it printed.
+    :param text: the command.
+    :param printed: what it printed.
     :returns: none if it printed no table.
     """
     there = set(_columns(printed))
