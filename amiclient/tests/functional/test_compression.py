@@ -12,8 +12,6 @@ from amiclient import process
 from amiclient.tests.functional import upload
 from amiclient.tests.oracle import exttree
 
-_SERVED = 'compute'
-
 
 class _Compute(http.server.BaseHTTPRequestHandler):
     """Nova, as far as it tells which versions it speaks."""
@@ -52,19 +50,24 @@ class TestCompression(upload.UploadCase):
         self.addCleanup(server.shutdown)
         return f'http://127.0.0.1:{server.server_address[1]}/v2.1'
 
-    def announce(self, url: str) -> None:
-        """Have Keystone know of a compute service."""
+    def announce(self, url: str | None) -> None:
+        """Have Keystone know of another compute service, or of none."""
         # At the end as well, when it is gone.
         self.addCleanup(self.embedded.tokens.forget)
         identity = self.embedded.connection('admin').identity
-        service = identity.create_service(type=_SERVED, name='nova')
-        self.addCleanup(identity.delete_service, service)
-        identity.create_endpoint(
-            service_id=service.id,
-            interface='public',
-            region_id='RegionOne',
-            url=url,
-        )
+        (service,) = identity.services(type='compute')
+        for endpoint in list(identity.endpoints(service_id=service.id)):
+            self.addCleanup(
+                identity.update_endpoint,
+                endpoint.id,
+                url=endpoint.url,
+                is_enabled=True,
+            )
+            identity.update_endpoint(
+                endpoint.id,
+                url=url or endpoint.url,
+                is_enabled=url is not None,
+            )
         self.embedded.tokens.forget()
 
     def compression(self) -> str:
@@ -95,6 +98,7 @@ class TestCompression(upload.UploadCase):
         self.assertEqual('zlib', self.compression())
 
     def test_no_compute_service(self) -> None:
+        self.announce(None)
         self.assertEqual('zlib', self.compression())
 
     def test_compute_service_that_is_down(self) -> None:

@@ -211,4 +211,5 @@ class TestRules(base.TestCase):
         ]
         tests.append('bad-link')  # test_a_link_that_is_no_id
         tests.append('fewer-stores')  # test_stores
+        tests += ('ironic-format', 'ironic-visibility')  # test_bare_metal
         self.assertEqual(set(), context.RECORDS.keys() - set(tests))
