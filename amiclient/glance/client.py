@@ -22,6 +22,7 @@ from typing import Any, cast, Self, TYPE_CHECKING, TypeVar
 import urllib.parse
 
 from keystoneauth1 import adapter
+from keystoneauth1 import exceptions
 
 from amiclient import errors
 from amiclient.errors import CloudError
@@ -323,11 +324,12 @@ class Catalog:
         return (int(newest[0]), int(newest[1])) if newest else None
 
     def offers(self, service: str) -> bool:
-        """Tell whether the cloud's catalog has another service."""
-        with http_errors.understood(f'looking for the {service} service'):
-            other = self.beside(service)._proxy.get_endpoint()
-            # Without Keystone, all services have the same one.
-            return other not in (None, self._proxy.get_endpoint())
+        """Tell whether Keystone's catalog has another service."""
+        missing = contextlib.suppress(exceptions.EndpointNotFound)
+        with http_errors.understood(f'looking for {service}'), missing:
+            us = self._proxy.get_endpoint()  # Of all, without Keystone.
+            return self.beside(service)._proxy.get_endpoint() not in (None, us)
+        return False
 
     def roles(self) -> tuple[str, ...]:
         """Name the user's roles; none if the kind of login does not tell."""

@@ -10,11 +10,19 @@ import pathlib
 import random
 import signal
 from typing import Any
+import unittest
 
 import fixtures
 import testtools
 
 from amiclient import units
+
+#: Set it to run what takes minutes, too, and shows little that faster tests
+#: do not.
+SLOW = bool(os.environ.get('AMICLIENT_SLOW_TESTS'))
+
+#: Marks such a test.
+slow = unittest.skipUnless(SLOW, 'slow: set AMICLIENT_SLOW_TESTS')
 
 
 class TestCase(testtools.TestCase):

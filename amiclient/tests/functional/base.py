@@ -22,6 +22,8 @@ COMMAND = (sys.executable, '-W', 'ignore', '-m', 'openstackclient.shell')
 
 Finished = openstack_shell.Finished
 
+SLOW, slow = base.SLOW, base.slow
+
 
 class TestCase(base.TestCase):
     """A test that has a cloud, and a member of a project of it.

@@ -2,8 +2,8 @@
 
 """Ctrl-C, SIGTERM, SIGHUP and SIGKILL at any moment of a command.
 
-A hundred moments of a shrink, and of an upload. With AMICLIENT_SLOW_TESTS set,
-as many of what else there is.
+Forty moments of a shrink, and of an upload, and a few of what else there is.
+With AMICLIENT_SLOW_TESTS set, a hundred of each.
 """
 
 import os
@@ -26,11 +26,11 @@ _MIB = 2**20
 _SIZE, _DATA = 6 * _MIB, _MIB // 4
 
 #: Moments over the whole run of a shrink, and of an upload.
-_COUNT = 100
+_COUNT = 100 if base.SLOW else 40
 
 #: Moments of what else there is: kill -9, and the start.
-_SOME = 100 if shrinking.SLOW else 12
-_FEW = 30 if shrinking.SLOW else 4
+_SOME = 100 if base.SLOW else 12
+_FEW = 30 if base.SLOW else 4
 
 #: What a temporary file or directory is called.
 _TEMPORARY = re.compile(r'\.(.+\.)?amiclient-[0-9a-f]{8}')

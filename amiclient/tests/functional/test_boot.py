@@ -121,6 +121,7 @@ class TestBoot(BootCase):
         virtual = self.console.with_name('console.hvc0').read_text()
         self.assertIn('EXT4-fs (vda): resized filesystem', virtual)
 
+    @base.slow
     def test_does_not_grow(self) -> None:
         init = "#!/bin/sh\nprintf 'ready, steady' >/dev/ttyS0\nexec sleep 99\n"
         made = guest.make(
@@ -176,6 +177,7 @@ class TestBoot(BootCase):
         self.assertEqual('timeout\nNone\nno-console\n', finished.stdout)
         self.assertIn('serial console', finished.stderr)
 
+    @base.slow
     def test_no_driver(self) -> None:
         made = guest.make(self.directory, modules=('virtio_pci',))
         finished = self.failed(made, '--append', guest.QUIET)
@@ -186,6 +188,7 @@ class TestBoot(BootCase):
         self.assertIn('/dev/vda does not exist', finished.stderr)
         self.assertIn('virtio_blk', lines[-1])
 
+    @base.slow
     def test_no_root(self) -> None:
         made = guest.make(self.directory, modules=_NO_VIRTIO_CONSOLE)
         finished = self.failed(
@@ -202,6 +205,7 @@ class TestBoot(BootCase):
         self.assertIn('Run /init as init process', said)
         self.assertNotIn('ALERT!', said)
 
+    @base.slow
     def test_no_init(self) -> None:
         made = guest.make(self.directory, modules=_NO_VIRTIO_CONSOLE)
         process.run(
@@ -221,6 +225,7 @@ class TestBoot(BootCase):
         self.assertIn('    the application is broken\n', finished.stderr)
         self.assertIn('exitcode=0x00000300', finished.stderr)
 
+    @base.slow
     def test_ends(self) -> None:
         init = '#!/bin/sh\necho bye >/dev/ttyS0\npoweroff -f\n'
         made = guest.make(
@@ -374,6 +379,7 @@ class TestInteractive(BootCase):
         )
         self.assert_clean()
 
+    @base.slow
     def test_talks_and_switches_it_off(self) -> None:
         self.fork()
         self.wait_for(b'guest login: ')

@@ -20,6 +20,7 @@ import fixtures
 import amiclient
 from amiclient.ext import reader
 from amiclient.ext import superblock
+from amiclient.tests import base
 from amiclient.tests.cloud import forkserver
 from amiclient.tests.disks import machines
 from amiclient.tests.disks import userland
@@ -332,13 +333,13 @@ class TestBoot(VendorCase):
         self.assertEqual(2 << 30, told['root_size'])
         self.assertNothingLeft()
 
+    @base.slow
     def test_volumes(self) -> None:
         self.boot('xfs')
 
+    @base.slow
     def test_subvolumes(self) -> None:
-        """The same from another filesystem, when there is time."""
-        if not os.environ.get('AMICLIENT_TEST_BOOTS'):
-            self.skipTest('AMICLIENT_TEST_BOOTS is not set')
+        """The same from another filesystem."""
         self.boot('btrfs')
 
 

@@ -36,9 +36,6 @@ from amiclient.tests.oracle import exttree
 from amiclient.tests.shapes import shapes
 from amiclient.tests.shapes import tree
 
-#: Set it to run what takes minutes too.
-SLOW = bool(os.environ.get('AMICLIENT_SLOW_TESTS'))
-
 #: What tests plant, and look for.
 SECRET = b'the-combination-of-the-vault'
 

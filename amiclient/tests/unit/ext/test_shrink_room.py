@@ -255,7 +255,7 @@ class TestMemory(base.TestCase):
             self._LIMIT,
         )
 
-    @unittest.skipUnless(shrinking.SLOW, 'slow')
+    @unittest.skipUnless(base.SLOW, 'slow')
     def test_large(self) -> None:
         for name in ('sparse-1t-journal', 'scattered-20g'):
             image = shapes.make(name, self.tmp())
@@ -315,7 +315,7 @@ class TestManyGroups(base.TestCase):
         self.assertEqual(3000, exttree.read_tree(output)[b'/last'].size)
 
 
-@unittest.skipUnless(shrinking.SLOW, 'slow: set AMICLIENT_SLOW_TESTS')
+@base.slow
 class TestCost(base.TestCase):
     """What a shrink costs grows with the data, not with the disk."""
 

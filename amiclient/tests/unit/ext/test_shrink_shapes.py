@@ -27,7 +27,7 @@ _WAITING = ('mmp',)
 _WANTED = [
     name
     for name, shape in shapes.SHAPES.items()
-    if shrinking.SLOW or ('slow' not in shape.tags and name not in _WAITING)
+    if base.SLOW or ('slow' not in shape.tags and name not in _WAITING)
 ]
 _SHRINKING = [n for n in _WANTED if shapes.SHAPES[n].expected == 'shrinks']
 _REFUSED = [n for n in _WANTED if shapes.SHAPES[n].expected == 'refused']

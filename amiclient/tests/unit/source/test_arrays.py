@@ -156,6 +156,7 @@ class TestArrays(ApplianceCase):
         path.write_bytes(key)
         return resolve.Choice(work_directory=self.work, luks_key_file=path)
 
+    @base.slow
     def test_all(self) -> None:
         disk = self.disk()
         with resolve.opened(disk, self.choice(KEY)) as source:

@@ -146,6 +146,7 @@ class TestVolumes(ApplianceCase):
         )
         return path
 
+    @base.slow
     def test_all(self) -> None:
         disk = self.disk()
         key = self.directory / 'key'
