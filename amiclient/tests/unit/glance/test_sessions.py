@@ -189,6 +189,8 @@ class TestTime(BoundedTest):
         def answer(line: bytes) -> Iterator[bytes]:
             where = f'Location: {self.url}/v2/{len(self.lines)}'.encode()
             begin = b'HTTP/1.1 302 Found\r\nContent-Length: 0\r\n'
+            # Else the next request may come when this connection is closed.
+            begin += b'Connection: close\r\n'
             return slowly(begin, where, b'\r\n\r\n')
 
         self.serve(answer)
