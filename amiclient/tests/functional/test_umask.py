@@ -4,6 +4,8 @@
 
 import os
 
+import fixtures
+
 from amiclient.tests.functional import base
 from amiclient.tests.functional import test_save
 
@@ -12,6 +14,13 @@ _OBEYING = ('setpriv', '--bounding-set', '-dac_override,-dac_read_search')
 
 
 class TestUmask(test_save.SaveCase):
+    def setUp(self) -> None:
+        super().setUp()
+        # What it would compile, nobody could read afterwards.
+        self.useFixture(
+            fixtures.EnvironmentVariable('PYTHONDONTWRITEBYTECODE', '1')
+        )
+
     def assertDone(self, umask: int, *words: object) -> None:
         """Do it as one whom modes of files keep out."""
         prefix = _OBEYING if os.geteuid() == 0 else ()

@@ -227,8 +227,9 @@ class TestBombs(HostileCase):
 
     def test_every_length_of_a_kernel_and_ramdisk(self) -> None:
         directory = self.tmp()
+        lengths = range(0, 600, 37 if base.SLOW else 148)
         for name, data in fuzz_mutate.parts().items():
-            for size in (*range(0, 600, 37), len(data) // 2, len(data) - 1):
+            for size in (*lengths, len(data) // 2, len(data) - 1):
                 path = directory / 'part'
                 path.write_bytes(data[:size])
                 for target in ('kernel', 'ramdisk', 'identify'):
