@@ -16,17 +16,22 @@ connection = {database}
 sqlite_synchronous = false
 """
 
-_TOKENS = """
-[keystone_authtoken]
-www_authenticate_uri = {auth_url}
-auth_url = {auth_url}
+#: How a service logs in to Keystone.
+_LOGIN = """\
 auth_type = password
+auth_url = {auth_url}
 username = glance
 password = {password}
 project_name = service
 user_domain_id = default
 project_domain_id = default
 """
+
+#: How it has Keystone look at the tokens of its users.
+TOKENS = f"""
+[keystone_authtoken]
+www_authenticate_uri = {{auth_url}}
+{_LOGIN}"""
 
 _BARBICAN = (
     """\
@@ -39,7 +44,7 @@ host_href = http://127.0.0.1:{port}
 kek = {key}
 """
     + _DATABASE
-    + _TOKENS
+    + TOKENS
 )
 
 #: Barbican's own pipeline reads files in /etc.
@@ -145,29 +150,21 @@ images_path = {directory}/ironic/images
 instance_master_path = {directory}/ironic/masters
 
 [glance]
-auth_type = password
-auth_url = {auth_url}
-username = glance
-password = {password}
-project_name = service
-user_domain_id = default
-project_domain_id = default
+"""
+    + _LOGIN
+    + """\
 region_name = RegionOne
 valid_interfaces = public
 
 [service_catalog]
-auth_type = password
-auth_url = {auth_url}
-username = glance
-password = {password}
-project_name = service
-user_domain_id = default
-project_domain_id = default
+"""
+    + _LOGIN
+    + """\
 region_name = RegionOne
 endpoint_override = http://127.0.0.1:{port}
 """
     + _DATABASE
-    + _TOKENS
+    + TOKENS
 )
 
 #: The type of each service in Keystone's catalog.

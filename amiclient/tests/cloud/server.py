@@ -123,16 +123,6 @@ filesystem_store_datadir = {images}/staging
 [os_glance_tasks_store]
 filesystem_store_datadir = {images}/tasks
 
-[keystone_authtoken]
-www_authenticate_uri = {auth_url}
-auth_url = {auth_url}
-auth_type = password
-username = glance
-password = {password}
-project_name = service
-user_domain_id = default
-project_domain_id = default
-
 [oslo_concurrency]
 lock_path = {directory}/{name}/lock
 
@@ -336,7 +326,7 @@ def _glance(
         *options.methods,
         *['glance-download'][: options.regions > 1],
     ]
-    parts = [_GLANCE]
+    parts = [_GLANCE, extras.TOKENS]
     if options.limits:
         parts.append(_LIMITS)
     if not options.filtered:
