@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Mapping
+import contextlib
 import dataclasses
 import typing
 
@@ -17,6 +19,8 @@ from amiclient.osc import sources
 
 if typing.TYPE_CHECKING:
     from amiclient.glance.change import replace
+    from amiclient.glance import client
+    from amiclient.glance import model
     from amiclient.glance.upload import request
     from amiclient.glance.verify import elsewhere
     from amiclient import progress
@@ -108,7 +112,6 @@ class UploadAmi(command.ShowOne):
         from amiclient.glance.change import copy
         from amiclient.glance.change import replace
         from amiclient.glance import places
-        from amiclient.glance.upload import plan
         from amiclient.glance.upload import register
         from amiclient.osc import columns
 
@@ -123,20 +126,9 @@ class UploadAmi(command.ShowOne):
             clouds.opened(
                 self, parsed_args, source=here, lost=lost
             ) as targets,
-            sources.triple(parsed_args, watch, is_described=True) as source,
+            prepared(self, parsed_args, cloud, watch) as upload,
         ):
-            wanted = self._request(parsed_args, source)
-            wanted = _with_version(parsed_args, wanted, source, watch)
-            asked = _replacement(parsed_args, wanted)
-            old = replace.find(cloud, asked)
-            leaving = replace.leaving(cloud, asked, old)
-            planned = plan.plan(
-                dataclasses.replace(wanted, replaced=leaving),
-                cloud,
-                exact=parsed_args.dry_run,
-                progress=watch,
-            )
-            self.warn((*source.notes, *planned.warnings))
+            planned, asked, old = upload.planned, upload.asked, upload.old
             if parsed_args.dry_run:
                 new = planned.ami.image.id
                 then = replace.plan(cloud, asked, old, new=new)
@@ -150,7 +142,8 @@ class UploadAmi(command.ShowOne):
             copied = copy.uploaded(
                 triple.ami,
                 dataclasses.replace(
-                    wanted.settings, visibility=planned.settings.visibility
+                    upload.wanted.settings,
+                    visibility=planned.settings.visibility,
                 ),
                 here,
                 targets,
@@ -169,42 +162,90 @@ class UploadAmi(command.ShowOne):
             copied,
         )
 
-    def _request(
-        self, parsed_args: argparse.Namespace, source: bundle.Source
-    ) -> request.UploadRequest:
-        from amiclient.glance.upload import request
 
-        def part(noun: str) -> str | None:
-            return options.chosen_part(
-                parsed_args,
-                noun,
-                getattr(source, noun),
-                complete=source.complete,
-            )
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """An upload that is planned, and its source, which is open.
 
-        return options.fill(
-            request.UploadRequest,
-            parsed_args,
-            source=source.root,
-            kernel=part('kernel'),
-            ramdisk=part('ramdisk'),
-            image_format=parsed_args.image_format
-            or (
-                'auto'
-                if parsed_args.target == request.DISKLESS
-                or (
-                    parsed_args.target == request.METAL
-                    and source.image_format == 'ami'
-                )
-                else source.image_format
-            ),
-            shrink=options.shrinks(parsed_args, finished=source.finished),
-            options=options.filesystem(parsed_args),
-            traits=options.traits(parsed_args),
-            settings=options.settings(
-                parsed_args, self.project_id(parsed_args)
-            ),
+    :param asked: what becomes of older versions.
+    :param old: all of them, the newest first.
+    """
+
+    wanted: request.UploadRequest
+    planned: request.RegisterPlan
+    asked: replace.Replacement
+    old: tuple[model.ImageRecord, ...]
+
+
+@contextlib.contextmanager
+def prepared(
+    base: command._Base,
+    parsed_args: argparse.Namespace,
+    cloud: client.Catalog,
+    watch: progress.Progress,
+    origin: Mapping[str, str] | None = None,
+) -> Iterator[Prepared]:
+    """Open the source of an upload, and plan it.
+
+    :param parsed_args: as "openstack ami upload" takes them.
+    :param origin: properties that tell where the AMI comes from, as far as
+        they are known.
+    """
+    from amiclient.glance.change import replace
+    from amiclient.glance.upload import plan
+
+    with sources.triple(parsed_args, watch, is_described=True) as source:
+        wanted = _request(base, parsed_args, source)
+        wanted = _with_version(parsed_args, wanted, source, origin, watch)
+        asked = _replacement(parsed_args, wanted)
+        old = replace.find(cloud, asked)
+        leaving = replace.leaving(cloud, asked, old)
+        planned = plan.plan(
+            dataclasses.replace(wanted, replaced=leaving),
+            cloud,
+            exact=parsed_args.dry_run,
+            progress=watch,
         )
+        base.warn((*source.notes, *planned.warnings))
+        yield Prepared(wanted, planned, asked, old)
+
+
+def _request(
+    base: command._Base,
+    parsed_args: argparse.Namespace,
+    source: bundle.Source,
+) -> request.UploadRequest:
+    from amiclient.glance.upload import request
+
+    def part(noun: str) -> str | None:
+        return options.chosen_part(
+            parsed_args,
+            noun,
+            getattr(source, noun),
+            complete=source.complete,
+        )
+
+    return options.fill(
+        request.UploadRequest,
+        parsed_args,
+        source=source.root,
+        kernel=part('kernel'),
+        ramdisk=part('ramdisk'),
+        image_format=parsed_args.image_format
+        or (
+            'auto'
+            if parsed_args.target == request.DISKLESS
+            or (
+                parsed_args.target == request.METAL
+                and source.image_format == 'ami'
+            )
+            else source.image_format
+        ),
+        shrink=options.shrinks(parsed_args, finished=source.finished),
+        options=options.filesystem(parsed_args),
+        traits=options.traits(parsed_args),
+        settings=options.settings(parsed_args, base.project_id(parsed_args)),
+    )
 
 
 def _add_versions(parser: argparse.ArgumentParser) -> None:
@@ -258,9 +299,14 @@ def _with_version(
     parsed_args: argparse.Namespace,
     wanted: request.UploadRequest,
     source: bundle.Source,
+    origin: Mapping[str, str] | None,
     watch: progress.Progress,
 ) -> request.UploadRequest:
-    """Fill in what a request leaves open, and what tells its version."""
+    """Fill in what a request leaves open, and what tells its version.
+
+    :param origin: what is known of that; None if it matters only where there
+        are versions.
+    """
     from amiclient.glance.upload import plan
     from amiclient.glance.upload import request
     from amiclient.glance import versions
@@ -281,12 +327,12 @@ def _with_version(
     properties = {**wanted.traits.properties, **given}
     traits = dataclasses.replace(wanted.traits, properties=properties)
     adopted = request.adopt(dataclasses.replace(wanted, traits=traits), source)
-    if not given:
+    if not given and origin is None:
         return adopted
-    known = adopted.traits.properties
+    known = {**adopted.traits.properties, **(origin or {})}
     path = parsed_args.source or source.root
-    origin = plan.origin(path, known, watch)
-    return dataclasses.replace(adopted, origin=origin)
+    found = {**plan.origin(path, known, watch), **(origin or {})}
+    return dataclasses.replace(adopted, origin=found)
 
 
 def _check_source(parsed_args: argparse.Namespace) -> None:
