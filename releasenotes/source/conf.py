@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 
-project = 'python-amiclient release notes'
-copyright = 'python-amiclient contributors'
+from importlib import metadata
 
-extensions = ['openstackdocstheme', 'reno.sphinxext']
+project = 'python-amiclient'
+copyright = 'python-amiclient contributors'
+release = metadata.version(project)
+
+extensions = ['reno.sphinxext']
 source_suffix = {'.rst': 'restructuredtext'}
 root_doc = 'index'
-html_theme = 'openstackdocs'
-
-openstackdocs_auto_name = False
+html_theme = 'furo'
+html_title = f'{project} {release}'
