@@ -29,34 +29,10 @@ import time
 from typing import BinaryIO, cast, IO
 
 from amiclient import confinement
+from amiclient import distribution
 from amiclient import errors
 from amiclient import interrupts
 from amiclient import jobs
-
-#: Debian's name of the package that holds a program; another one's where that
-#: is not the same.
-PACKAGES = {
-    'debugfs': 'e2fsprogs',
-    'dumpe2fs': 'e2fsprogs',
-    'e2fsck': 'e2fsprogs',
-    'e2image': 'e2fsprogs',
-    'guestfish': 'libguestfs-tools (Debian, Ubuntu) or guestfs-tools (Fedora, '
-    'RHEL)',
-    'lz4': 'lz4',
-    'mcopy': 'mtools',
-    'mdir': 'mtools',
-    'mke2fs': 'e2fsprogs',
-    'qemu-img': 'qemu-utils',
-    'qemu-nbd': 'qemu-utils',
-    'qemu-system-aarch64': 'qemu-system-arm',
-    'qemu-system-x86_64': 'qemu-system-x86',
-    'resize2fs': 'e2fsprogs',
-    'setpriv': 'util-linux',
-    'sqfs2tar': 'squashfs-tools-ng',
-    'supermin': 'supermin',
-    'tune2fs': 'e2fsprogs',
-    'zstd': 'zstd',
-}
 
 _SBIN = ('/usr/local/sbin', '/usr/sbin', '/sbin')
 
@@ -168,10 +144,8 @@ def find(program: str) -> str:
     path = os.pathsep.join((os.environ.get('PATH', os.defpath), *_SBIN))
     found = shutil.which(program, path=path)
     if found is None:
-        package = PACKAGES.get(program)
         raise errors.ProgramError(
-            f'{program} was not found',
-            hint=f'install the package {package}' if package else None,
+            f'{program} was not found', hint=distribution.remedy(program)
         )
     return found
 

@@ -285,7 +285,7 @@ def _made(place: pathlib.Path, progress: Progress) -> pathlib.Path:
             return each
     raise errors.ProgramError(
         f'libguestfs has no appliance: {errors.safe(path)}',
-        hint='install libguestfs-tools again, or set LIBGUESTFS_PATH',
+        hint='install libguestfs again, or set LIBGUESTFS_PATH',
     )
 
 

@@ -388,7 +388,7 @@ def _by_program(kind: str, data: bytes, name: str) -> bytes:
         raise errors.ProgramError(
             f'{kind} is needed to read it',
             subject=name,
-            hint=f'install the package {kind}',
+            hint=error.hint,
         ) from error
     # It complains about the missing end, after what it could unpack.
     output = process.run(

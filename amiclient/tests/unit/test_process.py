@@ -14,6 +14,7 @@ import threading
 import time
 import types
 
+from amiclient import distribution
 from amiclient import errors
 from amiclient import process
 from amiclient.tests import base
@@ -37,7 +38,7 @@ class TestFind(base.TestCase):
             errors.ProgramError, process.find, 'resize2fs'
         )
         self.assertEqual(
-            'resize2fs was not found; install the package e2fsprogs',
+            f'resize2fs was not found; {distribution.remedy("resize2fs")}',
             str(error),
         )
 

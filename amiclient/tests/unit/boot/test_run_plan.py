@@ -10,6 +10,7 @@ import fixtures
 
 from amiclient.boot import causes
 from amiclient.boot import run
+from amiclient import distribution
 from amiclient import errors
 from amiclient import kvm
 from amiclient.source import bundle
@@ -170,8 +171,8 @@ class TestPlan(PlanCase):
         self.useFixture(fixtures.EnvironmentVariable('PATH', str(self.bin)))
         words = self.refused(errors.ProgramError)
         self.assertEqual(
-            'qemu-system-x86_64 was not found; install the package '
-            'qemu-system-x86',
+            'qemu-system-x86_64 was not found; '
+            f'{distribution.remedy("qemu-system-x86_64")}',
             words,
         )
 

@@ -12,6 +12,7 @@ import struct
 
 import fixtures
 
+from amiclient import distribution
 from amiclient.ext import reader
 from amiclient import process
 from amiclient.rootfs import boot_extract
@@ -318,7 +319,7 @@ class TestLeftAlone(LoaderCase):
         self.useFixture(fixtures.EnvironmentVariable('PATH', os.devnull))
         self.assertEqual(
             ([], [f'{disk}: partition 1, a FAT filesystem, is not looked '
-                  'into: mdir was not found; install the package mtools']),
+                  f'into: mdir was not found; {distribution.remedy("mdir")}']),
             self.found(disk),
         )  # fmt: skip
 

@@ -13,6 +13,7 @@ import subprocess
 
 import fixtures
 
+from amiclient import distribution
 from amiclient import errors
 from amiclient import process
 from amiclient.source import resolve
@@ -166,7 +167,7 @@ class TestSquashfs(LiveCase):
 
         text = str(self.assertRaises(errors.ProgramError, run))
         self.assertIn('sqfs2tar was not found', text)
-        self.assertIn('squashfs-tools-ng', text)
+        self.assertIn(distribution.remedy('sqfs2tar') or '', text)
 
 
 class TestIso(LiveCase):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import os
 import pathlib
 
+from amiclient import distribution
 from amiclient import errors
 from amiclient.ext import reader
 from amiclient.ext import superblock
@@ -198,7 +199,7 @@ class TestDisk(base.TestCase):
         disk = self.disk(f'{FSTAB}/dev/my-vg/docker /d xfs\n', [thin])
         words = self.refused(disk)
         self.assertIn('which reads a logical volume of type thin', words)
-        self.assertIn('libguestfs-tools', words)
+        self.assertIn(distribution.remedy('guestfish') or '', words)
 
     def test_two_roots(self) -> None:
         disk = self.disk()
@@ -253,6 +254,6 @@ def without_guestfish(program: str) -> str:
     if program == 'guestfish':
         raise errors.ProgramError(
             f'{program} was not found',
-            hint=f'install {process.PACKAGES[program]}',
+            hint=distribution.remedy(program),
         )
     return _FIND(program)

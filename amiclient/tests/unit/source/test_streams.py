@@ -11,6 +11,7 @@ import subprocess
 from unittest import mock
 import zlib
 
+from amiclient import distribution
 from amiclient import errors
 from amiclient import process
 from amiclient.source import probe
@@ -198,7 +199,7 @@ class TestCompression(base.TestCase):
                     errors.ProgramError, self.head, data, 99
                 )
             self.assertEqual(
-                f'f: {kind} is needed to read it; install the package {kind}',
+                f'f: {kind} is needed to read it; {distribution.remedy(kind)}',
                 str(error),
             )
 

@@ -11,6 +11,7 @@ import subprocess
 from unittest import mock
 
 from amiclient import confinement
+from amiclient import distribution
 from amiclient import errors
 from amiclient import kvm
 from amiclient import process
@@ -235,7 +236,7 @@ class TestAppliance(base.TestCase):
             if program == 'guestfish':
                 raise errors.ProgramError(
                     f'{program} was not found',
-                    hint=f'install {process.PACKAGES[program]}',
+                    hint=distribution.remedy(program),
                 )
             return found(program)
 
@@ -247,5 +248,4 @@ class TestAppliance(base.TestCase):
                     image, resolve.Choice(work_directory=self.tmp())
                 ).__enter__,
             )
-        self.assertIn('libguestfs-tools', str(error))
-        self.assertIn('guestfs-tools', str(error))
+        self.assertIn(distribution.remedy('guestfish') or '', str(error))
