@@ -84,18 +84,21 @@ install_packages() {
         --yes --no-install-recommends "$@" >/dev/null
 }
 
-# The names in bindep.txt that are for everything, or for this profile.
+# The names in bindep.txt that are for everything, or for this profile: what
+# bindep, which may not be there, would say of Debian.
 packages() {
     awk -v profile="$1" '
         /^[a-z]/ {
             name = $1
-            wanted = 1
             gsub(/.*\[|\].*/, "")
+            platforms = profiles = here = asked = 0
             for (i = split($0, word, " "); i > 0; i--) {
-                if (word[i] == profile) { wanted = 1; break }
-                if (word[i] !~ /^platform:dpkg$/) wanted = 0
+                if (word[i] ~ /^platform:/) platforms++
+                else profiles++
+                if (word[i] == "platform:dpkg") here = 1
+                if (word[i] == profile) asked = 1
             }
-            if (wanted) print name
+            if ((here || !platforms) && (asked || !profiles)) print name
         }' bindep.txt
 }
 
@@ -126,7 +129,7 @@ need_venv() {
     fi
     if ! git -C "$root" rev-parse HEAD >/dev/null 2>&1; then
         # Not a clone, or somebody else's: pbr cannot ask git.
-        export PBR_VERSION=${PBR_VERSION:-0.1.0.dev0}
+        export PBR_VERSION=${PBR_VERSION:-$(version).dev0}
     fi
     local requirements=()
     for file in "$@"; do
@@ -135,6 +138,9 @@ need_venv() {
     insist install_python "${requirements[@]}" --editable .
     printf '%s\n' "$wanted" >"$stamp"
 }
+
+# version: the one that comes next, which is in one place.
+version() { sed -n 's/^version = //p' setup.cfg; }
 
 # install_python ARGUMENTS: what pip would do, in a tenth of the time. Where uv
 # is not to be had, pip does.

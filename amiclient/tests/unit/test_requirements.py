@@ -3,13 +3,19 @@
 """What is stated about other packages is true, and stated once."""
 
 import ast
+import configparser
 from importlib import metadata
 import os
 import pathlib
 import re
+import subprocess
 import sys
+from typing import Any
+
+import yaml
 
 import amiclient
+from amiclient import distribution
 from amiclient.tests import base
 
 _PACKAGE = pathlib.Path(amiclient.__file__).parent
@@ -25,6 +31,14 @@ _MODULES = {
     'PyYAML': 'yaml',
     'openstacksdk': 'openstack',
     'osc-lib': 'osc_lib',
+}
+
+#: What bindep knows of each distribution.
+_PLATFORMS = {
+    'debian': {'platform:debian', 'platform:dpkg'},
+    'fedora': {'platform:fedora', 'platform:redhat', 'platform:rpm'},
+    'rhel': {'platform:redhat', 'platform:rhel', 'platform:rpm'},
+    'suse': {'platform:rpm', 'platform:sles', 'platform:suse'},
 }
 
 
@@ -80,3 +94,99 @@ class TestRequirements(base.TestCase):
             self.skipTest('tox -e lower sets AMICLIENT_LOWER')
         for name, (_, version) in stated('tools/lower.txt').items():
             self.assertEqual(version, metadata.version(name), name)
+
+
+class TestPackages(base.TestCase):
+    """The packages of the operating system, in bindep.txt."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        path = _ROOT / 'bindep.txt'
+        if not path.exists():
+            self.skipTest('this is not the repository')
+        try:
+            from bindep import depends
+        except ImportError:
+            self.skipTest('bindep is not installed')
+        self.depends = depends.Depends(path.read_text())
+
+    def active(self, distribution: str, *profiles: str) -> set[str]:
+        rules = self.depends.active_rules(
+            {*_PLATFORMS[distribution], *profiles}
+        )
+        return {name for name, *_ in rules}
+
+    def test_profiles(self) -> None:
+        self.assertEqual(
+            ['benchmark', 'demo', 'lower', 'test'], self.depends.profiles()
+        )
+
+    def test_what_the_commands_call(self) -> None:
+        needed = set(distribution.PACKAGES)
+        # Comes with guestfish; and one emulator is enough.
+        needed -= {'qemu-system-aarch64', 'supermin'}
+        for name in _PLATFORMS:
+            packages = {distribution.KNOWN[name].package(p) for p in needed}
+            self.assertEqual(
+                set(), packages - {None} - self.active(name, 'test'), name
+            )
+            small = {
+                distribution.KNOWN[name].package(p)
+                for p in ('lz4', 'mcopy', 'qemu-nbd', 'resize2fs', 'zstd')
+            }
+            self.assertEqual(set(), small - self.active(name), name)
+
+    def test_tools_install_the_same(self) -> None:
+        for profile in self.depends.profiles():
+            done = subprocess.run(
+                ['bash', '-c', '. tools/common.sh; packages "$1"', 'bash',
+                 profile],
+                cwd=_ROOT,
+                stdout=subprocess.PIPE,
+                check=True,
+                text=True,
+            )  # fmt: skip
+            self.assertEqual(
+                self.active('debian', profile), {*done.stdout.split()}
+            )
+
+
+class TestVersion(base.TestCase):
+    def test_one_everywhere(self) -> None:
+        if not (_ROOT / 'setup.cfg').exists():
+            self.skipTest('this is not the repository')
+        setup = configparser.ConfigParser()
+        setup.read(_ROOT / 'setup.cfg')
+        version = setup['metadata']['version']
+        notes = yaml.safe_load(
+            (_ROOT / 'releasenotes/config.yaml').read_text()
+        )
+        self.assertEqual(version, notes['unreleased_version_title'])
+
+
+class TestContinuousIntegration(base.TestCase):
+    """Every machine calls the same script."""
+
+    def load(self, name: str) -> Any:
+        path = _ROOT / name
+        if not path.exists():
+            self.skipTest('this is not the repository')
+        return yaml.safe_load(path.read_text())
+
+    def test_zuul(self) -> None:
+        jobs = self.load('.zuul.yaml')
+        job = jobs[0]['job']
+        for pipeline in ('check', 'gate'):
+            self.assertEqual(
+                [job['name']], jobs[1]['project'][pipeline]['jobs']
+            )
+        (play,) = self.load(job['run'])
+        (task,) = play['tasks']
+        self.assertEqual(
+            'bash .ci/run', task['ansible.builtin.command']['cmd']
+        )
+
+    def test_github(self) -> None:
+        workflow = self.load('.github/workflows/ci.yaml')
+        commands = [s.get('run') for s in workflow['jobs']['ci']['steps']]
+        self.assertEqual('bash .ci/run', commands[-1])
