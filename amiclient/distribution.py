@@ -15,6 +15,7 @@ PACKAGES = {
     'dumpe2fs': 'e2fsprogs',
     'e2fsck': 'e2fsprogs',
     'e2image': 'e2fsprogs',
+    'gpgv': 'gpgv',
     'guestfish': 'libguestfs-tools',
     'lz4': 'lz4',
     'mcopy': 'mtools',
@@ -51,7 +52,11 @@ class Distribution:
         return self.names.get(program, self.names.get(package, package))
 
 
-_FEDORA = {'libguestfs-tools': 'guestfs-tools', 'qemu-utils': 'qemu-img'}
+_FEDORA = {
+    'gpgv': 'gnupg2',
+    'libguestfs-tools': 'guestfs-tools',
+    'qemu-utils': 'qemu-img',
+}
 
 #: By the ID in os-release(5) of the one that the others are like.
 KNOWN = {
@@ -73,6 +78,7 @@ KNOWN = {
     'suse': Distribution(
         'zypper install',
         {
+            'gpgv': 'gpg2',
             'libguestfs-tools': 'libguestfs',
             'qemu-system-arm': 'qemu-arm',
             'qemu-system-x86': 'qemu-x86',
@@ -99,6 +105,7 @@ KNOWN = {
     'arch': Distribution(
         'pacman -S',
         {
+            'gpgv': 'gnupg',
             'libguestfs-tools': 'libguestfs',
             'qemu-system-arm': 'qemu-system-aarch64',
             'qemu-utils': 'qemu-img',

@@ -12,6 +12,9 @@ class Task(Protocol):
     def advance(self, amount: int) -> None:
         """Say that this many more bytes are done."""
 
+    def expect(self, total: int) -> None:
+        """Say how many bytes there are to do, which was not known before."""
+
     def restart(self) -> None:
         """Say that the work starts again from nothing."""
 
@@ -31,6 +34,9 @@ class Progress(Protocol):
 
 class _Silent:
     def advance(self, amount: int) -> None:
+        pass
+
+    def expect(self, total: int) -> None:
         pass
 
     def restart(self) -> None:

@@ -157,7 +157,7 @@ class StagingDirectory:
 
         :raises AmiError: if it is not.
         """
-        objection = _objection(os.fstat(found))
+        objection = distrusted(os.fstat(found))
         if objection is not None:
             raise errors.AmiError(
                 f'{self._shown}, the directory for the download, {objection}',
@@ -203,14 +203,15 @@ def _held(
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, fd)
         if scratch.locked(fd) is False:
-            raise errors.AmiError(taken, hint='wait for it, or end it')
+            raise errors.BusyError(taken, hint='wait for it, or end it')
         if not scratch.is_named(name, fd, directory):
             return None
         stack.pop_all()
         return fd
 
 
-def _objection(status: os.stat_result) -> str | None:
+def distrusted(status: os.stat_result) -> str | None:
+    """Tell why nothing may be taken from a directory; None if it may."""
     if stat.S_ISLNK(status.st_mode):
         return 'is a symbolic link'
     if not stat.S_ISDIR(status.st_mode):
@@ -247,8 +248,8 @@ class Partial:
 
     :param target: the path that it is to have.
     :param tag: what its content is; one with another tag is another file.
-    :raises AmiError: if its directory cannot take it, or another process is
-        fetching the same.
+    :raises AmiError: if its directory cannot take it.
+    :raises BusyError: if another process is fetching the same.
     """
 
     def __init__(self, target: pathlib.Path, tag: str) -> None:

@@ -10,6 +10,7 @@ an error: nothing else in this package interprets either. Throughout,
 
 from collections.abc import Iterator
 import contextlib
+import dataclasses
 import html
 import http.client
 import json
@@ -42,6 +43,36 @@ _DECORATION = re.compile(
 _TAG = re.compile(r'<[^<>]*>')
 
 _TIMED_OUT = 'timed out'
+
+
+@dataclasses.dataclass(frozen=True)
+class Advice:
+    """What to do where no answer comes, by what keeps it from coming.
+
+    :param tls: there is no TLS.
+    :param authority: it has no certificate of an authority that is known.
+    :param name: the host is not found.
+    :param answer: the answer is too large, or makes no sense.
+    :param connection: there is no connection.
+    :param time: it takes too long.
+    """
+
+    tls: str
+    authority: str
+    name: str
+    answer: str
+    connection: str
+    time: str
+
+
+_CLOUD = Advice(
+    tls='check that it speaks TLS: the endpoint says https',
+    authority='give the certificate authority with --os-cacert',
+    name='check the name in the endpoint, and the DNS',
+    answer='check that the endpoint is that of a cloud',
+    connection='check the endpoint, the network, and that the cloud is up',
+    time='check the network, and that the cloud is up; --timeout waits longer',
+)
 
 #: What it mostly is: somebody with the role reader.
 NO_ROLE = (
@@ -161,7 +192,7 @@ def check(response: requests.Response, doing: str) -> requests.Response:
 
 
 @contextlib.contextmanager
-def translated(doing: str) -> Iterator[None]:
+def translated(doing: str, advice: Advice = _CLOUD) -> Iterator[None]:
     """Translate whatever the libraries below raise.
 
     :raises NotFoundError: for a 404. :raises CloudError: for the rest.
@@ -173,7 +204,7 @@ def translated(doing: str) -> Iterator[None]:
         keystone_exceptions.ClientException,
         requests.exceptions.RequestException,
     ) as error:
-        raise from_exception(error, doing) from error
+        raise from_exception(error, doing, advice) from error
 
 
 #: What libraries raise over an answer that is not what they expect.
@@ -188,7 +219,7 @@ _SENSELESS = (
 
 
 @contextlib.contextmanager
-def understood(doing: str) -> Iterator[None]:
+def understood(doing: str, advice: Advice = _CLOUD) -> Iterator[None]:
     """Translate what the libraries raise that take an answer apart, too.
 
     For answers of Keystone's, above all, which they take as it comes.
@@ -197,7 +228,7 @@ def understood(doing: str) -> Iterator[None]:
     :raises UsageError: if a text has bytes that no cloud can be asked with.
     """
     try:
-        with translated(doing):
+        with translated(doing, advice):
             yield
     except UnicodeEncodeError as error:
         # What is asked for, no answer to it.
@@ -222,7 +253,9 @@ def senseless(doing: str) -> errors.CloudError:
     )
 
 
-def from_exception(error: Exception, doing: str) -> errors.CloudError:
+def from_exception(
+    error: Exception, doing: str, advice: Advice = _CLOUD
+) -> errors.CloudError:
     """Make our error out of one of the libraries'."""
     response = getattr(error, 'response', None)
     if isinstance(response, requests.Response):
@@ -230,45 +263,54 @@ def from_exception(error: Exception, doing: str) -> errors.CloudError:
             # Our own requests raise none: this one was the session's.
             doing = f'{doing} failed: asking {_place(response.url)}'
         return from_response(response, doing)
-    if isinstance(error, keystone_exceptions.ConnectionError):
-        return _unconnected(error, doing)
     if isinstance(error, requests.exceptions.JSONDecodeError):
         return errors.CloudError(
             f'{doing} failed: the answer is not JSON',
             hint='check that the endpoint is that of an image service',
         )
+    if isinstance(error, _UNCONNECTED):
+        return _unconnected(error, doing, advice)
     return errors.CloudError(
         f'{doing} failed: {_line(str(error)) or type(error).__name__}'
     )
 
 
-def _unconnected(error: Exception, doing: str) -> errors.CloudError:
+#: Raised where no answer comes, by whoever makes the request.
+_UNCONNECTED = (
+    keystone_exceptions.ConnectionError,
+    requests.exceptions.RequestException,
+)
+_NO_TLS = (keystone_exceptions.SSLError, requests.exceptions.SSLError)
+
+
+def _unconnected(
+    error: Exception, doing: str, advice: Advice
+) -> errors.CloudError:
     """Say why there was no answer, and what to check."""
     where, why = _endpoint(error), cause(error)
     again: float | None = None
     unresolved = _first(error, socket.gaierror)
     # Within TLS, a connection that is cut off is an SSL error as well.
     cut = _first(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
-    if isinstance(error, keystone_exceptions.SSLError) and cut is None:
+    if isinstance(error, _NO_TLS) and cut is None:
         what = f'no secure connection to {where}: {why}'
-        hint = 'check that it speaks TLS: the endpoint says https'
+        hint = advice.tls
         if _first(error, ssl.SSLCertVerificationError):
-            hint = 'give the certificate authority with --os-cacert'
+            hint = advice.authority
     elif unresolved is not None:
         what = f'the host of {where} was not found: {why}'
-        hint = 'check the name in the endpoint, and the DNS'
+        hint = advice.name
         # Whether it is for ever, resolvers often do not know: EAI_AGAIN.
         again = 0.0 if unresolved.errno == socket.EAI_AGAIN else None
     elif _first(error, sessions.AnswerTooLargeError):
         largest = units.format_size(sessions.LARGEST)
         what = f'the answer of {where} is larger than {largest}'
-        hint = 'check that the endpoint is that of a cloud'
+        hint = advice.answer
     else:
         what, again = f'no connection to {where}: {why}', 0.0
-        hint = 'check the endpoint, the network, and that the cloud is up'
+        hint = advice.connection
         if why == _TIMED_OUT:
-            hint = 'check the network, and that the cloud is up; --timeout '
-            hint += 'waits longer'
+            hint = advice.time
     return errors.CloudError(f'{doing} failed: {what}', hint=hint, again=again)
 
 

@@ -41,7 +41,7 @@ class UploadAmi(command.ShowOne):
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         name = 'that of a saved AMI, or of the source without its suffix'
         options.add(parser, sources.ROOT, nargs='?')
-        options.add(parser, sources.TAKING | sources.FIX)
+        options.add(parser, sources.TAKING | sources.FIX | sources.DOWNLOAD)
         options.add(parser, options.new_name(name))
         parser.add_argument(
             '--for',

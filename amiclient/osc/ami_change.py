@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from amiclient.osc import command
 from amiclient.osc import options
+from amiclient.osc import sources
 
 if typing.TYPE_CHECKING:
     from amiclient.glance.change import delete
@@ -106,9 +107,10 @@ class SetAmi(_Change):
 def _add_relink(parser: argparse.ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group()
     for noun, container in (('kernel', parser), ('ramdisk', group)):
-        what = f'New {noun}: a file, or the name or ID of an image'
+        what = f'New {noun}: a file or its URL, or the name or ID of an image'
         options.add(container, {f'--{noun} <file>|<image>': what})
     options.add(group, {'--no-ramdisk': 'Link to no ramdisk'})
+    options.add(parser, sources.DOWNLOAD)
     options.add(parser, options.part_names('kernel', 'ramdisk'))
     options.add_new_images(
         parser,

@@ -57,8 +57,9 @@ class BootImage(command.ShowOne):
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         options.add(
             parser,
-            sources.SOURCE | sources.PLATFORM | sources.BOOT | sources.FIX,
+            sources.SOURCE | sources.PLATFORM | sources.FIX | sources.DOWNLOAD,
         )
+        sources.add_boot(parser)
         options.add_headroom(parser, upload=True)
         options.add(parser, _SIZES, type=values.positive_size)
         options.add(parser, _CPUS, type=values.positive)

@@ -10,7 +10,7 @@ status that a shell gives for the signal, once all has been cleaned up.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import contextlib
 import logging
 import os
@@ -22,6 +22,7 @@ from osc_lib.command import command
 
 from amiclient import errors
 from amiclient.osc import options
+from amiclient.osc import sources
 
 if typing.TYPE_CHECKING:
     from openstack import connection
@@ -236,6 +237,9 @@ class _Base(command.Command):
     #: Set if the result is to be printed, but makes the exit status 1.
     failed = False
 
+    #: What to call what was downloaded, by the path that it has here.
+    _names: Mapping[str, str] = {}
+
     def __init__(self, *args: typing.Any, **kwargs: typing.Any) -> None:
         super().__init__(*args, **kwargs)
         if self.app is not None:
@@ -265,11 +269,22 @@ class _Base(command.Command):
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         def run() -> int:
-            with self._logged_in(parsed_args):
+            with self._logged_in(parsed_args), self._downloaded(parsed_args):
                 status = super(_Base, self).run(parsed_args)
             return status or int(self.failed)
 
         return self._guarded(run)
+
+    def refuse(self, parsed_args: argparse.Namespace) -> None:
+        """Refuse what a look at the options can tell, before a download."""
+
+    @contextlib.contextmanager
+    def _downloaded(self, parsed_args: argparse.Namespace) -> Iterator[None]:
+        """Have files here for the URLs that are given in place of them."""
+        self.refuse(parsed_args)
+        watch = self.watch(parsed_args)
+        with sources.downloaded(parsed_args, watch) as self._names:
+            yield
 
     @contextlib.contextmanager
     def _logged_in(self, parsed_args: argparse.Namespace) -> Iterator[None]:
@@ -403,6 +418,8 @@ class _Base(command.Command):
     def warn(self, lines: Iterable[str]) -> None:
         """Tell the user something that is not the result."""
         for line in lines:
+            for path, name in self._names.items():
+                line = line.replace(path, name)
             self.log.warning('%s', line)
 
 
@@ -428,7 +445,7 @@ class _Printing(_Base):
         from amiclient.osc import output
 
         # Errors of what makes them are not ones of printing.
-        data = list(data)
+        data = [self._names.get(str(value), value) for value in data]
         if output.must_be_safe(parsed_args.formatter, self.app.stdout):
             data = [output.safe(value) for value in data]
         formatter: typing.Any = super()

@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import typing
 
+from amiclient import errors
 from amiclient.osc import command
 from amiclient.osc import options
 from amiclient.osc import sources
@@ -39,12 +40,13 @@ class ShrinkImage(command.ShowOne):
                 '<image>': 'File or block device with an ext2, ext3 or ext4 '
                 'filesystem; with --output, any source of "openstack ami '
                 'upload"',
-                '--output <file>': 'Write the result to this file, and do not '
-                'change <image>',
             },
-            type=values.path,
+            type=values.source,
         )
+        output = 'Write the result to this file, and do not change <image>'
+        options.add(parser, {'--output <file>': output})
         options.add(parser, sources.TAKING | sources.PLATFORM | sources.FIX)
+        options.add(parser, sources.DOWNLOAD)
         options.add_shrink(parser)
         in_place = (
             'Resize the file itself. This needs no space for a copy, but a '
@@ -56,6 +58,15 @@ class ShrinkImage(command.ShowOne):
         )
         options.add(parser, {'--in-place': in_place} | temporary)
         options.add(parser, options.DRY_RUN | options.PROGRESS)
+
+    def refuse(self, parsed_args: argparse.Namespace) -> None:
+        if parsed_args.output is None and isinstance(
+            parsed_args.image, values.Url
+        ):
+            raise errors.UsageError(
+                'what is downloaded is not changed',
+                hint='choose where to write the result, with --output FILE',
+            )
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         from amiclient.osc import columns
@@ -90,6 +101,7 @@ class ShrinkImage(command.ShowOne):
 _SOURCE: options.Options = (
     sources.SOURCE
     | sources.PLATFORM
+    | sources.DOWNLOAD
     | options.work_directory(
         'what is unpacked from archives, disk images and compressed files'
     )
@@ -103,6 +115,7 @@ _IMAGE: options.Options = (
     )
     | options.PROGRESS
     | options.NETWORK
+    | sources.DOWNLOAD
 )
 
 
@@ -171,7 +184,8 @@ class CheckSource(verify.Check):
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
         sources.add_wherever(parser)
-        options.add(parser, _IMAGE | sources.BOOT)
+        options.add(parser, _IMAGE)
+        sources.add_boot(parser)
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         self._logs_in = parsed_args.image is not None
@@ -264,6 +278,7 @@ class BuildImage(command.ShowOne):
                 'one',
                 **sources.FILES,
                 **sources.PLATFORM,
+                **sources.DOWNLOAD,
                 '--size <size>': 'Size of the filesystem (default: the '
                 'smallest possible)',
                 '--label <label>': 'Label of the filesystem, at most 16 bytes',

@@ -45,6 +45,7 @@ _TYPES: Mapping[str, Callable[[str], Any]] = {
     '<MiB>': values.count,
     '<directory>': values.path,
     '<file>': values.path,
+    '<file>|<image>': values.image,
     '<key=value>': str,
     '<label>': str,
     '<mount-point>': values.mount_point,
@@ -53,7 +54,9 @@ _TYPES: Mapping[str, Callable[[str], Any]] = {
     '<seconds>': values.seconds,
     '<size>': values.size,
     '<size>|<percent>': values.headroom,
-    '<source>': values.path,
+    '<sha256>': values.sha256,
+    '<sha512>': values.sha512,
+    '<source>': values.source,
     '<text>': str,
     '<uid>:<gid>': values.owner,
     '<uuid>': values.uuid,
@@ -421,9 +424,9 @@ def add_parts(parser: Container) -> None:
         add(
             group,
             {
-                f'--{noun} <file>|<image>': f'The {noun}: a file, or the name '
-                'or ID of an image (default: the one that comes with the '
-                'source, or that is found in its root filesystem)',
+                f'--{noun} <file>|<image>': f'The {noun}: a file or its URL, '
+                'or the name or ID of an image (default: the one that comes '
+                'with the source, or that is found in its root filesystem)',
                 f'--no-{noun}': f'Do not link the image to {none}',
             },
         )

@@ -184,6 +184,9 @@ class _Bar:
     def advance(self, amount: int) -> None:
         self._display.advance(self._key, amount)
 
+    def expect(self, total: int) -> None:
+        self._display.update(self._key, total=total)
+
     def restart(self) -> None:
         self._attempt += 1
         self._display.reset(

@@ -30,7 +30,9 @@ class _Installed(command.Lister):
                 'the cloud is read, and no authentication is needed'
             },
         )
-        options.add(parser, sources.TAKING | sources.PLATFORM)
+        options.add(
+            parser, sources.TAKING | sources.PLATFORM | sources.DOWNLOAD
+        )
         work = options.work_directory(
             'what is unpacked from archives, disk images and compressed files'
         )

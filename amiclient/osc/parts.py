@@ -12,6 +12,8 @@ from amiclient.osc import ami_change
 from amiclient.osc import command
 from amiclient.osc import filters
 from amiclient.osc import options
+from amiclient.osc import sources
+from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
     from amiclient.glance.change import delete
@@ -44,7 +46,9 @@ class UploadKernel(_Kernel, command.ShowOne):
     """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        options.add(parser, {'<file>': f'File with the {self.noun}'})
+        what = {'<file>': f'File with the {self.noun}, or its URL'}
+        options.add(parser, what, type=values.source)
+        options.add(parser, sources.DOWNLOAD)
         options.add(parser, options.new_name('that of the file'))
         options.add_new_image(parser)
         options.add(parser, options.NETWORK)

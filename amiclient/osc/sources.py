@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import contextlib
 import os
 import pathlib
@@ -13,10 +13,12 @@ import sys
 import typing
 
 from amiclient.osc import options
+from amiclient.osc import values
 
 if typing.TYPE_CHECKING:
     from amiclient import progress
     from amiclient.source import resolve
+    from amiclient.web import fetch
 
 #: What decides how files are taken out of what they are in.
 FILES: options.Options = {
@@ -50,8 +52,8 @@ ROOT: options.Options = {
     'vhdx, vdi), any of these compressed or in an archive (OVA, Vagrant box, '
     'tar, zip), a directory or archive of files, a container image (docker '
     'save, OCI), a squashfs filesystem or a live ISO image with one, a UEC '
-    'tarball, the output of "openstack ami save", or a pipe with any of these '
-    '("-" is standard input)'
+    'tarball, the output of "openstack ami save", a pipe with any of these '
+    '("-" is standard input), or a URL (https) of any of these, with its hash'
 }
 SOURCE: options.Options = ROOT | TAKING
 
@@ -68,6 +70,20 @@ FIX: options.Options = {
     'none, and comment out what is not part of the image. Remove what '
     'container engines left in it, such as /.dockerenv'
 }
+#: For commands that take a URL in place of a file.
+DOWNLOAD: options.Options = {
+    '--sha512 <sha512>': 'SHA-512 of the file that is downloaded, if a URL is '
+    'given in place of a file. Without a hash, nothing is downloaded',
+    '--sha256 <sha256>': 'Likewise, its SHA-256',
+    '--checksum-url <url>': 'URL of a file with the hash, in the format of '
+    'sha512sum, sha256sum or BSD, such as SHA512SUMS. It can be relative to '
+    'the URL of the file that is downloaded',
+    '--signature-url <url>': 'URL of the OpenPGP signature of the file with '
+    'the hash, or of the downloaded file if there is no --checksum-url',
+    '--keyring <file>': 'File with the public keys that the signature has to '
+    'be of. The file with the hash may be signed itself',
+    '--insecure-source': 'Download without a hash, or with http',
+}
 KERNEL_VERSION: options.Options = {
     '--kernel-version <version>': 'Version of the kernel to use from the root '
     'filesystem, with its ramdisk, as printed by "uname -r" (default: the '
@@ -75,25 +91,30 @@ KERNEL_VERSION: options.Options = {
 }
 
 #: What a source is booted with, in place of what it brings along.
-BOOT: options.Options = {
+_BOOT: options.Options = {
     f'--{noun} <file>': f'File with the {noun} to boot with (default: that of '
     'the source, as for "openstack ami upload")'
     for noun in ('kernel', 'ramdisk')
-} | KERNEL_VERSION
+}
+
+
+def add_boot(parser: argparse.ArgumentParser) -> None:
+    """Add what a source is booted with."""
+    options.add(parser, _BOOT, type=values.source)
+    options.add(parser, KERNEL_VERSION)
 
 
 def given(parsed_args: argparse.Namespace) -> dict[str, bool]:
     """Tell which options were given that ask for something of a source."""
-    names = [each.split()[0] for each in TAKING | PLATFORM | FIX]
-    values = {
-        name: getattr(parsed_args, name.strip('-').replace('-', '_'))
-        for name in names
+    found = {
+        option: getattr(parsed_args, name)
+        for option, name in _names(*TAKING, *PLATFORM, *FIX)
     }
     # This only allows something.
-    del values['--allow-backing-file']
+    del found['--allow-backing-file']
     return {
         name: value is not None and value is not False and value != []
-        for name, value in values.items()
+        for name, value in found.items()
     }
 
 
@@ -123,6 +144,97 @@ def refuse_nameless(path: pathlib.Path, option: str, given: object) -> None:
         raise errors.UsageError(
             'a pipe has no name', hint=f'choose one with {option}'
         )
+
+
+@contextlib.contextmanager
+def downloaded(
+    parsed_args: argparse.Namespace, watch: progress.Progress
+) -> Iterator[dict[str, str]]:
+    """Have files here in place of URLs, for as long as the block lasts.
+
+    :param parsed_args: with :data:`DOWNLOAD`, if there may be a URL.
+    :returns: what to call the files, by their paths.
+    """
+    names: dict[str, str] = {}
+    urls = {
+        name: value
+        for name, value in vars(parsed_args).items()
+        if isinstance(value, values.Url)
+    }
+    if not urls:
+        options.refuse(
+            {
+                option: bool(getattr(parsed_args, name, None))
+                for option, name in _names(*DOWNLOAD)
+            },
+            'no URL is given to download from',
+            hint='leave it out',
+        )
+        yield names
+        return
+    from amiclient.web import fetch
+
+    # The --timeout of a boot is about something else.
+    patience = options.patience(
+        parsed_args if 'retries' in parsed_args else argparse.Namespace()
+    )
+    with contextlib.ExitStack() as stack:
+        for name, remote in _remotes(parsed_args, urls).items():
+            path = stack.enter_context(
+                fetch.opened(remote, progress=watch, patience=patience)
+            )
+            names[str(path)] = fetch.shown(remote.url)
+            setattr(parsed_args, name, urls[name].kind(path))
+        yield names
+
+
+def _names(*written: str) -> Iterator[tuple[str, str]]:
+    """Tell the names of options, and those of their values."""
+    for each in written:
+        option = each.split()[0]
+        yield option, option.strip('-').replace('-', '_')
+
+
+def _remotes(
+    parsed_args: argparse.Namespace, urls: Mapping[str, values.Url]
+) -> dict[str, fetch.Remote]:
+    """Gather what is downloaded, and refuse what contradicts itself."""
+    from amiclient.glance.transfer import image_data
+    from amiclient.web import fetch
+
+    hashes = {
+        name: value
+        for name in ('sha512', 'sha256')
+        if (value := getattr(parsed_args, name)) is not None
+    }
+    options.refuse(
+        {f'--{name}': len(urls) > 1 for name in hashes},
+        f'{len(urls)} files are downloaded',
+        hint='give a file with the hashes of all of them, with --checksum-url',
+    )
+    proofs = len(hashes) + (parsed_args.checksum_url is not None)
+    options.refuse(
+        {f'--{name}': proofs > 1 for name in hashes},
+        'the hash is given twice',
+        hint='give --sha512, --sha256 or --checksum-url',
+    )
+    digest = None
+    for algorithm, value in hashes.items():
+        digest = image_data.Digest(algorithm, value)
+    found = {
+        name: fetch.Remote(
+            url=url,
+            digest=digest,
+            checksum_url=parsed_args.checksum_url,
+            signature_url=parsed_args.signature_url,
+            keyring=parsed_args.keyring,
+            insecure=parsed_args.insecure_source,
+        )
+        for name, url in urls.items()
+    }
+    for remote in found.values():
+        remote.check()
+    return found
 
 
 @contextlib.contextmanager

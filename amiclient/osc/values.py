@@ -65,10 +65,33 @@ def mount_point(text: str) -> str:
 _URL = re.compile('[A-Za-z][0-9A-Za-z+.-]*://')
 
 
+class Url(str):
+    """Where a file is that is downloaded before a command begins."""
+
+    __slots__ = ()
+    #: What becomes of its path then.
+    kind: typing.ClassVar[type[str] | type[pathlib.Path]] = pathlib.Path
+
+
+class PartUrl(Url):
+    """The same, where a name would do as well."""
+
+    __slots__ = ()
+    kind = str
+
+
+def _is_url(text: str) -> bool:
+    return bool(_URL.match(text)) and not os.path.lexists(text)
+
+
+def _is_web(text: str) -> bool:
+    return _is_url(text) and text.lower().startswith('http')
+
+
 @_checked
 def path(text: str) -> pathlib.Path:
     """Take the path of a file or a directory."""
-    if _URL.match(text) and not os.path.lexists(text):
+    if _is_url(text):
         # No fault of form: a line without the usage says more.
         raise errors.SourceError(
             'a URL, but a local file is needed',
@@ -77,6 +100,36 @@ def path(text: str) -> pathlib.Path:
         )
     # Path('') is the current directory.
     return pathlib.Path(some(text))
+
+
+def source(text: str) -> pathlib.Path | Url:
+    """Take the path, or the URL, of what is read."""
+    return Url(text) if _is_web(text) else path(text)
+
+
+def image(text: str) -> str:
+    """Take the name or ID of an image, or the path or URL of a file."""
+    return PartUrl(text) if _is_web(text) else some(text)
+
+
+@_checked
+def sha256(text: str) -> str:
+    """Take a SHA-256."""
+    return _hash(text, 64)
+
+
+@_checked
+def sha512(text: str) -> str:
+    """Take a SHA-512."""
+    return _hash(text, 128)
+
+
+def _hash(text: str, digits: int) -> str:
+    if not re.fullmatch(f'[0-9A-Fa-f]{{{digits}}}', text):
+        raise errors.UsageError(
+            f'{text!r} is not a hash of {digits} hexadecimal digits'
+        )
+    return text.lower()
 
 
 #: The largest number that Glance has room for (min_disk, min_ram), and more

@@ -79,6 +79,7 @@ class VerifyAmi(Check):
             'bare metal',
         )
         options.add(parser, sources.TAKING | sources.PLATFORM | sources.FIX)
+        options.add(parser, sources.DOWNLOAD)
         # Given without a source, its headroom would have no effect.
         options.add_shrink(parser, upload=True)
         work = options.work_directory('downloads and copies')

@@ -448,6 +448,9 @@ class _ShareOfBar:
         """Say that this many more bytes are there."""
         self._bar.advance(amount)
 
+    def expect(self, total: int) -> None:
+        """The bar has the size of all images."""
+
     def restart(self) -> None:
         """Say that it starts again, the images before it aside."""
         self._bar.restart()

@@ -27,6 +27,7 @@ from amiclient.glance import model
 from amiclient.glance import retry
 from amiclient.glance import sessions
 from amiclient.glance.transfer import download
+from amiclient.glance.transfer import receive
 from amiclient import sparse
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ class RangeMedium:
         with (
             http_errors.understood(self._doing),
             contextlib.closing(
-                download.received(
+                receive.received(
                     lambda: download.ask(
                         reading.proxy,
                         self._id,
@@ -206,7 +207,7 @@ class RangeMedium:
     ) -> None:
         """Make sure that what follows is what was asked for."""
         status = response.status_code
-        if status == http.HTTPStatus.OK or status in download.NO_RANGES:
+        if status == http.HTTPStatus.OK or status in receive.NO_RANGES:
             raise NoRangesError(
                 f'{self._doing} failed: the store of this cloud gives whole '
                 f'images only (HTTP {status})',

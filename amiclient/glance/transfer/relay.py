@@ -4,7 +4,7 @@
 
 It is sent as it comes, and no file has it. What a break interrupts goes on
 where it was, within the same request to the other cloud: see
-:class:`amiclient.glance.transfer.download.Download`.
+:class:`amiclient.glance.transfer.receive.Download`.
 """
 
 from collections.abc import Iterator
@@ -16,6 +16,7 @@ from amiclient.glance import model
 from amiclient.glance import retry
 from amiclient.glance import sessions
 from amiclient.glance.transfer import download
+from amiclient.glance.transfer import receive
 from amiclient.progress import QUIET
 
 if TYPE_CHECKING:
@@ -57,8 +58,12 @@ class Relay:
         last = b''
         # Whoever sends it tells how far it is.
         with QUIET.task('') as task:
-            for piece in download.Download(
-                self.proxy, self.record, None, task, clock, self.patience
+            for piece in receive.Download(
+                download.ImageSupply(self.proxy, self.record, self.patience),
+                None,
+                task,
+                clock,
+                self.patience,
             ).pieces():
                 if piece and last:
                     yield last

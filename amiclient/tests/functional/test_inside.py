@@ -66,7 +66,7 @@ class TestVerify(InsideCase):
         self.assertLess(int(found[1]), 40)
 
     def test_a_store_without_ranges(self) -> None:
-        self.patch(ranges.download, 'NO_RANGES', frozenset({206}))
+        self.patch(ranges.receive, 'NO_RANGES', frozenset({206}))
         notes = self.findings()
         self.assertEqual({'not-examined'}, {row['rule'] for row in notes})
         self.assertEqual({'note'}, {row['severity'] for row in notes})

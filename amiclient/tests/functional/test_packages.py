@@ -117,7 +117,7 @@ class TestPackages(health.HealthCase):
         rows = self.audit('apk', 'rpm', '--package', 'bash', status=0)
         self.assertEqual({(None, 'not affected')}, {row[3:5] for row in rows})
         self.assertEqual('', self.stderr)
-        self.patch(ranges.download, 'NO_RANGES', frozenset({206}))
+        self.patch(ranges.receive, 'NO_RANGES', frozenset({206}))
         (row,) = self.audit('dpkg', '--package', 'bash')
         self.assertEqual('unknown', row[4])
         self.assertIn('whole images only', row[5])

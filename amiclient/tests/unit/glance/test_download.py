@@ -14,6 +14,7 @@ from typing import Any
 from amiclient import errors
 from amiclient.glance import retry
 from amiclient.glance.transfer import download
+from amiclient.glance.transfer import receive
 from amiclient import sparse
 from amiclient.tests import base
 from amiclient.tests.faults import actions
@@ -338,7 +339,7 @@ class TestBreaks(DownloadTest):
         """Attempts that get far are not counted."""
         step = acts.close(0.2)
         shelf = self.shelf(*[step] * 9)
-        self.patch(download, '_STRIDE', MIB // 2)
+        self.patch(receive, '_STRIDE', MIB // 2)
         self.assertFetched(self.fetch(shelf), SIZE)
         self.assertEqual(10, len(shelf.asked))
 

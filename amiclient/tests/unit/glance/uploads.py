@@ -53,6 +53,9 @@ class Watcher:
     def advance(self, amount: int) -> None:
         self.done += amount
 
+    def expect(self, total: int) -> None:
+        self.tasks[-1] = (self.tasks[-1][0], total)
+
     def restart(self) -> None:
         self.done = 0
         self.restarts += 1

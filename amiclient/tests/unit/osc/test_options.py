@@ -144,18 +144,24 @@ class TestValues(base.TestCase):
             self.assertIn('it must not be empty; give a name', str(error))
 
     def test_a_url_is_no_file(self):
-        for url in ('http://127.0.0.1//x.img?a=b', 's3://bucket/key'):
+        for option, url in (
+            ('--output', 'https://127.0.0.1//x.img?a=b'),
+            ('--output', 's3://bucket/key'),
+            ('--', 's3://bucket/key'),
+        ):
             error = self.assertRaises(
-                errors.SourceError, parse, local.ShrinkImage, url
+                errors.SourceError, parse, local.ShrinkImage, option, url
             )
             self.assertIn(f'{url}: a URL', str(error))
             self.assertIn('download it first', error.hint)
         name = os.path.join(self.tmp(), 'http:')
         os.makedirs(os.path.join(name, 'x'))
         # What is there is meant.
-        parse(local.ShrinkImage, f'{name}//x')
+        found = [parse(local.ShrinkImage, f'{name}//x')]
         with contextlib.chdir(os.path.dirname(name)):
-            parse(local.ShrinkImage, 'http://x')
+            found.append(parse(local.ShrinkImage, 'http://x'))
+        for each in found:
+            self.assertIsInstance(each.image, pathlib.Path)
 
     def test_headroom(self):
         # Whether it was given decides whether a saved AMI is shrunk.
