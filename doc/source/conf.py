@@ -3,6 +3,11 @@
 import configparser
 from importlib import metadata
 import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).with_name('_extensions')))
+
+import directives
 
 _setup = configparser.ConfigParser()
 _setup.read(pathlib.Path(__file__).parents[2] / 'setup.cfg')
@@ -15,7 +20,7 @@ project = 'python-amiclient'
 copyright = 'python-amiclient contributors'
 release = metadata.version(project)
 
-extensions = ['cliff.sphinxext']
+extensions = ['cliff.sphinxext', 'directives', 'pictures']
 source_suffix = {'.rst': 'restructuredtext'}
 root_doc = 'index'
 # Not OpenStack's own theme: that has its logo, and a bar to log in, which only
@@ -35,6 +40,11 @@ html_theme_options = {
 }
 templates_path = []
 exclude_patterns = []
+# Two dashes are an option, and quotes are what a shell reads.
+smartquotes = False
 
 # Every command of the plugin is one of these: `ami shrink`, say.
 autoprogram_cliff_application = 'openstack'
+autoprogram_cliff_ignored = directives.output_options()
+
+man_pages = directives.man_pages()

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Jobs and programs that the documentation shows do what it says of them."""
+
+import contextlib
+import io
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import textwrap
+from typing import Any
+
+import yaml
+
+import amiclient
+from amiclient.tests.cloud import forkserver as openstack_server
+from amiclient.tests.functional import base
+from amiclient.tests.runbook import inputs as runbook_inputs
+from amiclient.tests.runbook import run as runbook_run
+
+_PAGES = pathlib.Path(amiclient.__file__).parent.parent / 'doc/source/user'
+
+
+class TestAutomation(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.directory = self.tmp() / 'work'
+        self.directory.mkdir()
+        runbook_inputs.parts(self.directory)
+        for name, given in (
+            ('vmlinuz', 'vmlinuz-6.1.0-30'),
+            ('initrd.img', 'initrd.img-6.1.0-30'),
+        ):
+            (self.directory / given).rename(self.directory / name)
+        programs = self.directory.parent / 'bin'
+        self.path = runbook_run.search_path(programs)
+        openstack_server.shared().install(programs)
+
+    def job(self, name: str) -> Any:
+        return yaml.safe_load((_PAGES / 'automation' / name).read_text())
+
+    def script(self, commands: str) -> None:
+        """Run what a job runs, as GitLab and GitHub do."""
+        done = subprocess.run(
+            ['bash', '-e', '-o', 'pipefail', '-c', commands],
+            cwd=self.directory,
+            env={**os.environ, 'PATH': self.path},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        self.assertEqual((0, ''), (done.returncode, done.stderr), done)
+
+    def amis(self) -> list[str]:
+        return [row['ID'] for row in self.openstack_json('ami', 'list')]
+
+    def test_gitlab_and_github(self) -> None:
+        self.script('\n'.join(self.job('gitlab.yaml')['publish']['script']))
+        published = self.amis()
+        self.assertEqual(1, len(published))
+        # GitHub's does the same, so there is nothing left to do.
+        steps = self.job('github.yaml')['jobs']['publish']['steps']
+        self.script(steps[-1]['run'])
+        self.assertEqual(published, self.amis())
+
+    def test_ansible(self) -> None:
+        program = shutil.which('ansible-playbook', path=self.path)
+        if program is None:
+            self.skipTest('ansible-core is not installed')
+        for count in (1, 0):
+            done = subprocess.run(
+                [program, _PAGES / 'automation/publish.yaml'],
+                cwd=self.directory,
+                env={
+                    **os.environ,
+                    'PATH': self.path,
+                    'HOME': str(self.directory.parent),
+                    'ANSIBLE_LOCALHOST_WARNING': 'False',
+                    'ANSIBLE_INVENTORY_UNPARSED_WARNING': 'False',
+                },
+                capture_output=True,
+                text=True,
+                timeout=120,
+            )
+            self.assertEqual(0, done.returncode, done)
+            self.assertRegex(done.stdout, rf'changed={count}\b')
+        self.assertEqual(1, len(self.amis()))
+
+    def test_zuul(self) -> None:
+        job, project = self.job('zuul.yaml')
+        playbook = _PAGES / 'automation' / job['job']['run']
+        given = job['job']['vars']
+        self.assertLessEqual({*given}, {*self.job(playbook.name)[0]['vars']})
+        jobs = project['project']['periodic']['jobs']
+        self.assertEqual([job['job']['name']], jobs)
+
+    def test_python(self) -> None:
+        text = (_PAGES / 'python.rst').read_text()
+        block = re.search(r'code-block:: python\n\n((?: .*\n|\n)+)', text)
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.directory)
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(textwrap.dedent(block[1]), {})
+        *steps, ids = printed.getvalue().splitlines()
+        self.assertEqual(
+            ['create kernel vmlinuz', 'create ramdisk initrd.img',
+             'create image web'],
+            steps,
+        )  # fmt: skip
+        [ami] = self.openstack_json('ami', 'list')
+        self.assertEqual([ami['ID'], ami['Kernel'], ami['Ramdisk']],
+                         ids.split())  # fmt: skip

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Directives of these pages: one for a command, their list, and faults."""
+
+import importlib.metadata
+import re
+from typing import Any
+
+from cliff import command
+from cliff import lister
+from cliff import show
+from cliff import sphinxext
+from docutils import nodes
+from docutils.parsers.rst.directives import tables
+from sphinx import addnodes
+from sphinx.util import docutils
+
+_GROUP = 'openstack.ami.v1'
+
+
+def commands() -> dict[str, str]:
+    """Tell the commands, each with the first sentence of its help."""
+    found = {}
+    for point in importlib.metadata.entry_points(group=_GROUP):
+        text = point.load()(None, None).get_description()
+        text = ' '.join(text.split())
+        sentence, *_ = re.split(r'\.(?: |$)', text)
+        found[point.name.replace('_', ' ')] = sentence
+    return dict(sorted(found.items()))
+
+
+def output_options() -> list[str]:
+    """Tell the options that cliff gives commands: one page has them all."""
+    return sorted(
+        {
+            name
+            for class_ in (lister.Lister, show.ShowOne, command.Command)
+            for action in type(
+                class_.__name__, (class_,), {'take_action': None}
+            )(None, None)
+            .get_parser('')
+            ._actions
+            for name in action.option_strings
+        }
+    )
+
+
+def man_pages() -> list[tuple[str, str, str, list[str], int]]:
+    """Tell the manual pages: one of all commands, and one of each."""
+    named = [
+        (f'cli/{name.replace(" ", "-")}', f'openstack {name}', sentence)
+        for name, sentence in commands().items()
+    ]
+    summary = 'machine images in three parts (AMI, AKI, ARI)'
+    return [
+        (page, name.replace(' ', '-'), text, [], 1)
+        for page, name, text in [
+            ('cli/index', 'openstack ami', summary),
+            *named,
+        ]
+    ]
+
+
+class Command(sphinxext.AutoprogramCliffDirective):
+    """The command that the page is named after, in the order of man(7)."""
+
+    required_arguments = 0
+
+    def run(self) -> list[nodes.Node]:
+        name = self.state.document.settings.env.docname.rpartition('/')[2]
+        self.arguments = [_GROUP]
+        self.options['command'] = name.replace('-', ' ')
+        [whole] = super().run()
+        parts: dict[str, list[nodes.Node]] = {
+            'Synopsis': [],
+            'Description': [],
+            'Options': [],
+        }
+        for node in whole.children[1:]:
+            if isinstance(node, nodes.literal_block):
+                part = 'Synopsis'
+            elif isinstance(node, (addnodes.desc, addnodes.index)):
+                part = 'Options'
+            elif 'is provided by the' in node.astext():
+                # Which package that is, these pages say themselves.
+                continue
+            else:
+                part = 'Description'
+            parts[part].append(node)
+        return [
+            nodes.section(
+                '',
+                nodes.title(text=title),
+                *found,
+                ids=[title.lower()],
+                names=[title.lower()],
+            )
+            for title, found in parts.items()
+            if found
+        ]
+
+
+class Commands(docutils.SphinxDirective):
+    """The commands that are named, one a line, and what each does."""
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        known = commands()
+        lines = []
+        for name in self.content:
+            page = name.replace(' ', '-')
+            lines += [f':doc:`{name} <{page}>`', f'    {known[name]}.', '']
+        return self.parse_text_to_nodes('\n'.join(lines))
+
+
+class FaultTable(tables.ListTable):
+    """A list-table without its last column: tests, which no reader needs."""
+
+    def run(self) -> list[nodes.Node]:
+        [table] = super().run()
+        [group] = table.findall(nodes.tgroup)
+        group['cols'] -= 1
+        columns = list(group.findall(nodes.colspec))
+        group.remove(columns[-1])
+        for row in group.findall(nodes.row):
+            row.pop()
+        return [table]
+
+
+def setup(app: Any) -> dict[str, Any]:
+    """Tell Sphinx."""
+    app.add_directive('command', Command)
+    app.add_directive('commands', Commands)
+    app.add_directive('fault-table', FaultTable)
+    return {'parallel_read_safe': True, 'parallel_write_safe': True}
