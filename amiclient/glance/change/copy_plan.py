@@ -53,7 +53,7 @@ class CopyRequest:
 
 
 @dataclasses.dataclass(frozen=True)
-class CopyStep:
+class CopyStep(request.PlanStep):
     """An image that is going to be created as a copy of another.
 
     :param record: the other.
@@ -61,10 +61,6 @@ class CopyStep:
     """
 
     action: ClassVar[str] = 'copy'
-    #: It goes to the default store of the target, by the target's way.
-    stores: ClassVar[tuple[str, ...]] = ()
-    copies: ClassVar[tuple[str, ...]] = ()
-    way: ClassVar[str | None] = None
 
     kind: model.Kind
     new: model.NewImage

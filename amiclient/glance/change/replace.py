@@ -19,6 +19,7 @@ from amiclient.glance import client
 from amiclient.glance.model import ImageRecord
 from amiclient.glance.model import Kind
 from amiclient.glance import steps
+from amiclient.glance.upload import request
 from amiclient.glance import versions
 from amiclient import interrupts
 
@@ -56,15 +57,12 @@ class _Deactivation(steps.Change):
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class Row(request.PlanStep):
     """A change of an old version, as one of the steps of an upload."""
 
     kind: Kind
     image: ImageRecord
     action: str
-    stores: tuple[str, ...] = ()
-    copies: tuple[str, ...] = ()
-    way: None = None
 
     @property
     def size(self) -> int | None:

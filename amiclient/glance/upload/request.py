@@ -162,8 +162,27 @@ class PartRequest:
     settings: Settings = dataclasses.field(default_factory=Settings)
 
 
+class PlanStep:
+    """What becomes of one image: most steps have but some of this."""
+
+    @property
+    def stores(self) -> tuple[str, ...]:
+        """Where its data is in the end; none leaves it to Glance."""
+        return ()
+
+    @property
+    def copies(self) -> tuple[str, ...]:
+        """Stores that it is to be copied to."""
+        return ()
+
+    @property
+    def way(self) -> str | None:
+        """Which way its data goes; None if none is sent, or nobody knows."""
+        return None
+
+
 @dataclasses.dataclass(frozen=True)
-class Creation:
+class Creation(PlanStep):
     """An image that is going to be created.
 
     :param payload: its data; where that is a shrunk filesystem, what the
@@ -171,8 +190,7 @@ class Creation:
     :param notes: what the user should know before.
     :param adopted: an image of the chosen id that a killed run has left; it
         becomes this one.
-    :param stores: where its data is to be; none leaves it to Glance.
-    :param way: which way it goes: ``put``, ``import`` or ``put or import``.
+    :param way: ``put``, ``import`` or ``put or import``.
     """
 
     action: ClassVar[str] = 'create'
@@ -185,9 +203,6 @@ class Creation:
     stores: tuple[str, ...] = ()
     way: str = ''
 
-    #: What is there to be copied is reused.
-    copies: ClassVar[tuple[str, ...]] = ()
-
     @property
     def image(self) -> model.NewImage:
         return self.new
@@ -198,17 +213,14 @@ class Creation:
 
 
 @dataclasses.dataclass(frozen=True)
-class Reuse:
+class Reuse(PlanStep):
     """An image that is in the cloud already, and is going to be linked.
 
     :param architecture: what a file with the same bytes says of itself.
     :param notes: what the user should know before.
-    :param copies: stores that it is to be copied to.
     """
 
     action: ClassVar[str] = 'reuse'
-    #: No data is sent.
-    way: ClassVar[None] = None
 
     kind: model.Kind
     record: model.ImageRecord
@@ -222,7 +234,6 @@ class Reuse:
 
     @property
     def stores(self) -> tuple[str, ...]:
-        """Where it is in the end."""
         return (*self.record.stores, *self.copies)
 
     @property
