@@ -62,7 +62,7 @@ class BootRequest:
     :param memory: bytes.
     :param cpus: how many.
     :param until: what to wait for, in a line of the console.
-    :param timeout: seconds to wait for it.
+    :param wait: seconds to wait for it.
     :param console: the file to write what the serial console says to; what
         the virtio console says goes to one with ``.hvc0`` at its end.
     :param append: what to add to the kernel's command line.
@@ -78,7 +78,7 @@ class BootRequest:
     memory: int = MEMORY
     cpus: int = 1
     until: re.Pattern[str] = re.compile(UNTIL)
-    timeout: float = TIMEOUT
+    wait: float = TIMEOUT
     console: pathlib.Path | None = None
     append: str = ''
     interactive: bool = False
@@ -148,7 +148,7 @@ class Booted:
             return f'{wanted}: {self.cause.message}; {self.cause.remedy}'
         if self.result == 'ended':
             return f'{wanted}: the guest switched itself off, or restarted'
-        wanted += f' after {request.timeout:g} seconds'
+        wanted += f' after {request.wait:g} seconds'
         more = (
             ''
             if 'console=' in request.append
@@ -159,7 +159,7 @@ class Booted:
                 f'{wanted}, nor any other output; probably: '
                 f'{self.cause.message}; {self.cause.remedy}{more}'
             )
-        return f'{wanted}; if it is only slow, give a larger --timeout{more}'
+        return f'{wanted}; if it is only slow, give a larger --wait{more}'
 
     @property
     def grew(self) -> bool:
@@ -344,7 +344,7 @@ class BootRun:
             if self._plan.request.interactive:
                 self._attend(guest)
             else:
-                self._wait(guest, begin + self._plan.request.timeout)
+                self._wait(guest, begin + self._plan.request.wait)
             self._seconds = time.monotonic() - begin
             if self._result == 'booted':
                 self._finish_line(guest)

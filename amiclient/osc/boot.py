@@ -33,7 +33,7 @@ _APPEND: options.Options = {
 _CONSOLE: options.Options = {
     '--until <regex>': 'Regular expression to wait for in a line of the '
     'console (default: login:)',
-    '--timeout <seconds>': 'Time to wait for it (default: 300)',
+    '--wait <seconds>': 'Time to wait for it (default: 300)',
     '--console <file>': 'File to write the output of the serial console to; '
     'that of the virtio console is written to <file>.hvc0',
     '--interactive': 'Connect this terminal to the console of the guest, '
@@ -65,6 +65,9 @@ class BootImage(command.ShowOne):
         options.add(parser, _CPUS, type=values.positive)
         options.add(parser, _APPEND, default='')
         options.add(parser, _CONSOLE)
+        # As it was called before; elsewhere, that is the network's.
+        old = {'--timeout <seconds>': argparse.SUPPRESS}
+        options.add(parser, old, dest='wait')
         disk = options.work_directory('the temporary disk')
         options.add(parser, disk | options.PROGRESS)
 
@@ -105,8 +108,7 @@ def _request(parsed_args: argparse.Namespace) -> run.BootRequest:
 
     options.refuse(
         {
-            '--timeout': parsed_args.interactive
-            and parsed_args.timeout is not None
+            '--wait': parsed_args.interactive and parsed_args.wait is not None
         },
         'with --interactive, the guest runs until you leave it',
         hint='remove one of them',

@@ -172,7 +172,7 @@ class TestBoot(BootCase):
             self.directory, packed=False, files={'sbin/init': init}
         )
         finished = self.failed(
-            made, '--append', guest.QUIET, '--timeout', '25'
+            made, '--append', guest.QUIET, '--wait', '25'
         )
         self.assertEqual('timeout\nNone\nno-console\n', finished.stdout)
         self.assertIn('serial console', finished.stderr)
@@ -266,11 +266,11 @@ class TestEnds(BootCase):
             time.sleep(0.02)
 
     def test_timeout(self) -> None:
-        finished = self.failed(self.made, '--timeout', '1.5')
+        finished = self.failed(self.made, '--wait', '1.5')
         self.assertEqual('timeout\nNone\nNone\n', finished.stdout)
         words = finished.stderr.splitlines()[-1]
         self.assertIn("no 'login:' on the console after 1.5 seconds", words)
-        self.assertIn('--timeout', words)
+        self.assertIn('--wait', words)
 
     def test_ctrl_c(self) -> None:
         for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
@@ -290,7 +290,7 @@ class TestEnds(BootCase):
         self.assert_gone(emulator)
         # The next one removes what the disk took.
         self.assertEqual(1, len(list(self.work.iterdir())))
-        self.failed(self.made, '--timeout', '0.5', '--append', 'quiet')
+        self.failed(self.made, '--wait', '0.5', '--append', 'quiet')
 
     def test_no_room_for_what_it_writes(self) -> None:
         self.work = self.useFixture(

@@ -74,7 +74,7 @@ class TestRun(base.TestCase):
         )
         plan = types.SimpleNamespace(
             request=run.BootRequest(
-                source=self.tmp(), timeout=0.2, until=re.compile(until)
+                source=self.tmp(), wait=0.2, until=re.compile(until)
             ),
             emulator=qemu.emulator(architecture),
         )

@@ -225,7 +225,7 @@ class TestBooted(base.TestCase):
 
     def test_explanations(self) -> None:
         request = run.BootRequest(
-            source=pathlib.Path('x'), until=re.compile('ready$'), timeout=7
+            source=pathlib.Path('x'), until=re.compile('ready$'), wait=7
         )
         for words, rest in (
             ('after 7 seconds', {'result': 'timeout'}),

@@ -27,7 +27,7 @@ class TestOptions(base.TestCase):
             (None, None, None, 2**30, 1, 300.0, None, '', False),
             (
                 request.kernel, request.ramdisk, request.disk, request.memory,
-                request.cpus, request.timeout, request.console,
+                request.cpus, request.wait, request.console,
                 request.append, request.interactive,
             ),
         )  # fmt: skip
@@ -35,7 +35,7 @@ class TestOptions(base.TestCase):
     def test_all(self) -> None:
         request = self.request(
             '--kernel', 'k', '--ramdisk', 'r', '--disk', '3G', '--memory',
-            '512M', '--cpus', '2', '--until', r'ready\.$', '--timeout', '9.5',
+            '512M', '--cpus', '2', '--until', r'ready\.$', '--wait', '9.5',
             '--console', 'c', '--append', 'quiet ro',
             '--work-directory', 'w',
         )  # fmt: skip
@@ -46,11 +46,13 @@ class TestOptions(base.TestCase):
         self.assertEqual(2, request.cpus)
         self.assertTrue(request.until.search('it is ready.'))
         self.assertFalse(request.until.search('it is ready!'))
-        self.assertEqual(9.5, request.timeout)
+        self.assertEqual(9.5, request.wait)
         self.assertEqual('c', str(request.console))
         self.assertEqual('quiet ro', request.append)
         self.assertTrue(self.request('--interactive').interactive)
         self.assertEqual('w', str(request.work_directory))
+        # Its name before.
+        self.assertEqual(8, self.request('--timeout', '8').wait)
 
     def test_headroom_is_that_of_an_upload(self) -> None:
         for words, wanted in (
@@ -69,7 +71,7 @@ class TestOptions(base.TestCase):
             (('--memory', 'much'), 'is not a size'),
             (('--memory', '0'), 'is not a size above 0'),
             (('--disk', '0G'), 'is not a size above 0'),
-            (('--timeout', '0'), 'is not a number of seconds'),
+            (('--wait', '0'), 'is not a number of seconds'),
         ):
             stderr = io.StringIO()
             with contextlib.redirect_stderr(stderr):
