@@ -16,6 +16,7 @@ import re
 from typing import Any, NoReturn, TYPE_CHECKING, TypeVar
 
 from amiclient import errors
+from amiclient.glance import http_errors
 
 if TYPE_CHECKING:
     import requests
@@ -45,11 +46,13 @@ class Object:
     :param members: as JSON has them.
     :param what: what it has to be, such as ``an image``.
     :param doing: what was tried, such as ``getting image 8f0c``.
+    :param asked: the end of a message, which names the request.
     """
 
     members: Mapping[str, Any]
     what: str
     doing: str
+    asked: str = ''
 
     def text(self, key: str) -> str | None:
         """Take a text."""
@@ -115,11 +118,14 @@ class Object:
 
         :param what: what each has to be, such as ``an image``.
         """
-        return tuple(taken(each, what, self.doing) for each in self._list(key))
+        return tuple(
+            taken(each, what, self.doing, self.asked)
+            for each in self._list(key)
+        )
 
     def within(self, key: str) -> 'Object':
         """Take an object to be read in turn; an empty one if there is none."""
-        return Object(self.object(key), self.what, self.doing)
+        return dataclasses.replace(self, members=self.object(key))
 
     def object(self, key: str) -> Mapping[str, Any]:
         """Take an object; an empty one if there is none."""
@@ -139,29 +145,30 @@ class Object:
 
         :param why: a clause.
         """
-        raise _refused(self.what, self.doing, why)
+        raise _refused(self.what, self.doing, why, self.asked)
 
 
-def _refused(what: str, doing: str, why: str) -> errors.CloudError:
+def _refused(what: str, doing: str, why: str, asked: str) -> errors.CloudError:
     return errors.CloudError(
         f'{doing} failed: Glance answered with something that is not '
-        f'{what}: {why}',
+        f'{what}: {why}{asked}',
         hint=_HINT,
     )
 
 
-def taken(value: object, what: str, doing: str) -> Object:
+def taken(value: object, what: str, doing: str, asked: str = '') -> Object:
     """Take an object; the parameters are those of :class:`Object`."""
     if not isinstance(value, dict):
-        raise _refused(what, doing, f'it is {_named(value)}, not an object')
-    return Object(value, what, doing)
+        why = f'it is {_named(value)}, not an object'
+        raise _refused(what, doing, why, asked)
+    return Object(value, what, doing, asked)
 
 
 def read(response: 'requests.Response', what: str, doing: str) -> Object:
     """Read the object that an answer holds."""
-    content = response.content
+    content, asked = response.content, http_errors.request_id(response)
     if not content.strip():
-        raise _refused(what, doing, 'it is empty')
+        raise _refused(what, doing, 'it is empty', asked)
     try:
         # RFC 8259, section 8.1: JSON is UTF-8, and a mark may be ignored.
         body = json.loads(
@@ -171,28 +178,29 @@ def read(response: 'requests.Response', what: str, doing: str) -> Object:
             # Half of a character can be written in JSON, but nowhere else.
             json.dumps(body, ensure_ascii=False).encode()
     except RecursionError:
-        raise _refused(what, doing, _TOO_DEEP) from None
+        raise _refused(what, doing, _TOO_DEEP, asked) from None
     except ValueError as error:
-        raise _refused(what, doing, 'it is not JSON') from error
-    _check_depth(body, what, doing)
-    return taken(body, what, doing)
+        raise _refused(what, doing, 'it is not JSON', asked) from error
+    if _is_too_deep(body):
+        raise _refused(what, doing, _TOO_DEEP, asked)
+    return taken(body, what, doing, asked)
 
 
 _TOO_DEEP = f'it is nested more than {DEPTH} levels deep'
 
 
-def _check_depth(body: object, what: str, doing: str) -> None:
+def _is_too_deep(body: object) -> bool:
     level = [body]
     for _ in range(DEPTH + 1):
         if not level:
-            return
+            return False
         level = [
             child
             for value in level
             if isinstance(value, dict | list)
             for child in (value.values() if isinstance(value, dict) else value)
         ]
-    raise _refused(what, doing, _TOO_DEEP)
+    return True
 
 
 def _no_number(name: str) -> NoReturn:

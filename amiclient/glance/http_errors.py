@@ -14,6 +14,7 @@ import dataclasses
 import html
 import http.client
 import json
+import os
 import re
 import socket
 import ssl
@@ -107,6 +108,21 @@ _FORBIDDEN = {
 }
 
 
+#: What a service says if it speaks TLS, and was not spoken to like that:
+#: nginx, Apache, and what is written in Go.
+_TLS = re.compile(r'\b(HTTPS|SSL-enabled)\b.* (port|server)\b')
+
+_TLS_HINT = 'the endpoint speaks TLS: it has to begin with https'
+
+#: What calls a request by a name that is in the logs, too; the second is
+#: Nova's own.
+_REQUESTS = ('X-Openstack-Request-Id', 'X-Compute-Request-Id')
+_REQUEST = re.compile(r'[\w.:-]{1,100}', re.ASCII)
+
+#: What proxies answer where they do not pass on an answer.
+_PROXIED = frozenset({403, 407, 502, 503, 504})
+
+
 #: What can be given to ``--sort``, where Glance says what cannot.
 _SORT = (
     'give <key>[:asc|desc], several separated by commas; keys are name, '
@@ -148,6 +164,19 @@ def _message(body: Any) -> str:
     return ''
 
 
+def request_id(response: requests.Response) -> str:
+    """Name the request that an answer is to, for whoever looks at the logs.
+
+    :returns: the end of a message, as other clients of OpenStack write it;
+        nothing if no service of OpenStack has answered.
+    """
+    for header in _REQUESTS:
+        id = response.headers.get(header, '')
+        if _REQUEST.fullmatch(id):
+            return f' (Request-ID: {id})'
+    return ''
+
+
 def _line(text: str) -> str:
     text = _TAG.sub(' ', _DECORATION.sub(' ', text))
     return ' '.join(html.unescape(text).split())[:_LENGTH].rstrip('. :')
@@ -158,7 +187,8 @@ def from_response(
 ) -> errors.CloudError:
     """Make the error that an answer stands for."""
     status = response.status_code
-    message = f'{doing} failed: {explain(response)} (HTTP {status})'
+    asked = request_id(response)
+    message = f'{doing} failed: {explain(response)} (HTTP {status}){asked}'
     if status == 404:
         return errors.NotFoundError(message, status=status)
     hint = _HINTS.get(status)
@@ -166,11 +196,15 @@ def from_response(
         hint = next((h for w, h in _FORBIDDEN.items() if w in message), hint)
     if status == 400 and 'Invalid sort' in message:
         hint = _SORT
+    if status == 400 and _TLS.search(message):
+        hint = _TLS_HINT
     if status < 400:
         where = response.headers.get('Location', 'somewhere else')
         hint = f'the endpoint redirects to {where}: correct it'
     elif status >= 500:
         hint = 'try again later, or tell the operator'
+    if status in _PROXIED and not asked and (proxy := _proxy(response.url)):
+        hint = f'that may be the answer of {proxy[0]}: {proxy[1]}'
     again = None
     if status in retry.TRANSIENT:
         again = retry.retry_after(response.headers)
@@ -290,9 +324,13 @@ def _unconnected(
     where, why = _endpoint(error), cause(error)
     again: float | None = None
     unresolved = _first(error, socket.gaierror)
+    proxy = _proxy(where) if _first(error, _PROXY_FAILED) else None
     # Within TLS, a connection that is cut off is an SSL error as well.
     cut = _first(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
-    if isinstance(error, _NO_TLS) and cut is None:
+    if proxy is not None:
+        what, hint = f'no connection to {where} by {proxy[0]}: {why}', proxy[1]
+        again = 0.0
+    elif isinstance(error, _NO_TLS) and cut is None:
         what = f'no secure connection to {where}: {why}'
         hint = advice.tls
         if _first(error, ssl.SSLCertVerificationError):
@@ -311,7 +349,46 @@ def _unconnected(
         hint = advice.connection
         if why == _TIMED_OUT:
             hint = advice.time
+        elif where.startswith('http:') and _first(error, _HUNG_UP):
+            hint += '; if it speaks TLS, the endpoint has to begin with https'
     return errors.CloudError(f'{doing} failed: {what}', hint=hint, again=again)
+
+
+#: What may mean that somebody waits for TLS.
+_HUNG_UP = (
+    ConnectionResetError,
+    http.client.RemoteDisconnected,
+    http.client.BadStatusLine,
+)
+
+#: What tells of the proxy, and not of the cloud behind it.
+_PROXY_FAILED = (
+    requests.exceptions.ProxyError,
+    requests.exceptions.InvalidProxyURL,
+    requests.exceptions.InvalidSchema,
+)
+
+
+def _proxy(url: str | None) -> tuple[str, str] | None:
+    """Find the proxy that requests go by.
+
+    :returns: what to call it, and what to do about it; None if there is none.
+    """
+    try:
+        known = requests.utils.get_environ_proxies(url or '')
+        found = str(requests.utils.select_proxy(url or '', known) or '')
+    except ValueError:
+        return None
+    if not found:
+        return None
+    names = [f'{urllib.parse.urlsplit(url or "").scheme}_proxy', 'all_proxy']
+    names += [name.upper() for name in names]
+    variable = next((n for n in names if os.environ.get(n) == found), names[0])
+    where = _place(found if '://' in found else f'http://{found}')
+    return (
+        f'the proxy {where}',
+        f'correct the variable {variable}, or name the host in no_proxy',
+    )
 
 
 _E = TypeVar('_E', bound=BaseException)
@@ -375,16 +452,29 @@ _CAUSES: dict[tuple[type[BaseException], ...], str] = {
 }
 
 
+_TUNNEL = 'Tunnel connection failed: '
+
+
 def cause(error: BaseException) -> str:
     """Say what the operating system said, or else what came."""
     for inner in _chain(error):
         # requests' exceptions are OSErrors too, but without an errno.
         if isinstance(inner, OSError) and inner.strerror:
             return inner.strerror
+        # From http.client, with what a proxy has answered.
+        if type(inner) is OSError and str(inner).startswith(_TUNNEL):
+            return f'it answered {str(inner).removeprefix(_TUNNEL)}'
+        if isinstance(inner, requests.exceptions.InvalidSchema) and (
+            'SOCKS' in str(inner)
+        ):
+            return 'for SOCKS, Python needs the package PySocks'
     for kinds, words in _CAUSES.items():
         if _first(error, kinds):
             return words
     return 'unknown cause; --debug shows more'
+
+
+_ASKED = re.compile(r' for (https?://\S+?):? ')
 
 
 def _endpoint(error: BaseException) -> str:
@@ -392,7 +482,9 @@ def _endpoint(error: BaseException) -> str:
         request = getattr(inner, 'request', None)
         if request is not None and request.url:
             return _place(request.url)
-    return 'the cloud'
+    # What was not even begun, keystoneauth tells of only in words.
+    found = _ASKED.search(str(error))
+    return _place(found[1]) if found else 'the cloud'
 
 
 def _place(url: str) -> str:

@@ -19,7 +19,9 @@ from collections.abc import Callable, Iterator
 from concurrent import futures
 import contextlib
 import contextvars
+import functools
 import http
+from importlib import metadata
 import time
 from typing import Any, TypeVar
 import urllib.parse
@@ -101,12 +103,22 @@ class Adapter(adapters.BaseAdapter):
 
 
 def bound(session: keystone_session.Session) -> keystone_session.Session:
-    """Have all answers to what a session asks end; it may do so already."""
+    """Have all answers to what a session asks end; it may do so already.
+
+    And say in each request who asks, for whoever reads the logs of a cloud.
+    """
+    if (agent := _agent()) not in session.additional_user_agent:
+        session.additional_user_agent.append(agent)
     wire = session.session
     for prefix, adapter in list(wire.adapters.items()):
         if not isinstance(adapter, Adapter):
             wire.mount(prefix, Adapter(adapter))
     return session
+
+
+@functools.cache
+def _agent() -> tuple[str, str]:
+    return 'amiclient', metadata.version('python-amiclient')
 
 
 def create(*args: Any, **kwargs: Any) -> keystone_session.Session:

@@ -193,24 +193,30 @@ def _failure(
             f'{_SILENT}. An import plugin may refuse the format '
             f'{record.disk_format}'
         )
-    why = _told(catalog, record.id)
+    why, asked = _told(catalog, record.id)
     because = f': {why}' if why else ''
     return errors.TransferError(
-        f'importing image {record.id}{where} failed{because}; it is '
+        f'importing image {record.id}{where} failed{because}{asked}; it is '
         f'{record.status} now',
         hint=hint,
     )
 
 
-def _told(catalog: client.Catalog, image_id: str) -> str:
-    """Ask what Glance says of the last import of an image, if anything."""
+def _told(catalog: client.Catalog, image_id: str) -> tuple[str, str]:
+    """Ask what Glance says of the last import of an image, if anything.
+
+    :returns: it, and what names the request for the import.
+    """
     doing = f'asking what became of image {image_id}'
     try:
         answer = catalog.once('GET', f'/images/{image_id}/tasks', doing)
         tasks = answers.read(answer, 'a list of tasks', doing)
-        found = [t.text('message') for t in tasks.objects('tasks', 'a task')]
+        found = tasks.objects('tasks', 'a task')
+        told = [task.text('message') for task in found]
+        ids = [task.text('request_id') for task in found]
     except errors.CloudError as error:
         LOG.debug('%s', error)
-        return ''
+        return '', ''
     # A quota is told, as it is; of all else, only that there is something.
-    return next((m for m in found if m and _NOTHING not in m), '')
+    why = next((m for m in told if m and _NOTHING not in m), '')
+    return why, next((f' (Request-ID: {id})' for id in ids if id), '')

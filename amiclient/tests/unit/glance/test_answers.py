@@ -62,6 +62,21 @@ class TestRead(base.TestCase):
         ):
             self.assertEqual(why, self.refuse(content), content[:40])
 
+    def test_the_request_is_named(self) -> None:
+        """Wherever in the answer it is."""
+        response = respond(b'{"images": [{"links": {}}], "x": {}}')
+        response.headers['X-Openstack-Request-Id'] = 'req-1'
+        body = answers.read(response, 'a list', 'looking')
+        (image,) = body.objects('images', 'an image')
+        for part in (body, image, image.within('links'), body.within('x')):
+            error = self.assertRaises(errors.CloudError, part.id)
+            self.assertIn('"id" (Request-ID: req-1)', error.message)
+        response._content = b'no'
+        error = self.assertRaises(
+            errors.CloudError, answers.read, response, 'a list', 'looking'
+        )
+        self.assertIn('JSON (Request-ID: req-1)', error.message)
+
     def test_taken(self) -> None:
         for content in (
             b'{}',

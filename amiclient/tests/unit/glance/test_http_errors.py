@@ -4,9 +4,11 @@
 
 import socket
 import ssl
+import threading
 from typing import Any
 import urllib.parse
 
+import fixtures
 from keystoneauth1 import exceptions as keystone_exceptions
 from openstack import exceptions as sdk_exceptions
 import requests
@@ -102,6 +104,48 @@ class CheckTest(base.TestCase):
         )
         self.assertIn('--community does not need that permission', str(error))
 
+    def test_request_id(self) -> None:
+        for header, told in (
+            ({'X-Openstack-Request-Id': 'req-1'}, ' (Request-ID: req-1)'),
+            ({'x-compute-request-id': 'req-2'}, ' (Request-ID: req-2)'),
+            ({'X-Openstack-Request-Id': 'a\x1b[1m b'}, ''),
+            ({'X-Openstack-Request-Id': 'a' * 101}, ''),
+        ):
+            made = response(409, 'busy')
+            made.headers.update(header)
+            error = http_errors.from_response(made, 'trying')
+            self.assertEqual(
+                f'trying failed: busy (HTTP 409){told}', error.message
+            )
+
+    def test_spoken_to_without_tls(self) -> None:
+        for text in (
+            'The plain HTTP request was sent to HTTPS port',
+            "You're speaking plain HTTP to an SSL-enabled server port.",
+            'Client sent an HTTP request to an HTTPS server.',
+        ):
+            error = http_errors.from_response(response(400, text), 'trying')
+            self.assertIn('it has to begin with https', str(error))
+
+    def test_an_answer_of_a_proxy(self) -> None:
+        self.useFixture(
+            fixtures.EnvironmentVariable(
+                'http_proxy', 'http://me:secret@squid:3128'
+            )
+        )
+        for status, headers, told in (
+            (407, {}, True),
+            (503, {}, True),
+            (404, {}, False),
+            (503, {'X-Openstack-Request-Id': 'req-1'}, False),
+        ):
+            made = response(status, 'no')
+            made.headers.update(headers)
+            made.url = 'http://cloud:9292/v2/images'
+            text = str(http_errors.from_response(made, 'trying'))
+            self.assertEqual(told, 'proxy http://squid:3128: correct' in text)
+            self.assertNotIn('secret', text)
+
     def test_not_found(self) -> None:
         self.assertRaises(
             NotFoundError, http_errors.check, response(404), 'trying'
@@ -196,6 +240,57 @@ class ConnectionTest(base.TestCase):
             f'http://127.0.0.1:{port}: timed out',
             self.connect(f'http://127.0.0.1:{port}/', timeout=0.1),
         )
+
+    def answering(self, answer: bytes) -> int:
+        """Have somebody answer that, once, and hang up."""
+        listener, port = self.bind()
+        listener.listen()
+
+        def serve() -> None:
+            with listener.accept()[0] as wire:
+                wire.recv(65536)
+                wire.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        self.addCleanup(thread.join)
+        return port
+
+    def test_somebody_who_speaks_tls(self) -> None:
+        # A fatal alert (RFC 8446, section 6), or nothing.
+        for answer in (b'\x15\x03\x01\0\2\2\x46', b''):
+            port = self.answering(answer)
+            self.assertIn(
+                'if it speaks TLS, the endpoint has to begin with https',
+                self.connect(f'http://127.0.0.1:{port}/'),
+            )
+
+    def through(self, proxy: str, url: str) -> str:
+        scheme = url.partition(':')[0]
+        for name, value in ((f'{scheme}_proxy', proxy), ('NO_PROXY', None)):
+            self.useFixture(fixtures.EnvironmentVariable(name, value))
+        return self.connect(url)
+
+    def test_proxy(self) -> None:
+        _bound, closed = self.bind()
+        denied = self.answering(b'HTTP/1.1 403 Forbidden\r\n\r\n')
+        for proxy, url, why in (
+            (f'http://127.0.0.1:{closed}', 'http://c/', 'Connection refused'),
+            (f'127.0.0.1:{closed}', 'https://c/', 'Connection refused'),
+            (
+                f'http://127.0.0.1:{denied}',
+                'https://c/',
+                'it answered 403 Forbidden',
+            ),
+            ('http://:1', 'http://c/', 'it is not a URL'),
+        ):
+            scheme, _, where = proxy.rpartition('//')
+            self.assertEqual(
+                f'trying failed: no connection to {url[:-1]} by the proxy '
+                f'{scheme or "http:"}//{where}: {why}; correct the variable '
+                f'{url.partition(":")[0]}_proxy, or name the host in no_proxy',
+                self.through(proxy, url),
+            )
 
     def test_unknown_host(self) -> None:
         unknown = socket.gaierror(-2, 'Name or service not known')
