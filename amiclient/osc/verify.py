@@ -74,9 +74,9 @@ class VerifyAmi(Check):
             '--for',
             dest='target',
             choices=('nova', 'ironic'),
-            default='nova',
-            help='What is to deploy the image: Nova (default), or Ironic to '
-            'bare metal',
+            help='What is to deploy the image: Nova, or Ironic to bare metal '
+            '(default: Ironic if the image has the property '
+            'ironic_ramdisk_deploy, otherwise Nova)',
         )
         options.add(parser, sources.TAKING | sources.PLATFORM | sources.FIX)
         options.add(parser, sources.DOWNLOAD)

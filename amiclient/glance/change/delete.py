@@ -22,6 +22,7 @@ from amiclient.glance.model import Kind
 from amiclient.glance.model import LINKS
 from amiclient.glance import servers
 from amiclient.glance import steps
+from amiclient.glance import stores
 from amiclient import interrupts
 
 LOG = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class Deletion(steps.Change):
     def apply(self, catalog: client.Catalog) -> None:
         # Somebody else may have done it.
         with contextlib.suppress(NotFoundError):
+            stores.await_end(catalog, self.image)
             catalog.delete(self.image.id)
 
 

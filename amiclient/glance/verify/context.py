@@ -96,13 +96,21 @@ class Context:
     :param members: for shared images whose members are known, by their ids,
         the ids of the projects that they are shared with; None if nobody
         asked for any.
-    :param for_metal: whether Ironic is to deploy it, and not Nova.
+    :param target: what is to deploy it: ``nova`` or ``ironic``; None for what
+        it is made for.
     """
 
     ami: links.Ami
     members: Mapping[str, frozenset[str]] | None = None
     viewer: Viewer = Viewer()
-    for_metal: bool = False
+    target: str | None = None
+
+    @property
+    def for_metal(self) -> bool:
+        """Whether Ironic is to deploy it, and not Nova."""
+        if self.target is None:
+            return self.is_diskless
+        return self.target == 'ironic'
 
     @property
     def is_diskless(self) -> bool:

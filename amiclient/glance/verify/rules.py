@@ -306,7 +306,7 @@ def _no_data(context: Context) -> Iterator[Finding]:
             if context.for_metal:
                 # Whatever it holds is not read.
                 continue
-            advice = 'it is meant for Ironic only: add --for ironic'
+            advice = 'it is made for Ironic only: leave out --for nova'
         if not image.size:
             none = image.size is None
             yield context.found(

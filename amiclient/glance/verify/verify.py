@@ -60,7 +60,7 @@ class VerifyRequest:
     :param is_deep: whether to fetch the data and look at it.
     :param local: what to compare it with.
     :param elsewhere: other regions and clouds that are to have it, too.
-    :param target: ``nova``, or ``ironic``.
+    :param target: ``nova``, or ``ironic``; None for what it is made for.
     :param work_directory: for what is fetched, and for copies; None for
         the usual ones.
     """
@@ -69,7 +69,7 @@ class VerifyRequest:
     is_deep: bool = False
     local: against.Local | None = None
     elsewhere: tuple[places.CloudPlace, ...] = ()
-    target: str = 'nova'
+    target: str | None = None
     work_directory: pathlib.Path | None = None
     patience: retry.Patience = dataclasses.field(
         default_factory=retry.Patience
@@ -90,7 +90,7 @@ def run(
     catalog = client.Catalog(proxy, patience=request.patience)
     known = dataclasses.replace(
         rules.gather(catalog, links.show(catalog, request.ami)),
-        for_metal=request.target == 'ironic',
+        target=request.target,
     )
     found = list(rules.examine(known))
     found += elsewhere.find(known, request.elsewhere, request.patience)

@@ -126,7 +126,12 @@ class TestBareMetal(upload.UploadCase):
         )
         self.assertIsNone(self.validated(root['id'], 'ramdisk'))
         self.assertEqual({}, self.verified(root['id'], '--for', 'ironic'))
-        self.assertEqual({'no-size': 'error'}, self.verified(root['id']))
+        self.assertEqual({}, self.verified(root['id']))
+        shown = self.openstack_json('ami', 'show', root['id'])
+        self.assertEqual([], shown['findings'])
+        self.assertEqual(
+            {'no-size': 'error'}, self.verified(root['id'], '--for', 'nova')
+        )
         again = self.openstack_json(*words, stderr=None)
         self.assertEqual(root['id'], again['id'])
         # What only its own project and members see, Ironic does not find.

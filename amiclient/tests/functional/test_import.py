@@ -162,6 +162,17 @@ class TestCutShort(ImportCase):
         self.assertEqual([], self.images())
         self.assertEqual([], self.stored())
 
+    def test_delete(self) -> None:
+        """While it is imported, whoever has begun that."""
+        process, staged = self.importing()
+        process.kill()
+        process.communicate()
+        threading.Timer(0.5, self.go_on, [staged]).start()
+        told = self.run_openstack('ami', 'kernel', 'delete', staged.name)
+        self.assertEqual(0, told.status, told)
+        self.assertIn('waiting until the cloud has written', told.stderr)
+        self.assertEqual([], self.stored())
+
     def test_kill(self) -> None:
         process, staged = self.importing()
         process.kill()

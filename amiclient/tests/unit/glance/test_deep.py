@@ -52,7 +52,7 @@ class TestFormats(base.TestCase):
         path: pathlib.Path,
         format: str,
         *,
-        for_metal: bool = False,
+        target: str | None = None,
         **properties: str,
     ) -> list[findings.Finding]:
         image = records.record(
@@ -64,7 +64,7 @@ class TestFormats(base.TestCase):
         fetcher = _Fetcher(
             None, self.tmp(), retry.Patience(), progress.QUIET, data=path
         )
-        known = context.Context(links.Ami(image), for_metal=for_metal)
+        known = context.Context(links.Ami(image), target=target)
         _, found = deep.look(known, fetcher)
         # What is in the root filesystem is not what this is about.
         return [each for each in found if each.rule not in check.RULES]
@@ -178,7 +178,7 @@ class TestFormats(base.TestCase):
                 (links_to, 'whole-disk'),
             ):
                 (found,) = self.look(
-                    path, format, for_metal=True, **properties
+                    path, format, target='ironic', **properties
                 )
                 self.assertEqual(rule, found.rule)
 

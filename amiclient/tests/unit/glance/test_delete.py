@@ -44,6 +44,18 @@ class TestDelete(RemovalCase):
         self.delete('web')
         self.assertEqual(['DELETE web'], self.glance.writes)
 
+    def test_what_is_still_being_written(self) -> None:
+        """Glance would keep what it writes to a store for good."""
+        self.glance.change(
+            memory.AMI, stores='a', os_glance_import_task='task'
+        )
+        self.glance.copying[memory.AMI] = ['b'], True, 'a'
+        with self.assertLogs('amiclient') as logs:
+            self.delete('web')
+        self.assertIn('waiting until the cloud has', logs.output[0])
+        self.assertEqual({}, self.glance.copying)
+        self.assertEqual(['DELETE web'], self.glance.writes)
+
     def test_goes_through_the_list(self) -> None:
         self.glance.put('db', memory.OTHER, 'raw', kernel_id=memory.KERNEL)
         self.glance.put('safe', 's', 'ami', protected=True)

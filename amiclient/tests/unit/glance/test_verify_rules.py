@@ -221,7 +221,7 @@ class TestBareMetal(base.TestCase):
         if not links:
             image = dataclasses.replace(known.image, properties=properties)
             known = type(known)(image, None, None)
-        return context.Context(known, for_metal=True)
+        return context.Context(known, target='ironic')
 
     def found(self, **options):
         known = self.context(**options)
@@ -252,6 +252,22 @@ class TestBareMetal(base.TestCase):
                 self.found(visibility='private', **properties),
             )
 
+    def test_what_an_image_is_made_for(self):
+        """Where nobody says what is to deploy it."""
+        known = ami(
+            'community',
+            disk_format='raw',
+            size=0,
+            ironic_ramdisk_deploy='True',
+        )
+        for target, judged in (
+            (None, False),
+            ('ironic', False),
+            ('nova', True),
+        ):
+            found = rules.examine(context.Context(known, target=target))
+            self.assertEqual(judged, 'no-size' in [f.rule for f in found])
+
     def test_a_disk_with_links(self):
         (found,) = bare_metal_rules.whole_disk(self.context())
         self.assertEqual(
@@ -259,7 +275,7 @@ class TestBareMetal(base.TestCase):
         )
         without = self.context(links=False)
         self.assertEqual([], [*bare_metal_rules.whole_disk(without)])
-        for_nova = dataclasses.replace(self.context(), for_metal=False)
+        for_nova = dataclasses.replace(self.context(), target='nova')
         self.assertEqual([], [*bare_metal_rules.whole_disk(for_nova)])
 
 
