@@ -417,9 +417,9 @@ class Catalog:
 
         self._repeat(attempt)
 
-    def deactivate(self, id: str) -> None:
-        """Have nobody get the data of an image any more."""
-        url, doing = f'/images/{id}/actions/deactivate', f'deactivating {id}'
+    def activate(self, id: str, how: str = 'reactivate') -> None:
+        """Have the data of an image given again, or not: ``deactivate``."""
+        url, doing = f'/images/{id}/actions/{how}', f'having image {id} {how}d'
         self._repeat(lambda _: self._remove(url, doing, 'POST'))
 
     def schema(self) -> Mapping[str, Any]:

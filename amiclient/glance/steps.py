@@ -44,6 +44,9 @@ _FLAGS = {
 #: Glance's names of the rights to copy, and to delete copies.
 _COPIES = ('copy_image', 'get_image_location', 'delete_image_location')
 
+#: What a project says to what is shared with it, and its options.
+ANSWERS = {'accepted': 'accept', 'rejected': 'reject', 'pending': 'pending'}
+
 #: What takes several images at once.
 DELETE = ('openstack', 'image', 'delete')
 
@@ -206,6 +209,60 @@ class Membership(Change):
         verb = 'remove' if self.present else 'add'
         words = 'openstack', 'image', verb, 'project'
         return [(*words, self.image.id, self.project)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Acceptance(Change):
+    """What a project says to an image that is shared with it.
+
+    :param project: its id.
+    :param status: ``accepted``, ``rejected`` or ``pending``.
+    :param before: what it is before.
+    """
+
+    project: str
+    status: str
+    before: str
+
+    def describe(self) -> str:
+        return f'{self.title}: {self.status} for project {self.project}'
+
+    def apply(self, catalog: Catalog) -> None:
+        self._say(catalog, self.status)
+
+    def undo(self, catalog: Catalog) -> None:
+        self._say(catalog, self.before)
+
+    def _say(self, catalog: Catalog, status: str) -> None:
+        id, project = self.image.id, self.project
+        doing = f'having image {id} {status} for {project}'
+        body, url = {'status': status}, f'/images/{id}/members/{project}'
+        catalog.ask(url, 'a member', doing, 'PUT', json=body)
+
+    def undoing(self) -> Sequence[Sequence[str]]:
+        words = 'openstack', 'image', 'set', f'--{ANSWERS[self.before]}'
+        return [(*words, '--project', self.project, self.image.id)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Activation(Change):
+    """Data that is given again, or to nobody any more."""
+
+    active: bool
+
+    def describe(self) -> str:
+        return f'{"activate" if self.active else "deactivate"} {self.title}'
+
+    def apply(self, catalog: Catalog) -> None:
+        how = 'reactivate' if self.active else 'deactivate'
+        catalog.activate(self.image.id, how)
+
+    def undo(self, catalog: Catalog) -> None:
+        dataclasses.replace(self, active=not self.active).apply(catalog)
+
+    def undoing(self) -> Sequence[Sequence[str]]:
+        option = '--deactivate' if self.active else '--activate'
+        return [('openstack', 'image', 'set', option, self.image.id)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -80,9 +80,16 @@ class SetAmi(_Change):
         options.add_visibility(parser)
         options.add_protected(parser)
         options.add_hidden(parser)
+        options.add_pair(
+            parser,
+            {'--activate': 'Let the data of the image be used again'},
+            {'--deactivate': 'Let nobody use the data of the image'},
+            'activate',
+        )
+        _add_membership(parser)
         linked = (
-            'Change visibility, members, protection and hiding of the kernel '
-            'and the ramdisk, too'
+            'Change visibility, members, protection, hiding, activation and '
+            'owner of the kernel and the ramdisk, too'
         )
         options.add(parser, {'--linked': linked})
         options.add_property(parser, 'Property to set')
@@ -101,7 +108,8 @@ class SetAmi(_Change):
     ) -> update.ChangePlan:
         from amiclient.glance.change import update
 
-        return update.plan(_request(parsed_args), cloud, progress=watch)
+        request = _request(parsed_args, self.project_id(parsed_args))
+        return update.plan(request, cloud, progress=watch)
 
 
 def _add_relink(parser: argparse.ArgumentParser) -> None:
@@ -119,7 +127,36 @@ def _add_relink(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _request(parsed_args: argparse.Namespace) -> update.ChangeRequest:
+def _add_membership(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_mutually_exclusive_group()
+    for name, status, what in (
+        ('accept', 'accepted', 'List in your project'),
+        ('reject', 'rejected', 'Do not list in your project'),
+        ('pending', 'pending', 'Neither accept nor reject'),
+    ):
+        what += ' an AMI that is shared with it, its kernel and its ramdisk'
+        options.add(
+            group,
+            {f'--{name}': what},
+            dest='membership',
+            action='store_const',
+            const=status,
+        )
+    options.add(
+        parser,
+        {
+            '--project <project>': 'Project to give the image to (name or '
+            'ID); with --accept, --reject or --pending, the project that '
+            'answers (default: your own)',
+            '--project-domain <project-domain>': 'Domain of the project (name '
+            'or ID), in case project names collide',
+        },
+    )
+
+
+def _request(
+    parsed_args: argparse.Namespace, project: str | None = None
+) -> update.ChangeRequest:
     from amiclient.glance.change import update
 
     options.refuse_contrary(parsed_args, *_PROPERTIES)
@@ -129,6 +166,8 @@ def _request(parsed_args: argparse.Namespace) -> update.ChangeRequest:
         update.ChangeRequest,
         parsed_args,
         tags=tuple(parsed_args.tags),
+        # As with `openstack image set`.
+        **{'member' if parsed_args.membership else 'owner': project},
         properties={
             **(parsed_args.properties or {}),
             **{name: text for name, text in own.items() if text is not None},

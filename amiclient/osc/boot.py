@@ -107,9 +107,7 @@ def _request(parsed_args: argparse.Namespace) -> run.BootRequest:
     from amiclient.boot import run
 
     options.refuse(
-        {
-            '--wait': parsed_args.interactive and parsed_args.wait is not None
-        },
+        {'--wait': parsed_args.interactive and parsed_args.wait is not None},
         'with --interactive, the guest runs until you leave it',
         hint='remove one of them',
     )

@@ -174,8 +174,11 @@ def add(parser: Container, options: Options, **facts: Any) -> None:
         )
 
 
-def _add_pair(parser: Container, yes: Options, no: Options, dest: str) -> None:
-    """Add an option and its opposite; without any, it is None."""
+def add_pair(parser: Container, yes: Options, no: Options, dest: str) -> None:
+    """Add an option and its opposite.
+
+    :param dest: their name among the arguments; without any, it is None.
+    """
     group = parser.add_mutually_exclusive_group()
     add(group, yes, default=None)
     add(group, no, dest=dest, action='store_false')
@@ -306,7 +309,7 @@ def add_visibility(
 
 def add_protected(parser: Container, *, default: str = '') -> None:
     """Add ``--protected`` and its opposite."""
-    _add_pair(
+    add_pair(
         parser,
         {'--protected': 'Prevent the image from being deleted'},
         {'--unprotected': f'Allow the image to be deleted{default}'},
@@ -317,7 +320,7 @@ def add_protected(parser: Container, *, default: str = '') -> None:
 def add_hidden(parser: Container) -> None:
     """Add ``--hidden`` and its opposite."""
     show = 'Show the image in the default image list'
-    _add_pair(parser, _HIDDEN, {'--unhidden': show}, 'hidden')
+    add_pair(parser, _HIDDEN, {'--unhidden': show}, 'hidden')
 
 
 def add_property(parser: Container, help: str) -> None:

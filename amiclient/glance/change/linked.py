@@ -8,8 +8,8 @@ comes before the change of the AMI, and what makes it visible to fewer comes
 after it.
 """
 
+from collections.abc import Callable, Iterator
 import dataclasses
-import functools
 from typing import Any
 
 from amiclient import errors
@@ -20,6 +20,10 @@ from amiclient.glance.model import Kind
 from amiclient.glance.model import OPEN
 from amiclient.glance.model import rank
 from amiclient.glance import steps
+
+
+#: The states of an image whose data can be had, and cannot.
+_STATES = {True: 'active', False: 'deactivated'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +83,8 @@ class ChangedAmi:
     :param seen: who can see it afterwards.
     :param visibility: what was asked for; None to leave it. Likewise the
         others.
+    :param owner: the id of the project that it is given to.
+    :param active: whether its data can be had.
     """
 
     image: ImageRecord
@@ -86,6 +92,8 @@ class ChangedAmi:
     visibility: str | None = None
     protected: bool | None = None
     hidden: bool | None = None
+    owner: str | None = None
+    active: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +123,11 @@ def check(
     if lacking is None:
         return
     whose, hint = '', 'add --linked to change its visibility, too'
+    if wanted.owner is not None:
+        hint = (
+            'add --linked to give it to that project, too; or share it first: '
+            f'openstack image add project {part.id} {wanted.owner}'
+        )
     if part.owner != wanted.image.owner:
         whose = f' and belongs to the project {part.owner}'
         hint = f'give --{kind.noun} a file or an image of your own'
@@ -147,46 +160,145 @@ def plan(
     if part.owner != wanted.image.owner:
         check(kind, part, wanted, seen)
         return Around(left=_left(kind, part, wanted))
-    early: dict[str, Any] = {}
-    late: dict[str, Any] = {}
-    held: dict[str, list[ImageRecord]] = {}
-    others = functools.cache(lambda: links.others(catalog, part, wanted.image))
-    visibility = _visibility(wanted, seen)
-    if rank(visibility) > rank(part.visibility):
-        early['visibility'] = visibility
-    elif visibility != part.visibility:
-        then = Audience(visibility, part.owner, wanted.seen.members)
-        held[part.visibility] = [
-            o for o in others() if then.lacks(Audience.of(catalog, o))
-        ]
-        if not held[part.visibility]:
-            late['visibility'] = visibility
-    if wanted.protected not in (None, part.protected):
-        if wanted.protected:
-            early['protected'] = True
+    follower = _Follower(kind, part, wanted, seen, catalog)
+    follower.see()
+    follower.guard()
+    follower.move()
+    follower.activate()
+    return follower.around()
+
+
+class _Follower:
+    """A part that follows its AMI, as far as others do not need it as it is.
+
+    :param seen: who can see it.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        part: ImageRecord,
+        wanted: ChangedAmi,
+        seen: Audience,
+        catalog: Catalog,
+    ) -> None:
+        self._kind = kind
+        self._part = part
+        self._wanted = wanted
+        self._seen = seen
+        self._catalog = catalog
+        self._others: list[ImageRecord] | None = None
+        self._early: dict[str, Any] = {}
+        self._late: dict[str, Any] = {}
+        self._held: dict[str, list[ImageRecord]] = {}
+        self._before: list[steps.Change] = []
+        self._after: list[steps.Change] = []
+
+    def _holds(
+        self, state: str, needs: Callable[[ImageRecord], object]
+    ) -> bool:
+        """Tell whether others need it in a state, and note which."""
+        if self._others is None:
+            self._others = links.others(
+                self._catalog, self._part, self._wanted.image
+            )
+        self._held[state] = [each for each in self._others if needs(each)]
+        return bool(self._held[state])
+
+    def _lost(self, then: Audience) -> Callable[[ImageRecord], object]:
+        """Tell whose projects would not see it any more."""
+        return lambda each: then.lacks(Audience.of(self._catalog, each))
+
+    def see(self) -> None:
+        """Have it as visible as asked for, or as it has to be."""
+        part, wanted = self._part, self._wanted
+        visibility = _visibility(wanted, self._seen)
+        if rank(visibility) > rank(part.visibility):
+            self._early['visibility'] = visibility
+        elif visibility != part.visibility:
+            then = Audience(visibility, part.owner, wanted.seen.members)
+            if not self._holds(part.visibility, self._lost(then)):
+                self._late['visibility'] = visibility
+
+    def guard(self) -> None:
+        """Have it as protected, and as hidden."""
+        part, wanted = self._part, self._wanted
+        if wanted.protected and not part.protected:
+            self._early['protected'] = True
+        elif (
+            wanted.protected is False
+            and part.protected
+            and not self._holds('protected', lambda each: each.protected)
+        ):
+            self._late['protected'] = False
+        if wanted.hidden not in (None, part.hidden):
+            changes = self._late if wanted.hidden else self._early
+            changes['os_hidden'] = wanted.hidden
+
+    def move(self) -> None:
+        """Have it given to the same project."""
+        part, owner = self._part, self._wanted.owner
+        if owner in (None, part.owner):
+            return
+        visibility = _visibility(self._wanted, self._seen)
+        then = Audience(visibility, owner, self._seen.members)
+        if self._holds(f'in the project {part.owner}', self._lost(then)):
+            check(self._kind, part, self._wanted, self._seen)
         else:
-            held['protected'] = [o for o in others() if o.protected]
-            if not held['protected']:
-                late['protected'] = False
-    if wanted.hidden not in (None, part.hidden):
-        (late if wanted.hidden else early)['os_hidden'] = wanted.hidden
-    before: list[steps.Change] = []
-    after: list[steps.Change] = []
-    for values, made in ((early, before), (late, after)):
-        if values:
-            made.append(steps.Update(kind, part, values))
-    visibility = {**early, **late}.get('visibility', part.visibility)
-    if visibility == 'shared':
-        # A part that is not shared yet cannot have members.
-        made = after if 'visibility' in late else before
-        made += shared(kind, part, wanted, seen)
-    notes = tuple(
-        f'the {steps.title(kind, part)} stays {state}: needed by '
-        f'{links.named(users)}'
-        for state, users in held.items()
-        if users
-    )
-    return Around(tuple(before), tuple(after), notes, visibility)
+            # The project that gives it away has done with it.
+            self._early['owner'] = owner
+
+    def activate(self) -> None:
+        """Have its data given, or not, as that of the AMI."""
+        wanted = activation(self._kind, self._part, self._wanted.active)
+        for change in wanted:
+            if change.active:
+                self._before.append(change)
+            elif not self._holds('active', lambda o: o.status == 'active'):
+                self._after.append(change)
+
+    def around(self) -> Around:
+        """Gather all of it."""
+        for values, made in (
+            (self._early, self._before),
+            (self._late, self._after),
+        ):
+            if values:
+                made.append(steps.Update(self._kind, self._part, values))
+        visibility = {**self._early, **self._late}.get(
+            'visibility', self._part.visibility
+        )
+        if visibility == 'shared':
+            # A part that is not shared yet cannot have members.
+            made = self._after if 'visibility' in self._late else self._before
+            made += shared(self._kind, self._part, self._wanted, self._seen)
+        notes = tuple(
+            f'the {steps.title(self._kind, self._part)} stays {state}: needed '
+            f'by {links.named(users)}'
+            for state, users in self._held.items()
+            if users
+        )
+        return Around(
+            tuple(self._before), tuple(self._after), notes, visibility
+        )
+
+
+def activation(
+    kind: Kind, image: ImageRecord, active: bool | None
+) -> Iterator[steps.Activation]:
+    """Have the data of an image given again, or to nobody any more.
+
+    :param active: which of these; None for neither.
+    :raises CloudError: if it has no data.
+    """
+    if active is None or image.status == _STATES[active]:
+        return
+    if image.status not in _STATES.values():
+        raise errors.CloudError(
+            f'the {steps.title(kind, image)} is {image.status}: it has no '
+            'data to activate or deactivate'
+        )
+    yield steps.Activation(kind, image, active=active)
 
 
 def _left(kind: Kind, part: ImageRecord, wanted: ChangedAmi) -> str | None:

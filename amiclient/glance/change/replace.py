@@ -48,15 +48,6 @@ class Replacement:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Deactivation(steps.Change):
-    def describe(self) -> str:
-        return f'deactivate {self.title}'
-
-    def apply(self, catalog: client.Catalog) -> None:
-        catalog.deactivate(self.image.id)
-
-
-@dataclasses.dataclass(frozen=True)
 class Row(request.PlanStep):
     """A change of an old version, as one of the steps of an upload."""
 
@@ -107,7 +98,7 @@ def plan(
             name = _dated(catalog, image, made)
             made.append(steps.Update(Kind.AMI, image, {'name': name}))
         elif asked.how == 'deactivate' and image.status == 'active':
-            made.append(_Deactivation(Kind.AMI, image))
+            made.append(steps.Activation(Kind.AMI, image, active=False))
     return steps.Plan(steps=tuple(made))
 
 

@@ -160,6 +160,64 @@ def plan_remove(
     )
 
 
+def plan_answer(
+    catalog: Catalog,
+    images: Sequence[tuple[Kind, ImageRecord]],
+    status: str | None,
+    project: str | None,
+) -> tuple[tuple[steps.Change, ...], tuple[str, ...]]:
+    """Plan what a project says to an AMI that is shared with it.
+
+    :param images: the AMI, the last, and what it links to.
+    :param status: ``accepted``, ``rejected`` or ``pending``; None to leave it.
+    :param project: its id; None for that of the user.
+    :returns: the changes, and what the user should know.
+    :raises UsageError: if the user has no project.
+    :raises CloudError: if it is not shared with that project.
+    """
+    if status is None:
+        return (), ()
+    project = project or catalog.project()
+    if project is None:
+        raise errors.UsageError(
+            'this login has no project that could answer',
+            hint='give one with --project',
+        )
+    ami = images[-1][1]
+    made: list[steps.Change] = []
+    known: list[str] = []
+    lacking: list[str] = []
+    for kind, image in images:
+        if image.visibility in OPEN or image.owner == project:
+            continue
+        there = {m.project: m.status for m in catalog.members(image)}
+        if (now := there.get(project)) is None:
+            lacking.append(steps.title(kind, image))
+            continue
+        known.append(now)
+        if now != status:
+            made.append(steps.Acceptance(kind, image, project, status, now))
+    if not known:
+        why = f'not shared with the project {project}'
+        if not lacking:
+            why = f'{ami.visibility}, or belongs to the project {project}'
+        raise errors.CloudError(
+            f'the image {ami.title} is {why}: there is nothing to '
+            f'{steps.ANSWERS[status].replace("pending", "answer")}',
+            hint='its owner shares it with: openstack ami add project '
+            f'{ami.id} {project}'
+            if lacking
+            else None,
+        )
+    if status != 'accepted':
+        lacking = []
+    return tuple(made), tuple(
+        f'the {title} is not shared with the project {project}: nothing '
+        'boots there without it, which only its owner can change'
+        for title in lacking
+    )
+
+
 def _images(ami: links.Ami) -> tuple[tuple[Kind, ImageRecord], ...]:
     return (*ami.parts, (Kind.AMI, ami.image))
 
@@ -193,12 +251,16 @@ def shared(plan: SharePlan, catalog: Catalog) -> list[Shared]:
 
 
 def advice(images: Iterable[Shared]) -> Iterator[str]:
-    """Say what the other side has to do for its lists to show the images."""
+    """Say what the other side has to do for its lists to show the images.
+
+    :param images: all that :func:`shared` tells.
+    """
     shown = list(images)
-    pending = [each for each in shown if each.status == 'pending']
-    if pending:
+    # The AMI is the last.
+    accepting = f'  openstack ami set --accept {shown[-1].image.id}'
+    if any(each.status == 'pending' for each in shown):
         yield 'for their lists to show it, the projects have to accept it:'
-        yield from _accepting(pending)
+        yield accepting
     rejected: dict[str, list[Shared]] = {}
     for each in shown:
         if each.status == 'rejected':
@@ -209,9 +271,4 @@ def advice(images: Iterable[Shared]) -> Iterator[str]:
             f'the project {project} has rejected {" and ".join(titles)}; its '
             'members can still accept it:'
         )
-        yield from _accepting(theirs)
-
-
-def _accepting(images: Iterable[Shared]) -> Iterator[str]:
-    for id in dict.fromkeys(each.image.id for each in images):
-        yield f'  openstack image set --accept {id}'
+        yield accepting

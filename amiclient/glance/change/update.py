@@ -12,9 +12,11 @@ import dataclasses
 from typing import Any, TYPE_CHECKING
 
 from amiclient.errors import CloudError
+from amiclient.errors import NotFoundError
 from amiclient.errors import UsageError
 from amiclient.glance.change import linked
 from amiclient.glance.change.linked import Audience
+from amiclient.glance.change import share
 from amiclient.glance.client import Catalog
 from amiclient.glance import links
 from amiclient.glance import model
@@ -59,6 +61,11 @@ class ChangeRequest:
     :param min_disk: GiB.
     :param min_ram: MiB.
     :param linked: whether kernel and ramdisk are changed as well.
+    :param owner: the id of the project that it is given to.
+    :param activate: whether its data can be had, or no more.
+    :param membership: what a project says to it, its kernel and its ramdisk:
+        ``accepted``, ``rejected`` or ``pending``.
+    :param member: the id of that project; None for that of the user.
     :param stores: ids of those that keep the data of what is uploaded; if
         nothing is, of those that all three images are copied to.
     :param all_stores: whether those are all that can be written.
@@ -85,6 +92,10 @@ class ChangeRequest:
     kernel_name: str | None = None
     ramdisk_name: str | None = None
     linked: bool = False
+    owner: str | None = None
+    activate: bool | None = None
+    membership: str | None = None
+    member: str | None = None
     reuse: bool = True
     stores: tuple[str, ...] = ()
     all_stores: bool = False
@@ -203,14 +214,22 @@ def plan(
 def _target(request: ChangeRequest, catalog: Catalog) -> ImageRecord:
     """Find what is changed; with a kernel, any image becomes an AMI."""
     gets_kernel = request.kernel is not None
-    image = catalog.find(
-        request.ami,
-        fits=lambda each: (
-            each.role in (None, 'AMI')
-            if gets_kernel
-            else each.may_be(Kind.AMI)
-        ),
-    )
+    try:
+        image = catalog.find(
+            request.ami,
+            fits=lambda each: (
+                each.role in (None, 'AMI')
+                if gets_kernel
+                else each.may_be(Kind.AMI)
+            ),
+        )
+    except NotFoundError as error:
+        if request.membership is None:
+            raise
+        raise NotFoundError(
+            error.message,
+            hint='give its ID: what was not accepted is not found by its name',
+        ) from error
     links.check_ami(
         image,
         part='change it with `openstack image set`',
@@ -253,12 +272,15 @@ class _UpdatePlanner:
         self._gone = {Kind.AKI: False, Kind.ARI: request.no_ramdisk}
         self._now = Audience.of(catalog, image)
         visibility = request.visibility or image.visibility
+        self._owner = request.owner or image.owner
         self._wanted = linked.ChangedAmi(
             image,
-            Audience(visibility, image.owner, self._now.members),
+            Audience(visibility, self._owner, self._now.members),
             request.visibility,
             request.protected,
             request.hidden,
+            request.owner,
+            request.activate,
         )
 
     def plan(self, progress: Progress) -> ChangePlan:
@@ -274,6 +296,13 @@ class _UpdatePlanner:
         there = self._there(new)
         around = {kind: self._around(kind, *there[kind]) for kind in there}
         own = self._change(new)
+        ami, active = (Kind.AMI, self._image), self._request.activate
+        answers, told = share.plan_answer(
+            self._catalog,
+            (*((kind, part) for kind, (part, _) in there.items()), ami),
+            self._request.membership,
+            self._request.member,
+        )
         seen = self._wanted.seen
         members = seen.members if seen.visibility == 'shared' else frozenset()
         return ChangePlan(
@@ -285,9 +314,11 @@ class _UpdatePlanner:
             ),
             members=members,
             steps=(
+                *answers,
                 *self._copies(new, there, progress),
                 *(step for each in around.values() for step in each.before),
                 *([own] if own.values else []),
+                *linked.activation(Kind.AMI, self._image, active),
                 *(step for each in around.values() for step in each.after),
             ),
             followers=tuple(
@@ -302,6 +333,7 @@ class _UpdatePlanner:
                 and step.record.id != self._links[kind]
             ),
             warnings=(
+                *told,
                 *(n for each in around.values() for n in each.notes),
                 *(n for step in new.values() if step for n in step.notes),
             ),
@@ -312,14 +344,14 @@ class _UpdatePlanner:
     def _settings(self) -> Settings:
         request, image = self._request, self._image
         protected, hidden = request.protected, request.hidden
-        is_own = image.owner in (None, self._catalog.project())
+        is_own = self._owner in (None, self._catalog.project())
         where = Settings() if self._copies_all else self._where
         return dataclasses.replace(
             where,
             visibility=self._wanted.seen.visibility,
             protected=image.protected if protected is None else protected,
             hidden=image.hidden if hidden is None else hidden,
-            owner=None if is_own else image.owner,
+            owner=None if is_own else self._owner,
             reuse=request.reuse,
             patience=request.patience,
         )
@@ -438,6 +470,7 @@ class _UpdatePlanner:
             'visibility': request.visibility,
             'protected': request.protected,
             'os_hidden': request.hidden,
+            'owner': request.owner,
             **request.properties,
         }
         if request.tags:

@@ -306,8 +306,9 @@ class Glance:
             return self._import(image, json.loads(body))
         if words[2:] == ['file']:
             return self._take(image, body, headers.get('X-Image-Meta-Store'))
-        if words[2:] == ['actions', 'deactivate']:
-            image['status'] = 'deactivated'
+        if words[2:3] == ['actions']:
+            active = words[3] == 'reactivate'
+            image['status'] = 'active' if active else 'deactivated'
             return Answer(204)
         if words[2:3] == ['members']:
             return self._share(method, image, body, words[3:])
@@ -402,6 +403,9 @@ class Glance:
             if there.pop(words[0], None) is None:
                 return Answer(404, {'message': 'not found in member list'})
             return Answer(204)
+        if method == 'PUT' and words[0] in there:
+            there[words[0]] = status = json.loads(body)['status']
+            return Answer(200, _member(image, words[0], status))
         project = json.loads(body)['member']
         if project in there:
             return Answer(409, {'message': 'Member is duplicated'})

@@ -171,9 +171,7 @@ class TestBoot(BootCase):
         made = guest.make(
             self.directory, packed=False, files={'sbin/init': init}
         )
-        finished = self.failed(
-            made, '--append', guest.QUIET, '--wait', '25'
-        )
+        finished = self.failed(made, '--append', guest.QUIET, '--wait', '25')
         self.assertEqual('timeout\nNone\nno-console\n', finished.stdout)
         self.assertIn('serial console', finished.stderr)
 

@@ -34,10 +34,8 @@ class TestSharing(triples.TripleCase):
         # Until it is accepted, lists do not show it; the commands that accept
         # it are told, and work.
         self.assertEqual([], self.openstack_json('ami', 'list', user='other'))
-        _, *commands = self.add('web', project)
-        self.assertEqual(3, len(commands))
-        for command in commands:
-            self.openstack(*command.split()[1:], user='other')
+        _, command = self.add('web', project)
+        self.openstack(*command.split()[1:], user='other')
         (row,) = self.openstack_json('ami', 'list', user='other')
         self.assertEqual(self.ami, row['ID'])
         self.assertEqual([], self.add('web', project))
@@ -49,15 +47,38 @@ class TestSharing(triples.TripleCase):
     def test_rejected(self) -> None:
         project = self.project('other')
         self.add('web', project)
-        for id in self.triple:
-            self.openstack('image', 'set', '--reject', id, user='other')
-        why, *commands = self.add('web', project)
+        self.openstack('ami', 'set', '--reject', self.ami, user='other')
+        why, command = self.add('web', project)
         self.assertIn(f'the project {project} has rejected the kernel', why)
-        self.assertEqual(3, len(commands))
-        for command in commands:
-            self.openstack(*command.split()[1:], user='other')
+        # An administrator can answer for others.
+        self.openstack(
+            *('ami', 'set', '--pending', '--project', 'other', self.ami),
+            user='admin',
+        )
+        self.openstack(*command.split()[1:], user='other')
         (row,) = self.openstack_json('ami', 'list', user='other')
         self.assertEqual(self.ami, row['ID'])
+
+    def test_for_whom_it_is_not(self) -> None:
+        told = self.refused('ami', 'set', '--accept', 'web', user='other')
+        self.assertIn('; give its ID', told)
+        told = self.refused('ami', 'set', '--accept', 'web')
+        self.assertIn('there is nothing to accept', told)
+        words = ('ami', 'set', '--project', self.project('other'), 'web')
+        told = self.refused(*words)
+        self.assertIn('add --linked', told)
+
+    def test_given_away(self) -> None:
+        self.openstack('ami', 'set', 'web', '--deactivate', '--linked')
+        shown = self.openstack_json('ami', 'show', 'web')
+        self.assertEqual('deactivated', shown['kernel_status'])
+        self.openstack('ami', 'set', 'web', '--activate', '--linked')
+        words = ('ami', 'set', self.ami, '--project', 'other', '--linked')
+        self.openstack(*words, user='admin')
+        shown = self.openstack_json('ami', 'show', 'web', user='other')
+        self.assertEqual(self.project('other'), shown['owner'])
+        self.assertEqual('active', shown['ramdisk_status'])
+        self.assertEqual([], self.openstack_json('ami', 'list'))
 
     def test_by_name(self) -> None:
         words = (self.ami, 'other', '--project-domain', 'default')

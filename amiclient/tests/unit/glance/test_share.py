@@ -118,7 +118,7 @@ class TestAdd(SharingCase):
             ['accepted', None, 'pending'], [each.status for each in shared]
         )
         self.assertEqual(
-            f'  openstack image set --accept {memory.AMI}',
+            f'  openstack ami set --accept {memory.AMI}',
             [*share.advice(shared)][-1],
         )
 
@@ -129,18 +129,17 @@ class TestAdd(SharingCase):
         shared = share.shared(self.add(P2, P3), self.catalog)
         kernel = f"the kernel 'vmlinuz' ({memory.KERNEL})"
         image = f"the image 'web' ({memory.AMI})"
-        accept = '  openstack image set --accept'
+        accept = f'  openstack ami set --accept {memory.AMI}'
         self.assertEqual(
             [
                 'for their lists to show it, the projects have to accept it:',
-                f'{accept} {memory.RAMDISK}',
+                accept,
                 f'the project {P2} has rejected {kernel} and {image}; its '
                 'members can still accept it:',
-                f'{accept} {memory.KERNEL}',
-                f'{accept} {memory.AMI}',
+                accept,
                 f'the project {P3} has rejected {image}; its members can '
                 'still accept it:',
-                f'{accept} {memory.AMI}',
+                accept,
             ],
             [*share.advice(shared)],
         )

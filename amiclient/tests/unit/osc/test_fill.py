@@ -42,7 +42,7 @@ _FILLED = (
         resolve.Choice,
         {'ask_secret', 'home', 'is_described', 'options', 'report'},
     ),
-    (ami_change.SetAmi, update.ChangeRequest, {'patience'}),
+    (ami_change.SetAmi, update.ChangeRequest, {'member', 'owner', 'patience'}),
     (copy.CopyAmi, copy_plan.CopyRequest, {'settings'}),
     (boot.BootImage, run.BootRequest, set()),
     (

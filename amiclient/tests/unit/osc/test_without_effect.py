@@ -144,8 +144,8 @@ class TestBoot(TestCase):
         return boot._request(self.parse(boot.BootImage, 'root.img', *words))
 
     def test_nothing_is_waited_for(self) -> None:
-        told = self.refused(self.request, '--interactive', '--timeout', '900')
-        self.assertIn('--timeout: ', told)
+        told = self.refused(self.request, '--interactive', '--wait', '900')
+        self.assertIn('--wait: ', told)
         # That decides whether it has booted.
         self.request('--interactive', '--until', 'login:')
 
