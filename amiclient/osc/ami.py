@@ -206,7 +206,7 @@ def prepared(
             exact=parsed_args.dry_run,
             progress=watch,
         )
-        base.warn((*source.notes, *planned.warnings))
+        base.warn((*source.notes, *_full(parsed_args), *planned.warnings))
         yield Prepared(wanted, planned, asked, old)
 
 
@@ -333,6 +333,18 @@ def _with_version(
     path = parsed_args.source or source.root
     found = {**plan.origin(path, known, watch), **(origin or {})}
     return dataclasses.replace(adopted, origin=found)
+
+
+def _full(parsed_args: argparse.Namespace) -> Iterator[str]:
+    """Say what becomes of a server whose root filesystem is full."""
+    from amiclient import units
+
+    if parsed_args.headroom == units.NO_HEADROOM:
+        yield (
+            '--headroom 0 leaves no free space: on most hosts, the root '
+            "filesystem will not grow to the size of the server's disk, "
+            'because cloud-init needs free space before it can grow it'
+        )
 
 
 def _check_source(parsed_args: argparse.Namespace) -> None:

@@ -26,7 +26,7 @@ class TestQuota(base.TestCase):
 
     def upload(self, root, *words, **options) -> str:
         return self.openstack(
-            *('ami', 'upload', root, '--headroom', '0'),
+            *('ami', 'upload', root, '--headroom', '1M'),
             *('--kernel', self.kernel, '--ramdisk', self.ramdisk),
             *words,
             **options,
@@ -34,7 +34,7 @@ class TestQuota(base.TestCase):
 
     def refused(self, root) -> str:
         finished = self.run_openstack(
-            *('ami', 'upload', root, '--headroom', '0'),
+            *('ami', 'upload', root, '--headroom', '1M'),
             *('--kernel', self.kernel, '--ramdisk', self.ramdisk),
         )
         self.assertEqual(1, finished.status, finished)
