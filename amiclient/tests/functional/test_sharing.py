@@ -69,15 +69,13 @@ class TestSharing(triples.TripleCase):
         self.assertIn('add --linked', told)
 
     def test_given_away(self) -> None:
-        self.openstack('ami', 'set', 'web', '--deactivate', '--linked')
-        shown = self.openstack_json('ami', 'show', 'web')
-        self.assertEqual('deactivated', shown['kernel_status'])
-        self.openstack('ami', 'set', 'web', '--activate', '--linked')
+        told = self.refused('ami', 'set', 'web', '--deactivate')
+        self.assertIn('it has no data to activate or deactivate', told)
         words = ('ami', 'set', self.ami, '--project', 'other', '--linked')
         self.openstack(*words, user='admin')
         shown = self.openstack_json('ami', 'show', 'web', user='other')
         self.assertEqual(self.project('other'), shown['owner'])
-        self.assertEqual('active', shown['ramdisk_status'])
+        self.assertEqual(shown['owner'], shown['ramdisk']['owner'])
         self.assertEqual([], self.openstack_json('ami', 'list'))
 
     def test_by_name(self) -> None:
