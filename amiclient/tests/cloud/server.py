@@ -18,9 +18,9 @@ import json
 import os
 import pathlib
 import signal
-import sqlite3
 import sys
 
+from amiclient.tests.cloud import databases
 from amiclient.tests.cloud import extras
 
 #: Python threads in each process, and processes. A connection that a client
@@ -382,21 +382,24 @@ def make_keystone(directory: pathlib.Path) -> None:
     url = f'http://127.0.0.1:{state["keystone"]}/v3'
     us = ['--keystone-user', str(os.getuid())]
     us += ['--keystone-group', str(os.getgid())]
-    for command in (
-        ['fernet_setup', *us],
-        ['credential_setup', *us],
-        ['db_sync'],
-        [
-            'bootstrap',
-            *('--bootstrap-password', state['password']),
-            *('--bootstrap-region-id', 'RegionOne'),
-            *('--bootstrap-public-url', url),
-            *('--bootstrap-internal-url', url),
-            *('--bootstrap-admin-url', url),
-        ],
-    ):
+
+    def manage(*command: str) -> None:
         # The command line can be run once only in a process.
         _fork(cli.main, ['keystone-manage', *config, *command])
+
+    manage('fernet_setup', *us)
+    manage('credential_setup', *us)
+    databases.make(
+        directory / 'keystone.db', 'keystone', lambda: manage('db_sync')
+    )
+    manage(
+        'bootstrap',
+        *('--bootstrap-password', state['password']),
+        *('--bootstrap-region-id', 'RegionOne'),
+        *('--bootstrap-public-url', url),
+        *('--bootstrap-internal-url', url),
+        *('--bootstrap-admin-url', url),
+    )
 
 
 def make_glance(directory: pathlib.Path, name: str) -> None:
@@ -416,6 +419,11 @@ def serve(name: str, directory: pathlib.Path) -> None:
     state = json.loads((directory / 'cloud.json').read_text())
     program = _program(name)
     processes, threads = _WORKERS[program]
+    if json.loads(state['options']) != json.loads(
+        json.dumps(dataclasses.asdict(Options()))
+    ):
+        # Few tests use it, and each process takes seconds to begin.
+        processes = 1
     import pyuwsgi
 
     _keep_connections()
@@ -454,13 +462,6 @@ def _application(directory: pathlib.Path, program: str) -> tuple[str, str]:
 def _program(name: str) -> str:
     """Tell what a server runs."""
     return 'glance' if name in REGIONS else name
-
-
-def _write_ahead(database: pathlib.Path) -> None:
-    """Let readers go on while somebody writes; sqlite.org/wal.html."""
-    connection = sqlite3.connect(database)
-    connection.execute('PRAGMA journal_mode = WAL')
-    connection.close()
 
 
 def _keep_connections() -> None:
@@ -575,14 +576,15 @@ def main() -> None:
     name, directory = arguments.name, arguments.directory
     for module in _HEAVY.get(_program(name), ()):
         importlib.import_module(module)
-    if arguments.make:
-        _write_ahead(directory / f'{name}.db')
-        if name in REGIONS:
-            _fork(make_glance, directory, name)
-        elif name in extras.TYPES:
-            _fork(extras.make, directory, name)
-        else:
-            _fork(make_keystone, directory)
+    if arguments.make and name == 'keystone':
+        _fork(make_keystone, directory)
+    elif arguments.make:
+        migrate = make_glance if name in REGIONS else extras.make
+        databases.make(
+            directory / f'{name}.db',
+            _program(name),
+            lambda: _fork(migrate, directory, name),
+        )
     serve(name, directory)
 
 
