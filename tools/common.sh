@@ -104,6 +104,12 @@ packages() {
 
 need_python() {
     python=${PYTHON:-python3}
+    # A Debian that was just installed may have none.
+    if ! command -v "$python" >/dev/null && [ -z "${PYTHON-}" ] &&
+        command -v apt-get >/dev/null; then
+        say "Installing python3"
+        insist install_packages python3
+    fi
     command -v "$python" >/dev/null || die "$python was not found"
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
         die "$("$python" --version) is too old: Python 3.11 or later is needed" \
@@ -151,6 +157,34 @@ install_python() {
         "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" \
             "$@" ||
         "${pip[@]}" install "$@"
+}
+
+# unit_tests NAME PYTHON CONSTRAINTS OPTION...: run them in an environment of
+# their own, with these options of stestr.
+unit_tests() {
+    local name=$1 python=$2 constraints=$3 work status=0
+    shift 3
+    "$venv/bin/uv" --version >/dev/null 2>&1 ||
+        die "uv is needed: tools/test installs it"
+    configure_uv
+    work=$(mktemp -d)
+    # Not the embedded cloud: its services need newer libraries.
+    sed '/^# The embedded cloud/,$d' test-requirements.txt >"$work/tests"
+    "$venv/bin/uv" venv --quiet --clear --no-python-downloads \
+        --python "$python" "$root/.test/$name"
+    insist "$venv/bin/uv" pip install --quiet --python "$root/.test/$name" \
+        --constraint "$constraints" --requirement "$work/tests" --editable .
+    (
+        PATH=$root/.test/$name/bin:$PATH
+        export PATH OS_TEST_PATH=./amiclient/tests/unit
+        # Others may run tests at the same time.
+        stestr --repo-url "$work" run --subunit "$@" \
+            >"$work/stdout" 2>"$work/stderr" || status=1
+        python tools/summary.py "$work/stdout" "$work/stderr" || status=1
+        exit $status
+    ) || status=1
+    rm -rf -- "$work"
+    return $status
 }
 
 # configure_uv: set for uv what pip was configured for, which it does not read.
