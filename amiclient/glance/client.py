@@ -206,10 +206,9 @@ class Catalog:
         :param strict: whether hidden ones are looked at in any case.
         """
         if UUID.fullmatch(name_or_id):
-            try:
+            # It makes a poor name, but it can be one.
+            with contextlib.suppress(NotFoundError):
                 return self.get(name_or_id.lower())
-            except NotFoundError:
-                pass  # A UUID makes a poor name, but it can be one.
         found: list[ImageRecord] = []
         for hidden in (False, True):
             found += self.named(name_or_id, hidden=hidden)
@@ -323,13 +322,14 @@ class Catalog:
         newest = found and found.max_microversion
         return (int(newest[0]), int(newest[1])) if newest else None
 
-    def offers(self, service: str) -> bool:
-        """Tell whether Keystone's catalog has another service."""
+    def endpoint(self, service: str) -> str | None:
+        """Tell where Keystone's catalog has another service; None if not."""
         missing = contextlib.suppress(exceptions.EndpointNotFound)
         with http_errors.understood(f'looking for {service}'), missing:
             us = self._proxy.get_endpoint()  # Of all, without Keystone.
-            return self.beside(service)._proxy.get_endpoint() not in (None, us)
-        return False
+            found = self.beside(service)._proxy.get_endpoint()
+            return None if found == us else found
+        return None
 
     def roles(self) -> tuple[str, ...]:
         """Name the user's roles; none if the kind of login does not tell."""

@@ -157,6 +157,7 @@ class Payload:
         it is sent as it is.
     :param state: what :func:`amiclient.locks.state` said of the file when it
         was looked at: nothing else is sent. None for one of our own.
+    :param sha512: of what is sent, in hex; None if nobody has computed it.
     """
 
     path: pathlib.Path
@@ -164,6 +165,7 @@ class Payload:
     blank: int = 0
     pack: Packing | None = None
     state: locks.State | None = None
+    sha512: str | None = None
 
     @classmethod
     def of(cls, path: pathlib.Path) -> Self:

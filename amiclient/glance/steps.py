@@ -8,13 +8,13 @@ is listed with the commands that do it.
 """
 
 import abc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import http
 import logging
 import shlex
 import types
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from amiclient.errors import CloudError
 from amiclient.glance.client import Catalog
@@ -27,6 +27,8 @@ from amiclient.progress import Progress
 from amiclient.progress import QUIET
 
 LOG = logging.getLogger(__name__)
+
+_T = TypeVar('_T')
 
 #: How ``openstack image set`` calls what takes a value.
 _OPTIONS = {
@@ -79,6 +81,9 @@ class Undoable(abc.ABC):
 
     #: What to say once it was.
     undone: ClassVar[str]
+
+    #: What to say once it stays.
+    lasting = ''
 
     @property
     @abc.abstractmethod
@@ -432,9 +437,16 @@ class Changes:
 
     def carry_out(self, step: Change) -> None:
         """Carry out one step, as :func:`apply` does."""
+        self.attempt(step, lambda: apply(step, self._catalog))
+
+    def attempt(self, step: Undoable, work: Callable[[], _T]) -> _T:
+        """Do what is undone if something fails later.
+
+        :param work: does it.
+        """
         self._begun.append(step)
         try:
-            apply(step, self._catalog)
+            return work()
         except CloudError as error:
             if error.status is not None and error.status < 500:
                 # Else it may have been done all the same.
@@ -443,6 +455,9 @@ class Changes:
 
     def commit(self) -> None:
         """Say that all went well: from now on the changes stay."""
+        for step in self._begun:
+            if step.lasting:
+                LOG.warning('%s', step.lasting)
         self._begun = []
 
     def __exit__(

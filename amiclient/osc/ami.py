@@ -194,8 +194,10 @@ def prepared(
     from amiclient.glance.change import replace
     from amiclient.glance.upload import plan
 
+    # A passphrase is asked for before it takes long.
+    settings = options.settings(parsed_args, base.project_id(parsed_args))
     with sources.triple(parsed_args, watch, is_described=True) as source:
-        wanted = _request(base, parsed_args, source)
+        wanted = _request(parsed_args, source, settings)
         wanted = _with_version(parsed_args, wanted, source, origin, watch)
         asked = _replacement(parsed_args, wanted)
         old = replace.find(cloud, asked)
@@ -211,9 +213,9 @@ def prepared(
 
 
 def _request(
-    base: command._Base,
     parsed_args: argparse.Namespace,
     source: bundle.Source,
+    settings: request.Settings,
 ) -> request.UploadRequest:
     from amiclient.glance.upload import request
 
@@ -244,7 +246,7 @@ def _request(
         shrink=options.shrinks(parsed_args, finished=source.finished),
         options=options.filesystem(parsed_args),
         traits=options.traits(parsed_args),
-        settings=options.settings(parsed_args, base.project_id(parsed_args)),
+        settings=settings,
     )
 
 
@@ -501,6 +503,16 @@ class SaveAmi(command.ShowOne):
             options.image('Image to save')
             | {'--directory <directory>': directory}
             | options.KEEP_HARDWARE,
+        )
+        signature = (
+            'Save signed images even if their signatures do not match their '
+            'data, or cannot be checked (default: fail)'
+        )
+        options.add(
+            parser,
+            {'--no-verify-signature': signature},
+            dest='verify_signature',
+            action='store_false',
         )
         # cliff has --format as another name of -f, which is left as it is.
         group = parser.add_argument_group(

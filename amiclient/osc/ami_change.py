@@ -9,6 +9,7 @@ from collections.abc import Callable
 import typing
 from typing import ClassVar
 
+from amiclient import errors
 from amiclient.osc import command
 from amiclient.osc import options
 from amiclient.osc import sources
@@ -172,6 +173,7 @@ def _request(
             **(parsed_args.properties or {}),
             **{name: text for name, text in own.items() if text is not None},
         },
+        signer=options.signer(parsed_args),
         patience=options.patience(parsed_args),
     )
 
@@ -365,18 +367,72 @@ class AddProject(_Share, command.Lister):
     """Share an AMI, its kernel and its ramdisk with projects.
 
     The projects can boot the AMI immediately, by its ID. Their image lists
-    show it after they have accepted it. Private images become shared.
+    show it after they have accepted it. Private images become shared. If the
+    AMI is signed, the users of the projects are put on the access control
+    list of the certificate; a message says where that is not allowed.
     """
 
     doing = 'share'
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        super().add_options(parser)
+        user = (
+            'ID of a user who can read the certificate of a signed AMI '
+            '(default: all users of the projects, which usually only '
+            'administrators can list)'
+        )
+        options.add_several(parser, '--user <user>', user, dest='users')
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         from amiclient.glance.change import share
         from amiclient.osc import columns
 
-        made = share.shared(*self.carry_out(parsed_args, share.plan_add))
+        given = parsed_args.users
+
+        def plan(
+            cloud: client.Catalog, ami: str, projects: list[str]
+        ) -> share.SharePlan:
+            found = share.plan_add(cloud, ami, projects)
+            options.refuse(
+                {'--user': bool(given and not share.signed_with(found))},
+                'the AMI is not signed',
+                hint='leave it out',
+            )
+            return found
+
+        planned, cloud = self.carry_out(parsed_args, plan)
+        made = share.shared(planned, cloud)
         self.warn(share.advice(made))
+        if ids := share.signed_with(planned):
+            users = {
+                project: given or self._users(project)
+                for project in planned.projects
+                if project != cloud.project()
+            }
+            self.warn(share.admit(cloud, ids, users))
         return columns.many(columns.SHARED, made)
+
+    def _users(self, project: str) -> list[str]:
+        """Name the users of a project; none if that is not allowed."""
+        from openstack.identity.v3 import _proxy
+
+        from amiclient.glance import http_errors
+        from amiclient.glance import retry
+        from amiclient.glance import sessions
+
+        sdk = self.app.client_manager.sdk_connection
+        seconds = 2 * (sdk.session.timeout or retry.TIMEOUT)
+        doing = f'listing the users of the project {project}'
+        try:
+            with http_errors.understood(doing), sessions.within(seconds):
+                identity = typing.cast(_proxy.Proxy, sdk.identity)
+                found = identity.role_assignments(
+                    scope_project_id=project, effective=True
+                )
+                return sorted({each.user['id'] for each in found})
+        except errors.CloudError as error:
+            self.log.debug('%s', error)
+            return []
 
 
 class RemoveProject(_Share, command.Action):

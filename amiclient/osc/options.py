@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 import dataclasses
+import getpass
 import os
 import sys
 import typing
@@ -21,6 +22,7 @@ from amiclient import units
 
 if typing.TYPE_CHECKING:
     from amiclient.glance import retry
+    from amiclient.glance import signatures
     from amiclient.glance.upload import request
 
 #: A parser, or a group of its options.
@@ -381,6 +383,7 @@ def add_new_images(
         default='auto',
         help=imported,
     )
+    add_signing(parser)
     conversion = (
         'If the cloud unpacks or converts the data while it is imported, keep '
         'the result, with a warning (default: fail)'
@@ -388,6 +391,75 @@ def add_new_images(
     add(parser, {'--allow-conversion': conversion})
     reuse = 'Create new images even if the cloud has images with the same data'
     add(parser, {'--no-reuse': reuse}, dest='reuse', action='store_false')
+
+
+def add_signing(parser: Container) -> None:
+    """Add what signs new images, as ``openstack image create`` calls it."""
+    key = (
+        'Sign the new images with this private key (PEM; RSA, or ECC with '
+        'secp384r1 or secp521r1). Glance checks the signatures. All images '
+        'that are linked must be signed. Only with --sign-cert-id'
+    )
+    certificate = (
+        'Certificate of the key: its ID in the key manager, or a file, which '
+        'is stored there. Only with --sign-key-path'
+    )
+    first_line = (
+        'File with the passphrase of the key in its first line (default: '
+        'asked for if the key is encrypted)'
+    )
+    add(
+        parser,
+        {
+            '--sign-key-path <file>': key,
+            '--sign-cert-id <uuid>|<file>': certificate,
+            '--sign-key-passphrase-file <file>': first_line,
+        },
+    )
+
+
+def signer(parsed_args: argparse.Namespace) -> signatures.Signer | None:
+    """Load the key that new images are signed with, if there is one."""
+    key, certificate, file = (
+        getattr(parsed_args, f'sign_{name}')
+        for name in ('key_path', 'cert_id', 'key_passphrase_file')
+    )
+    for option, given, other in (
+        ('--sign-cert-id', certificate and not key, '--sign-key-path'),
+        ('--sign-key-path', key and not certificate, '--sign-cert-id'),
+        ('--sign-key-passphrase-file', file and not key, '--sign-key-path'),
+    ):
+        refuse(
+            {option: bool(given)},
+            f'it needs {other}',
+            hint=f'give {other}, too, or leave it out',
+        )
+    if key is None:
+        return None
+    from amiclient.glance import signatures
+
+    used = False
+
+    def passphrase() -> bytes:
+        nonlocal used
+        used = True
+        if file is not None:
+            return signatures.read(file).partition(b'\n')[0].rstrip(b'\r')
+        if not sys.stdin.isatty():
+            raise errors.UsageError(
+                f'the key {key} is encrypted',
+                hint='give --sign-key-passphrase-file, or run the command on '
+                'a terminal, where it asks',
+            )
+        return getpass.getpass(f'Passphrase of {key}: ').encode()
+
+    found = signatures.Signer.load(key, certificate, passphrase)
+    refuse(
+        {'--sign-key-passphrase-file': file is not None and not used},
+        f'the key {key} is not encrypted',
+        hint='leave it out',
+    )
+    return found
 
 
 def add_new_image(
@@ -502,5 +574,6 @@ def settings(
         request.Settings,
         parsed_args,
         owner=project_id,
+        signer=signer(parsed_args),
         patience=patience(parsed_args),
     )

@@ -23,6 +23,7 @@ import types
 from typing import Any
 
 from amiclient import errors
+from amiclient.glance import certificates
 from amiclient.glance.change import copy_plan
 from amiclient.glance import client
 from amiclient.glance import links
@@ -252,6 +253,7 @@ class _Work:
         self._made = made = transaction.Transaction(
             catalog, keep=False, marked=plan.marked
         )
+        plan = _with_certificates(plan, catalog, made)
         records = _create(plan, made)
         sent = before = 0
         with self._progress.task(
@@ -374,6 +376,24 @@ class _Work:
                 'ask the operator',
             )
         return found
+
+
+def _with_certificates(
+    plan: copy_plan.CopyPlan,
+    catalog: client.Catalog,
+    made: transaction.Transaction,
+) -> copy_plan.CopyPlan:
+    """Store the certificates of signatures that the target does not have."""
+    ready: list[copy_plan.Step] = []
+    for step in plan.steps:
+        if isinstance(step, copy_plan.CopyStep) and step.certificate:
+            certificate = certificates.stored(catalog, step.certificate, made)
+            signed = certificates.carried(step.record, certificate)
+            properties = {**step.new.properties, **signed}
+            new = dataclasses.replace(step.new, properties=properties)
+            step = dataclasses.replace(step, new=new)
+        ready.append(step)
+    return dataclasses.replace(plan, steps=tuple(ready))
 
 
 def _create(

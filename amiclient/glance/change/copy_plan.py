@@ -12,9 +12,11 @@ import logging
 from typing import ClassVar
 
 from amiclient import errors
+from amiclient.glance import certificates
 from amiclient.glance import client
 from amiclient.glance import model
 from amiclient.glance import places
+from amiclient.glance import signatures
 from amiclient.glance.transfer import download
 from amiclient.glance.transfer import image_data
 from amiclient.glance.transfer import save
@@ -58,6 +60,7 @@ class CopyStep(request.PlanStep):
 
     :param record: the other.
     :param adopted: what a killed run has left with the id that it is to have.
+    :param certificate: that of its signature; None if it is not signed.
     """
 
     action: ClassVar[str] = 'copy'
@@ -66,6 +69,7 @@ class CopyStep(request.PlanStep):
     new: model.NewImage
     record: model.ImageRecord
     adopted: model.ImageRecord | None = None
+    certificate: signatures.Certificate | None = None
 
     @property
     def image(self) -> model.NewImage:
@@ -151,6 +155,9 @@ class Planner:
         self._catalog = catalog
         self._settings = asked.settings
         self._warnings: list[str] = []
+        self._checker = certificates.Checker(
+            source.catalog(asked.settings.patience)
+        )
 
     def plan(self, records: Records) -> CopyPlan:
         """Check all that can be checked, and say what would be done."""
@@ -205,14 +212,21 @@ class Planner:
         :param complete: whether all of them are.
         """
         new = _new(self._asked, record)
-        taken, warnings = rules.sift(new.properties)
+        certificate = self._certificate(kind, record)
+        signed = certificates.carried(record, certificate)
+        taken, warnings = rules.sift({**new.properties, **signed})
         self._warnings += warnings
+        if not signed.keys() <= taken.keys():
+            # A part of a signature is none.
+            taken = {k: v for k, v in taken.items() if k not in signed}
+            certificate = None
         new = dataclasses.replace(new, properties=taken)
         settings = self._settings
         wanted = reuse.Requirements(
             formats=(new.disk_format, new.container_format),
             visibility=settings.visibility,
             owner=settings.owner,
+            certificate=certificate,
         )
         if kind is model.Kind.AMI:
             wanted = dataclasses.replace(
@@ -248,7 +262,40 @@ class Planner:
                 hidden=settings.hidden,
                 but=[adopted] if adopted else (),
             )
-        return CopyStep(kind, new, record, adopted)
+        return CopyStep(kind, new, record, adopted, certificate)
+
+    def _certificate(
+        self, kind: model.Kind, record: model.ImageRecord
+    ) -> signatures.Certificate | None:
+        """Find the certificate of a copy's signature.
+
+        The bytes are the same, and so is the signature. But the target may
+        have another key manager, or the user another project there.
+
+        :returns: it, with its id if it is there; None for no signature.
+        """
+        signature = signatures.Signature.of(record)
+        if signature is None:
+            return None
+        found = self._checker.certificate(signature.certificate)
+        why: str | None = None
+        if isinstance(found, str):
+            why = f'its certificate {found}'
+        else:
+            problem = self._checker.problem(record)
+            if problem is not None:
+                raise errors.CloudError(
+                    f'the {kind.noun} {record.title}: {problem}',
+                    hint=f'see `openstack ami verify {self._asked.ami}`',
+                )
+            there = certificates.Checker(self._catalog)
+            if (key := there.find(found)) is not None:
+                return key
+            why = 'the target has no key manager (Barbican)'
+        self._warnings.append(
+            f'the copy of the {kind.noun} {record.title} is not signed: {why}'
+        )
+        return None
 
     def _same_id(
         self,

@@ -7,17 +7,19 @@ to be shared. Kernel and ramdisk come first when a project is added, and last
 when it is removed, so that nobody sees an AMI that does not boot for him.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import re
 
 from amiclient import errors
+from amiclient.glance import certificates
 from amiclient.glance.change.linked import Audience
 from amiclient.glance.client import Catalog
 from amiclient.glance import links
 from amiclient.glance.model import ImageRecord
 from amiclient.glance.model import Kind
 from amiclient.glance.model import OPEN
+from amiclient.glance import signatures
 from amiclient.glance import steps
 
 #: As Keystone makes ids of projects.
@@ -248,6 +250,46 @@ def shared(plan: SharePlan, catalog: Catalog) -> list[Shared]:
             for project in plan.projects
         ]
     return made
+
+
+def signed_with(plan: SharePlan) -> tuple[str, ...]:
+    """Name the certificates of what a plan shares, by their ids."""
+    found = (signatures.Signature.of(image) for _, image in plan.images)
+    return tuple(dict.fromkeys(each.certificate for each in found if each))
+
+
+def admit(
+    catalog: Catalog, ids: Iterable[str], users: Mapping[str, Sequence[str]]
+) -> Iterator[str]:
+    """Let the users of projects read certificates: Nova does so as them.
+
+    :param ids: of the certificates.
+    :param users: their ids, by projects; none if they are not known.
+    :returns: what has to be done by somebody else.
+    """
+    keys = certificates.KeyManager.of(catalog)
+    if keys is None:
+        yield (
+            'the AMI is signed, but this cloud has no key manager (Barbican) '
+            'with its certificate'
+        )
+        return
+    known = [user for some in users.values() for user in some]
+    for id in ids:
+        who = [project for project, some in users.items() if not some]
+        why = 'its users can be listed by administrators only'
+        if known:
+            try:
+                keys.admit(id, known)
+            except errors.CloudError as error:
+                who, why = [*users], error.message
+        for project in who:
+            yield (
+                'where Nova checks signatures, no server of the project '
+                f'{project} boots the AMI before its users may read the '
+                f'certificate ({why}): openstack acl user add --user USER '
+                f'--operation-type read {keys.href(id)}'
+            )
 
 
 def advice(images: Iterable[Shared]) -> Iterator[str]:

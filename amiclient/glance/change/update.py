@@ -24,6 +24,7 @@ from amiclient.glance.model import ImageRecord
 from amiclient.glance.model import Kind
 from amiclient.glance.model import LINKS
 from amiclient.glance import retry
+from amiclient.glance import signatures
 from amiclient.glance import steps
 from amiclient.glance import stores
 from amiclient.glance.transfer import ranges
@@ -73,6 +74,7 @@ class ChangeRequest:
     :param imported: how it gets there: see
         :class:`amiclient.glance.upload.request.Settings`.
     :param allow_conversion: likewise.
+    :param signer: likewise.
     :param dry_run: likewise.
     :param patience: how often to try, and how long to wait.
     """
@@ -102,6 +104,7 @@ class ChangeRequest:
     allow_store_failure: bool = False
     imported: str = 'auto'
     allow_conversion: bool = False
+    signer: signatures.Signer | None = None
     dry_run: bool = False
     patience: retry.Patience = dataclasses.field(
         default_factory=retry.Patience
@@ -186,6 +189,7 @@ def plan(
         ('--no-reuse', not request.reuse),
         ('--import', request.imported != 'auto'),
         ('--allow-conversion', request.allow_conversion),
+        ('--sign-key-path', request.signer is not None),
     ):
         if given_ and not has_file:
             raise UsageError(
@@ -199,10 +203,14 @@ def plan(
         allow_store_failure=request.allow_store_failure,
         imported=request.imported,
         allow_conversion=request.allow_conversion,
+        signer=request.signer,
         dry_run=request.dry_run,
     )
     if has_file:
         where = preflight.settle_stores(catalog, where)
+        if where.signer is not None:
+            rules = preflight.Rules.of(catalog)
+            where = preflight.settle_signer(catalog, where, rules, {})
     else:
         chosen = stores.choose(catalog, where.stores, every=where.all_stores)
         where = dataclasses.replace(where, stores=chosen)
@@ -336,6 +344,7 @@ class _UpdatePlanner:
                 *told,
                 *(n for each in around.values() for n in each.notes),
                 *(n for step in new.values() if step for n in step.notes),
+                *self._unsigned(new),
             ),
             notes=tuple(self._notes(new)),
             left=tuple(each.left for each in around.values() if each.left),
@@ -488,6 +497,22 @@ class _UpdatePlanner:
         if request.no_ramdisk and 'ramdisk_id' in image.properties:
             values['ramdisk_id'] = None
         return steps.Update(Kind.AMI, image, values)
+
+    def _unsigned(self, new: Mapping[Kind, Step | None]) -> Iterator[str]:
+        """Say where an AMI and what it links to are not all signed."""
+        signs = self._where.signer is not None
+        ami = signatures.is_signed(self._image)
+        for kind, step in new.items():
+            part = signs
+            if isinstance(step, Reuse):
+                part = signatures.is_signed(step.record)
+            if step is not None and part != ami:
+                one, other = 'AMI', f'new {kind.noun}'
+                signed, not_ = (one, other) if ami else (other, one)
+                yield (
+                    f'the {signed} is signed, and the {not_} is not: where '
+                    'Nova checks signatures, no server boots it'
+                )
 
     def _notes(self, new: Mapping[Kind, Step | None]) -> Iterator[str]:
         for kind, step in new.items():

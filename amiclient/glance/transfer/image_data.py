@@ -94,8 +94,15 @@ def digest(
     :raises TransferError: if it cannot be read to the end.
     :raises CancelledError: if ``cancel`` was set meanwhile.
     """
+    if algorithm == 'sha512' and (known := known_digest(payload)):
+        return known
     with progress.task(description, payload.size) as task:
         return _digest(payload, algorithm, task, retry.Clock(cancel=cancel))
+
+
+def known_digest(payload: Data) -> str | None:
+    """Tell the SHA-512 of what is sent, if it was computed before."""
+    return payload.sha512 if isinstance(payload, model.Payload) else None
 
 
 def holds(

@@ -19,6 +19,7 @@ from amiclient import errors
 from amiclient.glance import answers
 from amiclient.glance import client
 from amiclient.glance import model
+from amiclient.glance import signatures
 from amiclient.glance import stores as glance_stores
 from amiclient.glance.transfer import upload
 from amiclient.progress import Progress
@@ -192,6 +193,11 @@ def _failure(
         hint = (
             f'{_SILENT}. An import plugin may refuse the format '
             f'{record.disk_format}'
+        )
+    if signatures.is_signed(record):
+        hint = (
+            f'{hint}. The image is signed: Glance may not get the '
+            'certificate, or a plugin may change the data'
         )
     why, asked = _told(catalog, record.id)
     because = f': {why}' if why else ''

@@ -25,10 +25,12 @@ from typing import TYPE_CHECKING
 
 from amiclient import atomic
 from amiclient import errors
+from amiclient.glance import certificates
 from amiclient.glance import client
 from amiclient.glance import links
 from amiclient.glance import model
 from amiclient.glance import retry
+from amiclient.glance import signatures
 from amiclient.glance.transfer import download
 from amiclient.glance.transfer import image_data
 from amiclient import jobs
@@ -77,12 +79,14 @@ class SaveRequest:
         named after the AMI, for ``uec`` for the current one.
     :param format: ``directory``, or ``uec`` for one archive.
     :param keep_hardware: whether to keep what Nova set in a snapshot.
+    :param verify_signature: whether to refuse what is not as it was signed.
     """
 
     ami: str
     directory: pathlib.Path | None = None
     format: str = 'directory'
     keep_hardware: bool = False
+    verify_signature: bool = True
     patience: retry.Patience | None = None
 
 
@@ -118,7 +122,12 @@ def save(
     """
     catalog = client.Catalog(proxy, patience=request.patience)
     records = _records(links.show(catalog, request.ami))
-    collector = _Collector(proxy, records, request, progress)
+    checker = None
+    if request.verify_signature:
+        checker = certificates.Checker(catalog)
+        for noun, record in records.items():
+            _refuse_false(checker, noun, record)
+    collector = _Collector(proxy, records, request, progress, checker)
     if request.format == 'uec':
         directory = request.directory or pathlib.Path()
         return _UecArchive(collector, directory, progress).save()
@@ -141,10 +150,30 @@ def _records(ami: links.Ami) -> dict[str, model.ImageRecord]:
     return records
 
 
+def _refuse_false(
+    checker: certificates.Checker,
+    noun: str,
+    record: model.ImageRecord,
+    digest: str | None = None,
+) -> None:
+    """Refuse an image whose signature is not that of its data.
+
+    :param digest: of what was fetched, if it is not what Glance tells.
+    """
+    why = checker.problem(record, digest)
+    if why is not None:
+        raise errors.CloudError(
+            f'the {noun} {record.title} is signed, but cannot be trusted: '
+            f'{why}',
+            hint='to save it all the same, use --no-verify-signature',
+        )
+
+
 class _Collector:
     """Fetches one triple, wherever it is going.
 
     :param records: its images, by ``image``, ``kernel`` and ``ramdisk``.
+    :param checker: looks at signatures; None if that is not wanted.
     """
 
     def __init__(
@@ -153,8 +182,10 @@ class _Collector:
         records: Mapping[str, model.ImageRecord],
         request: SaveRequest,
         progress: Progress,
+        checker: certificates.Checker | None,
     ) -> None:
         self._proxy = proxy
+        self._checker = checker
         self._patience = request.patience
         self._keep = request.keep_hardware
         self._progress = progress
@@ -314,7 +345,7 @@ class _Collector:
         cancel: threading.Event,
     ) -> download.Fetched:
         record = self.records[noun]
-        return download.fetch(
+        fetched = download.fetch(
             self._proxy,
             record,
             directory / self.names[noun],
@@ -325,6 +356,22 @@ class _Collector:
             cancel=cancel,
             patience=self._patience,
         )
+        signature = signatures.Signature.of(record)
+        if self._checker and signature and not signature.known(record):
+            # Of another hash than Glance's: the data is read for it.
+            digest = image_data.digest(
+                model.Payload.of(fetched.path),
+                f'Checking {noun}',
+                self._progress,
+                algorithm=signature.algorithm or 'sha512',
+                cancel=cancel,
+            )
+            try:
+                _refuse_false(self._checker, noun, record, digest)
+            except errors.CloudError:
+                fetched.path.unlink()
+                raise
+        return fetched
 
 
 def _add(error: BaseException, words: str) -> None:

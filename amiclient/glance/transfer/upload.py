@@ -265,6 +265,7 @@ def deliver(
     """
     body = Body(payload)
     hasher = hashlib.sha512()
+    known = image_data.known_digest(payload)
     hashed = 0
     sender, done = jobs.start(lambda: put(body), 'sender')
     done.add_done_callback(lambda _: body.sent.put(None))
@@ -282,7 +283,8 @@ def deliver(
             if chunk is None:
                 break
             last = time.monotonic()
-            hasher.update(chunk)
+            if known is None:
+                hasher.update(chunk)
             hashed += len(chunk)
             body.room.release()
             task.advance(len(chunk))
@@ -301,7 +303,7 @@ def deliver(
     return Outcome(
         answer=answer,
         count=body.count,
-        sha512=hasher.hexdigest() if hashed == payload.size else None,
+        sha512=known or hasher.hexdigest() if hashed == payload.size else None,
     )
 
 

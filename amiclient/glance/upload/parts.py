@@ -12,6 +12,7 @@ import dataclasses
 import pathlib
 
 from amiclient import errors
+from amiclient.glance import certificates
 from amiclient.glance import client
 from amiclient.glance import model
 from amiclient.glance import stores
@@ -115,6 +116,7 @@ def plan_file(
         in every respect: it is the result, not only a part of it.
     """
     payload = model.Payload(part.path, part.size, state=part.state)
+    digest = reuse.digests(payload, part.kind.noun, progress)
     others: tuple[request.Other, ...] = ()
     # An id that the user chose can only be that of a new image.
     if settings.reuse and traits.id is None:
@@ -122,7 +124,7 @@ def plan_file(
             catalog,
             _wanted(part, traits, settings, strict=strict),
             part.size,
-            reuse.digests(payload, part.kind.noun, progress),
+            digest,
         )
         if same is not None:
             notes = tuple(_notes(part.kind, same, settings, catalog))
@@ -130,6 +132,9 @@ def plan_file(
             return request.Reuse(
                 part.kind, same, part.architecture, notes, copies
             )
+    if settings.signer is not None:
+        # It may be known already; to sign it needs no more than that.
+        payload = dataclasses.replace(payload, sha512=digest('sha512'))
     architecture = traits.architecture or part.architecture
     computed = {'architecture': architecture} if architecture else {}
     warnings: tuple[str, ...] = ()
@@ -190,6 +195,7 @@ def _wanted(
         protected=settings.protected if strict else None,
         stores=settings.stores,
         may_copy=settings.may_copy,
+        certificate=settings.certificate,
     )
 
 
@@ -216,6 +222,8 @@ def _find(
             hint=f'give --{part.kind.noun} a path, or an id or a name',
         ) from error
     preflight.check_reference(record, part.kind)
+    if settings.signer is not None:
+        certificates.refuse_unsigned(catalog, record, part.kind.noun)
     copies = stores.lacking(record, settings.stores)
     if not copies or settings.may_copy:
         return request.Reuse(part.kind, record, copies=copies)

@@ -301,7 +301,11 @@ def _ask(
     """
     adopted = preflight.check_id(catalog, traits.id)
     settings = preflight.settle_stores(catalog, settings)
-    return adopted, settings, Rules.of(catalog)
+    rules = Rules.of(catalog)
+    settings = preflight.settle_signer(
+        catalog, settings, rules, traits.properties
+    )
+    return adopted, settings, rules
 
 
 def _check_architecture(of_kernel: str | None, traits: request.Traits) -> None:
@@ -363,7 +367,7 @@ def _describe(
         why = None
         if not rules.takes_formats(*formats):
             why = 'accepts no ami images'
-        elif catalog.offers('baremetal'):
+        elif catalog.endpoint('baremetal'):
             why = 'has Ironic, which deploys no ami images'
         if why is not None:
             formats = 'raw', 'bare'

@@ -9,9 +9,11 @@ import shlex
 from typing import Any
 
 from amiclient import errors
+from amiclient.glance import certificates
 from amiclient.glance import client
 from amiclient.glance import http_errors
 from amiclient.glance import model
+from amiclient.glance import signatures
 from amiclient.glance import stores
 from amiclient.glance.upload import marks
 from amiclient.glance.upload import request
@@ -149,6 +151,47 @@ def settle_stores(
     chosen = stores.choose(catalog, settings.stores, every=settings.all_stores)
     may_copy = bool(chosen) and stores.may_copy(catalog)
     return dataclasses.replace(settings, stores=chosen, may_copy=may_copy)
+
+
+def settle_signer(
+    catalog: client.Catalog,
+    settings: request.Settings,
+    rules: 'Rules',
+    given: Mapping[str, str],
+) -> request.Settings:
+    """Make sure that images can be signed, if that is wanted.
+
+    :param given: properties by the user.
+    :raises UsageError: if the data may become other data in the cloud.
+    :raises CloudError: if the cloud has no such certificate, or does not take
+        signatures.
+    :raises SourceError: if the key is not that of the certificate.
+    """
+    if settings.signer is None:
+        return settings
+    if settings.allow_conversion:
+        raise errors.UsageError(
+            '--allow-conversion and --sign-key-path contradict each other: '
+            'the signature is that of the data as it is sent',
+            hint='leave out one of them',
+        )
+    for key in given:
+        if key in signatures.PROPERTIES:
+            raise errors.UsageError(
+                f'--property {key} and --sign-key-path contradict each other',
+                hint='leave out one of them',
+            )
+    signer = certificates.settle(catalog, settings.signer)
+    # The value of the first one is long, but Glance takes longer ones.
+    for key, value in signer.properties('0' * 128).items():
+        why = rules.objection(key, value)
+        if why is not None:
+            raise errors.CloudError(
+                f'images cannot be signed in this cloud: it refuses the '
+                f'property {key}: {why}',
+                hint='ask the operator about the schema of images',
+            )
+    return dataclasses.replace(settings, signer=signer)
 
 
 def check_id(

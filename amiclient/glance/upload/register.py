@@ -8,7 +8,7 @@ shrunk; the AMI's own data comes last, so that an AMI that is active has all
 that it needs. Whatever goes wrong, what was created is removed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 import contextlib
 import dataclasses
 import logging
@@ -17,10 +17,12 @@ import typing
 from typing import Any
 
 from amiclient import errors
+from amiclient.glance import certificates
 from amiclient.glance import client
 from amiclient.glance import model
 from amiclient.glance import steps
 from amiclient.glance import stores
+from amiclient.glance.transfer import image_data
 from amiclient.glance.transfer import imports
 from amiclient.glance.transfer import upload
 from amiclient.glance.upload import marks
@@ -63,6 +65,8 @@ def execute(
                 catalog, keep=plan.settings.keep_failed, marked=plan.marked
             )
         )
+        settings = _signing(plan.settings, plan.creations, catalog, made)
+        plan = dataclasses.replace(plan, settings=settings)
         records = _create(plan, made)
         if isinstance(plan.ami, request.Creation):
             # Much may have to be sent, which would be in vain.
@@ -125,13 +129,30 @@ def add_part(
         if step.copies:
             _spread(step, record, plan.settings, made, progress)
         return request.Registered(record, reused=(record.id,))
+    catalog = client.Catalog(proxy, patience=plan.settings.patience)
+    settings = _signing(plan.settings, [step], catalog, made)
     record = _make(step, made)
-    sent = _send_one(plan.settings, step, record, proxy, progress)
+    sent = _send_one(settings, step, record, proxy, progress)
     if not sent.imported:
         _spread(step, sent.record, plan.settings, made, progress)
     changes = {'protected': True} if plan.settings.protected else {}
     record = made.finish(sent.record, changes)
     return request.Registered(record, uploaded=sent.uploaded)
+
+
+def _signing(
+    settings: request.Settings,
+    creations: Collection[request.Creation],
+    catalog: client.Catalog,
+    made: transaction.Transaction,
+) -> request.Settings:
+    """Have the key manager have the certificate of new images."""
+    signer, certificate = settings.signer, settings.certificate
+    if signer is None or certificate is None or not creations:
+        return settings
+    certificate = certificates.stored(catalog, certificate, made)
+    signer = dataclasses.replace(signer, certificate=certificate)
+    return dataclasses.replace(settings, signer=signer)
 
 
 def _create(
@@ -232,15 +253,28 @@ def _send_one(
     progress: Progress,
     cancel: threading.Event | None = None,
 ) -> model.Sent:
+    payload = step.payload
+    if settings.signer is not None:
+        # Glance wants the signature before the data: so this is read once
+        # more, unless its hash is known. It is computed only once.
+        payload = dataclasses.replace(
+            payload,
+            sha512=image_data.digest(
+                payload, f'Signing {step.kind.noun}', progress, cancel=cancel
+            ),
+        )
     transfer = upload.Transfer(
         proxy=proxy,
         image_id=record.id,
-        payload=step.payload,
+        payload=payload,
         description=f'Sending {step.kind.noun}',
         progress=progress,
         cancel=cancel,
         patience=settings.patience,
     )
+    if settings.signer is not None:
+        properties = settings.signer.properties(payload.sha512 or '')
+        transfer.catalog().update(record.id, properties)
     return imports.send(
         transfer,
         noun=step.kind.noun,

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from amiclient.ext import shrink
 from amiclient.glance import model
 from amiclient.glance import retry
+from amiclient.glance import signatures
 from amiclient import locks
 from amiclient.source import bundle
 from amiclient.source import manifest
@@ -48,6 +49,8 @@ class Settings:
     :param keep_failed: whether images stay when the run fails.
     :param linked: whether a kernel or ramdisk that is less visible than the
         AMI is made as visible.
+    :param signer: signs all images; None for no signatures. In a plan, its
+        certificate is known.
     :param patience: how often to try, and how long to wait for what.
     """
 
@@ -65,9 +68,15 @@ class Settings:
     dry_run: bool = False
     keep_failed: bool = False
     linked: bool = False
+    signer: signatures.Signer | None = None
     patience: retry.Patience = dataclasses.field(
         default_factory=retry.Patience
     )
+
+    @property
+    def certificate(self) -> signatures.Certificate | None:
+        """That of the signatures of new images, and of those in use."""
+        return None if self.signer is None else self.signer.certificate
 
 
 #: What an image is for: that Ironic writes it to disks, or that it boots the

@@ -25,6 +25,7 @@ from amiclient import errors
 from amiclient.ext import shrink
 from amiclient.glance import client
 from amiclient.glance import model
+from amiclient.glance import signatures
 from amiclient.glance import stores
 from amiclient.glance.transfer import image_data
 from amiclient.glance.upload import marks
@@ -67,6 +68,7 @@ class Requirements:
     :param min_ram: MiB.
     :param properties: that it must have with these values; None as a value
         stands for none at all.
+    :param certificate: that of its signature.
     """
 
     formats: tuple[str, str]
@@ -85,6 +87,7 @@ class Requirements:
     properties: Mapping[str, str | None] = dataclasses.field(
         default_factory=dict
     )
+    certificate: signatures.Certificate | None = None
 
 
 def candidates(
@@ -218,6 +221,10 @@ def _objections(
         if tag not in image.tags:
             yield f'lacks the tag {tag!r}'
     yield from _unlike(image, wanted)
+    if wanted.certificate is not None:
+        why = signatures.unlike(image, wanted.certificate)
+        if why is not None:
+            yield why
 
 
 def _unseen(
@@ -369,6 +376,7 @@ def look(
         protected=settings.protected,
         stores=settings.stores,
         may_copy=settings.may_copy,
+        certificate=settings.certificate,
         min_disk=asked.min_disk,
         min_ram=asked.min_ram or 0,
         tags=new.tags,
@@ -421,6 +429,8 @@ def settle(
             copies = stores.lacking(image, plan.settings.stores)
             ami = request.Reuse(plan.ami.kind, image, copies=copies)
             return dataclasses.replace(plan, ami=ami, shrink=None)
+    if plan.settings.signer is not None:
+        payload = dataclasses.replace(payload, sha512=digest('sha512'))
     return dataclasses.replace(
         plan,
         ami=dataclasses.replace(plan.ami, payload=payload),

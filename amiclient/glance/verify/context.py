@@ -12,6 +12,7 @@ from amiclient.glance import links
 from amiclient.glance import model
 from amiclient.glance.model import ImageRecord
 from amiclient.glance.model import Kind
+from amiclient.glance import signatures
 
 #: What the records tell, and how bad that is unless the rule says otherwise.
 RECORDS: Mapping[str, Severity] = {
@@ -34,6 +35,11 @@ RECORDS: Mapping[str, Severity] = {
     'no-ramdisk': 'note',
     'no-size': 'error',
     'root-device': 'error',
+    'signature-certificate': 'error',
+    'signature-expired': 'warning',
+    'signature-false': 'error',
+    'signature-incomplete': 'error',
+    'signature-missing': 'error',
     'not-active': 'error',
     'swapped': 'error',
     'unprotected': 'warning',
@@ -98,12 +104,15 @@ class Context:
         asked for any.
     :param target: what is to deploy it: ``nova`` or ``ironic``; None for what
         it is made for.
+    :param certificates: those of signatures, by their ids, or why they cannot
+        be had; None if nobody asked for any.
     """
 
     ami: links.Ami
     members: Mapping[str, frozenset[str]] | None = None
     viewer: Viewer = Viewer()
     target: str | None = None
+    certificates: Mapping[str, signatures.Certificate | str] | None = None
 
     @property
     def for_metal(self) -> bool:

@@ -34,6 +34,7 @@ from amiclient.glance.transfer import ranges
 from amiclient.glance.verify import bare_metal_rules
 from amiclient.glance.verify.context import Context
 from amiclient.glance.verify import rules
+from amiclient.glance.verify import signature_rules
 from amiclient.progress import Progress
 from amiclient.rootfs import check
 from amiclient.rootfs import check_context
@@ -142,6 +143,9 @@ def look(
             message = f'{context.name(kind, image)} cannot be read: {error}'
             found.append(context.found('unreadable', kind, message))
             continue
+        found += signature_rules.data(
+            context, kind, image, files[kind], fetcher.progress
+        )
         if kind is Kind.AMI and image.disk_format not in PLAIN:
             inner = _inner(context, image, files[kind], fetcher)
             if isinstance(inner, Finding):

@@ -30,6 +30,7 @@ from amiclient.glance.verify import bare_metal_rules
 from amiclient.glance.verify.context import Context
 from amiclient.glance.verify.context import setting
 from amiclient.glance.verify.context import Viewer
+from amiclient.glance.verify import signature_rules
 from amiclient import units
 
 _STATES = {
@@ -517,6 +518,7 @@ _RULES = (
     _foreign_owner,
     _flags,
     _fewer_stores,
+    *signature_rules.RULES,
 )
 
 #: Those about what Nova alone does.

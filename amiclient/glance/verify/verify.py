@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from amiclient import errors
 from amiclient.ext import layout
 from amiclient import findings
+from amiclient.glance import certificates
 from amiclient.glance import client
 from amiclient.glance import links
 from amiclient.glance import model
@@ -91,6 +92,12 @@ def run(
     known = dataclasses.replace(
         rules.gather(catalog, links.show(catalog, request.ami)),
         target=request.target,
+    )
+    known = dataclasses.replace(
+        known,
+        certificates=certificates.Checker(catalog).all(
+            image for _, image in known.images
+        ),
     )
     found = list(rules.examine(known))
     found += elsewhere.find(known, request.elsewhere, request.patience)

@@ -43,7 +43,7 @@ class PlanCase(base.TestCase):
         self.catalog.find.side_effect = errors.NotFoundError('none')
         self.catalog.get.side_effect = errors.NotFoundError('none')
         self.catalog.stores.return_value = None
-        self.catalog.offers.return_value = False
+        self.catalog.endpoint.return_value = None
 
     def images(self, **query):
         """List what is there, as Glance does for some of its filters."""

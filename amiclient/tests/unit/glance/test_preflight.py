@@ -201,11 +201,11 @@ class TestPlan(planning.PlanCase):
         self.assertIn('no ami images', made.warnings[0])
 
     def test_auto_with_ironic(self) -> None:
-        self.catalog.offers.return_value = True
+        self.catalog.endpoint.return_value = 'http://metal'
         made = self.plan(image_format='auto')
         self.assertEqual('raw', made.ami.new.disk_format)
         self.assertIn('has Ironic', made.warnings[0])
-        self.catalog.offers.assert_called_once_with('baremetal')
+        self.catalog.endpoint.assert_called_once_with('baremetal')
 
     def test_a_property_that_the_schema_refuses(self) -> None:
         self.schema['properties']['os_distro'] = {
