@@ -377,7 +377,8 @@ def _load_key(path: pathlib.Path, passphrase: Passphrase) -> Any:
         try:
             with _key_errors(path):
                 key = load(data, secret)
-        except errors.SourceError as error:
+        except (errors.SourceError, TypeError) as error:
+            # TypeError is for none at all.
             raise errors.UsageError(
                 f'the key {path} does not open with this passphrase'
             ) from error

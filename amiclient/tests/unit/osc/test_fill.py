@@ -34,7 +34,11 @@ _FILLED = (
         {'kernel_traits', 'options', 'own', 'probe', 'ramdisk_traits', 'seen'}
         | {'origin', 'replaced', 'settings', 'traits'},
     ),
-    (ami.UploadAmi, request.Settings, {'may_copy', 'owner', 'patience'}),
+    (
+        ami.UploadAmi,
+        request.Settings,
+        {'may_copy', 'owner', 'patience', 'signer'},
+    ),
     (ami.UploadAmi, request.Traits, set()),
     (ami.UploadAmi, units.FilesystemOptions, set()),
     (
@@ -42,7 +46,11 @@ _FILLED = (
         resolve.Choice,
         {'ask_secret', 'home', 'is_described', 'options', 'report'},
     ),
-    (ami_change.SetAmi, update.ChangeRequest, {'member', 'owner', 'patience'}),
+    (
+        ami_change.SetAmi,
+        update.ChangeRequest,
+        {'member', 'owner', 'patience', 'signer'},
+    ),
     (copy.CopyAmi, copy_plan.CopyRequest, {'settings'}),
     (boot.BootImage, run.BootRequest, set()),
     (
