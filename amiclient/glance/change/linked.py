@@ -8,7 +8,7 @@ comes before the change of the AMI, and what makes it visible to fewer comes
 after it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import dataclasses
 from typing import Any
 
@@ -19,7 +19,9 @@ from amiclient.glance.model import ImageRecord
 from amiclient.glance.model import Kind
 from amiclient.glance.model import OPEN
 from amiclient.glance.model import rank
+from amiclient.glance import signatures
 from amiclient.glance import steps
+from amiclient.glance.upload import request
 
 
 #: The states of an image whose data can be had, and cannot.
@@ -326,3 +328,25 @@ def _visibility(wanted: ChangedAmi, seen: Audience) -> str:
     if is_less and seen.lacks(wanted.seen) is not None:
         return ami
     return seen.visibility
+
+
+def unsigned(
+    ami: ImageRecord,
+    new: Iterable[tuple[Kind, request.Step | None]],
+    signer: signatures.Signer | None,
+) -> Iterator[str]:
+    """Say where an AMI and what it is going to link to are not all signed.
+
+    :param signer: signs what is created.
+    """
+    for kind, step in new:
+        signs = signer is not None
+        if isinstance(step, request.Reuse):
+            signs = signatures.is_signed(step.record)
+        if step is not None and signs != signatures.is_signed(ami):
+            one, other = f'new {kind.noun}', 'AMI'
+            signed, not_ = (one, other) if signs else (other, one)
+            yield (
+                f'the {signed} is signed, and the {not_} is not: where Nova '
+                'checks signatures, no server boots it'
+            )

@@ -344,7 +344,7 @@ class _UpdatePlanner:
                 *told,
                 *(n for each in around.values() for n in each.notes),
                 *(n for step in new.values() if step for n in step.notes),
-                *self._unsigned(new),
+                *linked.unsigned(self._image, new.items(), self._where.signer),
             ),
             notes=tuple(self._notes(new)),
             left=tuple(each.left for each in around.values() if each.left),
@@ -497,22 +497,6 @@ class _UpdatePlanner:
         if request.no_ramdisk and 'ramdisk_id' in image.properties:
             values['ramdisk_id'] = None
         return steps.Update(Kind.AMI, image, values)
-
-    def _unsigned(self, new: Mapping[Kind, Step | None]) -> Iterator[str]:
-        """Say where an AMI and what it links to are not all signed."""
-        signs = self._where.signer is not None
-        ami = signatures.is_signed(self._image)
-        for kind, step in new.items():
-            part = signs
-            if isinstance(step, Reuse):
-                part = signatures.is_signed(step.record)
-            if step is not None and part != ami:
-                one, other = 'AMI', f'new {kind.noun}'
-                signed, not_ = (one, other) if ami else (other, one)
-                yield (
-                    f'the {signed} is signed, and the {not_} is not: where '
-                    'Nova checks signatures, no server boots it'
-                )
 
     def _notes(self, new: Mapping[Kind, Step | None]) -> Iterator[str]:
         for kind, step in new.items():
