@@ -4,14 +4,17 @@
 
 import contextlib
 import io
+import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import subprocess
 import textwrap
 from typing import Any
 
+import jinja2
 import yaml
 
 import amiclient
@@ -41,7 +44,7 @@ class TestAutomation(base.TestCase):
     def job(self, name: str) -> Any:
         return yaml.safe_load((_PAGES / 'automation' / name).read_text())
 
-    def script(self, commands: str) -> None:
+    def script(self, commands: str) -> str:
         """Run what a job runs, as GitLab and GitHub do."""
         done = subprocess.run(
             ['bash', '-e', '-o', 'pipefail', '-c', commands],
@@ -52,6 +55,7 @@ class TestAutomation(base.TestCase):
             timeout=120,
         )
         self.assertEqual((0, ''), (done.returncode, done.stderr), done)
+        return done.stdout
 
     def amis(self) -> list[str]:
         return [row['ID'] for row in self.openstack_json('ami', 'list')]
@@ -66,27 +70,53 @@ class TestAutomation(base.TestCase):
         self.assertEqual(published, self.amis())
 
     def test_ansible(self) -> None:
+        shutil.copy(_PAGES / 'automation/publish.yaml', self.directory)
         program = shutil.which('ansible-playbook', path=self.path)
-        if program is None:
-            self.skipTest('ansible-core is not installed')
-        for count in (1, 0):
-            done = subprocess.run(
-                [program, _PAGES / 'automation/publish.yaml'],
-                cwd=self.directory,
-                env={
-                    **os.environ,
-                    'PATH': self.path,
-                    'HOME': str(self.directory.parent),
-                    'ANSIBLE_LOCALHOST_WARNING': 'False',
-                    'ANSIBLE_INVENTORY_UNPARSED_WARNING': 'False',
-                },
-                capture_output=True,
-                text=True,
-                timeout=120,
-            )
-            self.assertEqual(0, done.returncode, done)
-            self.assertRegex(done.stdout, rf'changed={count}\b')
+        run = self.run_playbook if program else self.stand_in_for_ansible
+        self.assertEqual([1, 0], [run(), run()])
         self.assertEqual(1, len(self.amis()))
+
+    def run_playbook(self) -> int:
+        """Run the playbook; tell how many tasks changed something."""
+        done = subprocess.run(
+            ['ansible-playbook', 'publish.yaml'],
+            cwd=self.directory,
+            env={
+                **os.environ,
+                'PATH': self.path,
+                'HOME': str(self.directory.parent),
+            },
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        self.assertEqual(0, done.returncode, done)
+        return int(re.findall(r'changed=(\d+)', done.stdout)[-1])
+
+    def stand_in_for_ansible(self) -> int:
+        """Do the same without Ansible, which takes long to install."""
+        [play] = self.job('publish.yaml')
+        environment = jinja2.Environment()
+        environment.filters['from_json'] = json.loads
+        known = dict(play['vars'])
+
+        def is_true(condition: object) -> bool:
+            text = f'{{{{ true if {condition} else false }}}}'
+            return environment.from_string(text).render(known) == 'True'
+
+        changed = 0
+        for task in play['tasks']:
+            if not is_true(task.get('when', True)):
+                continue
+            words = [
+                environment.from_string(word).render(known)
+                for word in task['ansible.builtin.command']['argv']
+            ]
+            known[task.get('register', '_')] = {
+                'stdout': self.script(shlex.join(words)).strip()
+            }
+            changed += is_true(task.get('changed_when', True))
+        return changed
 
     def test_zuul(self) -> None:
         job, project = self.job('zuul.yaml')

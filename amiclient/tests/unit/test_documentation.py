@@ -6,8 +6,11 @@ import argparse
 import ast
 import configparser
 import functools
+import json
 import pathlib
 import re
+import shutil
+import subprocess
 
 from glance import policies
 
@@ -184,3 +187,82 @@ class TestPages(base.TestCase):
                 self.assertLessEqual(higher(wanted), higher(role), name)
                 if role == 'admin':
                     self.assertEqual('admin', wanted, name)
+
+
+#: Looks at each page as a phone shows it, and tells which are wider.
+_LOOK = """\
+<body><script>
+const pages = {pages}, wide = [];
+function next() {{
+  if (!pages.length) {{
+    document.body.innerHTML = '<p>wide: ' + JSON.stringify(wide) + '</p>';
+    return;
+  }}
+  const page = pages.pop(), frame = document.createElement('iframe');
+  frame.style = 'width: 390px; height: 800px; border: 0';
+  frame.src = page;
+  frame.onload = () => {{
+    const root = frame.contentDocument.documentElement;
+    if (root.scrollWidth > root.clientWidth) wide.push(page);
+    frame.remove();
+    next();
+  }};
+  document.body.appendChild(frame);
+}}
+next();
+</script>
+"""
+
+
+class TestPhone(base.TestCase):
+    """No page has to be scrolled sideways on a phone."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.pages = sorted((_ROOT / 'doc/build/html').rglob('*.html'))
+        if not self.pages:
+            self.skipTest('tools/lint docs has not built the pages')
+
+    def test_what_may_be_wide_has_a_frame(self) -> None:
+        """The theme breaks words; code and tables scroll in their frames."""
+        for path in self.pages:
+            # The index is a table of short words.
+            if path.stem == 'genindex':
+                continue
+            text = path.read_text()
+            for tag, frame in (
+                ('table', '<div class="table-wrapper [^>]*>\n'),
+                ('pre', '<div class="highlight"[^>]*>'),
+            ):
+                wide = len(re.findall(f'<{tag}[ >]', text))
+                framed = len(re.findall(f'{frame}<{tag}[ >]', text))
+                self.assertEqual(wide, framed, f'{path}: {tag}')
+            pictures = re.findall('<svg [^>]*aria-label=[^>]*>', text)
+            for picture in pictures:
+                self.assertIn('max-width: 100%', picture)
+
+    def test_in_a_browser(self) -> None:
+        names = ('chromium-headless-shell', 'chromium', 'google-chrome')
+        browser = next(filter(None, map(shutil.which, names)), None)
+        if browser is None:
+            self.skipTest('there is no Chromium')
+        look = self.tmp() / 'look.html'
+        uris = [path.as_uri() for path in self.pages]
+        look.write_text(_LOOK.format(pages=json.dumps(uris)))
+        done = subprocess.run(
+            [
+                browser,
+                '--headless',
+                '--no-sandbox',
+                '--disable-gpu',
+                '--allow-file-access-from-files',
+                # Of the clock that pages see, which waits for nothing.
+                '--virtual-time-budget=600000',
+                '--dump-dom',
+                look.as_uri(),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        self.assertIn('<p>wide: []</p>', done.stdout, done.stderr)

@@ -87,17 +87,21 @@ class Command(sphinxext.AutoprogramCliffDirective):
             else:
                 part = 'Description'
             parts[part].append(node)
+        usage = _section('Synopsis', parts.pop('Synopsis'))
+        sections = [_section(title, found) for title, found in parts.items()]
+        # The order of man(7); but on a phone, the options fill the first page.
         return [
-            nodes.section(
-                '',
-                nodes.title(text=title),
-                *found,
-                ids=[title.lower()],
-                names=[title.lower()],
-            )
-            for title, found in parts.items()
-            if found
+            addnodes.only('', usage, expr='man'),
+            *(section for section in sections if len(section) > 1),
+            addnodes.only('', usage.deepcopy(), expr='html'),
         ]
+
+
+def _section(title: str, content: list[nodes.Node]) -> nodes.section:
+    name = title.lower()
+    return nodes.section(
+        '', nodes.title(text=title), *content, ids=[name], names=[name]
+    )
 
 
 class Commands(docutils.SphinxDirective):
