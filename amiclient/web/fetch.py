@@ -103,7 +103,8 @@ class Remote:
     @property
     def name(self) -> str:
         """What to call the file."""
-        base = re.sub(r'[^\w.+~-]', '_', self.path.rpartition('/')[2])
+        last = self.path.rpartition('/')[2]
+        base = re.sub(r'[^\w.+~-]', '_', last, flags=re.ASCII)
         return base.lstrip('.')[-_NAME:] or 'image'
 
     def check(self) -> None:

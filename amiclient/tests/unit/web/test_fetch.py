@@ -5,6 +5,7 @@
 import hashlib
 import os
 import pathlib
+import types
 from typing import Any
 
 import fixtures
@@ -12,6 +13,7 @@ import fixtures
 from amiclient import errors
 from amiclient.glance import retry
 from amiclient.glance.transfer import image_data
+from amiclient import staging
 from amiclient.tests import base
 from amiclient.tests.faults import downloads as acts
 from amiclient.tests.unit.glance import uploads
@@ -160,6 +162,22 @@ class TestFetch(WebTest):
             path.with_name('.web.download.part').write_bytes(self.data)
         self.assertEqual(self.data, self.fetch())
         self.assertEqual([], self.site.ranges('web'))
+
+    def test_another_process_downloads_it(self) -> None:
+        with cache.entry(cache.directory(), sha512(self.data), 'web') as path:
+            part = staging.Partial(path, 'download')
+
+            def finish(seconds: float) -> None:
+                with part:
+                    part.write(self.data)
+                    part.finish()
+
+            clock = types.SimpleNamespace(sleep=finish)
+            self.patch(fetch, 'time', clock)
+            with self.assertLogs(fetch.LOG) as logs:
+                self.assertEqual(self.data, self.fetch())
+        self.assertIn('waiting for another process', logs.output[0])
+        self.assertEqual([], self.site.asked)
 
     def test_endless(self) -> None:
         self.useFixture(fixtures.EnvironmentVariable(cache.SIZE, '100K'))
