@@ -162,6 +162,12 @@ class TestVersion(base.TestCase):
             (_ROOT / 'releasenotes/config.yaml').read_text()
         )
         self.assertEqual(version, notes['unreleased_version_title'])
+        titles = re.findall(
+            r'^(\d\S*)\n=+$',
+            (_ROOT / 'CHANGELOG.rst').read_text(),
+            re.MULTILINE,
+        )
+        self.assertEqual(version, titles[0])
 
 
 class TestContinuousIntegration(base.TestCase):
