@@ -70,11 +70,19 @@ def listed(
         are listed, too.
     """
     hidden = (query['os_hidden'],) if 'os_hidden' in query else (False, True)
-    parts = [kind.value for kind in LINKS]
-    return newest_first(
+    return among(
         image
         for each in hidden
         for image in catalog.images(**{**query, 'os_hidden': each})
+    )
+
+
+def among(images: Iterable[ImageRecord]) -> list[ImageRecord]:
+    """Choose those that may be versions of an AMI, the newest first."""
+    parts = [kind.value for kind in LINKS]
+    return newest_first(
+        image
+        for image in images
         # A snapshot of a server has its properties from the image.
         if image.disk_format not in parts and not image.is_snapshot
     )

@@ -115,7 +115,7 @@ class UploadAmi(command.ShowOne):
         from amiclient.glance.upload import register
         from amiclient.osc import columns
 
-        _check_source(parsed_args)
+        check_source(parsed_args)
         here, watch = (
             places.CloudPlace('', '', self.proxy()),
             self.watch(parsed_args),
@@ -349,7 +349,7 @@ def _full(parsed_args: argparse.Namespace) -> Iterator[str]:
         )
 
 
-def _check_source(parsed_args: argparse.Namespace) -> None:
+def check_source(parsed_args: argparse.Namespace) -> None:
     """Refuse what makes no sense of a source, or of one that is missing."""
     from amiclient import errors
     from amiclient.glance.upload import request

@@ -254,6 +254,14 @@ AUDITED = {
     'Note': 'verdict.note',
 }
 
+APPLIED = {
+    'AMI': 'ami',
+    'Place': 'place',
+    'Change': 'change',
+    'Image': 'id',
+    'Size': 'size',
+}
+
 BOOTED = {
     **_named(
         'result', 'seconds', 'matched', 'root_size', 'console',

@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import dataclasses
 import errno
+import hashlib
 import logging
 import os
 import pathlib
@@ -93,6 +94,30 @@ def size(path: pathlib.Path) -> int:
             if stat.S_ISREG(status.st_mode) and not entry.is_mounted:
                 total += min(status.st_size, status.st_blocks * 512)
     return total
+
+
+def fingerprint(path: pathlib.Path) -> str:
+    """Tell a directory from a changed one, and read none of its files.
+
+    As rsync does, it goes by their sizes and times.
+
+    :raises SourceError: if something cannot be read.
+    """
+    hasher = hashlib.sha512()
+    for entry in _walk(path):
+        status = entry.status
+        size = 0 if stat.S_ISDIR(status.st_mode) else status.st_size
+        known = (
+            entry.path,
+            status.st_mode,
+            status.st_uid,
+            status.st_gid,
+            status.st_rdev,
+            size,
+            status.st_mtime_ns,
+        )
+        hasher.update(repr(known).encode())
+    return hasher.hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -40,6 +40,7 @@ class CopyRequest:
 
     :param ami: an image's id or name.
     :param settings: what applies to the copies.
+    :param properties: that the AMI gets besides its own.
     :param same_id: whether the copies have the ids of the originals.
     :param keep_hardware: whether to keep what Nova set in a snapshot.
     :param dry_run: whether nothing is to be done.
@@ -49,6 +50,7 @@ class CopyRequest:
     settings: request.Settings = dataclasses.field(
         default_factory=request.Settings
     )
+    properties: Mapping[str, str] = dataclasses.field(default_factory=dict)
     same_id: bool = False
     keep_hardware: bool = False
     dry_run: bool = False
@@ -214,7 +216,8 @@ class Planner:
         new = _new(self._asked, record)
         certificate = self._certificate(kind, record)
         signed = certificates.carried(record, certificate)
-        taken, warnings = rules.sift({**new.properties, **signed})
+        more = self._asked.properties if kind is model.Kind.AMI else {}
+        taken, warnings = rules.sift({**new.properties, **signed, **more})
         self._warnings += warnings
         if not signed.keys() <= taken.keys():
             # A part of a signature is none.

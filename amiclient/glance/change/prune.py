@@ -2,7 +2,7 @@
 
 """Old versions of an AMI that are deleted, as far as nobody needs them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import dataclasses
 import datetime
 from typing import Any
@@ -50,9 +50,14 @@ def own(
             if image.name == name
             and (image.kernel_id or image.disk_format == Kind.AMI.value)
         ]
+    return complete(found)
+
+
+def complete(images: Iterable[ImageRecord]) -> list[ImageRecord]:
+    """Choose those that no upload is at work on."""
     return [
         image
-        for image in found
+        for image in images
         if image.status in _COMPLETE and not marks.is_alive(image)
     ]
 

@@ -53,7 +53,13 @@ class Shared:
     status: str | None
 
 
-def plan_add(catalog: Catalog, ami: str, projects: Iterable[str]) -> SharePlan:
+def plan_add(
+    catalog: Catalog,
+    ami: str,
+    projects: Iterable[str],
+    *,
+    visibility: str | None = None,
+) -> SharePlan:
     """Plan to share an AMI with projects.
 
     An image that is private is made ``shared``, which by itself shows it to
@@ -61,6 +67,7 @@ def plan_add(catalog: Catalog, ami: str, projects: Iterable[str]) -> SharePlan:
 
     :param ami: its id or name.
     :param projects: ids.
+    :param visibility: of all three images by then; None for what they have.
     :raises CloudError: if there is no such AMI, or if it links to what cannot
         be shared.
     """
@@ -75,6 +82,9 @@ def plan_add(catalog: Catalog, ami: str, projects: Iterable[str]) -> SharePlan:
     warnings = [*unlikely(wanted)]
     for kind, image in _images(found):
         seen = Audience.of(catalog, image)
+        seen = dataclasses.replace(
+            seen, visibility=visibility or seen.visibility
+        )
         title = steps.title(kind, image)
         lacking = [p for p in wanted if not seen.includes(p)]
         if seen.is_open:
@@ -89,7 +99,7 @@ def plan_add(catalog: Catalog, ami: str, projects: Iterable[str]) -> SharePlan:
                 f'--{kind.noun} FILE {found.image.id}',
             )
         elif lacking:
-            if image.visibility == 'private':
+            if seen.visibility == 'private':
                 warnings.append(f'the {title} is private, and becomes shared')
                 change = {'visibility': 'shared'}
                 made.append(steps.Update(kind, image, change))

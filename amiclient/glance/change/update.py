@@ -57,8 +57,8 @@ class ChangeRequest:
     :param ramdisk: likewise.
     :param no_ramdisk: whether the link to the ramdisk is taken off.
     :param kernel_name: of a kernel that is uploaded; None for the file's.
-    :param tags: to add.
-    :param properties: to set.
+    :param tags: to add, and ``gone_tags`` to remove.
+    :param properties: to set, and ``gone_properties`` to remove.
     :param min_disk: GiB.
     :param min_ram: MiB.
     :param linked: whether kernel and ramdisk are changed as well.
@@ -88,6 +88,8 @@ class ChangeRequest:
     min_ram: int | None = None
     tags: tuple[str, ...] = ()
     properties: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    gone_tags: tuple[str, ...] = ()
+    gone_properties: tuple[str, ...] = ()
     kernel: str | None = None
     ramdisk: str | None = None
     no_ramdisk: bool = False
@@ -482,8 +484,9 @@ class _UpdatePlanner:
             'owner': request.owner,
             **request.properties,
         }
-        if request.tags:
-            asked['tags'] = list(dict.fromkeys((*image.tags, *request.tags)))
+        if request.tags or request.gone_tags:
+            tags = dict.fromkeys((*image.tags, *request.tags))
+            asked['tags'] = [t for t in tags if t not in request.gone_tags]
         for kind, step in new.items():
             if isinstance(step, Creation):
                 asked[LINKS[kind]] = kind
@@ -494,8 +497,8 @@ class _UpdatePlanner:
             for name, value in asked.items()
             if value is not None and value != steps.before(image, name)
         }
-        if request.no_ramdisk and 'ramdisk_id' in image.properties:
-            values['ramdisk_id'] = None
+        gone = (*request.gone_properties, 'ramdisk_id' * request.no_ramdisk)
+        values |= {name: None for name in gone if name in image.properties}
         return steps.Update(Kind.AMI, image, values)
 
     def _notes(self, new: Mapping[Kind, Step | None]) -> Iterator[str]:

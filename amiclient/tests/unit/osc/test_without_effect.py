@@ -82,7 +82,7 @@ class TestWithoutRoot(TestCase):
 
     def check(self, *words: str) -> None:
         parsed_args = self.parse(ami.UploadAmi, *words)
-        ami._check_source(parsed_args)
+        ami.check_source(parsed_args)
         if parsed_args.source is None:
             with sources.triple(parsed_args, progress.QUIET) as source:
                 self.assertIsNone(source.kernel)
