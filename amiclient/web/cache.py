@@ -48,7 +48,8 @@ def directory() -> pathlib.Path:
         if not home.is_absolute():
             home = pathlib.Path.home() / '.cache'
         made = home / 'amiclient' / 'downloads'
-        made.mkdir(0o700, parents=True, exist_ok=True)
+        made.parent.mkdir(0o700, parents=True, exist_ok=True)
+        made.mkdir(0o700, exist_ok=True)
         objection = staging.distrusted(made.lstat())
     except (OSError, RuntimeError) as error:
         why = getattr(error, 'strerror', None) or str(error)

@@ -228,7 +228,8 @@ def _published(
     path.write_bytes(web.small(url))
     if remote.keyring is not None:
         path = _verify(remote, remote.keyring, web, path, room)
-    text = path.read_text('utf-8', 'replace')
+    # Editors of Windows begin a file with a mark.
+    text = path.read_text('utf-8-sig', 'replace')
     return checksums.find(text, remote.path, shown(url))
 
 
@@ -292,12 +293,16 @@ def _stay_secure(response: requests.Response, *_: Any, **__: Any) -> None:
     if not (response.is_redirect and location):
         return
     target = urllib.parse.urljoin(response.url, location)
-    if response.url.startswith('https:') and not target.startswith('https:'):
+    if _is_https(response.url) and not _is_https(target):
         raise errors.CloudError(
             f'{shown(response.url)} redirects to {shown(target)}, which is '
             'not https',
             hint='ask for another URL of it',
         )
+
+
+def _is_https(url: str) -> bool:
+    return url.lower().startswith('https:')
 
 
 def _refusal(response: requests.Response, doing: str) -> errors.CloudError:

@@ -61,6 +61,8 @@ class TestCache(base.TestCase):
     def test_directory(self) -> None:
         made = cache.directory()
         self.assertEqual(self.home / 'amiclient/downloads', made)
+        for each in (made, made.parent):
+            self.assertEqual(0o700, each.stat().st_mode & 0o777)
         made.chmod(0o777)
         told = str(self.assertRaises(errors.AmiError, cache.directory))
         self.assertIn('can be written to by others; choose another', told)

@@ -64,6 +64,9 @@ class TestSignatures(test_fetch.WebTest):
 
     def test_without_keys(self) -> None:
         self.assertEqual(self.data, self.fetch(checksum_url='CHECKSUM'))
+        sums = b'\xef\xbb\xbf' + self.site.files['SUMS'].upper()
+        self.site.files['SUMS'] = sums.replace(b'WEB\n', b'web\r\n')
+        self.assertEqual(self.data, self.fetch(checksum_url='SUMS'))
 
     def test_of_the_file(self) -> None:
         given = {
