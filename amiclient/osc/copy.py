@@ -20,7 +20,10 @@ class CopyAmi(command.Lister):
     ramdisk or AMI that the target already has is not copied again. Between
     regions, the cloud transfers the data by itself if it offers the import
     method glance-download. Otherwise, the data passes through this host, but
-    is not stored here; -v shows why. With --dry-run, the status is "planned".
+    is not stored here; -v shows why. --store is a store of each target: what
+    is there already is copied to it, for which usually only administrators
+    have permission, or else copied again. With --dry-run, the status is
+    "planned".
     """
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
@@ -28,6 +31,7 @@ class CopyAmi(command.Lister):
         clouds.add(parser, 'to-', 'Copy the AMI to')
         options.add_visibility(parser, default='shared')
         options.add_protected(parser, default=' (default)')
+        options.add_stores(parser, 'Store of the target for the copied data')
         same_id = (
             'Give the copies the IDs of the original images, which must not '
             'be in use there (default: random)'
@@ -48,6 +52,7 @@ class CopyAmi(command.Lister):
                 'there is nowhere to copy to',
                 hint='give --to-region REGION or --to-cloud CLOUD',
             )
+        options.refuse_failure(parsed_args)
         asked = options.fill(
             copy_plan.CopyRequest,
             parsed_args,

@@ -352,10 +352,8 @@ def add_tag(parser: Container, help: str) -> None:
 add_project = identity.add_project_owner_option_to_parser
 
 
-def add_new_images(
-    parser: Container, store: str = 'Store for the data of new images'
-) -> None:
-    """Add where the data of new images is put.
+def add_stores(parser: Container, store: str) -> None:
+    """Add the stores that data is put to.
 
     :param store: the help of ``--store``.
     """
@@ -371,6 +369,16 @@ def add_new_images(
         help='Succeed if the data is in one of several stores at least, and '
         'warn about each store that failed (default: all must succeed)',
     )
+
+
+def add_new_images(
+    parser: Container, store: str = 'Store for the data of new images'
+) -> None:
+    """Add where the data of new images is put, and how.
+
+    :param store: the help of ``--store``.
+    """
+    add_stores(parser, store)
     imported = (
         'Whether the data is staged, and then imported by the cloud: auto '
         '(default) if the cloud forbids to upload it directly, or if it is '

@@ -36,9 +36,11 @@ from amiclient.glance.transfer import imports
 from amiclient.glance.transfer import relay
 from amiclient.glance.transfer import upload
 from amiclient.glance.upload import marks
+from amiclient.glance.upload import register
 from amiclient.glance.upload import request
 from amiclient.glance.upload import reuse
 from amiclient.glance.upload import transaction
+from amiclient.glance.upload import ways
 from amiclient import jobs
 from amiclient.progress import Progress
 from amiclient.progress import Task
@@ -130,7 +132,15 @@ def uploaded(
 
     :param settings: those of the upload.
     """
-    asked = copy_plan.CopyRequest(image.id, settings)
+    # The stores of one cloud are not those of another.
+    elsewhere = dataclasses.replace(
+        settings,
+        stores=(),
+        all_stores=False,
+        allow_store_failure=False,
+        imported='auto',
+    )
+    asked = copy_plan.CopyRequest(image.id, elsewhere)
     try:
         if targets:
             return copy(asked, source, targets, lost, progress=progress)
@@ -216,7 +226,7 @@ class _Work:
                 plan,
                 sum(step.size for step in plan.copies if not plan.region),
             )
-        if not plan.copies:
+        if not any((plan.copies, *(step.copies for step in plan.reuses))):
             LOG.warning(
                 '%s: the AMI is there already: nothing is sent',
                 self.target.title,
@@ -263,7 +273,12 @@ class _Work:
             for step in plan.copies:
                 share = _ShareOfBar(bar, before)
                 records[step.kind], count = self._fill(
-                    step, records[step.kind], catalog, share, cancel
+                    step,
+                    records[step.kind],
+                    plan.settings,
+                    made,
+                    share,
+                    cancel,
                 )
                 before += step.size
                 sent += count
@@ -276,6 +291,9 @@ class _Work:
             records[step.kind] = made.finish(record, changes)
         for reused in plan.reuses:
             reuse.still(catalog, reused.kind, reused.record)
+            register.spread(
+                reused.kind, reused.record, plan.settings, made, self._progress
+            )
         made.commit()
         for reused in plan.reuses:
             marks.clear(catalog, reused.record)
@@ -290,7 +308,8 @@ class _Work:
         self,
         step: copy_plan.CopyStep,
         record: model.ImageRecord,
-        catalog: client.Catalog,
+        settings: request.Settings,
+        made: transaction.Transaction,
         share: '_ShareOfBar',
         cancel: threading.Event,
     ) -> tuple[model.ImageRecord, int]:
@@ -299,13 +318,14 @@ class _Work:
         :returns: the image, verified, and the bytes that were sent from here.
         """
         if self._region is not None:
-            found = self._fetched(step, record, catalog, share, cancel)
+            found = self._fetched(step, record, settings, share, cancel)
             if found is not None:
                 self._way = self._way or copy_plan.FETCH
                 share.advance(step.size)
                 return found, 0
         self._way = SENT
-        patience = self._asked.settings.patience
+        patience = settings.patience
+        catalog = self.target.catalog(patience, cancel)
         transfer = upload.Transfer(
             proxy=self.target.proxy,
             image_id=record.id,
@@ -317,14 +337,22 @@ class _Work:
             cancel=cancel,
             patience=patience,
         )
-        sent = imports.send(transfer, noun=step.kind.noun)
+        sent = imports.send(
+            transfer,
+            noun=step.kind.noun,
+            imported=ways.settle(catalog, settings),
+            stores=settings.stores,
+            all_must_succeed=not settings.allow_store_failure,
+        )
+        if not sent.imported:
+            register.spread(step.kind, sent.record, settings, made, share)
         return sent.record, sent.uploaded
 
     def _fetched(
         self,
         step: copy_plan.CopyStep,
         record: model.ImageRecord,
-        catalog: client.Catalog,
+        settings: request.Settings,
         share: '_ShareOfBar',
         cancel: threading.Event,
     ) -> model.ImageRecord | None:
@@ -332,7 +360,7 @@ class _Work:
 
         :returns: the image, verified; None if it has to be sent from here.
         """
-        patience = self._asked.settings.patience
+        patience = settings.patience
         # It may come slowly, and how much has come, Glance does not tell.
         slow = dataclasses.replace(
             patience, settle=patience.settle + step.size / stores.SLOWEST
@@ -342,8 +370,10 @@ class _Work:
                 self.target.catalog(slow, cancel),
                 record.id,
                 copy_plan.FETCH,
+                settings.stores,
                 noun=step.kind.noun,
                 progress=share,
+                all_must_succeed=not settings.allow_store_failure,
                 glance_image_id=step.record.id,
                 glance_region=self._region or '',
                 glance_service_interface=self._source.interface,
@@ -351,7 +381,7 @@ class _Work:
         except errors.CancelledError:
             raise
         except errors.CloudError as error:
-            now = catalog.get(record.id)
+            now = self.target.catalog(patience, cancel).get(record.id)
             # An import that Glance does not get done with leaves it locked.
             if now.status != 'queued' or now.properties.get(stores.TASK):
                 raise

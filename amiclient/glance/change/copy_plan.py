@@ -17,6 +17,7 @@ from amiclient.glance import client
 from amiclient.glance import model
 from amiclient.glance import places
 from amiclient.glance import signatures
+from amiclient.glance import stores
 from amiclient.glance.transfer import download
 from amiclient.glance.transfer import image_data
 from amiclient.glance.transfer import save
@@ -24,6 +25,7 @@ from amiclient.glance.upload import marks
 from amiclient.glance.upload import preflight
 from amiclient.glance.upload import request
 from amiclient.glance.upload import reuse
+from amiclient.glance.upload import ways
 
 LOG = logging.getLogger(__name__)
 
@@ -63,6 +65,7 @@ class CopyStep(request.PlanStep):
     :param record: the other.
     :param adopted: what a killed run has left with the id that it is to have.
     :param certificate: that of its signature; None if it is not signed.
+    :param stores: those of the target that its data is put to.
     """
 
     action: ClassVar[str] = 'copy'
@@ -72,6 +75,7 @@ class CopyStep(request.PlanStep):
     record: model.ImageRecord
     adopted: model.ImageRecord | None = None
     certificate: signatures.Certificate | None = None
+    stores: tuple[str, ...] = ()
 
     @property
     def image(self) -> model.NewImage:
@@ -95,9 +99,11 @@ class CopyPlan:
     :param warnings: what the user should know before.
     :param orphans: what a run that was killed has left, to be removed.
     :param marked: whether new images are marked as unfinished.
+    :param settings: those that were asked for, with stores of the target.
     """
 
     steps: tuple[Step, ...]
+    settings: request.Settings
     region: str | None = None
     warnings: tuple[str, ...] = ()
     orphans: tuple[model.ImageRecord, ...] = ()
@@ -163,6 +169,7 @@ class Planner:
 
     def plan(self, records: Records) -> CopyPlan:
         """Check all that can be checked, and say what would be done."""
+        self._settings = preflight.settle_stores(self._catalog, self._settings)
         rules = preflight.Rules.of(self._catalog)
         steps: list[Step] = []
         linked: dict[str, str | None] = dict.fromkeys(model.LINKS.values())
@@ -187,14 +194,23 @@ class Planner:
             self._warnings += preflight.permission(
                 self._catalog, self._settings
             )
+        region = self._region() if copies else None
+        if copies:
+            imported = 'always'
+            if region is None:
+                imported = ways.settle(self._catalog, self._settings)
+            needed = len(self._settings.stores)
             preflight.check_quota(
                 self._catalog,
                 [step.size for step in copies],
+                copies=max(1, needed),
+                staged=imported == 'always' or needed > 1,
                 removed=len(orphans),
             )
         return CopyPlan(
             steps=tuple(steps),
-            region=self._region() if copies else None,
+            settings=self._settings,
+            region=region,
             warnings=tuple(self._warnings),
             orphans=orphans,
             marked=rules.takes_property(marks.PROPERTY),
@@ -230,6 +246,8 @@ class Planner:
             visibility=settings.visibility,
             owner=settings.owner,
             certificate=certificate,
+            stores=settings.stores,
+            may_copy=settings.may_copy,
         )
         if kind is model.Kind.AMI:
             wanted = dataclasses.replace(
@@ -248,14 +266,14 @@ class Planner:
         if self._asked.same_id:
             there = self._same_id(kind, record, wanted, complete)
             if there is not None and there.status == 'active':
-                return request.Reuse(kind, there)
+                return self._reused(kind, there)
             adopted = there
         elif complete or kind is not model.Kind.AMI:
             found, others = reuse.find(
                 self._catalog, wanted, download.check(record), _digest(record)
             )
             if found is not None:
-                return request.Reuse(kind, found)
+                return self._reused(kind, found)
             self._warnings += reuse.told(others)
         rules.check(new)
         if kind is model.Kind.AMI:
@@ -265,7 +283,9 @@ class Planner:
                 hidden=settings.hidden,
                 but=[adopted] if adopted else (),
             )
-        return CopyStep(kind, new, record, adopted, certificate)
+        return CopyStep(
+            kind, new, record, adopted, certificate, settings.stores
+        )
 
     def _certificate(
         self, kind: model.Kind, record: model.ImageRecord
@@ -299,6 +319,12 @@ class Planner:
             f'the copy of the {kind.noun} {record.title} is not signed: {why}'
         )
         return None
+
+    def _reused(
+        self, kind: model.Kind, there: model.ImageRecord
+    ) -> request.Reuse:
+        copies = stores.lacking(there, self._settings.stores)
+        return request.Reuse(kind, there, copies=copies)
 
     def _same_id(
         self,

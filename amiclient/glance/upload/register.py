@@ -73,7 +73,7 @@ def execute(
             _look_again(plan, catalog)
         for step in plan.reuses:
             if step.copies:
-                _spread(step, step.record, plan.settings, made, progress)
+                spread(step.kind, step.record, plan.settings, made, progress)
         sent = _send(plan, records, proxy, made, progress)
         records.update({kind: each.record for kind, each in sent.items()})
         _finish(plan, records, made)
@@ -127,14 +127,14 @@ def add_part(
         record = reuse.still(catalog, step.kind, step.record)
         record = marks.clear(catalog, record)
         if step.copies:
-            _spread(step, record, plan.settings, made, progress)
+            spread(step.kind, record, plan.settings, made, progress)
         return request.Registered(record, reused=(record.id,))
     catalog = client.Catalog(proxy, patience=plan.settings.patience)
     settings = _signing(plan.settings, [step], catalog, made)
     record = _make(step, made)
     sent = _send_one(settings, step, record, proxy, progress)
     if not sent.imported:
-        _spread(step, sent.record, plan.settings, made, progress)
+        spread(step.kind, sent.record, plan.settings, made, progress)
     changes = {'protected': True} if plan.settings.protected else {}
     record = made.finish(sent.record, changes)
     return request.Registered(record, uploaded=sent.uploaded)
@@ -285,17 +285,21 @@ def _send_one(
     )
 
 
-def _spread(
-    step: request.Step,
+def spread(
+    kind: model.Kind,
     record: model.ImageRecord,
     settings: request.Settings,
     made: transaction.Transaction,
     progress: Progress,
 ) -> None:
-    """Have an image copied to the stores that it is not in, if any."""
+    """Have an image copied to the stores that it is not in, if any.
+
+    :param settings: they name the stores.
+    :param made: takes the copies off again if something fails.
+    """
     if stores.lacking(record, settings.stores):
         copies = steps.Copies(
-            step.kind,
+            kind,
             record,
             settings.stores,
             all_must=not settings.allow_store_failure,
@@ -358,7 +362,11 @@ def _send(
                 step = dataclasses.replace(ami, payload=payload)
                 sent[ami.kind] = send(step)
             if not sent[step.kind].imported:
-                _spread(
-                    step, sent[step.kind].record, plan.settings, made, progress
+                spread(
+                    step.kind,
+                    sent[step.kind].record,
+                    plan.settings,
+                    made,
+                    progress,
                 )
     return sent

@@ -197,6 +197,16 @@ class TestCopy(triples.TripleCase):
         self.assertIn('region RegionTwo: importing image', finished.stderr)
         self.assertIn('the data is sent from here', finished.stderr)
 
+    def test_stores(self) -> None:
+        """A member brings it to several by the import that fetches it."""
+        words = ('--to-region', 'RegionTwo', '--store', 'second')
+        (row,) = self.copied(*words, '--store', 'main')
+        self.assertEqual('glance-download', row['way'])
+        self.assertEqual(
+            [{'main', 'second'}] * 3,
+            [{*i['stores'].split(',')} for i in self.images().values()],
+        )
+
     def test_upload(self) -> None:
         """All is uploaded, and then copied; what fails is said."""
         directory = self.tmp()

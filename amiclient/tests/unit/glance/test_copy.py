@@ -14,6 +14,7 @@ from amiclient.glance.change import copy
 from amiclient.glance.change import copy_plan
 from amiclient.glance import links
 from amiclient.glance import places
+from amiclient.glance import stores
 from amiclient.glance.upload import request
 from amiclient.glance.verify import elsewhere
 from amiclient import interrupts
@@ -114,6 +115,44 @@ class CopyTest(base.TestCase):
             images[id or '']
             for id in (result.id, result.kernel_id, result.ramdisk_id)
         )  # type: ignore[return-value]
+
+
+class TestStores(CopyTest):
+    """Those of the target, which the user names."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.there.glance.stores = {'fast': True, 'cheap': True}
+
+    def test_each(self) -> None:
+        (result,) = self.copied(settings={'stores': ('cheap',)})
+        for image in self.triple(result):
+            self.assertEqual('cheap', image['stores'])
+        # There, but elsewhere: only administrators have it copied.
+        (again,) = self.copied(settings={'stores': ('fast',)})
+        self.assertEqual(('copied', ()), (again.status, again.reused))
+        self.useFixture(
+            fixtures.MockPatchObject(stores, 'may_copy', lambda _: True)
+        )
+        both = {'stores': ('cheap', 'fast')}
+        (planned,) = self.copied(settings=both, dry_run=True)
+        self.assertEqual('present', planned.status)
+        self.assertEqual({1}, {len(step.copies) for step in planned.plan})
+        (spread,) = self.copied(settings=both)
+        self.assertEqual(('present', 0), (spread.status, spread.sent))
+        for image in self.triple(spread):
+            self.assertEqual({'cheap', 'fast'}, {*image['stores'].split(',')})
+
+    def test_refused(self) -> None:
+        for names, words in (
+            (('slow',), "this cloud has no store 'slow'"),
+            (('fast', 'cheap'), 'you may not have data copied to the stores'),
+        ):
+            self.there.glance.methods = []
+            (result,) = self.copied(settings={'stores': names})
+            self.assertEqual('failed', result.status)
+            self.assertIn(words, self.log.output)
+        self.assertEqual({}, self.there.glance.images)
 
 
 class TestCopy(CopyTest):
