@@ -81,6 +81,11 @@ NO_ROLE = (
     'does: ask an administrator for it'
 )
 
+_STALE = (
+    'the token has expired or was revoked: get another with `openstack token '
+    'issue`, or log in with a password'
+)
+
 _HINTS = {
     401: 'check the credentials; the token may have expired',
     403: NO_ROLE,
@@ -123,12 +128,12 @@ _REQUEST = re.compile(r'[\w.:-]{1,100}', re.ASCII)
 _PROXIED = frozenset({403, 407, 502, 503, 504})
 
 
-#: What can be given to ``--sort``, where Glance says what cannot.
-_SORT = (
-    'give <key>[:asc|desc], several separated by commas; keys are name, '
-    'status, size, created_at, updated_at, disk_format, container_format, '
-    'visibility, owner, min_disk, min_ram and id'
-)
+#: What can be given to ``--sort``, where Glance says what cannot. Of keys, it
+#: says which there are.
+_SORT = 'give <key>[:asc|desc], several separated by commas'
+
+#: What Keystone says to a token that is none any more: it is not found.
+_REVOKED = re.compile(r'(validate|recognize|find) .*token', re.IGNORECASE)
 
 
 def explain(response: requests.Response) -> str:
@@ -190,7 +195,8 @@ def from_response(
     asked = request_id(response)
     message = f'{doing} failed: {explain(response)} (HTTP {status}){asked}'
     if status == 404:
-        return errors.NotFoundError(message, status=status)
+        hint = _STALE if _REVOKED.search(message) else None
+        return errors.NotFoundError(message, hint=hint, status=status)
     hint = _HINTS.get(status)
     if status == 403:
         hint = next((h for w, h in _FORBIDDEN.items() if w in message), hint)

@@ -174,6 +174,12 @@ def _set_timeout(manager: typing.Any, seconds: float | None) -> None:
             sessions.bound(session).timeout = seconds
 
 
+_NO_PROJECT = (
+    'images belong to projects: give one with --os-project-name (in '
+    'clouds.yaml: project_name), and leave out any system scope'
+)
+
+
 def image_service(sdk: connection.Connection) -> _proxy.Proxy:
     """Find the image service, and say where and why if there is none.
 
@@ -183,6 +189,14 @@ def image_service(sdk: connection.Connection) -> _proxy.Proxy:
 
     from amiclient.glance import http_errors
 
+    asked = str(sdk.config.get_api_version('image') or '2')
+    if asked.split('.')[0] != '2':
+        raise errors.UsageError(
+            f'version {asked} of the image service was asked for, but only '
+            'version 2 has what is needed',
+            hint='remove image_api_version from clouds.yaml, '
+            'OS_IMAGE_API_VERSION or --os-image-api-version',
+        )
     with http_errors.understood('asking for the image service'):
         try:
             with _quiet():
@@ -201,6 +215,12 @@ def image_service(sdk: connection.Connection) -> _proxy.Proxy:
             ) from error
     # openstacksdk can tell a version from another since 4.5.
     if not isinstance(found, _proxy.Proxy):
+        if sdk.endpoint_for('image') is None:
+            raise errors.CloudError(
+                'this login has no image service, as it is with one that is '
+                'for no project',
+                hint=_NO_PROJECT,
+            )
         raise sdk_exceptions.SDKException(
             'version 2 of the image service is needed'
         )
@@ -298,7 +318,17 @@ class _Base(command.Command):
         with _limited(self.app, given):
             with _quiet(), http_errors.understood('logging in'):
                 self.app.prepare_to_run_command(self)
-            yield
+            try:
+                yield
+            except errors.CloudError as error:
+                if error.hint == http_errors.NO_ROLE and self._has_no_project:
+                    error.hint = _NO_PROJECT
+                raise
+
+    @property
+    def _has_no_project(self) -> bool:
+        access = self.app.client_manager.auth_ref
+        return access is not None and access.project_id is None
 
     def _guarded(self, run: Callable[[], int]) -> int:
         from amiclient import atomic

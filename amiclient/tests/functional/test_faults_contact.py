@@ -4,12 +4,16 @@
 
 from collections.abc import Iterator
 import itertools
+import json
 import socket
 import time
+
+import fixtures
 
 from amiclient import process
 from amiclient.tests.faults import actions as acts
 from amiclient.tests.faults import proxy as faults
+from amiclient.tests.functional import base
 from amiclient.tests.functional import faulty
 
 
@@ -142,6 +146,60 @@ class TestCertificate(ContactCase):
         glance.rule(acts.reset(0.5), **faulty.DATA)
         self.succeed('kernel', *faulty.QUICK)
         self.assertEqual(2, glance.count(**faulty.DATA))
+
+
+class TestLogin(base.TestCase):
+    """Somebody logs in, but not as one has to."""
+
+    def test_each(self) -> None:
+        known = self.cloud.clouds()
+        admin, demo = known['admin'], known['demo']
+        nobody = {
+            key: value
+            for key, value in admin['auth'].items()
+            if not key.startswith('project')
+        }
+        identity = self.embedded.connection().identity
+        token = identity.session.get_token()
+        # It may be one that other tests use as well.
+        fresh = identity.post(
+            '/auth/tokens',
+            json={
+                'auth': {
+                    'identity': {'methods': ['token'], 'token': {'id': token}}
+                }
+            },
+        ).headers['X-Subject-Token']
+        identity.delete('/auth/tokens', headers={'X-Subject-Token': fresh})
+        url = demo['auth']['auth_url']
+        revoked = {'auth_url': url, 'token': fresh, 'project_name': 'demo'}
+        for cloud, words in (
+            (
+                {**admin, 'auth': {**nobody, 'system_scope': 'all'}},
+                'images belong to projects: give one with --os-project-name',
+            ),
+            ({**admin, 'auth': nobody}, 'has no image service, as it is'),
+            ({**demo, 'image_api_version': '1'}, 'remove image_api_version'),
+            (
+                {
+                    **demo,
+                    'auth_type': 'token',
+                    'auth': {**revoked, 'project_domain_id': 'default'},
+                },
+                'the token has expired or was revoked',
+            ),
+        ):
+            path = self.tmp() / 'clouds.yaml'
+            path.write_text(json.dumps({'clouds': {'it': cloud}}))
+            self.useFixture(
+                fixtures.EnvironmentVariable(
+                    'OS_CLIENT_CONFIG_FILE', str(path)
+                )
+            )
+            finished = self.spawn_openstack('ami', 'list', user='it')
+            self.assertEqual((1, ''), (finished.status, finished.stdout))
+            self.assertIn(words, finished.stderr)
+            self.assertEqual(1, finished.stderr.count('\n'))
 
 
 class TestSick(ContactCase):

@@ -145,17 +145,30 @@ class TestRun(base.TestCase):
 
 
 class TestProxy(base.TestCase):
-    def proxy(self, kind):
+    def proxy(self, kind, asked=None, where='http://cloud'):
         image = object.__new__(kind)
         made, _ = make()
         made.app.client_manager = types.SimpleNamespace(
-            sdk_connection=types.SimpleNamespace(image=image)
+            sdk_connection=types.SimpleNamespace(
+                image=image,
+                config=types.SimpleNamespace(get_api_version=lambda _: asked),
+                endpoint_for=lambda _: where,
+            )
         )
         return image, made.proxy
 
     def test_version_2_is_what_is_wanted(self):
         image, proxy = self.proxy(v2_proxy.Proxy)
         self.assertIs(image, proxy())
+        for asked in (1, '1', '1.0'):
+            _, proxy = self.proxy(v2_proxy.Proxy, asked)
+            told = str(self.assertRaises(errors.UsageError, proxy))
+            self.assertIn('remove image_api_version', told)
+
+    def test_no_service(self):
+        _, proxy = self.proxy(v1_proxy.Proxy, where=None)
+        told = str(self.assertRaises(errors.CloudError, proxy))
+        self.assertIn('give one with --os-project-name', told)
 
     def test_version_1_will_not_do(self):
         _, proxy = self.proxy(v1_proxy.Proxy)
