@@ -60,6 +60,8 @@ def execute(
         if isinstance(plan.ami, request.Creation):
             for line in plan.created:
                 LOG.warning('%s', line)
+        for step in plan.steps:
+            _tell(step)
         made = stack.enter_context(
             transaction.Transaction(
                 catalog, keep=plan.settings.keep_failed, marked=plan.marked
@@ -122,6 +124,7 @@ def add_part(
     :param made: removes it again, unless whoever has opened that commits.
     """
     step = plan.step
+    _tell(step)
     if isinstance(step, request.Reuse):
         catalog = client.Catalog(proxy, patience=plan.settings.patience)
         record = reuse.still(catalog, step.kind, step.record)
@@ -187,6 +190,16 @@ def _create(
         records[step.kind] = record
         links[f'{step.kind.noun}_id'] = record.id
     return records
+
+
+def _tell(step: request.Step) -> None:
+    """Tell, with -v, what is there already, and which way the rest goes."""
+    if isinstance(step, request.Reuse):
+        title = steps.title(step.kind, step.record)
+        LOG.info('the %s is in the cloud already: it is reused', title)
+    else:
+        noun, name, way = step.kind.noun, step.new.name, step.way
+        LOG.info('the %s %r is created; its data goes by %s', noun, name, way)
 
 
 def _make(

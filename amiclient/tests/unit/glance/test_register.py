@@ -148,6 +148,18 @@ class TestExecute(TestCase):
         self.assertEqual(2000 + 3 * 2**20, triple.uploaded)
         self.assertEqual((), triple.reused)
 
+    def test_what_is_told_with_v(self):
+        there = request.Reuse(model.Kind.AKI, records.kernel())
+        planned = self.plan(kernel=there)
+        way = dataclasses.replace(planned.ramdisk, way='put')
+        self.execute(dataclasses.replace(planned, ramdisk=way))
+        title = records.kernel().title
+        self.assertIn(
+            f'the kernel {title} is in the cloud already: it is reused\n'
+            "the ramdisk 'initrd' is created; its data goes by put\n",
+            self.log.output,
+        )
+
     def test_the_ami_has_its_links_from_the_start(self):
         triple = self.execute(self.plan())
         kernel, ramdisk, ami = (

@@ -3,6 +3,7 @@
 """Which stores there are, copies from one to others, and their undoing."""
 
 import logging
+import os
 import signal
 from typing import Any
 from unittest import mock
@@ -89,6 +90,26 @@ class TestSet(StoresCase):
         planned = self.set('c', kernel='new', no_ramdisk=True)
         self.assertEqual(['a', 'a', 'a,c', 'b,c'], self.stored())
         self.assertEqual((), planned.warnings)
+
+    def test_interrupted(self) -> None:
+        """While Glance copies: that is waited for, and all is taken back."""
+        copy_on, left = self.glance._copy_on, [memory.AMI]
+
+        def look(image: dict[str, Any]) -> None:
+            if image['id'] in self.glance.copying and image['id'] in left:
+                left.remove(image['id'])
+                os.kill(os.getpid(), signal.SIGINT)
+            copy_on(image)
+
+        self.patch(self.glance, '_copy_on', look)
+        with interrupts.raised():
+            error = self.assertRaises(
+                interrupts.Interrupted, self.set, 'b', 'c'
+            )
+        self.assertEqual(['all changes were undone'], error.__notes__)
+        self.assertEqual(['a'] * 3, self.stored())
+        self.assertEqual({}, self.glance.copying)
+        self.assertIn('waiting until the cloud has written', self.log.output)
 
     def test_what_is_not_there_to_be_copied(self) -> None:
         self.glance.change(memory.RAMDISK, status='deactivated')
