@@ -12,8 +12,6 @@ import re
 import shutil
 import subprocess
 
-from glance import policies
-
 import amiclient
 from amiclient.tests import base
 from amiclient.tests.unit import test_contract
@@ -176,6 +174,10 @@ class TestPages(base.TestCase):
             self.assertRegex(lines[key], rf' {ours} .*by hand: {hand}\b')
 
     def test_policies(self) -> None:
+        try:
+            from glance import policies
+        except ImportError:
+            self.skipTest('there is no Glance')
         rules = {rule.name: rule.check_str for rule in policies.list_rules()}
         table = rows(page('user/policies'))[1:]
         self.assertLess(10, len(table))

@@ -89,6 +89,26 @@ class TestRequirements(base.TestCase):
             if name in pinned:
                 self.assertEqual(version, pinned[name][1], name)
 
+    def test_old_environments_find_the_tests(self) -> None:
+        """Whatever imports a service of the cloud does so in a function."""
+        text = (_ROOT / 'test-requirements.txt').read_text()
+        _, _, services = text.partition('# The embedded cloud')
+        names = {line.partition('>')[0] for line in services.split('\n')[1:]}
+        found = {
+            (path.name, name)
+            for part in ('unit', 'functional')
+            for path in (_PACKAGE / 'tests' / part).rglob('*.py')
+            for node in ast.parse(path.read_text()).body
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for name in (
+                [node.module or '']
+                if isinstance(node, ast.ImportFrom)
+                else [alias.name for alias in node.names]
+            )
+            if name.partition('.')[0] in names or name.startswith('oslo')
+        }
+        self.assertEqual(set(), found)
+
     def test_floors_are_installed(self) -> None:
         if 'AMICLIENT_LOWER' not in os.environ:
             self.skipTest('tox -e lower sets AMICLIENT_LOWER')
