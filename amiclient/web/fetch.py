@@ -114,7 +114,7 @@ class Remote:
         """
         for url in (self.url, self.checksum_url, self.signature_url):
             if url is not None:
-                _check_url(self.absolute(url), insecure=self.insecure)
+                self._check_url(url)
         if self.digest and self.checksum_url:
             raise errors.UsageError(
                 'the hash is given twice',
@@ -142,6 +142,29 @@ class Remote:
                 'that is signed',
             )
 
+    def _check_url(self, url: str) -> None:
+        try:
+            parts = urllib.parse.urlsplit(self.absolute(url))
+            host, _ = parts.hostname, parts.port
+            url.encode()
+        except ValueError as error:
+            raise errors.UsageError(
+                f'{url} is not a URL: {error}', hint='check it'
+            ) from error
+        if parts.scheme == 'http' and not self.insecure:
+            raise errors.UsageError(
+                'anybody on the way can change what comes by http',
+                subject=shown(self.absolute(url)),
+                hint='use https; or, if you trust the network, '
+                '--insecure-source',
+            )
+        if parts.scheme not in ('http', 'https') or not host:
+            raise errors.UsageError(
+                'this is not the https URL of a file',
+                subject=shown(self.absolute(url)),
+                hint='correct it, or download the file and give its name',
+            )
+
     def absolute(self, url: str) -> str:
         """Complete a URL that is relative to that of the file."""
         return urllib.parse.urljoin(self.url, url)
@@ -155,26 +178,6 @@ def shown(url: str) -> str:
         return url
     host = parts.netloc.rpartition('@')[2]
     return f'{parts.scheme}://{host}{parts.path}'
-
-
-def _check_url(url: str, *, insecure: bool) -> None:
-    try:
-        parts = urllib.parse.urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise errors.UsageError(f'{url} is not a URL: {error}') from error
-    if parts.scheme == 'http' and not insecure:
-        raise errors.UsageError(
-            'anybody on the way can change what comes by http',
-            subject=shown(url),
-            hint='use https; or, if you trust the network, --insecure-source',
-        )
-    if parts.scheme not in ('http', 'https') or not host:
-        raise errors.UsageError(
-            'only https can be downloaded',
-            subject=shown(url),
-            hint='download it first, and name the file',
-        )
 
 
 @contextlib.contextmanager

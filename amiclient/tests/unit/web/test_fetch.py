@@ -209,6 +209,19 @@ class TestFetch(WebTest):
             'b redirects to http://127.0.0.1:1/web, which is not https', told
         )
 
+    def test_urls_that_are_none(self) -> None:
+        for url, why in (
+            ('https://[::1/x', 'is not a URL: '),
+            ('https://127.0.0.1:99999/x', 'is not a URL: '),
+            ('https://127.0.0.1:1/\udcff', 'is not a URL: '),
+            ('https:///x', 'not the https URL of a file; '),
+            ('ftp://127.0.0.1/x', 'not the https URL of a file; '),
+        ):
+            told = self.refuse(errors.UsageError, url=url)
+            self.assertIn(why, told)
+        told = self.refuse(errors.UsageError, checksum_url='https://[::1/x')
+        self.assertIn('https://[::1/x is not a URL: ', told)
+
     def test_no_hash(self) -> None:
         told = self.refuse(errors.UsageError, insecure=False)
         self.assertIn('--insecure-source', told)
