@@ -6,8 +6,21 @@ import contextlib
 from typing import Protocol
 
 
-class Task(Protocol):
-    """One piece of work that is under way."""
+class Progress(Protocol):
+    """Whoever watches. Tasks may run, and report, in several threads."""
+
+    def task(
+        self, description: str, total: int | None = None
+    ) -> 'contextlib.AbstractContextManager[Task]':
+        """Begin a piece of work.
+
+        :param description: what it is, such as ``Sending kernel``.
+        :param total: bytes to do; None if that is not known.
+        """
+
+
+class Task(Progress, Protocol):
+    """One piece of work that is under way; its own tasks are steps of it."""
 
     def advance(self, amount: int) -> None:
         """Say that this many more bytes are done."""
@@ -18,29 +31,8 @@ class Task(Protocol):
     def restart(self) -> None:
         """Say that the work starts again from nothing."""
 
-
-class Progress(Protocol):
-    """Whoever watches. Tasks may run, and report, in several threads."""
-
-    def task(
-        self, description: str, total: int | None = None
-    ) -> contextlib.AbstractContextManager[Task]:
-        """Begin a piece of work.
-
-        :param description: what it is, such as ``Sending kernel``.
-        :param total: bytes to do; None if that is not known.
-        """
-
-
-class _Silent:
-    def advance(self, amount: int) -> None:
-        pass
-
-    def expect(self, total: int) -> None:
-        pass
-
-    def restart(self) -> None:
-        pass
+    def tell(self, result: str) -> None:
+        """Say what the work has achieved, such as ``10.0 GiB -> 557 MiB``."""
 
 
 class Quiet:
@@ -50,6 +42,20 @@ class Quiet:
         self, description: str, total: int | None = None
     ) -> contextlib.AbstractContextManager[Task]:
         return contextlib.nullcontext(_Silent())
+
+
+class _Silent(Quiet):
+    def advance(self, amount: int) -> None:
+        pass
+
+    def expect(self, total: int) -> None:
+        pass
+
+    def restart(self) -> None:
+        pass
+
+    def tell(self, result: str) -> None:
+        pass
 
 
 #: For whoever is not told who watches.

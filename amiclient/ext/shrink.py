@@ -39,6 +39,7 @@ from amiclient.progress import Progress
 from amiclient.progress import QUIET
 from amiclient import scratch
 from amiclient import sparse
+from amiclient import units
 
 __all__ = (
     'ShrinkPlan',
@@ -189,9 +190,9 @@ def _on_copy(
     ):
         target = aim(request, source.layout)
 
-        def fresh() -> pathlib.Path:
+        def fresh(phase: Progress) -> pathlib.Path:
             output.empty()
-            source.copy_to(output.path, progress)
+            source.copy_to(output.path, phase)
             return output.path
 
         def metadata() -> pathlib.Path:
@@ -202,18 +203,20 @@ def _on_copy(
             tools.copy_metadata(source.path, directory / _METADATA)
             return directory / _METADATA
 
-        try:
-            track = _search(target, fresh, metadata, tools, progress)
-        except errors.CancelledError:
-            raise
-        except errors.AmiError:
-            scratch.refuse_full(planned.directory, planned.output.parent)
-            # A source that is not in order, or not what it was, explains any
-            # failure.
+        with progress.task('Shrinking') as phase:
+            try:
+                track = _search(target, fresh, metadata, tools, phase)
+            except errors.CancelledError:
+                raise
+            except errors.AmiError:
+                scratch.refuse_full(planned.directory, planned.output.parent)
+                # A source that is not in order, or not what it was, explains
+                # any failure.
+                source.wait()
+                planned.image.refuse_changed()
+                raise
             source.wait()
-            planned.image.refuse_changed()
-            raise
-        source.wait()
+            phase.tell(_achieved(planned, track))
         with progress.task('Verifying'):
             _finish(source.layout, track)
         planned.image.refuse_changed()
@@ -254,8 +257,10 @@ def _in_place(
         if not planned.image.is_device:
             _reserve(path, recorder.written)
         with contextlib.nullcontext() if request.own else _half_done(path):
-            with progress.task('Shrinking'):
-                track = search.replay(path, trial.steps, tools)
+            with progress.task('Shrinking') as phase:
+                with phase.task('Resizing'):
+                    track = search.replay(path, trial.steps, tools)
+                phase.tell(_achieved(planned, track))
             with (
                 progress.task('Verifying'),
                 Layout.opened(directory / _METADATA) as before,
@@ -267,6 +272,19 @@ def _in_place(
             if request.durable:
                 atomic.sync(path)
     return result
+
+
+def _achieved(planned: ShrinkPlan, track: Track) -> str:
+    size = track.superblock.block_count * planned.block_size
+    before = planned.size_before
+    words = f'{units.format_size(before)} -> {units.format_size(size)}'
+    if size <= before:
+        return words
+    words += f' ({units.format_size(size - before)} larger'
+    headroom = planned.request.options.headroom
+    return words + (
+        f', with {headroom} of headroom)' if any(headroom) else ')'
+    )
 
 
 @contextlib.contextmanager
@@ -301,46 +319,47 @@ def _try_out(
         return directory / name
 
     return _search(
-        target, lambda: copy('trial'), lambda: copy('another'), tools, QUIET
+        target, lambda _: copy('trial'), lambda: copy('another'), tools, QUIET
     )
 
 
 def _search(
     target: Target,
-    fresh: Callable[[], pathlib.Path],
+    fresh: Callable[[Progress], pathlib.Path],
     metadata: Callable[[], pathlib.Path],
     tools: Toolbox,
-    progress: Progress,
+    phase: Progress,
 ) -> Track:
     """Search for the smallest size.
 
     :param fresh: makes a copy, which the search takes place in.
     :param metadata: makes another that need not have the files' content.
+    :param phase: what the copies are steps of.
     """
-    track = _descend(target, fresh, tools, progress)
+    track = _descend(target, fresh, tools, phase)
     if target.goal.headroom or not track.may_be_beaten(target.bound):
         return track
-    with progress.task('Comparing with resize2fs -M'):
+    with phase.task('Comparing with resize2fs -M'):
         steps = search.by_hand(metadata(), target.goal, tools)
     if not steps or steps[-1].blocks >= track.superblock.block_count:
         return track
-    path = fresh()
-    with progress.task('Shrinking'):
+    path = fresh(phase)
+    with phase.task('Resizing'):
         return search.replay(path, steps, tools)
 
 
 def _descend(
     target: Target,
-    fresh: Callable[[], pathlib.Path],
+    fresh: Callable[[Progress], pathlib.Path],
     tools: Toolbox,
-    progress: Progress,
+    phase: Progress,
 ) -> Track:
     goal = target.goal
     cause: errors.AmiError | None = None
     roomy = dataclasses.replace(goal, slack=_ROOMY * goal.slack, cut=False)
     for attempt in (goal, roomy):
-        path = fresh()
-        with progress.task('Shrinking'):
+        path = fresh(phase)
+        with phase.task('Resizing'):
             try:
                 return search.search(path, attempt, tools, target.layout)
             except search.SpoiledError as error:
@@ -348,8 +367,8 @@ def _descend(
                     cause = error
                     continue
                 steps = error.steps
-        path = fresh()
-        with progress.task('Shrinking'):
+        path = fresh(phase)
+        with phase.task('Resizing'):
             return search.replay(path, steps, tools)
     what = 'leave that much free in' if goal.headroom else 'shrink'
     raise errors.UnsupportedError(

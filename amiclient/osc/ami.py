@@ -105,6 +105,7 @@ class UploadAmi(command.ShowOne):
             'the size is not known before, as for a disk image or a '
             'compressed source',
         )
+        command.add_human_readable(parser)
         options.add(parser, work | options.NETWORK)
         options.add(parser, options.DRY_RUN | options.PROGRESS)
 
@@ -135,7 +136,7 @@ class UploadAmi(command.ShowOne):
                 self.warn((*then.warnings, *then.notes))
                 rows = replace.rows(asked, then)
                 return columns.with_copies(
-                    columns.planned(planned.steps, rows),
+                    columns.planned(planned.steps, rows, planned.size_before),
                     copy.planned(targets, lost),
                 )
             triple = register.execute(planned, here.proxy, progress=watch)
@@ -158,7 +159,12 @@ class UploadAmi(command.ShowOne):
             self.log.error('%s', error)  # noqa: TRY400
             self.failed = True
         return columns.with_copies(
-            columns.uploaded(triple.ami, triple.uploaded, triple.reused),
+            columns.uploaded(
+                triple.ami,
+                triple.uploaded,
+                triple.reused,
+                planned.size_before,
+            ),
             copied,
         )
 
@@ -400,7 +406,11 @@ class ListAmi(command.Lister):
     would need one more request for each image. Images that should link to a
     kernel, but do not, are listed as well. With --region and --cloud,
     there is a column for each of them: "same", "missing", or what differs.
+    Tables have the names of kernels and ramdisks, other formats their IDs. On
+    a terminal that is too narrow for it, there is no column ID without --long.
     """
+
+    spare_column = 'ID'
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         options.add(
@@ -417,6 +427,7 @@ class ListAmi(command.Lister):
             },
         )
         clouds.add(parser, '', 'Show whether the same AMI is in')
+        command.add_human_readable(parser)
         filters.add(parser)
         options.add(parser, options.NETWORK)
 
@@ -427,6 +438,7 @@ class ListAmi(command.Lister):
 
         cloud = self.catalog(parsed_args)
         long, check = parsed_args.long, parsed_args.check
+        is_table = parsed_args.formatter == 'table'
         family = parsed_args.family
         given = {n: getattr(parsed_args, n) for n in ('sort', 'marker')}
         options.refuse(
@@ -442,7 +454,8 @@ class ListAmi(command.Lister):
             limit=parsed_args.limit,
             marker=filters.marker(parsed_args, cloud),
             # Kernels and ramdisks are compared, too.
-            resolve=long or check or bool(others),
+            # Tables have their names.
+            resolve=long or check or bool(others) or is_table,
             broken=check,
         )
         checked = rules.reports(cloud, found, check=check)
@@ -465,12 +478,26 @@ class ShowAmi(command.ShowOne):
     """Show one AMI with its kernel and its ramdisk, and the health of each.
 
     A kernel or ramdisk with the status "missing" was deleted, or is not
-    visible to this project. No server boots from such an AMI.
+    visible to this project. No server boots from such an AMI. A table has
+    what matters most; name other columns with -c, or use another format, such
+    as -f json.
     """
+
+    spare = frozenset({
+        'container_format', 'updated_at', 'hash_algo', 'hash_value',
+        'kernel_id', 'kernel_name', 'kernel_status', 'kernel_size',
+        'ramdisk_id', 'ramdisk_name', 'ramdisk_status', 'ramdisk_size',
+        'properties',
+    })  # fmt: skip
+    spare_if_unset = frozenset({
+        'protected', 'hidden', 'architecture', 'os_distro', 'os_version',
+        'min_ram', 'tags', 'stores', 'findings',
+    })  # fmt: skip
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         options.add(parser, options.image('Image to show'))
-        options.add(parser, options.HUMAN_READABLE | options.NETWORK)
+        command.add_human_readable(parser)
+        options.add(parser, options.NETWORK)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         from amiclient.glance import links
@@ -479,8 +506,42 @@ class ShowAmi(command.ShowOne):
 
         cloud = self.catalog(parsed_args)
         report = rules.report(cloud, links.show(cloud, parsed_args.ami))
-        shown = columns.ami(human_readable=parsed_args.human_readable)
-        return columns.one(shown, report)
+        return columns.one(columns.AMI, report)
+
+
+#: How an AMI is saved.
+_LAYOUTS = ('directory', 'uec')
+
+
+class _FormatOrLayout(argparse.Action):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: typing.Any,
+        option_string: str | None = None,
+    ) -> None:
+        dest = 'layout' if values in _LAYOUTS else self.dest
+        setattr(namespace, dest, values)
+
+
+def _add_old_layout(group: argparse._ArgumentGroup) -> None:
+    """Let ``--format`` say the layout, as it did once, and not in the help.
+
+    :param group: cliff's options of formatters.
+    """
+    old = group._option_string_actions['--format']
+    choices = tuple(old.choices or ())
+    group.conflict_handler = 'resolve'
+    group.add_argument(
+        *old.option_strings,
+        action=_FormatOrLayout,
+        dest=old.dest,
+        choices=(*choices, *_LAYOUTS),
+        metavar=f'{{{",".join(choices)}}}',
+        default=old.default,
+        help=old.help,
+    )
 
 
 class SaveAmi(command.ShowOne):
@@ -514,18 +575,15 @@ class SaveAmi(command.ShowOne):
             dest='verify_signature',
             action='store_false',
         )
-        # cliff has --format as another name of -f, which is left as it is.
-        group = parser.add_argument_group(
-            title='saved files', conflict_handler='resolve'
-        )
-        group.add_argument(
-            '--format',
-            dest='save_format',
-            choices=('directory', 'uec'),
+        parser.add_argument(
+            '--layout',
+            choices=_LAYOUTS,
             default='directory',
             help='Save as files in a directory, or as one UEC archive '
-            '(default: directory). For the format of the output, use -f',
+            '(default: directory)',
         )
+        _add_old_layout(self._formatter_group)
+        command.add_human_readable(parser)
         options.add(parser, options.PROGRESS | options.NETWORK)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
@@ -535,7 +593,6 @@ class SaveAmi(command.ShowOne):
         wanted = options.fill(
             save.SaveRequest,
             parsed_args,
-            format=parsed_args.save_format,
             patience=options.patience(parsed_args),
         )
         proxy, watch = self.proxy(), self.watch(parsed_args)

@@ -68,6 +68,7 @@ class BootImage(command.ShowOne):
         # As it was called before; elsewhere, that is the network's.
         old = {'--timeout <seconds>': argparse.SUPPRESS}
         options.add(parser, old, dest='wait')
+        command.add_human_readable(parser)
         disk = options.work_directory('the temporary disk')
         options.add(parser, disk | options.PROGRESS)
 

@@ -2,7 +2,8 @@
 
 """What commands print: a table for each noun, of headers and attributes.
 
-Values are raw: bytes are integers and absent ones None, whatever the format.
+Values are raw: bytes are integers and absent ones None. The cells below say
+what people are shown instead, and :mod:`amiclient.osc.tables`, when.
 """
 
 from __future__ import annotations
@@ -44,12 +45,13 @@ Table = Mapping[str, str | tuple[str, Callable[[Any], Any]]]
 
 def one(table: Table, record: Any) -> command.Result:
     """Make the result of a command that shows one record."""
-    return tuple(table), tuple(_cells(table, record))
+    return tuple(table), tuple(_cells(table, record, Size))
 
 
 def many(table: Table, records: Iterable[Any]) -> command.Result:
     """Make the result of a command that lists records."""
-    return tuple(table), (tuple(_cells(table, each)) for each in records)
+    cells = (tuple(_cells(table, each, Size)) for each in records)
+    return tuple(table), cells
 
 
 def rows(table: Table, records: Iterable[Any] | None) -> list[dict[str, Any]]:
@@ -60,10 +62,25 @@ def rows(table: Table, records: Iterable[Any] | None) -> list[dict[str, Any]]:
     ]
 
 
-def _cells(table: Table, record: Any) -> Iterator[Any]:
-    for column in table.values():
+#: The columns that are bytes.
+_BYTES = frozenset({
+    'Size', 'disk', 'downloaded', 'in_use', 'kernel_size', 'lower_bound',
+    'minimum_size', 'ramdisk_size', 'root_size', 'root_size_before', 'saved',
+    'sent', 'size', 'size_before', 'uploaded',
+})  # fmt: skip
+
+
+def _cells(
+    table: Table, record: Any, size: Callable[[Any], Any] | None = None
+) -> Iterator[Any]:
+    """Make the cells of a record.
+
+    :param size: makes those that are bytes.
+    """
+    for name, column in table.items():
         path, cell = (column, _raw) if isinstance(column, str) else column
-        yield cell(_value(record, path))
+        value = cell(_value(record, path))
+        yield size(value) if size and name in _BYTES else value
 
 
 def _value(record: Any, path: str) -> Any:
@@ -90,17 +107,37 @@ def _named(*names: str, of: str = '') -> dict[str, str]:
     return {name: f'{of}{name}' for name in names}
 
 
-class HumanSize(_Column[int | None]):
-    """Bytes that are written for people in tables, and raw elsewhere."""
+class Sized(_Column[Any]):
+    """A cell with bytes in it, or with lines of which some are for few.
+
+    :cvar human: whether bytes are written with units.
+    :cvar brief: whether it is for somebody who did not ask for all.
+    """
+
+    human = False
+    brief = False
+
+    def written(self, size: int) -> str:
+        """Write a number of bytes."""
+        if not self.human:
+            return f'{size} bytes'
+        return f'{"-" * (size < 0)}{units.format_size(abs(size))}'
+
+
+class Size(Sized):
+    """Bytes."""
 
     def human_readable(self) -> str:
-        return str(self._value and units.format_size(self._value))
+        size = self._value
+        return str(None) if size is None else self.written(size)
 
 
-class _Lines(_Column[list[dict[str, Any]]]):
+class _Lines(Sized):
     """Records within a column: in tables a line for each."""
 
-    line: Callable[[dict[str, Any]], str]
+    def line(self, row: dict[str, Any]) -> str:
+        """Write one of them."""
+        raise NotImplementedError
 
     def human_readable(self) -> str:
         return '\n'.join(map(self.line, self._value))
@@ -110,8 +147,20 @@ class _Lines(_Column[list[dict[str, Any]]]):
         return lambda records: cls(rows(table, records))
 
 
+class Linked(_Column[Any]):
+    """The id of a kernel or a ramdisk, in tables its name instead."""
+
+    def human_readable(self) -> str:
+        id, name = self._value
+        return str(name or id)
+
+    def machine_readable(self) -> Any:
+        return self._value[0]
+
+
 class Findings(_Lines):
-    line = staticmethod('{severity}: {rule}: {message}'.format_map)
+    def line(self, row: dict[str, Any]) -> str:
+        return '{severity}: {rule}: {message}'.format_map(row)
 
 
 class Health(Findings):
@@ -126,11 +175,15 @@ class Health(Findings):
 
 
 class Users(_Lines):
-    line = staticmethod('{name} ({id})'.format_map)
+    def line(self, row: dict[str, Any]) -> str:
+        return '{name} ({id})'.format_map(row)
 
 
 class Partitions(_Lines):
-    line = staticmethod('{number}: {size}, {content}'.format_map)
+    def line(self, row: dict[str, Any]) -> str:
+        return (
+            f'{row["number"]}: {self.written(row["size"])}, {row["content"]}'
+        )
 
 
 class Kernels(_Lines):
@@ -142,55 +195,45 @@ class Kernels(_Lines):
         'tarball': ' (of the tarball)',
     }
 
-    @staticmethod
-    def line(row: dict[str, Any]) -> str:
+    def line(self, row: dict[str, Any]) -> str:
+        if self.brief:
+            return f'{row["version"]}{self._BESIDE.get(row["source"], "")}'
         return (
             f'{row["version"]}: {row["kernel"]}, '
             f'{row["ramdisk"] or "no ramdisk"}'
-            f'{Kernels._BESIDE.get(row["source"], "")}'
+            f'{self._BESIDE.get(row["source"], "")}'
         )
 
 
 class Steps(_Lines):
     """What an upload would do, for each image."""
 
-    @staticmethod
-    def line(row: dict[str, Any]) -> str:
+    def line(self, row: dict[str, Any]) -> str:
         words = [f'id {row["id"]}'] if row['id'] else []
         words += [f'by {row["way"]}'] if row['way'] else []
         for key, what in (('stores', 'stores'), ('copies', 'copied to')):
             words += [f'{what} {" and ".join(row[key])}'] if row[key] else []
         begin = '{action} {role} {name}: {disk_format}/{container_format}'
-        return ', '.join(
-            (begin.format_map(row), f'{row["size"]} bytes', *words)
-        )
+        size = '' if row['size'] is None else self.written(row['size'])
+        return ', '.join(filter(None, (begin.format_map(row), size, *words)))
 
 
-class Part(_Column[dict[str, Any] | None]):
+class Part(Sized):
     """A kernel or ramdisk: a line, or a record."""
-
-    #: How to write a size.
-    size: Callable[[int], str] = staticmethod('{} bytes'.format)
 
     def human_readable(self) -> str:
         part = self._value
         if part is None:
             return str(None)
         words = [part['status']]
-        if part['disk_format']:
+        if part['disk_format'] and not self.brief:
             words.append(f'{part["disk_format"]}/{part["container_format"]}')
         if part['size'] is not None:
-            words.append(self.size(part['size']))
+            words.append(self.written(part['size']))
         if part['visibility']:
             words.append(part['visibility'])
         health = Health(part['findings']).human_readable()
         return f'{part["name"] or part["id"]} ({", ".join(words)}): {health}'
-
-
-class HumanPart(Part):
-    """The same, with a size for people."""
-
-    size = staticmethod(units.format_size)
 
 
 FINDING = _named('severity', 'rule', 'message', 'remedy')
@@ -335,8 +378,8 @@ def amis(
         'Name': 'ami.image.name',
         **(of_versions if family else {}),
         'Status': 'ami.image.status',
-        'Kernel': 'ami.image.kernel_id',
-        'Ramdisk': 'ami.image.ramdisk_id',
+        'Kernel': 'ami.image.kernel_id' if long else _linked_by('kernel'),
+        'Ramdisk': 'ami.image.ramdisk_id' if long else _linked_by('ramdisk'),
     }
     if long:
         found |= {
@@ -355,6 +398,14 @@ def amis(
     return found
 
 
+def _linked_by(noun: str) -> tuple[str, Callable[[Any], Any]]:
+    def cell(ami: Any) -> Linked:
+        part = getattr(ami, noun)
+        return Linked((getattr(ami.image, f'{noun}_id'), part and part.name))
+
+    return 'ami', cell
+
+
 def _judged_by(other: elsewhere.Elsewhere) -> Callable[[Any], str]:
     return lambda ami: str(other.judge(ami))
 
@@ -365,43 +416,44 @@ _IMAGE = ('id', 'name', 'status', 'disk_format', 'container_format')
 _ACCESS = ('visibility', 'protected', 'hidden', 'owner')
 
 
-def part(*, human_readable: bool) -> Table:
-    """Choose the columns of one kernel or ramdisk."""
+_HASH = ('hash_algo', 'hash_value')
+
+PART: Table = {
+    **_named(*_IMAGE, 'size', *_ACCESS, of='image.'),
+    'architecture': 'image.properties.architecture',
+    **_named(*_HASH, 'created_at', 'tags', of='image.'),
+    'stores': 'image.stores',
+    'used_by': ('users', Users.of(_USER)),
+}
+
+
+def _part(noun: str) -> dict[str, str]:
     return {
-        **_named(*_IMAGE, of='image.'),
-        'size': ('image.size', HumanSize if human_readable else _raw),
-        **_named(*_ACCESS, of='image.'),
-        'architecture': 'image.properties.architecture',
-        **_named('hash_algo', 'hash_value', 'created_at', 'tags', of='image.'),
-        'stores': 'image.stores',
-        'used_by': ('users', Users.of(_USER)),
+        f'{noun}_id': f'ami.image.{noun}_id',
+        f'{noun}_name': f'ami.{noun}.name',
+        f'{noun}_status': f'ami.{noun}_status',
+        f'{noun}_size': f'ami.{noun}.size',
     }
 
 
-def ami(*, human_readable: bool) -> Table:
-    """Choose the columns of one AMI."""
-    size = HumanSize if human_readable else _raw
-    cell = HumanPart if human_readable else Part
-    return {
-        **_named(*_IMAGE, of='ami.image.'),
-        'size': ('ami.image.size', size),
-        **_named(*_ACCESS, of='ami.image.'),
-        'architecture': 'ami.image.properties.architecture',
-        **_named('min_disk', 'min_ram', of='ami.image.'),
-        'kernel_id': 'ami.image.kernel_id',
-        'kernel_name': 'ami.kernel.name',
-        'kernel_status': 'ami.kernel_status',
-        'kernel_size': ('ami.kernel.size', size),
-        'ramdisk_id': 'ami.image.ramdisk_id',
-        'ramdisk_name': 'ami.ramdisk.name',
-        'ramdisk_status': 'ami.ramdisk_status',
-        'ramdisk_size': ('ami.ramdisk.size', size),
-        'tags': 'ami.image.tags',
-        'stores': 'ami.image.stores',
-        'kernel': ('', lambda report: cell(linked(report, 'kernel'))),
-        'ramdisk': ('', lambda report: cell(linked(report, 'ramdisk'))),
-        'findings': ('found', Findings.of(FINDING)),
-    }
+def _custom(properties: Mapping[str, Any]) -> Any:
+    return format_columns.DictColumn(dict(properties))
+
+
+AMI: Table = {
+    **_named(*_IMAGE, 'size', *_ACCESS, of='ami.image.'),
+    **_named('architecture', 'os_distro', 'os_version',
+             of='ami.image.properties.'),
+    **_named('min_disk', 'min_ram', 'created_at', 'updated_at', *_HASH,
+             of='ami.image.'),
+    **_part('kernel'),
+    **_part('ramdisk'),
+    **_named('tags', 'stores', of='ami.image.'),
+    'properties': ('ami.image.properties', _custom),
+    'kernel': ('', lambda report: Part(linked(report, 'kernel'))),
+    'ramdisk': ('', lambda report: Part(linked(report, 'ramdisk'))),
+    'findings': ('found', Findings.of(FINDING)),
+}  # fmt: skip
 
 
 def linked(report: Any, noun: str) -> dict[str, Any] | None:
@@ -427,7 +479,7 @@ def linked(report: Any, noun: str) -> dict[str, Any] | None:
 
 #: Of an image, and of what else is given.
 UPLOAD = (*_IMAGE, 'size', 'sha512', 'kernel_id', 'ramdisk_id', 'uploaded',
-          'reused')  # fmt: skip
+          'reused', 'size_before')  # fmt: skip
 
 STEP: Table = {
     'role': 'kind.noun',
@@ -461,8 +513,7 @@ def copied(
 class CopyLines(_Lines):
     """What became of each target of a copy."""
 
-    @staticmethod
-    def line(row: dict[str, Any]) -> str:
+    def line(self, row: dict[str, Any]) -> str:
         return ' '.join(
             filter(None, (row['target'], row['status'], row['id']))
         )
@@ -480,26 +531,37 @@ def with_copies(
 
 
 def uploaded(
-    record: model.ImageRecord, sent: int, reused: tuple[str, ...]
+    record: model.ImageRecord,
+    sent: int,
+    reused: tuple[str, ...],
+    size_before: int | None = None,
 ) -> command.Result:
     """Make the result of an upload.
 
     :param record: the image whose id is the result.
     :param sent: bytes, of all images.
     :param reused: ids.
+    :param size_before: of a filesystem that was shrunk.
     """
     return _upload(
-        record, sha512=record.hash_value, uploaded=sent, reused=reused
+        record,
+        sha512=record.hash_value,
+        uploaded=sent,
+        reused=reused,
+        size_before=size_before,
     )
 
 
 def planned(
-    steps: Sequence[request.Step], replaced: Sequence[replace.Row] = ()
+    steps: Sequence[request.Step],
+    replaced: Sequence[replace.Row] = (),
+    size_before: int | None = None,
 ) -> command.Result:
     """Make the result of an upload that was only planned.
 
     :param steps: what would be done; the last one's image is the result.
     :param replaced: what would be done to older images.
+    :param size_before: of a filesystem that would be shrunk.
     """
     ids = {s.kind.noun: s.image.id for s in steps if s.action == 'reuse'}
     last = steps[-1]
@@ -513,12 +575,11 @@ def planned(
         ramdisk_id=links.get('ramdisk'),
         uploaded=sum(s.size or 0 for s in steps if s.action == 'create'),
         reused=tuple(ids.values()),
+        size_before=size_before,
     )
     return (*headers, 'plan'), (*cells, Steps(rows(STEP, (*steps, *replaced))))
 
 
 def _upload(image: Any, **given: Any) -> command.Result:
-    return UPLOAD, tuple(
-        _raw(given[name] if name in given else getattr(image, name))
-        for name in UPLOAD
-    )
+    values = {name: getattr(image, name, None) for name in UPLOAD} | given
+    return one({name: name for name in UPLOAD}, values)

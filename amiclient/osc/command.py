@@ -316,7 +316,12 @@ class _Base(command.Command):
         self.auth_required = True
         given = getattr(parsed_args, 'timeout', None)
         with _limited(self.app, given):
-            with _quiet(), http_errors.understood('logging in'):
+            with (
+                _quiet(),
+                http_errors.understood('logging in'),
+                # It may be what takes longest, before all else.
+                self.watch(parsed_args).task('Authenticating'),
+            ):
                 self.app.prepare_to_run_command(self)
             try:
                 yield
@@ -435,14 +440,15 @@ class _Base(command.Command):
         return found
 
     def watch(self, parsed_args: argparse.Namespace) -> progress.Progress:
-        """Choose who watches: bars on a terminal, unless ``-q`` is given."""
-        from amiclient.osc import output
+        """Choose who watches, as the options and the environment say."""
+        from amiclient.osc import watchers
 
-        return output.watcher(
+        # A command that takes no time has no such options.
+        refused = getattr(parsed_args, 'no_progress', True)
+        return watchers.choose(
             self.app.stderr,
-            # A command that takes no time has no such option.
-            wanted=not getattr(parsed_args, 'no_progress', True)
-            and self.app.options.verbose_level > 0,
+            'none' if refused else parsed_args.progress,
+            quiet=self.app.options.verbose_level < 1,
         )
 
     def warn(self, lines: Iterable[str]) -> None:
@@ -465,7 +471,29 @@ class Action(_Base):
                 self.app.stdout.write(f'{errors.safe(line)}\n')
 
 
+def add_human_readable(parser: options.Container) -> None:
+    """Add ``--human-readable`` and its opposite."""
+    human = (
+        'Print sizes in tables with units, for example 664.1 MiB (default: '
+        '$AMICLIENT_HUMAN_READABLE, 1 or 0, or else if stdout is a terminal)'
+    )
+    raw = 'Print sizes in bytes, as in all other formats'
+    options.add_pair(
+        parser,
+        {'--human-readable': human},
+        {'--no-human-readable': raw},
+        'human_readable',
+    )
+
+
 class _Printing(_Base):
+    """Makes tables for people, and leaves the rest to scripts as it is."""
+
+    #: The column that a list leaves out if it does not fit the terminal.
+    spare_column: typing.ClassVar[str | None] = None
+
+    formatter: typing.Any
+
     def produce_output(
         self,
         parsed_args: argparse.Namespace,
@@ -473,20 +501,56 @@ class _Printing(_Base):
         data: Iterable[typing.Any],
     ) -> int:
         from amiclient.osc import output
+        from amiclient.osc import tables
 
+        stdout, formatter = self.app.stdout, parsed_args.formatter
         # Errors of what makes them are not ones of printing.
         data = [self._names.get(str(value), value) for value in data]
-        if output.must_be_safe(parsed_args.formatter, self.app.stdout):
+        if output.must_be_safe(formatter, stdout):
             data = [output.safe(value) for value in data]
-        formatter: typing.Any = super()
-        with output.printing(self.app.stdout):
-            return int(
-                formatter.produce_output(parsed_args, column_names, data)
-            )
+        human = tables.is_human(parsed_args, stdout)
+        data = list(map(tables.cell(parsed_args, human=human), data))
+        brief = tables.is_brief(parsed_args)
+        if brief:
+            column_names, data = self.shorten(column_names, data)
+        if tables.must_fit(parsed_args, stdout):
+            spare = self.spare_column if brief else None
+            self.formatter = tables.Fitting(self.formatter, spare)
+        cliffs: typing.Any = super()
+        with output.printing(stdout):
+            return int(cliffs.produce_output(parsed_args, column_names, data))
+
+    def shorten(
+        self, names: Sequence[str], data: list[typing.Any]
+    ) -> tuple[Sequence[str], list[typing.Any]]:
+        """Leave out what somebody does not need who did not ask for all."""
+        return names, data
 
 
 class ShowOne(_Printing, command.ShowOne):
-    """A command whose result is one record."""
+    """A command whose result is one record.
+
+    :cvar spare: rows that tables leave out unless they are asked for: what
+        other rows say, and what is long.
+    :cvar spare_if_unset: those that they leave out if they are empty.
+    """
+
+    spare: typing.ClassVar[frozenset[str]] = frozenset()
+    spare_if_unset: typing.ClassVar[frozenset[str]] = frozenset()
+
+    def shorten(
+        self, names: Sequence[str], data: list[typing.Any]
+    ) -> tuple[Sequence[str], list[typing.Any]]:
+        kept = [
+            (name, value)
+            for name, value in zip(names, data, strict=True)
+            if name not in self.spare
+            and (
+                name not in self.spare_if_unset
+                or getattr(value, '_value', value)
+            )
+        ]
+        return [name for name, _ in kept], [value for _, value in kept]
 
 
 class Lister(_Printing, command.Lister):

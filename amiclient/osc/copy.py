@@ -37,6 +37,7 @@ class CopyAmi(command.Lister):
             'be in use there (default: random)'
         )
         options.add(parser, {'--same-id': same_id} | options.KEEP_HARDWARE)
+        command.add_human_readable(parser)
         options.add(parser, options.DRY_RUN | options.PROGRESS)
         options.add(parser, options.NETWORK)
 

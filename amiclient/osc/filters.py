@@ -40,6 +40,14 @@ def add(parser: argparse.ArgumentParser, *, links: bool = True) -> None:
     options.add_tag(parser, 'List only images with this tag')
     options.add_visibility(parser, chosen=True)
     options.add_project(parser)
+    status = 'List only images with this status, for example active'
+    options.add(parser, {'--status <status>': status})
+    parser.add_argument(
+        '--member-status',
+        choices=('accepted', 'pending', 'rejected', 'all'),
+        help='Of the images that other projects share with yours, list only '
+        'those with this status (default: accepted; all with --all)',
+    )
     options.add(
         parser,
         {
@@ -73,11 +81,15 @@ def query(
             'this name for another parameter',
             hint='remove it',
         )
+    # As `openstack image list --all` does not: see client.ALL.
+    all_members = 'all' if parsed_args.visibility == 'all' else None
     chosen = {
         'name': parsed_args.name and model.literal(parsed_args.name),
         'kernel_id': _link(parsed_args.kernel, model.Kind.AKI, catalog),
         'ramdisk_id': _link(parsed_args.ramdisk, model.Kind.ARI, catalog),
+        'status': parsed_args.status,
         'visibility': parsed_args.visibility,
+        'member_status': parsed_args.member_status or all_members,
         'owner': project_id,
         'sort': parsed_args.sort or 'name:asc',
     }

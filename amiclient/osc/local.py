@@ -57,6 +57,7 @@ class ShrinkImage(command.ShowOne):
             'that of the result, where the result itself is always written',
         )
         options.add(parser, {'--in-place': in_place} | temporary)
+        command.add_human_readable(parser)
         options.add(parser, options.DRY_RUN | options.PROGRESS)
 
     def refuse(self, parsed_args: argparse.Namespace) -> None:
@@ -143,10 +144,13 @@ class InspectSource(command.ShowOne):
     """
 
     auth_required = False
+    spare = frozenset({'features'})
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         sources.add_wherever(parser)
-        options.add(parser, _IMAGE)
+        long = 'Show the features and where the kernels are, in a table, too'
+        options.add(parser, {'--long': long} | _IMAGE)
+        command.add_human_readable(parser)
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         self._logs_in = parsed_args.image is not None
@@ -212,7 +216,7 @@ class CheckSource(verify.Check):
                 self.proxy(),
                 progress=self.watch(parsed_args),
             )
-            return self.result(parsed_args, found)
+            return self.result(parsed_args, request.name, found)
         with resolve.opened(
             parsed_args.source,
             dataclasses.replace(sources.choice(parsed_args), report=False),
@@ -220,7 +224,7 @@ class CheckSource(verify.Check):
         ) as source:
             self.warn(source.notes)
             found = check.check(source, request)
-        return self.result(parsed_args, found)
+        return self.result(parsed_args, request.name, found)
 
 
 class ExtractSource(command.ShowOne):
@@ -296,6 +300,7 @@ class BuildImage(command.ShowOne):
             'chooses (default: keep)'
         )
         options.add_room(parser, journal)
+        command.add_human_readable(parser)
         options.add(parser, options.PROGRESS)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:

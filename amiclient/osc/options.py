@@ -62,6 +62,7 @@ _TYPES: Mapping[str, Callable[[str], Any]] = {
     '<text>': str,
     '<uid>:<gid>': values.owner,
     '<uuid>': values.uuid,
+    'auto|bar|plain|json|none': values.progress,
     'keep|none|<size>': values.journal,
 }
 
@@ -77,16 +78,15 @@ _VISIBILITIES = {
 }
 
 
-HUMAN_READABLE: Options = {
-    '--human-readable': 'Print sizes in tables with units, for example 664.1 '
-    'MiB'
-}
 DRY_RUN: Options = {
     '--dry-run': 'Check everything and show what would be done, but do nothing'
 }
 PROGRESS: Options = {
-    '--no-progress': 'Show no progress bars (-q does the same; there are none '
-    'if stderr is not a terminal)'
+    '--progress auto|bar|plain|json|none': 'How progress is shown on stderr: '
+    'bars; lines of text, one for each phase, and one every 10 seconds; or '
+    'JSON, one object a line. auto is bar on a terminal, plain elsewhere, '
+    'and none with -q (default: $AMICLIENT_PROGRESS, or auto)',
+    '--no-progress': 'The same as --progress none',
 }
 
 KEEP_HARDWARE: Options = {
@@ -307,6 +307,12 @@ def add_visibility(
         text = f'List only {name} images' if chosen else text
         facts = {'dest': 'visibility', 'action': 'store_const', 'const': name}
         add(group, {f'--{name}': text}, **facts)
+    if chosen:
+        every = (
+            'List all images that you may see: with community images, and '
+            'with images that other projects share with yours, accepted or not'
+        )
+        add(group, {'--all': every}, **{**facts, 'const': 'all'})
 
 
 def add_protected(parser: Container, *, default: str = '') -> None:

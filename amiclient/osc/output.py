@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What reaches the user's terminal: made safe, whole, with progress bars.
+"""What reaches the user's terminal: made safe, and whole.
 
 Names, properties and errors come from images and from the cloud, that is from
 anybody. They are made safe here, in one place, and nowhere else: records hold
@@ -13,7 +13,6 @@ import io
 import logging
 import os
 import sys
-import threading
 import typing
 from typing import Any
 
@@ -21,10 +20,6 @@ from cliff import columns
 from osc_lib import exceptions as osc_exceptions
 
 from amiclient import errors
-from amiclient import progress
-
-if typing.TYPE_CHECKING:
-    from rich import progress as rich_progress
 
 #: It escapes what is not ASCII, in strings that are exact all the same.
 _ESCAPING = 'json'
@@ -158,92 +153,3 @@ def printing(stream: typing.TextIO) -> Iterator[None]:
             'the command did its work, but its result cannot be printed: '
             f'stdout: {error.strerror}'
         ) from error
-
-
-def watcher(stream: typing.TextIO, *, wanted: bool) -> progress.Progress:
-    """Choose who watches: bars on a terminal, if they are wanted."""
-    if wanted and stream.isatty():
-        return Bars(stream)
-    return progress.Quiet()
-
-
-class _Bar:
-    """One piece of work: a bar with its amount, rate and time left."""
-
-    def __init__(
-        self,
-        display: 'rich_progress.Progress',
-        key: 'rich_progress.TaskID',
-        description: str,
-    ) -> None:
-        self._display = display
-        self._key = key
-        self._description = description
-        self._attempt = 1
-
-    def advance(self, amount: int) -> None:
-        self._display.advance(self._key, amount)
-
-    def expect(self, total: int) -> None:
-        self._display.update(self._key, total=total)
-
-    def restart(self) -> None:
-        self._attempt += 1
-        self._display.reset(
-            self._key,
-            description=f'{self._description} (attempt {self._attempt})',
-        )
-
-
-class Bars:
-    """Bars for all that is under way, one below the other.
-
-    They are drawn while there is any work, and wiped off afterwards, so that
-    they never stand between what is printed.
-
-    :param stream: a terminal.
-    """
-
-    def __init__(self, stream: typing.TextIO) -> None:
-        self._stream = stream
-        self._lock = threading.Lock()
-        self._display: rich_progress.Progress | None = None
-        self._under_way = 0
-
-    @contextlib.contextmanager
-    def task(
-        self, description: str, total: int | None = None
-    ) -> Iterator[progress.Task]:
-        """Show a bar; it only pulsates if there is no total, of bytes."""
-        with self._lock:
-            if self._display is None:
-                self._display = self._open()
-            display = self._display
-            self._under_way += 1
-        key = display.add_task(description, total=total)
-        try:
-            yield _Bar(display, key, description)
-        finally:
-            with self._lock:
-                self._under_way -= 1
-                display.remove_task(key)
-                if not self._under_way:
-                    self._display = None
-                    display.stop()
-
-    def _open(self) -> 'rich_progress.Progress':
-        # Takes 50 ms to load, which every `openstack` command would pay for.
-        from rich import console
-        from rich import progress as rich_progress
-
-        display = rich_progress.Progress(
-            rich_progress.TextColumn('{task.description}'),
-            rich_progress.BarColumn(),
-            rich_progress.DownloadColumn(),
-            rich_progress.TransferSpeedColumn(),
-            rich_progress.TimeRemainingColumn(),
-            console=console.Console(file=self._stream),
-            transient=True,
-        )
-        display.start()
-        return display

@@ -95,6 +95,8 @@ class AuditAmi(_Installed):
     package manager of the AMI compares them.
     """
 
+    spare_column = 'ID'
+
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         options.add(
             parser,

@@ -45,12 +45,17 @@ class UploadKernel(_Kernel, command.ShowOne):
     columns and a list of the images; the status is "planned".
     """
 
+    # It links to nothing, and is not shrunk.
+    spare = frozenset({'kernel_id', 'ramdisk_id', 'size_before'})
+    spare_if_unset = frozenset({'reused'})
+
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         what = {'<file>': f'File with the {self.noun}, or its URL'}
         options.add(parser, what, type=values.source)
         options.add(parser, sources.DOWNLOAD)
         options.add(parser, options.new_name('that of the file'))
         options.add_new_image(parser)
+        command.add_human_readable(parser)
         options.add(parser, options.NETWORK)
         options.add(parser, options.DRY_RUN | options.PROGRESS)
 
@@ -90,6 +95,7 @@ class ListKernel(_Kernel, command.Lister):
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         what = 'List additional fields, and how many images link to each'
         options.add(parser, {'--long': what})
+        command.add_human_readable(parser)
         filters.add(parser, links=False)
         options.add(parser, options.NETWORK)
 
@@ -120,7 +126,8 @@ class ShowKernel(_Kernel, command.ShowOne):
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         what = f'{self.noun.title()} to show'
         options.add(parser, options.image(what, self.noun))
-        options.add(parser, options.HUMAN_READABLE | options.NETWORK)
+        command.add_human_readable(parser)
+        options.add(parser, options.NETWORK)
 
     def take_action(self, parsed_args: argparse.Namespace) -> command.Result:
         from amiclient.glance import links
@@ -132,8 +139,7 @@ class ShowKernel(_Kernel, command.ShowOne):
             model.Kind(self.format),
             getattr(parsed_args, self.noun),
         )
-        shown = columns.part(human_readable=parsed_args.human_readable)
-        return columns.one(shown, found)
+        return columns.one(columns.PART, found)
 
 
 class ShowRamdisk(_Ramdisk, ShowKernel):

@@ -16,6 +16,9 @@ from amiclient import units
 
 _T = typing.TypeVar('_T')
 
+#: How progress can be shown.
+WAYS = ('auto', 'bar', 'plain', 'json', 'none')
+
 
 def _checked(parse: Callable[[str], _T]) -> Callable[[str], _T]:
     """Let argparse say what is wrong with a value, in our words."""
@@ -41,6 +44,16 @@ def journal(text: str) -> str | int:
         raise errors.UsageError(
             f'{text!r} is not a journal', hint='use keep, none or a size'
         ) from error
+
+
+@_checked
+def progress(text: str) -> str:
+    """Take who watches long work."""
+    if text not in WAYS:
+        raise errors.UsageError(
+            f'{text!r} shows no progress', hint=f'use {", ".join(WAYS)}'
+        )
+    return text
 
 
 @_checked

@@ -5,9 +5,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 import typing
 
+from amiclient import errors
 from amiclient.osc import clouds
 from amiclient.osc import command
 from amiclient.osc import options
@@ -31,17 +32,35 @@ class Check(command.Lister):
         ignore = 'Ignore the findings of this rule'
         options.add_several(parser, '--ignore <rule>', ignore)
 
+    def produce_output(
+        self,
+        parsed_args: argparse.Namespace,
+        column_names: Sequence[str],
+        data: Iterable[typing.Any],
+    ) -> int:
+        if parsed_args.formatter == 'table':
+            # As all lists have them; scripts know the keys as they are.
+            column_names = [name.title() for name in column_names]
+        return super().produce_output(parsed_args, column_names, data)
+
     def result(
         self,
         parsed_args: argparse.Namespace,
+        name: object,
         found: Iterable[findings.Finding],
     ) -> command.Result:
-        """Make the result, and decide the exit status."""
+        """Make the result, and decide the exit status.
+
+        :param name: of what was checked.
+        """
         from amiclient import findings
         from amiclient.osc import columns
 
         shown = findings.ranked(findings.without(found, parsed_args.ignore))
         self.failed = findings.failed(shown, strict=parsed_args.strict)
+        if not shown and self.app.options.verbose_level > 0:
+            # An empty list leaves people wondering.
+            self.app.stderr.write(f'{errors.safe(str(name))} is sound\n')
         return columns.many(columns.FINDING, shown)
 
 
@@ -101,7 +120,7 @@ class VerifyAmi(Check):
                 patience=options.patience(parsed_args),
             )
             found = verify.run(request, self.proxy(), progress=watch)
-        return self.result(parsed_args, found)
+        return self.result(parsed_args, parsed_args.ami, found)
 
     def _local(self, parsed_args: argparse.Namespace) -> against.Local | None:
         from amiclient.glance.verify import against

@@ -294,6 +294,7 @@ def _make(planned: BuildPlan, descriptor: int, progress: Progress) -> Made:
                 hint='choose a larger --size, less --headroom, or another '
                 '--journal',
             ) from error
+        task.tell(units.format_size(made.size))
     if request.size not in (None, made.size):
         raise errors.UsageError(
             f'--size of {request.size} bytes leaves too few blocks for a last '

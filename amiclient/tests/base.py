@@ -15,6 +15,8 @@ import unittest
 import fixtures
 import testtools
 
+from amiclient.osc import tables
+from amiclient.osc import watchers
 from amiclient import units
 
 #: Set it to run what takes minutes, too, and shows little that faster tests
@@ -75,12 +77,16 @@ class Signals(fixtures.Fixture):
 
 
 class CleanEnvironment(fixtures.Fixture):
-    """No cloud and no proxy in the environment."""
+    """No cloud, no proxy and no progress in the environment."""
 
     def _setUp(self) -> None:
         for name in list(os.environ):
             if name.startswith('OS_') and not name.startswith('OS_TEST'):
                 self.useFixture(fixtures.EnvironmentVariable(name))
-        self.useFixture(
-            fixtures.EnvironmentVariable('NO_PROXY', '127.0.0.1,localhost')
-        )
+        for name, value in (
+            ('NO_PROXY', '127.0.0.1,localhost'),
+            # What commands say on stderr is what is wrong.
+            (watchers.VARIABLE, 'none'),
+            (tables.VARIABLE, ''),
+        ):
+            self.useFixture(fixtures.EnvironmentVariable(name, value))

@@ -501,6 +501,9 @@ class _ShareOfBar:
     def expect(self, total: int) -> None:
         """The bar has the size of all images."""
 
+    def tell(self, result: str) -> None:
+        """Say nothing: it is a part of something larger."""
+
     def restart(self) -> None:
         """Say that it starts again, the images before it aside."""
         self._bar.restart()

@@ -77,14 +77,14 @@ class SaveRequest:
     :param ami: an image's id or name.
     :param directory: where to; for ``directory`` None stands for one that is
         named after the AMI, for ``uec`` for the current one.
-    :param format: ``directory``, or ``uec`` for one archive.
+    :param layout: ``directory``, or ``uec`` for one archive.
     :param keep_hardware: whether to keep what Nova set in a snapshot.
     :param verify_signature: whether to refuse what is not as it was signed.
     """
 
     ami: str
     directory: pathlib.Path | None = None
-    format: str = 'directory'
+    layout: str = 'directory'
     keep_hardware: bool = False
     verify_signature: bool = True
     patience: retry.Patience | None = None
@@ -128,7 +128,7 @@ def save(
         for noun, record in records.items():
             _refuse_false(checker, noun, record)
     collector = _Collector(proxy, records, request, progress, checker)
-    if request.format == 'uec':
+    if request.layout == 'uec':
         directory = request.directory or pathlib.Path()
         return _UecArchive(collector, directory, progress).save()
     directory = request.directory or pathlib.Path(collector.stem)

@@ -140,7 +140,7 @@ class Transfer:
         """Compute a digest of what was sent."""
         return image_data.digest(
             self.payload,
-            f'{self.description}: verifying',
+            self.description.replace('Sending', 'Verifying'),
             self.progress,
             algorithm=algorithm,
             cancel=self.cancel,

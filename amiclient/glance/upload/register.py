@@ -78,12 +78,13 @@ def execute(
                 spread(step.kind, step.record, plan.settings, made, progress)
         sent = _send(plan, records, proxy, made, progress)
         records.update({kind: each.record for kind, each in sent.items()})
-        _finish(plan, records, made)
-        records.update(_look_again(plan, catalog))
-        made.commit()
-        for step in plan.reuses:
-            # A killed run may have left its mark on it.
-            records[step.kind] = marks.clear(catalog, records[step.kind])
+        with progress.task('Verifying'):
+            _finish(plan, records, made)
+            records.update(_look_again(plan, catalog))
+            made.commit()
+            for step in plan.reuses:
+                # A killed run may have left its mark on it.
+                records[step.kind] = marks.clear(catalog, records[step.kind])
     if model.Kind.AMI in sent:
         reuse.tell_others(plan, sent[model.Kind.AMI])
     return model.Triple(

@@ -311,6 +311,11 @@ class RegisterPlan:
         )
 
     @property
+    def size_before(self) -> int | None:
+        """Bytes of a filesystem that is going to be shrunk."""
+        return None if self.shrink is None else self.shrink.size_before
+
+    @property
     def creations(self) -> tuple[Creation, ...]:
         return tuple(s for s in self.steps if isinstance(s, Creation))
 

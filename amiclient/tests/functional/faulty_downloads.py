@@ -40,7 +40,7 @@ class DownloadCase(faulty.FaultCase):
         save = ('ami', 'save', 'web', '--directory', self.target)
         self.commands = {
             'directory': save,
-            'archive': (*save, '--format', 'uec'),
+            'archive': (*save, '--layout', 'uec'),
             'verify': (
                 *('ami', 'verify', 'web', '--deep'),
                 *('--ignore', 'no-init'),

@@ -72,7 +72,7 @@ class TestBreaks(DirectoryCase):
         """What stays is in a hidden directory."""
         self.break_(acts.reset(0.5), times=None)
         self.target.mkdir()
-        words = ('--format', 'uec', '--timeout', 5)
+        words = ('--layout', 'uec', '--timeout', 5)
         line = self.in_vain(*words, '--retries', 1)
         place = self.target / f'.web.{self.ids["image"]}.part'
         self.assertEqual([place.name], os.listdir(self.target))

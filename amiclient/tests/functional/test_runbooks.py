@@ -14,6 +14,8 @@ import shutil
 import time
 
 import amiclient
+from amiclient.osc import tables
+from amiclient.osc import watchers
 from amiclient import process
 from amiclient.tests.cloud import cloud
 from amiclient.tests.cloud import forkserver as openstack_server
@@ -55,6 +57,9 @@ class RunbookCase(base.TestCase):
             **{k: os.environ[k] for k in _KEPT if k in os.environ},
             **self.cloud.environment(self.user),
             'OS_CLIENT_CONFIG_FILE': str(self.clouds(page, home)),
+            # As on a terminal, but for phases, which take any time.
+            tables.VARIABLE: '1',
+            watchers.VARIABLE: 'none',
             'HOME': str(home),
             'LC_ALL': 'C.UTF-8',
             'PATH': path,

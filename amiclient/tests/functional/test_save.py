@@ -137,7 +137,7 @@ class TestDirectory(SaveCase):
         )
         for words, place in (
             (('--directory', disk.path / 'new'), disk.path / 'new'),
-            (('--directory', disk.path, '--format', 'uec'), disk.path),
+            (('--directory', disk.path, '--layout', 'uec'), disk.path),
         ):
             told = self.refused('ami', 'save', 'web/1', *words)
             self.assertIn(f'{place}: no room for the triple: ', told)
@@ -247,7 +247,7 @@ class TestElsewhere(SaveCase):
 
     def test_an_archive(self) -> None:
         self.target.mkdir()
-        self.compare(self.saved('--format', 'uec')['image'])
+        self.compare(self.saved('--layout', 'uec')['image'])
 
     def test_in_the_same_project(self) -> None:
         """All of it is there."""
@@ -315,7 +315,7 @@ class TestArchive(SaveCase):
         self.target.mkdir()
 
     def test_what_is_in_it(self) -> None:
-        shown = self.saved('--format', 'uec')
+        shown = self.saved('--layout', 'uec')
         self.assertEqual(['web_1.tar.gz'], os.listdir(self.target))
         with tarfile.open(shown['image']) as archive:
             members = {m.name: m for m in archive}
@@ -327,18 +327,18 @@ class TestArchive(SaveCase):
             self.assertEqual((0, 0, 0), (member.mtime, member.uid, member.gid))
 
     def test_always_the_same(self) -> None:
-        path = pathlib.Path(self.saved('--format', 'uec')['image'])
+        path = pathlib.Path(self.saved('--layout', 'uec')['image'])
         data = path.read_bytes()
-        self.assertEqual(0, self.saved('--format', 'uec')['downloaded'])
+        self.assertEqual(0, self.saved('--layout', 'uec')['downloaded'])
         path.unlink()
-        self.saved('--format', 'uec')
+        self.saved('--layout', 'uec')
         self.assertTrue(path.read_bytes() == data, 'not the same')
 
     def test_something_else_is_there(self) -> None:
         path = self.target / 'web_1.tar.gz'
         path.write_bytes(b'mine')
         line = self.refused(
-            'ami', 'save', 'web/1', '--format', 'uec',
+            'ami', 'save', 'web/1', '--layout', 'uec',
             '--directory', self.target,
         )  # fmt: skip
         self.assertIn('exists already, and is something else', line)
@@ -352,7 +352,7 @@ class TestCollecting(SaveCase):
         super().setUp()
         self.target.mkdir()
         self.place = self.target / f'.web_1.{self.shown["id"]}.part'
-        self.words = ('--format', 'uec', '--directory', self.target)
+        self.words = ('--layout', 'uec', '--directory', self.target)
 
     def refused_place(self, why: str) -> None:
         line = self.refused('ami', 'save', 'web/1', *self.words)

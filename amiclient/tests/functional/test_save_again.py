@@ -37,7 +37,7 @@ class AgainCase(test_save.SaveCase):
 class TestArchive(AgainCase):
     def setUp(self) -> None:
         super().setUp()
-        self.words = ('--format', 'uec')
+        self.words = ('--layout', 'uec')
         self.path = pathlib.Path(self.saved(*self.words)['image'])
         self.before = self.path.read_bytes()
         self.place = self.target / f'.web_1.{self.shown["id"]}.part'

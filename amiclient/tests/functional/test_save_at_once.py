@@ -20,7 +20,7 @@ class TestAtOnce(test_save.SaveCase):
         super().setUp()
         self.target.mkdir()
         self.words = (
-            *('ami', 'save', 'web/1', '--format', 'uec'),
+            *('ami', 'save', 'web/1', '--layout', 'uec'),
             *('--directory', self.target),
         )
 

@@ -62,7 +62,7 @@ class TestSaved(AgainstCase):
         forms = (
             saved,
             saved / 'manifest.json',
-            self.save(ami, '--format', 'uec'),
+            self.save(ami, '--layout', 'uec'),
         )
         for source in forms:
             message = self.assertSame(ami, source)
@@ -74,7 +74,7 @@ class TestSaved(AgainstCase):
 
     def test_of_another(self) -> None:
         saved = self.save(self.upload(*QCOW2))
-        archive = self.save(self.ami_of(self.root), '--format', 'uec')
+        archive = self.save(self.ami_of(self.root), '--layout', 'uec')
         process.run(
             ['debugfs', '-w', '-R', 'rm /etc/os-release', self.root],
             access=None,

@@ -130,13 +130,14 @@ def absent(text: str, printed: Sequence[str]) -> list[str]:
     :param printed: what it printed.
     :returns: none if it printed no table.
     """
-    there = set(_columns(printed))
+    # Tables of findings have other headings than scripts know.
+    there = {name.lower() for name in _columns(printed)}
     return [
         name
         for match in _OPENSTACK.finditer(text.replace('\\\n', ' '))
         if there and not _FORMAT.search(match[1])
         for name in (word.strip('"\'') for word in _COLUMN.findall(match[1]))
-        if name not in there
+        if name.lower() not in there
     ]
 
 

@@ -100,14 +100,14 @@ def tables() -> dict[str, list[str]]:
         'packages': headers(columns.PACKAGE),
         'save': headers(columns.SAVED),
         'share': headers(columns.SHARED),
-        'show': headers(columns.ami(human_readable=False)),
+        'show': headers(columns.AMI),
         'show: kernel': headers(columns.linked(report, 'kernel')),
         'shrink': headers(columns.SHRUNK),
         'shrink --dry-run': headers(columns.SHRINK_PLAN),
         'upload': headers(columns.UPLOAD),
         'upload: plan': headers(columns.STEP),
         'kernel, ramdisk list': listed(columns.parts),
-        'kernel, ramdisk show': headers(columns.part(human_readable=False)),
+        'kernel, ramdisk show': headers(columns.PART),
     }
 
 

@@ -310,6 +310,7 @@ class Watch:
     ) -> Iterator[Task]:
         self.begun(description)
         with QUIET.task(description, total) as task:
+            task.task = self.task
             yield task
 
 
@@ -327,6 +328,7 @@ class Loud:
         global stays
         print(description, flush=True)
         with progress.QUIET.task(description, total) as task:
+            task.task = self.task
             yield task
         if description == stays:
             stays = ''

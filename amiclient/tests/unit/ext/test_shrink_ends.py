@@ -16,7 +16,7 @@ from amiclient.tests.oracle import exttree
 from amiclient.tests.unit.ext import shrinking
 
 _MIB = 1 << 20
-_MOMENTS = ('Planned', 'Copying', 'Shrinking', 'Verifying')
+_MOMENTS = ('Planned', 'Copying', 'Resizing', 'Verifying')
 _SECONDS = 180
 
 
@@ -94,7 +94,7 @@ class TestSignals(_EndsTest):
         self.untouched()
 
 
-@shrinking.for_each('Testing the shrink', 'Shrinking', 'Verifying')
+@shrinking.for_each('Testing the shrink', 'Resizing', 'Verifying')
 class TestSignalsInPlace(_EndsTest):
     def check_ctrl_c(self, moment: str) -> None:
         tree = exttree.read_tree(self.image)
@@ -129,7 +129,7 @@ class TestJournalToBeReplayed(_EndsTest):
             self.untouched()
 
 
-@shrinking.for_each('Copying', 'Shrinking', 'Verifying')
+@shrinking.for_each('Copying', 'Resizing', 'Verifying')
 class TestCancel(_EndsTest):
     def check_cancel(self, moment: str) -> None:
         event = threading.Event()
@@ -159,7 +159,7 @@ class TestCancelInPlace(_EndsTest):
 
         class Watch(shrinking.Watch):
             def begun(self, description: str) -> None:
-                if description == 'Shrinking':
+                if description == 'Resizing':
                     event.set()
 
         done = shrinking.shrunk(
@@ -219,8 +219,8 @@ class TestChangedMeanwhile(_EndsTest):
         def replace() -> None:
             os.replace(other, self.image)
 
-        self.refused(replace, 'Shrinking')
+        self.refused(replace, 'Resizing')
         self.assertEqual(24 * _MIB, self.image.stat().st_size)
 
     def test_cut_short(self) -> None:
-        self.refused(lambda: os.truncate(self.image, 30 * _MIB), 'Shrinking')
+        self.refused(lambda: os.truncate(self.image, 30 * _MIB), 'Resizing')

@@ -93,7 +93,7 @@ class TestRoom(base.TestCase):
         self.fill_up('Copying')
 
     def test_full_while_shrinking(self) -> None:
-        self.fill_up('Shrinking')
+        self.fill_up('Resizing')
 
     def fill_up(self, moment: str) -> None:
         where = self.disk(64 * _MIB)
@@ -137,7 +137,7 @@ class TestRoom(base.TestCase):
 
         class Watch(shrinking.Watch):
             def begun(self, description: str) -> None:
-                if description == 'Shrinking':
+                if description == 'Resizing':
                     status = os.statvfs(where)
                     free = status.f_bavail * status.f_frsize
                     with (where / 'other').open('ab') as file:

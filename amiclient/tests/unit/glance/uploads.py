@@ -60,6 +60,9 @@ class Watcher:
         self.done = 0
         self.restarts += 1
 
+    def tell(self, result: str) -> None:
+        pass
+
 
 def senders() -> list[threading.Thread]:
     """Find the threads that send."""

@@ -21,9 +21,8 @@ def listed(found, *, long=False, check=False):
     return dict(zip(headers, next(rows), strict=True))
 
 
-def shown(found, *, human_readable=False):
-    table = columns.one(columns.ami(human_readable=human_readable), found)
-    return dict(zip(*table, strict=True))
+def shown(found):
+    return dict(zip(*columns.one(columns.AMI, found), strict=True))
 
 
 def machine(row):
@@ -42,6 +41,9 @@ class TestList(base.TestCase):
         self.assertEqual(
             ['ID', 'Name', 'Status', 'Kernel', 'Ramdisk'], [*short]
         )
+        self.assertEqual('vmlinuz', short['Kernel'].human_readable())
+        self.assertEqual('k', short['Kernel'].machine_readable())
+        self.assertEqual('None', short['Ramdisk'].human_readable())
         row = machine(listed(rules.Report(ami), long=True))
         self.assertEqual([*short], [*row][:5])
         self.assertEqual('k', row['Kernel'])
@@ -100,14 +102,12 @@ class TestShow(base.TestCase):
             found['findings'].human_readable(),
         )
 
-    def test_human_readable_sizes_are_for_tables_only(self):
-        ami = links.Ami(
-            records.record(size=3 * 2**20, kernel_id='k'),
-            records.kernel(size=2**21),
-        )
-        row = shown(rules.Report(ami), human_readable=True)
-        self.assertEqual('3.0 MiB', row['size'].human_readable())
-        self.assertEqual(3 * 2**20, row['size'].machine_readable())
-        self.assertEqual('None', row['ramdisk_size'].human_readable())
-        self.assertIn('2.0 MiB', row['kernel'].human_readable())
-        self.assertEqual(2**21, machine(row)['kernel']['size'])
+    def test_properties_and_dates(self):
+        properties = {'os_distro': 'debian', 'os_version': '12', 'mine': 'x'}
+        ami = links.Ami(records.record(**properties))
+        row = machine(shown(rules.Report(ami)))
+        for name in ('os_distro', 'os_version'):
+            self.assertEqual(properties[name], row[name])
+        self.assertEqual('x', row['properties']['mine'])
+        for name in ('created_at', 'updated_at', 'hash_algo', 'hash_value'):
+            self.assertIn(name, row)

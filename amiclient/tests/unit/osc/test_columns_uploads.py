@@ -19,6 +19,7 @@ CONTRACT = (
     'ramdisk_id',
     'uploaded',
     'reused',
+    'size_before',
 )
 
 

@@ -16,6 +16,7 @@ from openstack.image.v2 import _proxy as v2_proxy
 from amiclient import errors
 from amiclient import interrupts
 from amiclient.osc import command
+from amiclient.osc import watchers
 from amiclient import progress
 from amiclient.tests import base
 
@@ -177,19 +178,19 @@ class TestProxy(base.TestCase):
 
 class TestWatch(base.TestCase):
     def watch(self, *, no_progress=False, verbose_level=1, terminal=True):
+        self.useFixture(fixtures.EnvironmentVariable('TERM', 'xterm'))
         made, _ = make()
         made.app.options.verbose_level = verbose_level
         if not terminal:
             made.app.stderr = io.StringIO()
-        return made.watch(argparse.Namespace(no_progress=no_progress))
+        return made.watch(
+            argparse.Namespace(no_progress=no_progress, progress='auto')
+        )
 
     def test_bars_are_for_terminals(self):
-        self.assertNotIsInstance(self.watch(), progress.Quiet)
-        self.assertIsInstance(self.watch(terminal=False), progress.Quiet)
+        self.assertIsInstance(self.watch(), watchers.Bars)
+        self.assertIsInstance(self.watch(terminal=False), watchers.Lines)
 
     def test_there_are_none_if_none_are_wanted(self):
         self.assertIsInstance(self.watch(no_progress=True), progress.Quiet)
         self.assertIsInstance(self.watch(verbose_level=0), progress.Quiet)
-
-    def assertNotIsInstance(self, found, kind):
-        self.assertFalse(isinstance(found, kind), found)

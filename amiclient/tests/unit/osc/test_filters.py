@@ -48,6 +48,15 @@ class TestQuery(base.TestCase):
             ),
         )
 
+    def test_all_are_those_that_were_not_accepted_too(self):
+        for words, member_status in (
+            (('--all',), 'all'),
+            (('--all', '--member-status', 'pending'), 'pending'),
+        ):
+            made = self.query(*words)
+            self.assertEqual('all', made['visibility'])
+            self.assertEqual(member_status, made['member_status'])
+
     def test_a_name_with_a_colon_is_no_operator(self):
         self.assertEqual('eq:in:a', self.query('--name', 'in:a')['name'])
 
