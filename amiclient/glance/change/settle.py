@@ -70,6 +70,8 @@ class Means:
     :param project: looks up the id of a project.
     :param dry_run: whether nothing is to be done.
     :param tell: takes what was done, or is going to be.
+    :param uploaded: kernels and ramdisks that a dry run has told of: by their
+        places and hashes. Others that are the same would be reused.
     """
 
     project: Callable[[str], str]
@@ -77,6 +79,7 @@ class Means:
     progress: Progress
     dry_run: bool
     tell: Callable[[AppliedChange], object]
+    uploaded: set[tuple[str, str]] = dataclasses.field(default_factory=set)
 
 
 class Settling:
@@ -129,6 +132,8 @@ class Settling:
             )
             if self._dry_run:
                 for step in planned.creations:
+                    if self._is_told(step):
+                        continue
                     size = None if step.payload.pack else step.size
                     self._tell_upload(step.kind, step.new, None, size)
                 if isinstance(planned.ami, request.Reuse):
@@ -147,6 +152,15 @@ class Settling:
             if record is not None and record.id not in triple.reused:
                 self._tell_upload(kind, record, record.id, record.size)
         return triple.ami
+
+    def _is_told(self, step: request.Creation) -> bool:
+        """Tell whether a dry run has told of the same kernel or ramdisk."""
+        if step.kind is model.Kind.AMI:
+            return False
+        known = (self.there.title, manifest.sha512(step.payload.path))
+        is_told = known in self._means.uploaded
+        self._means.uploaded.add(known)
+        return is_told
 
     def _tell_upload(
         self,

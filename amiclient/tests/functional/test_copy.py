@@ -94,6 +94,40 @@ class TestCopy(triples.TripleCase):
         for image in images.values():
             self.assertNotIn(MARK, image)
 
+    def test_declared(self) -> None:
+        """What a file declares is there, too, and stays as it says."""
+        path = self.tmp() / 'images.yaml'
+        path.write_text(
+            'amis: [{name: big, tags: [new], regions: [RegionTwo]}]'
+        )
+        apply = ('ami', 'apply', path)
+        planned = self.openstack_json(*apply, '--dry-run')
+        done = self.openstack_json(*apply)
+        self.assertEqual(
+            [('', 'image'), ('region RegionTwo', 'copy')],
+            [(row['Place'], row['Change'].split()[0]) for row in done],
+        )
+        changes = [[row['Change'] for row in each] for each in (planned, done)]
+        self.assertEqual(changes[0], changes[1])
+        copy = self.images()[done[1]['Image']]
+        self.assertEqual(['new'], copy['tags'])
+        self.assertWhole(copy, self.images())
+        self.assertEqual([], self.openstack_json(*apply))
+        path.write_text(path.read_text().replace('new', 'newer'))
+        done = self.openstack_json(*apply)
+        self.assertEqual(['', 'region RegionTwo'], [r['Place'] for r in done])
+        self.assertEqual(['newer'], self.images()[copy['id']]['tags'])
+        # A cloud that does not answer keeps nobody from the others.
+        path.write_text(
+            'amis: [{name: nosuch},\n{name: big, tags: [web], clouds: [down]}]'
+        )
+        self.configure(self.cloud.clouds())
+        finished = self.run_openstack(*apply, '-f', 'json')
+        self.assertEqual(1, finished.status, finished)
+        for said in ('1: nosuch: no AMI', '2: big: no copy for the cloud'):
+            self.assertIn(f'images.yaml:{said}', finished.stderr)
+        self.assertIn('tags=web', finished.stdout)
+
     def test_regions(self) -> None:
         """Three of them; and no data passes through the client."""
         way = self.useFixture(faults.Proxy(self.cloud.auth_url))

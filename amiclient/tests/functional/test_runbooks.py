@@ -211,6 +211,9 @@ class TestRunbooks(RunbookCase):
     def test_debootstrap(self) -> None:
         self.run_page('howto/debootstrap')
 
+    def test_declared(self) -> None:
+        self.run_page('howto/declared')
+
     def test_failed_upload(self) -> None:
         self.run_page('howto/failed-upload')
 
