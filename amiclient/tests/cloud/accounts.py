@@ -59,7 +59,13 @@ def provide(
             service = _make_endpoints(
                 connection.identity, 'image', region, url
             )
+            known = connection.identity.registered_limits(
+                service_id=service, region_id=region
+            )
+            there = {limit.resource_name for limit in known} if limits else ()
             for name, limit in limits.items():
+                if name in there:
+                    continue
                 connection.identity.create_registered_limit(
                     resource_name=name,
                     default_limit=limit,

@@ -2,6 +2,7 @@
 
 """Quotas that Keystone holds and Glance enforces: a cloud of its own."""
 
+from amiclient.tests.cloud import accounts as cloud_accounts
 from amiclient.tests.cloud import cloud
 from amiclient.tests.disks import triple
 from amiclient.tests.functional import base
@@ -43,6 +44,12 @@ class TestQuota(base.TestCase):
 
     def images(self) -> int:
         return len(self.openstack_json('image', 'list'))
+
+    def test_a_cloud_that_is_started_again(self) -> None:
+        """As it is if somebody else has taken a port of its services."""
+        cloud_accounts.provide(
+            self.cloud.auth('admin'), self.cloud.image_urls, {}, dict(LIMITS)
+        )
 
     def test_refused_before_anything_is_created(self) -> None:
         # One cloud for all of it: to start it takes longer than this.
