@@ -8,7 +8,7 @@ comes before the change of the AMI, and what makes it visible to fewer comes
 after it.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 import dataclasses
 from typing import Any
 
@@ -21,6 +21,7 @@ from amiclient.glance.model import OPEN
 from amiclient.glance.model import rank
 from amiclient.glance import signatures
 from amiclient.glance import steps
+from amiclient.glance.upload import preflight
 from amiclient.glance.upload import request
 
 
@@ -332,15 +333,16 @@ def _visibility(wanted: ChangedAmi, seen: Audience) -> str:
 
 def unsigned(
     ami: ImageRecord,
-    new: Iterable[tuple[Kind, request.Step | None]],
-    signer: signatures.Signer | None,
+    new: Mapping[Kind, request.Step | None],
+    settings: request.Settings,
 ) -> Iterator[str]:
     """Say where an AMI and what it is going to link to are not all signed.
 
-    :param signer: signs what is created.
+    :param settings: of what is created.
     """
-    for kind, step in new:
-        signs = signer is not None
+    yield from preflight.storing(settings)
+    for kind, step in new.items():
+        signs = settings.signer is not None
         if isinstance(step, request.Reuse):
             signs = signatures.is_signed(step.record)
         if step is not None and signs != signatures.is_signed(ami):

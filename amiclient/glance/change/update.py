@@ -346,7 +346,7 @@ class _UpdatePlanner:
                 *told,
                 *(n for each in around.values() for n in each.notes),
                 *(n for step in new.values() if step for n in step.notes),
-                *linked.unsigned(self._image, new.items(), self._where.signer),
+                *linked.unsigned(self._image, new, self._where),
             ),
             notes=tuple(self._notes(new)),
             left=tuple(each.left for each in around.values() if each.left),

@@ -149,7 +149,10 @@ def plan(
             but=(*orphans, *([adopted] if adopted else ()), *asked.replaced),
         )
     )
-    told = preflight.permission(catalog, asked.settings)
+    told = (
+        *preflight.permission(catalog, asked.settings),
+        *preflight.storing(asked.settings),
+    )
     if payload.blank:
         note = (
             f'{asked.source}: an old boot sector in its first {payload.blank} '
@@ -276,7 +279,10 @@ def plan_part(
     orphans = marks.find(catalog, asked.settings, but=adopted)
     told: tuple[str, ...] = ()
     if isinstance(step, request.Creation):
-        told = tuple(preflight.permission(catalog, asked.settings))
+        told = (
+            *preflight.permission(catalog, asked.settings),
+            *preflight.storing(asked.settings),
+        )
         rules.check(step.new)
         settings = _find_way(catalog, settings, [step], removed=len(orphans))
         step = dataclasses.replace(_by_way(step, settings), adopted=adopted)

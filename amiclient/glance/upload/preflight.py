@@ -194,6 +194,13 @@ def settle_signer(
     return dataclasses.replace(settings, signer=signer)
 
 
+def storing(settings: request.Settings) -> Iterator[str]:
+    """Say what ``--dry-run`` does not show: a certificate is stored."""
+    certificate = settings.certificate
+    if settings.dry_run and certificate and certificate.id is None:
+        yield 'the certificate would be stored in the key manager'
+
+
 def check_id(
     catalog: client.Catalog, image_id: str | None
 ) -> model.ImageRecord | None:

@@ -17,6 +17,7 @@ from amiclient.osc import local
 from amiclient.osc import options
 from amiclient.osc import parts
 from amiclient.tests import base
+from amiclient.tests.disks import signing
 from amiclient import units
 
 load_tests = testscenarios.load_tests_apply_scenarios
@@ -273,3 +274,66 @@ class TestPatience(base.TestCase):
                 self.assertRaises(
                     SystemExit, self.patience, f'{option}={value}'
                 )
+
+
+class TestSigner(base.TestCase):
+    """The key that images are signed with, and its passphrase."""
+
+    def setUp(self):
+        super().setUp()
+        self.directory = self.tmp()
+        self.key, self.certificate = signing.pair(self.directory)
+        self.secret, other = signing.pair(
+            self.directory, stem='secret', passphrase=b'pass phrase'
+        )
+        self.words = '--sign-key-path', self.secret, '--sign-cert-id', other
+        self.file = self.directory / 'passphrase'
+        self.file.write_text('pass phrase\r\nanother line\n')
+
+    def signer(self, *words):
+        words = ('file', *map(str, words))
+        return options.signer(parse(parts.UploadKernel, *words))
+
+    def refused(self, *words):
+        error = self.assertRaises(errors.UsageError, self.signer, *words)
+        return str(error)
+
+    def test_not_all_of_it(self):
+        self.assertIsNone(self.signer())
+        key = '--sign-key-path', self.key
+        certificate = '--sign-cert-id', self.certificate
+        secret = '--sign-key-passphrase-file', self.file
+        self.assertIsNotNone(self.signer(*key, *certificate))
+        for words, text in (
+            (key, '--sign-key-path: it needs --sign-cert-id'),
+            (certificate, '--sign-cert-id: it needs --sign-key-path'),
+            (secret, '--sign-key-passphrase-file: it needs --sign-key-path'),
+            ((*key, *certificate, *secret), 'is not encrypted'),
+        ):
+            self.assertIn(text, self.refused(*words))
+
+    def test_from_a_file(self):
+        option = '--sign-key-passphrase-file'
+        self.assertIsNotNone(self.signer(*self.words, option, self.file))
+        self.file.write_text('\n')
+        text = self.refused(*self.words, option, self.file)
+        self.assertIn('does not open with this passphrase', text)
+        error = self.assertRaises(
+            errors.SourceError, self.signer, *self.words, option, 'no/file'
+        )
+        self.assertIn('no/file cannot be read', str(error))
+
+    def test_asked_for(self):
+        asked = []
+
+        def ask(prompt):
+            asked.append(prompt)
+            return 'pass phrase'
+
+        self.patch(options.getpass, 'getpass', ask)
+        self.patch(options.sys, 'stdin', io.StringIO())
+        self.assertIn('is encrypted', self.refused(*self.words))
+        self.assertEqual([], asked)
+        self.patch(options.sys.stdin, 'isatty', lambda: True)
+        self.assertIsNotNone(self.signer(*self.words))
+        self.assertEqual([f'Passphrase of {self.secret}: '], asked)
