@@ -18,6 +18,7 @@ from amiclient.tests.cloud import cloud
 from amiclient.tests.cloud import fixture
 from amiclient.tests.cloud import forkserver as openstack_server
 from amiclient.tests.cloud import shell as openstack_shell
+from amiclient.tests import schema
 
 #: `python -m openstackclient.shell` is the command, without its path.
 COMMAND = (sys.executable, '-W', 'ignore', '-m', 'openstackclient.shell')
@@ -94,6 +95,7 @@ class TestCase(base.TestCase):
         finished = openstack_shell.run(
             self._argv(arguments, user), tokens=embedded and embedded.tokens
         )
+        schema.check([str(word) for word in arguments], finished.stdout)
         said = re.sub('(?m)^.* is sound\n', '', finished.stderr)
         return dataclasses.replace(finished, stderr=said)
 

@@ -20,6 +20,7 @@ from cliff import show
 
 from amiclient.osc import columns
 from amiclient.tests import base
+from amiclient.tests import schema
 from amiclient.tests.unit import test_plugin
 
 _GOLDEN = pathlib.Path(__file__).with_name('contract.json')
@@ -128,3 +129,43 @@ class TestContract(base.TestCase):
         self.assertEqual(
             json.loads(_GOLDEN.read_text()), json.loads(json.dumps(found))
         )
+
+    def test_schema(self) -> None:
+        """Each command that prints something tells what, on its page."""
+        if not schema.PATH.exists():
+            self.skipTest('this is not the repository')
+        for name, class_ in test_plugin.commands().items():
+            if issubclass(class_, show.ShowOne | lister.Lister):
+                self.assertTrue(schema.columns(name.replace('_', ' ')))
+        found = tables()
+        for name, also in (
+            ('list', ['list --check', 'list --family']),
+            ('upload', []),
+            ('show', []),
+            ('shrink', ['shrink --dry-run']),
+            ('inspect', []),
+            ('boot', []),
+            ('build', []),
+            ('extract', []),
+            ('save', []),
+            ('packages', []),
+            ('audit', []),
+        ):
+            printed = {
+                header.removesuffix(' (--long)')
+                for each in (name, *also)
+                for header in found[each]
+            }
+            # Of what an option asks for.
+            more = {'plan', 'copies'} if name == 'upload' else set()
+            self.assertEqual(printed | more, schema.columns(f'ami {name}'))
+        for name, of in (
+            ('finding', 'check, verify'),
+            ('found kernel', 'inspect: kernels'),
+            ('partition', 'inspect: partitions'),
+            ('linked', 'show: kernel'),
+            ('step', 'upload: plan'),
+            ('ami add project', 'share'),
+            ('ami kernel show', 'kernel, ramdisk show'),
+        ):
+            self.assertEqual({*found[of]}, schema.columns(name))

@@ -2,7 +2,11 @@
 
 """Directives of these pages: one for a command, their list, and faults."""
 
+from collections.abc import Iterator
+import functools
 import importlib.metadata
+import json
+import pathlib
 import re
 from typing import Any
 
@@ -61,6 +65,41 @@ def man_pages() -> list[tuple[str, str, str, list[str], int]]:
     ]
 
 
+@functools.cache
+def schema() -> dict[str, Any]:
+    """Read the schema of what commands print."""
+    path = pathlib.Path(__file__).parents[1] / 'cli/output.json'
+    return json.loads(path.read_text())['$defs']
+
+
+def keys(name: str) -> Iterator[str]:
+    """Describe the keys of a record, or of those in a list, as RST."""
+    part = schema()[name]
+    many = part.get('type') == 'array'
+    part = part.get('items', part)
+    while '$ref' in part:
+        name = part['$ref'].rpartition('/')[2]
+        part = schema()[name]
+        many = many or part.get('type') == 'array'
+        part = part.get('items', part)
+    yield 'A list of objects:' if many else 'An object:'
+    yield ''
+    optional = {*part['properties']}.difference(part['required'])
+    for key, value in part['properties'].items():
+        text = value.get('description', '')
+        if 'enum' in value:
+            text += f' ({", ".join(value["enum"])})'
+        within = re.search(r'#/\$defs/([\w ]+)', json.dumps(value))
+        if within:
+            text += f' (see :ref:`{within[1]} <json {within[1]}>`)'
+        yield f'``{key}``{" (optional)" if key in optional else ""}'
+        yield f'    {text}'
+    for pattern, value in part.get('patternProperties', {}).items():
+        yield f'``{pattern}...``'
+        yield f'    {value["description"]}'
+    yield ''
+
+
 class Command(sphinxext.AutoprogramCliffDirective):
     """The command that the page is named after, in the order of man(7)."""
 
@@ -87,6 +126,9 @@ class Command(sphinxext.AutoprogramCliffDirective):
             else:
                 part = 'Description'
             parts[part].append(node)
+        name = self.options['command']
+        if name in schema():
+            parts['JSON'] = self.parse_text_to_nodes('\n'.join(keys(name)))
         usage = _section('Synopsis', parts.pop('Synopsis'))
         sections = [_section(title, found) for title, found in parts.items()]
         # The order of man(7); but on a phone, the options fill the first page.
@@ -118,6 +160,16 @@ class Commands(docutils.SphinxDirective):
         return self.parse_text_to_nodes('\n'.join(lines))
 
 
+class Keys(docutils.SphinxDirective):
+    """The keys of records that are within others."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self) -> list[nodes.Node]:
+        return self.parse_text_to_nodes('\n'.join(keys(self.arguments[0])))
+
+
 class FaultTable(tables.ListTable):
     """A list-table without its last column: tests, which no reader needs."""
 
@@ -137,4 +189,5 @@ def setup(app: Any) -> dict[str, Any]:
     app.add_directive('command', Command)
     app.add_directive('commands', Commands)
     app.add_directive('fault-table', FaultTable)
+    app.add_directive('keys', Keys)
     return {'parallel_read_safe': True, 'parallel_write_safe': True}
