@@ -7,7 +7,8 @@
     tools/record.py doc/source/user/upload.svg \
         'openstack ami upload debian.img' 'openstack ami list'
 
-What runs is real, and so is the time that it takes.
+What runs is real, and so is what it says of the time that it took. A command
+that takes longer than some seconds is played faster.
 """
 
 import dataclasses
@@ -27,6 +28,8 @@ import pyte
 COLUMNS, LINES = 80, 24
 #: Seconds between two pictures; after a command; and at the end.
 STEP, PAUSE, END = 0.25, 1.5, 4.0
+#: Seconds that a command is played.
+MOST = 6.0
 #: Pixels of a character.
 WIDTH, HEIGHT = 8.43, 18
 
@@ -83,6 +86,7 @@ class Recording:
     def run(self, command: str) -> None:
         """Show a command, and all that it writes."""
         self.show(f'$ {command}\r\n'.encode())
+        before, start = len(self.frames), self.now
         begin = time.monotonic() - self.now
         child, terminal = pty.fork()
         if not child:
@@ -108,7 +112,15 @@ class Recording:
         _, status = os.waitpid(child, 0)
         if status:
             raise SystemExit(f'failed: {command}')
-        self.now += PAUSE
+        faster = min(1.0, MOST / (self.now - start))
+        self.now = start + (self.now - start) * faster + PAUSE
+        shown = self.frames[before:]
+        del self.frames[before:]
+        for number, (moment, lines) in enumerate(shown):
+            moment = start + (moment - start) * faster
+            last = number + 1 == len(shown)
+            if last or moment - self.frames[-1][0] >= STEP:
+                self.frames.append((moment, lines))
 
     def svg(self) -> str:
         """Write the frames, one shown after the other."""
