@@ -16,6 +16,7 @@ from cliff import show
 from cliff import sphinxext
 from docutils import nodes
 from docutils.parsers.rst.directives import tables
+from docutils import statemachine
 from sphinx import addnodes
 from sphinx.util import docutils
 
@@ -128,7 +129,10 @@ class Command(sphinxext.AutoprogramCliffDirective):
             parts[part].append(node)
         name = self.options['command']
         if name in schema():
-            parts['JSON'] = self.parse_text_to_nodes('\n'.join(keys(name)))
+            described = nodes.container()
+            lines = statemachine.StringList(list(keys(name)))
+            self.state.nested_parse(lines, 0, described)
+            parts['JSON'] = described.children
         usage = _section('Synopsis', parts.pop('Synopsis'))
         sections = [_section(title, found) for title, found in parts.items()]
         # The order of man(7); but on a phone, the options fill the first page.
