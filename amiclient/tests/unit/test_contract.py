@@ -159,6 +159,7 @@ class TestContract(base.TestCase):
             # Of what an option asks for.
             more = {'plan', 'copies'} if name == 'upload' else set()
             self.assertEqual(printed | more, schema.columns(f'ami {name}'))
+        self.assertEqual({*columns.APPLIED}, schema.columns('ami apply'))
         for name, of in (
             ('finding', 'check, verify'),
             ('found kernel', 'inspect: kernels'),
