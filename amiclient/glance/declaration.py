@@ -69,6 +69,19 @@ _ANY = 'it must not be empty, too long, or have control characters'
 MAKING = ('fix', 'for', 'headroom', 'journal', 'kernel_version', 'leave_out',
            'partition', 'shrink')  # fmt: skip
 
+#: Keys with paths, which are relative to the file.
+_PATHS = ('source', 'kernel', 'ramdisk', 'keyring', 'sign_key_path',
+          'sign_key_passphrase_file', 'sign_cert_id')  # fmt: skip
+
+#: Keys that mean nothing without another one.
+_NEEDED = {
+    'signature_url': 'keyring',
+    'keyring': 'signature_url',
+    'sign_key_path': 'sign_cert_id',
+    'sign_cert_id': 'sign_key_path',
+    'sign_key_passphrase_file': 'sign_key_path',
+}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DeclaredAmi:
@@ -77,6 +90,7 @@ class DeclaredAmi:
     :param lines: where each key is, as ``FILE:LINE``.
     :param collection: that of the file.
     :param source: an absolute path, or a URL.
+    :param sign_cert_id: a path, or the ID of a certificate.
     :param kernel: a path, or an image's name or ID; likewise the ramdisk.
     :param properties: None as a value removes one.
     :param tags: all of them; likewise the projects, as they are named.
@@ -96,6 +110,9 @@ class DeclaredAmi:
     sha256: str | None = None
     signature_url: str | None = None
     keyring: str | None = None
+    sign_key_path: str | None = None
+    sign_key_passphrase_file: str | None = None
+    sign_cert_id: str | None = None
     kernel: str | None = None
     no_kernel: bool = False
     ramdisk: str | None = None
@@ -366,9 +383,10 @@ class _Reader:
         for problem, key, hint in _contradictions(keys):
             self._wrong(keys.lines.get(key, keys.where), problem, hint)
         given = {k: v for k, v in keys.items() if k not in MAKING}
-        for key in ('source', 'kernel', 'ramdisk', 'keyring'):
+        for key in _PATHS:
             if key in given:
-                given[key] = self._located(given[key], is_name=key[0] in 'kr')
+                is_name = key in ('kernel', 'ramdisk', 'sign_cert_id')
+                given[key] = self._located(given[key], is_name=is_name)
         for key, value in given.items():
             if isinstance(value, list):
                 # Each once; the order of tags means nothing to Glance.
@@ -428,14 +446,13 @@ def _of_source(
     if is_web and 'sha512' not in keys and 'sha256' not in keys:
         hint = 'add sha512 or sha256, as the vendor publishes it'
         yield f'{source}: its hash is missing', 'source', hint
-    needed = {'signature_url': 'keyring', 'keyring': 'signature_url'}
-    for key in ('sha256', 'sha512', *needed, *MAKING):
+    for key in ('sha256', 'sha512', *_NEEDED, *MAKING):
         if key not in keys:
             continue
         if not source:
             hint = 'name one, or leave it out'
             yield f'{key}: there is no source', key, hint
-        elif key in needed and not is_web:
+        elif key in ('signature_url', 'keyring') and not is_web:
             yield f'{key}: the source is not a URL', key, 'leave it out'
-        elif key in needed and needed[key] not in keys:
-            yield f'{key}: {needed[key]} is needed, too', key, None
+        elif key in _NEEDED and _NEEDED[key] not in keys:
+            yield f'{key}: {_NEEDED[key]} is needed, too', key, None

@@ -9,7 +9,6 @@ from collections.abc import Callable
 import typing
 from typing import ClassVar
 
-from amiclient import errors
 from amiclient.osc import command
 from amiclient.osc import options
 from amiclient.osc import sources
@@ -405,34 +404,12 @@ class AddProject(_Share, command.Lister):
         self.warn(share.advice(made))
         if ids := share.signed_with(planned):
             users = {
-                project: given or self._users(project)
+                project: given or self.users(project)
                 for project in planned.projects
                 if project != cloud.project()
             }
             self.warn(share.admit(cloud, ids, users))
         return columns.many(columns.SHARED, made)
-
-    def _users(self, project: str) -> list[str]:
-        """Name the users of a project; none if that is not allowed."""
-        from openstack.identity.v3 import _proxy
-
-        from amiclient.glance import http_errors
-        from amiclient.glance import retry
-        from amiclient.glance import sessions
-
-        sdk = self.app.client_manager.sdk_connection
-        seconds = 2 * (sdk.session.timeout or retry.TIMEOUT)
-        doing = f'listing the users of the project {project}'
-        try:
-            with http_errors.understood(doing), sessions.within(seconds):
-                identity = typing.cast(_proxy.Proxy, sdk.identity)
-                found = identity.role_assignments(
-                    scope_project_id=project, effective=True
-                )
-                return sorted({each.user['id'] for each in found})
-        except errors.CloudError as error:
-            self.log.debug('%s', error)
-            return []
 
 
 class RemoveProject(_Share, command.Action):

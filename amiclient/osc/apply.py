@@ -102,6 +102,7 @@ class ApplyAmis(command.Lister):
                 others={each.title: each for each in others},
                 upload=self._upload,
                 project=functools.cache(self.find_project),
+                users=functools.cache(self.users),
                 patience=options.patience(parsed_args),
                 dry_run=parsed_args.dry_run,
             )

@@ -439,6 +439,31 @@ class _Base(command.Command):
             raise http_errors.senseless(doing)
         return found
 
+    def users(self, project: str) -> list[str]:
+        """Name the users of a project by their IDs.
+
+        :returns: none if Keystone does not let the user list them.
+        """
+        from openstack.identity.v3 import _proxy
+
+        from amiclient.glance import http_errors
+        from amiclient.glance import retry
+        from amiclient.glance import sessions
+
+        sdk = self.app.client_manager.sdk_connection
+        seconds = 2 * (sdk.session.timeout or retry.TIMEOUT)
+        doing = f'listing the users of the project {project}'
+        try:
+            with http_errors.understood(doing), sessions.within(seconds):
+                identity = typing.cast(_proxy.Proxy, sdk.identity)
+                found = identity.role_assignments(
+                    scope_project_id=project, effective=True
+                )
+                return sorted({each.user['id'] for each in found})
+        except errors.CloudError as error:
+            self.log.debug('%s', error)
+            return []
+
     def watch(self, parsed_args: argparse.Namespace) -> progress.Progress:
         """Choose who watches, as the options and the environment say."""
         from amiclient.osc import watchers

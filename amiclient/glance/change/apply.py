@@ -44,6 +44,7 @@ class ApplyRequest:
     :param others: regions and clouds, by their titles, as far as they answer.
     :param upload: makes a plan to upload an AMI.
     :param project: looks up the id of a project.
+    :param users: names the users of one, as far as that is allowed.
     :param dry_run: whether nothing is to be done.
     """
 
@@ -52,6 +53,7 @@ class ApplyRequest:
     others: Mapping[str, places.CloudPlace]
     upload: settle.Upload
     project: Callable[[str], str]
+    users: Callable[[str], Sequence[str]]
     patience: retry.Patience
     dry_run: bool = False
 
@@ -69,6 +71,7 @@ class Applying:
         self._asked = asked
         self._means = settle.Means(
             project=asked.project,
+            users=asked.users,
             patience=asked.patience,
             progress=progress,
             dry_run=asked.dry_run,

@@ -23,6 +23,7 @@ from amiclient.glance import model
 from amiclient.glance.model import ImageRecord
 from amiclient.glance import places
 from amiclient.glance import retry
+from amiclient.glance import signatures
 from amiclient.glance.transfer import image_data
 from amiclient.glance import versions
 from amiclient.progress import Progress
@@ -185,6 +186,8 @@ def _is_of(
         return False
     if state is None:
         return True
+    if ami.sign_cert_id and not _is_signed(image, ami.sign_cert_id):
+        return False
     recorded = applied(image)
     if state.sha512 is not None:
         same = image.properties.get(versions.SOURCE) == state.sha512
@@ -204,3 +207,15 @@ def _is_of(
         (ami.kernel is None and there.kernel_status == links.MISSING)
         or (ami.ramdisk is None and there.ramdisk_status == links.MISSING)
     )
+
+
+def _is_signed(image: ImageRecord, given: str) -> bool:
+    """Tell whether an image is signed with a certificate.
+
+    :param given: its ID; or a file, which may be that of any certificate.
+    """
+    signature = signatures.Signature.of(image)
+    if signature is None:
+        return False
+    id = given.rpartition('/')[2].lower()
+    return not model.UUID.fullmatch(id) or id == signature.certificate.lower()

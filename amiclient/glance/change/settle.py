@@ -68,6 +68,7 @@ class Means:
     """What all AMIs have in common.
 
     :param project: looks up the id of a project.
+    :param users: names the users of one, as far as that is allowed.
     :param dry_run: whether nothing is to be done.
     :param tell: takes what was done, or is going to be.
     :param uploaded: kernels and ramdisks that a dry run has told of: by their
@@ -75,6 +76,7 @@ class Means:
     """
 
     project: Callable[[str], str]
+    users: Callable[[str], Sequence[str]]
     patience: retry.Patience
     progress: Progress
     dry_run: bool
@@ -394,11 +396,14 @@ class Settling:
                             kind, part.name or '', project, part.id
                         )
             then = self.ami.visibility if self._dry_run else None
-            self._carry_out(
-                share.plan_add(
-                    self.catalog, image.id, lacking, visibility=then
-                )
+            plan = share.plan_add(
+                self.catalog, image.id, lacking, visibility=then
             )
+            self._carry_out(plan)
+            ids = share.signed_with(plan)
+            if ids and not self._dry_run:
+                users = {each: self._means.users(each) for each in lacking}
+                _warn(share.admit(self.catalog, ids, users))
 
     def _carry_out(self, plan: share.SharePlan) -> None:
         _warn(plan.warnings)

@@ -119,6 +119,34 @@ class TestSign(SignCase):
         self.assertNotIn('acl', finished.stderr)
         self.assertEqual({}, self.rules(told['id'], user='other'))
 
+    def test_declared(self) -> None:
+        project = self.embedded.connection('other').current_project_id
+        lines = [
+            'amis:',
+            '- name: declared',
+            f'  source: {self.root.name}',
+            f'  kernel: {self.kernel.name}',
+            f'  ramdisk: {self.ramdisk.name}',
+        ]
+        apply = 'ami', 'apply', self.directory / 'images.yaml'
+        signed = [
+            '  sign_key_path: sign.key',
+            '  sign_cert_id: sign.crt',
+            f'  projects: [{project}]',
+        ]
+        for text in ([], signed):
+            apply[2].write_text('\n'.join([*lines, *text]))
+            finished = self.run_openstack(*apply, '-f', 'json')
+            self.assertEqual(0, finished.status, finished)
+        self.assertIn('openstack acl user add --user USER', finished.stderr)
+        found = self.image.get('/images?name=declared').json()['images']
+        self.assertEqual(2, len(found))
+        (image,) = (i['id'] for i in found if 'img_signature' in i)
+        root = self.check(image)
+        self.check(root['kernel_id'])
+        self.check(root['ramdisk_id'])
+        self.assertEqual([], self.openstack_json(*apply))
+
     def test_what_is_not_as_it_was_signed(self) -> None:
         told = self.upload(*self.signed, stderr=None)
         kernel = self.get(told['id'])['kernel_id']

@@ -64,6 +64,7 @@ class ApplyCase(failing.GlanceCase):
             others={},
             upload=self.upload,
             project=lambda name: name,
+            users=lambda project: [],
             patience=PATIENCE,
             dry_run=dry_run,
         )

@@ -24,6 +24,7 @@ RIGHT = (
     '{source: a.img, sha512: SHA512, keep: 3, replace: hide}',
     '{source: https://a.example/b.img, sha256: SHA256}',
     '{source: "https://a/b", sha512: SHA512, keyring: k, signature_url: u}',
+    '{source: a, sign_key_path: k, sign_cert_id: c}',
     '{source: a, for: ironic, format: raw, fix: yes, shrink: false}',
     '{source: a, headroom: 5%, journal: 16M, partition: 2, leave_out: [/a]}',
     '{no_kernel: true, min_disk: 3, min_ram: 0, architecture: x86_64}',
@@ -62,6 +63,12 @@ WRONG = (
     ('sha512: SHA512', 1, 'sha512: there is no source'),
     ('headroom: 1G', 1, 'headroom: there is no source'),
     ('source: a\nkeyring: b', 2, 'keyring: the source is not a URL'),
+    (
+        'source: a\nsign_key_path: b',
+        2,
+        'sign_key_path: sign_cert_id is needed, too',
+    ),
+    ('sign_cert_id: a', 1, 'sign_cert_id: there is no source'),
     (
         'source: https://a/b\nsha512: SHA512\nkeyring: b',
         3,
