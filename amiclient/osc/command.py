@@ -580,3 +580,19 @@ class ShowOne(_Printing, command.ShowOne):
 
 class Lister(_Printing, command.Lister):
     """A command whose result is a list of records."""
+
+    def produce_output(
+        self,
+        parsed_args: argparse.Namespace,
+        column_names: Sequence[str],
+        data: Iterable[typing.Any],
+    ) -> int:
+        from amiclient.osc import tables
+
+        if parsed_args.formatter == 'table':
+            heads = {name: tables.heading(name) for name in column_names}
+            for asked in ('columns', 'sort_columns'):
+                given = getattr(parsed_args, asked)
+                setattr(parsed_args, asked, [heads.get(n, n) for n in given])
+            column_names = [*heads.values()]
+        return super().produce_output(parsed_args, column_names, data)

@@ -41,6 +41,13 @@ _ENDLESS = 1 << 20
 Data = Sequence[Any]
 
 
+def heading(name: str) -> str:
+    """Write the name of a column as lists have them; scripts know the name."""
+    if not name.islower():
+        return name
+    return re.sub(r'\bId\b', 'ID', name.replace('_', ' ').title())
+
+
 def is_brief(parsed_args: argparse.Namespace) -> bool:
     """Tell whether somebody looks at it who did not ask for all."""
     asked = parsed_args.columns or getattr(parsed_args, 'long', False)

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 import typing
 
 from amiclient import errors
@@ -31,17 +31,6 @@ class Check(command.Lister):
         options.add(parser, {'--strict': strict})
         ignore = 'Ignore the findings of this rule'
         options.add_several(parser, '--ignore <rule>', ignore)
-
-    def produce_output(
-        self,
-        parsed_args: argparse.Namespace,
-        column_names: Sequence[str],
-        data: Iterable[typing.Any],
-    ) -> int:
-        if parsed_args.formatter == 'table':
-            # As all lists have them; scripts know the keys as they are.
-            column_names = [name.title() for name in column_names]
-        return super().produce_output(parsed_args, column_names, data)
 
     def result(
         self,

@@ -140,6 +140,9 @@ class TestInspect(ContentsCase):
 
     def test_table(self) -> None:
         told = self.openstack('ami', 'inspect', self.source)
+        self.assertIn(f' {OLD} ', told)
+        self.assertNotIn('/boot', told)
+        told = self.openstack('ami', 'inspect', self.source, '--long')
         self.assertIn(f'{OLD}: /boot/vmlinuz-{OLD}, /boot/initrd', told)
 
     def test_archive(self) -> None:

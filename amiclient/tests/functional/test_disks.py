@@ -208,7 +208,7 @@ class TestDisks(upload.UploadCase):
             'an ext4 filesystem', told['partitions'][2]['content']
         )
         table = self.openstack('ami', 'inspect', image, '-c', 'partitions')
-        self.assertIn(f'3: {16 * MIB}, an ext4 filesystem', table)
+        self.assertIn(f'3: {16 * MIB} bytes, an ext4 filesystem', table)
         self.assertNothingLeft()
 
     def test_compressed_raw(self) -> None:

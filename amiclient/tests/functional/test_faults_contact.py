@@ -236,4 +236,6 @@ class TestSick(ContactCase):
         for kind in self.each():
             line = self.refused('--os-password', 'wrong', *self.commands[kind])
             self.assertIn(self.keystone.url, line)
-            self.assertIn('(HTTP 401); check the credentials', line)
+            self.assertRegex(
+                line, r'\(HTTP 401\) \(Request-ID: \S+\); check the cred'
+            )

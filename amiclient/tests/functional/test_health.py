@@ -202,6 +202,9 @@ class TestData(health.HealthCase):
         self.assertNotIn('ami upload', said)
 
 
+_SIGNATURE = ('certificate', 'expired', 'false', 'incomplete', 'missing')
+
+
 class TestRules(base.TestCase):
     def test_there_is_a_test_of_each(self) -> None:
         tests = [
@@ -212,4 +215,5 @@ class TestRules(base.TestCase):
         tests.append('bad-link')  # test_a_link_that_is_no_id
         tests.append('fewer-stores')  # test_stores
         tests += ('ironic-format', 'ironic-visibility')  # test_bare_metal
+        tests += (f'signature-{name}' for name in _SIGNATURE)  # test_sign
         self.assertEqual(set(), context.RECORDS.keys() - set(tests))

@@ -163,6 +163,14 @@ class TestSign(SignCase):
             )
             self.assertEqual(200, answer.status_code, answer.text)
 
+        late = self.pair('late', self.key, days=(-9, -1))
+        id = self.get(kernel)['img_signature_certificate_uuid']
+        for other, rules in (
+            (self.store(late[3].read_bytes()), ['signature-expired']),
+            (id, []),
+        ):
+            change('img_signature_certificate_uuid', other)
+            self.assertEqual(rules, [*self.rules(told['id'])])
         # One bit is another. Glance looks at it no more.
         raw = bytearray(base64.b64decode(value))
         raw[-1] ^= 1
