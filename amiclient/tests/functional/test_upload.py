@@ -30,6 +30,7 @@ class TestUpload(upload.UploadCase):
                 'ramdisk_id',
                 'uploaded',
                 'reused',
+                'size_before',
             ],
             list(told),
         )
