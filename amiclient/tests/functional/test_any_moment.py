@@ -26,7 +26,7 @@ _MIB = 2**20
 _SIZE, _DATA = 6 * _MIB, _MIB // 4
 
 #: Moments over the whole run of a shrink, and of an upload.
-_COUNT = 100 if base.SLOW else 40
+_COUNT = 100 if base.SLOW else 25
 
 #: Moments of what else there is: kill -9, and the start.
 _SOME = 100 if base.SLOW else 12

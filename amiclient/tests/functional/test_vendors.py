@@ -295,6 +295,7 @@ class TestBtrfs(VendorCase):
     programs = ('btrfs', 'guestfish')
     kinds = ('btrfs',)
 
+    @base.slow
     def test_fedora(self) -> None:
         self.go('fedora.qcow2')
 

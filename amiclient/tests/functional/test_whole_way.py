@@ -96,6 +96,7 @@ class TestWholeWay(base.TestCase):
         )
         self.go(disks.convert(disk, 'qcow2', '-c'))
 
+    @base.slow
     def test_uec_tarball(self) -> None:
         made = guest.make(self.directory)
         archive = self.directory / 'guest-uec.tar.gz'
