@@ -130,15 +130,19 @@ def absent(text: str, printed: Sequence[str]) -> list[str]:
     :param printed: what it printed.
     :returns: none if it printed no table.
     """
-    # Tables of findings have other headings than scripts know.
-    there = {name.lower() for name in _columns(printed)}
+    # Tables have other headings than scripts know; cliff takes both.
+    there = {_key(name) for name in _columns(printed)}
     return [
         name
         for match in _OPENSTACK.finditer(text.replace('\\\n', ' '))
         if there and not _FORMAT.search(match[1])
         for name in (word.strip('"\'') for word in _COLUMN.findall(match[1]))
-        if name.lower() not in there
+        if _key(name) not in there
     ]
+
+
+def _key(name: str) -> str:
+    return name.lower().replace(' ', '_')
 
 
 def _columns(printed: Sequence[str]) -> Iterator[str]:

@@ -198,7 +198,9 @@ class TestTime(BoundedTest):
         self.assertLess(len(self.lines), 8)
 
     def test_redirects_without_an_end(self) -> None:
-        begin = b'HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: '
+        # Else the next request may come when this connection is closed.
+        begin = b'HTTP/1.1 302 Found\r\nConnection: close\r\n'
+        begin += b'Content-Length: 0\r\nLocation: '
         self.serve(
             lambda _: iter([begin + f'{self.url}/v2/x\r\n\r\n'.encode()])
         )

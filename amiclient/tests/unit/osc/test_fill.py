@@ -27,7 +27,7 @@ from amiclient import units
 #: Commands, what they make, and its fields that no option is named like:
 #: commands give them, or they are for others than commands.
 _FILLED = (
-    (ami.SaveAmi, save.SaveRequest, {'format', 'patience'}),
+    (ami.SaveAmi, save.SaveRequest, {'patience'}),
     (
         ami.UploadAmi,
         request.UploadRequest,
@@ -49,7 +49,15 @@ _FILLED = (
     (
         ami_change.SetAmi,
         update.ChangeRequest,
-        {'member', 'owner', 'patience', 'signer'},
+        # What is gone is what declarations name no more.
+        {
+            'gone_properties',
+            'gone_tags',
+            'member',
+            'owner',
+            'patience',
+            'signer',
+        },
     ),
     (copy.CopyAmi, copy_plan.CopyRequest, {'settings'}),
     (boot.BootImage, run.BootRequest, set()),
