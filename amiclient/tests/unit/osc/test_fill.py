@@ -59,7 +59,7 @@ _FILLED = (
             'signer',
         },
     ),
-    (copy.CopyAmi, copy_plan.CopyRequest, {'settings'}),
+    (copy.CopyAmi, copy_plan.CopyRequest, {'properties', 'settings'}),
     (boot.BootImage, run.BootRequest, set()),
     (
         local.BuildImage,
