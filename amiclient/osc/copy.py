@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from typing import Any
 
 from amiclient import errors
 from amiclient.osc import clouds
@@ -23,8 +25,20 @@ class CopyAmi(command.Lister):
     is not stored here; -v shows why. --store is a store of each target: what
     is there already is copied to it, for which usually only administrators
     have permission, or else copied again. With --dry-run, the status is
-    "planned".
+    "planned". Tables leave out the way, and the IDs of the kernel and the
+    ramdisk, unless they are asked for with -c.
     """
+
+    def shorten(
+        self, names: Sequence[str], data: list[Any]
+    ) -> tuple[Sequence[str], list[Any]]:
+        shown = [
+            number
+            for number, name in enumerate(names)
+            if name not in ('Kernel ID', 'Ramdisk ID', 'Way')
+            and (name != 'Reused' or any(map(str, (r[number] for r in data))))
+        ]
+        return [names[n] for n in shown], [[r[n] for n in shown] for r in data]
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         options.add(parser, options.image('Image to copy'))

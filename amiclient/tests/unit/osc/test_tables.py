@@ -12,10 +12,12 @@ from unittest import mock
 
 import fixtures
 
+from amiclient.glance.change import copy as change_copy
 from amiclient.glance import links
 from amiclient.glance.verify import rules
 from amiclient.osc import ami
 from amiclient.osc import columns
+from amiclient.osc import copy
 from amiclient.osc import local
 from amiclient.osc import parts
 from amiclient.osc import tables
@@ -169,6 +171,32 @@ class TestList(TableTest):
         other = dataclasses.replace(_IMAGE, id='f' * 36)
         text = listed(found=(BAD, rules.Report(links.Ami(other, _KERNEL))))
         self.assertIn(_IMAGE.id, text)
+
+
+class TestCopy(TableTest):
+    def test_eighty_columns_are_enough(self):
+        done = change_copy.CopyResult(
+            'region RegionTwo', 'copied', 'a' * 36, 'b' * 36, 'c' * 36,
+            'glance-download', 557 << 20,
+        )  # fmt: skip
+        words = ('x', '--to-region', 'RegionTwo')
+
+        def told(*more):
+            result = columns.copied([done], dry_run=False)
+            return printed(copy.CopyAmi, result, *words, *more)
+
+        text = told()
+        self.assertLessEqual(max(map(len, text.splitlines())), 80)
+        for word in ('| Target ', '| ID ', 'a' * 36, '557.0 MiB'):
+            self.assertIn(word, text)
+        for word in ('b' * 36, 'Reused'):
+            self.assertNotIn(word, text)
+        text = told('-f', 'json')
+        for word in ('"kernel_id"', '"reused"', 'glance-download'):
+            self.assertIn(word, text)
+        text = told('-c', 'kernel_id', '-c', 'Way')
+        self.assertIn('| Kernel ID ', text)
+        self.assertIn('glance-download', text)
 
 
 class TestKernelUpload(TableTest):
