@@ -2,7 +2,7 @@
 
 """Ctrl-C, SIGTERM, SIGHUP and SIGKILL at any moment of a command.
 
-Forty moments of a shrink, and of an upload, and a few of what else there is.
+25 moments of a shrink, and of an upload, and a few of what else there is.
 With AMICLIENT_SLOW_TESTS set, a hundred of each.
 """
 
