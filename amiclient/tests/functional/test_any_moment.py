@@ -2,7 +2,7 @@
 
 """Ctrl-C, SIGTERM, SIGHUP and SIGKILL at any moment of a command.
 
-25 moments of a shrink, and of an upload, and a few of what else there is.
+16 moments of a shrink, and of an upload, and a few of what else there is.
 With AMICLIENT_SLOW_TESTS set, a hundred of each.
 """
 
@@ -26,7 +26,7 @@ _MIB = 2**20
 _SIZE, _DATA = 6 * _MIB, _MIB // 4
 
 #: Moments over the whole run of a shrink, and of an upload.
-_COUNT = 100 if base.SLOW else 25
+_COUNT = 100 if base.SLOW else 16
 
 #: Moments of what else there is: kill -9, and the start.
 _SOME = 100 if base.SLOW else 12

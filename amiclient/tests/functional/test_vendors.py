@@ -349,5 +349,6 @@ class TestEncrypted(VendorCase):
 
     programs = ('cryptsetup', 'guestfish', 'lvm')
 
+    @base.slow
     def test_debian(self) -> None:
         self.go('encrypted.qcow2')

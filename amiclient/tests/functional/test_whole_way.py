@@ -56,6 +56,7 @@ class TestWholeWay(base.TestCase):
         self.assertEqual(sent['size'], told['root_size_before'])
         self.assertEqual(1024 * MIB, told['root_size'])
 
+    @base.slow
     def test_debian(self) -> None:
         """A real one, that tools/test has made by mmdebstrap."""
         archive = _ROOT / '.test' / 'debian.tar'
