@@ -13,6 +13,7 @@ For the rest, there is no standard: these properties are ours.
 
 from collections.abc import Iterable, Mapping
 import datetime
+import re
 from typing import Any
 
 from amiclient.glance import client
@@ -44,12 +45,27 @@ def built(image: ImageRecord) -> datetime.datetime | None:
     return image.created_at
 
 
+def _parts(version: str) -> list[tuple[str, int]]:
+    """Split a version for sorting: 1.9 comes before 1.10."""
+    found = re.findall(r'(\D*)(\d{0,99})', version)
+    return [(word, int(number or -1)) for word, number in found]
+
+
 def newest_first(images: Iterable[ImageRecord]) -> list[ImageRecord]:
-    """Sort versions by when they were built, and then created."""
+    """Sort versions by when they were built, and then created.
+
+    Glance counts whole seconds, in which a small AMI is uploaded and
+    replaced: then the version decides.
+    """
     never = datetime.datetime.min.replace(tzinfo=datetime.UTC)
 
     def age(image: ImageRecord) -> tuple[Any, ...]:
-        return built(image) or never, image.created_at or never, image.id
+        return (
+            built(image) or never,
+            image.created_at or never,
+            _parts(image.properties.get(VERSION) or ''),
+            image.id,
+        )
 
     return sorted(images, key=age, reverse=True)
 
