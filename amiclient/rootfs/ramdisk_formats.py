@@ -351,7 +351,9 @@ def _decompressed(
         memory=streams.MEMORY,
     ) as pipe:
         yield _until_damaged(pipe.read)
-    ends.append(frames.end(file, offset))
+    # It is where this began, if no frame is whole.
+    if (end := frames.end(file, offset)) > offset:
+        ends.append(end)
 
 
 def _until_damaged(read: Callable[[int], bytes]) -> Iterator[bytes]:

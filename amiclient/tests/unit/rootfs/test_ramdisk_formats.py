@@ -167,6 +167,13 @@ class TestBounds(base.TestCase):
         for content in (data, gzip.compress(data), data[:-124] + _MAIN):
             self.assertEqual('1000 files', self.listing(content).end)
 
+    def test_cut_short(self) -> None:
+        """What is damaged at its begin is not read again and again."""
+        for options in (('zstd', '-q'), ('lz4', '-q'), ('lz4', '-q', '-l')):
+            packed = _program(*options)(_MAIN)
+            for size in (len(packed) // 2, len(packed) - 1):
+                self.assertIsNone(self.listing(packed[:size]).end)
+
     def test_seconds(self) -> None:
         self.bound(_SECONDS=0.0)
         self.assertEqual('0 seconds', self.listing(_MAIN).end)
