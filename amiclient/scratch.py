@@ -476,9 +476,10 @@ def _too_large(
     directories: Collection[pathlib.Path],
 ) -> errors.TooLargeError:
     # What is in another one is a private one, of which the user knows nothing.
-    known = [one for one in directories if one.parent not in directories]
-    where = ', '.join(map(str, dict.fromkeys(known)))
-    return errors.too_large(where)
+    known = [
+        one for one in directories if one.parent not in {*directories} - {one}
+    ]
+    return errors.too_large(', '.join(map(str, dict.fromkeys(known))))
 
 
 def candidates(

@@ -20,6 +20,7 @@ from amiclient import errors
 from amiclient.ext.inodes import Inode
 from amiclient.ext import reader as ext_reader
 from amiclient.ext.reader import Reader
+from amiclient.source import probe
 from amiclient.source import uki
 
 #: What the names of kernels begin with, in /boot; the first one counts where
@@ -59,6 +60,11 @@ _NOT = re.compile(
     re.IGNORECASE,
 )
 
+#: Kernels for those who look for errors in them, by Fedora's and SUSE's names:
+#: no boot loader takes one unless it is told (DEFAULTDEBUG in
+#: /etc/sysconfig/kernel).
+_DEBUG = re.compile(r'[+.-]debug$')
+
 #: Where the system is that the ramdisk goes on to, in the root filesystem:
 #: ostree and bootc (ostree-prepare-root), NixOS, and Flatcar.
 OSTREE = ('ostree=', 'composefs=')
@@ -83,8 +89,9 @@ class BootFiles:
     :param ramdisks: the same of the files that the ramdisk is made of, in
         their order; nothing if there is none.
     :param source: how it was found: ``entry``, ``boot``, ``modules``,
-        ``link`` or ``unified``; or what came along and has it, under its
-        name: ``manifest``, ``tarball``, or ``image`` for one in the cloud.
+        ``link``, ``menu`` or ``unified``; or what came along and has it,
+        under its name: ``manifest``, ``tarball``, or ``image`` for one in the
+        cloud.
     :param image: the filesystem that it is in; if it came along, itself.
     :param options: what its entry tells the kernel.
     :param missing: parts of the ramdisk that its entry names, and that are
@@ -159,7 +166,12 @@ def _newest_first(found: Iterable[BootFiles]) -> tuple[BootFiles, ...]:
             break
     return tuple(
         sorted(
-            best.values(), key=lambda b: version_key(b.version), reverse=True
+            best.values(),
+            key=lambda b: (
+                not _DEBUG.search(b.version),
+                version_key(b.version),
+            ),
+            reverse=True,
         )
     )
 
@@ -232,6 +244,7 @@ class _Finder:
         yield from self._boot()
         yield from self._with_modules()
         yield from self._links()
+        yield from self._menus()
         yield from self._unified()
 
     def _made(
@@ -275,6 +288,22 @@ class _Finder:
 
     def _entries(self) -> Iterator[BootFiles]:
         return filter(None, map(self._entry, self._read))
+
+    def _menus(self) -> Iterator[BootFiles]:
+        """Find those with other names, which only a menu tells."""
+        for boot in self._boots:
+            for name in uki.MENUS:
+                path = f'{boot}/{name}'
+                data = self._reader.head(path, uki.ENTRY_SIZE) or b''
+                for fields in uki.parse_menu(data, path)[:_MOST]:
+                    found = self._entry(fields)
+                    # Menus start other programs, too.
+                    if found is not None and self._is_kernel(found.kernel):
+                        yield dataclasses.replace(found, source='menu')
+
+    def _is_kernel(self, path: str) -> bool:
+        head = self._reader.head(path, probe.HEAD) or b''
+        return probe.classify(head).phrase.startswith('a Linux kernel')
 
     def _entry(self, fields: dict[str, list[str]]) -> BootFiles | None:
         kernels = fields.get('linux', [])

@@ -10,6 +10,7 @@ them.
 from collections.abc import Collection
 import contextlib
 import dataclasses
+import itertools
 import pathlib
 import time
 
@@ -55,6 +56,9 @@ _NOT_OF_FILES = frozenset(
         'not-clean',
     }
 )
+
+#: What is told of one rule: /etc/fstab may have thousands of lines.
+_MOST = 50
 
 #: The names of all rules.
 RULES = frozenset({*_RULES, _BLANK, _UNREADABLE, _BAD_KERNEL})
@@ -207,12 +211,24 @@ def examine(
                 name not in _NOT_OF_FILES and case.deployments
             ):
                 continue
+            problems = list(itertools.islice(rule(case), _MOST + 1))
             found.extend(
                 findings.Finding(
-                    each.severity, name, each.message, each.remedy
+                    each.severity,
+                    name,
+                    errors.told(each.message),
+                    each.remedy and errors.told(each.remedy),
                 )
-                for each in rule(case)
+                for each in problems[:_MOST]
             )
+            if len(problems) > _MOST:
+                found.append(
+                    findings.Finding(
+                        problems[0].severity,
+                        name,
+                        f'there are more than {_MOST} findings of this rule',
+                    )
+                )
         except errors.DamagedError as error:
             found.append(
                 findings.Finding(

@@ -74,6 +74,7 @@ _FAT = 'a FAT filesystem'
 _SLOT = re.compile(r'(.*?)[-_. ]?(?:[abAB]|[01])')
 _XFS = 'an XFS filesystem'
 _ITS = 'its partition'
+_BEYOND = 'beyond the end of the disk'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -237,7 +238,10 @@ class Disk:
             )
             if any(each.foreign for each in parts):
                 return None
-        rest = roots or [e for e in own if not (e.is_boot or e.is_usr)]
+        is_cut = any(each.what == _BEYOND for each in parts)
+        rest = roots or [
+            each for each in own if not (is_cut or each.is_boot or each.is_usr)
+        ]
         typed = [each for each in rest if each.typed_root]
         for few in (rest, typed):
             if len(few) == 1:
@@ -260,15 +264,10 @@ class Disk:
                 f'partition {number} has no root filesystem: {_listed(parts)}',
                 subject=name,
             )
-        hint = None
-        if rest:
-            hint = 'choose one with --partition NUMBER'
-        elif any(each.what == lvm.PHYSICAL for each in parts):
-            hint = lvm.INCOMPLETE
         raise errors.SourceError(
             f'no partition has a root filesystem: {_listed(parts)}',
             subject=name,
-            hint=hint,
+            hint=_hint(parts, rest),
         )
 
     def refuse_apart(self, usrs: Iterable[Partition]) -> None:
@@ -432,6 +431,16 @@ def look(medium: Medium, image: qemu_nbd.DiskImage) -> Disk:
     )
 
 
+def _hint(parts: Sequence[Partition], rest: Sequence[Partition]) -> str | None:
+    if rest:
+        return 'choose one with --partition NUMBER'
+    if any(each.what == lvm.PHYSICAL for each in parts):
+        return lvm.INCOMPLETE
+    if any(each.what == _BEYOND for each in parts):
+        return 'it is cut short; download or copy it again'
+    return None
+
+
 def _with_volumes(disk: Disk) -> Disk:
     """Add the logical volumes of a disk to its partitions."""
     places = [
@@ -478,7 +487,7 @@ def _partition(medium: Medium, entry: partitions.PartitionEntry) -> Partition:
     files: Files[Any] | None = None
     foreign, xfs = False, None
     if entry.end > medium.size or not entry.size:
-        what = 'beyond the end of the disk'
+        what = _BEYOND
     else:
         head = medium.read(entry.start, min(probe.HEAD, entry.size))
         content = probe.examine(head, entry.size, medium.name)

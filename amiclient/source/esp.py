@@ -219,12 +219,19 @@ class _Copier:
             kernels += self._copy(path) and not is_ramdisk
         for path in self._files(_ENTRIES, '.conf'):
             if self._copy(path):
-                entry = self._head(path, uki.ENTRY_SIZE)
-                for key, named in _named(entry):
+                fields = uki.parse_entry(self._head(path, uki.ENTRY_SIZE))
+                for key, named in _named(fields):
                     kernels += self._copy(named) and (
                         key == 'linux'
                         or (key in uki.ENTRY_KEYS and self._is_unified(named))
                     )
+        for menu in uki.MENUS:
+            path = tuple(menu.split('/'))
+            if self._copy(path):
+                data = self._head(path, uki.ENTRY_SIZE)
+                for fields in uki.parse_menu(data, f'/{menu}'):
+                    for key, named in _named(fields):
+                        kernels += self._copy(named) and key == 'linux'
         return bool(kernels)
 
     def _head(self, path: _Path, count: int) -> bytes:
@@ -338,8 +345,7 @@ class _Copier:
             raise
 
 
-def _named(entry: bytes) -> Iterator[tuple[str, _Path]]:
-    fields = uki.parse_entry(entry)
+def _named(fields: dict[str, list[str]]) -> Iterator[tuple[str, _Path]]:
     for key in ('linux', 'initrd', *uki.ENTRY_KEYS):
         for value in fields.get(key, ()):
             path = tuple(filter(None, value.split('/')))

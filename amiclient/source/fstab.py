@@ -10,6 +10,7 @@ whatever it was before.
 from collections.abc import Callable, Set
 import dataclasses
 import pathlib
+import posixpath
 import re
 from typing import Any
 import uuid
@@ -219,7 +220,9 @@ def _entry(line: str) -> FstabEntry | None:
         _OCTAL.sub(lambda m: chr(int(m[1], 8)), f) for f in fields
     )
     kind, options = (*rest[:2], *('auto', 'defaults')[len(rest[:2]) :])
-    path = path if path == '/' else path.rstrip('/')
+    if path.startswith('/'):
+        # The kernel takes neither .. of / nor slashes amiss.
+        path = posixpath.normpath(f'/{path.lstrip("/")}')
     return FstabEntry(spec, path, kind, tuple(_OPTION.findall(options)))
 
 

@@ -10,6 +10,7 @@ goes wrong is one line that names the file.
 from collections.abc import Iterator
 import contextlib
 import dataclasses
+import errno
 import os
 import pathlib
 import stat
@@ -220,6 +221,9 @@ def told(path: pathlib.Path, name: str | None = None) -> Iterator[None]:
             hint='run this as a user who may read it',
         ) from error
     except OSError as error:
+        if error.errno in (errno.EFBIG, *errors.FULL):
+            # Of what is written of it; reading has no such errors.
+            raise
         raise errors.SourceError(
             f'cannot be read: {error.strerror}', subject=name
         ) from error

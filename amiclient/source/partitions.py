@@ -139,13 +139,15 @@ def read(medium: block.Medium) -> Table | None:
     :raises DamagedError: if there is one that makes no sense.
     """
     head = medium.read(0, _SECTOR)
-    if head[510:512] != SIGNATURE:
-        return None
-    primary = _primary(head)
+    is_signed = head[510:512] == SIGNATURE
+    notes = () if is_signed else ('it has no protective MBR',)
     for size in _GPT_SECTORS:
-        table = _gpt(medium, 1, size, ())
+        table = _gpt(medium, 1, size, notes)
         if table is not None:
             return table
+    if not is_signed:
+        return None
+    primary = _primary(head)
     if any(kind == _PROTECTIVE for _, kind, _, _ in primary):
         for size in _GPT_SECTORS:
             note = 'the first copy of its partition table is damaged'

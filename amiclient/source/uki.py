@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What UEFI boots: unified kernel images, and entries of boot loaders.
+"""What boots: unified kernel images, entries and menus of boot loaders.
 
 The former are PE files whose sections hold what a boot loader would have put
 together (UAPI group, "Unified Kernel Image"; Microsoft's PE format
@@ -9,6 +9,8 @@ specification). Nova starts a kernel itself, so it needs the parts.
 
 from collections.abc import Mapping
 import dataclasses
+import posixpath
+import re
 import struct
 
 #: Bytes that the headers are within.
@@ -74,6 +76,68 @@ def sections(head: bytes) -> Mapping[str, Section]:
         # A profile after the first has sections of the same names.
         found.setdefault(name, Section(offset, min(size, raw)))
     return found if '.linux' in found else {}
+
+
+#: The menus of GRUB, extlinux and SYSLINUX, below what is /boot.
+MENUS = (
+    'grub/grub.cfg',
+    'grub2/grub.cfg',
+    'extlinux/extlinux.conf',
+    'extlinux.conf',
+    'syslinux/syslinux.cfg',
+    'syslinux.cfg',
+)
+
+#: Commands in menus, and the keys of entries that say the same.
+_COMMANDS = {
+    'linux': 'linux',
+    'linux16': 'linux',
+    'linuxefi': 'linux',
+    'kernel': 'linux',
+    'initrd': 'initrd',
+    'initrd16': 'initrd',
+    'initrdefi': 'initrd',
+    'append': 'options',
+}
+
+#: What GRUB calls the device, in front of a path.
+_DEVICE = re.compile(r'\([^)]*\)')
+
+
+def parse_menu(data: bytes, place: str) -> list[dict[str, list[str]]]:
+    """Read the menu of GRUB, extlinux or SYSLINUX as entries.
+
+    Sources: the manual of GRUB, "linux" and "initrd"; the wiki of SYSLINUX,
+    "Config".
+
+    :param data: the first ENTRY_SIZE bytes of it.
+    :param place: its path, to which paths may be relative.
+    :returns: as :func:`parse_entry` does, of each entry.
+    """
+    top = posixpath.dirname(place)
+    entries: list[dict[str, list[str]]] = [{}]
+    for line in data.decode('utf-8', 'replace').splitlines():
+        command, *words = line.split()[:_ENTRY_WORDS] or ['']
+        key = _COMMANDS.get(command.lower(), '')
+        again = key == 'linux' and key in entries[-1]
+        if again or command.lower() in ('menuentry', 'label'):
+            entries.append({})
+        if not key:
+            continue
+        fields = entries[-1]
+        named = {'linux': words[:1], 'initrd': words}.get(key, [])
+        options = words[len(named) :]
+        fields.setdefault('options', []).extend(options)
+        loaded = [o[7:] for o in options if o.startswith('initrd=')]
+        for which, paths in ((key, named), ('initrd', loaded)):
+            for word in ','.join(paths).split(','):
+                path = _DEVICE.sub('', word.strip('"\''), count=1)
+                # What a variable stands for is not known.
+                if path and '$' not in path:
+                    fields.setdefault(which, []).append(
+                        posixpath.normpath(posixpath.join(top, path))
+                    )
+    return entries
 
 
 def parse_entry(data: bytes) -> dict[str, list[str]]:

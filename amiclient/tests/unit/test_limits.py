@@ -2,13 +2,18 @@
 
 """Where the system gives us less than a program needs, it gets that."""
 
+import io
+import os
+import pathlib
 import resource
 import signal
+import tarfile
 
 from amiclient import confinement
 from amiclient import errors
 from amiclient.osc import command
 from amiclient import process
+from amiclient.source import build
 from amiclient.tests import base
 from amiclient.tests.unit.ext import shrinking
 
@@ -149,6 +154,27 @@ class TestLimits(base.TestCase):
         self.patch(resource, 'prlimit', prlimit)
         shrinking.shrunk(image, output=self.tmp() / 'output')
         self.assertEqual({(17, 18)}, set(given))
+
+    def test_a_file_that_is_built(self) -> None:
+        archive = self.tmp() / 'a.tar'
+        with tarfile.open(archive, 'w') as tar:
+            tar.addfile(tarfile.TarInfo('etc'))
+            large = tarfile.TarInfo('large')
+            large.size = _MIB
+            tar.addfile(large, io.BytesIO(bytes(range(1, 129)) * 8192))
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(archive.parent)
+        planned = build.plan(build.BuildRequest(archive, pathlib.Path('o')))
+        kind = resource.RLIMIT_FSIZE
+        before = resource.getrlimit(kind)
+        resource.setrlimit(kind, (_MIB // 2, before[1]))
+        try:
+            error = self.assertRaises(
+                errors.TooLargeError, build.execute, planned
+            )
+        finally:
+            resource.setrlimit(kind, before)
+        self.assertIn('.: files are limited to ', str(error))
 
     def test_python_itself(self) -> None:
         for raised, expected in (

@@ -201,6 +201,57 @@ class TestFind(base.TestCase):
             found,
         )
 
+    def test_menus(self) -> None:
+        grub = (
+            'set default=0\nmenuentry "NixOS" {\n'
+            '  search --set=root --label nixos\n'
+            '  linux ($drive1)//kernels/abc-bzImage init=/nix/x ro\n'
+            '  initrd ($drive1)//kernels/abc-initrd\n}\n'
+            'menuentry "b" {\n linux /ipxe.bin\n linux16 /gone\n}\n'
+        )
+        extlinux = (
+            'LABEL a\n  INITRD ../kernels/early,../kernels/abc-initrd\n'
+            '  LINUX ../kernels/abc-bzImage\n  APPEND init=/nix/x ro\n'
+        )
+        syslinux = (
+            'label a\n kernel /kernels/abc-bzImage\n'
+            ' append initrd=/kernels/abc-initrd init=/nix/x ro\n'
+        )
+        for name, menu in (
+            ('grub/grub.cfg', grub),
+            ('extlinux/extlinux.conf', extlinux),
+            ('syslinux/syslinux.cfg', syslinux),
+        ):
+            image = images.image(
+                self.tmp(),
+                {
+                    f'boot/{name}': menu.encode(),
+                    'boot/kernels/abc-bzImage': kernel('6.1.9'),
+                    'boot/kernels/abc-initrd': INITRD,
+                    'boot/ipxe.bin': bytes(4096),
+                },
+            )
+            (found,) = boot_files.find(image)
+            self.assertEqual(
+                ('6.1.9', '/boot/kernels/abc-bzImage', 'menu'),
+                (found.version, found.kernel, found.source),
+                name,
+            )
+            self.assertEqual(
+                ('init=/nix/x',), boot_files.needed(found.options)
+            )
+            self.assertEqual('/boot/kernels/abc-initrd', found.ramdisk)
+
+    def test_for_debugging(self) -> None:
+        versions = ('6.1.0.x86_64+debug', '6.1.0.x86_64', '5.1.0.x86_64')
+        files: dict[str, images.Content] = {
+            f'boot/vmlinuz-{version}': kernel(version) for version in versions
+        }
+        self.assertEqual(
+            [*versions[1:], versions[0]],
+            [found[0] for found in self.find(files)],
+        )
+
     def test_unified(self) -> None:
         path = '/boot/EFI/Linux/abc-6.9.1.efi'
         version = '6.9.1-1.fc40.x86_64'

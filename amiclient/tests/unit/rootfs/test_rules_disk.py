@@ -91,6 +91,15 @@ class TestLeftovers(checks.CheckCase):
         ):
             self.found(line, 'error', line.split()[0])
 
+    def test_many_and_long_lines(self) -> None:
+        for lines, words in (
+            ([f'LABEL=a /{"d" * 6000} ext4'], 'dddd... on LABEL=a'),
+            (['LABEL=a /b ext4'] * 2000, 'more than 50 findings'),
+        ):
+            found = self.check(_fstab(_ROOT, *lines))['fstab-leftover']
+            self.assertIn(words, found.message)
+            self.assertLess(len(found.message), 400)
+
     def test_swap(self) -> None:
         self.found('UUID=1234 none swap sw 0 0', 'warning', 'swap on UUID')
         self.found('/swap.img none swap sw 0 0', 'warning', '/swap.img')
@@ -224,7 +233,7 @@ class TestFstab(base.TestCase):
         found = fstab.parse(
             '# comment\n\nnonsense\n'
             'LABEL=a\\040b /mnt/x\\040y/ ext4 ro,noatime 0 2\n'
-            '/dev/sda1 /\n'
+            '/dev/sda1 //\n'
         )
         self.assertEqual(
             (

@@ -90,6 +90,13 @@ class TestPartitions(base.TestCase):
                 self.assertEqual(good, self.places())
                 self.assertIn('damaged', self.read().notes[0])
 
+    def test_gpt_without_its_protective_mbr(self) -> None:
+        self.gpt(512)
+        good = self.places()
+        self.patch(0, bytes(512))
+        self.assertEqual(good, self.places())
+        self.assertIn('no protective MBR', self.read().notes[0])
+
     def test_gpt_both_of_whose_copies_are_damaged(self) -> None:
         self.gpt(512)
         self.patch(512 + 40, b'\xff')
