@@ -12,6 +12,7 @@ from amiclient import atomic
 from amiclient import errors
 from amiclient.ext import busy
 from amiclient.ext import layout
+from amiclient import locks
 from amiclient.progress import Progress
 from amiclient.progress import QUIET
 from amiclient import scratch
@@ -130,6 +131,7 @@ def _write_all(
         if noun != 'image' or not movable
     )
     scratch.check_room(directory, needed)
+    seen = {source.root: source.image().state, **source.seen}
     with contextlib.ExitStack() as stack, scratch.full_disk(directory):
         outputs: dict[str, atomic.Output] = {}
         parts: dict[str, manifest.ManifestPart] = {}
@@ -139,6 +141,9 @@ def _write_all(
             rest = _behind(source) if noun == 'image' else 0
             if noun != 'image' or not _moved(source, output):
                 _copy(source, noun, path, output.path, progress)
+                if path in seen and not source.own:
+                    # The kernel was taken out of it, or both belong together.
+                    locks.refuse_changed(path, seen[path])
             if rest:
                 os.truncate(output.path, output.path.stat().st_size - rest)
             outputs[noun] = output

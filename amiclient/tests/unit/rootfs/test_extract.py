@@ -176,6 +176,24 @@ class TestCopies(base.TestCase):
         error[0] = OSError(errno.EIO, 'broken')
         self.assertRaises(OSError, self.extract, disk)
 
+    def test_replaced_meanwhile(self) -> None:
+        other = self.directory / 'other'
+        shutil.copyfile(self.root, other)
+        real = Layout.copy_in_use
+
+        def copy(*words: Any, **rest: Any) -> None:
+            os.replace(other, self.root)
+            real(*words, **rest)
+
+        self.patch(Layout, 'copy_in_use', copy)
+        with resolve.opened(self.root) as source:
+            error = self.assertRaises(
+                errors.BusyError,
+                extract.extract, source, self.root, self.target,
+            )  # fmt: skip
+        self.assertIn('was replaced', str(error))
+        self.assertFalse(self.target.exists())
+
     def test_source_itself_stays(self) -> None:
         self.assertTaken(self.extract(self.root))
         self.assertTrue(self.root.exists())

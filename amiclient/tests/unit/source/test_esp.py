@@ -245,6 +245,20 @@ class TestFound(LoaderCase):
         found = [(_VERSION, path, path, 'unified')]
         self.assertEqual((found, []), self.found(disk))
 
+    def test_menu(self) -> None:
+        files: images.Files = {
+            'grub/grub.cfg': b'linux (hd0,1)/kernels/k root=x\n'
+            b'initrd /kernels/i /$gone\n',
+            'kernels/k': samples.bzimage(release=b'6.10.2 (x)'),
+            'kernels/i': samples.initramfs(),
+        }
+        disk = self.disk(
+            disks.Part(4, self.fat(files), type=disks.ESP),
+            disks.Part(8, self.root()),
+        )
+        found = [('6.10.2', '/kernels/k', '/kernels/i', 'menu')]
+        self.assertEqual((found, []), self.found(disk))
+
     def test_extended_boot_loader_partition(self) -> None:
         """It comes before the EFI system partition."""
         other = {'EFI/Linux/old.efi': samples.unified('5.10.1-1')}
