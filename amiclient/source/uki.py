@@ -130,8 +130,8 @@ def parse_menu(data: bytes, place: str) -> list[dict[str, list[str]]]:
         fields.setdefault('options', []).extend(options)
         loaded = [o[7:] for o in options if o.startswith('initrd=')]
         for which, paths in ((key, named), ('initrd', loaded)):
-            for word in ','.join(paths).split(','):
-                path = _DEVICE.sub('', word.strip('"\''), count=1)
+            words = [_DEVICE.sub('', p.strip('"\''), count=1) for p in paths]
+            for path in ','.join(words).split(','):
                 # What a variable stands for is not known.
                 if path and '$' not in path:
                     fields.setdefault(which, []).append(
