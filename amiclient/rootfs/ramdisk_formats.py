@@ -91,6 +91,13 @@ def recognise(file: BinaryIO, *, name: str) -> RamdiskFormat | None:
         # The kernel knows no skippable frames.
         kind = None if frames.is_skippable(magic) else probe.compression(magic)
         if kind and _is_compressed_cpio(file, offset, name):
+            if options := _strange(magic):
+                raise BrokenError(
+                    f'compressed with {kind} in a way that Linux does not '
+                    'take for an initramfs',
+                    subject=name,
+                    hint=f'compress it with {options}',
+                )
             return RamdiskFormat(kind, early)
         if not magic.startswith(_MAGIC):
             if not offset:
@@ -105,6 +112,20 @@ def recognise(file: BinaryIO, *, name: str) -> RamdiskFormat | None:
         if offset < 0:
             break
     return RamdiskFormat('none', early)
+
+
+def _strange(magic: bytes) -> str | None:
+    """Tell how it should be compressed, if Linux does not know that way.
+
+    Sources, in its tree: lib/decompress.c has only the old magic number of
+    lz4; Documentation/staging/xz.rst, "Notes on compression options".
+    """
+    if magic.startswith(frames.LZ4):
+        return 'lz4 -l'
+    # Of checksums, it has none or CRC32.
+    if magic.startswith(b'\xfd7zXZ\0') and magic[7] not in (0, 1):
+        return 'xz --check=crc32'
+    return None
 
 
 def _old(name: str) -> BrokenError:
@@ -222,11 +243,18 @@ class Listing:
 
     :param end: where the list ends if that is not all, such as ``1.0 GiB``.
     :param built_in: what it has of the kernel's lists of what is built in.
+    :param whole: whether each archive that was begun has its end.
     """
 
     names: frozenset[str]
     end: str | None = None
     built_in: frozenset[str] = frozenset()
+    whole: bool = True
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of its files are known."""
+        return self.whole and self.end is None
 
 
 class _EnoughError(Exception):
@@ -236,26 +264,26 @@ class _EnoughError(Exception):
 def files_in(path: pathlib.Path) -> Listing:
     """List the files of an initramfs, up to a bound.
 
-    What is damaged ends the list; it is the business of
-    :func:`amiclient.rootfs.identify.identify_ramdisk` to refuse it.
+    What is damaged ends the list.
 
     :raises SourceError: if it cannot be read.
     :raises ProgramError: if the program that decompresses it is missing.
     """
     found: set[str] = set()
     lists: list[bytes] = []
-    end = None
+    end, whole = None, True
     try:
-        _list(path, found, lists)
+        whole = _list(path, found, lists)
     except _EnoughError as error:
         end = str(error)
     text = b' '.join(lists).decode('utf-8', 'replace')
     built_in = frozenset(map(module_name, text.split()))
-    return Listing(frozenset(found), end, built_in)
+    return Listing(frozenset(found), end, built_in, whole)
 
 
-def _list(path: pathlib.Path, found: set[str], lists: list[bytes]) -> None:
+def _list(path: pathlib.Path, found: set[str], lists: list[bytes]) -> bool:
     bound = _ReadLimit(found)
+    whole = True
     with opening.opened(path, wanted='an initramfs') as file:
         offset: int | None = 0
         while offset is not None:
@@ -266,7 +294,7 @@ def _list(path: pathlib.Path, found: set[str], lists: list[bytes]) -> None:
                 archive = _CpioReader(
                     bound.kept(_blocks(file.read)), offset, lists
                 )
-                archive.list(found, once=True)
+                whole &= archive.list(found, once=True)
                 offset = _next_archive(file, archive.position, bound)
                 continue
             kind = probe.compression(head)
@@ -275,11 +303,12 @@ def _list(path: pathlib.Path, found: set[str], lists: list[bytes]) -> None:
             ends: list[int] = []
             with _decompressed(file, kind, offset, str(path), ends) as pieces:
                 kept = bound.kept(pieces)
-                _CpioReader(kept, 0, lists).list(found, once=False)
+                whole &= _CpioReader(kept, 0, lists).list(found, once=False)
                 # Else it is not known where the next one begins.
                 for _ in kept:
                     pass
             offset = _next_archive(file, ends[0], bound) if ends else None
+    return whole
 
 
 class _ReadLimit:
@@ -395,22 +424,25 @@ class _CpioReader:
         self.position = position
         self._start = position
 
-    def list(self, found: set[str], *, once: bool) -> None:
+    def list(self, found: set[str], *, once: bool) -> bool:
         """List the files in them.
 
         :param found: where they are added.
         :param once: whether to end with the first archive.
+        :returns: whether the last one that was begun has its end.
         """
+        whole = True
         while True:
             lengths = _lengths(self._take(_HEADER))
             if lengths is None:
-                return
+                return whole
             size, length = lengths
             name = self._take(length).rstrip(b'\0')
             self._align()
-            if name == _TRAILER:
+            whole = name == _TRAILER
+            if whole:
                 if once:
-                    return
+                    return whole
                 self._skip_zeros()
                 continue
             text = name.decode('utf-8', 'surrogateescape')

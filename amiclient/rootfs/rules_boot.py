@@ -146,7 +146,7 @@ def _kernel_format(case: Case) -> Found:
 
 
 def _no_ramdisk_init(case: Case) -> Found:
-    if case.ramdisk is None or case.listing.end is not None:
+    if case.ramdisk is None or not case.listing.complete:
         return
     words = (case.command_line or '').split()
     if 'init' in case.early or any(w.startswith('rdinit=') for w in words):
@@ -164,7 +164,14 @@ def _no_ramdisk_init(case: Case) -> Found:
 
 
 def _ramdisk_unread(case: Case) -> Found:
-    if case.listing.end is not None:
+    if not case.listing.whole:
+        yield Problem(
+            'error',
+            'the ramdisk is cut short or damaged: an archive in it has no '
+            'end, so files are missing',
+            'get a whole copy of it, or make it again',
+        )
+    elif case.listing.end is not None:
         yield Problem(
             'warning',
             'the ramdisk unpacks to more than an initramfs should: what comes '
@@ -187,7 +194,7 @@ def _driver(
     :param names: modules, all of which it takes.
     :param later: whether it may come from the root filesystem.
     """
-    if case.kernel is None or case.listing.end is not None:
+    if case.kernel is None or not case.listing.complete:
         # It may be in what was not read.
         return
     there = ramdisk_formats.modules_in(case.early) | (

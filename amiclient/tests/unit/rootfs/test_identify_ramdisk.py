@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
+import lzma
 import os
 import pathlib
 import subprocess
@@ -51,6 +52,10 @@ class TestRamdisks(base.TestCase):
         self.assertEqual(('none', False), self.ramdisk(content))
         for kind in test_streams.KINDS:
             packed = test_streams.pack(kind, content)
+            if kind in ('lz4', 'lz4-7'):
+                # Frames, which Linux does not know.
+                self.assertIn('with lz4 -l', self.refused(packed))
+                continue
             name = kind.partition('-')[0]
             self.assertEqual((name, False), self.ramdisk(packed))
             for early in (
@@ -60,6 +65,22 @@ class TestRamdisks(base.TestCase):
                 samples.microcode() + samples.initramfs(),
             ):
                 self.assertEqual((name, True), self.ramdisk(early + packed))
+
+    def test_checks_of_xz(self) -> None:
+        for early in (b'', samples.microcode()):
+            for check, taken in (
+                (lzma.CHECK_NONE, True),
+                (lzma.CHECK_CRC32, True),
+                (lzma.CHECK_CRC64, False),
+                (lzma.CHECK_SHA256, False),
+            ):
+                packed = early + lzma.compress(
+                    samples.initramfs(), check=check
+                )
+                if taken:
+                    self.assertEqual(('xz', bool(early)), self.ramdisk(packed))
+                else:
+                    self.assertIn('with xz --check', self.refused(packed))
 
     def test_plain_archives(self) -> None:
         content = samples.initramfs()

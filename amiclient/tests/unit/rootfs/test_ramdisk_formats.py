@@ -172,7 +172,11 @@ class TestBounds(base.TestCase):
         for options in (('zstd', '-q'), ('lz4', '-q'), ('lz4', '-q', '-l')):
             packed = _program(*options)(_MAIN)
             for size in (len(packed) // 2, len(packed) - 1):
-                self.assertIsNone(self.listing(packed[:size]).end)
+                found = self.listing(packed[:size])
+                self.assertIsNone(found.end)
+            self.assertTrue(self.listing(packed + b'garbage').complete)
+        for packed in (gzip.compress(_MAIN), _MAIN):
+            self.assertFalse(self.listing(packed[:-40]).whole)
 
     def test_seconds(self) -> None:
         self.bound(_SECONDS=0.0)

@@ -312,6 +312,18 @@ class TestKernel(checks.CheckCase):
         self.assertEqual('warning', found['ext4'].severity)
         self.assertIn('cannot be told', found['ext4'].message)
 
+    def test_ramdisk_that_is_cut_short(self) -> None:
+        real = checks.ramdisk
+        self.patch(
+            checks, 'ramdisk', lambda names: gzip.compress(real(names))[:-40]
+        )
+        self.assertFound(
+            'ramdisk-unread',
+            'error',
+            'cut short',
+            self.check(drivers=('a.ko',)),
+        )
+
     def test_ramdisk_that_unpacks_to_too_much(self) -> None:
         self.useFixture(fixtures.MockPatchObject(ramdisk_formats, '_MOST', 10))
         found = self.check(drivers=('scsi/virtio_scsi.ko',))

@@ -28,7 +28,8 @@ def pack(kind: str, data: bytes) -> bytes:
     if kind == 'bzip2':
         return bz2.compress(data)
     if kind == 'xz':
-        return lzma.compress(data)
+        # Linux does not know the check that is usual.
+        return lzma.compress(data, check=lzma.CHECK_CRC32)
     if kind == 'lzma':
         return lzma.compress(data, lzma.FORMAT_ALONE)
     argv = {
