@@ -171,7 +171,7 @@ class Partition:
         """Which one it is."""
         if self.paths:
             return f'logical volume {self.paths[0].removeprefix("/dev/")}'
-        return f'partition {self.number}'
+        return f'partition {self.number}' if self.number else 'the disk'
 
     @property
     def content(self) -> str:

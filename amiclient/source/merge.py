@@ -351,7 +351,7 @@ class Merger:
                 hint=error.hint,
             ) from error
         encrypted = [
-            f'partition {part.number} of {self._name}'
+            f'{part.where} of {self._name}'
             for part in self._disk.partitions
             if part.what == volumes.LUKS
         ]

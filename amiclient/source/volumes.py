@@ -244,7 +244,9 @@ class Explorer:
         if not _UUID.fullmatch(uuid):
             # Text of a stranger.
             uuid = str(tags.number)
-        where = f'partition {tags.number}' if tags.number else device
+        where = f'partition {tags.number}' if tags.number else 'the disk'
+        if tags.paths:
+            where = device
         name, tried, why = f'luks-{uuid}', set[bytes](), ''
         for known in (*self._keys, None):
             key = known or self._key(f'{where} of {self._name}')
@@ -341,6 +343,11 @@ class Explorer:
         hint = None
         if self._disk_has(lvm.PHYSICAL) and not self._lines('lvs'):
             hint = lvm.INCOMPLETE
+        elif self._unmounted:
+            hint = (
+                'mount it where Linux knows it, and use openstack ami build '
+                'on the directory'
+            )
         raise errors.SourceError(
             f'there is no root filesystem in it: {listed}',
             subject=self._name,
@@ -362,9 +369,8 @@ class Explorer:
         try:
             self._mount(volume, (), _IN)
         except CommandError as error:
-            self._unmounted.append(
-                f'{volume.shown} cannot be mounted: {error}'
-            )
+            why = str(error).rstrip('.')
+            self._unmounted.append(f'{volume.shown} cannot be mounted: {why}')
             return None
         try:
             if self._has_root(_IN):

@@ -342,6 +342,12 @@ class TestChoice(DiskCase):
         told = self.refused(path, partition=2)
         self.assertIn('partition 2 has no root filesystem: 2: ', told)
 
+    def test_encrypted_without_partitions(self) -> None:
+        self.patch(process, 'find', str)
+        path = self.directory / 'luks'
+        path.write_bytes(b'LUKS\xba\xbe\0\2'.ljust(MIB, b'\0'))
+        self.assertIn(f'the disk of {path} is encrypted', self.refused(path))
+
     def test_many_partitions(self) -> None:
         path = self.directory / 'disk'
         entries = [(disks.LINUX, 2048 + i, 2048 + i) for i in range(128)]
