@@ -310,6 +310,7 @@ def _offers_login(case: Case, console: check_context.SerialConsole) -> bool:
     return any(
         case.exists(f'/etc/runlevels/default/agetty.{name}')
         or case.exists(f'/etc/init/{name}.conf')
+        or case.exists(f'/etc/runit/runsvdir/default/agetty-{name}')
         for name in names
     )
 

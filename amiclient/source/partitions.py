@@ -214,10 +214,10 @@ def slots(sector: bytes) -> list[Slot]:
 def starts(head: bytes, size: int) -> list[int]:
     """Tell where partitions of an MBR begin, in bytes; nothing if one cannot.
 
-    :param size: bytes of the disk.
+    :param size: bytes of the disk, which may be cut short.
     """
     found = [start * 512 for _, kind, start, _ in slots(head) if kind]
-    return found if all(0 < start < size for start in found) else []
+    return [start for start in found if start < size] if all(found) else []
 
 
 def _primary(sector: bytes) -> list[Slot]:

@@ -92,7 +92,11 @@ class TestInittab(ConsoleCase):
 
     def test_runlevel_and_upstart(self) -> None:
         init = {'usr/sbin/init': checks.PROGRAM}
-        for place in ('etc/runlevels/default/agetty.{}', 'etc/init/{}.conf'):
+        for place in (
+            'etc/runlevels/default/agetty.{}',
+            'etc/init/{}.conf',
+            'etc/runit/runsvdir/default/agetty-{}/run',
+        ):
             found = self.check(
                 {**init, place.format('ttyS0'): b'x'},
                 without=('usr/lib/systemd',),

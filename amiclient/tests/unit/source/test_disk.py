@@ -375,6 +375,8 @@ class TestChoice(DiskCase):
         self.assertIn('beyond the end of the disk', told)
         # What else is there may be anything.
         self.assertIn('it is cut short; download', self.refused(path))
+        os.truncate(path, 5 * MIB)
+        self.assertIn('it is cut short; download', self.refused(path))
 
     def test_filesystem_longer_than_its_partition(self) -> None:
         path = self.disk(disks.Part(20, self.root), disks.Part(8))
