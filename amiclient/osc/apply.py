@@ -92,6 +92,7 @@ class ApplyAmis(command.Lister):
         self._watch = self.watch(parsed_args)
         self._cloud = self.catalog(parsed_args)
         self._uploads = _planned(parsed_args, declared.amis)
+        self._refuse_unknown(declared.amis)
         here, lost = places.CloudPlace('', '', self.proxy()), list[str]()
         with clouds.opened(
             self, _elsewhere(declared.amis), source=here, lost=lost
@@ -110,7 +111,26 @@ class ApplyAmis(command.Lister):
             self._apply(applying, declared.amis)
             if collections and not self.failed:
                 applying.prune(collections)
+        if not (applying.changes or self.failed):
+            self.warn(['nothing to change: all AMIs are as declared'])
         return columns.many(columns.APPLIED, applying.changes)
+
+    def _refuse_unknown(self, amis: Sequence[DeclaredAmi]) -> None:
+        """Name the lines of regions and clouds that there are none of."""
+        from amiclient.glance import declaration
+
+        problems: list[errors.AmiError] = []
+        for ami in amis:
+            for key, regions, others in (
+                ('regions', ami.regions, ()),
+                ('clouds', (), ami.clouds),
+            ):
+                try:
+                    clouds.refuse_unknown(self, regions, others)
+                except errors.UsageError as error:
+                    error.subject = ami.lines.get(key, ami.where)
+                    problems.append(error)
+        declaration.refuse(problems)
 
     def _apply(
         self, applying: apply.Applying, amis: Sequence[DeclaredAmi]

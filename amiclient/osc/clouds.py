@@ -60,20 +60,15 @@ def opened(
         the same.
     :raises CloudError: if one of them does not answer.
     """
-    from amiclient.glance import places
-
     app = base.app
+    refuse_unknown(base, parsed_args.regions, parsed_args.clouds)
     with contextlib.ExitStack() as stack:
         found: list[places.CloudPlace] = []
         for name in dict.fromkeys(parsed_args.regions):
-            here = places.CloudPlace('', '', base.proxy())
-            _refuse_unknown('region', name, here.regions)
             with _lost('region', name, lost):
                 sdk = _region(app.client_manager.sdk_connection, name)
                 found.append(_place('region', name, sdk))
         for name in dict.fromkeys(parsed_args.clouds):
-            known = sorted(app.cloud_config.get_cloud_names())
-            _refuse_unknown('cloud', name, known)
             with _lost('cloud', name, lost):
                 sdk = _cloud(app, name)
                 stack.callback(_hang_up, sdk)
@@ -104,14 +99,29 @@ def _lost(kind: str, name: str, lost: list[str] | None) -> Iterator[None]:
         lost.append(title)
 
 
-def _refuse_unknown(kind: str, name: str, known: Sequence[str]) -> None:
-    if name not in known:
-        raise errors.UsageError(
-            f'there is no {kind} {name}',
-            hint=f'choose one of: {errors.some(known, _LISTED)}'
-            if known
-            else 'this kind of login tells of none',
-        )
+def refuse_unknown(
+    base: command._Base, regions: Sequence[str], clouds: Sequence[str]
+) -> None:
+    """Refuse names of regions and clouds that there are none of.
+
+    :raises UsageError: if there is one.
+    """
+    from amiclient.glance import places
+
+    known: Sequence[str] = ()
+    for kind, names in (('region', regions), ('cloud', clouds)):
+        if names and kind == 'region':
+            known = places.CloudPlace('', '', base.proxy()).regions
+        elif names:
+            known = sorted(base.app.cloud_config.get_cloud_names())
+        for name in names:
+            if name not in known:
+                raise errors.UsageError(
+                    f'there is no {kind} {name}',
+                    hint=f'choose one of: {errors.some(known, _LISTED)}'
+                    if known
+                    else 'this kind of login tells of none',
+                )
 
 
 def _region(sdk: connection.Connection, name: str) -> connection.Connection:

@@ -164,12 +164,22 @@ def plan_remove(
                     made.append(
                         steps.Membership(kind, each, project, present=False)
                     )
-    return SharePlan(
+    planned = SharePlan(
         images=_images(found),
         projects=wanted,
         steps=tuple(made),
         warnings=tuple(warnings),
     )
+    ids = signed_with(planned) if made else ()
+    keys = certificates.KeyManager.of(catalog) if ids else None
+    if keys is not None:
+        warnings += (
+            'users of the projects who could read the certificate of the '
+            'signature still can: openstack acl user remove --user USER '
+            f'--operation-type read {keys.href(id)}'
+            for id in ids
+        )
+    return dataclasses.replace(planned, warnings=tuple(warnings))
 
 
 def plan_answer(

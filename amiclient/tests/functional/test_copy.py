@@ -112,10 +112,21 @@ class TestCopy(triples.TripleCase):
         copy = self.images()[done[1]['Image']]
         self.assertEqual(['new'], copy['tags'])
         self.assertWhole(copy, self.images())
-        self.assertEqual([], self.openstack_json(*apply))
+        finished = self.run_openstack(*apply, '-f', 'json')
+        self.assertEqual((0, '[]'), (finished.status, finished.stdout.strip()))
+        self.assertEqual(
+            'nothing to change: all AMIs are as declared',
+            finished.stderr.strip(),
+        )
         path.write_text(path.read_text().replace('new', 'newer'))
         done = self.openstack_json(*apply)
         self.assertEqual(['', 'region RegionTwo'], [r['Place'] for r in done])
+        self.assertEqual(['newer'], self.images()[copy['id']]['tags'])
+        path.write_text('amis: [{name: big, tags: [web],\nregions: [NoSuch]}]')
+        self.assertIn(
+            'images.yaml:2: there is no region NoSuch; choose one of: Region',
+            self.run_openstack(*apply).stderr,
+        )
         self.assertEqual(['newer'], self.images()[copy['id']]['tags'])
         # A cloud that does not answer keeps nobody from the others.
         path.write_text(

@@ -14,6 +14,7 @@ import requests_mock
 
 from amiclient import errors
 from amiclient.glance import certificates
+from amiclient.glance.change import share
 from amiclient.glance import client
 from amiclient.glance import signatures
 from amiclient.glance import steps
@@ -246,6 +247,22 @@ class TestAdmit(CertificateCase):
         self.keys.asked.clear()
         keys.admit(found.id, ['c'])
         self.assertEqual([f'GET {found.id}/acl'], self.keys.asked)
+
+    def test_shared_no_longer(self) -> None:
+        """The list of the certificate stays: whoever unshares is told."""
+        self.glance.members[memory.AMI]['2' * 32] = 'accepted'
+
+        def warned(project: str) -> str:
+            planned = share.plan_remove(self.catalog, 'web', [project])
+            return ' '.join(planned.warnings)
+
+        told = f'user remove --user USER --operation-type read {_URL}/v1/sec'
+        self.assertNotIn(told, warned('2' * 32))
+        properties = dict.fromkeys(signatures.PROPERTIES, 'x')
+        properties[signatures.CERTIFICATE] = NOBODY
+        self.glance.change(memory.AMI, **properties)
+        self.assertIn(told, warned('2' * 32))
+        self.assertNotIn(told, warned('3' * 32))
 
 
 class TestChecker(CertificateCase):
