@@ -20,6 +20,7 @@ from amiclient.ext.reader import Reader
 from amiclient.files import Files
 from amiclient.rootfs import rpm
 from amiclient.rootfs import versions
+from amiclient.source import fstab
 from amiclient.source import ostree
 
 #: Bytes of a database, also if it is text; and packages in it.
@@ -45,6 +46,9 @@ _GONE = ('config-files', 'not-installed')
 _RPM = ('/usr/lib/sysimage/rpm', '/var/lib/rpm', '/usr/share/rpm')
 _APK = ('/lib/apk/db/installed', '/usr/lib/apk/db/installed')
 _PACMAN = '/var/lib/pacman/local'
+
+#: Where the databases of most systems are.
+_ABOVE = ('/var/', '/usr/')
 
 _SOURCE_RPM = re.compile(r'(.+)-([^-]+-[^-]+)\.(?:no)?src\.rpm')
 
@@ -228,10 +232,23 @@ def read(files: Files[Any], name: str) -> Installed:
                     subject=name,
                 )
     if not found:
-        raise errors.SourceError(
-            'no packages of dpkg, rpm, apk or pacman are recorded in it',
-            subject=name,
-        )
+        what = 'no packages of dpkg, rpm, apk or pacman are recorded in it'
+        entries = [
+            *fstab.entries(files, top),
+            *(unit.entry for unit in fstab.units(files, top)),
+        ]
+        away = [
+            entry.path
+            for entry in entries
+            if entry.is_device
+            and f'{entry.path.rstrip("/")}/'.startswith(_ABOVE)
+        ]
+        if away:
+            what += (
+                f': it mounts {" and ".join(dict.fromkeys(away))}, which is '
+                'not looked into'
+            )
+        raise errors.SourceError(what, subject=name)
     old = isinstance(files, Reader) and files.superblock.needs_recovery
     return Installed(
         tuple(

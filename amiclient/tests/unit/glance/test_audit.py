@@ -55,6 +55,30 @@ class AuditCase(base.TestCase):
 
 
 class TestAudit(AuditCase):
+    def test_what_is_not_looked_into(self) -> None:
+        """Each says why, and keeps nobody from the others."""
+        disk = b'/dev/vda1 / ext4\n/dev/vda2 /var ext4\ntmpfs /var/tmp tmpfs'
+        away = images.image(
+            self.tmp(), {'etc/fstab': disk}, size=1 << 20
+        ).read_bytes()
+        btrfs = bytearray(1 << 20)
+        btrfs[0x10040:0x10048] = b'_BHRfS_M'
+        ids = [self.put('away', away), self.put('btrfs', bytes(btrfs))]
+        asked = audit.AuditRequest(
+            (Asked.parse('xz-utils'),), ('web', *ids), patience=_PATIENCE
+        )
+        found = {
+            each.name: each.verdict
+            for each in audit.run(asked, self.cloud.proxy)
+        }
+        self.assertEqual('affected', found['web'].state)
+        for name, why in (
+            ('away', 'it mounts /var, which is not looked into'),
+            ('btrfs', 'a btrfs filesystem'),
+        ):
+            self.assertEqual('unknown', found[name].state)
+            self.assertIn(why, str(found[name].note))
+
     def test_all(self) -> None:
         other = self.root.replace(b'5.4.1-1', b'5.6.2-1')
         self.put('b', other)
