@@ -117,12 +117,9 @@ class UploadAmi(command.ShowOne):
         from amiclient.osc import columns
 
         check_source(parsed_args)
-        here, watch = (
-            places.CloudPlace('', '', self.proxy()),
-            self.watch(parsed_args),
-        )
+        here = places.CloudPlace('', '', self.proxy())
+        watch, lost = self.watch(parsed_args), list[str]()
         cloud = self.catalog(parsed_args)
-        lost: list[str] = []
         with (
             clouds.opened(
                 self, parsed_args, source=here, lost=lost
@@ -130,6 +127,7 @@ class UploadAmi(command.ShowOne):
             prepared(self, parsed_args, cloud, watch) as upload,
         ):
             planned, asked, old = upload.planned, upload.asked, upload.old
+            copy.check_stores(upload.wanted.settings, targets)
             if parsed_args.dry_run:
                 new = planned.ami.image.id
                 then = replace.plan(cloud, asked, old, new=new)

@@ -36,6 +36,7 @@ from amiclient.glance.transfer import imports
 from amiclient.glance.transfer import relay
 from amiclient.glance.transfer import upload
 from amiclient.glance.upload import marks
+from amiclient.glance.upload import preflight
 from amiclient.glance.upload import register
 from amiclient.glance.upload import request
 from amiclient.glance.upload import reuse
@@ -119,6 +120,19 @@ def planned(
     return (*there, *_failed(lost))
 
 
+def check_stores(
+    settings: request.Settings, targets: Iterable[places.CloudPlace]
+) -> None:
+    """Make sure that the stores of an upload are in the targets, too.
+
+    :raises CloudError: if one has no such store that can be written.
+    """
+    for target in targets:
+        with errors.about_cloud(target.title):
+            catalog = client.Catalog(target.proxy, patience=settings.patience)
+            preflight.settle_stores(catalog, settings)
+
+
 def uploaded(
     image: model.ImageRecord,
     settings: request.Settings,
@@ -132,14 +146,7 @@ def uploaded(
 
     :param settings: those of the upload.
     """
-    # The stores of one cloud are not those of another.
-    elsewhere = dataclasses.replace(
-        settings,
-        stores=(),
-        all_stores=False,
-        allow_store_failure=False,
-        imported='auto',
-    )
+    elsewhere = dataclasses.replace(settings, imported='auto')
     asked = copy_plan.CopyRequest(image.id, elsewhere)
     try:
         if targets:

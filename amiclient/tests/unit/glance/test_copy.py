@@ -12,6 +12,7 @@ import openstack
 from amiclient import errors
 from amiclient.glance.change import copy
 from amiclient.glance.change import copy_plan
+from amiclient.glance import client
 from amiclient.glance import links
 from amiclient.glance import places
 from amiclient.glance import stores
@@ -118,6 +119,29 @@ class CopyTest(base.TestCase):
 
 
 class TestStores(CopyTest):
+    def test_after_an_upload(self) -> None:
+        """The copies are in the stores that the upload names."""
+        self.there.glance.stores = {'fast': True, 'cheap': True}
+        targets, watch = (self.there.place,), uploads.Watcher()
+        settings = request.Settings(patience=uploads.QUICK, stores=('slow',))
+        error = self.assertRaises(
+            errors.CloudError, copy.check_stores, settings, targets
+        )
+        self.assertIn(
+            "cloud there: this cloud has no store 'slow'", str(error)
+        )
+        settings = request.Settings(patience=uploads.QUICK, stores=('cheap',))
+        copy.check_stores(settings, targets)
+        source = self.here.place
+        image = links.show(
+            client.Catalog(source.proxy, patience=uploads.QUICK), 'web'
+        ).image
+        (result,) = copy.uploaded(
+            image, settings, source, targets, (), progress=watch
+        )
+        for each in self.triple(result):
+            self.assertEqual('cheap', each['stores'])
+
     """Those of the target, which the user names."""
 
     def setUp(self) -> None:
