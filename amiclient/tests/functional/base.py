@@ -27,6 +27,9 @@ Finished = openstack_shell.Finished
 
 SLOW, slow = base.SLOW, base.slow
 
+#: A cloud with all that most clouds do not have; one, for it starts slowly.
+WITH_ALL = cloud.Options(barbican=True, ironic=True, read_only=True)
+
 
 class TestCase(base.TestCase):
     """A test that has a cloud, and a member of a project of it.

@@ -4,14 +4,14 @@
 
 from typing import Any
 
-from amiclient.tests.cloud import cloud
+from amiclient.tests.functional import base
 from amiclient.tests.functional import upload
 
 
 class TestBareMetal(upload.UploadCase):
     """A member uploads, and an administrator has nodes."""
 
-    options = cloud.Options(ironic=True)
+    options = base.WITH_ALL
     size, data = 2**20, 2**16
 
     def setUp(self) -> None:

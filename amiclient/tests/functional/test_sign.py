@@ -9,20 +9,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives import hashes
 
 from amiclient.glance import signatures
-from amiclient.tests.cloud import cloud
 from amiclient.tests.disks import signing
 from amiclient.tests.faults import actions as acts
+from amiclient.tests.functional import base
 from amiclient.tests.functional import faulty
 from amiclient.tests.functional import test_runbooks
 from amiclient.tests.functional import upload
-
-OPTIONS = cloud.Options(barbican=True)
 
 
 class SignCase(upload.UploadCase):
     """A member of a project has a key and a certificate."""
 
-    options = OPTIONS
+    options = base.WITH_ALL
     size, data = 2**20, 2**16
 
     def setUp(self) -> None:
@@ -298,7 +296,7 @@ class TestSign(SignCase):
 class TestAltered(faulty.FaultCase):
     """One bit is another when it comes to Glance."""
 
-    options = OPTIONS
+    options = base.WITH_ALL
 
     def test_altered(self) -> None:
         words = signing.pair(self.directory)
@@ -312,7 +310,7 @@ class TestAltered(faulty.FaultCase):
 
 
 class TestRunbook(test_runbooks.RunbookCase):
-    options = OPTIONS
+    options = base.WITH_ALL
 
     def test_signed(self) -> None:
         self.run_page('howto/signed')

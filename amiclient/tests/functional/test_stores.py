@@ -6,13 +6,12 @@ import json
 import shlex
 from typing import Any
 
-from amiclient.tests.cloud import cloud
 from amiclient.tests.disks import triple
 from amiclient.tests.functional import base
 
 
 class TestStores(base.TestCase):
-    options = cloud.Options(read_only=True)
+    options = base.WITH_ALL
     user = 'admin'
 
     def setUp(self) -> None:

@@ -8,11 +8,13 @@ See "Structure of the code" in the contributors' documentation.
 import ast
 import collections
 import functools
+import importlib
 import pathlib
 import re
 
 import amiclient
 from amiclient.tests import base
+from amiclient.tests.functional import base as functional_base
 
 _PACKAGE = pathlib.Path(amiclient.__file__).parent
 
@@ -312,19 +314,27 @@ class TestHouse(base.TestCase):
         )
 
     def test_clouds_of_another_kind(self) -> None:
-        """One worker starts each: the tests of their modules stay together."""
+        """One worker starts each: all tests that need it stay together."""
         text = (_PACKAGE.parent / '.stestr.conf').read_text()
         (pattern,) = re.findall('^group_regex=(.*)$', text, re.MULTILINE)
+        usual = functional_base.TestCase.options
+        groups: dict[object, set[str]] = {}
         for path in (_PACKAGE / 'tests' / 'functional').glob('test_*.py'):
-            found = re.findall(
-                r'^class (\w+)\(.*:\n(?:(?!class ).*\n)*?    options = '
-                r'(?:cloud\.Options\(|dataclasses|.*OPTIONS$)',
-                path.read_text(),
-                re.MULTILINE,
-            )
-            for name in found:
-                test = f'amiclient.tests.functional.{path.stem}.{name}.test_it'
-                self.assertTrue(re.match(pattern, test), test)
+            name = f'amiclient.tests.functional.{path.stem}'
+            for each in vars(importlib.import_module(name)).values():
+                options = getattr(each, 'options', usual)
+                if (
+                    isinstance(each, type)
+                    and options != usual
+                    and each.__module__ == name
+                    and any(test.startswith('test_') for test in dir(each))
+                ):
+                    found = re.match(pattern, f'{name}.{each.__name__}.test_')
+                    assert found, each
+                    groups.setdefault(options, set()).add(found[0])
+        self.assertLess(3, len(groups))
+        for options, names in groups.items():
+            self.assertEqual(1, len(names), (options, names))
 
     def test_the_test(self) -> None:
         tree = ast.parse(
