@@ -368,10 +368,12 @@ class AddProject(_Share, command.Lister):
     The projects can boot the AMI immediately, by its ID. Their image lists
     show it after they have accepted it. Private images become shared. If the
     AMI is signed, the users of the projects are put on the access control
-    list of the certificate; a message says where that is not allowed.
+    list of the certificate; a message says where that is not allowed. Tables
+    leave out IDs and visibility of the images unless -c asks for them.
     """
 
     doing = 'share'
+    spare = frozenset({'Image', 'Visibility'})
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)

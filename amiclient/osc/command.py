@@ -512,7 +512,15 @@ def add_human_readable(parser: options.Container) -> None:
 
 
 class _Printing(_Base):
-    """Makes tables for people, and leaves the rest to scripts as it is."""
+    """Makes tables for people, and leaves the rest to scripts as it is.
+
+    :cvar spare: rows or columns that tables leave out unless they are asked
+        for: what others say, and what is long.
+    :cvar spare_if_unset: those that they leave out if they are empty.
+    """
+
+    spare: typing.ClassVar[frozenset[str]] = frozenset()
+    spare_if_unset: typing.ClassVar[frozenset[str]] = frozenset()
 
     #: The column that a list leaves out if it does not fit the terminal.
     spare_column: typing.ClassVar[str | None] = None
@@ -549,33 +557,25 @@ class _Printing(_Base):
         self, names: Sequence[str], data: list[typing.Any]
     ) -> tuple[Sequence[str], list[typing.Any]]:
         """Leave out what somebody does not need who did not ask for all."""
-        return names, data
+
+        def is_kept(number: int, name: str) -> bool:
+            return name not in self.spare and (
+                name not in self.spare_if_unset
+                or any(getattr(r[number], '_value', r[number]) for r in data)
+            )
+
+        kept = [n for n, name in enumerate(names) if is_kept(n, name)]
+        return [names[n] for n in kept], [[r[n] for n in kept] for r in data]
 
 
 class ShowOne(_Printing, command.ShowOne):
-    """A command whose result is one record.
-
-    :cvar spare: rows that tables leave out unless they are asked for: what
-        other rows say, and what is long.
-    :cvar spare_if_unset: those that they leave out if they are empty.
-    """
-
-    spare: typing.ClassVar[frozenset[str]] = frozenset()
-    spare_if_unset: typing.ClassVar[frozenset[str]] = frozenset()
+    """A command whose result is one record."""
 
     def shorten(
         self, names: Sequence[str], data: list[typing.Any]
     ) -> tuple[Sequence[str], list[typing.Any]]:
-        kept = [
-            (name, value)
-            for name, value in zip(names, data, strict=True)
-            if name not in self.spare
-            and (
-                name not in self.spare_if_unset
-                or getattr(value, '_value', value)
-            )
-        ]
-        return [name for name, _ in kept], [value for _, value in kept]
+        names, (row,) = super().shorten(names, [data])
+        return names, row
 
 
 class Lister(_Printing, command.Lister):

@@ -5,8 +5,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from typing import Any
 
 from amiclient import errors
 from amiclient.osc import clouds
@@ -29,16 +27,8 @@ class CopyAmi(command.Lister):
     ramdisk, unless they are asked for with -c.
     """
 
-    def shorten(
-        self, names: Sequence[str], data: list[Any]
-    ) -> tuple[Sequence[str], list[Any]]:
-        shown = [
-            number
-            for number, name in enumerate(names)
-            if name not in ('Kernel ID', 'Ramdisk ID', 'Way')
-            and (name != 'Reused' or any(map(str, (r[number] for r in data))))
-        ]
-        return [names[n] for n in shown], [[r[n] for n in shown] for r in data]
+    spare = frozenset({'Kernel ID', 'Ramdisk ID', 'Way'})
+    spare_if_unset = frozenset({'Reused'})
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         options.add(parser, options.image('Image to copy'))

@@ -13,9 +13,12 @@ from unittest import mock
 import fixtures
 
 from amiclient.glance.change import copy as change_copy
+from amiclient.glance.change import share
 from amiclient.glance import links
+from amiclient.glance import model
 from amiclient.glance.verify import rules
 from amiclient.osc import ami
+from amiclient.osc import ami_change
 from amiclient.osc import columns
 from amiclient.osc import copy
 from amiclient.osc import local
@@ -197,6 +200,25 @@ class TestCopy(TableTest):
         text = told('-c', 'kernel_id', '-c', 'Way')
         self.assertIn('| Kernel ID ', text)
         self.assertIn('glance-download', text)
+
+
+class TestAddProject(TableTest):
+    def test_eighty_columns_are_enough(self):
+        image = dataclasses.replace(_IMAGE, name='debian-13-generic')
+        made = [
+            share.Shared(model.Kind.AMI, image, project * 32, 'pending')
+            for project in 'ab'
+        ]
+
+        def told(*more):
+            result = columns.many(columns.SHARED, made)
+            return printed(ami_change.AddProject, result, 'x', 'a', *more)
+
+        text = told()
+        self.assertLessEqual(max(map(len, text.splitlines())), 80)
+        for word in ('a' * 32, 'b' * 32, image.name, 'pending'):
+            self.assertIn(word, text)
+        self.assertIn(image.id, told('-c', 'Image'))
 
 
 class TestKernelUpload(TableTest):
