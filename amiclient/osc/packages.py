@@ -5,6 +5,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Iterator
+import contextlib
+import pathlib
 import typing
 
 from amiclient import errors
@@ -80,7 +83,8 @@ class ListPackages(_Installed):
             found = self.local(parsed_args)
         else:
             patience = options.patience(parsed_args)
-            image = audit.find(self.catalog(parsed_args), parsed_args.ami)
+            with _told_of_files([parsed_args.ami]):
+                image = audit.find(self.catalog(parsed_args), parsed_args.ami)
             found = audit.look(image, self.proxy(), patience)
         self.warn([found.note] if found.note else ())
         return columns.many(columns.PACKAGE, found.packages)
@@ -144,15 +148,28 @@ class AuditAmi(_Installed):
                 amis=tuple(parsed_args.ami),
                 patience=options.patience(parsed_args),
             )
-            rows = audit.run(
-                request, self.proxy(), progress=self.watch(parsed_args)
-            )
+            with _told_of_files(parsed_args.ami):
+                rows = audit.run(
+                    request, self.proxy(), progress=self.watch(parsed_args)
+                )
         self.failed = any(row.verdict.state != 'not affected' for row in rows)
         unknown = {r.id for r in rows if r.verdict.state == 'unknown'}
         if unknown:
             of = f'{len(unknown)} of {len({row.id for row in rows})} images'
             self.warn([f'{of}: the state is unknown; the notes say why'])
         return columns.many(columns.AUDITED, rows)
+
+
+@contextlib.contextmanager
+def _told_of_files(names: Iterable[str]) -> Iterator[None]:
+    """Say how to give a file, if one was given as an image."""
+    try:
+        yield
+    except errors.NotFoundError as error:
+        for name in names:
+            if repr(name) in error.message and pathlib.Path(name).exists():
+                error.hint = f'for the file: --source {name}'
+        raise
 
 
 def _refuse(parsed_args: argparse.Namespace, given: dict[str, bool]) -> None:

@@ -121,7 +121,8 @@ def run(
         return [Audited(image.id, image.name, each) for each in verdicts]
 
     distinct = {image.id: image for image in images}.values()
-    with progress.task(f'Looking into {len(distinct)} images'):
+    what = 'image' if len(distinct) == 1 else 'images'
+    with progress.task(f'Looking into {len(distinct)} {what}'):
         done = jobs.spread(judge, distinct, at_once=_AT_ONCE)
     return ranked(row for rows in done for row in rows)
 

@@ -131,6 +131,8 @@ class TestPackages(health.HealthCase):
             (('packages',), 'an AMI or --source'),
             (('packages', 'dpkg', '--partition', '1'), 'without --source'),
             (('packages', '--source', 'nosuch'), 'nosuch'),
+            (('packages', __file__), f'for the file: --source {__file__}'),
+            (('audit', '--package', 'x', __file__), 'file: --source'),
         ):
             finished = self.run_openstack('ami', *words)
             self.assertEqual((1, ''), (finished.status, finished.stdout))
