@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Access control lists as tar archives have them, and the flags of files.
+"""Attributes and lists as tar archives have them, and the flags of files.
 
 Sources: acl(5), and include/uapi/linux/posix_acl_xattr.h for the binary form
 of lists; chattr(1), include/uapi/linux/fs.h for the numbers of flags, and
@@ -8,6 +8,8 @@ archive_entry.c of libarchive for their names, which are also those of
 mtree(5).
 """
 
+import base64
+import binascii
 from collections.abc import Iterable, Mapping
 import dataclasses
 import errno
@@ -15,11 +17,18 @@ import fcntl
 import functools
 import operator
 import struct
+import urllib.parse
 
 from amiclient import errors
 
 #: The attribute that holds the list of who may do what with a file.
 ACCESS = b'system.posix_acl_access'
+
+#: How keywords of PAX headers begin that have extended attributes: those of
+#: star and GNU tar, which has a keyword of its own for one; and libarchive's.
+XATTR = 'SCHILY.xattr.'
+_SELINUX = 'RHT.security.selinux'
+_LIBARCHIVE_XATTR = 'LIBARCHIVE.xattr.'
 
 _VERSION = 2
 _UNDEFINED = 0xFFFFFFFF
@@ -256,3 +265,32 @@ def parse_flags(text: str) -> tuple[int, Iterable[str]]:
         elif name != 'none':
             strange.append(name)
     return flags, strange
+
+
+def from_pax(headers: Mapping[str, str]) -> dict[bytes, bytes]:
+    """Take the extended attributes from the PAX headers of a file.
+
+    :raises ValueError: if one of them makes no sense.
+    """
+    found = {}
+    for key, text in headers.items():
+        if key.startswith(_LIBARCHIVE_XATTR):
+            name = urllib.parse.unquote_to_bytes(key[len(_LIBARCHIVE_XATTR) :])
+            padded = text + '=' * (-len(text) % 4)
+            try:
+                found[name] = base64.b64decode(padded, validate=True)
+            except binascii.Error as error:
+                raise ValueError(str(error)) from error
+    if _SELINUX in headers:
+        # The kernel's has the NUL at the end; GNU tar's has not.
+        found[b'security.selinux'] = (
+            headers[_SELINUX].encode('utf-8', 'surrogateescape').rstrip(b'\0')
+            + b'\0'
+        )
+    for key, text in headers.items():
+        if key.startswith(XATTR):
+            name = key[len(XATTR) :].encode('utf-8', 'surrogateescape')
+            # GNU tar has to spell what ends a keyword otherwise.
+            name = name.replace(b'%3D', b'=').replace(b'%25', b'%')
+            found[name] = text.encode('utf-8', 'surrogateescape')
+    return found

@@ -8,15 +8,12 @@ lists of GNU tar, star and libarchive). Nothing is unpacked on this machine: a
 member is a name in the new filesystem or an error.
 """
 
-import base64
-import binascii
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 import contextlib
 import logging
 import stat
 import tarfile
 from typing import BinaryIO, cast, IO, Self
-import urllib.parse
 
 from amiclient import errors
 from amiclient.errors import SourceError
@@ -89,10 +86,7 @@ _TIMES = (slice(345, 357), slice(357, 369))
 _STAR = slice(508, 512)
 
 _FLAGS = 'SCHILY.fflags'
-_XATTR = 'SCHILY.xattr.'
-_LIBARCHIVE_XATTR = 'LIBARCHIVE.xattr.'
-_OVERLAY = 'trusted.overlay.'
-_SELINUX = 'RHT.security.selinux'
+_OVERLAY = attributes.XATTR + 'trusted.overlay.'
 _LISTS = {
     'SCHILY.acl.access': attributes.ACCESS,
     'SCHILY.acl.default': b'system.posix_acl_default',
@@ -207,6 +201,14 @@ class _Member(tarfile.TarInfo):
     """
 
     ended = False
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
+        found = super().fromtarfile(tarfile)
+        # Else the one of the two that comes last: GNU tar --sparse-version=0.1
+        # has a name for who knows no sparse files in "path".
+        found.name = found.pax_headers.get('GNU.sparse.name', found.name)
+        return found
 
     @classmethod
     def frombuf(
@@ -346,14 +348,14 @@ class _OverlayPlacing(_Placing):
         path = b'/'.join(nodes.parts(_bytes(member.name)))
         headers = member.pax_headers
         overlaid = {
-            key.removeprefix(_XATTR + _OVERLAY): value
+            key.removeprefix(_OVERLAY): value
             for key, value in headers.items()
-            if key.startswith(_XATTR + _OVERLAY)
+            if key.startswith(_OVERLAY)
         }
         member.pax_headers = {
             key: value
             for key, value in headers.items()
-            if not key.startswith(_XATTR + _OVERLAY)
+            if not key.startswith(_OVERLAY)
         }
         if overlaid.keys() & {'redirect', 'metacopy'}:
             raise self._tree.refused(
@@ -496,14 +498,19 @@ class _TarReader:
             mtime = _time(headers.get('mtime'))
             if mtime is None:
                 mtime = int(member.mtime) * _NANO
+            # Linux has no other mode of a symbolic link, whatever an archive
+            # that Python or Go wrote has.
+            mode = 0o777 if member.issym() else member.mode & 0o7777
             node = nodes.Node(
-                _MODES[member.type] | member.mode & 0o7777,
+                _MODES[member.type] | mode,
                 uid=member.uid,
                 gid=member.gid,
                 mtime=mtime,
                 atime=_time(headers.get('atime')),
                 ctime=_time(headers.get('ctime')),
-                xattrs=self._tree.keep_known(path, _xattrs(headers)),
+                xattrs=self._tree.keep_known(
+                    path, attributes.from_pax(headers)
+                ),
                 target=_bytes(member.linkname) if member.issym() else b'',
                 device=(member.devmajor, member.devminor)
                 if member.isdev() and not member.isfifo()
@@ -571,27 +578,3 @@ def _time(text: str | None) -> int | None:
         raise ValueError(f'the time {text[:40]!r}')
     value = int(digits) * _NANO + int(rest.ljust(9, '0'))
     return -value if negative else value
-
-
-def _xattrs(headers: Mapping[str, str]) -> dict[bytes, bytes]:
-    found = {}
-    for key, text in headers.items():
-        if key.startswith(_LIBARCHIVE_XATTR):
-            name = urllib.parse.unquote_to_bytes(key[len(_LIBARCHIVE_XATTR) :])
-            padded = text + '=' * (-len(text) % 4)
-            try:
-                found[name] = base64.b64decode(padded, validate=True)
-            except binascii.Error as error:
-                raise ValueError(str(error)) from error
-    if _SELINUX in headers:
-        # The kernel's has the NUL at the end; GNU tar's has not.
-        found[b'security.selinux'] = (
-            _bytes(headers[_SELINUX]).rstrip(b'\0') + b'\0'
-        )
-    for key, text in headers.items():
-        if key.startswith(_XATTR):
-            name = _bytes(key[len(_XATTR) :])
-            # GNU tar has to spell what ends a keyword otherwise.
-            name = name.replace(b'%3D', b'=').replace(b'%25', b'%')
-            found[name] = _bytes(text)
-    return found

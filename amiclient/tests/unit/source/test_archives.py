@@ -198,3 +198,6 @@ class TestNames(ArchiveCase):
         self.assertIn('longer than 4095 bytes', text)
         link.linkname = 'x' * 4095
         self.build(self.tar([link]))
+        # As Linux has it, not as it is in the archive.
+        found = exttree.read_tree(self.output)[b'/x']
+        self.assertEqual((0o644, 0o777), (link.mode, found.mode))

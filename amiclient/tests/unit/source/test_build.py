@@ -182,6 +182,20 @@ class TestSparse(BuildCase):
     def test_pax_0_1(self) -> None:
         self.check('--format=pax', '--sparse-version=0.1')
 
+    def test_pax_0_1_long_name(self) -> None:
+        name = 'n' * 120
+        (self.directory / name).touch()
+        os.truncate(self.directory / name, MIB)
+        source = self.directory / 'sparse.tar'
+        subprocess.run(
+            ['tar', '-C', self.directory, '--format=pax', '--sparse',
+             '--sparse-version=0.1', '-cf', source, name],
+            check=True,
+        )  # fmt: skip
+        self.build(source)
+        found = exttree.read_tree(self.output)
+        self.assertEqual(MIB, found[b'/' + name.encode()].size)
+
     def test_pax_1_0(self) -> None:
         self.check('--format=pax', '--sparse-version=1.0')
 
