@@ -125,10 +125,22 @@ def refuse_special(target: pathlib.Path) -> None:
 
     A file would take the place of a device's node: of /dev/null for all
     programs, of a disk without a byte on it. What a symbolic link leads to
-    counts as well, for /dev/stdout is one.
+    counts as well, for /dev/stdout is one; and where that leads to a file, it
+    would be the link that is gone, for all programs.
 
     :raises UsageError: if a directory, a device or the like has it.
     """
+    place = pathlib.Path(os.path.realpath(target.parent))
+    if (
+        target == pathlib.Path('-')
+        or place == pathlib.Path('/dev')
+        or place.is_relative_to('/proc')
+    ) and not target.is_block_device():
+        raise errors.UsageError(
+            'not a regular file',
+            subject=target,
+            hint='name a file; what is written has to be verified',
+        )
     if target.is_dir():
         raise errors.UsageError(
             'is a directory', subject=target, hint='name a file in it'
@@ -144,7 +156,7 @@ def refuse_special(target: pathlib.Path) -> None:
 def refuse_within(
     target: pathlib.Path, source: pathlib.Path, *, hint: str
 ) -> None:
-    """Make sure that nothing is written into the directory that is read.
+    """Make sure that nothing is written over or into what is read.
 
     It would become part of what is read, or change what is to stay as it is.
 
@@ -153,6 +165,12 @@ def refuse_within(
     :raises UsageError: if it is the source, or within it, by whatever name.
     """
     if not source.is_dir():
+        # "-" is no file: stdin.
+        both = target.exists() and source.exists()
+        if both and target.samefile(source):
+            raise errors.UsageError(
+                'the same file as the source', subject=target, hint=hint
+            )
         return
     place = pathlib.Path(os.path.realpath(target))
     for each in (place, *place.parents):

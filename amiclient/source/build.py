@@ -146,15 +146,17 @@ def plan(
     atomic.refuse_fixed(request.output, request.output.parent)
     with scratch.explained(request.output.parent):
         room = scratch.room(request.output.parent)
-    if isinstance(origin, origins.DirectoryOrigin):
-        if request.rooted:
-            _refuse_other(request.source)
+    if isinstance(origin, origins.DirectoryOrigin) and request.rooted:
+        _refuse_other(request.source)
+    for source in filter(None, (request.source, request.overrides)):
         atomic.refuse_within(
             request.output,
-            request.source,
+            source,
             # What is only needed for a while was not named by the user.
             hint='choose another directory with --work-directory'
             if request.rooted
+            else 'choose another output'
+            if source.is_file()
             else 'choose an output outside of it',
         )
     limit, limited = room - room // _LEFT, 'and the disk has no more room'

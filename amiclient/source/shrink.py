@@ -84,7 +84,10 @@ def planned(
             bundle.refuse_within(
                 request.output,
                 request.source,
-                hint='choose an output outside of it',
+                hint='choose an output outside of it'
+                if request.source.is_dir()
+                else 'choose another output, or leave out --output to '
+                'replace a filesystem',
             )
             # Where it can get its name without being copied.
             beside = choice.work_directory or request.output.absolute().parent

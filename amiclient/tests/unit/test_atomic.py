@@ -142,6 +142,30 @@ class TestOutput(base.TestCase):
         self.assertTrue(fifo.is_fifo() and link.is_symlink())
         self.assertEqual(['fifo', 'link'], self.names())
 
+    def test_stdout_is_not_replaced(self) -> None:
+        # Where it leads to a file, the link would be gone for all programs.
+        for name in ('-', '/dev/stdout', '/dev/fd/1', '/proc/self/fd/1'):
+            target = pathlib.Path(name)
+            error = self.assertRaises(
+                errors.UsageError, atomic.refuse_special, target
+            )
+            self.assertIn(f'{name}: not a regular file; name', str(error))
+
+    def test_source_is_not_replaced(self) -> None:
+        self.target.write_bytes(b'source')
+        link = self.directory / 'link'
+        link.symlink_to(self.target)
+        atomic.refuse_within(self.target, pathlib.Path('-'), hint='')
+        for target in (self.target, link):
+            error = self.assertRaises(
+                errors.UsageError, atomic.refuse_within, target, self.target,
+                hint='choose another',
+            )  # fmt: skip
+            self.assertIn(
+                f'{target}: the same file as the source; choose another',
+                str(error),
+            )
+
     def test_directory_that_cannot_be_read(self) -> None:
         # Like a drop box: mode 0300, for who is not root.
         refusal = PermissionError(errno.EACCES, 'no', str(self.directory))

@@ -236,6 +236,12 @@ class TestDirectories(test_build.BuildCase):
             origins.found(self.source), self.source / 'bin',
         )  # fmt: skip
         self.assertIn('the source; choose another directory', str(error))
+        self.output = self.directory / 'overrides'
+        self.output.write_text('./su uid=1\n')
+        error = self.assertRaises(
+            errors.UsageError, self.build, self.source, overrides=self.output
+        )
+        self.assertIn('the same file as the source; choose', str(error))
         self.output = self.directory / 'out' / 'root.img'
         for options, words in (
             ({'label': 'seventeen letters'}, 'more than 16 bytes'),
