@@ -175,8 +175,8 @@ def plan_remove(
     if keys is not None:
         warnings += (
             'users of the projects who could read the certificate of the '
-            'signature still can. If no other AMI that they use is signed with '
-            'it: openstack acl user remove --user USER '
+            'signature still can. If no other AMI that they use is signed '
+            'with it: openstack acl user remove --user USER '
             f'--operation-type read {keys.href(id)}'
             for id in ids
         )
