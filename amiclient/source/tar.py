@@ -495,6 +495,11 @@ class _TarReader:
     def _node(self, path: bytes, member: tarfile.TarInfo) -> nodes.Node:
         headers = member.pax_headers
         try:
+            for key in ('uid', 'gid', 'size'):
+                # tarfile takes what is no number for 0, which is root.
+                text = headers.get(key) or '0'
+                if not text.removeprefix('-').isdigit():
+                    raise ValueError(f'the {key} {text[:40]!r}')
             mtime = _time(headers.get('mtime'))
             if mtime is None:
                 mtime = int(member.mtime) * _NANO

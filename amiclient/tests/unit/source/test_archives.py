@@ -192,6 +192,12 @@ class TestNames(ArchiveCase):
         self.assertLess(len(log.output), 500)
         self.assertEqual(1, log.output.count('\n'))
 
+    def test_numbers_that_are_none(self) -> None:
+        for key in ('uid', 'gid', 'size'):
+            member = archives.member('x', pax_headers={key: 'root'})
+            text = self.refused(self.tar([member]))
+            self.assertIn(f"x: its header is invalid: the {key} 'root'", text)
+
     def test_symbolic_link_that_is_too_long(self) -> None:
         link = archives.member('x', tarfile.SYMTYPE, linkname='x' * 4096)
         text = self.refused(self.tar([link]))
