@@ -356,8 +356,10 @@ class _Base(command.Command):
             return error.status
 
     def _say_interrupted(self, error: interrupts.Interrupted) -> None:
-        words = ['interrupted', *getattr(error, '__notes__', ())]
-        self.app.LOG.error('; '.join(words))
+        notes = getattr(error, '__notes__', ())
+        # Python 3.12 and later note where a class was being made.
+        words = [n for n in notes if not n.startswith('Error calling __')]
+        self.app.LOG.error('; '.join(['interrupted', *words]))
         self.log.debug('interrupted here', exc_info=error)
 
     def _say_wait(self) -> None:

@@ -321,7 +321,11 @@ class TestHouse(base.TestCase):
         groups: dict[object, set[str]] = {}
         for path in (_PACKAGE / 'tests' / 'functional').glob('test_*.py'):
             name = f'amiclient.tests.functional.{path.stem}'
-            for each in vars(importlib.import_module(name)).values():
+            try:
+                module = importlib.import_module(name)
+            except ImportError as error:
+                self.skipTest(f'functional tests cannot run here: {error}')
+            for each in vars(module).values():
                 options = getattr(each, 'options', usual)
                 if (
                     isinstance(each, type)
