@@ -13,6 +13,7 @@ import fixtures
 from amiclient import errors
 from amiclient.glance import retry
 from amiclient.glance.transfer import image_data
+from amiclient import sparse
 from amiclient import staging
 from amiclient.tests import base
 from amiclient.tests.faults import downloads as acts
@@ -111,7 +112,8 @@ class TestFetch(WebTest):
         told = self.refuse(errors.TransferError)
         self.assertIn('run the command again to continue', told)
         (part,) = self.parts()
-        size = part.stat().st_size
+        # Whole blocks are asked for no more; older urllib3 keeps parts of one.
+        size = part.stat().st_size // sparse.BLOCK * sparse.BLOCK
         self.assertGreater(size, SIZE // 4)
         self.site.asked.clear()
         self.assertEqual(self.data, self.fetch())
