@@ -119,9 +119,14 @@ class CopyTest(base.TestCase):
 
 
 class TestStores(CopyTest):
+    """Those of the target, which the user names."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.there.glance.stores = {'fast': True, 'cheap': True}
+
     def test_after_an_upload(self) -> None:
         """The copies are in the stores that the upload names."""
-        self.there.glance.stores = {'fast': True, 'cheap': True}
         targets, watch = (self.there.place,), uploads.Watcher()
         settings = request.Settings(patience=uploads.QUICK, stores=('slow',))
         error = self.assertRaises(
@@ -141,12 +146,6 @@ class TestStores(CopyTest):
         )
         for each in self.triple(result):
             self.assertEqual('cheap', each['stores'])
-
-    """Those of the target, which the user names."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.there.glance.stores = {'fast': True, 'cheap': True}
 
     def test_each(self) -> None:
         (result,) = self.copied(settings={'stores': ('cheap',)})
