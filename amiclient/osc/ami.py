@@ -118,8 +118,9 @@ class UploadAmi(command.ShowOne):
 
         check_source(parsed_args)
         here = places.CloudPlace('', '', self.proxy())
-        watch, lost = self.watch(parsed_args), list[str]()
+        watch = self.watch(parsed_args)
         cloud = self.catalog(parsed_args)
+        lost: list[str] = []
         with (
             clouds.opened(
                 self, parsed_args, source=here, lost=lost

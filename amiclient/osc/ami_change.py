@@ -395,7 +395,11 @@ class AddProject(_Share, command.Lister):
         ) -> share.SharePlan:
             found = share.plan_add(cloud, ami, projects)
             options.refuse(
-                {'--user': bool(given and not share.signed_with(found))},
+                {
+                    '--user': bool(
+                        given and not share.signed_with(found.images)
+                    )
+                },
                 'the AMI is not signed',
                 hint='leave it out',
             )
@@ -404,7 +408,7 @@ class AddProject(_Share, command.Lister):
         planned, cloud = self.carry_out(parsed_args, plan)
         made = share.shared(planned, cloud)
         self.warn(share.advice(made))
-        if ids := share.signed_with(planned):
+        if ids := share.signed_with(planned.images):
             users = {
                 project: given or self.users(project)
                 for project in planned.projects

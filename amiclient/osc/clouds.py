@@ -108,20 +108,25 @@ def refuse_unknown(
     """
     from amiclient.glance import places
 
-    known: Sequence[str] = ()
-    for kind, names in (('region', regions), ('cloud', clouds)):
-        if names and kind == 'region':
-            known = places.CloudPlace('', '', base.proxy()).regions
-        elif names:
-            known = sorted(base.app.cloud_config.get_cloud_names())
-        for name in names:
-            if name not in known:
-                raise errors.UsageError(
-                    f'there is no {kind} {name}',
-                    hint=f'choose one of: {errors.some(known, _LISTED)}'
-                    if known
-                    else 'this kind of login tells of none',
-                )
+    if regions:
+        here = places.CloudPlace('', '', base.proxy())
+        _refuse_unknown('region', regions, here.regions)
+    if clouds:
+        known = sorted(base.app.cloud_config.get_cloud_names())
+        _refuse_unknown('cloud', clouds, known)
+
+
+def _refuse_unknown(
+    kind: str, names: Sequence[str], known: Sequence[str]
+) -> None:
+    for name in names:
+        if name not in known:
+            raise errors.UsageError(
+                f'there is no {kind} {name}',
+                hint=f'choose one of: {errors.some(known, _LISTED)}'
+                if known
+                else 'this kind of login tells of none',
+            )
 
 
 def _region(sdk: connection.Connection, name: str) -> connection.Connection:

@@ -36,7 +36,6 @@ from amiclient.glance.transfer import imports
 from amiclient.glance.transfer import relay
 from amiclient.glance.transfer import upload
 from amiclient.glance.upload import marks
-from amiclient.glance.upload import preflight
 from amiclient.glance.upload import register
 from amiclient.glance.upload import request
 from amiclient.glance.upload import reuse
@@ -130,7 +129,7 @@ def check_stores(
     for target in targets:
         with errors.about_cloud(target.title):
             catalog = client.Catalog(target.proxy, patience=settings.patience)
-            preflight.settle_stores(catalog, settings)
+            stores.choose(catalog, settings.stores, every=settings.all_stores)
 
 
 def uploaded(

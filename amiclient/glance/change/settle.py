@@ -400,7 +400,7 @@ class Settling:
                 self.catalog, image.id, lacking, visibility=then
             )
             self._carry_out(plan)
-            ids = share.signed_with(plan)
+            ids = share.signed_with(plan.images)
             if ids and not self._dry_run:
                 users = {each: self._means.users(each) for each in lacking}
                 _warn(share.admit(self.catalog, ids, users))

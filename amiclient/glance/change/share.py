@@ -164,13 +164,8 @@ def plan_remove(
                     made.append(
                         steps.Membership(kind, each, project, present=False)
                     )
-    planned = SharePlan(
-        images=_images(found),
-        projects=wanted,
-        steps=tuple(made),
-        warnings=tuple(warnings),
-    )
-    ids = signed_with(planned) if made else ()
+    images = _images(found)
+    ids = signed_with(images) if made else ()
     keys = certificates.KeyManager.of(catalog) if ids else None
     if keys is not None:
         warnings += (
@@ -180,7 +175,12 @@ def plan_remove(
             f'--operation-type read {keys.href(id)}'
             for id in ids
         )
-    return dataclasses.replace(planned, warnings=tuple(warnings))
+    return SharePlan(
+        images=images,
+        projects=wanted,
+        steps=tuple(made),
+        warnings=tuple(warnings),
+    )
 
 
 def plan_answer(
@@ -273,9 +273,11 @@ def shared(plan: SharePlan, catalog: Catalog) -> list[Shared]:
     return made
 
 
-def signed_with(plan: SharePlan) -> tuple[str, ...]:
-    """Name the certificates of what a plan shares, by their ids."""
-    found = (signatures.Signature.of(image) for _, image in plan.images)
+def signed_with(
+    images: Iterable[tuple[Kind, ImageRecord]],
+) -> tuple[str, ...]:
+    """Name the certificates of images, by their ids."""
+    found = (signatures.Signature.of(image) for _, image in images)
     return tuple(dict.fromkeys(each.certificate for each in found if each))
 
 
